@@ -1,0 +1,239 @@
+"""A stream that takes what is sent in one step, and whose own task writes it.
+
+A cancelled sender can thus never leave half a frame on the wire, and whoever reads from the peer never waits for a slow writer. What is
+held is bounded: senders of messages wait for room first; pongs and close frames are small, few, and never wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.inbound import InboundWatch
+
+logger = logging.getLogger(__name__)
+
+HIGH_WATER_MARK: Final = 2**20
+"""Bytes held from which on senders wait. At most the mark plus one message is held."""
+_BATCH: Final = 64 * 1024
+"""Small frames are joined up to this many bytes, so that a burst of them takes one system call."""
+_SLICE: Final = 256 * 1024
+"""Large frames are written in slices: TLS encrypts what it is given in one go."""
+_PASSES: Final = 8
+"""For how many scheduler passes the writer lets frames gather while they keep coming."""
+_LAST_WORDS: Final = 1.0
+"""Seconds for what the peer said last to be read after writing has failed, and for the last frames to be written before closing."""
+_FORCED: Final = 1.0
+"""Seconds that a forced close of the stream beneath may take."""
+
+_PING, _PONG, _CLOSE = 0x89, 0x8A, 0x88
+"""The first byte of a control frame. No handshake begins with one: they are ASCII."""
+
+
+class BufferedStream(trio.abc.Stream):
+    """A stream for a WebSocket: frames out through a buffer, bytes in under watch.
+
+    Args:
+        stream: The stream beneath. It belongs to this one from now on.
+        watch: Told of all that comes in.
+        on_inbound: Called after each change of `watch` or of `ended` during the handshake.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, watch: InboundWatch, on_inbound: Callable[[], None]) -> None:
+        self._stream = stream
+        self._watch = watch
+        self._on_inbound = on_inbound
+        self._frames: deque[bytes | bytearray] = deque()
+        self._ping: bytes | None = None
+        self._pong: bytes | None = None
+        self._writing = False
+        self._wake = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._room_turn = trio.StrictFIFOLock()
+        self._room_waiters: set[trio.CancelScope] = set()
+        self._flushed = trio.lowlevel.ParkingLot()
+        self.held = 0
+        """Bytes that are taken and not yet written."""
+        self.write_failed = False
+        self.close_frame_taken = False
+        self.ended = trio.Event()
+        """Nothing more will come in: the peer's end of stream, an error, or a close of our own."""
+        self.end_cause: Exception | None = None
+        self.last_received = trio.current_time()
+        """When bytes last came in, on trio's clock."""
+
+    # ---- out
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message may be appended now: there is room, and nobody has waited for it longer."""
+        return self.held < HIGH_WATER_MARK and not self._room_turn.locked()
+
+    async def wait_for_room(self) -> None:
+        """Return when a message may be appended, or when nothing more can be sent. First come, first served.
+
+        There is no checkpoint between this one's turn and its return. Cancelling gives the turn to the next.
+        """
+        with trio.CancelScope() as scope:
+            self._room_waiters.add(scope)
+            try:
+                async with self._room_turn:
+                    while self.held >= HIGH_WATER_MARK and not self.dead:
+                        await self._room.park()
+            finally:
+                self._room_waiters.discard(scope)
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self.write_failed or self.ended.is_set()
+
+    def append(self, frame: bytes | bytearray) -> None:
+        """Take a whole frame, in one step. When nothing more can be sent it is dropped."""
+        if not self.dead:
+            self._frames.append(frame)
+            self.held += len(frame)
+            self._wake.unpark()
+
+    def append_ping(self, frame: bytes | bytearray) -> None:
+        """Take a ping; it goes out before waiting messages, and instead of a ping that still waits."""
+        self._ping = bytes(frame)
+        self._wake.unpark()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what trio-websocket sends: handshakes, pongs and close frames. Never waits; no checkpoint."""
+        frame = bytes(data)
+        if frame[0] == _PONG:
+            # One unsent pong is enough: it answers all pings before it, and a flood of pings cannot fill the buffer.
+            self._pong = frame
+            self._wake.unpark()
+            return
+        self.close_frame_taken |= frame[0] == _CLOSE
+        self.append(frame)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Never blocks, for sending never does."""
+
+    async def run_writer(self) -> None:
+        """Write what is taken, for as long as the stream lives."""
+        gather = False
+        try:
+            while not self.ended.is_set():
+                if not self._frames and self._pong is None and self._ping is None:
+                    gather = False
+                    await self._wake.park()
+                    continue
+                if gather:
+                    await self._let_frames_gather()
+                gather = True
+                await self._write(self._next_batch())
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            logger.debug("writing failed: %s", error)
+            self.write_failed = True
+            self._die()
+            # The peer may have said why before it stopped reading.
+            with trio.move_on_after(_LAST_WORDS):
+                await self.ended.wait()
+            await self.force_close()
+
+    async def _let_frames_gather(self) -> None:
+        for _ in range(_PASSES):
+            count = len(self._frames)
+            await trio.lowlevel.checkpoint()
+            if len(self._frames) == count:
+                break
+
+    def _next_batch(self) -> bytes | bytearray:
+        """Whole frames only: control frames first, then one large frame or as many small ones as fit."""
+        batch = bytearray()
+        for control in (self._ping, self._pong):
+            if control is not None:
+                batch += control
+                self.held += len(control)
+        self._ping = self._pong = None
+        while self._frames and len(batch) + len(self._frames[0]) <= _BATCH:
+            batch += self._frames.popleft()
+        return batch or self._frames.popleft()
+
+    async def _write(self, batch: bytes | bytearray) -> None:
+        if len(batch) <= _SLICE:
+            await self._stream.send_all(batch)
+        else:
+            with memoryview(batch) as view:
+                for start in range(0, len(batch), _SLICE):
+                    await self._stream.send_all(view[start : start + _SLICE])
+        self.held -= len(batch)
+        if self.held < HIGH_WATER_MARK:
+            self._room.unpark()
+        if not self.held:
+            self._flushed.unpark_all()
+
+    async def flush(self) -> None:
+        """Wait until all that was taken is written, or cannot be."""
+        while (self.held or self._pong is not None) and not self.dead:
+            await self._flushed.park()
+
+    def _die(self) -> None:
+        """Nothing more can be sent: let go of what is held, and tell all who wait."""
+        self._frames.clear()
+        for scope in self._room_waiters:
+            scope.cancel()
+        self._flushed.unpark_all()
+        self._wake.unpark_all()
+
+    # ---- in
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive from the stream beneath. Bytes beyond the watch's limits are not handed on: the stream ends there.
+
+        Raises:
+            trio.BrokenResourceError: The stream broke, or the peer went beyond a limit.
+            trio.ClosedResourceError: The stream was closed by this side.
+        """
+        if self._watch.violation is not None:
+            raise trio.BrokenResourceError(self._watch.violation)
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._end(error)
+            raise
+        if not data:
+            self._end(None)
+            return data
+        self.last_received = trio.current_time()
+        in_handshake = self._watch.in_handshake
+        allowed = self._watch.feed(data)
+        if in_handshake:
+            self._on_inbound()
+        if allowed < len(data):
+            data = data[:allowed]
+            if not data:
+                raise trio.BrokenResourceError(self._watch.violation)
+        return data
+
+    def _end(self, cause: Exception | None) -> None:
+        if not self.ended.is_set():
+            self.end_cause = cause
+            self.ended.set()
+            self._die()
+            self._on_inbound()
+
+    async def aclose(self) -> None:
+        """Write what is taken, within a second, and close. Under cancellation, close at once."""
+        try:
+            with trio.move_on_after(_LAST_WORDS):
+                await self.flush()
+        finally:
+            await self.force_close()
+
+    async def force_close(self) -> None:
+        """Close the stream beneath now, whatever is unwritten; also under cancellation."""
+        self._end(None)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORCED):
+            await trio.aclose_forcefully(self._stream)

@@ -1,0 +1,214 @@
+"""Text to message and back: the standard library's JSON, and the strict converter of structuring.py.
+
+Decoding is strict in what AIP says (types, enums, required fields) and ignores fields that it does not name. Whatever comes in, the
+outcome is a message or `InvalidMessage`. Nothing here does I/O. How long a message at the size limit holds the event loop is measured in
+docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TypeVar, cast
+
+from galaxy_trio.errors import InvalidMessage
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    DeviceInfo,
+    ServerMessage,
+    ServerMessageType,
+    TransferMessage,
+)
+from galaxy_trio.structuring import Mismatch, make_converter, shorten
+
+T = TypeVar("T")
+
+_IDS = 140
+"""How many characters of ids an error keeps, to tell whose reply was broken. With the 60 of a bad value: at most 200 of the input."""
+_SEARCHED = 65_536
+"""How many characters of a broken text are searched for its ids: it bounds the time that a broken message takes."""
+_TYPES = frozenset({*ServerMessageType, *ClientMessageType})
+
+_converter = make_converter()
+
+
+class _Unreadable(Exception):
+    """A text says what JSON cannot mean."""
+
+
+def _refuse_constant(constant: str) -> float:
+    raise _Unreadable(f"{constant} is not JSON")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _Unreadable(f"the number {shorten(digits)} is out of range")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _parse(text: str) -> object:
+    """What a JSON text says.
+
+    Raises:
+        _Unreadable: Why not, in one line with no more of the text than an error may show.
+    """
+    try:
+        value = _decoder.decode(text)
+        # Only an escape can bring a lone surrogate in, for the text came as UTF-8. Pairs, as in emoji, are well; writing tells.
+        if "\\ud" in text or "\\uD" in text:
+            _encoder.encode(value).encode()
+    except json.JSONDecodeError as error:
+        problem = f"not JSON: {error.msg} at character {error.pos}, in {shorten(text[max(0, error.pos - 10) : error.pos + 20])}"
+    except UnicodeEncodeError:
+        problem = "a lone surrogate in a string"
+    except RecursionError:
+        problem = "nested too deep"
+    except ValueError:
+        # Not ours, which are no ValueError: Python's own limit, which keeps a long integer from taking quadratic time.
+        problem = "an integer of too many digits"
+    else:
+        return value
+    # Outside of the handlers: what was caught holds the whole text, and would be kept as this error's context.
+    raise _Unreadable(problem)
+
+
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)"?|[{}\[\]:,]', re.DOTALL)
+
+
+def _ids_in(text: str) -> dict[str, object]:
+    """The members at the top of a text that may be no JSON at all, as far as they are strings and stand near its beginning."""
+    found: dict[str, object] = {}
+    depth, key, previous = 0, "", ""
+    for token in _TOKEN.finditer(text[:_SEARCHED]):
+        symbol = token[0]
+        if symbol in "{[":
+            depth += 1
+        elif symbol in "}]":
+            depth -= 1
+        elif depth == 1 and symbol == ":":
+            key = previous
+        elif depth == 1 and symbol == ",":
+            key = ""
+        elif depth == 1 and token[1] is not None:
+            if key:
+                found.setdefault(key, _unescape(token[1]))
+                key = ""
+            previous = token[1]
+    return found
+
+
+def _unescape(string: str) -> str | None:
+    try:
+        return cast("str", json.loads(f'"{string}"'))
+    except ValueError:
+        return None
+
+
+def _invalid(kind: str, problem: str, members: dict[str, object]) -> InvalidMessage:
+    """The error for a broken message, with whatever tells whose reply it was."""
+    type_ = members.get("type")
+    ids: dict[str, str] = {}
+    for name in ("response_id", "session_id"):
+        value = members.get(name)
+        if type(value) is str and sum(map(len, ids.values())) + len(value) <= _IDS:
+            ids[name] = value
+    return InvalidMessage(
+        f"invalid {kind}: {problem}", type=type_ if type(type_) is str and type_ in _TYPES else None, **ids
+    )
+
+
+def _decode(cls: type[T], kind: str, text: str | bytes) -> T:
+    if not isinstance(text, str):
+        raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP has text")
+    try:
+        value = _parse(text)
+    except _Unreadable as error:
+        invalid = _invalid(kind, str(error), _ids_in(text))
+    else:
+        try:
+            return _converter.structure(value, cls)
+        except Mismatch as mismatch:
+            invalid = _invalid(kind, str(mismatch), cast("dict[str, object]", value) if type(value) is dict else {})
+    raise invalid
+
+
+def decode_server_message(text: str | bytes) -> ServerMessage:
+    """Read a message from the server.
+
+    Args:
+        text: A frame's payload; bytes are a binary frame, which AIP does not use here.
+
+    Raises:
+        InvalidMessage: It is none. Says which field, what came and what was expected.
+
+    See "ServerMessage" in docs/reference/wire.md.
+    """
+    return _decode(ServerMessage, "message from the server", text)
+
+
+def decode_client_message(text: str | bytes) -> ClientMessage:
+    """Read a message to the server; otherwise like `decode_server_message`.
+
+    See "ClientMessage" in docs/reference/wire.md.
+    """
+    return _decode(ClientMessage, "message to the server", text)
+
+
+def decode_transfer_message(text: str | bytes) -> TransferMessage:
+    """Read a text frame of a binary transfer; otherwise like `decode_server_message`.
+
+    See "Binary transfer" in docs/reference/wire.md.
+    """
+    return _decode(TransferMessage, "transfer message", text)
+
+
+def structure_device_info(value: JSON) -> DeviceInfo:
+    """Read a device's information out of a reply's ``result``.
+
+    Raises:
+        InvalidMessage: It is none. Says which field, what came and what was expected.
+
+    See "Device information" in docs/reference/wire.md.
+    """
+    try:
+        return _converter.structure(value, DeviceInfo)
+    except Mismatch as mismatch:
+        problem = str(mismatch)
+    raise InvalidMessage(f"invalid device information: {problem}")
+
+
+def unstructure_device_info(info: DeviceInfo) -> dict[str, JSON]:
+    """A device's information as AIP writes it; what is None is left out."""
+    members = cast("dict[str, JSON]", _converter.unstructure(info))
+    extra = members.pop("extra", None)
+    return {**extra, **members} if isinstance(extra, dict) else members
+
+
+def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
+    """Write a message; fields that are None are left out, which means the same.
+
+    Raises:
+        InvalidMessage: It holds what JSON or UTF-8 cannot: another type, NaN, an infinity, a lone surrogate, a cycle.
+    """
+    kind = message.type.value
+    try:
+        text = _encoder.encode(_converter.unstructure(message))
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        problem = "a lone surrogate in a string, which UTF-8 has not"
+    except RecursionError:
+        problem = "nested too deep"
+    except (TypeError, ValueError) as error:
+        problem = shorten(str(error))
+    else:
+        return text
+    raise InvalidMessage(f"cannot send a {kind} message: {problem}")

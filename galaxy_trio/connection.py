@@ -1,0 +1,319 @@
+"""The constellation's role: ask a server about one device, and give that device tasks, any number at once on one connection."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import uuid
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio.codec import decode_server_message, structure_device_info
+from galaxy_trio.conversation import Conversation, Identity, Router
+from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
+from galaxy_trio.events import BACKLOG, EventStream
+from galaxy_trio.link import Link
+from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
+from galaxy_trio.replies import MAX_PENDING, RequestKind
+from galaxy_trio.transport import Transport, open_stream
+from galaxy_trio.url import check_headers, parse_url
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Iterable
+    from contextlib import AbstractContextManager
+
+MAX_MESSAGE_SIZE: Final = 100 * 2**20
+_MAX_NAME: Final = 64
+"""Characters of a client's name and of a task's id: together they name a session, and an error must be able to hold that."""
+
+
+@attrs.frozen
+class ConnectionStatistics:
+    """What a connection has seen so far. Counts, but for `pending`, `unanswered` and `bytes_held`, which are of now.
+
+    Attributes:
+        pending: Requests that somebody waits for.
+        unanswered: Messages whose first reply has not come; heartbeats and abandoned requests among them.
+        late_replies: Replies to requests that were given up.
+        duplicate_replies: Replies to requests that had been answered.
+        unknown_replies: Replies to nothing that was asked.
+        invalid_messages: Broken messages.
+        unattributed_errors: Errors of the server that answer nothing.
+        forgotten: Places in the order of replies that were given up because there were too many.
+        messages_sent: Messages sent, heartbeats among them.
+        messages_received: Messages received, broken ones among them.
+        bytes_held: Bytes sent that the network has not taken yet.
+    """
+
+    pending: int
+    unanswered: int
+    late_replies: int
+    duplicate_replies: int
+    unknown_replies: int
+    invalid_messages: int
+    unattributed_errors: int
+    forgotten: int
+    messages_sent: int
+    messages_received: int
+    bytes_held: int
+
+
+class Connection:
+    """A registered connection to a server, for one device. Made by `open_connection`.
+
+    Any number of tasks may use it at once. Nothing on it hangs: every request ends in its reply, an error, or its caller's cancellation.
+    """
+
+    def __init__(
+        self, link: Link[ServerMessage], router: Router, conversation: Conversation, identity: Identity
+    ) -> None:
+        self._link = link
+        self._router = router
+        self._conversation = conversation
+        self._identity = identity
+        self._request_numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<Connection {self._identity.client_id!r} for device {self._identity.device_id!r}, {state}>"
+
+    @property
+    def device_id(self) -> str:
+        """The device that this connection is for."""
+        return self._identity.device_id
+
+    @property
+    def client_id(self) -> str:
+        """The name under which this connection is registered with the server."""
+        return self._identity.client_id
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, whoever ended it; requests raise from then on."""
+        return self._link.closed
+
+    async def wait_closed(self) -> ConnectionLost | None:
+        """Wait until the connection has ended.
+
+        Returns:
+            Why it was lost; None if the block of `open_connection` has ended.
+        """
+        return await self._link.wait_closed()
+
+    async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
+        """Ask the server what it knows about this device.
+
+        Any number of tasks may ask at once. Cancelling is safe: nothing is left behind, and a reply that comes later is counted and
+        dropped.
+
+        Args:
+            timeout: Seconds to wait for the reply, from the send on; `math.inf` for no limit.
+
+        Raises:
+            RequestTimeout: No reply came in time, or the connection took no more messages for as long.
+            RequestRejected: The server refused, or has no information; with its reason.
+            InvalidMessage: The reply is broken.
+            QueueFull: Too many requests wait already; nothing was sent.
+            ConnectionLost: The connection ended first.
+            trio.ClosedResourceError: This side closed it.
+
+        See "Device information" in docs/reference/wire.md.
+        """
+        request_id = f"device_info_{next(self._request_numbers)}"
+        message = self._identity.message(
+            ClientMessageType.DEVICE_INFO_REQUEST, request_id=request_id, target_id=self._identity.device_id
+        )
+        request = await self._conversation.send(message, RequestKind.DEVICE_INFO, request_id, timeout)
+        try:
+            reply = await self._conversation.receive(request, timeout)
+        finally:
+            self._conversation.abandon(request)
+        return structure_device_info(reply.result)
+
+    async def run_task(
+        self,
+        request: str,
+        *,
+        timeout: float = 1000.0,
+        task_id: str | None = None,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> TaskResult:
+        """Give the device a task, and wait for its end.
+
+        With ``await nursery.start(connection.run_task, "…")`` the call returns the task's id when the server has accepted it.
+
+        Cancelling, and the timeout, abandon the task: **it goes on on the device**, for AIP can stop it only by ending the connection.
+        Nothing is left behind here, and what still comes for it is counted and dropped.
+
+        Args:
+            request: What to do, in words.
+            timeout: Seconds to wait for the end, from the send on; `math.inf` for no limit.
+            task_id: The task's name, used once, of at most 64 characters; a fresh uuid if not given.
+            task_status: Told the task's id when the server has accepted it.
+
+        Returns:
+            How it ended, well or not: `TaskResult.unwrap` raises if not well.
+
+        Raises:
+            RequestTimeout: It did not end in time, or the connection took no more messages for as long.
+            RequestRejected: The server refused it, with its reason; it never ran.
+            InvalidMessage: A reply is broken, or the request holds what JSON cannot.
+            MessageTooLarge: The request is above the connection's limit; nothing was sent.
+            QueueFull: Too many requests wait already; nothing was sent.
+            ConnectionLost: The connection ended first; whether the task ran is not known.
+            trio.ClosedResourceError: This side closed it.
+            ValueError: The `task_id` was used before, or is too long.
+
+        See "Task" in docs/reference/wire.md.
+        """
+        task_id = str(uuid.uuid4()) if task_id is None else _check_name("task_id", task_id)
+        session_id = f"{self._identity.client_name}@{task_id}"
+        message = self._identity.message(
+            ClientMessageType.TASK,
+            status=TaskStatus.CONTINUE,
+            session_id=session_id,
+            task_name=f"galaxy/{self._identity.client_name}/{task_id}",
+            target_id=self._identity.device_id,
+            request=request,
+        )
+        sent = await self._conversation.send(message, RequestKind.TASK, session_id, timeout)
+        try:
+            end = await self._conversation.receive_end(sent, timeout, partial(task_status.started, task_id))
+        finally:
+            self._conversation.abandon(sent)
+        return TaskResult(task_id, self._identity.device_id, end.status, end.result, end.error)
+
+    def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream]:
+        """Receive what happens on this connection without being asked for, from now on until it ends.
+
+        ``with connection.subscribe() as events: async for event in events: …``
+
+        Args:
+            backlog: How many events may wait for this subscriber. One that lags further loses the oldest, and gets `EventsLost`.
+        """
+        return self._router.events.subscribe(backlog)
+
+    def statistics(self) -> ConnectionStatistics:
+        """What the connection has seen so far, and holds now."""
+        return ConnectionStatistics(
+            **attrs.asdict(self._router.replies.statistics()),
+            messages_sent=self._link.messages_sent,
+            messages_received=self._link.messages_received,
+            bytes_held=self._link.bytes_held,
+        )
+
+
+@asynccontextmanager
+async def open_connection(
+    url: str,
+    device_id: str,
+    *,
+    client_name: str = "galaxy_trio",
+    client_id: str | None = None,
+    token: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    stream: trio.abc.Stream | None = None,
+    connect_timeout: float = 60.0,
+    register_timeout: float = 30.0,
+    heartbeat_interval: float = 30.0,
+    liveness_timeout: float = 180.0,
+    ping_interval: float | None = None,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+    max_pending: int = MAX_PENDING,
+) -> AsyncGenerator[Connection]:
+    """Connect to a server as a constellation, for one device, for the length of the block.
+
+    The block begins when the server has confirmed the registration. It goes on when the connection is lost: requests raise then, and
+    `Connection.wait_closed` tells. What the block raises comes out as it is. Its end closes in good order, within 3 s; cancelling it closes
+    the socket at once, and the server stops this connection's tasks.
+
+    Args:
+        url: ``ws://HOST[:PORT][/PATH]`` or ``wss://…``; without a path, ``/ws``.
+        device_id: The device to ask about and to give tasks; it must be connected to the server.
+        client_name: Names this program's sessions and tasks; at most 64 characters.
+        client_id: The name to register under, which nobody else may have; ``{client_name}-{6 hex digits}@{device_id}`` if not given.
+        token: The server's API key. It is never shown.
+        headers: Sent with the handshake, as pairs of name and value.
+        ssl_context: For ``wss``, in place of the default, which verifies the server's certificate and name.
+        stream: Used in place of TCP, and closed at the end: a proxy's, a Unix socket's, a test's.
+        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
+        register_timeout: Seconds for the server to confirm the registration.
+        heartbeat_interval: Seconds between heartbeats.
+        liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
+        ping_interval: Seconds between WebSocket pings; None, the default, for none: the server answers heartbeats.
+        max_message_size: Bytes that a message may have, both ways.
+        max_pending: Requests that may wait at once; one more raises `QueueFull`.
+
+    Raises:
+        ConfigError: What was asked for cannot be right: the URL, a header, a limit.
+        ConnectFailed: No connection came about; see its kinds `ConnectTimeout`, `HandshakeRejected`, `RegistrationRejected`.
+
+    See "Registration" in docs/reference/wire.md.
+    """
+    try:
+        _check_name("client_name", client_name)
+        _check_positive(
+            connect_timeout=connect_timeout,
+            register_timeout=register_timeout,
+            heartbeat_interval=heartbeat_interval,
+            liveness_timeout=liveness_timeout,
+            ping_interval=ping_interval,
+            max_message_size=max_message_size,
+            max_pending=max_pending,
+        )
+        target = parse_url(url, token)
+        handshake_headers = check_headers(headers)
+        identity = Identity(device_id, client_name, client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}")
+        deadline = trio.current_time() + connect_timeout
+        with trio.move_on_at(deadline) as connecting:
+            stream = await open_stream(target, stream, ssl_context)
+        if connecting.cancelled_caught or stream is None:
+            raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
+    except BaseException:
+        if stream is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(stream)
+        raise
+    transport = Transport(stream, peer=target.shown, client=True, max_message_size=max_message_size)
+    router = Router(device_id, max_pending)
+    link = Link(transport, router, decode_server_message, peer=f"the server for device {device_id!r}")
+    conversation = Conversation(link, router.replies, identity)
+    async with link.running(
+        partial(transport.run_client, target, handshake_headers),
+        handshake_deadline=deadline,
+        liveness_timeout=liveness_timeout,
+        ping_interval=ping_interval,
+    ):
+        try:
+            with trio.move_on_after(register_timeout) as registering:
+                await conversation.register()
+            if registering.cancelled_caught:
+                raise ConnectTimeout(f"{target.shown} did not confirm the registration within {register_timeout:g} s")
+        except (ConnectionLost, InvalidMessage) as error:
+            link.abort()
+            raise ConnectFailed(
+                f"{target.shown} did not confirm the registration for device {device_id!r}: {error}"
+            ) from error
+        except BaseException:
+            link.abort()
+            raise
+        link.start_heartbeats(heartbeat_interval, conversation.beat)
+        yield Connection(link, router, conversation, identity)
+
+
+def _check_positive(**numbers: float | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise ConfigError(f"{name} must be above 0, and is {number!r}")
+
+
+def _check_name(what: str, name: str) -> str:
+    if not 0 < len(name) <= _MAX_NAME:
+        raise ConfigError(f"a {what} has 1 to {_MAX_NAME} characters, and this one has {len(name)}")
+    return name

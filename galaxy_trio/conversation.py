@@ -1,0 +1,202 @@
+"""The constellation's side of AIP on a link: who it is, what it sends, and to whom each reply goes."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio.errors import ConnectionLost, InvalidMessage, RequestTimeout
+from galaxy_trio.events import (
+    ConnectionEnded,
+    DuplicateReplyReceived,
+    EventFanOut,
+    HeartbeatRefused,
+    InvalidMessageReceived,
+    LateReplyReceived,
+    ServerErrorReceived,
+    UnknownReplyReceived,
+)
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    ClientType,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+)
+from galaxy_trio.replies import PendingReplies, RequestKind, Routing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.link import Link
+    from galaxy_trio.replies import Reply, Request
+
+CAPABILITIES: Final = ("task_distribution", "session_management", "device_coordination")
+VERSION: Final = "2.0"
+
+
+class Router:
+    """The receiver's side of a connection: each message to its waiter, and an event for what is nobody's."""
+
+    def __init__(self, device_id: str, max_pending: int) -> None:
+        self._device_id = device_id
+        self.replies = PendingReplies(device_id, max_pending=max_pending)
+        self.events = EventFanOut()
+
+    def received(self, message: ServerMessage) -> None:
+        """Route a message; see `Receiver`."""
+        device_id = self._device_id
+        match self.replies.route(message):
+            case Routing.DELIVERED:
+                pass
+            case Routing.LATE:
+                self.events.publish(LateReplyReceived(device_id, message.type, message.session_id))
+            case Routing.DUPLICATE:
+                self.events.publish(DuplicateReplyReceived(device_id, message.type, message.session_id))
+            case Routing.UNKNOWN:
+                self.events.publish(UnknownReplyReceived(device_id, message.type, message.session_id))
+            case Routing.UNATTRIBUTED:
+                self.events.publish(ServerErrorReceived(device_id, message.error or ""))
+            case Routing.HEARTBEAT_REFUSED:
+                self.events.publish(HeartbeatRefused(device_id, message.error or ""))
+
+    def received_invalid(self, invalid: InvalidMessage) -> None:
+        """Route a broken message; see `Receiver`."""
+        if self.replies.route_invalid(invalid) is not Routing.DELIVERED:
+            self.events.publish(InvalidMessageReceived(self._device_id, str(invalid)))
+
+    def ended(self, error: Callable[[], Exception]) -> None:
+        """End all who wait; see `Receiver`."""
+        self.replies.close(error)
+        why = error()
+        reason, code = (why.reason, why.code) if isinstance(why, ConnectionLost) else ("", 1000)
+        self.events.publish(ConnectionEnded(self._device_id, reason, code))
+        self.events.end()
+
+
+@attrs.frozen
+class Identity:
+    """Under which names a constellation speaks, and of which device."""
+
+    device_id: str
+    client_name: str
+    client_id: str
+
+    def message(
+        self,
+        type: ClientMessageType,
+        *,
+        status: TaskStatus = TaskStatus.OK,
+        session_id: str | None = None,
+        task_name: str | None = None,
+        target_id: str | None = None,
+        request: str | None = None,
+        request_id: str | None = None,
+        metadata: dict[str, JSON] | None = None,
+    ) -> ClientMessage:
+        """A message of this constellation, of now."""
+        return ClientMessage(
+            type,
+            status,
+            client_type=ClientType.CONSTELLATION,
+            session_id=session_id,
+            task_name=task_name,
+            client_id=self.client_id,
+            target_id=target_id,
+            request=request,
+            timestamp=datetime.now(UTC).isoformat(),
+            request_id=request_id,
+            metadata=metadata,
+        )
+
+
+class Conversation:
+    """Requests and their replies on a link."""
+
+    def __init__(self, link: Link[ServerMessage], replies: PendingReplies, identity: Identity) -> None:
+        self._link = link
+        self._replies = replies
+        self._identity = identity
+
+    async def send(self, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
+        """Register a request and send it, in one step, once there is room for it."""
+        if not timeout >= 0:
+            raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
+        self._replies.check()
+
+        def hand_over() -> Request:
+            request = self._replies.register(kind, key)
+            self._replies.hand_over(request)
+            return request
+
+        if self._link.has_room:
+            return await self._link.send(message, hand_over)
+        with trio.move_on_after(timeout):
+            return await self._link.send(message, hand_over)
+        raise RequestTimeout(
+            f"the {kind.value} for device {self._identity.device_id!r} was not sent: the server took no messages for {timeout:g} s"
+        )
+
+    async def receive(self, request: Request, timeout: float) -> ServerMessage:
+        """Wait for the reply to a request that has one, and raise it if it is an error."""
+        with trio.move_on_after(timeout):
+            return _message_or_raise(await request.receive())
+        raise RequestTimeout(
+            f"no reply to the {request.kind.value} for device {self._identity.device_id!r} within {timeout:g} s"
+        )
+
+    async def receive_end(self, task: Request, timeout: float, accepted: Callable[[], None]) -> ServerMessage:
+        """Wait for the end of a task; `accepted` is called once, when the server has accepted it."""
+        told = False
+        with trio.move_on_after(timeout):
+            while True:
+                reply = _message_or_raise(await task.receive())
+                if not told:
+                    # A task's end may come before its acknowledgement, and tells as much.
+                    accepted()
+                    told = True
+                if reply.type is ServerMessageType.TASK_END:
+                    return reply
+        raise RequestTimeout(
+            f"task {task.key!r} did not end on device {self._identity.device_id!r} within {timeout:g} s"
+        )
+
+    async def register(self) -> None:
+        """Introduce this constellation to the server, and wait until it is confirmed."""
+        message = self._identity.message(
+            ClientMessageType.REGISTER,
+            target_id=self._identity.device_id,
+            metadata={
+                "type": "constellation_client",
+                "task_name": self._identity.client_name,
+                "targeted_device_id": self._identity.device_id,
+                "capabilities": list(CAPABILITIES),
+                "version": VERSION,
+            },
+        )
+        request = await self.send(message, RequestKind.REGISTRATION, "", math.inf)
+        try:
+            _message_or_raise(await request.receive())
+        finally:
+            self._replies.abandon(request)
+
+    async def beat(self) -> None:
+        """Send a heartbeat."""
+        message = self._identity.message(ClientMessageType.HEARTBEAT, metadata={"device_id": self._identity.device_id})
+        await self._link.send(message, self._replies.hand_over_heartbeat)
+
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for it any more: to be called on every way out."""
+        self._replies.abandon(request)
+
+
+def _message_or_raise(reply: Reply) -> ServerMessage:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

@@ -1,0 +1,123 @@
+"""Every exception of the package.
+
+Each is one sentence on what happened to which device; where another library's error lies behind it, that one is its ``__cause__``.
+No exception ever holds a token.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class GalaxyError(Exception):
+    """The base of every error that this package raises."""
+
+
+class ConfigError(GalaxyError, ValueError):
+    """What was asked for cannot be right: a bad URL, header, limit or file. Trying again does not help."""
+
+
+class ConnectFailed(GalaxyError):
+    """No connection came about: network, DNS, TLS, or the peer ended it before it had confirmed the registration."""
+
+
+class ConnectTimeout(ConnectFailed, trio.TooSlowError):
+    """Connecting or registering took longer than allowed."""
+
+
+class HandshakeRejected(ConnectFailed):
+    """The server answered the WebSocket handshake with another HTTP status than 101.
+
+    Attributes:
+        status_code: The HTTP status; 403 for a wrong or missing token.
+    """
+
+    def __init__(self, message: str, *, status_code: int = 0) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class RegistrationRejected(ConnectFailed):
+    """The server refused the registration.
+
+    Attributes:
+        words: What the server said.
+    """
+
+    def __init__(self, message: str, *, words: str = "") -> None:
+        super().__init__(message)
+        self.words = words
+
+
+class ConnectionLost(GalaxyError, trio.BrokenResourceError):
+    """The connection ended before the request did. Whether the request was carried out is not known.
+
+    Attributes:
+        reason: Why it ended, in words.
+        code: The WebSocket close code; 1006 when the peer sent no close frame, 1005 when its close frame had no code.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", code: int = 1006) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.code = code
+
+
+class RequestRejected(GalaxyError):
+    """The server refused a request. It was not carried out.
+
+    Attributes:
+        words: What the server said.
+    """
+
+    def __init__(self, message: str, *, words: str = "") -> None:
+        super().__init__(message)
+        self.words = words
+
+
+class RequestTimeout(GalaxyError, trio.TooSlowError):
+    """No reply came in time."""
+
+
+class TaskFailed(GalaxyError):
+    """A task ended, and not well.
+
+    Raised by :meth:`TaskResult.unwrap`; raised inside a server's session function, it ends the session as ``failed`` with `result`.
+
+    Attributes:
+        result: What the session gave back all the same: any JSON, often None.
+    """
+
+    def __init__(self, message: str, *, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class InvalidMessage(GalaxyError):
+    """A message is not what the protocol says. Holds at most 200 characters of it.
+
+    Attributes:
+        type: The message's ``type``, where that can still be read.
+        response_id: Its ``response_id``, likewise.
+        session_id: Its ``session_id``, likewise.
+    """
+
+    def __init__(
+        self, message: str, *, type: str | None = None, response_id: str | None = None, session_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.type = type
+        self.response_id = response_id
+        self.session_id = session_id
+
+
+class MessageTooLarge(GalaxyError):
+    """A message is larger than the connection's limit. Nothing of it was sent."""
+
+
+class QueueFull(GalaxyError):
+    """So much is waiting already that nothing more is taken. Nothing was sent."""
+
+
+class NoSuchDevice(GalaxyError):
+    """No device fits what was asked for, and none that could."""

@@ -1,0 +1,188 @@
+"""What happens on a connection without being asked for, and its bounded fan-out to whoever wants to know.
+
+Nobody waits for a subscriber: one that lags loses the oldest events, and is told how many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio.messages import ServerMessageType
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+BACKLOG: Final = 1_024
+"""How many events a subscriber may lag behind before it loses the oldest."""
+
+
+@attrs.frozen
+class Event:
+    """Something happened that concerns a device."""
+
+    device_id: str
+
+
+@attrs.frozen
+class ServerErrorReceived(Event):
+    """The server sent an error that answers nothing that was asked.
+
+    Attributes:
+        words: What the server said.
+    """
+
+    words: str
+
+
+@attrs.frozen
+class HeartbeatRefused(Event):
+    """The server answered a heartbeat with an error.
+
+    Attributes:
+        words: What the server said.
+    """
+
+    words: str
+
+
+@attrs.frozen
+class InvalidMessageReceived(Event):
+    """A broken message came that is no reply to anything that waits.
+
+    Attributes:
+        problem: What was wrong with it.
+    """
+
+    problem: str
+
+
+@attrs.frozen
+class LateReplyReceived(Event):
+    """A reply came to a request that was given up.
+
+    Attributes:
+        message_type: What it was.
+        session_id: The session that it names, where it does.
+    """
+
+    message_type: ServerMessageType
+    session_id: str | None
+
+
+@attrs.frozen
+class DuplicateReplyReceived(Event):
+    """A reply came to a request that had been answered; its attributes are those of `LateReplyReceived`."""
+
+    message_type: ServerMessageType
+    session_id: str | None
+
+
+@attrs.frozen
+class UnknownReplyReceived(Event):
+    """A message came that answers nothing that was asked; its attributes are those of `LateReplyReceived`."""
+
+    message_type: ServerMessageType
+    session_id: str | None
+
+
+@attrs.frozen
+class ConnectionEnded(Event):
+    """The connection ended; the last event of its stream.
+
+    Attributes:
+        reason: Why, in words; empty when it was closed by this side.
+        code: The WebSocket close code.
+    """
+
+    reason: str
+    code: int
+
+
+@attrs.frozen
+class EventsLost:
+    """The subscriber lagged so far behind that events were dropped in this place.
+
+    Attributes:
+        count: How many.
+    """
+
+    count: int
+
+
+class EventStream:
+    """The events of one subscription: iterate over it. It ends when what it tells of has ended."""
+
+    def __init__(self, backlog: int) -> None:
+        self._events: deque[Event] = deque()
+        self._backlog = backlog
+        self._lost = 0
+        self._ended = False
+        self._arrival = trio.lowlevel.ParkingLot()
+
+    def put_nowait(self, event: Event) -> None:
+        """Add an event; if the backlog is full, the oldest is lost instead."""
+        if len(self._events) >= self._backlog:
+            self._events.popleft()
+            self._lost += 1
+        self._events.append(event)
+        self._arrival.unpark()
+
+    def end(self) -> None:
+        """No more events will come; those that are there can still be received."""
+        self._ended = True
+        self._arrival.unpark_all()
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event | EventsLost:
+        """The next event. Cancelling loses none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._arrival.park()
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            return EventsLost(lost)
+        return self._events.popleft()
+
+
+class EventFanOut:
+    """Gives each event to every subscriber, and waits for none."""
+
+    def __init__(self) -> None:
+        self._streams: set[EventStream] = set()
+        self._ended = False
+
+    def publish(self, event: Event) -> None:
+        """Give an event to all who subscribe now. Never blocks."""
+        for stream in self._streams:
+            stream.put_nowait(event)
+
+    def end(self) -> None:
+        """End all streams, and those opened later."""
+        self._ended = True
+        for stream in self._streams:
+            stream.end()
+
+    @contextmanager
+    def subscribe(self, backlog: int = BACKLOG) -> Generator[EventStream]:
+        """Receive the events from now on, for the length of the block.
+
+        Args:
+            backlog: How many events may wait here before the oldest is lost.
+        """
+        stream = EventStream(backlog)
+        if self._ended:
+            stream.end()
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)

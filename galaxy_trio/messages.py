@@ -1,0 +1,236 @@
+"""AIP's messages as immutable data, and nothing that reads or writes them.
+
+The names of fields and their values are those of the wire; see docs/reference/wire.md. A field that is None is absent on the wire.
+Values that are "any JSON" are what :mod:`json` makes of them: None, bool, int, float, str, list and dict.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeAlias
+
+import attrs
+
+from galaxy_trio.errors import TaskFailed
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+"""Any JSON value."""
+
+
+class ClientType(StrEnum):
+    """The role under which a peer registers with the server."""
+
+    DEVICE = "device"
+    CONSTELLATION = "constellation"
+
+
+class TaskStatus(StrEnum):
+    """The ``status`` of every message, and how a task ended."""
+
+    CONTINUE = "continue"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    OK = "ok"
+    ERROR = "error"
+
+
+class ClientMessageType(StrEnum):
+    """What a message to the server is."""
+
+    REGISTER = "register"
+    HEARTBEAT = "heartbeat"
+    TASK = "task"
+    TASK_END = "task_end"
+    COMMAND_RESULTS = "command_results"
+    DEVICE_INFO_REQUEST = "device_info_request"
+    DEVICE_INFO_RESPONSE = "device_info_response"
+    ERROR = "error"
+
+
+class ServerMessageType(StrEnum):
+    """What a message from the server is."""
+
+    TASK = "task"
+    COMMAND = "command"
+    TASK_END = "task_end"
+    HEARTBEAT = "heartbeat"
+    ERROR = "error"
+    DEVICE_INFO_REQUEST = "device_info_request"
+    DEVICE_INFO_RESPONSE = "device_info_response"
+
+
+class ToolType(StrEnum):
+    """Whether a command changes something on the device or only looks."""
+
+    ACTION = "action"
+    DATA_COLLECTION = "data_collection"
+
+
+class ResultStatus(StrEnum):
+    """How a command ended."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    SKIPPED = "skipped"
+    NONE = "none"
+
+
+class Platform(StrEnum):
+    """The platforms that AIP names. A device may name another: `DeviceInfo.platform` is text then."""
+
+    WINDOWS = "windows"
+    LINUX = "linux"
+    DARWIN = "darwin"
+    ANDROID = "android"
+    IOS = "ios"
+
+
+class PlatformType(StrEnum):
+    """The kinds of device that AIP names. A device may name another: `DeviceInfo.platform_type` is text then."""
+
+    COMPUTER = "computer"
+    MOBILE = "mobile"
+    WEB = "web"
+    IOT = "iot"
+
+
+class TransferType(StrEnum):
+    """What a text frame of a binary transfer is."""
+
+    BINARY_DATA = "binary_data"
+    FILE_TRANSFER_START = "file_transfer_start"
+    FILE_TRANSFER_COMPLETE = "file_transfer_complete"
+
+
+@attrs.frozen
+class Command:
+    """One call of a tool on a device. See "Parts" in docs/reference/wire.md."""
+
+    tool_name: str
+    tool_type: ToolType
+    parameters: dict[str, JSON] | None = None
+    call_id: str | None = None
+
+
+@attrs.frozen
+class CommandResult:
+    """What became of one `Command`; `call_id` is its command's. See "Parts" in docs/reference/wire.md."""
+
+    status: ResultStatus
+    error: str | None = None
+    result: JSON = None
+    namespace: str | None = None
+    call_id: str | None = None
+
+
+@attrs.frozen
+class ClientMessage:
+    """A message to the server. See "ClientMessage" in docs/reference/wire.md."""
+
+    type: ClientMessageType
+    status: TaskStatus
+    client_type: ClientType = ClientType.DEVICE
+    session_id: str | None = None
+    task_name: str | None = None
+    client_id: str | None = None
+    target_id: str | None = None
+    request: str | None = None
+    action_results: list[CommandResult] | None = None
+    timestamp: str | None = None
+    request_id: str | None = None
+    prev_response_id: str | None = None
+    error: str | None = None
+    metadata: dict[str, JSON] | None = None
+
+
+@attrs.frozen
+class ServerMessage:
+    """A message from the server. See "ServerMessage" in docs/reference/wire.md."""
+
+    type: ServerMessageType
+    status: TaskStatus
+    user_request: str | None = None
+    agent_name: str | None = None
+    process_name: str | None = None
+    root_name: str | None = None
+    actions: list[Command] | None = None
+    messages: list[str] | None = None
+    error: str | None = None
+    session_id: str | None = None
+    task_name: str | None = None
+    timestamp: str | None = None
+    response_id: str | None = None
+    result: JSON = None
+
+
+@attrs.frozen
+class TransferMessage:
+    """A text frame of a binary transfer. See "Binary transfer" in docs/reference/wire.md.
+
+    `size` and `chunk_size` are in bytes; `checksum` is hexadecimal MD5; `chunk_num` counts from 0.
+    """
+
+    type: TransferType
+    filename: str | None = None
+    mime_type: str | None = None
+    size: int | None = None
+    checksum: str | None = None
+    session_id: str | None = None
+    timestamp: str | None = None
+    chunk_size: int | None = None
+    chunk_num: int | None = None
+    total_chunks: int | None = None
+
+
+@attrs.frozen
+class DeviceInfo:
+    """What the server knows of a device. See "Device information" in docs/reference/wire.md.
+
+    Only `device_id` and `platform` are sure to be there. `platform` and `platform_type` are members of `Platform` and `PlatformType`
+    where AIP knows them, else the text that came. Keys that AIP does not name are kept in `extra`.
+
+    Attributes:
+        memory_total_gb: In GiB, with two decimals.
+    """
+
+    device_id: str
+    platform: Platform | str
+    os_version: str | None = None
+    cpu_count: int | None = None
+    memory_total_gb: float | None = None
+    hostname: str | None = None
+    ip_address: str | None = None
+    supported_features: list[str] = attrs.field(factory=list[str])
+    platform_type: PlatformType | str | None = None
+    schema_version: str | None = None
+    custom_metadata: dict[str, JSON] = attrs.field(factory=dict[str, "JSON"])
+    tags: list[str] = attrs.field(factory=list[str])
+    extra: dict[str, JSON] = attrs.field(factory=dict[str, "JSON"])
+
+
+@attrs.frozen
+class TaskResult:
+    """How a task ended.
+
+    Attributes:
+        status: `TaskStatus.COMPLETED` or `TaskStatus.FAILED`.
+        result: What the session gave back: any JSON. A failed task may have one too.
+        error: Why it failed, in the server's words; None also for a session that ended in its error state.
+    """
+
+    task_id: str
+    device_id: str
+    status: TaskStatus
+    result: JSON = None
+    error: str | None = None
+
+    def unwrap(self) -> JSON:
+        """The result of a task that completed.
+
+        Raises:
+            TaskFailed: It did not complete; the error has what there is of a result.
+        """
+        if self.status is TaskStatus.COMPLETED:
+            return self.result
+        why = self.error or "it ended in its error state"
+        raise TaskFailed(f"task {self.task_id} failed on device {self.device_id!r}: {why}", result=self.result)

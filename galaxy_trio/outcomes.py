@@ -1,0 +1,53 @@
+"""What a block and its background tasks have come to, put into one exception."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import trio
+
+
+def raise_outcome(failure: BaseException | None, crashes: list[BaseException], stray: BaseException | None) -> None:
+    """Raise what a block and its background tasks have come to, if anything.
+
+    Args:
+        failure: What the block raised: comes out as the same object when it is alone.
+        crashes: What background tasks raised.
+        stray: What came out of the nursery.
+    """
+    cancelled, rest = (None, None) if stray is None else split_cancelled(stray)
+    errors = [error for error in (failure, *crashes, rest) if error is not None]
+    for error in errors:
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+    if len(errors) > 1:
+        raise BaseExceptionGroup("the block and the connection's own tasks failed", errors)
+    if errors:
+        raise errors[0]
+    if cancelled is not None:
+        raise cancelled
+
+
+def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Part an exception into what is trio's cancellation and what is not. A group of one is that one."""
+    if isinstance(error, trio.Cancelled):
+        return error, None
+    if not isinstance(error, BaseExceptionGroup):
+        return None, error
+    error = cast("BaseExceptionGroup[BaseException]", error)
+    cancelled, rest = error.split(trio.Cancelled)
+    return cancelled, None if rest is None else _unwrap(rest)
+
+
+def _unwrap(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        members = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        if len(members) > 1:
+            return cast("BaseExceptionGroup[BaseException]", error)
+        error = members[0]
+    return error
+
+
+def contains_cancelled(error: BaseException | None) -> bool:
+    """Whether trio's cancellation is in it, alone or in a group."""
+    return error is not None and split_cancelled(error)[0] is not None

@@ -1,0 +1,378 @@
+"""A WebSocket: open it, send text, receive messages, close it. The one file that knows trio-websocket.
+
+trio-websocket reads, answers pings and does the handshakes. Text frames go round it, whole and in one step, into the send buffer of
+`BufferedStream`. What it leaves open is closed here: endings during the handshake, limits in bytes, errors of its reader, the socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+import trio_websocket
+from wsproto.frame_protocol import CloseReason, FrameProtocol
+from wsproto.utilities import ProtocolError
+
+from galaxy_trio.buffered_stream import BufferedStream
+from galaxy_trio.errors import ConnectFailed, HandshakeRejected, MessageTooLarge
+from galaxy_trio.inbound import InboundWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from galaxy_trio.url import Target
+
+logger = logging.getLogger(__name__)
+
+RECEIVE_BYTES: Final = 256 * 1024
+SWITCHING_PROTOCOLS: Final = 101
+_ABNORMAL: Final = 1006
+_LAST_WORDS: Final = 1.0
+_HINTS = {
+    401: ": is the token right?",
+    403: ": is the token right?",
+    404: ": is the path of the URL right?",
+    426: ": is it a WebSocket server?",
+}
+
+
+class TransportEnded(Exception):
+    """The WebSocket has ended; why, in words, with the close code (1006 where there was no close frame)."""
+
+    def __init__(self, reason: str, code: int, cause: Exception | None = None) -> None:
+        super().__init__(reason, code)
+        self.reason = reason
+        self.code = code
+        self.cause = cause
+
+
+async def open_stream(
+    target: Target, stream: trio.abc.Stream | None, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
+    """Connect to where a URL points, with TLS where it says so. A failure or cancellation leaves nothing open.
+
+    Args:
+        target: Where to.
+        stream: Used in place of TCP; TLS is spoken on it all the same.
+        ssl_context: In place of the default, which verifies the certificate and its name.
+
+    Raises:
+        ConnectFailed: DNS, TCP or TLS failed.
+    """
+    if stream is None:
+        try:
+            stream = await trio.open_tcp_stream(target.host, target.port)
+        except OSError as error:
+            raise ConnectFailed(f"cannot connect to {target.shown}: {_os_reason(error)}") from error
+    if not target.secure:
+        return stream
+    context = ssl_context if ssl_context is not None else ssl.create_default_context()
+    secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
+    try:
+        await secure.do_handshake()
+    except BaseException as error:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+            cause = error.__cause__ or error
+            raise ConnectFailed(f"no TLS connection to {target.shown}: {_tls_reason(cause)}") from cause
+        raise
+    return secure
+
+
+def _os_reason(error: OSError) -> str:
+    """The first of the reasons: with several addresses they lie in a group beneath."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    deepest = cause if isinstance(cause, OSError) else error
+    # trio puts the address into strerror, where the caller has it already; name resolution has negative numbers of its own.
+    known = deepest.errno is not None and deepest.errno > 0
+    return (os.strerror(deepest.errno) if known else deepest.strerror or str(deepest)).lower()
+
+
+def _tls_reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return str(error) or "the server ended the connection"
+
+
+class Transport:
+    """One end of a WebSocket over a stream.
+
+    Its tasks are `run_writer` and one of `run_client` and `run_server`, which the owner runs in a nursery. One task receives.
+
+    Args:
+        stream: Belongs to the transport from now on.
+        peer: Who is at the other end, for error messages.
+        client: Whether this is the client's end, which masks its frames.
+        max_message_size: Bytes of a message, both ways.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, *, peer: str, client: bool, max_message_size: int) -> None:
+        self._peer = peer
+        self._max_message_size = max_message_size
+        self._watch = InboundWatch(max_message_size)
+        self._stream = BufferedStream(stream, self._watch, self._on_inbound)
+        self._frames = FrameProtocol(client=client, extensions=[])
+        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._opening: trio.CancelScope | None = None
+        self._reader_error: Exception | None = None
+        self._receiving = False
+        self._closing = False
+        self._last_words = False
+
+    # ---- opening
+
+    async def run_client(
+        self,
+        target: Target,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Open a WebSocket as a client, then read until it ends.
+
+        Args:
+            target: Whose host and resource are asked for.
+            headers: Sent with the handshake.
+            task_status: Told when the WebSocket is open.
+
+        Raises:
+            HandshakeRejected: The server answered with another status than 101.
+            ConnectFailed: It gave no answer, or one that is no WebSocket's.
+        """
+
+        async def shake_hands(nursery: trio.Nursery) -> trio_websocket.WebSocketConnection:
+            return await trio_websocket.wrap_client_stream(
+                nursery,
+                # It is typed for sockets, and takes any stream.
+                cast("trio.SocketStream", self._stream),
+                target.host_header,
+                target.resource,
+                extra_headers=headers,
+                max_message_size=self._max_message_size,
+                receive_buffer_size=RECEIVE_BYTES,
+            )
+
+        await self._run(shake_hands, task_status)
+        if self._websocket is None:
+            raise self._handshake_error() from self._reader_error or self._stream.end_cause
+
+    async def run_server(
+        self,
+        judge: Callable[[str, list[tuple[bytes, bytes]]], int],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Answer a client's handshake, then read until the WebSocket ends.
+
+        Args:
+            judge: Given the request's path with its query, and its headers, answers with the HTTP status: 101 to accept.
+            task_status: Told when the WebSocket is open.
+
+        Raises:
+            ConnectFailed: The client was rejected, or did not ask for a WebSocket.
+        """
+        rejected: int | None = None
+
+        async def shake_hands(nursery: trio.Nursery) -> trio_websocket.WebSocketConnection | None:
+            nonlocal rejected
+            request = await trio_websocket.wrap_server_stream(
+                nursery, self._stream, max_message_size=self._max_message_size, receive_buffer_size=RECEIVE_BYTES
+            )
+            status = judge(request.path, request.headers)
+            if status != SWITCHING_PROTOCOLS:
+                rejected = status
+                await request.reject(status)
+                with trio.move_on_after(_LAST_WORDS):
+                    await self._stream.flush()
+                return None
+            return await request.accept()
+
+        await self._run(shake_hands, task_status)
+        if self._websocket is None:
+            problem = (
+                "its request is no WebSocket handshake" if rejected is None else f"answered with HTTP status {rejected}"
+            )
+            raise ConnectFailed(f"{self._peer} was not let in: {problem}") from self._reader_error
+
+    async def _run(
+        self,
+        shake_hands: Callable[[trio.Nursery], Awaitable[trio_websocket.WebSocketConnection | None]],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Shake hands, then let trio-websocket's reader run in a nursery of its own, where its errors can be told from ours."""
+        bug: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as self._opening:
+                    self._on_inbound()
+                    self._websocket = await shake_hands(nursery)
+                self._opening = None
+                if self._websocket is None:
+                    nursery.cancel_scope.cancel()
+                else:
+                    task_status.started()
+        except* Exception as group:  # noqa: BLE001  # told apart below; bugs are raised again
+            error = _first_leaf(group)
+            if self._websocket is None or isinstance(error, ProtocolError):
+                self._reader_error = error
+            elif not self._closing:
+                bug = error
+        if bug is not None:
+            raise bug
+
+    def _on_inbound(self) -> None:
+        """End the handshake when nothing good can come any more: trio-websocket itself would wait on."""
+        rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
+        if self._opening is not None and (rejected or self._watch.violation or self._stream.ended.is_set()):
+            self._opening.cancel()
+
+    def _handshake_error(self) -> ConnectFailed:
+        status = self._watch.status_code
+        if status not in (None, 0, SWITCHING_PROTOCOLS):
+            hint = _HINTS.get(status, "")
+            return HandshakeRejected(
+                f"{self._peer} answered the WebSocket handshake with HTTP status {status}{hint}", status_code=status
+            )
+        if status == 0:
+            problem = "what answers there does not speak HTTP"
+        elif self._watch.violation:
+            problem = f"it sent {self._watch.violation}"
+        elif self._reader_error is not None:
+            problem = "its answer breaks the WebSocket protocol"
+        else:
+            problem = "it ended the connection during the handshake"
+        return ConnectFailed(f"no WebSocket at {self._peer}: {problem}")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the WebSocket handshake has succeeded, however long ago."""
+        return self._websocket is not None
+
+    # ---- sending
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message may be sent now, without waiting."""
+        return self._stream.has_room
+
+    async def wait_for_room(self) -> None:
+        """Return when a message may be sent, with no checkpoint since; or when nothing more can be. First come, first served."""
+        await self._stream.wait_for_room()
+
+    def check_size(self, text: str) -> None:
+        """Raise `MessageTooLarge` for a message above the limit."""
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > self._max_message_size:
+            raise MessageTooLarge(
+                f"a message of {size} bytes to {self._peer} is above the limit of {self._max_message_size}: nothing was sent"
+            )
+
+    def send_nowait(self, text: str) -> None:
+        """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
+        self._stream.append(self._frames.send_data(text))
+
+    def ping_nowait(self) -> None:
+        """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
+        self._stream.append_ping(self._frames.ping())
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that were sent and are not yet written."""
+        return self._stream.held
+
+    async def run_writer(self) -> None:
+        """Write what is sent, for as long as the stream lives."""
+        await self._stream.run_writer()
+
+    # ---- receiving
+
+    @property
+    def last_received(self) -> float:
+        """When any byte last came in, on trio's clock."""
+        return self._stream.last_received
+
+    async def receive(self) -> str | bytes:
+        """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.
+
+        Raises:
+            TransportEnded: The WebSocket has ended.
+            trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this connection: there can be one")
+        if self._websocket is None:
+            raise TransportEnded("the WebSocket was never opened", _ABNORMAL)
+        self._receiving = True
+        try:
+            return await self._websocket.get_message()
+        except trio_websocket.ConnectionClosed:
+            ended = self._why_it_ended(self._websocket.closed)
+        finally:
+            self._receiving = False
+        raise ended
+
+    def _why_it_ended(self, closed: trio_websocket.CloseReason | None) -> TransportEnded:
+        if self._closing:
+            return TransportEnded("closed by this side", CloseReason.NORMAL_CLOSURE)
+        if self._watch.violation is not None:
+            self._say_last(CloseReason.MESSAGE_TOO_BIG)
+            return TransportEnded(f"the peer sent {self._watch.violation}", CloseReason.MESSAGE_TOO_BIG)
+        if self._reader_error is not None:
+            self._say_last(CloseReason.PROTOCOL_ERROR)
+            reason = f"the peer broke the WebSocket protocol: {self._reader_error}"
+            return TransportEnded(reason, CloseReason.PROTOCOL_ERROR, self._reader_error)
+        if closed is None or closed.code == _ABNORMAL:
+            cause = self._stream.end_cause
+            broke = (
+                f"the connection broke: {_os_cause(cause)}"
+                if cause is not None
+                else "the connection ended without a close"
+            )
+            return TransportEnded(broke, _ABNORMAL, cause)
+        if not self._stream.close_frame_taken:
+            # No close came, but what is no WebSocket frame: trio-websocket stops there and says nothing.
+            self._say_last(closed.code)
+        words = f" {closed.reason!r}" if closed.reason else ""
+        name = closed.name.lower().replace("_", " ")
+        return TransportEnded(f"the WebSocket was closed with {closed.code}, {name}{words}", closed.code)
+
+    def _say_last(self, code: int) -> None:
+        self._last_words = True
+        self._stream.append(self._frames.close(code))
+
+    # ---- closing
+
+    async def aclose(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close in good order: write what was sent, say goodbye, wait for the answer. Cancelling closes at once."""
+        self._closing = True
+        if self._websocket is not None:
+            await self._websocket.aclose(code, reason or None)
+        await self._stream.force_close()
+
+    async def abort(self) -> None:
+        """Close the socket now, also under cancellation; only last words that explain it have a second to go out."""
+        self._closing = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _LAST_WORDS):
+            if self._last_words:
+                await self._stream.aclose()
+            else:
+                await self._stream.force_close()
+
+
+def _first_leaf(error: BaseException) -> Exception:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return cast("Exception", error)
+
+
+def _os_cause(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__

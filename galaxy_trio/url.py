@@ -1,0 +1,131 @@
+"""Where a server is, and how that may be shown: a token in a URL is a secret."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
+
+import attrs
+
+from galaxy_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DEFAULT_PATH: Final = "/ws"
+"""Where AIP's server listens; taken when a URL has no path at all."""
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_OWN_HEADERS = frozenset(
+    {"host", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions",
+     "sec-websocket-protocol", "sec-websocket-accept", "content-length", "transfer-encoding"}
+)  # fmt: skip
+
+
+@attrs.frozen
+class Target:
+    """A WebSocket URL, taken apart.
+
+    Attributes:
+        secure: Whether TLS is spoken.
+        resource: Path and query as they go into the request, token included; never shown.
+        shown: The URL as it may be shown.
+    """
+
+    host: str
+    port: int
+    secure: bool
+    resource: str = attrs.field(repr=False)
+    shown: str
+
+    @property
+    def host_header(self) -> str:
+        """The ``Host`` header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+
+def parse_url(url: str, token: str | None = None) -> Target:
+    """Take a WebSocket URL apart.
+
+    Args:
+        url: ``ws://HOST[:PORT][/PATH]`` or ``wss://…``; without a path, ``/ws``.
+        token: The server's API key; sent as ``?token=``.
+
+    Raises:
+        ConfigError: The URL cannot be used; says why, and never shows a token.
+    """
+    parts = _split(url)
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ConfigError(
+            f"a server's URL begins with ws:// or wss://, but this one with {parts.scheme + '://' if parts.scheme else 'no scheme'!r}"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("a server's URL takes no user and password: give a token, or a header")
+    if parts.fragment:
+        raise ConfigError("a WebSocket URL has no fragment: leave out '#' and what follows it")
+    host = _host(parts)
+    try:
+        port = parts.port
+    except ValueError:
+        raise ConfigError(
+            f"the port in the URL for host {host!r} is none: it must be a number from 1 to 65535"
+        ) from None
+    port = _DEFAULT_PORTS[parts.scheme] if port is None else port
+    if not port:
+        raise ConfigError(f"the port in the URL for host {host!r} is 0, which nothing can be reached at")
+    in_url = any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    if in_url and token is not None:
+        raise ConfigError("the token is given twice, in the URL and beside it: leave it out of the URL")
+    path = quote(parts.path or DEFAULT_PATH, safe="/%:@!$&'()*+,;=~")
+    query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
+    resource = f"{path}?{query}" if query else path
+    if token is not None:
+        resource += f"{'&' if query else '?'}token={quote(token, safe='')}"
+    netloc = f"[{host}]" if ":" in host else host
+    shown = f"{parts.scheme}://{netloc}:{port}{path}"
+    return Target(host, port, parts.scheme == "wss", resource, shown)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        problem = str(error)
+    raise ConfigError(f"the server's URL cannot be read: {problem}")
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname
+    if not host:
+        raise ConfigError("the server's URL names no host: it should look like ws://host:port/ws")
+    if ":" in host:
+        return host
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        pass
+    raise ConfigError(f"{host[:100]!r} cannot be a host's name")
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers as they go into the handshake.
+
+    Raises:
+        ConfigError: One cannot be sent, or is the handshake's own. Its value is not shown.
+    """
+    checked: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"{name[:100]!r} cannot be a header's name")
+        if name.lower() in _OWN_HEADERS:
+            raise ConfigError(f"the header {name!r} belongs to the handshake and cannot be given")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(
+                f"the value of the header {name!r} has a character that HTTP does not allow, such as a line break"
+            )
+        checked.append((name.encode("ascii"), value.strip().encode("latin-1")))
+    return checked
