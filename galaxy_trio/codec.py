@@ -208,7 +208,7 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
     except RecursionError:
         problem = "nested too deep"
     except (TypeError, ValueError) as error:
-        problem = shorten(str(error))
+        problem = str(error)
     else:
         return text
     raise InvalidMessage(f"cannot send a {kind} message: {problem}")

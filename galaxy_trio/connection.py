@@ -14,20 +14,19 @@ import trio
 
 from galaxy_trio.codec import decode_server_message, structure_device_info
 from galaxy_trio.conversation import Conversation, Identity, Router
-from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
+from galaxy_trio.errors import ConfigError, ConnectionLost
 from galaxy_trio.events import BACKLOG, EventStream
-from galaxy_trio.link import Link
 from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
+from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_client_link, owning, register
 from galaxy_trio.replies import MAX_PENDING, RequestKind
-from galaxy_trio.transport import Transport, open_stream
-from galaxy_trio.url import check_headers, parse_url
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractContextManager
 
-MAX_MESSAGE_SIZE: Final = 100 * 2**20
+    from galaxy_trio.link import Link
+
 _MAX_NAME: Final = 64
 """Characters of a client's name and of a task's id: together they name a session, and an error must be able to hold that."""
 
@@ -256,61 +255,31 @@ async def open_connection(
 
     See "Registration" in docs/reference/wire.md.
     """
-    try:
+    async with owning(stream):
         _check_name("client_name", client_name)
-        _check_positive(
+        check_positive(
+            heartbeat_interval=heartbeat_interval, register_timeout=register_timeout, max_pending=max_pending
+        )
+        identity = Identity(device_id, client_name, client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}")
+        router = Router(device_id, max_pending)
+        async with open_client_link(
+            url,
+            router,
+            decode_server_message,
+            peer=f"the server for device {device_id!r}",
+            token=token,
+            headers=headers,
+            ssl_context=ssl_context,
+            stream=stream,
             connect_timeout=connect_timeout,
-            register_timeout=register_timeout,
-            heartbeat_interval=heartbeat_interval,
             liveness_timeout=liveness_timeout,
             ping_interval=ping_interval,
             max_message_size=max_message_size,
-            max_pending=max_pending,
-        )
-        target = parse_url(url, token)
-        handshake_headers = check_headers(headers)
-        identity = Identity(device_id, client_name, client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}")
-        deadline = trio.current_time() + connect_timeout
-        with trio.move_on_at(deadline) as connecting:
-            stream = await open_stream(target, stream, ssl_context)
-        if connecting.cancelled_caught or stream is None:
-            raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
-    except BaseException:
-        if stream is not None:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await trio.aclose_forcefully(stream)
-        raise
-    transport = Transport(stream, peer=target.shown, client=True, max_message_size=max_message_size)
-    router = Router(device_id, max_pending)
-    link = Link(transport, router, decode_server_message, peer=f"the server for device {device_id!r}")
-    conversation = Conversation(link, router.replies, identity)
-    async with link.running(
-        partial(transport.run_client, target, handshake_headers),
-        handshake_deadline=deadline,
-        liveness_timeout=liveness_timeout,
-        ping_interval=ping_interval,
-    ):
-        try:
-            with trio.move_on_after(register_timeout) as registering:
-                await conversation.register()
-            if registering.cancelled_caught:
-                raise ConnectTimeout(f"{target.shown} did not confirm the registration within {register_timeout:g} s")
-        except (ConnectionLost, InvalidMessage) as error:
-            link.abort()
-            raise ConnectFailed(
-                f"{target.shown} did not confirm the registration for device {device_id!r}: {error}"
-            ) from error
-        except BaseException:
-            link.abort()
-            raise
-        link.start_heartbeats(heartbeat_interval, conversation.beat)
-        yield Connection(link, router, conversation, identity)
-
-
-def _check_positive(**numbers: float | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and not number > 0:
-            raise ConfigError(f"{name} must be above 0, and is {number!r}")
+        ) as link:
+            conversation = Conversation(link, router.replies, identity)
+            await register(link, conversation.register, register_timeout)
+            link.start_heartbeats(heartbeat_interval, conversation.beat)
+            yield Connection(link, router, conversation, identity)
 
 
 def _check_name(what: str, name: str) -> str:

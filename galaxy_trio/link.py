@@ -61,6 +61,8 @@ class Link(Generic[In]):
         decode: Makes a message of a frame, or raises `InvalidMessage`.
         peer: Who is at the other end, for error messages.
         close_timeout: Seconds that closing may take.
+        pause_reading: Read no further message while the send buffer is full: it bounds what a peer that does not read
+            can make this side hold, when its every message is answered in the step in which it comes.
     """
 
     def __init__(
@@ -71,13 +73,18 @@ class Link(Generic[In]):
         *,
         peer: str,
         close_timeout: float = CLOSE_TIMEOUT,
+        pause_reading: bool = False,
     ) -> None:
         self._transport = transport
         self._receiver = receiver
         self._decode = decode
-        self._peer = peer
+        self.peer = peer
+        """Who is at the other end, for error messages."""
         self._nursery: trio.Nursery | None = None
         self._close_timeout = close_timeout
+        self._pause_reading = pause_reading
+        self.close_code = 1000
+        """The WebSocket code to close with."""
         self._crashes: list[BaseException] = []
         self._scope = trio.CancelScope()
         self._aborted = False
@@ -111,12 +118,12 @@ class Link(Generic[In]):
         """The connection is lost: all who wait are told, in this step. The first reason counts."""
 
         def error() -> ConnectionLost:
-            lost = ConnectionLost(f"the connection to {self._peer} was lost: {reason}", reason=reason, code=code)
+            lost = ConnectionLost(f"the connection to {self.peer} was lost: {reason}", reason=reason, code=code)
             lost.__cause__ = cause
             return lost
 
         if not self.closed:
-            logger.info("%s: connection lost: %s", self._peer, reason)
+            logger.info("connection to %s ended: %s", self.peer, reason)
             self._lost = error
             self._end(error)
 
@@ -126,7 +133,7 @@ class Link(Generic[In]):
             self._receiver.ended(error)
 
     def _closed_error(self) -> Exception:
-        return trio.ClosedResourceError(f"the connection to {self._peer} was closed by this side")
+        return trio.ClosedResourceError(f"the connection to {self.peer} was closed by this side")
 
     def _current_error(self) -> Exception:
         return self._closed_error() if self._lost is None else self._lost()
@@ -233,12 +240,14 @@ class Link(Generic[In]):
         """The connection's only receiver. It waits for nothing but the socket; its end is everybody's."""
         try:
             while True:
+                if self._pause_reading and not self._transport.has_room:
+                    await self._transport.wait_for_room()
                 text = await self._transport.receive()
                 self.messages_received += 1
                 try:
                     message = self._decode(text)
                 except InvalidMessage as invalid:
-                    logger.debug("%s: %s", self._peer, invalid)
+                    logger.debug("%s: %s", self.peer, invalid)
                     self._receiver.received_invalid(invalid)
                 else:
                     self._receiver.received(message)
@@ -280,7 +289,7 @@ class Link(Generic[In]):
         try:
             if good_order:
                 with trio.move_on_after(self._close_timeout):
-                    await self._transport.aclose()
+                    await self._transport.aclose(self.close_code)
         except BaseException as error:  # noqa: BLE001  # raised when the nursery has ended
             if failure is None or isinstance(error, KeyboardInterrupt):
                 failure = error
@@ -321,7 +330,7 @@ class Link(Generic[In]):
                         with trio.move_on_at(handshake_deadline) as shaking_hands:
                             await self._nursery.start(self._run_websocket, handshake)
                         if shaking_hands.cancelled_caught:
-                            raise ConnectTimeout(f"no WebSocket handshake with {self._peer} in time")
+                            raise ConnectTimeout(f"no WebSocket handshake with {self.peer} in time")
                         self.start_soon(self._receive_all)
                         self.start_soon(partial(self._watch_liveness, liveness_timeout))
                         if ping_interval is not None:

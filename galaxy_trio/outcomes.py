@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 
 def raise_outcome(failure: BaseException | None, crashes: list[BaseException], stray: BaseException | None) -> None:
@@ -51,3 +55,26 @@ def _unwrap(error: BaseException) -> BaseException:
 def contains_cancelled(error: BaseException | None) -> bool:
     """Whether trio's cancellation is in it, alone or in a group."""
     return error is not None and split_cancelled(error)[0] is not None
+
+
+@asynccontextmanager
+async def open_background() -> AsyncGenerator[trio.Nursery]:
+    """A nursery for background tasks, which the end of the block cancels. What the block raises comes out as it is."""
+    failure: BaseException | None = None
+    stray: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:  # raised below, as the same object
+                if nursery.cancel_scope.cancel_called:
+                    # A background task crashed, and the nursery has cancelled the block: it knows its own.
+                    raise
+                failure = error
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        stray = group
+    try:
+        raise_outcome(failure, [], stray)
+    finally:
+        del failure, stray

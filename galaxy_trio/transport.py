@@ -90,8 +90,9 @@ def _os_reason(error: OSError) -> str:
         cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
     deepest = cause if isinstance(cause, OSError) else error
     # trio puts the address into strerror, where the caller has it already; name resolution has negative numbers of its own.
-    known = deepest.errno is not None and deepest.errno > 0
-    return (os.strerror(deepest.errno) if known else deepest.strerror or str(deepest)).lower()
+    if deepest.errno is not None and deepest.errno > 0:
+        return os.strerror(deepest.errno).lower()
+    return (deepest.strerror or str(deepest)).lower()
 
 
 def _tls_reason(error: BaseException) -> str:

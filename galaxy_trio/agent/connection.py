@@ -1,0 +1,168 @@
+"""A connection that is registered as a device: it says what its machine is, and stays alive."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from galaxy_trio.codec import decode_server_message, unstructure_device_info
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    ClientType,
+    DeviceInfo,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+)
+from galaxy_trio.opening import MAX_MESSAGE_SIZE, open_client_link, owning, register
+from galaxy_trio.replies import PendingReplies, RequestKind
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Callable, Iterable
+
+    import trio
+
+    from galaxy_trio.errors import ConnectionLost, InvalidMessage
+    from galaxy_trio.link import Link
+
+_KEPT: Final = 100
+"""How many of the last messages are kept for whoever looks."""
+
+
+class _DeviceReceiver:
+    """The receiver's side: acknowledgements to whom they belong, all else is for the device."""
+
+    def __init__(self, device_id: str) -> None:
+        self.replies = PendingReplies(device_id)
+        self.messages: deque[ServerMessage] = deque(maxlen=_KEPT)
+
+    def received(self, message: ServerMessage) -> None:
+        if message.type in (ServerMessageType.HEARTBEAT, ServerMessageType.ERROR):
+            self.replies.route(message)
+        else:
+            self.messages.append(message)
+
+    def received_invalid(self, invalid: InvalidMessage) -> None:
+        self.replies.route_invalid(invalid)
+
+    def ended(self, error: Callable[[], Exception]) -> None:
+        self.replies.close(error)
+
+
+class DeviceConnection:
+    """A device's connection to a server. Made by `open_device_connection`."""
+
+    def __init__(self, link: Link[ServerMessage], receiver: _DeviceReceiver, device_id: str) -> None:
+        self._link = link
+        self._receiver = receiver
+        self._device_id = device_id
+
+    @property
+    def device_id(self) -> str:
+        """The name that the device is registered under."""
+        return self._device_id
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, whoever ended it."""
+        return self._link.closed
+
+    async def wait_closed(self) -> ConnectionLost | None:
+        """Wait until the connection has ended.
+
+        Returns:
+            Why it was lost; None if the block of `open_device_connection` has ended.
+        """
+        return await self._link.wait_closed()
+
+    @property
+    def recent_messages(self) -> list[ServerMessage]:
+        """The last messages for the device, oldest first, at most 100."""
+        return list(self._receiver.messages)
+
+
+@asynccontextmanager
+async def open_device_connection(
+    url: str,
+    device_id: str,
+    *,
+    system_info: DeviceInfo,
+    token: str | None = None,
+    headers: Iterable[tuple[str, str]] = (),
+    ssl_context: ssl.SSLContext | None = None,
+    stream: trio.abc.Stream | None = None,
+    connect_timeout: float = 60.0,
+    register_timeout: float = 30.0,
+    heartbeat_interval: float = 30.0,
+    liveness_timeout: float = 180.0,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+) -> AsyncGenerator[DeviceConnection]:
+    """Register with a server as a device, for the length of the block.
+
+    The arguments and errors are those of `open_connection`; cancelling closes the socket at once.
+
+    Args:
+        url: Where the server is.
+        device_id: The name to register under.
+        system_info: What the server is told about this machine; see `collect_system_info`.
+        token: The server's API key. It is never shown.
+        headers: Sent with the handshake.
+        ssl_context: For ``wss``, in place of the default.
+        stream: Used in place of TCP.
+        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
+        register_timeout: Seconds for the server to confirm the registration.
+        heartbeat_interval: Seconds between heartbeats.
+        liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
+        max_message_size: Bytes that a message may have, both ways.
+
+    See "Registration" in docs/reference/wire.md.
+    """
+    receiver = _DeviceReceiver(device_id)
+
+    def message(type: ClientMessageType, metadata: dict[str, JSON] | None = None) -> ClientMessage:
+        now = datetime.now(UTC).isoformat()
+        return ClientMessage(
+            type, TaskStatus.OK, client_type=ClientType.DEVICE, client_id=device_id, timestamp=now, metadata=metadata
+        )
+
+    async with (
+        owning(stream),
+        open_client_link(
+            url,
+            receiver,
+            decode_server_message,
+            peer=f"the server of device {device_id!r}",
+            token=token,
+            headers=headers,
+            ssl_context=ssl_context,
+            stream=stream,
+            connect_timeout=connect_timeout,
+            liveness_timeout=liveness_timeout,
+            ping_interval=None,
+            max_message_size=max_message_size,
+        ) as link,
+    ):
+
+        async def introduce() -> None:
+            metadata: dict[str, JSON] = {
+                "registration_time": datetime.now(UTC).isoformat(),
+                "platform": str(system_info.platform),
+                "system_info": unstructure_device_info(system_info),
+            }
+            request = receiver.replies.register(RequestKind.REGISTRATION)
+            await link.send(message(ClientMessageType.REGISTER, metadata), lambda: receiver.replies.hand_over(request))
+            reply = await request.receive()
+            if isinstance(reply, Exception):
+                raise reply
+
+        async def beat() -> None:
+            await link.send(message(ClientMessageType.HEARTBEAT), receiver.replies.hand_over_heartbeat)
+
+        await register(link, introduce, register_timeout)
+        link.start_heartbeats(heartbeat_interval, beat)
+        yield DeviceConnection(link, receiver, device_id)

@@ -1,0 +1,15 @@
+"""For tests of what is built on this package: its other ends, in memory, under the real WebSocket code."""
+
+from galaxy_trio.testing.faults import FaultyStream
+from galaxy_trio.testing.memory_server import MemoryServer, open_memory_server
+from galaxy_trio.testing.scripted_peer import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
+
+__all__ = [
+    "PEER_URL",
+    "FaultyStream",
+    "MemoryServer",
+    "ScriptedPeer",
+    "open_bare_peer",
+    "open_memory_server",
+    "open_scripted_peer",
+]

@@ -1,0 +1,40 @@
+"""A real server that listens nowhere: its connections are in memory."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+import trio.testing
+
+from galaxy_trio.outcomes import open_background
+from galaxy_trio.server.server import Server, ServerLimits, echo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from galaxy_trio.server.sessions import SessionFunction
+
+_URL: Final = "ws://server.test/ws"
+
+
+class MemoryServer(Server):
+    """A `Server` without sockets: give `connect`'s stream to `open_connection`, together with `url`."""
+
+    def connect(self) -> trio.abc.Stream:
+        """A new connection to the server: the client's end of it."""
+        client_end, server_end = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self.serve_stream, server_end)
+        return client_end
+
+
+@asynccontextmanager
+async def open_memory_server(
+    *, session: SessionFunction = echo, token: str | None = None, limits: ServerLimits | None = None
+) -> AsyncGenerator[MemoryServer]:
+    """Run a server in memory for the length of the block; the arguments are those of `open_server`."""
+    async with open_background() as nursery:
+        server = MemoryServer(_URL, nursery, session, token, limits or ServerLimits())
+        yield server
+        await server.stop()

@@ -1,0 +1,272 @@
+"""A server's end that does what a test tells it, for what a real server cannot be made to do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+import trio.testing
+
+from galaxy_trio.codec import decode_client_message, encode
+from galaxy_trio.connection import Connection, open_connection
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+)
+from galaxy_trio.opening import MAX_MESSAGE_SIZE
+from galaxy_trio.outcomes import open_background
+from galaxy_trio.replies import MAX_PENDING
+from galaxy_trio.testing.faults import FaultyStream
+from galaxy_trio.transport import SWITCHING_PROTOCOLS, Transport, TransportEnded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+PEER_URL: Final = "ws://peer.test/ws"
+_PATIENCE: Final = 10.0
+"""Seconds that a peer waits for what a test says will come; on trio's clock."""
+
+
+class ScriptedPeer:
+    """The server's end of one connection in memory. Made by `open_scripted_peer` or `open_bare_peer`.
+
+    Attributes:
+        stream: The client's end, for `open_connection`'s ``stream``.
+        received: What the client has sent and `receive` has not yet returned, as text, oldest first.
+    """
+
+    def __init__(self) -> None:
+        client_end, server_end = trio.testing.memory_stream_pair()
+        self.stream = FaultyStream(client_end)
+        self._transport = Transport(server_end, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE)
+        self._ended: TransportEnded | None = None
+        self._closing = False
+        self._inbox_in, self._inbox = trio.open_memory_channel[str](math.inf)
+        self._response_numbers = itertools.count(1)
+        self._connection: Connection | None = None
+        self.path = ""
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    @property
+    def connection(self) -> Connection:
+        """The registered client: with `open_scripted_peer` only."""
+        if self._connection is None:
+            raise RuntimeError("this peer was opened without a connection")
+        return self._connection
+
+    def attach(self, connection: Connection) -> None:
+        """Remember the client that uses `stream`."""
+        self._connection = connection
+
+    # ---- what the client sends
+
+    async def receive_text(self) -> str:
+        """The next text that the client sent.
+
+        Raises:
+            TransportEnded: The connection has ended, and nothing more was sent.
+            trio.TooSlowError: Nothing comes.
+        """
+        with trio.fail_after(_PATIENCE):
+            try:
+                return await self._inbox.receive()
+            except trio.EndOfChannel:
+                raise self._ended or TransportEnded("the connection ended", 1006) from None
+
+    async def receive(self) -> ClientMessage:
+        """The next message that the client sent; errors are those of `receive_text`."""
+        return decode_client_message(await self.receive_text())
+
+    def received_nowait(self) -> list[ClientMessage]:
+        """All that the client has sent so far, and was not received yet."""
+        texts: list[str] = []
+        while self._inbox.statistics().current_buffer_used:
+            texts.append(self._inbox.receive_nowait())
+        return [decode_client_message(text) for text in texts]
+
+    async def wait_ended(self) -> TransportEnded:
+        """Wait until the client has ended the connection, and tell how."""
+        while True:
+            try:
+                await self.receive_text()
+            except TransportEnded as ended:
+                return ended
+
+    # ---- what the peer sends
+
+    def send_text(self, text: str) -> None:
+        """Send a text frame, whatever is in it."""
+        self._transport.send_nowait(text)
+
+    def send(
+        self,
+        type: ServerMessageType,
+        *,
+        status: TaskStatus = TaskStatus.OK,
+        session_id: str | None = None,
+        response_id: str | None = None,
+        error: str | None = None,
+        result: JSON = None,
+    ) -> None:
+        """Send a message."""
+        self.send_text(
+            encode(
+                ServerMessage(
+                    type,
+                    status,
+                    error=error,
+                    session_id=session_id,
+                    timestamp=datetime.now(UTC).isoformat(),
+                    response_id=response_id or f"response-{next(self._response_numbers)}",
+                    result=result,
+                )
+            )
+        )
+
+    def confirm(self) -> None:
+        """Acknowledge a registration or a heartbeat."""
+        self.send(ServerMessageType.HEARTBEAT)
+
+    def acknowledge(self, task: ClientMessage) -> None:
+        """Accept a task."""
+        self.send(ServerMessageType.HEARTBEAT, session_id=task.session_id)
+
+    def end(
+        self,
+        task: ClientMessage,
+        result: JSON = None,
+        *,
+        status: TaskStatus = TaskStatus.COMPLETED,
+        error: str | None = None,
+    ) -> None:
+        """End a task."""
+        self.send(ServerMessageType.TASK_END, status=status, session_id=task.session_id, error=error, result=result)
+
+    def refuse(self, why: str) -> None:
+        """Send an error, which names no message."""
+        self.send(ServerMessageType.ERROR, status=TaskStatus.ERROR, error=why)
+
+    def answer(self, message: ClientMessage) -> None:
+        """Reply to a message as a server does: a task completes with its request as the result."""
+        match message.type:
+            case ClientMessageType.REGISTER | ClientMessageType.HEARTBEAT:
+                self.confirm()
+            case ClientMessageType.DEVICE_INFO_REQUEST:
+                result: JSON = {"device_id": message.target_id, "platform": "linux", "hostname": message.request_id}
+                self.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id=message.request_id, result=result)
+            case ClientMessageType.TASK:
+                self.acknowledge(message)
+                self.end(message, message.request)
+            case _:
+                self.refuse(f"Unknown message type: {message.type}")
+
+    async def answer_all(self) -> None:
+        """Answer all that the client has sent so far, and let the answers arrive."""
+        await trio.testing.wait_all_tasks_blocked()
+        for message in self.received_nowait():
+            self.answer(message)
+        await trio.testing.wait_all_tasks_blocked()
+
+    def send_json(self, value: object) -> None:
+        """Send any JSON, such as a message that is broken."""
+        self.send_text(json.dumps(value))
+
+    # ---- how it ends
+
+    def ping(self) -> None:
+        """Send a WebSocket ping."""
+        self._transport.ping_nowait()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the WebSocket in good order."""
+        self._closing = True
+        await self._transport.aclose(code, reason)
+
+    def reset(self) -> None:
+        """Break the connection: the client meets a reset."""
+        self.stream.reset()
+
+    def go_silent(self) -> None:
+        """Pull the cable: nothing arrives any more on either side, and neither is told."""
+        self.stream.go_silent()
+
+    async def abort(self) -> None:
+        """End the connection without a close: the client meets the end of the stream."""
+        await self._transport.abort()
+
+    # ---- its task
+
+    async def run(self) -> None:
+        """Let the client in, and keep what it sends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._transport.run_writer)
+            await nursery.start(partial(self._transport.run_server, self._judge))
+            with self._inbox_in:
+                try:
+                    while True:
+                        text = await self._transport.receive()
+                        await self._inbox_in.send(text if isinstance(text, str) else text.decode())
+                except TransportEnded as ended:
+                    self._ended = ended
+                    if not self._closing:
+                        await self._transport.abort()
+
+    def _judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
+        self.path, self.headers = path, headers
+        return SWITCHING_PROTOCOLS
+
+
+@asynccontextmanager
+async def open_bare_peer() -> AsyncGenerator[ScriptedPeer]:
+    """A peer without a client: give its `ScriptedPeer.stream` to `open_connection`, and confirm its registration yourself."""
+    async with open_background() as nursery:
+        peer = ScriptedPeer()
+        nursery.start_soon(peer.run)
+        yield peer
+
+
+@asynccontextmanager
+async def open_scripted_peer(
+    device_id: str = "device_001",
+    *,
+    client_name: str = "demo",
+    client_id: str | None = None,
+    heartbeat_interval: float = 30.0,
+    liveness_timeout: float = 180.0,
+    ping_interval: float | None = None,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+    max_pending: int = MAX_PENDING,
+) -> AsyncGenerator[ScriptedPeer]:
+    """A peer with a client that is connected and registered: `ScriptedPeer.connection`. The arguments are those of `open_connection`."""
+    async with open_bare_peer() as peer:
+
+        async def confirm() -> None:
+            await peer.receive()
+            peer.confirm()
+
+        async with open_background() as nursery:
+            nursery.start_soon(confirm)
+            async with open_connection(
+                PEER_URL,
+                device_id,
+                client_name=client_name,
+                client_id=client_id,
+                stream=peer.stream,
+                heartbeat_interval=heartbeat_interval,
+                liveness_timeout=liveness_timeout,
+                ping_interval=ping_interval,
+                max_message_size=max_message_size,
+                max_pending=max_pending,
+            ) as connection:
+                peer.attach(connection)
+                yield peer

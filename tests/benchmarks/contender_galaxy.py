@@ -1,0 +1,50 @@
+"""This package under measurement: as many tasks as requests in flight, on one connection."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from galaxy_trio import Connection, open_connection
+
+from .meter import Meter, Plan, Rate, rate_between
+from .wire import DEVICE_ID, Task
+
+
+async def _rate(plan: Plan) -> Rate:
+    meter = Meter(plan.peer_pid)
+
+    async def ask(connection: Connection) -> None:
+        while meter.running:
+            await connection.device_info()
+            meter.done += 1
+
+    async with open_connection(plan.url, DEVICE_ID) as connection, trio.open_nursery() as nursery:
+        for _ in range(plan.in_flight):
+            nursery.start_soon(ask, connection)
+        await trio.sleep(plan.warm_up)
+        start = meter.mark()
+        await trio.sleep(plan.seconds)
+        end = meter.mark()
+        meter.running = False
+    return rate_between(start, end)
+
+
+async def _large_result(url: str) -> list[float]:
+    times: list[float] = []
+    async with open_connection(url, DEVICE_ID) as connection:
+        for _ in range(2):
+            start = time.perf_counter()
+            await connection.run_task(Task.LARGE_STRING)
+            times.append(time.perf_counter() - start)
+    return times
+
+
+def measure_rate(plan: Plan) -> Rate:
+    return trio.run(_rate, plan)
+
+
+def measure_large_result(url: str) -> float:
+    """Seconds for the second of two."""
+    return trio.run(_large_result, url)[1]

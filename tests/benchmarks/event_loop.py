@@ -1,0 +1,53 @@
+"""For how long a message at the size limit holds the event loop: the longest step of any task while it is sent or received."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio import InvalidMessage, open_connection
+
+from .wire import DEVICE_ID, LIMIT, MARGIN, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CASES: Final[Mapping[str, str]] = {
+    "receive one string of 100 MiB": Task.LIMIT_STRING,
+    "receive a 100 MiB list of small objects": Task.LIMIT_LIST,
+    "refuse a string of 100 MiB for an error at its end": Task.LIMIT_BROKEN_STRING,
+    "refuse a 100 MiB list of small objects for an error at its end": Task.LIMIT_BROKEN_LIST,
+    "send a request of 100 MiB (encode, frame, mask)": "",
+}
+"""What is measured, and the request that brings it about; an empty one stands for a request of that size."""
+
+
+class LongestStep(trio.abc.Instrument):
+    """The longest time for which a task has kept all others waiting."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self._start = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+        self.seconds = max(self.seconds, time.perf_counter() - self._start)
+
+
+async def _hold(url: str, case: str) -> float:
+    request = CASES[case] or "x" * (LIMIT - MARGIN)
+    async with open_connection(url, DEVICE_ID, max_message_size=LIMIT) as connection:
+        longest = LongestStep()
+        trio.lowlevel.add_instrument(longest)
+        with suppress(InvalidMessage):
+            await connection.run_task(request)
+        return longest.seconds
+
+
+def measure_hold(url: str, case: str) -> float:
+    return trio.run(_hold, url, case)

@@ -1,0 +1,34 @@
+"""The machine that a measurement was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+LIBRARIES = ("trio", "trio-websocket", "wsproto", "attrs", "cattrs", "websockets", "pydantic", "pydantic_core")
+
+
+def describe() -> list[tuple[str, str]]:
+    """What it is, and what runs on it."""
+    return [
+        ("CPU", f"{_cpu()}, {os.cpu_count()} cores"),
+        ("System", platform.platform()),
+        ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
+        *((library, version(library)) for library in LIBRARIES),
+    ]
+
+
+def load() -> str:
+    """How busy it is with everything that runs on it: the average number of runnable processes of the last minute."""
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,120 @@
+"""The peer of the benchmarks, a process of its own: a WebSocket server with replies made in advance, so that it costs little.
+
+It prints its URL, and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from .wire import LARGE, LIMIT, MARGIN, Task, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_REQUEST_ID: Final = b'"request_id":"'
+_LINE: Final = b"The window of the text editor is open, and holds the report of the day. "
+_OBJECT: Final = b'{"id":1234567,"name":"window 12"},'
+
+
+class Template(NamedTuple):
+    """A reply made in advance, in two parts: an id goes between them."""
+
+    head: bytes
+    tail: bytes
+
+    def with_id(self, id: bytes) -> bytes:
+        """The reply."""
+        return self.head + id + self.tail
+
+
+def _template(text: str, field: str) -> Template:
+    id = cast("dict[str, str]", json.loads(text))[field]
+    head, found, tail = text.partition(f'"{field}":"{id}"')
+    if not found:
+        raise ValueError(f"no {field} in {text!r}")
+    return Template(f'{head}"{field}":"'.encode(), f'"{tail}'.encode())
+
+
+_CONFIRMATION: Final = recorded("registration_ok", "server", "heartbeat").encode()
+_ACKNOWLEDGEMENT: Final = _template(recorded("task_completed", "server", "heartbeat"), "session_id")
+_DEVICE_INFO: Final = _template(recorded("device_info_ok", "server", "device_info_response"), "response_id")
+_END: Final = _template(recorded("task_completed", "server", "task_end"), "session_id")
+_UP_TO_RESULT: Final = _END._replace(tail=_END.tail[: _END.tail.index(b'"result":')])
+
+
+def _filled(piece: bytes, size: int) -> bytes:
+    return piece * (size // len(piece))
+
+
+def _result(task: Task) -> bytes:
+    """What follows ``"result":`` in a task's end, to the end of the message."""
+    room = LIMIT - MARGIN
+    match task:
+        case Task.SHORT:
+            return b'{"echo":"hello"}}'
+        case Task.LARGE_STRING:
+            return b'"%b"}' % _LINE.ljust(LARGE, b"x")
+        case Task.LIMIT_STRING:
+            return b'"%b"}' % _filled(_LINE, room)
+        case Task.LIMIT_LIST:
+            return b"[%b0]}" % _filled(_OBJECT, room)
+        case Task.LIMIT_BROKEN_STRING:
+            return b'"%b' % _filled(_LINE, room)
+        case Task.LIMIT_BROKEN_LIST:
+            return b"[%b0}" % _filled(_OBJECT, room)
+
+
+class Peer:
+    """Answers any number of connections."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Task, bytes] = (Task.SHORT, _result(Task.SHORT))
+
+    async def converse(self, connection: ServerConnection) -> None:
+        """Answer one connection until it ends."""
+        try:
+            while True:
+                text = await connection.recv(decode=False)
+                start = text.find(_REQUEST_ID, 0, 1000) + len(_REQUEST_ID)
+                if start >= len(_REQUEST_ID):
+                    await connection.send(_DEVICE_INFO.with_id(text[start : text.index(b'"', start)]), text=True)
+                else:
+                    for reply in self._replies(text):
+                        await connection.send(reply, text=True)
+        except ConnectionClosed:
+            return
+
+    def _replies(self, text: bytes) -> Iterator[bytes]:
+        message = cast("dict[str, str]", json.loads(text))
+        if message["type"] != "task":
+            yield _CONFIRMATION
+            return
+        session_id = message["session_id"].encode()
+        yield _ACKNOWLEDGEMENT.with_id(session_id)
+        task = Task(message["request"]) if message["request"] in list(Task) else Task.SHORT
+        if self._last[0] is not task:
+            self._last = task, _result(task)
+        yield b'%b"result":%b' % (_UP_TO_RESULT.with_id(session_id), self._last[1])
+
+
+async def main() -> None:
+    """Serve until standard input ends."""
+    peer = Peer()
+    # A client that sends far ahead must not be held up: its requests are small, and their number is bounded by the client.
+    async with serve(
+        peer.converse, "127.0.0.1", 0, compression=None, max_size=None, max_queue=None, ping_interval=None
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        print(f"ws://127.0.0.1:{port}/ws", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
