@@ -15,6 +15,7 @@ import trio.testing
 
 from galaxy_trio.codec import decode_client_message, encode
 from galaxy_trio.connection import Connection, open_connection
+from galaxy_trio.errors import ConnectFailed
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 PEER_URL: Final = "ws://peer.test/ws"
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 60.0
 """Seconds that a peer waits for what a test says will come; on trio's clock."""
 
 
@@ -42,7 +43,9 @@ class ScriptedPeer:
 
     Attributes:
         stream: The client's end, for `open_connection`'s ``stream``.
-        received: What the client has sent and `receive` has not yet returned, as text, oldest first.
+        reject_with: An HTTP status to reject the handshake with; set it before the client connects.
+        path: What the client asked for in its handshake, with the query.
+        headers: The handshake's headers, without ``Host``.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,7 @@ class ScriptedPeer:
         self._inbox_in, self._inbox = trio.open_memory_channel[str](math.inf)
         self._response_numbers = itertools.count(1)
         self._connection: Connection | None = None
+        self.reject_with: int | None = None
         self.path = ""
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -210,7 +214,11 @@ class ScriptedPeer:
         """Let the client in, and keep what it sends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._transport.run_writer)
-            await nursery.start(partial(self._transport.run_server, self._judge))
+            try:
+                await nursery.start(partial(self._transport.run_server, self._judge))
+            except ConnectFailed:
+                await self._transport.abort()
+                return
             with self._inbox_in:
                 try:
                     while True:
@@ -223,7 +231,7 @@ class ScriptedPeer:
 
     def _judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
         self.path, self.headers = path, headers
-        return SWITCHING_PROTOCOLS
+        return self.reject_with or SWITCHING_PROTOCOLS
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,7 @@ class LongestStep(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._start = 0.0
+        self._start = math.inf
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
         self._start = time.perf_counter()
