@@ -1,9 +1,9 @@
-"""With a scripted peer in the server's place the client has the recorded conversations: it sends what was sent, and understands the rest."""
+"""With a scripted peer in the server's place the client has the recorded conversations: it sends what was sent, and understands all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import pytest
@@ -38,7 +38,7 @@ def _of_constellation(name: str) -> list[Frame]:
     return [frame for frame in text_frames(name) if "constellation" in (frame.sender, frame.receiver)]
 
 
-async def _play(peer: ScriptedPeer, recorded: list[Frame | Close]) -> None:
+async def _play(peer: ScriptedPeer, recorded: Sequence[Frame | Close]) -> None:
     """Be the recorded server: expect what was sent, and send what came, with the ids of now in place of those of then."""
     ids: dict[str, str] = {}
     for entry in recorded:

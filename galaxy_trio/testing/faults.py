@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 class FaultyStream(trio.abc.Stream):
-    """Passes bytes through, until it is reset or goes silent.
+    """Passes bytes through, until it is reset, goes silent, or is stalled.
 
     Attributes:
         closed: Whether this end was closed.
@@ -14,23 +20,34 @@ class FaultyStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._receiving: trio.CancelScope | None = None
+        self._waits: set[trio.CancelScope] = set()
         self._reset = False
         self._silent = False
+        self._going = trio.Event()
+        self._going.set()
         self.closed = False
 
     def reset(self) -> None:
         """From now on this end meets a broken connection, like after a TCP reset; what had arrived is lost."""
         self._reset = True
-        if self._receiving is not None:
-            self._receiving.cancel()
+        self._wake()
 
     def go_silent(self) -> None:
         """From now on nothing arrives and nothing is sent, and neither end is told, like when a cable is pulled."""
         self._silent = True
 
+    def stall(self) -> None:
+        """From now on sending blocks, like when the peer does not read."""
+        self._going = trio.Event()
+
+    def resume(self) -> None:
+        """Sending goes on."""
+        self._going.set()
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, or break, or send into the void."""
+        """Send, or break, or wait, or send into the void."""
+        with self._until_woken():
+            await self._going.wait()
         self._check()
         if self._silent:
             await trio.lowlevel.checkpoint()
@@ -38,32 +55,45 @@ class FaultyStream(trio.abc.Stream):
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait for the stream beneath."""
-        await self._stream.wait_send_all_might_not_block()
+        """Wait until sending goes on."""
+        await self._going.wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive, or break, or wait for what never comes."""
         self._check()
-        with trio.CancelScope() as scope:
-            self._receiving = scope
-            try:
+        with self._until_woken():
+            data = await self._stream.receive_some(max_bytes)
+            while self._silent and data:
                 data = await self._stream.receive_some(max_bytes)
-                while self._silent and data:
-                    data = await self._stream.receive_some(max_bytes)
-                if self._silent:
-                    await trio.sleep_forever()
-                return data
+            if self._silent:
+                await trio.sleep_forever()
+            return data
+        self._check()
+        raise trio.ClosedResourceError
+
+    @contextmanager
+    def _until_woken(self) -> Generator[None]:
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
             finally:
-                self._receiving = None
-        raise trio.BrokenResourceError("connection reset by a test")
+                self._waits.discard(scope)
+
+    def _wake(self) -> None:
+        for scope in self._waits:
+            scope.cancel()
 
     def _check(self) -> None:
+        if self.closed:
+            raise trio.ClosedResourceError("this end was closed")
         if self._reset:
             raise trio.BrokenResourceError("connection reset by a test")
 
     async def aclose(self) -> None:
         """Close this end."""
         self.closed = True
+        self._wake()
         if self._silent:
             await trio.lowlevel.checkpoint()
         else:

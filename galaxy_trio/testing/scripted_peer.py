@@ -49,9 +49,11 @@ class ScriptedPeer:
     """
 
     def __init__(self) -> None:
-        client_end, server_end = trio.testing.memory_stream_pair()
+        client_end, self._server_stream = trio.testing.memory_stream_pair()
         self.stream = FaultyStream(client_end)
-        self._transport = Transport(server_end, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE)
+        self._transport = Transport(
+            self._server_stream, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE
+        )
         self._ended: TransportEnded | None = None
         self._closing = False
         self._inbox_in, self._inbox = trio.open_memory_channel[str](math.inf)
@@ -184,6 +186,10 @@ class ScriptedPeer:
     def send_json(self, value: object) -> None:
         """Send any JSON, such as a message that is broken."""
         self.send_text(json.dumps(value))
+
+    async def send_raw(self, data: bytes) -> None:
+        """Send bytes that may be no WebSocket frame. Nothing else may be on its way."""
+        await self._server_stream.send_all(data)
 
     # ---- how it ends
 
