@@ -123,6 +123,7 @@ class Transport:
         self._frames = FrameProtocol(client=client, extensions=[])
         self._websocket: trio_websocket.WebSocketConnection | None = None
         self._opening: trio.CancelScope | None = None
+        self._reader_done = trio.Event()
         self._reader_error: Exception | None = None
         self._receiving = False
         self._closing = False
@@ -221,11 +222,12 @@ class Transport:
                 else:
                     task_status.started()
         except* Exception as group:  # noqa: BLE001  # told apart below; bugs are raised again
-            error = _first_leaf(group)
-            if self._websocket is None or isinstance(error, ProtocolError):
-                self._reader_error = error
-            elif not self._closing:
-                bug = error
+            # Once our close has begun, a ping or an end that crosses it is an error to trio-websocket, and none to us.
+            if not self._closing:
+                self._reader_error = error = _first_leaf(group)
+                bug = error if self._websocket is not None and not isinstance(error, ProtocolError) else None
+        finally:
+            self._reader_done.set()
         if bug is not None:
             raise bug
 
@@ -315,6 +317,9 @@ class Transport:
         try:
             return await self._websocket.get_message()
         except trio_websocket.ConnectionClosed:
+            if self._websocket.closed is None:
+                # Its reader is crashing, and has not said yet what with.
+                await self._reader_done.wait()
             ended = self._why_it_ended(self._websocket.closed)
         finally:
             self._receiving = False
@@ -327,6 +332,8 @@ class Transport:
             self._say_last(CloseReason.MESSAGE_TOO_BIG)
             return TransportEnded(f"the peer sent {self._watch.violation}", CloseReason.MESSAGE_TOO_BIG)
         if self._reader_error is not None:
+            if not isinstance(self._reader_error, ProtocolError):
+                return TransportEnded("reading crashed", CloseReason.INTERNAL_ERROR, self._reader_error)
             self._say_last(CloseReason.PROTOCOL_ERROR)
             reason = f"the peer broke the WebSocket protocol: {self._reader_error}"
             return TransportEnded(reason, CloseReason.PROTOCOL_ERROR, self._reader_error)

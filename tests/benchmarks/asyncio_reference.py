@@ -1,7 +1,8 @@
 """What this package replaces, as the measure of it: a client of the usual pattern on asyncio, websockets and pydantic.
 
-One task receives, and completes a future per request. It is written to be fast: no compression, no pings, no UTF-8 decoding in front of
-pydantic, which reads bytes. It has no limit of requests, no order of replies, no heartbeats and no two-phase sending, which this package has.
+One task receives, and completes a future per request. It is written to be fast: no compression, no pings, no UTF-8 decoding in front
+of pydantic, which reads bytes. What this package has and it has not: a limit of requests, the order of replies, heartbeats, sending in
+two phases, and device information as a class.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
-class ClientType(str, Enum):
+class ClientType(StrEnum):
     DEVICE = "device"
     CONSTELLATION = "constellation"
 
 
-class TaskStatus(str, Enum):
+class TaskStatus(StrEnum):
     CONTINUE = "continue"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -35,7 +36,7 @@ class TaskStatus(str, Enum):
     ERROR = "error"
 
 
-class ClientMessageType(str, Enum):
+class ClientMessageType(StrEnum):
     REGISTER = "register"
     HEARTBEAT = "heartbeat"
     TASK = "task"
@@ -46,7 +47,7 @@ class ClientMessageType(str, Enum):
     ERROR = "error"
 
 
-class ServerMessageType(str, Enum):
+class ServerMessageType(StrEnum):
     TASK = "task"
     COMMAND = "command"
     TASK_END = "task_end"

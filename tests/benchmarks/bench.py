@@ -19,11 +19,12 @@ from .event_loop import CASES
 from .import_time import PACKAGE, dependencies, measure_import
 from .machine import describe, load
 from .meter import Rate
-from .sampling import Line
 from .wire import LARGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+
+    from .sampling import Line
 
 CONTENDERS: Final = ("floor", "reference", "galaxy")
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
@@ -91,7 +92,7 @@ def _print_targets(targets: Iterable[tuple[str, float, float, bool]]) -> None:
     )
 
 
-def _met(wanted: float, measured: float, at_least: bool) -> str:  # noqa: FBT001
+def _met(wanted: float, measured: float, at_least: bool) -> str:
     return "yes" if (measured >= wanted if at_least else measured <= wanted) else "no"
 
 
@@ -119,7 +120,9 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
         cpus = sorted(rate.cpu * 1e6 for rate in rates[in_flight, contender])
         return f"{cpus[0]:.0f}-{cpus[-1]:.0f}"
 
-    print("\nRequests per second (in brackets: the share of a core that the peer took; near 100 %, the rate is the peer's).")
+    print(
+        "\nRequests per second (in brackets: the share of a core that the peer took; near 100 %, the rate is the peer's)."
+    )
     _print_table(
         ("in flight", *CONTENDERS, "galaxy / floor", "galaxy / reference"),
         (

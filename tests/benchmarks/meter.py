@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import platform
 import time
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def rate_between(start: Mark, end: Mark) -> Rate:
 
 
 def _cpu_time_of(pid: int) -> float:
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         # How clock_getcpuclockid(3) makes a process's clock of its id; Python does not have it.
         return time.clock_gettime(~pid << 3 | 2)
     return float("nan")

@@ -29,14 +29,14 @@ class Template(NamedTuple):
     head: bytes
     tail: bytes
 
-    def with_id(self, id: bytes) -> bytes:
+    def with_id(self, value: bytes) -> bytes:
         """The reply."""
-        return self.head + id + self.tail
+        return self.head + value + self.tail
 
 
 def _template(text: str, field: str) -> Template:
-    id = cast("dict[str, str]", json.loads(text))[field]
-    head, found, tail = text.partition(f'"{field}":"{id}"')
+    value = cast("dict[str, str]", json.loads(text))[field]
+    head, found, tail = text.partition(f'"{field}":"{value}"')
     if not found:
         raise ValueError(f"no {field} in {text!r}")
     return Template(f'{head}"{field}":"'.encode(), f'"{tail}'.encode())
