@@ -1,0 +1,112 @@
+"""A raw TCP peer: it completes handshake and registration, and then reads only when it is told to."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Ping, Pong, Request, TextMessage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+_CONFIRMATION = json.dumps({"type": "heartbeat", "status": "ok"})
+
+
+@attrs.define(eq=False)
+class RawPeer:
+    """The server's end of one TCP connection, under the test's own wsproto: a torn frame is an error here.
+
+    Attributes:
+        url: Where the client connects.
+        texts: The whole text messages that were read.
+        pongs: How many pongs were read.
+        closed_with: The code of the client's close frame, or of the protocol error that its bytes were.
+    """
+
+    url: str
+    texts: list[str] = attrs.field(factory=list[str])
+    pongs: int = 0
+    closed_with: int | None = None
+    connected: trio.Event = attrs.field(factory=trio.Event)
+    _stream: trio.SocketStream | None = None
+    _protocol: WSConnection = attrs.field(factory=lambda: WSConnection(ConnectionType.SERVER))
+    _part: list[str] = attrs.field(factory=list[str])
+
+    async def handshake(self, stream: trio.SocketStream) -> None:
+        """Let the client in and confirm its registration; then read no more."""
+        self._stream = stream
+        while not self.texts:
+            await self.read_some()
+        await self._send(TextMessage(data=_CONFIRMATION))
+        self.connected.set()
+
+    async def read_some(self) -> bool:
+        """Read a piece; False at the end of the stream."""
+        assert self._stream is not None
+        data = bytes(await self._stream.receive_some(65536))
+        if not data:
+            return False
+        self._protocol.receive_data(data)
+        for event in self._protocol.events():
+            match event:
+                case Request():
+                    await self._send(AcceptConnection())
+                case TextMessage():
+                    self._part.append(event.data)
+                    if event.message_finished:
+                        self.texts.append("".join(self._part))
+                        self._part.clear()
+                case Pong():
+                    self.pongs += 1
+                case CloseConnection():
+                    self.closed_with = int(event.code)
+                case _:
+                    raise AssertionError(event)
+        return True
+
+    async def read_until(self, texts: int) -> None:
+        """Read until so many messages have come, or the connection has ended."""
+        while len(self.texts) < texts and self.closed_with is None:
+            if not await self.read_some():
+                break
+
+    async def ping(self) -> None:
+        """Send a ping."""
+        await self._send(Ping(payload=b"are you there"))
+
+    async def reply(self, **members: object) -> None:
+        """Send a message."""
+        await self._send(TextMessage(data=json.dumps(members)))
+
+    async def hang_up(self) -> None:
+        """Close the socket: a client that closes in good order would otherwise wait for this peer's answer."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def _send(self, event: AcceptConnection | Ping | TextMessage) -> None:
+        assert self._stream is not None
+        await self._stream.send_all(self._protocol.send(event))
+
+
+@asynccontextmanager
+async def open_raw_peer() -> AsyncGenerator[RawPeer]:
+    """Listen for one client."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    peer = RawPeer(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/ws")
+
+    async def accept() -> None:
+        await peer.handshake(await listener.accept())
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        try:
+            yield peer
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await peer.hang_up()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,166 @@
+"""Against a peer that stops reading: cancelling leaves no torn frame, memory stays bounded, and what comes in is still read.
+
+The last two tests show that these tests see what they are for: with trio-websocket's own way of sending, both fail.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from raw_peer import RawPeer, open_raw_peer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+from galaxy_trio import Connection, open_connection
+from galaxy_trio.buffered_stream import HIGH_WATER_MARK
+
+MB = 1_000_000
+_LARGE = [20 * MB, 3 * MB, 8 * MB]
+
+
+@asynccontextmanager
+async def _connect(peer: RawPeer) -> AsyncGenerator[Connection]:
+    async with open_connection(peer.url, "device_001") as connection:
+        await peer.connected.wait()
+        yield connection
+        await peer.hang_up()
+
+
+async def _cancel_large_requests(connection: Connection) -> None:
+    """Requests of 20, 3 and 8 MB, cancelled one after the other as soon as nothing moves any more."""
+    for size in _LARGE:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run_task, "x" * size)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_requests_leave_whole_frames_and_bounded_memory_behind() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect(peer) as connection:
+            await _cancel_large_requests(connection)
+            held = connection.statistics().bytes_held
+            # The first was taken whole, the others found no room and were never sent.
+            assert 20 * MB <= held <= HIGH_WATER_MARK + 20 * MB + 1000
+            assert connection.statistics().pending == 0
+            async with trio.open_nursery() as nursery:
+                gotten: list[str | None] = []
+
+                async def ask() -> None:
+                    gotten.append((await connection.device_info()).hostname)
+
+                nursery.start_soon(ask)
+                await peer.read_until(3)
+                _registration, task, question = map(json.loads, peer.texts)
+                assert len(task["request"]) == 20 * MB
+                assert question["type"] == "device_info_request"
+                info = {"device_id": "device_001", "platform": "linux", "hostname": "answered"}
+                await peer.reply(
+                    type="device_info_response", status="ok", response_id=question["request_id"], result=info
+                )
+            assert gotten == ["answered"]
+            assert connection.statistics().bytes_held == 0
+            assert peer.closed_with is None
+
+
+async def test_pings_are_answered_while_requests_wait_for_a_peer_that_does_not_read() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect(peer) as connection:
+            async with trio.open_nursery() as nursery:
+                for size in _LARGE:
+                    nursery.start_soon(connection.run_task, "x" * size)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                for _ in range(1000):
+                    await peer.ping()
+                # What comes in after the pings is read: the reader did not wait for a pong to be taken.
+                await peer.reply(type="command", status="ok")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert connection.statistics().messages_received == 2
+                # A flood of pings cannot fill the buffer: one unsent pong answers them all.
+                assert connection.statistics().bytes_held <= HIGH_WATER_MARK + 20 * MB + 1000
+                nursery.cancel_scope.cancel()
+            await peer.read_until(2)
+            # The pong goes out between two frames, and never within one.
+            while not peer.pongs:
+                await peer.read_some()
+            assert peer.closed_with is None
+            assert len(peer.texts) == 2
+
+
+async def test_messages_are_sent_in_the_order_in_which_they_were_asked_for_when_there_is_room_again() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect(peer) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run_task, "x" * 20 * MB)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            for number in range(20):
+                nursery.start_soon(partial(connection.run_task, f"number {number}"))
+                await trio.testing.wait_all_tasks_blocked()
+            assert connection.statistics().pending == 1
+            await peer.read_until(22)
+            assert [json.loads(text)["request"] for text in peer.texts[2:]] == [f"number {n}" for n in range(20)]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_waiter_that_is_cancelled_gives_its_turn_to_the_next() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect(peer) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run_task, "x" * 20 * MB)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as first:
+                    first.start_soon(connection.run_task, "the first")
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.start_soon(connection.run_task, "the second")
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            await peer.read_until(3)
+            assert json.loads(peer.texts[2])["request"] == "the second"
+            nursery.cancel_scope.cancel()
+
+
+# ---- that the tests see what they are for
+
+
+@asynccontextmanager
+async def _connect_plainly(peer: RawPeer) -> AsyncGenerator[tuple[trio_websocket.WebSocketConnection, trio.Nursery]]:
+    """A client of trio-websocket's own, registered, and a nursery that ends with it."""
+    host, port = peer.url.removeprefix("ws://").removesuffix("/ws").split(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+        websocket = await trio_websocket.wrap_client_stream(nursery, stream, f"{host}:{port}", "/ws")
+        await websocket.send_message("registration")
+        await websocket.get_message()
+        await peer.connected.wait()
+        yield websocket, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_with_plain_send_message_a_cancelled_request_tears_a_frame() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect_plainly(peer) as (websocket, nursery):
+            for size in _LARGE:
+                with trio.move_on_after(0.1):
+                    await websocket.send_message("x" * size)
+            nursery.start_soon(websocket.send_message, "the next")
+            with trio.move_on_after(5):
+                await peer.read_until(3)
+            # The next message was taken for the rest of the torn one, or for no frame at all.
+            assert "the next" not in peer.texts
+
+
+async def test_with_plain_send_message_one_ping_stops_all_reading() -> None:
+    with trio.fail_after(30):
+        async with open_raw_peer() as peer, _connect_plainly(peer) as (websocket, nursery):
+            nursery.start_soon(websocket.send_message, "x" * 20 * MB)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await peer.ping()
+            await peer.reply(type="command", status="ok")
+            with pytest.raises(trio.TooSlowError), trio.fail_after(0.5):
+                await websocket.get_message()
