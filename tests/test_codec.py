@@ -54,7 +54,7 @@ from galaxy_trio.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Message: TypeAlias = ClientMessage | ServerMessage | TransferMessage
 Class: TypeAlias = type[attrs.AttrsInstance]
@@ -111,7 +111,7 @@ def fits_one(hint: object, value: object) -> bool:
     return isinstance(value, dict) and fits_class(cast("Class", hint), cast("dict[str, object]", value))
 
 
-def fits_class(cls: Class, value: dict[str, object]) -> bool:
+def fits_class(cls: Class, value: Mapping[str, object]) -> bool:
     return set(required(cls)) <= value.keys() and all(
         fits(hint, value[name]) for name, hint in hints_of(cls).items() if name in value
     )
