@@ -46,7 +46,7 @@ class FaultyStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, or break, or wait, or send into the void."""
-        with self._until_woken():
+        with self._woken_by_end():
             await self._going.wait()
         self._check()
         if self._silent:
@@ -61,18 +61,19 @@ class FaultyStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive, or break, or wait for what never comes."""
         self._check()
-        with self._until_woken():
+        data: bytes | bytearray = b""
+        with self._woken_by_end():
             data = await self._stream.receive_some(max_bytes)
             while self._silent and data:
                 data = await self._stream.receive_some(max_bytes)
             if self._silent:
                 await trio.sleep_forever()
-            return data
         self._check()
-        raise trio.ClosedResourceError
+        return data
 
     @contextmanager
-    def _until_woken(self) -> Generator[None]:
+    def _woken_by_end(self) -> Generator[None]:
+        """Leave the block early when this end is reset or closed."""
         with trio.CancelScope() as scope:
             self._waits.add(scope)
             try:
