@@ -52,6 +52,7 @@ from galaxy_trio.messages import (
     TransferMessage,
     TransferType,
 )
+from galaxy_trio.structuring import make_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -358,6 +359,15 @@ def test_a_whole_message_is_read() -> None:
     )
 
 
+def test_a_class_with_a_field_that_nothing_checks_is_a_mistake_that_is_told() -> None:
+    @attrs.frozen
+    class Unchecked:
+        field: set[int]
+
+    with pytest.raises(TypeError, match=r"no check for fields of type set\[int\]"):
+        make_converter().structure({"field": [1]}, Unchecked)
+
+
 # ---- reading: what is no message at all
 
 DEEP = 100_000
@@ -556,6 +566,7 @@ def test_ids_with_escapes_are_kept_as_they_mean(broken: str) -> None:
         '{"type":["task_end"],"session_id":["s"],"response_id":{"r":"r"}}',
         '{"type":"nonsense","session_id":"\\x","response_id":"a\nb","x":NaN}',
         '{"session_id","s","response_id" "r","type","task_end"}',
+        '{"x":"session_id" {"y":1} "s"}',
         '{"session_id":NaN,"s":1,"response_id":{},"r":1,"type":[],"task_end":1}',
         '"session_id":"s","response_id":"r"',
         "session_id: s",

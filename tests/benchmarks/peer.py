@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from .wire import LARGE, LIMIT, MARGIN, Task, recorded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .wire import LARGE, LIMIT, MARGIN, MIB, Task, recorded
 
 _REQUEST_ID: Final = b'"request_id":"'
+_TEXT: Final = 0x81
+_IN_8_BYTES: Final = 127
 _LINE: Final = b"The window of the text editor is open, and holds the report of the day. "
 _OBJECT: Final = b'{"id":1234567,"name":"window 12"},'
 
@@ -57,8 +57,8 @@ def _result(task: Task) -> bytes:
     """What follows ``"result":`` in a task's end, to the end of the message."""
     room = LIMIT - MARGIN
     match task:
-        case Task.SHORT:
-            return b'{"echo":"hello"}}'
+        case Task.OTHER:
+            return b'"%b"}' % _LINE.ljust(MIB, b"x")
         case Task.LARGE_STRING:
             return b'"%b"}' % _LINE.ljust(LARGE, b"x")
         case Task.LIMIT_STRING:
@@ -75,7 +75,7 @@ class Peer:
     """Answers any number of connections."""
 
     def __init__(self) -> None:
-        self._last: tuple[Task, bytes] = (Task.SHORT, _result(Task.SHORT))
+        self._last: tuple[Task, bytes] = (Task.OTHER, _result(Task.OTHER))
 
     async def converse(self, connection: ServerConnection) -> None:
         """Answer one connection until it ends."""
@@ -86,22 +86,24 @@ class Peer:
                 if start >= len(_REQUEST_ID):
                     await connection.send(_DEVICE_INFO.with_id(text[start : text.index(b'"', start)]), text=True)
                 else:
-                    for reply in self._replies(text):
-                        await connection.send(reply, text=True)
+                    await self._answer(connection, text)
         except ConnectionClosed:
             return
 
-    def _replies(self, text: bytes) -> Iterator[bytes]:
+    async def _answer(self, connection: ServerConnection, text: bytes) -> None:
         message = cast("dict[str, str]", json.loads(text))
         if message["type"] != "task":
-            yield _CONFIRMATION
+            await connection.send(_CONFIRMATION, text=True)
             return
         session_id = message["session_id"].encode()
-        yield _ACKNOWLEDGEMENT.with_id(session_id)
-        task = Task(message["request"]) if message["request"] in list(Task) else Task.SHORT
+        await connection.send(_ACKNOWLEDGEMENT.with_id(session_id), text=True)
+        task = Task(message["request"]) if message["request"] in list(Task) else Task.OTHER
         if self._last[0] is not task:
             self._last = task, _result(task)
-        yield b'%b"result":%b' % (_UP_TO_RESULT.with_id(session_id), self._last[1])
+        beginning, result = _UP_TO_RESULT.with_id(session_id) + b'"result":', self._last[1]
+        # One frame, written in two parts: `send` would copy the large one several times first.
+        connection.transport.write(struct.pack("!BBQ", _TEXT, _IN_8_BYTES, len(beginning) + len(result)) + beginning)
+        connection.transport.write(result)
 
 
 async def main() -> None:

@@ -20,7 +20,7 @@ _RECORDINGS: Final = Path(__file__).parents[1] / "data"
 class Task(StrEnum):
     """The requests that the peer knows; each asks for the result that it names."""
 
-    SHORT = "a short result"
+    OTHER = "anything else"
     LARGE_STRING = "a string of 64 MiB"
     LIMIT_STRING = "one string of 100 MiB"
     LIMIT_LIST = "a list of small objects, 100 MiB"

@@ -1,0 +1,462 @@
+"""A device's connection: it registers and beats as recorded, keeps the last of what comes; and what a machine tells of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from recordings import text_frames
+
+from galaxy_trio import (
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    DeviceInfo,
+    GalaxyError,
+    HandshakeRejected,
+    Platform,
+    PlatformType,
+    RegistrationRejected,
+    open_connection,
+)
+from galaxy_trio.agent import DeviceConnection, collect_system_info, open_device_connection
+from galaxy_trio.codec import structure_device_info
+from galaxy_trio.messages import JSON, ClientMessageType, ClientType, ServerMessageType
+from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_memory_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+DEVICE = "device_001"
+_REGISTRATION = text_frames("registration_ok")[0].json()
+_METADATA = cast("dict[str, JSON]", _REGISTRATION["metadata"])
+RECORDED = structure_device_info(_METADATA["system_info"])
+SYSTEM_INFO = DeviceInfo(DEVICE, Platform.LINUX)
+
+
+@asynccontextmanager
+async def open_registered_device(
+    *, system_info: DeviceInfo = SYSTEM_INFO, heartbeat_interval: float = 30.0, liveness_timeout: float = 180.0
+) -> AsyncGenerator[tuple[ScriptedPeer, DeviceConnection]]:
+    """A device, and the scripted server that has confirmed it."""
+    async with open_bare_peer() as peer:
+        # The confirmation waits in the stream until the device reads it: it need not ask first.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_confirm, peer)
+            async with open_device_connection(
+                PEER_URL,
+                DEVICE,
+                system_info=system_info,
+                stream=peer.stream,
+                heartbeat_interval=heartbeat_interval,
+                liveness_timeout=liveness_timeout,
+            ) as connection:
+                yield peer, connection
+
+
+async def _confirm(peer: ScriptedPeer) -> None:
+    await peer.receive()
+    peer.confirm()
+
+
+# ---- what it says
+
+
+async def test_it_registers_as_recorded() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def answer(peer: ScriptedPeer) -> None:
+        sent.append(json.loads(await peer.receive_text()))
+        peer.confirm()
+
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(answer, peer)
+        async with open_device_connection(PEER_URL, DEVICE, system_info=RECORDED, stream=peer.stream) as connection:
+            assert connection.device_id == DEVICE
+    [registration] = sent
+    assert registration.pop("timestamp")
+    metadata = cast("dict[str, JSON]", registration["metadata"])
+    assert isinstance(metadata.pop("registration_time"), str)
+    recorded = {name: value for name, value in _METADATA.items() if name != "registration_time"}
+    # What is empty may be left out: it means the same.
+    told, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
+    assert told == {name: value for name, value in expected.items() if value != {} or name in told}
+    assert registration == {**_REGISTRATION, "metadata": recorded}
+
+
+async def test_a_platform_that_aip_does_not_name_is_told_as_it_is() -> None:
+    sent: list[dict[str, JSON] | None] = []
+
+    async def answer(peer: ScriptedPeer) -> None:
+        sent.append((await peer.receive()).metadata)
+        peer.confirm()
+
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(answer, peer)
+        system_info = DeviceInfo(DEVICE, "haiku", extra={"rack": 7})
+        async with open_device_connection(PEER_URL, DEVICE, system_info=system_info, stream=peer.stream):
+            pass
+    [metadata] = sent
+    assert metadata is not None
+    assert metadata["platform"] == "haiku"
+    told = cast("dict[str, JSON]", metadata["system_info"])
+    assert (told["platform"], told["rack"], told["device_id"]) == ("haiku", 7, DEVICE)
+
+
+async def test_a_constellation_is_told_what_the_device_told_the_server() -> None:
+    async with open_memory_server() as server:
+        async with open_device_connection(server.url, DEVICE, system_info=RECORDED, stream=server.connect()):
+            assert server.devices == [DEVICE]
+            async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
+                assert await connection.device_info() == RECORDED
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.devices == []
+
+
+async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_registered_device(heartbeat_interval=7) as (peer, connection):
+        start = trio.current_time()
+        for count in range(1, 4):
+            beat = await peer.receive()
+            assert trio.current_time() - start == pytest.approx(7 * count)
+            assert (beat.type, beat.client_type) == (ClientMessageType.HEARTBEAT, ClientType.DEVICE)
+            assert (beat.client_id, beat.status) == (DEVICE, "ok")
+            # An acknowledgement, a refusal, silence: it goes on beating.
+            if count == 1:
+                peer.answer(beat)
+            elif count == 2:
+                peer.refuse("not now")
+        assert not connection.closed
+        assert connection.recent_messages == []
+    await trio.sleep(100)
+    assert peer.received_nowait() == []
+
+
+async def test_it_gives_the_token_and_headers_and_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(_confirm, peer)
+        async with open_device_connection(
+            PEER_URL,
+            DEVICE,
+            system_info=SYSTEM_INFO,
+            token="s3cret",
+            headers=[("X-Rack", "7")],
+            stream=peer.stream,
+        ) as connection:
+            assert peer.path == "/ws?token=s3cret"
+            assert (b"x-rack", b"7") in peer.headers
+            assert "s3cret" not in repr(connection)
+    assert "s3cret" not in caplog.text
+
+
+# ---- what it keeps
+
+
+async def test_it_keeps_the_last_100_messages_for_the_device_oldest_first() -> None:
+    async with open_registered_device() as (peer, connection):
+        peer.confirm()
+        peer.refuse("an error of no message")
+        peer.send_text("{not json")
+        for number in range(3):
+            peer.send(ServerMessageType.TASK_END, session_id=f"s{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.session_id for message in connection.recent_messages] == ["s0", "s1", "s2"]
+        for number in range(3, 150):
+            peer.send(ServerMessageType.COMMAND, session_id=f"s{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.session_id for message in connection.recent_messages] == [f"s{n}" for n in range(50, 150)]
+        # It is a copy, which nobody else sees.
+        connection.recent_messages.clear()
+        assert len(connection.recent_messages) == 100
+        assert not connection.closed
+
+
+async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
+    async with open_memory_server() as server:
+        async with (
+            open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()) as device,
+            open_connection(server.url, DEVICE, stream=server.connect()) as connection,
+        ):
+            await connection.run_task("hello", task_id="t1")
+            await trio.testing.wait_all_tasks_blocked()
+            [end] = device.recent_messages
+            assert (end.type, end.result) == (ServerMessageType.TASK_END, {"echo": "hello"})
+
+
+# ---- how it fails to open
+
+
+async def test_a_refusal_is_raised_in_the_servers_words() -> None:
+    async with open_memory_server() as server:
+        async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()):
+            stream = FaultyStream(server.connect())
+            with trio.fail_after(5), pytest.raises(RegistrationRejected) as caught:
+                async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=stream):
+                    raise AssertionError("not reached")
+        assert (
+            caught.value.words
+            == "client_id 'device_001' is already registered; duplicate registrations are not allowed"
+        )
+        assert "'device_001'" in str(caught.value)
+        assert stream.closed
+
+
+async def _opening_fails(
+    peer: ScriptedPeer, *, register_timeout: float = 30, url: str = PEER_URL, system_info: DeviceInfo = SYSTEM_INFO
+) -> GalaxyError:
+    """What an opening raises that cannot succeed. Nothing is left open."""
+    with trio.fail_after(100), pytest.raises(GalaxyError) as caught:
+        async with open_device_connection(
+            url, DEVICE, system_info=system_info, stream=peer.stream, register_timeout=register_timeout
+        ):
+            raise AssertionError("not reached")
+    assert peer.stream.closed
+    return caught.value
+
+
+async def test_a_rejected_handshake_is_raised_with_its_status() -> None:
+    async with open_bare_peer() as peer:
+        peer.reject_with = 403
+        error = await _opening_fails(peer)
+        assert isinstance(error, HandshakeRejected)
+        assert error.status_code == 403
+
+
+async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bare_peer() as peer:
+        error = await _opening_fails(peer, register_timeout=7)
+        assert isinstance(error, ConnectTimeout)
+        assert str(error) == "the server of device 'device_001' did not confirm the registration within 7 s"
+        assert trio.current_time() == pytest.approx(7)
+
+
+async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect() -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            await peer.receive()
+            await peer.close(1001, "restarting")
+
+        nursery.start_soon(leave)
+        error = await _opening_fails(peer)
+        assert isinstance(error, ConnectFailed)
+        assert "'restarting'" in str(error)
+        assert isinstance(error.__cause__, ConnectionLost)
+
+
+async def test_a_broken_confirmation_is_none(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+
+        async def confirm_broken() -> None:
+            await peer.receive()
+            peer.send_json({"type": "heartbeat", "status": 5})
+
+        nursery.start_soon(confirm_broken)
+        error = await _opening_fails(peer, register_timeout=7)
+        assert isinstance(error, ConnectFailed)
+        assert "did not confirm the registration" in str(error)
+
+
+async def test_system_information_that_json_cannot_hold_is_a_failed_connect() -> None:
+    async with open_bare_peer() as peer:
+        error = await _opening_fails(peer, system_info=DeviceInfo(DEVICE, Platform.LINUX, hostname="\ud800"))
+        assert isinstance(error, ConnectFailed)
+        assert "a lone surrogate" in str(error)
+        assert peer.received_nowait() == []
+
+
+async def test_a_url_that_cannot_be_right_is_a_config_error() -> None:
+    async with open_bare_peer() as peer:
+        assert isinstance(await _opening_fails(peer, url="http://example.com"), ConfigError)
+
+
+async def test_cancelling_an_opening_closes_at_once() -> None:
+    async with open_bare_peer() as peer:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cancel() -> None:
+                    await peer.receive()
+                    scope.cancel()
+
+                nursery.start_soon(cancel)
+                async with open_device_connection(PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=peer.stream):
+                    raise AssertionError("not reached")
+        assert scope.cancelled_caught
+        assert peer.stream.closed
+        assert (await peer.wait_ended()).code == 1006
+
+
+# ---- how it ends
+
+
+async def test_its_block_ends_in_good_order() -> None:
+    async with open_bare_peer() as peer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_confirm, peer)
+            async with open_device_connection(
+                PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=peer.stream
+            ) as connection:
+                pass
+        assert connection.closed
+        assert await connection.wait_closed() is None
+        assert peer.stream.closed
+        assert (await peer.wait_ended()).code == 1000
+
+
+async def test_losing_it_is_told_and_its_block_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_registered_device(heartbeat_interval=7) as (peer, connection):
+        await peer.close(1011, "out of order")
+        lost = await connection.wait_closed()
+        assert isinstance(lost, ConnectionLost)
+        assert (lost.code, connection.closed) == (1011, True)
+        assert str(lost) == (
+            "the connection to the server of device 'device_001' was lost: "
+            "the WebSocket was closed with 1011, internal error 'out of order'"
+        )
+        assert peer.stream.closed
+        # Beats are over, and raise nothing.
+        await trio.sleep(100)
+
+
+async def test_a_server_that_says_nothing_any_more_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_registered_device(heartbeat_interval=7, liveness_timeout=50) as (peer, connection):
+        peer.go_silent()
+        lost = await connection.wait_closed()
+        assert trio.current_time() == pytest.approx(50)
+        assert isinstance(lost, ConnectionLost)
+        assert lost.reason == "nothing was received for 50 s"
+
+
+async def test_what_its_block_raises_comes_out_as_it_is() -> None:
+    error = ValueError("mine")
+    async with open_memory_server() as server:
+        with pytest.raises(ValueError, match="mine") as caught:
+            async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()):
+                raise error
+    assert caught.value is error
+
+
+# ---- what a machine tells of itself
+
+
+async def test_it_collects_what_this_machine_is() -> None:
+    info = await collect_system_info(DEVICE)
+    assert info.device_id == DEVICE
+    assert info.platform == platform.system().lower()
+    assert info.hostname == socket.gethostname()
+    assert (info.cpu_count, info.os_version) == (os.cpu_count(), platform.version())
+    assert (info.platform_type, info.schema_version) == (PlatformType.COMPUTER, "1.0")
+    # It can be told and understood.
+    async with open_memory_server() as server:
+        async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
+            async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
+                assert await connection.device_info() == info
+
+
+@pytest.fixture
+def known_machine(monkeypatch: pytest.MonkeyPatch) -> DeviceInfo:
+    """All that is asked of the machine has an answer; this is what comes of them."""
+    sizes = {"SC_PHYS_PAGES": 4_000_000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "version", lambda: "#1 SMP")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    monkeypatch.setattr(socket, "gethostname", lambda: "edge-1")
+    monkeypatch.setattr(socket, "gethostbyname", {"edge-1": "10.0.0.1"}.__getitem__)
+    return attrs.evolve(RECORDED, memory_total_gb=15.26)
+
+
+async def test_it_tells_what_a_known_machine_is(known_machine: DeviceInfo) -> None:
+    assert await collect_system_info(DEVICE) == known_machine
+
+
+DESKTOP = ["gui", "cli", "browser", "file_system", "office"]
+
+
+@pytest.mark.parametrize(
+    ("system", "told", "features"),
+    [
+        ("Linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
+        ("Windows", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
+        ("Darwin", Platform.DARWIN, [*DESKTOP, "macos_apps"]),
+        ("FreeBSD", "freebsd", []),
+        ("Android", Platform.ANDROID, []),
+    ],
+)
+async def test_it_tells_its_platform_and_what_that_can_do(
+    system: str, told: Platform | str, features: list[str], known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    info = await collect_system_info(DEVICE)
+    assert (info.platform, info.supported_features) == (told, features)
+    assert isinstance(info.platform, Platform) == isinstance(told, Platform)
+
+
+def _raising(error: Exception) -> Callable[[str], object]:
+    def fail(_: str) -> object:
+        raise error
+
+    return fail
+
+
+async def test_without_a_size_of_memory_it_tells_none(
+    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (ValueError("unrecognized configuration name"), OSError("no such thing")):
+        monkeypatch.setattr(os, "sysconf", _raising(error))
+        assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, memory_total_gb=None)
+    # There is no such function on Windows.
+    monkeypatch.delattr(os, "sysconf")
+    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, memory_total_gb=None)
+
+
+async def test_without_an_address_it_tells_none(known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostbyname", _raising(socket.gaierror("unknown host")))
+    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, ip_address=None)
+
+
+async def test_without_a_version_and_a_count_it_tells_none(
+    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "version", str)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, os_version=None, cpu_count=None)
+
+
+async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(
+    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = trio.Event(), threading.Event()
+
+    def ask(_: str) -> str:
+        trio.from_thread.run_sync(asked.set)
+        answer.wait(10)
+        return "10.0.0.1"
+
+    monkeypatch.setattr(socket, "gethostbyname", ask)
+    collected: list[DeviceInfo] = []
+
+    async def collect() -> None:
+        collected.append(await collect_system_info(DEVICE))
+
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(collect)
+                await asked.wait()
+                nursery.cancel_scope.cancel()
+    finally:
+        answer.set()
+    assert collected == []

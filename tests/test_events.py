@@ -1,0 +1,238 @@
+"""Events fan out to whoever subscribes, nobody waits for a subscriber, and who lags is told what it lost."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio.events import BACKLOG, Event, EventFanOut, EventsLost, EventStream, ServerErrorReceived
+
+
+def event(number: int) -> Event:
+    return ServerErrorReceived("device_001", str(number))
+
+
+def events(*numbers: int) -> list[Event]:
+    return [event(number) for number in numbers]
+
+
+async def rest(stream: EventStream) -> list[Event | EventsLost]:
+    """What still comes until the stream ends."""
+    with trio.fail_after(1):
+        return [one async for one in stream]
+
+
+def published(fan_out: EventFanOut, count: int, first: int = 1) -> None:
+    for number in range(first, first + count):
+        fan_out.publish(event(number))
+
+
+async def test_every_subscriber_gets_every_event_in_order() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as one, fan_out.subscribe() as another:
+        published(fan_out, 3)
+        fan_out.end()
+        assert await rest(one) == events(1, 2, 3)
+        assert await rest(another) == events(1, 2, 3)
+
+
+async def test_a_subscriber_gets_what_happens_from_its_subscription_on() -> None:
+    fan_out = EventFanOut()
+    published(fan_out, 2)
+    with fan_out.subscribe() as stream:
+        published(fan_out, 1, first=3)
+        fan_out.end()
+        assert await rest(stream) == events(3)
+
+
+async def test_a_subscriber_that_has_left_gets_nothing_more_and_the_others_do() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stays:
+        with fan_out.subscribe() as leaves:
+            fan_out.publish(event(1))
+        fan_out.publish(event(2))
+        fan_out.end()
+        leaves.end()
+        assert await rest(leaves) == events(1)
+        assert await rest(stays) == events(1, 2)
+
+
+async def test_a_subscriber_leaves_also_when_its_block_raises() -> None:
+    fan_out = EventFanOut()
+    with pytest.raises(ZeroDivisionError), fan_out.subscribe() as stream:
+        raise ZeroDivisionError
+    fan_out.publish(event(1))
+    stream.end()
+    assert await rest(stream) == []
+
+
+async def test_a_full_backlog_loses_nothing() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe(backlog=3) as stream:
+        published(fan_out, 3)
+        fan_out.end()
+        assert await rest(stream) == events(1, 2, 3)
+
+
+async def test_who_lags_loses_the_oldest_and_is_told_once_how_many() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe(backlog=3) as stream:
+        published(fan_out, 7)
+        fan_out.end()
+        assert await rest(stream) == [EventsLost(4), *events(5, 6, 7)]
+
+
+async def test_who_lags_a_second_time_is_told_a_second_time_from_one_again() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe(backlog=2) as stream:
+        published(fan_out, 4)
+        assert [await anext(stream), await anext(stream)] == [EventsLost(2), event(3)]
+        published(fan_out, 2, first=5)
+        fan_out.end()
+        assert await rest(stream) == [EventsLost(1), *events(5, 6)]
+
+
+async def test_who_loses_the_rest_while_it_reads_is_told_in_that_place() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe(backlog=2) as stream:
+        published(fan_out, 2)
+        assert await anext(stream) == event(1)
+        published(fan_out, 2, first=3)
+        fan_out.end()
+        assert await rest(stream) == [EventsLost(1), *events(3, 4)]
+
+
+async def test_who_lags_costs_the_others_nothing() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe(backlog=1) as lags, fan_out.subscribe(backlog=5) as keeps_up:
+        published(fan_out, 5)
+        fan_out.end()
+        assert await rest(lags) == [EventsLost(4), event(5)]
+        assert await rest(keeps_up) == events(1, 2, 3, 4, 5)
+
+
+async def test_a_subscription_holds_1024_events_unless_told_otherwise() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stream:
+        published(fan_out, BACKLOG + 1)
+        fan_out.end()
+        received = await rest(stream)
+    assert BACKLOG == 1024
+    assert (received[0], len(received)) == (EventsLost(1), BACKLOG + 1)
+
+
+async def test_who_waits_is_woken_by_an_event() -> None:
+    fan_out = EventFanOut()
+    received: list[Event | EventsLost] = []
+
+    async def wait(stream: EventStream) -> None:
+        received.append(await anext(stream))
+
+    with trio.fail_after(1), fan_out.subscribe() as stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            assert received == []
+            fan_out.publish(event(1))
+    assert received == events(1)
+
+
+async def test_each_event_goes_to_one_of_the_tasks_that_read_one_stream_and_the_end_to_all() -> None:
+    fan_out = EventFanOut()
+    received: list[Event | EventsLost] = []
+
+    async def read(stream: EventStream) -> None:
+        async for one in stream:
+            received.append(one)  # noqa: PERF401  # what has come is looked at while this waits
+
+    with trio.fail_after(1), fan_out.subscribe() as stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, stream)
+            nursery.start_soon(read, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            published(fan_out, 3)
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(map(str, received)) == sorted(map(str, events(1, 2, 3)))
+            fan_out.end()
+
+
+async def test_a_cancelled_wait_loses_no_event() -> None:
+    fan_out = EventFanOut()
+    with trio.fail_after(1), fan_out.subscribe() as stream:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(anext, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        fan_out.publish(event(1))
+        assert await anext(stream) == event(1)
+
+
+async def test_a_wait_that_is_cancelled_in_the_step_in_which_its_event_comes_loses_nothing() -> None:
+    fan_out = EventFanOut()
+    received: list[Event | EventsLost] = []
+
+    async def wait(stream: EventStream, scope: trio.CancelScope) -> None:
+        with scope:
+            received.append(await anext(stream))
+
+    for order in ("cancel first", "publish first"):
+        received.clear()
+        scope = trio.CancelScope()
+        with trio.fail_after(1), fan_out.subscribe() as stream:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, stream, scope)
+                await trio.testing.wait_all_tasks_blocked()
+                if order == "cancel first":
+                    scope.cancel()
+                fan_out.publish(event(1))
+                scope.cancel()
+            stream.end()
+            assert received + await rest(stream) == events(1)
+
+
+async def test_who_is_cancelled_already_gets_no_event_though_there_is_one_and_loses_none() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stream:
+        published(fan_out, 2)
+        with trio.move_on_after(0) as scope:
+            await anext(stream)
+        assert scope.cancelled_caught
+        fan_out.end()
+        assert await rest(stream) == events(1, 2)
+
+
+async def test_the_end_wakes_who_waits() -> None:
+    fan_out = EventFanOut()
+    ended = 0
+
+    async def read(stream: EventStream) -> None:
+        nonlocal ended
+        assert [one async for one in stream] == []
+        ended += 1
+
+    with trio.fail_after(1), fan_out.subscribe() as one, fan_out.subscribe() as another:
+        async with trio.open_nursery() as nursery:
+            for stream in (one, one, another):
+                nursery.start_soon(read, stream)
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == 0
+            fan_out.end()
+    assert ended == 3
+
+
+async def test_a_stream_that_has_ended_stays_ended() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stream:
+        fan_out.publish(event(1))
+        fan_out.end()
+        assert await rest(stream) == events(1)
+        assert await rest(stream) == []
+
+
+async def test_who_subscribes_after_the_end_gets_an_ended_stream() -> None:
+    fan_out = EventFanOut()
+    published(fan_out, 2)
+    fan_out.end()
+    with fan_out.subscribe() as stream:
+        assert await rest(stream) == []
