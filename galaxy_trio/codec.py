@@ -21,6 +21,7 @@ from galaxy_trio.messages import (
     ServerMessage,
     ServerMessageType,
     TransferMessage,
+    TransferType,
 )
 from galaxy_trio.structuring import Mismatch, make_converter, shorten
 
@@ -30,7 +31,7 @@ _IDS = 140
 """How many characters of ids an error keeps, to tell whose reply was broken. With the 60 of a bad value: at most 200 of the input."""
 _SEARCHED = 65_536
 """How many characters of a broken text are searched for its ids: it bounds the time that a broken message takes."""
-_TYPES = frozenset({*ServerMessageType, *ClientMessageType})
+_TYPES = frozenset({*ServerMessageType, *ClientMessageType, *TransferType})
 
 _converter = make_converter()
 
@@ -80,7 +81,7 @@ def _parse(text: str) -> object:
     raise _Unreadable(problem)
 
 
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)"?|[{}\[\]:,]', re.DOTALL)
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[{}\[\]:,]', re.DOTALL)
 
 
 def _ids_in(text: str) -> dict[str, object]:
@@ -97,7 +98,8 @@ def _ids_in(text: str) -> dict[str, object]:
             key = previous
         elif depth == 1 and symbol == ",":
             key = ""
-        elif depth == 1 and token[1] is not None:
+        elif depth == 1 and token[2]:
+            # A string that is cut off is none: the rest of an id could be another request's.
             if key:
                 found.setdefault(key, _unescape(token[1]))
                 key = ""
@@ -207,7 +209,7 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
         problem = "a lone surrogate in a string, which UTF-8 has not"
     except RecursionError:
         problem = "nested too deep"
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         problem = str(error)
     else:
         return text

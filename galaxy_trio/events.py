@@ -176,8 +176,13 @@ class EventFanOut:
         """Receive the events from now on, for the length of the block.
 
         Args:
-            backlog: How many events may wait here before the oldest is lost.
+            backlog: How many events may wait here before the oldest is lost; at least one.
+
+        Raises:
+            ValueError: The backlog is none.
         """
+        if backlog < 1:
+            raise ValueError(f"a backlog holds at least one event, and this one {backlog!r}")
         stream = EventStream(backlog)
         if self._ended:
             stream.end()

@@ -54,10 +54,10 @@ class InboundWatch:
                 match = _STATUS_LINE.match(self._head)
                 self.status_code = int(match[1]) if match else 0
             end = self._head.find(b"\r\n\r\n", max(0, seen - 3))
+            if (len(self._head) if end < 0 else end) > MAX_HEAD:
+                self.violation = f"a handshake of more than {MAX_HEAD} bytes"
+                return 0
             if end < 0:
-                if len(self._head) > MAX_HEAD:
-                    self.violation = f"a handshake of more than {MAX_HEAD} bytes"
-                    return 0
                 return len(data)
             position = end + 4 - seen
             self._head = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from enum import Enum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import attrs
 import trio
@@ -30,6 +30,9 @@ _QUOTED: Final = 500
 """How many characters of the server's words an error's sentence quotes."""
 HISTORY: Final = 1_000
 """How many ended requests are remembered, to tell late and duplicate replies from unknown ones."""
+
+
+_Channel: TypeAlias = tuple[trio.MemorySendChannel[Reply], trio.MemoryReceiveChannel[Reply]]
 
 
 class RequestKind(Enum):
@@ -64,7 +67,7 @@ class Request:
 
     kind: RequestKind
     key: str
-    _channel: tuple[trio.MemorySendChannel[Reply], trio.MemoryReceiveChannel[Reply]] | None
+    _channel: _Channel | None
     waiting: bool = True
     """Somebody waits, and the last reply has not come."""
     handed_over: bool = False
@@ -88,8 +91,8 @@ class Request:
 
     def deliver(self, reply: Reply) -> None:
         """Give it a reply. Never blocks: the buffer holds all that a request can get."""
-        if self._channel is not None:
-            self._channel[0].send_nowait(reply)
+        # Only what waits is given anything, and only what was abandoned has no channel.
+        cast("_Channel", self._channel)[0].send_nowait(reply)
 
     def release(self) -> None:
         """Let go of replies that nobody will read: they may be large, and the request is remembered for a while."""
@@ -152,10 +155,12 @@ class PendingReplies:
 
         Raises:
             QueueFull: `max_pending` requests wait already.
-            ValueError: The key was used before, or a registration waits.
+            ValueError: The key was used before, or nobody waits for a reply of this kind.
             Exception: What `close` was given, if the connection has ended.
         """
         self.check()
+        if kind is RequestKind.HEARTBEAT:
+            raise ValueError("nobody waits for a heartbeat's reply: hand over the heartbeat alone")
         name = key or kind.value
         if name in self._waiting or name in self._ended:
             raise ValueError(
@@ -177,9 +182,12 @@ class PendingReplies:
 
     def hand_over(self, request: Request) -> None:
         """The request's message is on its way: it takes the last place in the order of first replies."""
+        if self._closed is not None:
+            return
         if len(self._order) >= self._max_pending:
             self._order.popleft().has_place = False
             self._forgotten += 1
+            self._drop_answered()
         request.handed_over = request.has_place = True
         self._order.append(request)
         if request.kind in (RequestKind.REGISTRATION, RequestKind.HEARTBEAT):
@@ -247,7 +255,8 @@ class PendingReplies:
         )
         if request is None:
             return Routing.UNATTRIBUTED
-        if invalid.type != ServerMessageType.TASK_END:
+        if request.kind is not RequestKind.TASK or invalid.type == ServerMessageType.HEARTBEAT:
+            # A task's end is no first reply, and one that does not say what it is may be an end.
             self._settle(request)
         if not request.waiting:
             return Routing.UNATTRIBUTED
@@ -322,7 +331,8 @@ class PendingReplies:
         if message.status in (TaskStatus.ERROR, TaskStatus.FAILED):
             return self._refused(RequestKind.DEVICE_INFO, message.error or f"status {message.status}")
         if isinstance(result, dict) and "error" in result and "device_id" not in result:
-            return self._refused(RequestKind.DEVICE_INFO, str(result["error"]))
+            words = result["error"]
+            return self._refused(RequestKind.DEVICE_INFO, "" if words is None else str(words))
         return None
 
     def _refused(self, kind: RequestKind, words: str) -> GalaxyError:

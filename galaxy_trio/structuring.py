@@ -75,7 +75,11 @@ def shorten(value: object) -> str:
     if type(value) is dict:
         # reprlib sorts all keys to show two of them.
         value = dict(islice(cast("dict[str, object]", value).items(), 3))
-    shown = _short_repr.repr(value)
+    try:
+        shown = _short_repr.repr(value)
+    except ValueError:
+        # Python refuses to write integers as long as this.
+        shown = "of very many digits"
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
 
 
@@ -155,7 +159,7 @@ def _any_json(value: object, _: object) -> object:
 
 
 def _strict_hook(wanted: object, converter: Converter) -> Structure:
-    """The check for a value of this type. A type that has none is a mistake in messages.py, found at import."""
+    """The check for a value of this type. A type that has none is a mistake in messages.py, found when its class is first read."""
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
     if wanted is str:

@@ -17,6 +17,9 @@ DEFAULT_PATH: Final = "/ws"
 """Where AIP's server listens; taken when a URL has no path at all."""
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\](:.*)?")
+_NAME = re.compile(r"[\w.-]+")
+_DIGITS = re.compile(r"[0-9]{1,5}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _OWN_HEADERS = frozenset(
@@ -58,6 +61,10 @@ def parse_url(url: str, token: str | None = None) -> Target:
     Raises:
         ConfigError: The URL cannot be used; says why, and never shows a token.
     """
+    if token is not None and not _can_be_sent(token):
+        raise ConfigError(
+            "the token holds characters that cannot be sent: is the file or variable that it comes from in UTF-8?"
+        )
     parts = _split(url)
     if parts.scheme not in _DEFAULT_PORTS:
         raise ConfigError(
@@ -68,15 +75,7 @@ def parse_url(url: str, token: str | None = None) -> Target:
     if parts.fragment:
         raise ConfigError("a WebSocket URL has no fragment: leave out '#' and what follows it")
     host = _host(parts)
-    try:
-        port = parts.port
-    except ValueError:
-        raise ConfigError(
-            f"the port in the URL for host {host!r} is none: it must be a number from 1 to 65535"
-        ) from None
-    port = _DEFAULT_PORTS[parts.scheme] if port is None else port
-    if not port:
-        raise ConfigError(f"the port in the URL for host {host!r} is 0, which nothing can be reached at")
+    port = _port(parts, host)
     in_url = any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
     if in_url and token is not None:
         raise ConfigError("the token is given twice, in the URL and beside it: leave it out of the URL")
@@ -90,25 +89,45 @@ def parse_url(url: str, token: str | None = None) -> Target:
     return Target(host, port, parts.scheme == "wss", resource, shown)
 
 
-def _split(url: str) -> SplitResult:
+def _can_be_sent(token: str) -> bool:
     try:
+        token.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _split(url: str) -> SplitResult:
+    # What urllib says of a bad URL quotes from it: it is not passed on, and not kept as a context.
+    try:
+        url.encode()
         return urlsplit(url)
-    except ValueError as error:
-        problem = str(error)
-    raise ConfigError(f"the server's URL cannot be read: {problem}")
+    except ValueError:
+        pass
+    raise ConfigError("the server's URL cannot be read: it should look like ws://host:port/ws")
 
 
 def _host(parts: SplitResult) -> str:
     host = parts.hostname
     if not host:
         raise ConfigError("the server's URL names no host: it should look like ws://host:port/ws")
-    if ":" in host:
+    if _ADDRESS.fullmatch(parts.netloc):
         return host
-    try:
-        return host.encode("idna").decode()
-    except UnicodeError:
-        pass
+    if _NAME.fullmatch(host):
+        try:
+            return host.encode("idna").decode()
+        except UnicodeError:
+            pass
     raise ConfigError(f"{host[:100]!r} cannot be a host's name")
+
+
+def _port(parts: SplitResult, host: str) -> int:
+    digits = parts.netloc.rpartition("]")[2].partition(":")[2]
+    if digits == "0":
+        raise ConfigError(f"the port in the URL for host {host!r} is 0, which nothing can be reached at")
+    if digits and not (_DIGITS.fullmatch(digits) and int(digits) < 2**16):
+        raise ConfigError(f"the port in the URL for host {host!r} is none: it must be a number from 1 to 65535")
+    return int(digits) if digits else _DEFAULT_PORTS[parts.scheme]
 
 
 def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

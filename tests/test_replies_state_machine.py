@@ -89,11 +89,6 @@ class Requests(RuleBasedStateMachine):
         request.waiting = False
         request.due.append(reply)
 
-    def would_uncover_an_ended_task(self) -> bool:
-        """Whether giving up the oldest place leaves that of an ended task as the oldest: the one case that is left out here."""
-        unanswered = self.unanswered()
-        return len(unanswered) >= MAX_PENDING and unanswered[1].asked is not None and unanswered[1].asked.ended
-
     def hand_over_anything(self, kind: RequestKind, request: Asked | None) -> Sent:
         unanswered = self.unanswered()
         if len(unanswered) >= MAX_PENDING:
@@ -156,11 +151,11 @@ class Requests(RuleBasedStateMachine):
 
     @rule(request=asked)
     def hand_over(self, request: Asked) -> None:
-        if request.sent is None and request.waiting and not self.closed and not self.would_uncover_an_ended_task():
+        if request.sent is None and request.waiting and not self.closed:
             request.sent = self.hand_over_anything(request.kind, request)
             self.replies.hand_over(request.real)
 
-    @precondition(lambda self: not self.closed and not self.would_uncover_an_ended_task())
+    @precondition(lambda self: not self.closed)
     @rule()
     def hand_over_a_heartbeat(self) -> None:
         self.hand_over_anything(HEARTBEAT, None)
@@ -268,7 +263,7 @@ class Requests(RuleBasedStateMachine):
             invalid = InvalidMessage(words, type=kind, session_id=request.key, response_id=self.fresh())
         else:
             invalid = InvalidMessage(words, type=type and "device_info_response", response_id=request.key)
-        if self.answerable(request) and invalid.type != "task_end":
+        if self.answerable(request) and (request.kind is not TASK or type == "first"):
             self.settle(request)
         routing = Routing.UNATTRIBUTED
         if self.answerable(request) and request.waiting:
