@@ -63,7 +63,8 @@ class Router:
                 self.events.publish(UnknownReplyReceived(device_id, message.type, message.session_id))
             case Routing.UNATTRIBUTED:
                 self.events.publish(ServerErrorReceived(device_id, message.error or ""))
-            case Routing.HEARTBEAT_REFUSED:
+            case _:
+                # Routing.HEARTBEAT_REFUSED
                 self.events.publish(HeartbeatRefused(device_id, message.error or ""))
 
     def received_invalid(self, invalid: InvalidMessage) -> None:

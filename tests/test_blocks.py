@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, open_connection
 from galaxy_trio.buffered_stream import BufferedStream
@@ -324,6 +325,18 @@ async def test_a_crash_of_the_receiver_tells_all_who_wait(monkeypatch: pytest.Mo
                 await trio.testing.wait_all_tasks_blocked()
                 await _until_it_crashes(peer, connection)
     assert [lost.__cause__ for lost in told] == [bug, bug, bug]
+
+
+async def test_a_protocol_error_of_the_websocket_library_is_a_lost_connection_and_no_bug(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    _crash_reader(monkeypatch, LocalProtocolError("a peer's doing"))
+    async with open_scripted_peer() as peer:
+        peer.send_json({"type": "task", "status": "ok", "error": "trigger"})
+        lost = await peer.connection.wait_closed()
+        assert lost is not None
+        assert lost.code == 1002
+        assert lost.reason == "the peer broke the WebSocket protocol: a peer's doing"
 
 
 @pytest.mark.parametrize("plant", [_crash_receiver, _crash_heartbeat, _crash_writer, _crash_liveness])

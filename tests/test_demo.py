@@ -13,7 +13,7 @@ import trio
 from rich.console import Console
 
 import galaxy_trio.demo
-from galaxy_trio import ConnectFailed
+from galaxy_trio import ConnectFailed, DeviceInfo
 from galaxy_trio.cli_terminal import PipeConsole
 from galaxy_trio.demo import ENDLESS, demo
 from galaxy_trio.demo_report import Report
@@ -117,7 +117,11 @@ async def test_what_does_not_hold_is_said_and_ends_it_with_exit_status_1(monkeyp
     assert text.endswith("Not all is as it should be: see above, 4 times.")
 
 
-async def test_it_gives_up_at_its_time_limit() -> None:
+async def test_it_gives_up_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(device_id: str) -> DeviceInfo:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(galaxy_trio.demo, "collect_system_info", never)
     output = io.StringIO()
     with trio.fail_after(BOUND):
         assert await demo(Console(file=output, width=80), time_limit=0.01) == 1

@@ -40,10 +40,12 @@ class Peer:
         sessions: The server's.
     """
 
+    _link: Link[ClientMessage]
+    """Set by `attach`: the link needs its receiver first."""
+
     def __init__(self, registry: Registry, sessions: Sessions) -> None:
         self._registry = registry
         self._sessions = sessions
-        self._link: Link[ClientMessage] | None = None
         self.client: Client | None = None
         self.first_message = trio.Event()
         """Set when the first message has come, or the connection has ended without one."""
@@ -88,7 +90,7 @@ class Peer:
     # ---- registration
 
     def _register(self, message: ClientMessage) -> None:
-        if message.type is not ClientMessageType.REGISTER or not message.client_id or self._link is None:
+        if message.type is not ClientMessageType.REGISTER or not message.client_id:
             self._refuse("the first message must be a registration with a client_id")
             self._turn_away(1008)
             return
@@ -132,7 +134,8 @@ class Peer:
                 self._refuse(message.error or "")
             case ClientMessageType.COMMAND_RESULTS | ClientMessageType.DEVICE_INFO_RESPONSE:
                 logger.debug("%s: %s for nobody", client.client_id, message.type)
-            case ClientMessageType.REGISTER | ClientMessageType.TASK_END:
+            case _:
+                # A second registration, or a task's end, which clients have no business with.
                 self._refuse(f"Unknown message type: ClientMessageType.{message.type.name}")
 
     def _tell_device_info(self, message: ClientMessage, client: Client) -> None:
@@ -187,15 +190,14 @@ class Peer:
         error: str | None = None,
         result: JSON = None,
     ) -> None:
-        if self._link is not None:
-            self._link.send_nowait(
-                ServerMessage(
-                    type,
-                    status,
-                    error=error,
-                    session_id=session_id,
-                    timestamp=datetime.now(UTC).isoformat(),
-                    response_id=response_id or str(uuid.uuid4()),
-                    result=result,
-                )
+        self._link.send_nowait(
+            ServerMessage(
+                type,
+                status,
+                error=error,
+                session_id=session_id,
+                timestamp=datetime.now(UTC).isoformat(),
+                response_id=response_id or str(uuid.uuid4()),
+                result=result,
             )
+        )
