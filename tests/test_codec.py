@@ -1044,3 +1044,28 @@ def test_errors_carry_what_a_program_needs_and_are_trios_own_kinds() -> None:
     assert issubclass(ConnectionLost, trio.BrokenResourceError)
     assert issubclass(ConnectTimeout, trio.TooSlowError)
     assert issubclass(RequestTimeout, trio.TooSlowError)
+
+
+def test_an_id_that_is_cut_off_is_none() -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode_server_message('{"type":"device_info_response","status":"ok","response_id":"device_info_1')
+    assert (caught.value.type, caught.value.response_id) == ("device_info_response", None)
+
+
+def test_an_id_that_is_cut_off_where_the_search_ends_is_none() -> None:
+    head = '{"type":"task_end","status":"ok","error":"'
+    filling = "x" * (65_536 - len(head) - len('","session_id":"abc'))
+    with pytest.raises(InvalidMessage) as caught:
+        decode_server_message(f'{head}{filling}","session_id":"abcdef","result":NaN}}')
+    assert (caught.value.type, caught.value.session_id) == ("task_end", None)
+
+
+def test_an_item_that_is_no_message_part_cannot_be_sent() -> None:
+    message = ServerMessage(ServerMessageType.COMMAND, TaskStatus.CONTINUE, actions=cast("list[Command]", [5]))
+    with pytest.raises(InvalidMessage, match="cannot send a command message"):
+        encode(message)
+
+
+def test_device_information_with_an_integer_that_python_does_not_write_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="very many digits"):
+        structure_device_info({"device_id": "d", "platform": "linux", "hostname": 10**5000})

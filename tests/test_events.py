@@ -236,3 +236,9 @@ async def test_who_subscribes_after_the_end_gets_an_ended_stream() -> None:
     fan_out.end()
     with fan_out.subscribe() as stream:
         assert await rest(stream) == []
+
+
+@pytest.mark.parametrize("backlog", [0, -1])
+def test_a_backlog_that_holds_nothing_is_refused(backlog: int) -> None:
+    with pytest.raises(ValueError, match="at least one event"), EventFanOut().subscribe(backlog=backlog):
+        raise AssertionError("not reached")

@@ -292,3 +292,9 @@ def test_a_buffer_may_be_a_bytearray() -> None:
     assert watching.feed(bytearray(HEAD + message(LIMIT))) == len(HEAD + message(LIMIT))
     assert watching.feed(bytearray(message(LIMIT + 1))) < 4
     assert watching.violation is not None
+
+
+def test_a_head_above_the_limit_is_a_violation_also_when_its_end_comes_with_it() -> None:
+    watch = InboundWatch(10)
+    assert watch.feed(b"HTTP/1.1 101 x\r\n".ljust(MAX_HEAD + 1, b"a") + b"\r\n\r\n") == 0
+    assert watch.violation == f"a handshake of more than {MAX_HEAD} bytes"

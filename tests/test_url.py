@@ -259,3 +259,23 @@ def test_a_value_that_http_does_not_allow_is_refused_and_not_shown(end: str) -> 
 )
 def test_the_handshakes_own_headers_are_refused(name: str) -> None:
     assert header_refusal(name, SECRET) == f"the header {name!r} belongs to the handshake and cannot be given"
+
+
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("ws://host/ws", f"{SECRET}\ud800"),
+        (f"ws://host/{SECRET}\ud800", None),
+        (f"ws://host/ws?token={SECRET}\ud800", None),
+        (f"ws://user:{SECRET}@host\u2100/ws", None),
+        (f"ws://user:[{SECRET}]y@host/ws", None),
+        (f"ws://device:{SECRET}/ws", None),
+    ],
+)
+def test_what_cannot_be_sent_or_read_is_refused_and_nothing_of_it_shown(url: str, token: str | None) -> None:
+    assert refusal(url, token)
+
+
+@pytest.mark.parametrize("netloc", ["[::1]9000", "[::1]]x", "[::1", "a b", "a\x00b", "a%00b"])
+def test_what_stands_around_a_host_is_not_passed_over(netloc: str) -> None:
+    assert "host" in refusal(f"ws://{netloc}/ws")
