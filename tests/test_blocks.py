@@ -132,6 +132,21 @@ async def test_a_cancellation_that_comes_while_closing_is_seen_outside(autojump_
         assert peer.stream.closed
 
 
+async def test_the_callers_exception_comes_out_also_when_a_cancellation_comes_while_closing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    error = ValueError("mine")
+    async with open_bare_peer() as peer:
+        await _answer_registration_soon(peer)
+        with trio.move_on_after(1), pytest.raises(ValueError, match="mine") as caught:
+            async with open_connection(PEER_URL, "device_001", stream=peer.stream):
+                peer.go_silent()
+                raise error
+        assert caught.value is error
+        assert trio.current_time() < 2
+        assert peer.stream.closed
+
+
 async def test_closing_is_bounded_when_the_peer_does_not_answer(autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer() as peer:
         peer.go_silent()

@@ -966,3 +966,15 @@ def test_every_recorded_message_of_the_server_goes_to_whom_it_belongs() -> None:
             if conversations.routings:
                 routings[name, side] = conversations.routings
     assert routings == ROUTINGS
+
+
+def test_nobody_can_wait_for_the_reply_to_a_heartbeat() -> None:
+    with pytest.raises(ValueError, match="nobody waits for a heartbeat"):
+        PendingReplies("device_001").register(RequestKind.HEARTBEAT)
+
+
+def test_a_heartbeat_takes_no_place_after_the_end() -> None:
+    replies = PendingReplies("device_001")
+    replies.close(lambda: ValueError("the end"))
+    replies.hand_over_heartbeat()
+    assert replies.statistics().unanswered == 0
