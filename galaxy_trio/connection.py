@@ -14,10 +14,9 @@ import trio
 
 from galaxy_trio.codec import decode_server_message, structure_device_info
 from galaxy_trio.conversation import Conversation, Identity, Router
-from galaxy_trio.errors import ConfigError, ConnectionLost
 from galaxy_trio.events import BACKLOG, EventStream
 from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
-from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_client_link, owning, register
+from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
 from galaxy_trio.replies import MAX_PENDING, RequestKind
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractContextManager
 
+    from galaxy_trio.errors import ConnectionLost
     from galaxy_trio.link import Link
 
 _MAX_NAME: Final = 64
@@ -170,7 +170,7 @@ class Connection:
 
         See "Task" in docs/reference/wire.md.
         """
-        task_id = str(uuid.uuid4()) if task_id is None else _check_name("task_id", task_id)
+        task_id = str(uuid.uuid4()) if task_id is None else check_name("task_id", task_id, _MAX_NAME)
         session_id = f"{self._identity.client_name}@{task_id}"
         message = self._identity.message(
             ClientMessageType.TASK,
@@ -256,7 +256,10 @@ async def open_connection(
     See "Registration" in docs/reference/wire.md.
     """
     async with owning(stream):
-        _check_name("client_name", client_name)
+        check_name("device_id", device_id, MAX_ID)
+        check_name("client_name", client_name, _MAX_NAME)
+        if client_id is not None:
+            check_name("client_id", client_id, MAX_ID)
         check_positive(
             heartbeat_interval=heartbeat_interval, register_timeout=register_timeout, max_pending=max_pending
         )
@@ -280,9 +283,3 @@ async def open_connection(
             await register(link, conversation.register, register_timeout)
             link.start_heartbeats(heartbeat_interval, conversation.beat)
             yield Connection(link, router, conversation, identity)
-
-
-def _check_name(what: str, name: str) -> str:
-    if not 0 < len(name) <= _MAX_NAME:
-        raise ConfigError(f"a {what} has 1 to {_MAX_NAME} characters, and this one has {len(name)}")
-    return name

@@ -127,6 +127,8 @@ class Conversation:
 
     async def send(self, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
         """Register a request and send it, in one step, once there is room for it."""
+        # A caller who is cancelled together with the connection gets his cancellation, and not the connection's end.
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
         self._replies.check()

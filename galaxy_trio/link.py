@@ -168,6 +168,7 @@ class Link(Generic[In]):
         result = hand_over()
         self._transport.send_nowait(text)
         self.messages_sent += 1
+        logger.debug("to %s: %s characters", self.peer, len(text))
         return result
 
     def send_nowait(self, message: ClientMessage | ServerMessage) -> None:
@@ -176,6 +177,7 @@ class Link(Generic[In]):
         if not self.closed:
             self._transport.send_nowait(text)
             self.messages_sent += 1
+            logger.debug("to %s: %s characters", self.peer, len(text))
 
     def _text(self, message: ClientMessage | ServerMessage) -> str:
         text = encode(message)
@@ -244,6 +246,7 @@ class Link(Generic[In]):
                     await self._transport.wait_for_room()
                 text = await self._transport.receive()
                 self.messages_received += 1
+                logger.debug("from %s: %s characters", self.peer, len(text))
                 try:
                     message = self._decode(text)
                 except InvalidMessage as invalid:
@@ -285,6 +288,8 @@ class Link(Generic[In]):
         """
         good_order = not (self.closed or self._aborted or contains_cancelled(failure))
         self._closing = True
+        if not self.closed and self._transport.is_open:
+            logger.info("closing the connection to %s%s", self.peer, "" if good_order else " at once")
         self._end(self._closed_error)
         try:
             if good_order:
@@ -331,6 +336,7 @@ class Link(Generic[In]):
                             await self._nursery.start(self._run_websocket, handshake)
                         if shaking_hands.cancelled_caught:
                             raise ConnectTimeout(f"no WebSocket handshake with {self.peer} in time")
+                        logger.info("connected to %s", self.peer)
                         self.start_soon(self._receive_all)
                         self.start_soon(partial(self._watch_liveness, liveness_timeout))
                         if ping_interval is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
+logger = logging.getLogger(__name__)
+
+MAX_ID: Final = 1_000
+"""Characters of the names of devices and clients."""
 MAX_MESSAGE_SIZE: Final = 100 * 2**20
 """Bytes that a message may have, both ways, unless told otherwise: what AIP's server takes."""
 
@@ -106,6 +111,21 @@ async def register(link: Link[In], conversation: Callable[[], Awaitable[object]]
     except BaseException:
         link.abort()
         raise
+    logger.info("registered with %s", link.peer)
+
+
+def check_name(what: str, name: str, most: int) -> str:
+    """Raise `ConfigError` for a name that is empty, too long, or cannot be sent; else it is the result."""
+    try:
+        name.encode()
+        sendable = True
+    except UnicodeEncodeError:
+        sendable = False
+    if not sendable:
+        raise ConfigError(f"a {what} is text, and this one holds a lone surrogate, which cannot be sent")
+    if not 0 < len(name) <= most:
+        raise ConfigError(f"a {what} has 1 to {most} characters, and this one has {len(name)}")
+    return name
 
 
 def check_positive(**numbers: float | None) -> None:

@@ -64,6 +64,10 @@ _KINDS: dict[type, str] = {
 }
 
 
+_EXPECTED: dict[object, str] = {str: "a string", int: "an integer"}
+"""The types whose values are taken as they are, and what error messages call them."""
+
+
 _short_repr = reprlib.Repr()
 _short_repr.maxstring = _short_repr.maxlong = _short_repr.maxother = 40
 _short_repr.maxlist = _short_repr.maxdict = 2
@@ -89,6 +93,17 @@ def _exactly(kind: type, expected: str) -> Structure:
         if type(value) is kind:
             return value
         raise _mismatch(expected, value)
+
+    return check
+
+
+def _exactly_or_null(kind: type, expected: str) -> Structure:
+    """What `_or_null` makes of `_exactly`, in one call instead of two: most fields are of this sort."""
+
+    def check(value: object, _: object) -> object:
+        if value is None or type(value) is kind:
+            return value
+        raise _mismatch(f"{expected} or null", value)
 
     return check
 
@@ -140,9 +155,13 @@ def _or_null(check: Structure) -> Structure:
 
 
 def _list_of(check: Structure, item: object) -> Structure:
+    as_they_are = {item} if item in _EXPECTED else None
+
     def check_each(value: object, _: object) -> object:
         if type(value) is not list:
             raise _mismatch("a list", value)
+        if as_they_are is not None and as_they_are.issuperset(map(type, cast("list[object]", value))):
+            return cast("list[object]", value)
         items: list[object] = []
         for index, element in enumerate(cast("list[object]", value)):
             try:
@@ -162,10 +181,8 @@ def _strict_hook(wanted: object, converter: Converter) -> Structure:
     """The check for a value of this type. A type that has none is a mistake in messages.py, found when its class is first read."""
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
-    if wanted is str:
-        return _exactly(str, "a string")
-    if wanted is int:
-        return _exactly(int, "an integer")
+    if wanted in _EXPECTED:
+        return _exactly(cast("type", wanted), _EXPECTED[wanted])
     if wanted is float:
         return _number
     if isinstance(wanted, type) and issubclass(wanted, StrEnum):
@@ -180,12 +197,15 @@ def _strict_hook(wanted: object, converter: Converter) -> Structure:
     others: list[object] = [argument for argument in arguments if argument is not NoneType]
     if bool in others:
         return _any_json
-    if len(others) == 1:
-        hook = _strict_hook(others[0], converter)
+    if len(others) == 1 and others[0] in _EXPECTED:
+        hook = _exactly_or_null(cast("type", others[0]), _EXPECTED[others[0]])
+    elif len(others) == 1:
+        hook = _or_null(_strict_hook(others[0], converter))
     else:
         enum = next(other for other in others if other is not str)
         hook = _member_or_text(cast("type[StrEnum]", enum))
-    return _or_null(hook) if len(others) < len(arguments) else hook
+        hook = _or_null(hook) if len(others) < len(arguments) else hook
+    return hook
 
 
 def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, null_is_absent: bool = False) -> Structure:
@@ -213,7 +233,7 @@ def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, null_
         if type(value) is not dict:
             raise _mismatch("an object", value)
         data = cast("dict[str, object]", value)
-        if null_is_absent:
+        if null_is_absent and None in data.values():
             data = {name: item for name, item in data.items() if item is not None or name not in names}
         try:
             instance = build(data, cls)

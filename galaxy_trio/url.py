@@ -67,9 +67,8 @@ def parse_url(url: str, token: str | None = None) -> Target:
         )
     parts = _split(url)
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ConfigError(
-            f"a server's URL begins with ws:// or wss://, but this one with {parts.scheme + '://' if parts.scheme else 'no scheme'!r}"
-        )
+        begins = f"with {parts.scheme + '://'!r}" if parts.scheme else "without a scheme"
+        raise ConfigError(f"a server's URL begins with ws:// or wss://, but this one {begins}")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("a server's URL takes no user and password: give a token, or a header")
     if parts.fragment:

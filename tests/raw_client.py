@@ -96,7 +96,8 @@ async def open_raw_client(
     async with open_background() as nursery:
         nursery.start_soon(transport.run_writer)
         try:
-            await nursery.start(partial(transport.run_client, parse_url(f"ws://server.test{path}", token), []))
+            with trio.fail_after(PATIENCE):
+                await nursery.start(partial(transport.run_client, parse_url(f"ws://server.test{path}", token), []))
             yield RawClient(stream, transport)
         finally:
             await transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from functools import partial
@@ -420,7 +421,49 @@ async def test_more_abandoned_requests_than_have_a_place_are_forgotten_and_count
         assert (statistics.pending, statistics.unanswered, statistics.forgotten) == (0, 5, 7)
 
 
+@pytest.mark.parametrize("name", ["", "x" * 1001, "\ud800"], ids=["empty", "long", "no text"])
+async def test_names_that_cannot_be_sent_are_refused_before_anything_is_opened(name: str) -> None:
+    for device_id, client_id in ((name, None), ("device_001", name)):
+        async with open_bare_peer() as peer:
+            with pytest.raises(ConfigError, match="_id "):
+                async with open_connection(PEER_URL, device_id, client_id=client_id, stream=peer.stream):
+                    raise AssertionError("not reached")
+            assert peer.stream.closed
+            assert peer.path == ""
+
+
+async def test_callers_who_are_cancelled_together_with_the_connection_get_their_cancellation() -> None:
+    # trio runs the tasks of one step in any order: some of these meet a connection that has already been told.
+    for _ in range(20):
+        async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+            nursery.start_soon(_confirm, peer)
+            with trio.CancelScope() as scope:
+                async with (
+                    open_connection(PEER_URL, "device_001", stream=peer.stream) as connection,
+                    trio.open_nursery() as callers,
+                ):
+                    for _ in range(6):
+                        callers.start_soon(connection.device_info)
+                        callers.start_soon(connection.run_task, "do it")
+                    scope.cancel()
+            assert scope.cancelled_caught
+
+
+async def _confirm(peer: ScriptedPeer) -> None:
+    await peer.receive()
+    peer.confirm()
+
+
 # ---- what is told
+
+
+async def test_the_log_tells_of_a_connections_life(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "galaxy_trio")
+    async with open_scripted_peer():
+        pass
+    told = [record.getMessage() for record in caplog.records if "device_001" in record.getMessage()]
+    server = "the server for device 'device_001'"
+    assert told == [f"connected to {server}", f"registered with {server}", f"closing the connection to {server}"]
 
 
 async def test_a_connection_shows_who_it_is_and_whether_it_lives() -> None:

@@ -65,12 +65,12 @@ def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subpr
         r"at once +up to 20 sessions on the server",
         r"work in all +16\.72 s\n +time taken +\d+\.\d\d s\n",
         r"messages +20 sent, 40 received",
-        r"RequestTimeout after 0\.\d\d s; requests that wait: 0",
+        r"RequestTimeout after \d\.\d\d s; requests that wait: 0",
         r"late replies counted: 1",
         r"before +on the server: 2 clients, 1 running session\n",
         r"after +on the server: 1 client, 0 running sessions\n",
-        r"RegistrationRejected after .* ms:\n +Target device 'nobody' is not connected",
-        r"HandshakeRejected after .* ms:\n +HTTP status 403",
+        r"RegistrationRejected after .* m?s:\n +Target device 'nobody' is not connected",
+        r"HandshakeRejected after .* m?s:\n +HTTP status 403",
         r"12 got a ConnectionLost each, .* after the stop\n +steps +1 pass of trio's scheduler",
         r"0 requests wait; a new one raises ConnectionLost at once",
     ],
@@ -109,7 +109,7 @@ async def test_what_does_not_hold_is_said_and_ends_it_with_exit_status_1(monkeyp
     monkeypatch.setattr(Work, "session", fail)
     output = io.StringIO()
     with trio.fail_after(BOUND):
-        assert await demo(Console(file=output, width=80), pace=0.01) == 1
+        assert await demo(Console(file=output, width=80)) == 1
     text = " ".join(output.getvalue().split())
     assert "completed 0 of 20" in text
     assert "NOT AS IT SHOULD BE: this does not hold: all tasks completed, each with its own result." in text

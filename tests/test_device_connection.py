@@ -194,6 +194,22 @@ async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
             assert (end.type, end.result) == (ServerMessageType.TASK_END, {"echo": "hello"})
 
 
+async def test_a_message_above_its_limit_ends_it() -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(_confirm, peer)
+        async with open_device_connection(
+            PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=peer.stream, max_message_size=5000
+        ) as connection:
+            peer.send(ServerMessageType.TASK_END, result="x" * 4000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(connection.recent_messages) == 1
+            peer.send(ServerMessageType.TASK_END, result="x" * 5000)
+            with trio.fail_after(5):
+                lost = await connection.wait_closed()
+            assert lost is not None
+            assert lost.code == 1009
+
+
 # ---- how it fails to open
 
 
@@ -239,6 +255,18 @@ async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump
         assert isinstance(error, ConnectTimeout)
         assert str(error) == "the server of device 'device_001' did not confirm the registration within 7 s"
         assert trio.current_time() == pytest.approx(7)
+
+
+async def test_a_server_that_does_not_answer_the_handshake_is_a_connect_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, _ = trio.testing.memory_stream_pair()
+    stream = FaultyStream(near)
+    with trio.fail_after(100), pytest.raises(ConnectTimeout):
+        async with open_device_connection(PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=stream, connect_timeout=7):
+            raise AssertionError("not reached")
+    assert trio.current_time() == pytest.approx(7)
+    assert stream.closed
 
 
 async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect() -> None:

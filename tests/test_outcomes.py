@@ -153,10 +153,12 @@ async def test_background_tasks_end_with_the_block() -> None:
         finally:
             ended.append("cancelled")
 
-    async with open_background() as nursery:
+    async def block(nursery: trio.Nursery) -> None:
         nursery.start_soon(work)
         await trio.testing.wait_all_tasks_blocked()
         assert ended == []
+
+    assert await _outcome(block) is None
     assert ended == ["cancelled"]
 
 

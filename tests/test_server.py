@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -435,6 +436,30 @@ async def test_information_goes_to_constellations_only_and_of_devices_only() -> 
         assert "'hostname': 'edge-1'" in str(reply["result"])
 
 
+async def test_a_constellation_cannot_be_for_a_constellation() -> None:
+    async with open_cast() as cast, open_raw_client(cast.server.connect()) as client:
+        client.send_text(_constellation_registers("other", CONSTELLATION))
+        [error], code = await client.receive_until_ended()
+        assert _is_error(error) == f"Target device {CONSTELLATION!r} is not connected"
+        assert code == 1000
+
+
+async def test_a_device_needs_no_target() -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        await _register(device, json.dumps({**json.loads(_device_registers()), "target_id": "device_404"}))
+        assert server.devices == [DEVICE]
+
+
+async def test_a_connection_that_ends_without_a_registration_is_forgotten_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as client:
+        await client.abort()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics() == ServerStatistics(0, 0, 0, 0)
+        assert trio.current_time() == 0
+
+
 async def test_a_name_is_free_again_when_its_connection_has_ended() -> None:
     async with open_cast() as cast:
         await cast.constellation.close()
@@ -740,14 +765,17 @@ async def test_a_session_is_told_what_was_asked_by_whom_and_on_which_device() ->
     async with open_cast(witnesses.session) as cast:
         _submit(cast.constellation, "s1", "do it")
         cast.constellation.send_text(text_frames("task_completed")[0].text)
-        cast.constellation.send(type="task", status="ok", client_type="constellation", target_id=DEVICE)
+        for _ in range(2):
+            cast.constellation.send(type="task", status="ok", client_type="constellation", target_id=DEVICE)
         await _is_accepted(cast.constellation, "s1")
         await _is_accepted(cast.constellation, "demo@t1")
-        made_up = (await cast.constellation.receive())["session_id"]
-        assert isinstance(made_up, str)
+        first, second = [str((await cast.constellation.receive())["session_id"]) for _ in range(2)]
+        assert first
+        assert second not in ("", first)
         await trio.testing.wait_all_tasks_blocked()
-        assert sorted(witnesses.started, key=lambda task: task.request) == [
-            ServerTask(made_up, "", DEVICE, CONSTELLATION),
+        assert sorted(witnesses.started, key=lambda task: (task.request, task.session_id != first)) == [
+            ServerTask(first, "", DEVICE, CONSTELLATION),
+            ServerTask(second, "", DEVICE, CONSTELLATION),
             ServerTask("s1", "do it", DEVICE, CONSTELLATION),
             ServerTask("demo@t1", "echo:hello", DEVICE, CONSTELLATION, "galaxy/demo/t1"),
         ]
@@ -1068,14 +1096,61 @@ async def test_its_end_is_bounded_when_a_session_or_a_client_does_not_go(
         nursery.cancel_scope.cancel()
 
 
-async def test_nobody_is_let_in_while_it_stops() -> None:
+async def test_the_first_reason_for_which_a_session_was_cancelled_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def session(task: ServerTask) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    endings: list[Ending] = []
+    async with trio.open_nursery() as nursery:
+        async with open_memory_server(session=session) as server:
+            await nursery.start(_stay, server.connect(), _device_registers(), endings)
+            client: RawClient = await nursery.start(_stay, server.connect(), _constellation_registers(), list[Ending]())
+            _submit(client, "s1")
+            await trio.testing.wait_all_tasks_blocked()
+            await client.abort()
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics() == ServerStatistics(1, 1, 0, 1)
+    [([end], code)] = endings
+    assert (end["error"], code) == ("Task was cancelled because its constellation disconnected", 1001)
+
+
+async def test_a_task_that_comes_at_whatever_step_the_server_stops_costs_nobody_the_goodbye() -> None:
+    for steps in range(30):
+        endings: list[Ending] = []
+        async with trio.open_nursery() as nursery:
+            async with open_memory_server(session=sleep_forever) as server:
+                await nursery.start(_stay, server.connect(), _device_registers(), endings)
+                client: RawClient = await nursery.start(_stay, server.connect(), _constellation_registers(), endings)
+                _submit(client, "s1")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+        assert [code for _, code in endings] == [1001, 1001]
+
+
+async def test_its_end_over_a_socket_is_a_goodbye_as_well() -> None:
+    endings: list[Ending] = []
+    async with trio.open_nursery() as nursery:
+        async with open_server() as server:
+            port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await nursery.start(_stay, stream, _device_registers(), endings)
+    assert endings == [([], 1001)]
+
+
+async def test_nobody_is_let_in_while_it_stops(autojump_clock: trio.testing.MockClock) -> None:
     turned_away: list[bytes | bytearray] = []
 
     async def session(task: ServerTask) -> None:
         try:
             await trio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True), trio.fail_after(5):
+            with trio.CancelScope(shield=True), trio.fail_after(1):
                 turned_away.append(await server.connect().receive_some())
 
     async with trio.open_nursery() as nursery:
@@ -1161,6 +1236,38 @@ async def test_a_reset_connection_is_no_others_trouble_and_nothing_to_warn_of(ca
             assert cast.server.constellations == [CONSTELLATION]
             await cast.clients_are_well()
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+# ---- what it keeps
+
+
+def _alive() -> int:
+    """How many objects there are of those that a connection or a session has."""
+    gc.collect()
+    kept = [item for item in gc.get_objects() if isinstance(item, Peer | Transport | ServerTask | trio.CancelScope)]
+    # Scopes with a deadline are kept by trio for a while.
+    return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)
+
+
+async def test_it_keeps_nothing_of_connections_and_sessions_that_have_ended() -> None:
+    async with open_cast() as cast:
+
+        async def come_and_go(number: int) -> None:
+            for name in (f"{number}", f"{number} again"):
+                async with open_raw_client(cast.server.connect()) as client:
+                    await _register(client, _constellation_registers(name))
+                    _submit(client, name)
+                    await _is_accepted(client, name)
+                    assert (await _ending(client, name))[0] == "completed"
+                    assert (await _ending(cast.device, name))[0] == "completed"
+                    await client.close()
+            await trio.testing.wait_all_tasks_blocked()
+
+        await come_and_go(0)
+        before = _alive()
+        for number in range(1, 6):
+            await come_and_go(number)
+        assert _alive() == before
 
 
 # ---- what it tells of itself

@@ -18,7 +18,9 @@ from galaxy_trio import (
     ConnectionLost,
     DeviceInfo,
     HandshakeRejected,
+    MessageTooLarge,
     Platform,
+    QueueFull,
     RequestRejected,
     TaskFailed,
     TaskStatus,
@@ -105,8 +107,24 @@ async def test_a_peer_whose_client_speaks_no_websocket_lets_it_go() -> None:
     async with open_bare_peer() as peer:
         await peer.stream.send_all(b"HELO\r\n\r\n")
         with trio.fail_after(5):
-            assert b"101" not in await peer.stream.receive_some()
-            await peer.stream.aclose()
+            assert b"101" not in await _receive_all(peer.stream)
+
+
+async def test_a_peer_that_rejects_the_handshake_ends_the_stream() -> None:
+    async with open_bare_peer() as peer:
+        peer.reject_with = 503
+        handshake = b"GET /ws HTTP/1.1\r\nHost: peer.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        await peer.stream.send_all(handshake + key)
+        with trio.fail_after(5):
+            assert (await _receive_all(peer.stream)).startswith(b"HTTP/1.1 503")
+
+
+async def _receive_all(stream: trio.abc.Stream) -> bytes:
+    received = b""
+    while data := await stream.receive_some():
+        received += data
+    return received
 
 
 async def test_a_bare_peer_has_no_connection_and_says_so() -> None:
@@ -122,6 +140,27 @@ async def test_a_scripted_peer_comes_with_a_client_that_is_registered() -> None:
         assert peer.received_nowait() == []
     async with open_scripted_peer(client_id="me@device_001") as peer:
         assert peer.connection.client_id == "me@device_001"
+
+
+async def test_a_scripted_peers_client_has_the_limits_that_were_asked_for() -> None:
+    async with open_scripted_peer(max_message_size=5000, max_pending=1) as peer, trio.open_nursery() as nursery:
+        with trio.fail_after(5), pytest.raises(MessageTooLarge):
+            await peer.connection.run_task("x" * 5000)
+        nursery.start_soon(peer.connection.run_task, "waits")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5), pytest.raises(QueueFull):
+            await peer.connection.device_info()
+        await peer.answer_all()
+
+
+async def test_a_scripted_peers_client_sends_pings_when_that_was_asked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50, ping_interval=20) as peer:
+        # Each is answered, and that is something received.
+        await trio.sleep(500)
+        assert not peer.connection.closed
+        assert peer.received_nowait() == []
 
 
 # ---- a scripted peer: what it sends
@@ -392,8 +431,6 @@ async def test_cancelling_a_call_on_a_faulty_stream_loses_nothing() -> None:
     await faulty.send_all(b"there")
     await far.send_all(b"and back")
     assert (await far.receive_some(), await faulty.receive_some()) == (b"there", b"and back")
-    # Nobody waits any more whom a reset would have to wake.
-    faulty.reset()
 
 
 @pytest.fixture(params=["waiting", "later"])
@@ -502,7 +539,7 @@ async def test_a_silent_stream_can_be_reset_and_closed() -> None:
     async with trio.open_nursery() as nursery:
 
         async def receive() -> None:
-            with pytest.raises(trio.ClosedResourceError, match="this end was closed"):
+            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError, match="this end was closed"):
                 await faulty.receive_some()
 
         nursery.start_soon(receive)
@@ -535,7 +572,7 @@ async def test_closing_a_stalled_stream_ends_who_waits() -> None:
     async with trio.open_nursery() as nursery:
 
         async def send() -> None:
-            with pytest.raises(trio.ClosedResourceError):
+            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
                 await faulty.send_all(b"never")
 
         nursery.start_soon(send)

@@ -495,5 +495,5 @@ async def test_nothing_can_be_received_before_the_handshake() -> None:
     with pytest.raises(TransportEnded, match="never opened"):
         await transport.receive()
     await transport.aclose()
-    with pytest.raises(trio.ClosedResourceError):
+    with trio.fail_after(1), pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()

@@ -100,17 +100,17 @@ def test_a_target_never_shows_its_token(url: str, token: str | None) -> None:
 @pytest.mark.parametrize(
     ("url", "begins"),
     [
-        ("http://host/ws", "http://"),
-        ("https://host/ws", "https://"),
-        ("wsss://host/ws", "wsss://"),
-        ("host:5000/ws", "host://"),
-        ("host/ws", "no scheme"),
-        ("//host/ws", "no scheme"),
-        ("", "no scheme"),
+        ("http://host/ws", "with 'http://'"),
+        ("https://host/ws", "with 'https://'"),
+        ("wsss://host/ws", "with 'wsss://'"),
+        ("host:5000/ws", "with 'host://'"),
+        ("host/ws", "without a scheme"),
+        ("//host/ws", "without a scheme"),
+        ("", "without a scheme"),
     ],
 )
 def test_another_scheme_than_a_websockets_is_refused(url: str, begins: str) -> None:
-    assert refusal(url, SECRET) == f"a server's URL begins with ws:// or wss://, but this one with {begins!r}"
+    assert refusal(url, SECRET) == f"a server's URL begins with ws:// or wss://, but this one {begins}"
     refusal(f"{url}?token={SECRET}")
 
 

@@ -18,7 +18,7 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_MESSAGE_SIZE, open_client_link, owning, register
+from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
 from galaxy_trio.replies import PendingReplies, RequestKind
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ async def open_device_connection(
             type, TaskStatus.OK, client_type=ClientType.DEVICE, client_id=device_id, timestamp=now, metadata=metadata
         )
 
-    async with (
-        owning(stream),
-        open_client_link(
+    async with owning(stream):
+        check_name("device_id", device_id, MAX_ID)
+        check_positive(heartbeat_interval=heartbeat_interval, register_timeout=register_timeout)
+        async with open_client_link(
             url,
             receiver,
             decode_server_message,
@@ -145,24 +146,25 @@ async def open_device_connection(
             liveness_timeout=liveness_timeout,
             ping_interval=None,
             max_message_size=max_message_size,
-        ) as link,
-    ):
+        ) as link:
 
-        async def introduce() -> None:
-            metadata: dict[str, JSON] = {
-                "registration_time": datetime.now(UTC).isoformat(),
-                "platform": str(system_info.platform),
-                "system_info": unstructure_device_info(system_info),
-            }
-            request = receiver.replies.register(RequestKind.REGISTRATION)
-            await link.send(message(ClientMessageType.REGISTER, metadata), lambda: receiver.replies.hand_over(request))
-            reply = await request.receive()
-            if isinstance(reply, Exception):
-                raise reply
+            async def introduce() -> None:
+                metadata: dict[str, JSON] = {
+                    "registration_time": datetime.now(UTC).isoformat(),
+                    "platform": str(system_info.platform),
+                    "system_info": unstructure_device_info(system_info),
+                }
+                request = receiver.replies.register(RequestKind.REGISTRATION)
+                await link.send(
+                    message(ClientMessageType.REGISTER, metadata), lambda: receiver.replies.hand_over(request)
+                )
+                reply = await request.receive()
+                if isinstance(reply, Exception):
+                    raise reply
 
-        async def beat() -> None:
-            await link.send(message(ClientMessageType.HEARTBEAT), receiver.replies.hand_over_heartbeat)
+            async def beat() -> None:
+                await link.send(message(ClientMessageType.HEARTBEAT), receiver.replies.hand_over_heartbeat)
 
-        await register(link, introduce, register_timeout)
-        link.start_heartbeats(heartbeat_interval, beat)
-        yield DeviceConnection(link, receiver, device_id)
+            await register(link, introduce, register_timeout)
+            link.start_heartbeats(heartbeat_interval, beat)
+            yield DeviceConnection(link, receiver, device_id)
