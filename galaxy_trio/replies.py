@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 Reply: TypeAlias = ServerMessage | Exception
 """What a request gets: a message of the server, or the error to raise in its stead."""
 
-_open_channel = trio.open_memory_channel[Reply]
-"""Made once: the brackets alone take a microsecond."""
-
 MAX_PENDING: Final = 10_000
 _QUOTED: Final = 500
 """How many characters of the server's words an error's sentence quotes."""
@@ -170,7 +167,9 @@ class PendingReplies:
                 f"a {kind.value} named {name!r} was sent before on this connection: a name can be used once"
             )
         # A task gets its acknowledgement and its end, and neither may find the buffer full.
-        request = Request(kind, name, _open_channel(2 if kind is RequestKind.TASK else 1))
+        # Typed here and not by brackets, which take longer than to make the channel.
+        channel: _Channel = trio.open_memory_channel(2 if kind is RequestKind.TASK else 1)
+        request = Request(kind, name, channel)
         self._waiting[name] = request
         return request
 

@@ -447,7 +447,7 @@ async def test_a_101_that_opens_no_websocket_fails_at_once(
 ) -> None:
     error = await _fail_on(answer)
     assert type(error) is ConnectFailed
-    assert str(error) == "no WebSocket at ws://peer.test:80/ws: its answer breaks the WebSocket protocol"
+    assert str(error).startswith("no WebSocket at ws://peer.test:80/ws: its answer breaks the WebSocket protocol")
 
 
 async def test_a_101_in_good_order_opens_a_connection_even_with_the_confirmation_in_the_same_piece() -> None:
@@ -672,7 +672,7 @@ _IMPOSSIBLE: list[tuple[Opening, str]] = [
     (_connect_with(("X-Note", "one\r\nX-Other: two")), "the value of the header 'X-Note'"),
     (_connect_with(("X-Note", "one\nX-Other: two")), "the value of the header 'X-Note'"),
     (_connect_with(("X-Note", "nul\0")), "the value of the header 'X-Note'"),
-    (_connect_with(("X-Note\r\nX-Other", "one")), "cannot be a header's name"),
+    (_connect_with(("X-Note\r\nX-Other", "one")), "header's name"),
     (_connect_with(("Host", "elsewhere")), "belongs to the handshake"),
     (lambda s: open_device_connection("http://h/", "d", system_info=_INFO, stream=s), "begins with ws://"),
     (

@@ -1092,7 +1092,7 @@ async def test_its_end_is_bounded_when_a_session_or_a_client_does_not_go(
             await trio.testing.wait_all_tasks_blocked()
             stream.go_silent()
             start = trio.current_time()
-        assert trio.current_time() - start == pytest.approx(4)
+        assert 3 < trio.current_time() - start < 5
         nursery.cancel_scope.cancel()
 
 
@@ -1104,7 +1104,7 @@ async def test_the_first_reason_for_which_a_session_was_cancelled_is_told(
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.sleep(1)
+                await trio.sleep(0.1)
 
     endings: list[Ending] = []
     async with trio.open_nursery() as nursery:

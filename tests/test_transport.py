@@ -47,15 +47,16 @@ async def _open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, En
         del path, headers
         return 101
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.transport.run_writer)
-        nursery.start_soon(server.transport.run_writer)
-        async with trio.open_nursery() as handshake:
-            handshake.start_soon(nursery.start, partial(server.transport.run_server, accept))
-            handshake.start_soon(nursery.start, partial(client.transport.run_client, parse_url(PEER_URL), []))
-        yield client, server
-        assert (client.stream.closed, server.stream.closed) == (True, True)
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.transport.run_writer)
+            nursery.start_soon(server.transport.run_writer)
+            async with trio.open_nursery() as handshake:
+                handshake.start_soon(nursery.start, partial(server.transport.run_server, accept))
+                handshake.start_soon(nursery.start, partial(client.transport.run_client, parse_url(PEER_URL), []))
+            yield client, server
+            assert (client.stream.closed, server.stream.closed) == (True, True)
+            nursery.cancel_scope.cancel()
 
 
 async def _confirm(peer: ScriptedPeer) -> None:
@@ -67,12 +68,13 @@ async def _confirm(peer: ScriptedPeer) -> None:
 async def _connect(
     peer: ScriptedPeer, *, max_message_size: int = MB, client_id: str | None = None
 ) -> AsyncGenerator[Connection]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_confirm, peer)
-        async with open_connection(
-            PEER_URL, "device_001", stream=peer.stream, max_message_size=max_message_size, client_id=client_id
-        ) as connection:
-            yield connection
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_confirm, peer)
+            async with open_connection(
+                PEER_URL, "device_001", stream=peer.stream, max_message_size=max_message_size, client_id=client_id
+            ) as connection:
+                yield connection
 
 
 # ---- ends that cross
@@ -82,8 +84,9 @@ async def test_a_ping_that_crosses_our_close_frame_raises_nothing_and_skips_no_c
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     reached: list[str] = []
-    async with open_bare_peer() as peer:
-        async with _connect(peer):
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(_confirm, peer)
+        async with open_connection(PEER_URL, "device_001", stream=peer.stream):
             # It is written when this task next waits: after our close frame was made.
             peer.ping()
         reached.append("the next statement")
@@ -228,7 +231,8 @@ async def test_the_limit_is_of_a_message_and_not_of_its_fragments(over: int) -> 
         await peer.send_raw(b"".join(_in_fragments(pieces)))
         await trio.testing.wait_all_tasks_blocked()
         if over:
-            lost = await peer.connection.wait_closed()
+            with trio.fail_after(5):
+                lost = await peer.connection.wait_closed()
             assert lost is not None
             assert lost.code == 1009
         else:
