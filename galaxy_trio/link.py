@@ -245,6 +245,9 @@ class Link(Generic[In]):
                 if self._pause_reading and not self._transport.has_room:
                     await self._transport.wait_for_room()
                 text = await self._transport.receive()
+                if self.closed:
+                    # Its end has been told meanwhile: what was read before belongs to nobody any more.
+                    continue
                 self.messages_received += 1
                 logger.debug("from %s: %s characters", self.peer, len(text))
                 try:

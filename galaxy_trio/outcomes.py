@@ -21,9 +21,12 @@ def raise_outcome(failure: BaseException | None, crashes: list[BaseException], s
     """
     cancelled, rest = (None, None) if stray is None else split_cancelled(stray)
     errors = [error for error in (failure, *crashes, rest) if error is not None]
-    for error in errors:
+    for error in (failure, *crashes, *_leaves(rest)):
         if isinstance(error, KeyboardInterrupt):
             raise error
+    if len(errors) > 1 and failure is not None and split_cancelled(failure)[1] is None:
+        # The block was cancelled, and a crash has more to tell.
+        errors.remove(failure)
     if len(errors) > 1:
         raise BaseExceptionGroup("the block and the connection's own tasks failed", errors)
     if errors:
@@ -50,6 +53,14 @@ def _unwrap(error: BaseException) -> BaseException:
             return cast("BaseExceptionGroup[BaseException]", error)
         error = members[0]
     return error
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    """What is in a nursery's group, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return [leaf for member in members for leaf in _leaves(member)]
+    return [] if error is None else [error]
 
 
 def contains_cancelled(error: BaseException | None) -> bool:

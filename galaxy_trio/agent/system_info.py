@@ -32,7 +32,7 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
 def _collect(device_id: str) -> DeviceInfo:
     name = platform.system().lower()
     known = Platform(name) if name in {member.value for member in Platform} else None
-    hostname = socket.gethostname()
+    hostname = _hostname()
     return DeviceInfo(
         device_id,
         known or name,
@@ -49,13 +49,23 @@ def _collect(device_id: str) -> DeviceInfo:
 
 def _memory_total_gb() -> float | None:
     try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 2)
+        pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        return None
+    # -1 stands for what is not known.
+    return round(pages * page_size / 2**30, 2) if pages > 0 and page_size > 0 else None
+
+
+def _hostname() -> str | None:
+    try:
+        return socket.gethostname()
+    except OSError:
         return None
 
 
-def _address_of(hostname: str) -> str | None:
+def _address_of(hostname: str | None) -> str | None:
     try:
-        return socket.gethostbyname(hostname)
-    except OSError:
+        return None if hostname is None else socket.gethostbyname(hostname)
+    # UnicodeError: a machine may have a name that DNS cannot, such as one of 64 characters.
+    except (OSError, UnicodeError):
         return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from galaxy_trio.errors import InvalidMessage, MessageTooLarge
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,
@@ -18,13 +19,13 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
+from galaxy_trio.opening import MAX_ID
 from galaxy_trio.server.registry import Client
 from galaxy_trio.server.sessions import ServerTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from galaxy_trio.errors import InvalidMessage
     from galaxy_trio.link import Link
     from galaxy_trio.server.registry import Registry
     from galaxy_trio.server.sessions import Sessions
@@ -92,6 +93,10 @@ class Peer:
     def _register(self, message: ClientMessage) -> None:
         if message.type is not ClientMessageType.REGISTER or not message.client_id:
             self._refuse("the first message must be a registration with a client_id")
+            self._turn_away(1008)
+            return
+        if len(message.client_id) > MAX_ID:
+            self._refuse(f"a client_id has at most {MAX_ID} characters, and this one has {len(message.client_id)}")
             self._turn_away(1008)
             return
         refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id)
@@ -167,6 +172,9 @@ class Peer:
         if is_device and target is not client:
             self._refuse("A device may run tasks only on itself")
             return
+        if len(session_id) > MAX_ID:
+            self._refuse(f"a session_id has at most {MAX_ID} characters, and this one has {len(session_id)}")
+            return
         refusal = self._sessions.refusal(session_id, client.client_id)
         if refusal is not None:
             self._refuse(refusal)
@@ -190,14 +198,26 @@ class Peer:
         error: str | None = None,
         result: JSON = None,
     ) -> None:
-        self._link.send_nowait(
-            ServerMessage(
-                type,
-                status,
-                error=error,
-                session_id=session_id,
-                timestamp=datetime.now(UTC).isoformat(),
-                response_id=response_id or str(uuid.uuid4()),
-                result=result,
-            )
+        reply = ServerMessage(
+            type,
+            status,
+            error=error,
+            session_id=session_id,
+            timestamp=datetime.now(UTC).isoformat(),
+            response_id=response_id or str(uuid.uuid4()),
+            result=result,
         )
+        try:
+            self._link.send_nowait(reply)
+        except (InvalidMessage, MessageTooLarge) as unsendable:
+            # What clients say comes back in replies, and may be too large there, or nested too deep.
+            problem = f"the reply cannot be sent: {unsendable}"
+            self._link.send_nowait(
+                ServerMessage(
+                    ServerMessageType.ERROR,
+                    TaskStatus.ERROR,
+                    error=problem,
+                    timestamp=reply.timestamp,
+                    response_id=str(uuid.uuid4()),
+                )
+            )

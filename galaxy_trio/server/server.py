@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator
 
+    from galaxy_trio.messages import ClientMessage
+
 logger = logging.getLogger(__name__)
 
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
+_SESSIONS_TIMEOUT: Final = 1.0
+"""Seconds that sessions have to clean up, and their clients to be told, when the server stops."""
 
 
 @attrs.frozen
@@ -79,6 +83,7 @@ class Server:
         self._limits = limits
         self._registry = Registry()
         self._sessions = Sessions(session, nursery)
+        self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
         self._quiet = trio.Event()
@@ -133,28 +138,41 @@ class Server:
         transport = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
         link = Link(transport, peer, decode_client_message, peer="a client", pause_reading=True)
         peer.attach(link)
-        async with link.running(
-            partial(transport.run_server, self._judge),
-            handshake_deadline=trio.current_time() + limits.handshake_timeout,
-            liveness_timeout=limits.liveness_timeout,
-            ping_interval=limits.ping_interval,
-        ):
-            with trio.CancelScope() as waiting:
-                self._waits.add(waiting)
-                try:
-                    with trio.move_on_after(limits.register_timeout):
-                        await peer.first_message.wait()
-                    if peer.client is None:
-                        link.close_code = peer.refused_with or _POLICY_VIOLATION
-                        return
-                    await link.wait_closed()
-                finally:
-                    self._waits.discard(waiting)
-            link.close_code = _GOING_AWAY
+        with trio.CancelScope() as shaking_hands:
+            self._handshakes.add(shaking_hands)
+            try:
+                async with link.running(
+                    partial(transport.run_server, self._judge),
+                    handshake_deadline=trio.current_time() + limits.handshake_timeout,
+                    liveness_timeout=limits.liveness_timeout,
+                    ping_interval=limits.ping_interval,
+                ):
+                    self._handshakes.discard(shaking_hands)
+                    await self._converse(peer, link)
+            finally:
+                self._handshakes.discard(shaking_hands)
+
+    async def _converse(self, peer: Peer, link: Link[ClientMessage]) -> None:
+        """Wait until a client has left, was turned away, or the server stops."""
+        with trio.CancelScope() as waiting:
+            self._waits.add(waiting)
+            try:
+                with trio.move_on_after(self._limits.register_timeout):
+                    await peer.first_message.wait()
+                if peer.client is None:
+                    link.close_code = peer.refused_with or _POLICY_VIOLATION
+                    return
+                await link.wait_closed()
+            finally:
+                self._waits.discard(waiting)
+        link.close_code = _GOING_AWAY
 
     def _judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
         del headers
-        parts = urlsplit(path)
+        try:
+            parts = urlsplit(path)
+        except ValueError:
+            return 404
         if parts.path != DEFAULT_PATH:
             return 404
         if self._token is not None:
@@ -167,10 +185,13 @@ class Server:
         """Let nobody in any more, end all sessions, close all connections at once. Takes at most a few seconds."""
         self._stopping = True
         self._sessions.cancel_all("Task was cancelled because the server is shutting down")
-        with trio.move_on_after(CLOSE_TIMEOUT + 1):
+        for shaking_hands in self._handshakes:
+            shaking_hands.cancel()
+        with trio.move_on_after(_SESSIONS_TIMEOUT):
             await self._sessions.wait_all_ended()
-            for waiting in self._waits:
-                waiting.cancel()
+        for waiting in self._waits:
+            waiting.cancel()
+        with trio.move_on_after(CLOSE_TIMEOUT + 1):
             if self._connections:
                 self._quiet = trio.Event()
                 await self._quiet.wait()
@@ -218,6 +239,7 @@ async def open_server(
         ConfigError: What was asked for cannot be right.
         OSError: The port cannot be listened at.
     """
+    check_token(token)
     if token is None and not _is_loopback(host):
         raise ConfigError(
             f"a server at {host!r} can be reached from other machines and needs a token: give one, or listen at 127.0.0.1"
@@ -242,6 +264,12 @@ async def open_server(
         logger.info("listening at %s", url)
         yield server
         await server.stop()
+
+
+def check_token(token: str | None) -> None:
+    """Raise `ConfigError` for a token that keeps nobody out."""
+    if token is not None and not token:
+        raise ConfigError("an empty token would let everybody in: give one, or None for a server without")
 
 
 def _is_loopback(host: str) -> bool:

@@ -72,12 +72,15 @@ class Sessions:
         self._running: dict[str, Session] = {}
         self._unfinished = 0
         self._one_finished = trio.Event()
+        self._stopping = False
 
     def __len__(self) -> int:
         return len(self._running)
 
     def refusal(self, session_id: str, client_id: str) -> str | None:
         """Why a client cannot start a session of this name; None if it can."""
+        if self._stopping:
+            return "the server is shutting down"
         session = self._running.get(session_id)
         if session is None:
             return None
@@ -89,6 +92,8 @@ class Sessions:
         """Run a task that `refusal` has nothing against."""
         session = Session(task, owner, device)
         self._running[task.session_id] = session
+        # Counted here: the server may stop before the session's first step.
+        self._unfinished += 1
         self._nursery.start_soon(self._run, session)
 
     def client_left(self, client: Client) -> None:
@@ -101,7 +106,8 @@ class Sessions:
                 session.cancel(DEVICE_LEFT)
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel all that runs; clients are told."""
+        """Cancel all that runs, and start nothing any more; clients are told."""
+        self._stopping = True
         for session in self._running.values():
             session.cancel(reason)
 
@@ -111,7 +117,6 @@ class Sessions:
             await self._one_finished.wait()
 
     async def _run(self, session: Session) -> None:
-        self._unfinished += 1
         try:
             await self._tell(session, *await self._outcome(session))
         finally:
@@ -123,9 +128,11 @@ class Sessions:
         try:
             with session.scope:
                 return await self._call(session.task)
-            return TaskStatus.FAILED, {}, session.cancelled_because
+        except Exception as error:  # it failed while it was cancelled: a nursery of its own raised both, as one group
+            logger.info("session %s failed while it was cancelled", session.task.session_id, exc_info=error)
         finally:
             del self._running[session.task.session_id]
+        return TaskStatus.FAILED, {}, session.cancelled_because
 
     async def _call(self, task: ServerTask) -> tuple[TaskStatus, JSON, str | None]:
         try:
@@ -148,14 +155,20 @@ class Sessions:
             result=result,
         )
         parties = [session.device] if session.owner_left else [session.owner, session.device]
-        # A device that submits a task of its own is both.
-        for client in dict.fromkeys(parties):
+        # At once: one that does not read must not keep the other waiting. A device that submits a task of its own is both.
+        async with trio.open_nursery() as nursery:
+            for client in dict.fromkeys(parties):
+                nursery.start_soon(self._tell_one, client, end)
+
+    async def _tell_one(self, client: Client, end: ServerMessage) -> None:
+        try:
+            await self._send(client, end)
+        except Exception as unsendable:  # noqa: BLE001  # whatever a session has returned, writing it may raise anything
+            problem = f"the session's result cannot be sent: {unsendable}"
             try:
-                await self._send(client, end)
-            except (InvalidMessage, MessageTooLarge) as unsendable:
-                problem = f"the session's result cannot be sent: {unsendable}"
-                end = attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem)
-                await self._send(client, end)
+                await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem))
+            except (InvalidMessage, MessageTooLarge) as error:
+                logger.warning("%s cannot be told the end of a session: %s", client.client_id, error)
 
     async def _send(self, client: Client, message: ServerMessage) -> None:
         # Who has gone needs to be told nothing.

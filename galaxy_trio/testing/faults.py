@@ -38,7 +38,8 @@ class FaultyStream(trio.abc.Stream):
 
     def stall(self) -> None:
         """From now on sending blocks, like when the peer does not read."""
-        self._going = trio.Event()
+        if self._going.is_set():
+            self._going = trio.Event()
 
     def resume(self) -> None:
         """Sending goes on."""
@@ -56,7 +57,9 @@ class FaultyStream(trio.abc.Stream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending goes on."""
-        await self._going.wait()
+        with self._woken_by_end():
+            await self._going.wait()
+        self._check()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive, or break, or wait for what never comes."""

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from galaxy_trio.outcomes import open_background
-from galaxy_trio.server.server import Server, ServerLimits, echo
+from galaxy_trio.server.server import Server, ServerLimits, check_token, echo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,6 +34,7 @@ async def open_memory_server(
     *, session: SessionFunction = echo, token: str | None = None, limits: ServerLimits | None = None
 ) -> AsyncGenerator[MemoryServer]:
     """Run a server in memory for the length of the block; the arguments are those of `open_server`."""
+    check_token(token)
     async with open_background() as nursery:
         server = MemoryServer(_URL, nursery, session, token, limits or ServerLimits())
         yield server

@@ -220,16 +220,14 @@ class ScriptedPeer:
         """Let the client in, and keep what it sends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._transport.run_writer)
-            try:
-                await nursery.start(partial(self._transport.run_server, self._judge))
-            except ConnectFailed:
-                await self._transport.abort()
-                return
             with self._inbox_in:
                 try:
+                    await nursery.start(partial(self._transport.run_server, self._judge))
                     while True:
                         text = await self._transport.receive()
                         await self._inbox_in.send(text if isinstance(text, str) else text.decode())
+                except ConnectFailed:
+                    await self._transport.abort()
                 except TransportEnded as ended:
                     self._ended = ended
                     if not self._closing:
