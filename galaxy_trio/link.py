@@ -299,8 +299,7 @@ class Link(Generic[In]):
                 with trio.move_on_after(self._close_timeout):
                     await self._transport.aclose(self.close_code)
         except BaseException as error:  # noqa: BLE001  # raised when the nursery has ended
-            if failure is None or isinstance(error, KeyboardInterrupt):
-                failure = error
+            failure = error if failure is None or isinstance(error, KeyboardInterrupt) else failure
         await self._transport.abort()
         return failure
 

@@ -107,7 +107,7 @@ async def register(link: Link[In], conversation: Callable[[], Awaitable[object]]
             raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout:g} s")
     except (ConnectionLost, InvalidMessage) as error:
         link.abort()
-        raise ConnectFailed(f"{link.peer} did not confirm the registration: {error}") from error
+        raise ConnectFailed(f"could not register with {link.peer}: {error}") from error
     except BaseException:
         link.abort()
         raise

@@ -617,7 +617,7 @@ async def test_a_connection_that_ends_before_the_registration_is_confirmed_has_f
     assert type(error) is ConnectFailed
     assert isinstance(error.__cause__, ConnectionLost)
     assert error.__cause__.code == code
-    assert str(error).startswith("the server for device 'device_001' did not confirm the registration: ")
+    assert str(error).startswith("could not register with the server for device 'device_001': ")
     assert error.__cause__.reason in str(error)
 
 
