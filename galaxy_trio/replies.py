@@ -252,8 +252,10 @@ class PendingReplies:
     def route_invalid(self, invalid: InvalidMessage) -> Routing:
         """Give a broken message to whom it belongs: the request that it names, as far as that can still be read."""
         self._invalid += 1
-        request = self._find(invalid.response_id, RequestKind.DEVICE_INFO) or self._find(
-            invalid.session_id, RequestKind.TASK
+        request = (
+            self._find(invalid.response_id, RequestKind.DEVICE_INFO)
+            or self._find(invalid.session_id, RequestKind.TASK)
+            or self._oldest_if_registration()
         )
         if request is None:
             return Routing.UNATTRIBUTED
@@ -364,6 +366,11 @@ class PendingReplies:
         """
         while self._order and self._order[0].answered:
             self._order.popleft().has_place = False
+
+    def _oldest_if_registration(self) -> Request | None:
+        """The registration, while it is the oldest without a reply: nothing can come before its answer."""
+        oldest = self._order[0] if self._order else None
+        return oldest if oldest is not None and oldest.kind is RequestKind.REGISTRATION else None
 
     def _oldest_nameless(self) -> Request | None:
         while self._nameless and not self._nameless[0].has_place:

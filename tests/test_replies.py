@@ -551,11 +551,20 @@ def test_a_broken_reply_is_raised_without_the_frames_that_hold_the_whole_message
 )
 def test_a_broken_message_that_names_nothing_that_was_asked_is_unattributed(invalid: InvalidMessage) -> None:
     replies = table()
-    ask(replies, REGISTRATION)
     task, request = ask(replies, TASK, "s1"), ask(replies, DEVICE_INFO, "q1")
+    ask(replies, REGISTRATION)
     assert replies.route_invalid(invalid) is UNATTRIBUTED
     assert received(task) == received(request) == []
     assert counted(replies) == {"pending": 3, "unanswered": 3, "invalid_messages": 1}
+
+
+def test_whatever_is_broken_is_the_answer_to_the_registration_while_that_is_the_oldest() -> None:
+    replies = table()
+    registration = ask(replies, REGISTRATION)
+    assert replies.route_invalid(broken("heartbeat")) is DELIVERED
+    [reply] = received(registration)
+    assert isinstance(reply, InvalidMessage)
+    assert replies.route_invalid(broken("heartbeat")) is UNATTRIBUTED
 
 
 def test_a_broken_reply_to_an_ended_or_abandoned_request_is_unattributed() -> None:

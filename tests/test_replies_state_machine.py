@@ -263,21 +263,32 @@ class Requests(RuleBasedStateMachine):
             invalid = InvalidMessage(words, type=kind, session_id=request.key, response_id=self.fresh())
         else:
             invalid = InvalidMessage(words, type=type and "device_info_response", response_id=request.key)
-        if self.answerable(request) and (request.kind is not TASK or type == "first"):
-            self.settle(request)
+        if self.answerable(request):
+            self.expect_broken(invalid, request, words, is_first=request.kind is not TASK or type == "first")
+        else:
+            self.expect_broken(invalid, self.oldest_if_registration(), words, is_first=True)
+
+    @rule()
+    def send_what_names_nothing_and_is_broken(self) -> None:
+        words = f"broken {self.fresh()}."
+        invalid = InvalidMessage(words, response_id=self.fresh(), session_id=self.fresh())
+        self.expect_broken(invalid, self.oldest_if_registration(), words, is_first=True)
+
+    def oldest_if_registration(self) -> Asked | None:
+        """Before the registration is answered nothing else can be, so what names nothing is its answer."""
+        unanswered = [] if self.closed else self.unanswered()
+        return unanswered[0].asked if unanswered and unanswered[0].kind is REGISTRATION else None
+
+    def expect_broken(self, invalid: InvalidMessage, request: Asked | None, words: str, *, is_first: bool) -> None:
         routing = Routing.UNATTRIBUTED
-        if self.answerable(request) and request.waiting:
+        if request is not None and is_first:
+            self.settle(request)
+        if request is not None and request.waiting:
             routing = Routing.DELIVERED
             self.finish(request, words)
             request.ended = True
         self.broken += 1
         assert self.replies.route_invalid(invalid) is routing
-
-    @rule()
-    def send_what_names_nothing_and_is_broken(self) -> None:
-        self.broken += 1
-        invalid = InvalidMessage("broken", response_id=self.fresh(), session_id=self.fresh())
-        assert self.replies.route_invalid(invalid) is Routing.UNATTRIBUTED
 
     @rule(ok=st.booleans())
     def acknowledge_a_heartbeat_or_the_registration(self, ok: bool) -> None:
@@ -366,7 +377,7 @@ def is_an_end(kind: RequestKind, reply: Reply) -> bool:
             errors = (RequestRejected, InvalidMessage, ConnectionLost)
             type_ = ServerMessageType.DEVICE_INFO_RESPONSE
         case _:
-            errors = (RegistrationRejected, ConnectionLost)
+            errors = (RegistrationRejected, InvalidMessage, ConnectionLost)
             type_ = ServerMessageType.HEARTBEAT
     return type(reply) in errors if isinstance(reply, Exception) else reply.type is type_
 

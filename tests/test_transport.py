@@ -340,15 +340,16 @@ async def test_control_frames_between_fragments_are_answered_and_the_message_com
         assert not peer.connection.closed
 
 
-async def test_control_frames_in_a_message_do_not_count_towards_its_size() -> None:
+@pytest.mark.parametrize("over", [0, 1])
+async def test_control_frames_in_a_message_neither_count_towards_its_size_nor_begin_it_anew(over: int) -> None:
     ping = FrameProtocol(client=False, extensions=[]).ping(b"x" * 125)
     async with open_scripted_peer(max_message_size=2000) as peer:
-        data = _info_reply(None, 2000).encode()
-        fragments = _in_fragments([data[start : start + 100] for start in range(0, 2000, 100)])
+        data = _info_reply(None, 2000 + over).encode()
+        fragments = _in_fragments([data[start : start + 100] for start in range(0, 2000 + over, 100)])
         await peer.send_raw(b"".join(bytes(fragment + ping) for fragment in fragments))
         await trio.testing.wait_all_tasks_blocked()
-        assert peer.connection.statistics().unknown_replies == 1
-        assert not peer.connection.closed
+        assert peer.connection.statistics().unknown_replies == 1 - over
+        assert peer.connection.closed == bool(over)
 
 
 def _in_fragments(pieces: list[bytes]) -> list[bytes]:
