@@ -43,10 +43,15 @@ class BufferedStream(trio.abc.Stream):
         stream: The stream beneath. It belongs to this one from now on.
         watch: Told of all that comes in.
         on_inbound: Called after each change of `watch` or of `ended` during the handshake.
+        on_close: Called when it is to be closed in good order, before what is taken is written.
     """
 
-    def __init__(self, stream: trio.abc.Stream, watch: InboundWatch, on_inbound: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, watch: InboundWatch, on_inbound: Callable[[], None], on_close: Callable[[], None]
+    ) -> None:
         self._stream = stream
+        self._on_close = on_close
+        self._reading_over = False
         self._watch = watch
         self._on_inbound = on_inbound
         self._frames: deque[bytes | bytearray] = deque()
@@ -196,8 +201,7 @@ class BufferedStream(trio.abc.Stream):
             trio.BrokenResourceError: The stream broke, or the peer went beyond a limit.
             trio.ClosedResourceError: The stream was closed by this side.
         """
-        if self._watch.violation is not None:
-            raise trio.BrokenResourceError(self._watch.violation)
+        self._check_reading()
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -206,6 +210,7 @@ class BufferedStream(trio.abc.Stream):
         if not data:
             self._end(None)
             return data
+        self._check_reading()
         self.last_received = trio.current_time()
         in_handshake = self._watch.in_handshake
         allowed = self._watch.feed(data)
@@ -217,6 +222,14 @@ class BufferedStream(trio.abc.Stream):
                 raise trio.BrokenResourceError(self._watch.violation)
         return data
 
+    def stop_reading(self) -> None:
+        """The peer has broken the rules: nothing that it still sends is handed on."""
+        self._reading_over = True
+
+    def _check_reading(self) -> None:
+        if self._reading_over or self._watch.violation is not None:
+            raise trio.BrokenResourceError(self._watch.violation or "the peer has broken the protocol")
+
     def _end(self, cause: Exception | None) -> None:
         if not self.ended.is_set():
             self.end_cause = cause
@@ -226,6 +239,7 @@ class BufferedStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Write what is taken, within a second, and close. Under cancellation, close at once."""
+        self._on_close()
         try:
             with trio.move_on_after(_LAST_WORDS):
                 await self.flush()

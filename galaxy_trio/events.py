@@ -191,3 +191,4 @@ class EventFanOut:
             yield stream
         finally:
             self._streams.discard(stream)
+            stream.end()

@@ -13,6 +13,7 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FRAGMENTS: Final = 2**17
 """Frames that one message may consist of: empty ones add nothing to its size, but each takes memory."""
 
+_HTTP = b"HTTP/1."
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
 
@@ -50,7 +51,7 @@ class InboundWatch:
         if self._head is not None:
             seen = len(self._head)
             self._head += data
-            if self.status_code is None and b"\n" in self._head:
+            if self.status_code is None and (b"\n" in self._head or not _HTTP.startswith(self._head[: len(_HTTP)])):
                 match = _STATUS_LINE.match(self._head)
                 self.status_code = int(match[1]) if match else 0
             end = self._head.find(b"\r\n\r\n", max(0, seen - 3))

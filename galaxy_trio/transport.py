@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 import trio_websocket
 from wsproto.frame_protocol import CloseReason, FrameProtocol
-from wsproto.utilities import ProtocolError
+from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
-from galaxy_trio.errors import ConnectFailed, HandshakeRejected, MessageTooLarge
+from galaxy_trio.errors import ConfigError, ConnectFailed, HandshakeRejected, MessageTooLarge
 from galaxy_trio.inbound import InboundWatch
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ RECEIVE_BYTES: Final = 256 * 1024
 SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL: Final = 1006
 _LAST_WORDS: Final = 1.0
+_FAULTS = (
+    "Bad accept token",
+    "Bad HTTP message",
+    "Missing header, 'Connection: Upgrade'",
+    "Missing header, 'Upgrade: websocket'",
+    "unrecognized extension",
+    "unrecognized subprotocol",
+)
 _HINTS = {
     401: ": is the token right?",
     403: ": is the token right?",
@@ -70,8 +78,8 @@ async def open_stream(
     if not target.secure:
         return stream
     context = ssl_context if ssl_context is not None else ssl.create_default_context()
-    secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
     try:
+        secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
         await secure.do_handshake()
     except BaseException as error:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
@@ -79,6 +87,10 @@ async def open_stream(
         if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
             cause = error.__cause__ or error
             raise ConnectFailed(f"no TLS connection to {target.shown}: {_tls_reason(cause)}") from cause
+        if isinstance(error, ssl.SSLError | ValueError):
+            raise ConfigError(
+                f"the ssl_context cannot be used to connect to {target.shown}: {_tls_reason(error)}"
+            ) from error
         raise
     return secure
 
@@ -103,6 +115,16 @@ def _tls_reason(error: BaseException) -> str:
     return str(error) or "the server ended the connection"
 
 
+class _Host(str):
+    """A ``Host`` header, which is ASCII already: as IDNA, its port would count towards the 63 characters of a label."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "ascii", errors: str = "strict") -> bytes:
+        del encoding
+        return super().encode("ascii", errors)
+
+
 class Transport:
     """One end of a WebSocket over a stream.
 
@@ -119,7 +141,7 @@ class Transport:
         self._peer = peer
         self._max_message_size = max_message_size
         self._watch = InboundWatch(max_message_size)
-        self._stream = BufferedStream(stream, self._watch, self._on_inbound)
+        self._stream = BufferedStream(stream, self._watch, self._on_inbound, self._on_close)
         self._frames = FrameProtocol(client=client, extensions=[])
         self._websocket: trio_websocket.WebSocketConnection | None = None
         self._opening: trio.CancelScope | None = None
@@ -155,7 +177,7 @@ class Transport:
                 nursery,
                 # It is typed for sockets, and takes any stream.
                 cast("trio.SocketStream", self._stream),
-                target.host_header,
+                _Host(target.host_header),
                 target.resource,
                 extra_headers=headers,
                 max_message_size=self._max_message_size,
@@ -164,7 +186,8 @@ class Transport:
 
         await self._run(shake_hands, task_status)
         if self._websocket is None:
-            raise self._handshake_error() from self._reader_error or self._stream.end_cause
+            # Not from what the library raised: it quotes the server's answer, which may quote the URL and the token in it.
+            raise self._handshake_error() from self._stream.end_cause
 
     async def run_server(
         self,
@@ -249,7 +272,7 @@ class Transport:
         elif self._watch.violation:
             problem = f"it sent {self._watch.violation}"
         elif self._reader_error is not None:
-            problem = "its answer breaks the WebSocket protocol"
+            problem = f"its answer breaks the WebSocket protocol{_fault(self._reader_error)}"
         else:
             problem = "it ended the connection during the handshake"
         return ConnectFailed(f"no WebSocket at {self._peer}: {problem}")
@@ -353,8 +376,16 @@ class Transport:
         return TransportEnded(f"the WebSocket was closed with {closed.code}, {name}{words}", closed.code)
 
     def _say_last(self, code: int) -> None:
-        self._last_words = True
-        self._stream.append(self._frames.close(code))
+        if not self._last_words:
+            self._last_words = True
+            self._stream.stop_reading()
+            self._stream.append(self._frames.close(code))
+
+    def _on_close(self) -> None:
+        """trio-websocket closes a server's stream itself, and without a word when the client broke the protocol."""
+        closed = None if self._websocket is None else self._websocket.closed
+        if not self._closing and closed is not None and closed.code != _ABNORMAL and not self._stream.close_frame_taken:
+            self._say_last(closed.code)
 
     # ---- closing
 
@@ -362,8 +393,19 @@ class Transport:
         """Close in good order: write what was sent, say goodbye, wait for the answer. Cancelling closes at once."""
         self._closing = True
         if self._websocket is not None:
-            await self._websocket.aclose(code, reason or None)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._say_goodbye, self._websocket, code, reason, nursery.cancel_scope)
+                # A ping that crosses our close frame ends the reader, and nobody would hear the answer.
+                await self._reader_done.wait()
+                await self._stream.flush()
+                nursery.cancel_scope.cancel()
         await self._stream.force_close()
+
+    async def _say_goodbye(
+        self, websocket: trio_websocket.WebSocketConnection, code: int, reason: str, waiting: trio.CancelScope
+    ) -> None:
+        await websocket.aclose(code, reason or None)
+        waiting.cancel()
 
     async def abort(self) -> None:
         """Close the socket now, also under cancellation; only last words that explain it have a second to go out."""
@@ -379,6 +421,13 @@ def _first_leaf(error: BaseException) -> Exception:
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return cast("Exception", error)
+
+
+def _fault(error: BaseException | None) -> str:
+    """What wsproto found wrong with a handshake, in words of its own only. Reporting it, trio-websocket's reader crashes."""
+    while error is not None and not isinstance(error, RemoteProtocolError):
+        error = error.__context__
+    return next((f": {fault.lower()}" for fault in _FAULTS if str(error).startswith(fault)), "")
 
 
 def _os_cause(error: Exception) -> str:

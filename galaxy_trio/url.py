@@ -136,9 +136,10 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes
         ConfigError: One cannot be sent, or is the handshake's own. Its value is not shown.
     """
     checked: list[tuple[bytes, bytes]] = []
-    for name, value in headers:
+    for number, (name, value) in enumerate(headers, 1):
         if not _HEADER_NAME.fullmatch(name):
-            raise ConfigError(f"{name[:100]!r} cannot be a header's name")
+            # Not shown: it may be a whole header line, with a token in it.
+            raise ConfigError(f"header {number} has a name that HTTP does not allow: give pairs of name and value")
         if name.lower() in _OWN_HEADERS:
             raise ConfigError(f"the header {name!r} belongs to the handshake and cannot be given")
         if not _HEADER_VALUE.fullmatch(value):

@@ -242,3 +242,11 @@ async def test_who_subscribes_after_the_end_gets_an_ended_stream() -> None:
 def test_a_backlog_that_holds_nothing_is_refused(backlog: int) -> None:
     with pytest.raises(ValueError, match="at least one event"), EventFanOut().subscribe(backlog=backlog):
         raise AssertionError("not reached")
+
+
+async def test_a_subscription_ends_with_its_block() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stream:
+        pass
+    with trio.fail_after(5):
+        assert [event async for event in stream] == []

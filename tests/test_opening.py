@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -28,6 +29,7 @@ from galaxy_trio import (
     DeviceInfo,
     GalaxyError,
     HandshakeRejected,
+    InvalidMessage,
     RegistrationRejected,
     TaskStatus,
     open_connection,
@@ -577,11 +579,15 @@ async def test_a_message_that_answers_nothing_does_not_confirm_a_registration(
 
 
 @pytest.mark.parametrize("text", ["{", '{"type": "heartbeat", "status": "perhaps"}', "[]"])
-async def test_a_broken_confirmation_opens_nothing(text: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_broken_confirmation_fails_the_registration_at_once(
+    text: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async def confirm(peer: ScriptedPeer) -> None:
         peer.send_text(text)
 
-    await _fail_to_register(confirm, register_timeout=7, within=8)
+    error, _ = await _fail_to_register(confirm)
+    assert type(error) is ConnectFailed
+    assert isinstance(error.__cause__, InvalidMessage)
 
 
 async def _reset_peer(peer: ScriptedPeer) -> None:
@@ -672,7 +678,7 @@ _IMPOSSIBLE: list[tuple[Opening, str]] = [
     (_connect_with(("X-Note", "one\r\nX-Other: two")), "the value of the header 'X-Note'"),
     (_connect_with(("X-Note", "one\nX-Other: two")), "the value of the header 'X-Note'"),
     (_connect_with(("X-Note", "nul\0")), "the value of the header 'X-Note'"),
-    (_connect_with(("X-Note\r\nX-Other", "one")), "header's name"),
+    (_connect_with(("X-Note\r\nX-Other", "one")), "has a name that HTTP does not allow"),
     (_connect_with(("Host", "elsewhere")), "belongs to the handshake"),
     (lambda s: open_device_connection("http://h/", "d", system_info=_INFO, stream=s), "begins with ws://"),
     (
@@ -854,3 +860,40 @@ async def test_a_token_is_appended_quoted_so_that_the_server_reads_it_back(token
     assert target.startswith(before)
     assert parse_qs(urlsplit(target).query)["token"] == [token]
     assert target.isascii()
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xfe\x80\x81", b"HELO", b"+OK"])
+async def test_garbage_without_a_line_break_fails_at_once(
+    garbage: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert "does not speak HTTP" in str(await _fail_on(lambda _: garbage))
+
+
+async def test_a_101_that_is_wrong_is_told_for_its_own_reason(autojump_clock: trio.testing.MockClock) -> None:
+    answer = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-Websocket-Accept: abc\r\n\r\n"
+    assert "breaks the WebSocket protocol: bad accept token" in str(await _fail_on(lambda _: answer))
+
+
+async def test_a_host_name_of_63_characters_can_be_connected_to() -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+
+        async def confirm() -> None:
+            await peer.receive()
+            peer.confirm()
+
+        nursery.start_soon(confirm)
+        async with open_connection(f"ws://{'x' * 63}:8765/ws", "device_001", stream=peer.stream) as connection:
+            assert not connection.closed
+
+
+async def test_a_tls_context_that_cannot_be_a_clients_is_refused_and_leaves_no_socket_open() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
+        with pytest.raises(ConfigError, match="ssl_context cannot be used"):
+            async with open_connection(url, "device_001", ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)):
+                raise AssertionError("not reached")
+        stream = await listener.accept()
+        with trio.fail_after(5):
+            assert await stream.receive_some() == b""
+        await stream.aclose()

@@ -457,3 +457,49 @@ async def test_a_server_that_would_be_open_to_all_is_refused_and_one_with_a_toke
         async with open_server(token=token, max_connections=0):
             raise AssertionError("not reached")
     _shown_nowhere(token, caplog, caught.value)
+
+
+_GIVEN_BACK = "s3cret-T0ken"
+
+
+def _redirect(head: bytes) -> bytes:
+    return b"HTTP/1.1 301 Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % head.split()[1]
+
+
+def _page(head: bytes) -> bytes:
+    body = b"Cannot GET " + head.split()[1]
+    return b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def _same(head: bytes) -> bytes:
+    return head
+
+
+@pytest.mark.parametrize("answer", [_redirect, _page, _same])
+async def test_a_token_that_the_server_gives_back_shows_nowhere(
+    answer: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Whether the library has read the answer when the opening fails differs from run to run.
+    for _ in range(20):
+        client_end, server_end = trio.testing.memory_stream_pair()
+        await _connect_to_what_answers(answer, client_end, server_end, caplog)
+
+
+async def _connect_to_what_answers(
+    answer: Callable[[bytes], bytes],
+    client_end: trio.abc.Stream,
+    server_end: trio.abc.Stream,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def serve() -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await server_end.receive_some()
+        await server_end.send_all(answer(head))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with trio.fail_after(5), pytest.raises(ConnectFailed) as caught:
+            async with open_connection(PEER_URL, "device_001", token=_GIVEN_BACK, stream=client_end):
+                raise AssertionError("not reached")
+    _shown_nowhere(_GIVEN_BACK, caplog, caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -502,3 +502,48 @@ async def test_nothing_can_be_received_before_the_handshake() -> None:
     await transport.aclose()
     with trio.fail_after(1), pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()
+
+
+async def test_a_ping_that_crosses_our_close_frame_does_not_make_closing_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(_confirm, peer)
+        async with open_connection(PEER_URL, "device_001", stream=peer.stream):
+            peer.ping()
+        assert trio.current_time() == 0
+        assert (await peer.wait_ended()).code == 1000
+
+
+async def test_after_a_violation_nothing_is_read_on_even_when_the_last_words_cannot_be_written(
+    pieces_read: list[int], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_scripted_peer() as peer:
+        peer.stream.stall()
+        pieces_read.clear()
+        await peer.send_raw(b"\xc1\x00" + b"x" * 20 * MB)
+        lost = await peer.connection.wait_closed()
+        assert lost is not None
+        assert lost.code == 1002
+        await trio.sleep(2)
+        assert peer.stream.closed
+        assert sum(pieces_read) < _FEW
+
+
+async def test_a_server_says_why_it_ends_the_connection() -> None:
+    # Whose turn comes first differs from run to run.
+    for _ in range(20):
+        async with _open_pair() as (client, server):
+            await client.stream.send_all(b"\xc1\x80aaaa")
+
+            async def serve(end: End = server) -> None:
+                with suppress(TransportEnded):
+                    await end.transport.receive()
+                await end.transport.abort()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve)
+                with pytest.raises(TransportEnded) as caught:
+                    await client.transport.receive()
+                await client.transport.abort()
+            assert caught.value.code == 1002

@@ -229,11 +229,12 @@ def header_refusal(name: str, value: str) -> str:
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", ":a", "a\r\nb", "a\n", "ä", "a(b)", '"a"', "a,b", "a\x00"])
 def test_a_name_that_http_does_not_allow_is_refused(name: str) -> None:
-    assert header_refusal(name, SECRET) == f"{name!r} cannot be a header's name"
+    problem = "header 2 has a name that HTTP does not allow: give pairs of name and value"
+    assert header_refusal(name, SECRET) == problem
 
 
-def test_a_long_name_is_shown_in_part() -> None:
-    assert header_refusal(":" * 10_000, SECRET) == f"{':' * 100!r} cannot be a header's name"
+def test_a_whole_header_line_in_the_place_of_a_name_is_not_shown() -> None:
+    assert header_refusal(f"Authorization: Bearer {SECRET}", "")
 
 
 @pytest.mark.parametrize("end", ["\r\nx-more: 1", "\n", "\r", "\x00", "\x1f", "\x7f", "\u0100", "😀", "\ud800"])
