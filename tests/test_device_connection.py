@@ -488,3 +488,28 @@ async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(
     finally:
         answer.set()
     assert collected == []
+
+
+async def test_a_hostname_that_name_resolution_refuses_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Linux allows 64 characters, and IDNA 63.
+    monkeypatch.setattr(socket, "gethostname", lambda: "a" * 64)
+    assert (await collect_system_info("device_001")).ip_address is None
+
+
+async def test_a_machine_that_does_not_know_its_name_tells_neither_name_nor_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> str:
+        raise OSError("no name")
+
+    monkeypatch.setattr(socket, "gethostname", fail)
+    info = await collect_system_info("device_001")
+    assert (info.hostname, info.ip_address) == (None, None)
+
+
+async def test_a_size_of_memory_that_is_not_known_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        return -1
+
+    monkeypatch.setattr(os, "sysconf", unknown, raising=False)
+    assert (await collect_system_info("device_001")).memory_total_gb is None

@@ -341,3 +341,32 @@ async def test_a_crash_of_a_task_of_a_block_that_is_cancelled_comes_out() -> Non
         raised = await _outcome(block)
     assert raised is not None
     assert split_cancelled(raised)[1] is crash
+
+
+async def test_a_keyboard_interrupt_beside_a_crash_comes_out_bare() -> None:
+    async def crash() -> None:
+        raise ValueError("crash")
+
+    with pytest.raises(KeyboardInterrupt):
+        async with open_background() as nursery:
+            nursery.start_soon(crash)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyboardInterrupt
+
+
+async def test_a_crash_in_a_cancelled_block_comes_out_alone_whichever_task_runs_first() -> None:
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("crash")
+
+    for _ in range(20):
+        with pytest.raises(ValueError, match="crash"), trio.CancelScope() as scope:
+            async with open_background() as nursery:
+                nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                await trio.sleep_forever()

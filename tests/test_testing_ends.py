@@ -679,3 +679,33 @@ async def test_ends_log_nothing_to_look_at(caplog: pytest.LogCaptureFixture) -> 
         async with open_end():
             pass
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+async def test_a_peer_that_rejected_the_handshake_says_that_it_has_ended() -> None:
+    async with open_bare_peer() as peer:
+        peer.reject_with = 403
+        with pytest.raises(HandshakeRejected):
+            async with open_connection(PEER_URL, "device_001", stream=peer.stream):
+                raise AssertionError("not reached")
+        assert (await peer.wait_ended()).code == 1006
+
+
+async def test_stalling_twice_loses_nobody_who_waits() -> None:
+    near, far = trio.testing.memory_stream_pair()
+    faulty = FaultyStream(near)
+    async with trio.open_nursery() as nursery:
+        faulty.stall()
+        nursery.start_soon(faulty.send_all, b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        faulty.stall()
+        faulty.resume()
+        with trio.fail_after(5):
+            assert await far.receive_some() == b"x"
+
+
+async def test_a_faulty_stream_behaves_as_trio_says_that_streams_do() -> None:
+    async def make() -> tuple[FaultyStream, trio.abc.Stream]:
+        near, far = trio.testing.memory_stream_pair()
+        return FaultyStream(near), far
+
+    await trio.testing.check_two_way_stream(make, None)
