@@ -246,7 +246,8 @@ async def open_connection(
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
         ping_interval: Seconds between WebSocket pings; None, the default, for none: the server answers heartbeats.
-        max_message_size: Bytes that a message may have, both ways.
+        max_message_size: Bytes that a message may have, both ways. One at the default limit of 100 MiB can hold the event loop
+            for a second or two: docs/performance.md.
         max_pending: Requests that may wait at once; one more raises `QueueFull`.
 
     Raises:
