@@ -157,6 +157,7 @@ async def test_an_error_that_cannot_be_echoed_is_answered_with_another() -> None
 
 async def test_system_information_that_cannot_be_told_harms_no_constellation(caplog: pytest.LogCaptureFixture) -> None:
     # How deep can be read and how deep can be written differs with the depth of the stack: try around it.
+    replies: set[object] = set()
     for depth in range(900, 1000, 5):
         async with (
             open_memory_server() as server,
@@ -170,7 +171,9 @@ async def test_system_information_that_cannot_be_told_harms_no_constellation(cap
                 break
             await _constellation(constellation)
             _ask_for_information(constellation)
-            assert (await constellation.receive())["type"] in ("error", "device_info_response")
+            replies.add((await constellation.receive())["type"])
+    assert replies <= {"error", "device_info_response"}
+    assert replies
     assert "bug of the server" not in caplog.text
 
 
@@ -319,6 +322,7 @@ async def test_a_request_target_that_cannot_be_read_is_answered_with_404() -> No
 async def test_who_was_accepted_is_told_at_whatever_step_the_server_stops(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    told: set[tuple[object, ...]] = set()
     for steps in range(40):
         ends: Ends = []
         async with trio.open_nursery() as nursery, open_memory_server(session=_forever) as server:
@@ -330,7 +334,9 @@ async def test_who_was_accepted_is_told_at_whatever_step_the_server_stops(
             await server.stop()
         [(messages, code)] = ends
         assert code == 1001
-        assert [message["type"] for message in messages] in ([], ["error"], ["heartbeat", "task_end"])
+        told.add(tuple(message["type"] for message in messages))
+    assert told <= {(), ("error",), ("heartbeat", "task_end")}
+    assert ("heartbeat", "task_end") in told
 
 
 async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.testing.MockClock) -> None:
