@@ -41,7 +41,7 @@ class BufferedStream(trio.abc.Stream):
 
     Args:
         stream: The stream beneath. It belongs to this one from now on.
-        watch: Told of all that comes in.
+        watch: Told of what trio-websocket is given.
         on_inbound: Called after each change of `watch` or of `ended` during the handshake.
         on_close: Called when it is to be closed in good order, before what is taken is written.
     """
@@ -52,6 +52,8 @@ class BufferedStream(trio.abc.Stream):
         self._stream = stream
         self._on_close = on_close
         self._reading_over = False
+        self._unread: bytes | bytearray = b""
+        self._left = trio.Event()
         self._watch = watch
         self._on_inbound = on_inbound
         self._frames: deque[bytes | bytearray] = deque()
@@ -111,13 +113,17 @@ class BufferedStream(trio.abc.Stream):
         self._ping = bytes(frame)
         self._wake.unpark()
 
+    def append_pong(self, frame: bytes | bytearray) -> None:
+        """Take a pong. One unsent is enough: it answers all pings before it, and a flood of pings cannot fill the buffer."""
+        if not self.close_frame_taken:
+            self._pong = bytes(frame)
+            self._wake.unpark()
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Take what trio-websocket sends: handshakes, pongs and close frames. Never waits; no checkpoint."""
         frame = bytes(data)
         if frame[0] == _PONG:
-            # One unsent pong is enough: it answers all pings before it, and a flood of pings cannot fill the buffer.
-            self._pong = frame
-            self._wake.unpark()
+            self.append_pong(frame)
             return
         self.close_frame_taken |= frame[0] == _CLOSE
         self.append(frame)
@@ -195,32 +201,64 @@ class BufferedStream(trio.abc.Stream):
     # ---- in
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the stream beneath. Bytes beyond the watch's limits are not handed on: the stream ends there.
+        """What trio-websocket is to read: the handshake, and what comes after `leave_to_library`.
+
+        Bytes beyond the watch's limits are not handed on: the stream ends there.
 
         Raises:
             trio.BrokenResourceError: The stream broke, or the peer went beyond a limit.
             trio.ClosedResourceError: The stream was closed by this side.
         """
+        if not self._watch.in_handshake:
+            await self._left.wait()
         self._check_reading()
-        try:
-            data = await self._stream.receive_some(max_bytes)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._end(error)
-            raise
+        data = await self.receive_unread(max_bytes)
         if not data:
-            self._end(None)
             return data
         self._check_reading()
-        self.last_received = trio.current_time()
         in_handshake = self._watch.in_handshake
         allowed = self._watch.feed(data)
         if in_handshake:
             self._on_inbound()
         if allowed < len(data):
+            if self._watch.violation is None:
+                self._unread = data[allowed:]
             data = data[:allowed]
             if not data:
                 raise trio.BrokenResourceError(self._watch.violation)
         return data
+
+    async def receive_unread(self, max_bytes: int | None) -> bytes | bytearray:
+        """Receive from the stream beneath what nobody has read yet, past the watch. Cancelling loses nothing.
+
+        Raises:
+            trio.BrokenResourceError: The stream broke.
+            trio.ClosedResourceError: The stream was closed by this side.
+        """
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._end(error)
+            raise
+        if data:
+            self.last_received = trio.current_time()
+        else:
+            self._end(None)
+        return data
+
+    @property
+    def is_left(self) -> bool:
+        """Whether reading has been left to trio-websocket."""
+        return self._left.is_set()
+
+    def leave_to_library(self, rest: bytes = b"") -> None:
+        """Leave all further reading to trio-websocket. It begins with `rest`, the start of a frame that has been received."""
+        if rest:
+            self._unread = rest
+        self._left.set()
 
     def stop_reading(self) -> None:
         """The peer has broken the rules: nothing that it still sends is handed on."""

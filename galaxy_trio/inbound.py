@@ -45,9 +45,9 @@ class InboundWatch:
         """Follow what has come in.
 
         Returns:
-            How much of it may be handed on: less than all only when `violation` is set.
+            How much of it may be handed on: less than all only when `violation` is set, or when the handshake ends in the midst
+            of it. What comes after is to be fed again.
         """
-        position = 0
         if self._head is not None:
             seen = len(self._head)
             self._head += data
@@ -60,12 +60,12 @@ class InboundWatch:
                 return 0
             if end < 0:
                 return len(data)
-            position = end + 4 - seen
             self._head = None
-        return self._follow_frames(data, position)
+            return end + 4 - seen
+        return self._follow_frames(data)
 
-    def _follow_frames(self, data: bytes | bytearray, position: int) -> int:
-        end = len(data)
+    def _follow_frames(self, data: bytes | bytearray) -> int:
+        position, end = 0, len(data)
         header = self._header
         while position < end:
             if self._payload:

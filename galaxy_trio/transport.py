@@ -1,7 +1,8 @@
 """A WebSocket: open it, send text, receive messages, close it. The one file that knows trio-websocket.
 
-trio-websocket reads, answers pings and does the handshakes. Text frames go round it, whole and in one step, into the send buffer of
-`BufferedStream`. What it leaves open is closed here: endings during the handshake, limits in bytes, errors of its reader, the socket.
+trio-websocket does the handshakes, closes, and reads what is rare. Text frames go round it: out whole and in one step, into the send
+buffer of `BufferedStream`; in by way of `TextFrames`, for as long as nothing else comes. What it leaves open is closed here: endings
+during the handshake, limits in bytes, errors of its reader, the socket.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from wsproto.utilities import ProtocolError, RemoteProtocolError
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.errors import ConfigError, ConnectFailed, HandshakeRejected, MessageTooLarge
 from galaxy_trio.inbound import InboundWatch
+from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 256 * 1024
+_LARGE_RECEIVE_BYTES: Final = 2**20
+"""For a message that is known to be large: fewer passes of the scheduler. For small ones the memory would cost more than it saves."""
+_AT_ONCE: Final = 64
+"""Frames that are read in one step, before other tasks have their turn."""
 SWITCHING_PROTOCOLS: Final = 101
 _ABNORMAL: Final = 1006
 _LAST_WORDS: Final = 1.0
@@ -148,6 +154,10 @@ class Transport:
         self._reader_done = trio.Event()
         self._reader_error: Exception | None = None
         self._receiving = False
+        self._text_frames = TextFrames(max_message_size)
+        self._read_at_once = 0
+        if not client:
+            self._stream.leave_to_library()
         self._closing = False
         self._last_words = False
 
@@ -303,7 +313,7 @@ class Transport:
 
     def send_nowait(self, text: str) -> None:
         """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
-        self._stream.append(self._frames.send_data(text))
+        self._stream.append(text_frame(text, masked=self._frames.client))
 
     def ping_nowait(self) -> None:
         """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
@@ -338,7 +348,8 @@ class Transport:
             raise TransportEnded("the WebSocket was never opened", _ABNORMAL)
         self._receiving = True
         try:
-            return await self._websocket.get_message()
+            text = await self._receive_text()
+            return await self._websocket.get_message() if text is None else text
         except trio_websocket.ConnectionClosed:
             if self._websocket.closed is None:
                 # Its reader is crashing, and has not said yet what with.
@@ -346,7 +357,49 @@ class Transport:
             ended = self._why_it_ended(self._websocket.closed)
         finally:
             self._receiving = False
+            if self._closing:
+                self._leave_to_library()
         raise ended
+
+    async def _receive_text(self) -> str | None:
+        """The next text message, for as long as the peer sends nothing else; None from then on."""
+        while not self._stream.is_left:
+            if self._read_at_once < _AT_ONCE:
+                self._read_at_once += 1
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                self._read_at_once = 0
+                await trio.lowlevel.checkpoint()
+            match self._text_frames.next():
+                case str() as text:
+                    return text
+                case Ping(payload):
+                    self._stream.append_pong(self._frames.pong(payload))
+                case NoMessage.MORE_NEEDED:
+                    self._read_at_once = 0
+                    await self._receive_more()
+                case NoMessage.LEFT:
+                    self._leave_to_library()
+                case _:
+                    # A pong, which tells nobody anything.
+                    continue
+        return None
+
+    async def _receive_more(self) -> None:
+        size = max(RECEIVE_BYTES, min(_LARGE_RECEIVE_BYTES, self._text_frames.missing))
+        try:
+            data = await self._stream.receive_unread(size)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if data:
+            self._text_frames.feed(data)
+        else:
+            # trio-websocket is to learn of the end, and tells.
+            self._leave_to_library()
+
+    def _leave_to_library(self) -> None:
+        if not self._stream.is_left:
+            self._stream.leave_to_library(self._text_frames.rest())
 
     def _why_it_ended(self, closed: trio_websocket.CloseReason | None) -> TransportEnded:
         if self._closing:
@@ -393,6 +446,9 @@ class Transport:
         """Close in good order: write what was sent, say goodbye, wait for the answer. Cancelling closes at once."""
         self._closing = True
         if self._websocket is not None:
+            if not self._receiving:
+                # Somebody has to read the answer.
+                self._leave_to_library()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._say_goodbye, self._websocket, code, reason, nursery.cancel_scope)
                 # A ping that crosses our close frame ends the reader, and nobody would hear the answer.

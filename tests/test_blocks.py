@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, open_connection
@@ -267,11 +268,14 @@ def _crash_liveness(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None
     monkeypatch.setattr(Link, "_watch_liveness", watch)
 
 
+_TRIGGER_FOR_THE_LIBRARY = bytes(FrameProtocol(client=False, extensions=[]).send_data(b"trigger"))
+"""A binary frame, which trio-websocket's reader is left to read."""
 _CRASHES = [_crash_receiver, _crash_heartbeat, _crash_writer, _crash_reader, _crash_liveness]
 
 
 async def _until_it_crashes(peer: ScriptedPeer, connection: Connection) -> None:
     """Give each of the planted bugs its cause, and wait."""
+    await peer.send_raw(_TRIGGER_FOR_THE_LIBRARY)
     peer.send_json({"type": "task", "status": "ok", "error": "trigger"})
     with trio.move_on_after(1), suppress(ConnectionLost):
         await connection.run_task("x" * 3000)
@@ -347,7 +351,7 @@ async def test_a_protocol_error_of_the_websocket_library_is_a_lost_connection_an
 ) -> None:
     _crash_reader(monkeypatch, LocalProtocolError("a peer's doing"))
     async with open_scripted_peer() as peer:
-        peer.send_json({"type": "task", "status": "ok", "error": "trigger"})
+        await peer.send_raw(_TRIGGER_FOR_THE_LIBRARY)
         lost = await peer.connection.wait_closed()
         assert lost is not None
         assert lost.code == 1002

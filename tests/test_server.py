@@ -703,11 +703,11 @@ async def test_a_client_that_has_gone_without_a_word_is_forgotten_and_one_that_o
         await _register(gone, _device_registers("gone"))
         await _register(there, _device_registers("there"))
         silent.go_silent()
-        await trio.sleep(49)
+        await there.silence(49)
         assert server.devices == ["gone", "there"]
-        await trio.sleep(2)
+        await there.silence(2)
         assert server.devices == ["there"]
-        await trio.sleep(500)
+        await there.silence(500)
         assert server.devices == ["there"]
         assert server.statistics().connections == 1
 

@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
-import attrs
 import pytest
 import trio
 import trio.testing
 import trio_websocket
+from memory_pair import MB, End, frames_of_a_client, listening_to, open_pair
 from wsproto.frame_protocol import FrameProtocol, Opcode
 from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, MessageTooLarge, RequestTimeout, inbound, open_connection
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_scripted_peer
 from galaxy_trio.transport import RECEIVE_BYTES, Transport, TransportEnded
-from galaxy_trio.url import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
 
-KB, MB = 2**10, 2**20
-
-
-@attrs.define(eq=False)
-class End:
-    """One end of a WebSocket in memory."""
-
-    transport: Transport
-    stream: FaultyStream
-
-
-@asynccontextmanager
-async def _open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End]]:
-    """A client's and a server's end, open to each other. Both must have closed their streams when the block ends."""
-    streams = [FaultyStream(stream) for stream in trio.testing.memory_stream_pair()]
-    client, server = (
-        End(Transport(stream, peer="the other", client=client, max_message_size=max_message_size), stream)
-        for stream, client in zip(streams, (True, False), strict=True)
-    )
-
-    def accept(path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        del path, headers
-        return 101
-
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.transport.run_writer)
-            nursery.start_soon(server.transport.run_writer)
-            async with trio.open_nursery() as handshake:
-                handshake.start_soon(nursery.start, partial(server.transport.run_server, accept))
-                handshake.start_soon(nursery.start, partial(client.transport.run_client, parse_url(PEER_URL), []))
-            yield client, server
-            assert (client.stream.closed, server.stream.closed) == (True, True)
-            nursery.cancel_scope.cancel()
+KB = 2**10
 
 
 async def _confirm(peer: ScriptedPeer) -> None:
@@ -119,7 +84,7 @@ async def test_trio_websocket_alone_raises_and_skips_code_when_a_ping_crosses_th
 async def test_a_ping_that_crosses_either_ends_close_frame_raises_nothing(
     closing: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         one, other = (client, server) if closing == "client" else (server, client)
         other.transport.ping_nowait()
         with trio.move_on_after(3):
@@ -133,7 +98,7 @@ async def test_a_ping_that_crosses_either_ends_close_frame_raises_nothing(
 
 
 async def test_messages_and_a_close_that_cross_our_close_frame_raise_nothing() -> None:
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         for number in range(5):
             server.transport.send_nowait(str(number))
         async with trio.open_nursery() as nursery:
@@ -143,7 +108,7 @@ async def test_messages_and_a_close_that_cross_our_close_frame_raise_nothing() -
 
 @pytest.mark.parametrize("closing", ["client", "server"])
 async def test_closing_after_the_peer_has_closed_closes_the_stream(closing: str) -> None:
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         first, second = (client, server) if closing == "server" else (server, client)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -330,13 +295,13 @@ async def test_control_frames_between_fragments_are_answered_and_the_message_com
         nursery.start_soon(ask)
         data = _info_reply((await peer.receive()).request_id, 2000).encode()
         fragments = _in_fragments([data[start : start + 100] for start in range(0, 2000, 100)])
-        with _listening_to(peer) as written:
+        with listening_to(peer.stream) as written:
             for number, fragment in enumerate(fragments):
                 control = frames.ping(b"%d" % number) if number % 2 else frames.pong(b"unasked")
                 await peer.send_raw(bytes(fragment + control))
                 await trio.testing.wait_all_tasks_blocked()
             assert infos == [json.loads(data)["result"]["hostname"]]
-            assert _opcodes(written) == [Opcode.PONG] * 10
+            assert [opcode for opcode, _ in frames_of_a_client(written)] == [Opcode.PONG] * 10
         assert not peer.connection.closed
 
 
@@ -357,27 +322,6 @@ def _in_fragments(pieces: list[bytes]) -> list[bytes]:
     heads = [0x01, *[0x00] * (len(pieces) - 1)]
     heads[-1] |= 0x80
     return [bytes([head, len(piece)]) + piece for head, piece in zip(heads, pieces, strict=True)]
-
-
-@contextmanager
-def _listening_to(peer: ScriptedPeer) -> Generator[bytearray]:
-    """What the client writes from now on, as it is on the wire."""
-    written = bytearray()
-    original = peer.stream.send_all
-
-    async def send_all(data: bytes | bytearray | memoryview) -> None:
-        written.extend(data)
-        await original(data)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peer.stream, "send_all", send_all)
-        yield written
-
-
-def _opcodes(written: bytearray) -> list[Opcode]:
-    reader = FrameProtocol(client=False, extensions=[])
-    reader.receive_bytes(bytes(written))
-    return [frame.opcode for frame in reader.received_frames()]
 
 
 # ---- peers that break the rules
@@ -435,7 +379,7 @@ async def test_a_violation_of_the_protocol_ends_with_its_code_on_both_sides_and_
 async def test_a_servers_end_ends_with_the_same_codes_and_reads_nothing_on(
     data: bytes, code: int, pieces_read: list[int]
 ) -> None:
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         pieces_read.clear()
         await client.stream.send_all(data + bytes(_FLOOD))
         with trio.fail_after(5), pytest.raises(TransportEnded) as caught:
@@ -450,7 +394,7 @@ async def test_a_servers_end_ends_with_the_same_codes_and_reads_nothing_on(
 
 @pytest.mark.parametrize("size", [1001, 2**40, 2**63 - 1])
 async def test_a_server_refuses_a_message_above_the_limit_by_its_header(size: int, pieces_read: list[int]) -> None:
-    async with _open_pair(max_message_size=1000) as (client, server):
+    async with open_pair(max_message_size=1000) as (client, server):
         pieces_read.clear()
         length = b"\xfe" + size.to_bytes(2) if size < 2**16 else b"\xff" + size.to_bytes(8)
         await client.stream.send_all(b"\x81" + length + bytes(4) + bytes(_FLOOD))
@@ -469,7 +413,7 @@ async def test_a_server_refuses_a_message_above_the_limit_by_its_header(size: in
 async def test_a_text_in_characters_of_all_sizes_comes_as_it_was_sent_however_it_is_cut() -> None:
     text = "a é ☃ 😀 " * 3
     data = text.encode()
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         for length in range(1, 6):
             pieces = [data[start : start + length] for start in range(0, len(data), length)]
             await server.stream.send_all(b"".join(_in_fragments(pieces)))
@@ -482,7 +426,7 @@ async def test_a_text_in_characters_of_all_sizes_comes_as_it_was_sent_however_it
 
 
 async def test_what_is_sent_after_the_end_is_dropped_and_counts_for_nothing() -> None:
-    async with _open_pair() as (client, server):
+    async with open_pair() as (client, server):
         await server.transport.abort()
         with pytest.raises(TransportEnded):
             await client.transport.receive()
@@ -533,7 +477,7 @@ async def test_after_a_violation_nothing_is_read_on_even_when_the_last_words_can
 async def test_a_server_says_why_it_ends_the_connection() -> None:
     # Whose turn comes first differs from run to run.
     for _ in range(20):
-        async with _open_pair() as (client, server):
+        async with open_pair() as (client, server):
             await client.stream.send_all(b"\xc1\x80aaaa")
 
             async def serve(end: End = server) -> None:

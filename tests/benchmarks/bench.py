@@ -174,7 +174,8 @@ def bench_large_result(peer: Peer, effort: Effort) -> None:
     """A task's result of 64 MiB."""
     print("\n## A task's result of 64 MiB, one string")
     times: dict[str, list[float]] = {contender: [] for contender in CONTENDERS}
-    for _ in range(effort.rounds):
+    # Each takes but half a second, and they differ more than the contenders do.
+    for _ in range(4 * effort.rounds):
         for contender in CONTENDERS:
             times[contender].append(cast("float", _measure("large", contender, peer.url)))
     speeds = {contender: LARGE / 1e6 / median(taken) for contender, taken in times.items()}

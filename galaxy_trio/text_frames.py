@@ -1,0 +1,222 @@
+"""The frames that AIP lives on, without a library between: whole text messages both ways, and the pings that come between them.
+
+They take a fraction of the copies that they take on the general way, and no task or channel. Everything else that RFC 6455 knows
+(fragments, binary frames, closing, and whatever is wrong) is left to trio-websocket, and everything that comes after it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import os
+import struct
+from typing import Final
+
+import attrs
+
+_TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
+"""First bytes: one whole frame, without extensions."""
+_MAX_SHORT: Final = 125
+"""The longest payload whose length fits into the second byte, and the longest of a ping or pong."""
+_LENGTH_OF_2_BYTES: Final = 126
+_LENGTH_OF_8_BYTES: Final = 127
+"""In the second byte: the length follows, in 8 bytes. Anything greater has the bit of a mask."""
+_LARGE: Final = 2**16
+"""Bytes from which on a text that has not come in whole is decoded piece by piece. A shorter one is kept, and read when it is whole."""
+
+_MASKED: Final = 0x80
+_MASK_SLICE: Final = 2**16
+"""Bytes that are masked at once: as one number that stays in the processor's cache."""
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
+
+
+def text_frame(text: str, *, masked: bool) -> bytes:
+    """The frame of a message.
+
+    Args:
+        text: The whole message.
+        masked: With a fresh random key, as a client's must be.
+    """
+    payload = text.encode()
+    size = len(payload)
+    mask_bit = _MASKED if masked else 0
+    if size <= _MAX_SHORT:
+        header = bytes((_TEXT, mask_bit | size))
+    elif size < 2**16:
+        header = struct.pack("!BBH", _TEXT, mask_bit | _LENGTH_OF_2_BYTES, size)
+    else:
+        header = struct.pack("!BBQ", _TEXT, mask_bit | _LENGTH_OF_8_BYTES, size)
+    if not masked:
+        return header + payload
+    key = os.urandom(4)
+    slices = (_mask(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
+    return b"".join((header, key, *slices))
+
+
+def _mask(payload: bytes, key: bytes) -> bytes:
+    size = len(payload)
+    mask = int.from_bytes((key * (size // 4 + 1))[:size])
+    return (int.from_bytes(payload) ^ mask).to_bytes(size)
+
+
+@attrs.frozen
+class Ping:
+    """To be answered with a pong of the same payload."""
+
+    payload: bytes
+
+
+class NoMessage(enum.Enum):
+    """What there is in place of a message."""
+
+    MORE_NEEDED = enum.auto()
+    """The next frame has not come in whole."""
+    PONG = enum.auto()
+    """Read, and nobody's: that it came in is all it tells."""
+    LEFT = enum.auto()
+    """The next frame is none of those that are read here; `TextFrames.rest` has it."""
+
+
+class _LargeText:
+    """A text whose frame comes in many pieces, decoded as they come: the last one is not to hold up everything else.
+
+    Args:
+        header: Of its frame.
+        size: Bytes of its payload.
+    """
+
+    def __init__(self, header: bytes, size: int) -> None:
+        self._header = header
+        self._decoder = _utf8()
+        self._pieces: list[str] = []
+        self.missing = size
+        """Bytes of the payload that have not come."""
+
+    def take(self, piece: bytes | bytearray) -> bytes | None:
+        """Take the next piece, of no more than is missing.
+
+        Returns:
+            If it is no UTF-8: all bytes of the frame that have come.
+        """
+        undecoded, _ = self._decoder.getstate()
+        self.missing -= len(piece)
+        try:
+            self._pieces.append(self._decoder.decode(piece, not self.missing))
+        except UnicodeDecodeError:
+            return self.received(undecoded + piece)
+        return None
+
+    def received(self, undecoded: bytes | None = None) -> bytes:
+        """All bytes of the frame that have come, as they came."""
+        if undecoded is None:
+            undecoded, _ = self._decoder.getstate()
+        return self._header + "".join(self._pieces).encode() + undecoded
+
+    def text(self) -> str:
+        """The text, when nothing is missing."""
+        return "".join(self._pieces)
+
+
+class TextFrames:
+    """Reads a server's frames, which are unmasked. Bytes in, messages out; no I/O.
+
+    Args:
+        max_message_size: Bytes of a message. A larger one is left, as soon as its header is there.
+    """
+
+    def __init__(self, max_message_size: int) -> None:
+        self._max_message_size = max_message_size
+        self._data: bytes | bytearray = b""
+        self._position = 0
+        self._wanted = 2
+        """Bytes from the position on that there must be before there is more to know."""
+        self._large: _LargeText | None = None
+
+    @property
+    def missing(self) -> int:
+        """Bytes that a large text still lacks; 0 if none has begun."""
+        return 0 if self._large is None else self._large.missing
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Take what has come in, when `next` has asked for more."""
+        rest = len(self._data) - self._position
+        self._data = data if not rest else bytes(self._data[self._position :]) + data
+        self._position = 0
+
+    def next(self) -> str | Ping | NoMessage:
+        """The next message, or what there is in its place."""
+        if self._large is not None:
+            return self._next_piece(self._large)
+        available = len(self._data) - self._position
+        if available < self._wanted:
+            return NoMessage.MORE_NEEDED
+        first, length = self._data[self._position], self._data[self._position + 1]
+        if first == _TEXT and length <= _LENGTH_OF_8_BYTES:
+            return self._next_text(length, available)
+        if first in (_PING, _PONG) and length <= _MAX_SHORT:
+            return self._next_control(first, length, available)
+        return NoMessage.LEFT
+
+    def _next_text(self, length: int, available: int) -> str | NoMessage:
+        start, header = self._position, 2
+        if length > _MAX_SHORT:
+            header, least = (4, _MAX_SHORT + 1) if length == _LENGTH_OF_2_BYTES else (10, 2**16)
+            if available < header:
+                return self._need(header)
+            length = int.from_bytes(self._data[start + 2 : start + header])
+            if length < least:
+                return NoMessage.LEFT
+        if length > self._max_message_size:
+            return NoMessage.LEFT
+        start += header
+        if available < header + length:
+            if length < _LARGE:
+                return self._need(header + length)
+            self._large = _LargeText(bytes(self._data[start - header : start]), length)
+            self._advance(header)
+            return self._next_piece(self._large)
+        try:
+            text = str(self._data[start : start + length], "utf-8")
+        except UnicodeDecodeError:
+            return NoMessage.LEFT
+        self._advance(header + length)
+        return text
+
+    def _next_piece(self, large: _LargeText) -> str | NoMessage:
+        start, missing = self._position, large.missing
+        piece = self._data if not start and len(self._data) <= missing else self._data[start : start + missing]
+        self._advance(len(piece))
+        if (broken := large.take(piece)) is not None:
+            self._large = None
+            self._data, self._position = broken + self._data[self._position :], 0
+            return NoMessage.LEFT
+        if large.missing:
+            return NoMessage.MORE_NEEDED
+        self._large = None
+        return large.text()
+
+    def _next_control(self, first: int, length: int, available: int) -> Ping | NoMessage:
+        start, size = self._position, 2 + length
+        if available < size:
+            return self._need(size)
+        payload = bytes(self._data[start + 2 : start + size])
+        self._advance(size)
+        return Ping(payload) if first == _PING else NoMessage.PONG
+
+    def _need(self, size: int) -> NoMessage:
+        self._wanted = size
+        return NoMessage.MORE_NEEDED
+
+    def _advance(self, size: int) -> None:
+        self._position += size
+        self._wanted = 2
+        if self._position == len(self._data):
+            self._data, self._position = b"", 0
+
+    def rest(self) -> bytes:
+        """What was fed and not read, from the start of a frame; it is not kept."""
+        begun = b"" if self._large is None else self._large.received()
+        rest = begun + self._data[self._position :]
+        self._data, self._position, self._wanted, self._large = b"", 0, 2, None
+        return rest
