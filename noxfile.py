@@ -13,7 +13,7 @@ _PROJECT = nox.project.load_toml("pyproject.toml")
 _FRONT_ENDS = "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
 
-def _install(session: nox.Session, *groups: str, extras: str = "cli") -> None:
+def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,mcp,yaml") -> None:
     session.install("--editable", f".[{extras}]", *nox.project.dependency_groups(_PROJECT, *groups))
 
 

@@ -161,6 +161,8 @@ class ServerMessage:
     timestamp: str | None = None
     response_id: str | None = None
     result: JSON = None
+    stop_on_failure: bool | None = None
+    """Of a ``command``, and this package's own: skip the actions after the first that fails. Others ignore it, and go on."""
 
 
 @attrs.frozen

@@ -64,7 +64,7 @@ _KINDS: dict[type, str] = {
 }
 
 
-_EXPECTED: dict[object, str] = {str: "a string", int: "an integer"}
+_EXPECTED: dict[object, str] = {str: "a string", int: "an integer", bool: "a boolean"}
 """The types whose values are taken as they are, and what error messages call them."""
 
 
@@ -195,7 +195,7 @@ def _strict_hook(wanted: object, converter: Converter) -> Structure:
     if origin not in (Union, UnionType):
         raise TypeError(f"no check for fields of type {wanted!r}")
     others: list[object] = [argument for argument in arguments if argument is not NoneType]
-    if bool in others:
+    if bool in others and float in others:
         return _any_json
     if len(others) == 1 and others[0] in _EXPECTED:
         hook = _exactly_or_null(cast("type", others[0]), _EXPECTED[others[0]])

@@ -122,7 +122,14 @@ def words_for(hint: object) -> str:
     """What an error says that it expected."""
     kinds = [alternative for alternative in alternatives(hint) if alternative is not NoneType]
     null = " or null" if NoneType in alternatives(hint) else ""
-    named = {str: "a string", int: "an integer", float: "a number", list: "a list", dict: "an object"}
+    named = {
+        bool: "a boolean",
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     for kind in kinds:
         known = named.get(cast("type", get_origin(kind) or kind))
         if known is not None:
@@ -834,7 +841,7 @@ def instances(cls: Class) -> st.SearchStrategy[attrs.AttrsInstance]:
 
 def values_of(hint: object) -> st.SearchStrategy[object]:
     kinds = alternatives(hint)
-    if bool in kinds:
+    if bool in kinds and float in kinds:
         return json_values
     enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)]
     # Text that is a member's value is read as the member.
@@ -847,6 +854,8 @@ def values_of_one(hint: object, known: set[str]) -> st.SearchStrategy[object]:
         return st.text().filter(lambda text: text not in known)
     if hint is float:
         return st.floats(allow_nan=False, allow_infinity=False)
+    if hint is bool:
+        return st.booleans()
     if hint is int:
         return st.integers()
     if hint is NoneType:
