@@ -65,6 +65,8 @@ class BufferedStream(trio.abc.Stream):
         self._room_turn = trio.StrictFIFOLock()
         self._room_waiters: set[trio.CancelScope] = set()
         self._flushed = trio.lowlevel.ParkingLot()
+        self._full_since: float | None = None
+        self._filled = trio.lowlevel.ParkingLot()
         self.held = 0
         """Bytes that are taken and not yet written."""
         self.write_failed = False
@@ -96,6 +98,14 @@ class BufferedStream(trio.abc.Stream):
             finally:
                 self._room_waiters.discard(scope)
 
+    async def wait_stuck(self, seconds: float) -> None:
+        """Return when there has been no room for so long without a break."""
+        while self._full_since is None or trio.current_time() < self._full_since + seconds:
+            if self._full_since is None:
+                await self._filled.park()
+            else:
+                await trio.sleep_until(self._full_since + seconds)
+
     @property
     def dead(self) -> bool:
         """Whether nothing more can be sent."""
@@ -107,6 +117,9 @@ class BufferedStream(trio.abc.Stream):
             self._frames.append(frame)
             self.held += len(frame)
             self._wake.unpark()
+            if self.held >= HIGH_WATER_MARK and self._full_since is None:
+                self._full_since = trio.current_time()
+                self._filled.unpark_all()
 
     def append_ping(self, frame: bytes | bytearray) -> None:
         """Take a ping; it goes out before waiting messages, and instead of a ping that still waits."""
@@ -181,6 +194,7 @@ class BufferedStream(trio.abc.Stream):
                     await self._stream.send_all(view[start : start + _SLICE])
         self.held -= len(batch)
         if self.held < HIGH_WATER_MARK:
+            self._full_since = None
             self._room.unpark()
         if not self.held:
             self._flushed.unpark_all()

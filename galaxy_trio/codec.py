@@ -130,12 +130,12 @@ def _unescape(string: str) -> str | None:
         return None
 
 
-def _invalid(kind: str, problem: str, members: dict[str, object]) -> InvalidMessage:
+def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str) -> InvalidMessage:
     """The error for a broken message, with whatever tells whose reply it was."""
     type_ = members.get("type")
     ids: dict[str, str] = {}
-    for name in ("response_id", "session_id"):
-        value = members.get(name)
+    for name, member in (("response_id", reply_to), ("session_id", "session_id")):
+        value = members.get(member)
         if type(value) is str and sum(map(len, ids.values())) + len(value) <= _IDS:
             ids[name] = value
     return InvalidMessage(
@@ -143,18 +143,19 @@ def _invalid(kind: str, problem: str, members: dict[str, object]) -> InvalidMess
     )
 
 
-def _decode(structure: Callable[[object, object], T], kind: str, text: str | bytes) -> T:
+def _decode(structure: Callable[[object, object], T], kind: str, text: str | bytes, reply_to: str = "response_id") -> T:
     if not isinstance(text, str):
         raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP has text")
     try:
         value = _parse(text)
     except _Unreadable as error:
-        invalid = _invalid(kind, str(error), _ids_in(text))
+        invalid = _invalid(kind, str(error), _ids_in(text), reply_to)
     else:
         try:
             return structure(value, None)
         except Mismatch as mismatch:
-            invalid = _invalid(kind, str(mismatch), cast("dict[str, object]", value) if type(value) is dict else {})
+            members = cast("dict[str, object]", value) if type(value) is dict else {}
+            invalid = _invalid(kind, str(mismatch), members, reply_to)
     raise invalid
 
 
@@ -177,7 +178,7 @@ def decode_client_message(text: str | bytes) -> ClientMessage:
 
     See "ClientMessage" in docs/reference/wire.md.
     """
-    return _decode(_client_message, "message to the server", text)
+    return _decode(_client_message, "message to the server", text, "prev_response_id")
 
 
 def decode_transfer_message(text: str | bytes) -> TransferMessage:

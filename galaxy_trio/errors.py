@@ -98,7 +98,7 @@ class InvalidMessage(GalaxyError):
 
     Attributes:
         type: The message's ``type``, where that can still be read.
-        response_id: Its ``response_id``, likewise.
+        response_id: What it answers, likewise: a server's ``response_id``, a client's ``prev_response_id``.
         session_id: Its ``session_id``, likewise.
     """
 

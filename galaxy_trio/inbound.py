@@ -14,6 +14,7 @@ MAX_FRAGMENTS: Final = 2**17
 """Frames that one message may consist of: empty ones add nothing to its size, but each takes memory."""
 
 _HTTP = b"HTTP/1."
+_HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
 
@@ -33,6 +34,8 @@ class InboundWatch:
         self._fragments = 0
         self.status_code: int | None = None
         """The HTTP status of an answer to our handshake, 0 if it is no HTTP; None until its first line is complete."""
+        self.host: bytes | None = None
+        """The ``Host`` header of a handshake that asks us, once its end has come."""
         self.violation: str | None = None
         """What the peer did that is not allowed."""
 
@@ -60,6 +63,8 @@ class InboundWatch:
                 return 0
             if end < 0:
                 return len(data)
+            host = _HOST.search(self._head, 0, end)
+            self.host = None if host is None else host[1]
             self._head = None
             return end + 4 - seen
         return self._follow_frames(data)

@@ -283,6 +283,12 @@ class Link(Generic[In]):
         self.lose(f"nothing was received for {timeout:g} s")
         await self._transport.abort()
 
+    async def _watch_sending(self, timeout: float) -> None:
+        """End the connection when the peer has not read for so long: what is held for it is to be let go of."""
+        await self._transport.wait_stuck(timeout)
+        self.lose(f"it has not read what was sent to it for {timeout:g} s")
+        await self._transport.abort()
+
     async def _close(self, failure: BaseException | None) -> BaseException | None:
         """Close in good order if there is a peer to close with, and at once otherwise.
 
@@ -311,6 +317,7 @@ class Link(Generic[In]):
         handshake_deadline: float,
         liveness_timeout: float,
         ping_interval: float | None = None,
+        send_timeout: float | None = None,
     ) -> AsyncGenerator[None]:
         """Run the connection for the length of the block, and close it on every way out.
 
@@ -322,6 +329,8 @@ class Link(Generic[In]):
             handshake_deadline: When the handshake must be done, on trio's clock.
             liveness_timeout: Seconds without a single byte from the peer after which the connection is lost.
             ping_interval: Seconds between WebSocket pings, for peers that would otherwise be silent; None for no pings.
+            send_timeout: Seconds for which the send buffer may stay above its high-water mark, before the connection is lost; None
+                for as long as the peer lives.
 
         Raises:
             ConnectFailed: The handshake failed.
@@ -343,6 +352,8 @@ class Link(Generic[In]):
                         self.start_soon(partial(self._watch_liveness, liveness_timeout))
                         if ping_interval is not None:
                             self.start_soon(partial(self._ping, ping_interval))
+                        if send_timeout is not None:
+                            self.start_soon(partial(self._watch_sending, send_timeout))
                         yield
                 except BaseException as error:  # noqa: BLE001  # raised below, as the same object
                     failure = error

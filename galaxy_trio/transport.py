@@ -208,7 +208,7 @@ class Transport:
         """Answer a client's handshake, then read until the WebSocket ends.
 
         Args:
-            judge: Given the request's path with its query, and its headers, answers with the HTTP status: 101 to accept.
+            judge: Given the request's target with its query, and its headers, answers with the HTTP status: 101 to accept.
             task_status: Told when the WebSocket is open.
 
         Raises:
@@ -221,7 +221,9 @@ class Transport:
             request = await trio_websocket.wrap_server_stream(
                 nursery, self._stream, max_message_size=self._max_message_size, receive_buffer_size=RECEIVE_BYTES
             )
-            status = judge(request.path, request.headers)
+            # trio-websocket keeps the host apart, and to itself.
+            hosts = [] if self._watch.host is None else [(b"host", self._watch.host)]
+            status = judge(request.path, [*hosts, *request.headers])
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
                 await request.reject(status)
@@ -302,6 +304,10 @@ class Transport:
     async def wait_for_room(self) -> None:
         """Return when a message may be sent, with no checkpoint since; or when nothing more can be. First come, first served."""
         await self._stream.wait_for_room()
+
+    async def wait_stuck(self, seconds: float) -> None:
+        """Return when the send buffer has been above its high-water mark for so long without a break: the peer does not read."""
+        await self._stream.wait_stuck(seconds)
 
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""

@@ -97,7 +97,7 @@ async def open_raw_client(
         nursery.start_soon(transport.run_writer)
         try:
             with trio.fail_after(PATIENCE):
-                await nursery.start(partial(transport.run_client, parse_url(f"ws://server.test{path}", token), []))
+                await nursery.start(partial(transport.run_client, parse_url(f"ws://localhost{path}", token), []))
             yield RawClient(stream, transport)
         finally:
             await transport.abort()

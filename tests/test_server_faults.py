@@ -261,10 +261,10 @@ async def test_no_session_starts_for_a_client_that_has_gone(autojump_clock: trio
         not_read = FaultyStream(server_end)
         nursery.start_soon(server.serve_stream, not_read)
         async with open_raw_client(server.connect()) as device, open_raw_client(client_end) as constellation:
-            await _device(device, "x" * HIGH_WATER_MARK)
+            await _device(device, "x" * 200_000)
             await _constellation(constellation)
             not_read.stall()
-            for _ in range(2):
+            for _ in range(12):
                 _ask_for_information(constellation)
             for number in range(5):
                 _submit(constellation, f"s{number}")
@@ -362,7 +362,7 @@ async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.t
             nursery.start_soon(submit_late, client)
     [(messages, code)] = ends
     assert code == 1001
-    assert [message["type"] for message in messages] == ["heartbeat", "error", "task_end"]
+    assert [message["type"] for message in messages] == ["heartbeat", "task_end", "error"]
 
 
 async def test_a_client_that_does_not_read_costs_nobody_the_goodbye(autojump_clock: trio.testing.MockClock) -> None:

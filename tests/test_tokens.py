@@ -27,7 +27,7 @@ from galaxy_trio import (
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.events import LateReplyReceived
 from galaxy_trio.outcomes import open_background
-from galaxy_trio.server import open_server
+from galaxy_trio.server import ServerLimits, open_server
 from galaxy_trio.testing import (
     PEER_URL,
     FaultyStream,
@@ -454,7 +454,7 @@ async def test_a_server_that_would_be_open_to_all_is_refused_and_one_with_a_toke
         async with open_server("192.0.2.1"):
             raise AssertionError("not reached")
     with pytest.raises(ConfigError) as caught:
-        async with open_server(token=token, max_connections=0):
+        async with open_server(token=token, limits=ServerLimits(max_connections=0)):
             raise AssertionError("not reached")
     _shown_nowhere(token, caplog, caught.value)
 

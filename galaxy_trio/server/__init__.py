@@ -1,6 +1,17 @@
 """The server's role: who is connected, what is known of the devices, and the sessions that run their tasks."""
 
-from galaxy_trio.server.server import Server, ServerStatistics, open_server
+from galaxy_trio.server.device_config import read_device_config
+from galaxy_trio.server.registry import ClientInfo
+from galaxy_trio.server.server import Server, ServerLimits, ServerStatistics, open_server
 from galaxy_trio.server.sessions import ServerTask, SessionFunction
 
-__all__ = ["Server", "ServerStatistics", "ServerTask", "SessionFunction", "open_server"]
+__all__ = [
+    "ClientInfo",
+    "Server",
+    "ServerLimits",
+    "ServerStatistics",
+    "ServerTask",
+    "SessionFunction",
+    "open_server",
+    "read_device_config",
+]

@@ -20,8 +20,8 @@ from galaxy_trio.messages import (
     TaskStatus,
 )
 from galaxy_trio.opening import MAX_ID
-from galaxy_trio.server.registry import Client
-from galaxy_trio.server.sessions import ServerTask
+from galaxy_trio.server.commands import UnansweredCommands
+from galaxy_trio.server.registry import Client, ClientInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,19 +39,23 @@ class Peer:
     Args:
         registry: The server's.
         sessions: The server's.
+        max_unanswered_commands: Batches of commands that it may leave unanswered, if it is a device.
     """
 
     _link: Link[ClientMessage]
     """Set by `attach`: the link needs its receiver first."""
 
-    def __init__(self, registry: Registry, sessions: Sessions) -> None:
+    def __init__(self, registry: Registry, sessions: Sessions, max_unanswered_commands: int) -> None:
         self._registry = registry
         self._sessions = sessions
+        self._max_unanswered_commands = max_unanswered_commands
         self.client: Client | None = None
         self.first_message = trio.Event()
         """Set when the first message has come, or the connection has ended without one."""
         self.refused_with: int | None = None
         """The code to close with, when the registration was refused."""
+        self.last_message = trio.current_time()
+        """When the last message came, on trio's clock; bytes that are none do not count."""
 
     def attach(self, link: Link[ClientMessage]) -> None:
         """Replies go here. To be called before anything is received."""
@@ -61,6 +65,7 @@ class Peer:
 
     def received(self, message: ClientMessage) -> None:
         """Answer a message; see `Receiver`."""
+        self.last_message = trio.current_time()
         if self.refused_with is not None:
             return
         if self.client is None:
@@ -76,16 +81,18 @@ class Peer:
         """Answer a broken message; see `Receiver`."""
         if self.refused_with is not None:
             return
+        if self.client is not None and invalid.type == ClientMessageType.COMMAND_RESULTS:
+            self.client.commands.route_invalid(invalid)
         self._refuse(str(invalid))
         if self.client is None:
             self._turn_away(1008)
 
     def ended(self, error: Callable[[], Exception]) -> None:
         """Forget the client, and stop its sessions, in the step in which its end is known; see `Receiver`."""
-        del error
         self.first_message.set()
         if self.client is not None:
             self._registry.remove(self.client)
+            self.client.commands.close(error)
             self._sessions.client_left(self.client)
 
     # ---- registration
@@ -99,22 +106,27 @@ class Peer:
             self._refuse(f"a client_id has at most {MAX_ID} characters, and this one has {len(message.client_id)}")
             self._turn_away(1008)
             return
-        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id)
+        metadata = message.metadata or {}
+        is_device = message.client_type is ClientType.DEVICE
+        system_info, platform = metadata.get("system_info"), metadata.get("platform")
+        told = system_info if is_device and isinstance(system_info, dict) else None
+        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id, told)
         if refusal is not None:
             self._refuse(refusal)
             self._turn_away(1000)
             return
-        metadata = message.metadata or {}
-        system_info, platform = metadata.get("system_info"), metadata.get("platform")
-        is_device = message.client_type is ClientType.DEVICE
+        named = platform[:MAX_ID] if isinstance(platform, str) else None
         self.client = Client(
-            message.client_id,
-            message.client_type,
+            ClientInfo(
+                message.client_id,
+                message.client_type,
+                datetime.now(UTC),
+                named,
+                None if is_device else message.target_id,
+                self._registry.system_info(message.client_id, told, named),
+            ),
             self._link,
-            trio.current_time(),
-            target_id=None if is_device else message.target_id,
-            platform=platform if isinstance(platform, str) else None,
-            system_info=system_info if is_device and isinstance(system_info, dict) else None,
+            UnansweredCommands(message.client_id, self._max_unanswered_commands),
         )
         self._registry.add(self.client)
         self._link.peer = f"{message.client_type} {message.client_id!r}"
@@ -137,20 +149,24 @@ class Peer:
                 self._start_task(message, client)
             case ClientMessageType.ERROR:
                 self._refuse(message.error or "")
-            case ClientMessageType.COMMAND_RESULTS | ClientMessageType.DEVICE_INFO_RESPONSE:
-                logger.debug("%s: %s for nobody", client.client_id, message.type)
+            case ClientMessageType.COMMAND_RESULTS:
+                # No reply, whatever they are: only the batch that they answer learns of them.
+                if not client.commands.route(message):
+                    logger.debug("%s: results that nobody waits for", client.client_id)
+            case ClientMessageType.DEVICE_INFO_RESPONSE:
+                logger.debug("%s: information that nobody asked for", client.client_id)
             case _:
                 # A second registration, or a task's end, which clients have no business with.
                 self._refuse(f"Unknown message type: ClientMessageType.{message.type.name}")
 
     def _tell_device_info(self, message: ClientMessage, client: Client) -> None:
         wanted = message.target_id
-        allowed = client.client_type is ClientType.CONSTELLATION and client.target_id in (None, wanted)
+        allowed = client.client_type is ClientType.CONSTELLATION and client.info.target_id in (None, wanted)
         if wanted is None or not allowed:
             self._refuse("Not authorized to request device info for this device")
             return
         device = self._registry.device(wanted)
-        result: JSON = None if device is None else device.system_info
+        result: JSON = None if device is None else device.info.system_info
         if result is None:
             result = {"error": f"Device {wanted} not found or no system info available"}
         self._reply(ServerMessageType.DEVICE_INFO_RESPONSE, response_id=message.request_id, result=result)
@@ -175,13 +191,12 @@ class Peer:
         if len(session_id) > MAX_ID:
             self._refuse(f"a session_id has at most {MAX_ID} characters, and this one has {len(session_id)}")
             return
-        refusal = self._sessions.refusal(session_id, client.client_id)
+        refusal = self._sessions.refusal(session_id, client)
         if refusal is not None:
             self._refuse(refusal)
             return
         self._reply(ServerMessageType.HEARTBEAT, session_id=session_id)
-        task = ServerTask(session_id, message.request or "", device_id, client.client_id, message.task_name)
-        self._sessions.start(task, client, target)
+        self._sessions.start(session_id, message.request or "", message.task_name, client, target)
 
     # ---- replies
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import trio
@@ -19,17 +16,20 @@ from galaxy_trio.link import CLOSE_TIMEOUT, Link
 from galaxy_trio.messages import ClientType
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio.outcomes import open_background
+from galaxy_trio.server.admission import Admission, hosts_for, is_loopback
+from galaxy_trio.server.commands import MAX_UNANSWERED
 from galaxy_trio.server.peer import Peer
 from galaxy_trio.server.registry import Registry
-from galaxy_trio.server.sessions import ServerTask, SessionFunction, Sessions
-from galaxy_trio.transport import SWITCHING_PROTOCOLS, Transport
+from galaxy_trio.server.sessions import MAX_SESSIONS, ServerTask, SessionFunction, Sessions
+from galaxy_trio.transport import Transport
 from galaxy_trio.url import DEFAULT_PATH
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
-    from galaxy_trio.messages import ClientMessage
+    from galaxy_trio.messages import JSON, ClientMessage
+    from galaxy_trio.server.registry import Client, ClientInfo
 
 logger = logging.getLogger(__name__)
 
@@ -47,25 +47,52 @@ class ServerStatistics:
         connections: Open sockets, registered or not.
         devices: Registered devices.
         constellations: Registered constellations.
-        sessions: Running tasks.
+        sessions: Tasks that run.
+        ending_sessions: Tasks that have ended, and whose session function still cleans up, or whose end a client has not read yet.
+        unanswered_commands: Batches of commands that devices have not answered.
+        unexpected_results: Command results that nobody waited for, of the devices that are connected.
+        turned_away: Connections since the start that were closed because there were too many.
+        bytes_held: What was sent to clients and is not yet written.
     """
 
     connections: int
     devices: int
     constellations: int
     sessions: int
+    ending_sessions: int = 0
+    unanswered_commands: int = 0
+    unexpected_results: int = 0
+    turned_away: int = 0
+    bytes_held: int = 0
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class ServerLimits:
-    """What a server allows; the meanings are those of `open_server`'s arguments."""
+    """What a server allows.
+
+    Attributes:
+        max_connections: Connections above this number are closed at once.
+        max_message_size: Bytes that a message may have, both ways.
+        max_sessions: Tasks of one client that may run at once; a client that does not read their ends has fewer.
+        max_unanswered_commands: Batches of commands that one device may leave unanswered.
+        handshake_timeout: Seconds for a client's TLS and WebSocket handshakes.
+        register_timeout: Seconds for a client's first message, which must be its registration.
+        liveness_timeout: Seconds without a single byte from a client after which it has gone.
+        idle_timeout: Seconds without a message from a client, and without a task for it or on it, after which it is closed.
+        ping_interval: Seconds between WebSocket pings to each client.
+        send_timeout: Seconds for which a client may leave more than 1 MiB unread that was sent to it.
+    """
 
     max_connections: int = 500
     max_message_size: int = MAX_MESSAGE_SIZE
+    max_sessions: int = MAX_SESSIONS
+    max_unanswered_commands: int = MAX_UNANSWERED
     handshake_timeout: float = 10.0
     register_timeout: float = 30.0
     liveness_timeout: float = 180.0
+    idle_timeout: float = 600.0
     ping_interval: float = 20.0
+    send_timeout: float = 60.0
 
     def __attrs_post_init__(self) -> None:
         check_positive(**attrs.asdict(self))
@@ -75,14 +102,22 @@ class Server:
     """A running server. Made by `open_server`."""
 
     def __init__(
-        self, url: str, nursery: trio.Nursery, session: SessionFunction, token: str | None, limits: ServerLimits
+        self,
+        url: str,
+        nursery: trio.Nursery,
+        session: SessionFunction,
+        admission: Admission,
+        limits: ServerLimits,
+        device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     ) -> None:
         self._url = url
         self._nursery = nursery
-        self._token = token
+        self._admission = admission
         self._limits = limits
-        self._registry = Registry()
-        self._sessions = Sessions(session, nursery)
+        self._registry = Registry(device_config)
+        self._sessions = Sessions(session, nursery, limits.max_sessions)
+        self._links: set[Link[ClientMessage]] = set()
+        self._turned_away = 0
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
@@ -100,16 +135,30 @@ class Server:
     @property
     def devices(self) -> list[str]:
         """The names of the devices that are connected, in the order of their registration."""
-        return self._registry.names(ClientType.DEVICE)
+        return [client.client_id for client in self._registry.clients(ClientType.DEVICE)]
 
     @property
     def constellations(self) -> list[str]:
         """The names of the constellations that are connected, in the order of their registration."""
-        return self._registry.names(ClientType.CONSTELLATION)
+        return [client.client_id for client in self._registry.clients(ClientType.CONSTELLATION)]
+
+    def clients(self, client_type: ClientType | None = None) -> list[ClientInfo]:
+        """What is known of those that are connected, in one role or in both, in the order of their registration."""
+        return self._registry.clients(client_type)
 
     def statistics(self) -> ServerStatistics:
         """What the server holds now."""
-        return ServerStatistics(self._connections, len(self.devices), len(self.constellations), len(self._sessions))
+        return ServerStatistics(
+            connections=self._connections,
+            devices=len(self.devices),
+            constellations=len(self.constellations),
+            sessions=self._sessions.running(),
+            ending_sessions=self._sessions.ending(),
+            unanswered_commands=self._registry.unanswered_commands(),
+            unexpected_results=self._registry.unexpected_results(),
+            turned_away=self._turned_away,
+            bytes_held=sum(link.bytes_held for link in self._links),
+        )
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one client on a stream until it leaves or the server stops; the stream is closed then.
@@ -118,6 +167,7 @@ class Server:
         """
         if self._stopping or self._connections >= self._limits.max_connections:
             logger.warning("a connection was turned away: %s are open", self._connections)
+            self._turned_away += 1
             await trio.aclose_forcefully(stream)
             return
         self._connections += 1
@@ -134,23 +184,26 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
-        peer = Peer(self._registry, self._sessions)
+        peer = Peer(self._registry, self._sessions, limits.max_unanswered_commands)
         transport = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
         link = Link(transport, peer, decode_client_message, peer="a client", pause_reading=True)
         peer.attach(link)
+        self._links.add(link)
         with trio.CancelScope() as shaking_hands:
             self._handshakes.add(shaking_hands)
             try:
                 async with link.running(
-                    partial(transport.run_server, self._judge),
+                    partial(transport.run_server, self._admission.judge),
                     handshake_deadline=trio.current_time() + limits.handshake_timeout,
                     liveness_timeout=limits.liveness_timeout,
                     ping_interval=limits.ping_interval,
+                    send_timeout=limits.send_timeout,
                 ):
                     self._handshakes.discard(shaking_hands)
                     await self._converse(peer, link)
             finally:
                 self._handshakes.discard(shaking_hands)
+                self._links.discard(link)
 
     async def _converse(self, peer: Peer, link: Link[ClientMessage]) -> None:
         """Wait until a client has left, was turned away, or the server stops."""
@@ -162,24 +215,22 @@ class Server:
                 if peer.client is None:
                     link.close_code = peer.refused_with or _POLICY_VIOLATION
                     return
-                await link.wait_closed()
+                await self._wait_idle_or_closed(peer, peer.client, link)
+                return
             finally:
                 self._waits.discard(waiting)
         link.close_code = _GOING_AWAY
 
-    def _judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        del headers
-        try:
-            parts = urlsplit(path)
-        except ValueError:
-            return 404
-        if parts.path != DEFAULT_PATH:
-            return 404
-        if self._token is not None:
-            given = parse_qs(parts.query).get("token", [""])[0]
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return 403
-        return SWITCHING_PROTOCOLS
+    async def _wait_idle_or_closed(self, peer: Peer, client: Client, link: Link[ClientMessage]) -> None:
+        idle_at = peer.last_message + self._limits.idle_timeout
+        while idle_at > trio.current_time():
+            with trio.move_on_at(idle_at):
+                await link.wait_closed()
+                return
+            # A task that runs is something to wait for.
+            idle_since = trio.current_time() if self._sessions.concerns(client) else peer.last_message
+            idle_at = idle_since + self._limits.idle_timeout
+        logger.info("%s has sent no message for %g s: closing", link.peer, self._limits.idle_timeout)
 
     async def stop(self) -> None:
         """Let nobody in any more, end all sessions, close all connections at once. Takes at most a few seconds."""
@@ -208,14 +259,12 @@ async def open_server(
     port: int = 0,
     *,
     session: SessionFunction = echo,
-    token: str | None = None,
+    token: str | Iterable[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    max_connections: int = 500,
-    max_message_size: int = MAX_MESSAGE_SIZE,
-    handshake_timeout: float = 10.0,
-    register_timeout: float = 30.0,
-    liveness_timeout: float = 180.0,
-    ping_interval: float = 20.0,
+    allowed_hosts: Iterable[str] | None = None,
+    allowed_origins: Iterable[str] = (),
+    device_config: Mapping[str, Mapping[str, JSON]] | None = None,
+    limits: ServerLimits | None = None,
 ) -> AsyncGenerator[Server]:
     """Run a server for the length of the block.
 
@@ -226,33 +275,29 @@ async def open_server(
         host: The address to listen at: loopback unless told otherwise; anything else needs a token.
         port: The port; 0 for any that is free: see `Server.url`.
         session: Runs one task; without it, a task's result is ``{"echo": request}``.
-        token: What clients must give as ``?token=``. It is never shown.
+        token: What clients must give as ``?token=``; of several, for rotation, any one will do. They are never shown.
         ssl_context: To speak TLS.
-        max_connections: Connections above this number are closed at once.
-        max_message_size: Bytes that a message may have, both ways.
-        handshake_timeout: Seconds for a client's WebSocket handshake.
-        register_timeout: Seconds for a client's first message, which must be its registration.
-        liveness_timeout: Seconds without a single byte from a client after which it has gone.
-        ping_interval: Seconds between WebSocket pings to each client.
+        allowed_hosts: By which names, without a port, clients may call the server. Without it any will do, but at a loopback address
+            only loopback's own; these are allowed there in addition.
+        allowed_origins: The origins of web pages whose scripts may connect, such as ``https://example.org``; without it no page may.
+        device_config: What is merged into the devices' information, by device; see `read_device_config`.
+        limits: What clients may take; see `ServerLimits` for the defaults.
 
     Raises:
         ConfigError: What was asked for cannot be right.
         OSError: The port cannot be listened at.
     """
-    check_token(token)
-    if token is None and not _is_loopback(host):
+    admission = Admission(token, allowed_hosts=hosts_for(host, allowed_hosts), allowed_origins=allowed_origins)
+    if not admission.asks_for_token and not is_loopback(host):
         raise ConfigError(
             f"a server at {host!r} can be reached from other machines and needs a token: give one, or listen at 127.0.0.1"
         )
-    limits = ServerLimits(
-        max_connections, max_message_size, handshake_timeout, register_timeout, liveness_timeout, ping_interval
-    )
     listeners = await trio.open_tcp_listeners(port, host=host)
     address, bound_port = listeners[0].socket.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
     url = f"{'ws' if ssl_context is None else 'wss'}://{shown}:{bound_port}{DEFAULT_PATH}"
     async with open_background() as nursery:
-        server = Server(url, nursery, session, token, limits)
+        server = Server(url, nursery, session, admission, limits or ServerLimits(), device_config)
 
         async def serve(stream: trio.SocketStream) -> None:
             if ssl_context is None:
@@ -264,18 +309,3 @@ async def open_server(
         logger.info("listening at %s", url)
         yield server
         await server.stop()
-
-
-def check_token(token: str | None) -> None:
-    """Raise `ConfigError` for a token that keeps nobody out."""
-    if token is not None and not token:
-        raise ConfigError("an empty token would let everybody in: give one, or None for a server without")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,11 +9,13 @@ import trio
 import trio.testing
 
 from galaxy_trio.outcomes import open_background
-from galaxy_trio.server.server import Server, ServerLimits, check_token, echo
+from galaxy_trio.server.admission import Admission
+from galaxy_trio.server.server import Server, ServerLimits, echo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
+    from galaxy_trio.messages import JSON
     from galaxy_trio.server.sessions import SessionFunction
 
 _URL: Final = "ws://server.test/ws"
@@ -31,11 +33,16 @@ class MemoryServer(Server):
 
 @asynccontextmanager
 async def open_memory_server(
-    *, session: SessionFunction = echo, token: str | None = None, limits: ServerLimits | None = None
+    *,
+    session: SessionFunction = echo,
+    token: str | Iterable[str] | None = None,
+    allowed_origins: Iterable[str] = (),
+    device_config: Mapping[str, Mapping[str, JSON]] | None = None,
+    limits: ServerLimits | None = None,
 ) -> AsyncGenerator[MemoryServer]:
     """Run a server in memory for the length of the block; the arguments are those of `open_server`."""
-    check_token(token)
+    admission = Admission(token, allowed_origins=allowed_origins)
     async with open_background() as nursery:
-        server = MemoryServer(_URL, nursery, session, token, limits or ServerLimits())
+        server = MemoryServer(_URL, nursery, session, admission, limits or ServerLimits(), device_config)
         yield server
         await server.stop()
