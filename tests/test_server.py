@@ -1115,7 +1115,7 @@ async def test_the_first_reason_for_which_a_session_was_cancelled_is_told(
             await trio.testing.wait_all_tasks_blocked()
             await client.abort()
             await trio.testing.wait_all_tasks_blocked()
-            assert server.statistics() == ServerStatistics(1, 1, 0, 1)
+            assert server.statistics() == ServerStatistics(1, 1, 0, 0, ending_sessions=1)
     [([end], code)] = endings
     assert (end["error"], code) == ("Task was cancelled because its constellation disconnected", 1001)
 
