@@ -35,14 +35,22 @@ devices:
     additional_features: [gpu, cli]
     room: {floor: 3}
 """
+TOML = """
+[devices.device_001]
+tags = ["lab", "fast"]
+additional_features = ["gpu", "cli"]
+room.floor = 3
+"""
 
 
 # ---- the file
 
 
-def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
+def test_yaml_json_and_toml_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "devices.yaml").write_text(YAML)
     (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG, "other": 1}))
+    (tmp_path / "devices.toml").write_text(TOML)
+    assert read_device_config(tmp_path / "devices.toml") == CONFIG
     assert read_device_config(tmp_path / "devices.yaml") == CONFIG
     assert read_device_config(str(tmp_path / "devices.json")) == CONFIG
 
@@ -50,6 +58,7 @@ def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
 _BAD = {
     "no yaml": ("d.yaml", "devices: [", "d.yaml is not YAML: "),
     "no json": ("d.json", "{", "d.json is not JSON: "),
+    "no toml": ("d.toml", "devices", "d.toml is not TOML: "),
     "deep json": ("d.json", "[" * 100_000, "d.json is not JSON: "),
     "deep yaml": ("d.yaml", "[" * 10_000, "d.yaml is not YAML: "),
     "an object of python": ("d.yaml", "devices: !!python/object/apply:os.system ['true']", "d.yaml is not YAML: "),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio.configuration_files import read_configuration_file
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _LISTS: Final = ("additional_features", "tags")
 
 
 def read_device_config(path: str | os.PathLike[str]) -> dict[str, dict[str, JSON]]:
-    """Read a device configuration: YAML, or JSON if the file's name ends in ``.json``.
+    """Read a device configuration: JSON or TOML if the file's name ends so, YAML otherwise.
 
     ``devices:`` is an object with the device's name for each key, and any members for its value. Two of them are special lists of strings:
     ``additional_features`` and ``tags``; see `merge`. YAML needs the extra ``yaml``.
@@ -26,14 +26,8 @@ def read_device_config(path: str | os.PathLike[str]) -> dict[str, dict[str, JSON
     Raises:
         ConfigError: The file cannot be read, or is not like that; names every place that is wrong.
     """
-    shown = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"the device configuration {shown} cannot be read: {reason}") from error
-    content = _parse_json(text, shown) if Path(path).suffix.lower() == ".json" else _parse_yaml(text, shown)
-    return checked_device_config(content, shown)
+    content = read_configuration_file(path, "the device configuration")
+    return checked_device_config(content, f"the device configuration {path}")
 
 
 def checked_device_config(content: object, shown: str = "the device configuration") -> dict[str, dict[str, JSON]]:
@@ -95,25 +89,3 @@ def merge(system_info: dict[str, JSON], config: Mapping[str, JSON]) -> dict[str,
     if "tags" in config:
         merged["tags"] = config["tags"]
     return merged
-
-
-def _parse_json(text: str, shown: str) -> object:
-    try:
-        return cast("object", json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the device configuration {shown} is not JSON: {error}") from error
-
-
-def _parse_yaml(text: str, shown: str) -> object:
-    try:
-        # Imported where it is needed: it is an extra.
-        import yaml  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            f"the device configuration {shown} is YAML, and PyYAML is not installed: "
-            "pip install 'galaxy_trio[yaml]', or write it as JSON"
-        ) from error
-    try:
-        return cast("object", yaml.safe_load(text))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"the device configuration {shown} is not YAML: {' '.join(str(error).split())}") from error
