@@ -118,6 +118,7 @@ class Server:
         self._sessions = Sessions(session, nursery, limits.max_sessions)
         self._links: set[Link[ClientMessage]] = set()
         self._turned_away = 0
+        self._is_turning_away = False
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
@@ -166,10 +167,14 @@ class Server:
         Whatever goes wrong with it is logged and ends this connection only. Cancelling closes the stream at once.
         """
         if self._stopping or self._connections >= self._limits.max_connections:
-            logger.warning("a connection was turned away: %s are open", self._connections)
+            # Once, until somebody is let in again: who can open connections must not be able to fill the log.
+            level = logging.DEBUG if self._is_turning_away else logging.WARNING
+            logger.log(level, "a connection was turned away: %s are open", self._connections)
+            self._is_turning_away = True
             self._turned_away += 1
             await trio.aclose_forcefully(stream)
             return
+        self._is_turning_away = False
         self._connections += 1
         try:
             await self._serve(stream)

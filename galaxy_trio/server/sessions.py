@@ -217,7 +217,9 @@ class Sessions:
         try:
             with session.scope:
                 session.finish(await self._call(session))
-        except Exception as error:  # whatever a session raises is its task's outcome, unless it had one: it was cancelled
+        except (
+            Exception
+        ) as error:  # whatever a session raises is its task's outcome, unless it had one: it was cancelled
             logger.info("session %r failed", session.task.session_id, exc_info=error)
             session.finish(End(TaskStatus.FAILED, {}, _words(error)))
 
