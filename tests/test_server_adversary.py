@@ -484,6 +484,7 @@ async def test_who_only_ever_begins_a_message_is_closed_in_its_time_whatever_byt
     async with open_memory_server(limits=limits) as server, trio.open_nursery() as nursery:
         stream = server.connect()
         await stream.send_all(_HANDSHAKE)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
         if registered:
             await stream.send_all(_frame('{"type":"register","status":"ok","client_id":"evil"}'))
         nursery.start_soon(_drip, stream, _BEGUN_MESSAGE)
