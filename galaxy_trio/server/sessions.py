@@ -103,7 +103,6 @@ class Session:
     owner: Client
     device: Client
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    owner_left: bool = False
     end: End | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -180,7 +179,6 @@ class Sessions:
         """Cancel what runs for a client, or on it."""
         for session in self._unfinished.values():
             if session.owner is client:
-                session.owner_left = True
                 session.cancel(CONSTELLATION_LEFT)
             elif session.device is client:
                 session.cancel(DEVICE_LEFT)
@@ -288,10 +286,9 @@ class Sessions:
             response_id=str(uuid.uuid4()),
             result=ended.result,
         )
-        parties = [session.device] if session.owner_left else [session.owner, session.device]
         # At once: one that does not read must not keep the other waiting. A device that submits a task of its own is both.
         async with trio.open_nursery() as nursery:
-            for client in dict.fromkeys(parties):
+            for client in dict.fromkeys((session.owner, session.device)):
                 nursery.start_soon(self._tell_one, client, message)
 
     async def _tell_one(self, client: Client, end: ServerMessage) -> None:
