@@ -282,6 +282,17 @@ async def test_system_information_that_is_no_object_is_none(system_info: object)
                 await connection.device_info()
 
 
+async def test_a_device_that_names_two_platforms_has_the_one_of_its_information() -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        info: Members = {"device_id": DEVICE, "platform": "darwin"}
+        metadata = {"platform": "linux", "system_info": info}
+        await _register(
+            device, json.dumps({"type": "register", "status": "ok", "client_id": DEVICE, "metadata": metadata})
+        )
+        [client] = server.clients()
+        assert (client.platform, client.system_info) == ("linux", info)
+
+
 async def test_information_goes_to_constellations_only_and_of_devices_only() -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as free:
         cast.device.send(type="device_info_request", status="ok", target_id=DEVICE, request_id="q1")
