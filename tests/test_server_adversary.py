@@ -413,7 +413,7 @@ async def _drip(stream: trio.abc.Stream, data: bytes) -> None:
 
 
 async def _closed_at(stream: trio.abc.Stream) -> float:
-    with suppress(trio.BrokenResourceError):
+    with suppress(trio.BrokenResourceError), trio.fail_after(1000):
         while await stream.receive_some():
             pass
     return trio.current_time()

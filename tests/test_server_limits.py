@@ -99,7 +99,7 @@ class _Visitors:
         self._nursery.start_soon(self._visit, stream, data)
 
     async def _visit(self, stream: trio.abc.Stream, data: bytes) -> None:
-        with suppress(trio.BrokenResourceError):
+        with suppress(trio.BrokenResourceError), trio.fail_after(1000):
             if data:
                 await stream.send_all(data)
             while await stream.receive_some():
@@ -336,7 +336,7 @@ IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
 
 
 async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None:
-    _, code = await client.receive_until_ended(math.inf)
+    _, code = await client.receive_until_ended(10_000)
     codes.append((trio.current_time(), code))
 
 
