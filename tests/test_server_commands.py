@@ -458,6 +458,7 @@ def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_loo
     assert unanswered.route(first)
     assert not unanswered.route(first)
     assert not unanswered.route_invalid(InvalidMessage("broken", response_id="r", session_id="s"))
+    unanswered.register("another", "s", [CLICK])
     unanswered.close(lambda: ConnectionLost("gone"))
     assert (len(unanswered), unanswered.unexpected_results) == (0, 1)
     [one] = trio.run(batch.receive)

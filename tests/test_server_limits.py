@@ -23,7 +23,9 @@ from server_cast import (
     submit,
 )
 
+from galaxy_trio import QueueFull
 from galaxy_trio.buffered_stream import HIGH_WATER_MARK
+from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import Server, ServerLimits, ServerTask, open_server
 from galaxy_trio.testing import FaultyStream, MemoryServer, open_memory_server
 
@@ -163,6 +165,17 @@ async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_an
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with open_raw_client(stream) as client:
             await register_device(client)
+
+
+async def test_turning_away_is_told_once_each_time_that_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_memory_server(limits=ServerLimits(max_connections=1)) as server:
+        for warnings in (1, 2):
+            async with open_raw_client(server.connect()):
+                for _ in range(3):
+                    assert await server.connect().receive_some() == b""
+                assert len([record for record in caplog.records if record.levelname == "WARNING"]) == warnings
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().turned_away == 6
 
 
 # ---- sessions
@@ -327,6 +340,29 @@ async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_a
         await trio.sleep(60.001)
         assert cast.server.devices == [DEVICE]
         assert cast.server.statistics().ending_sessions == 0
+
+
+async def test_a_batch_too_many_is_refused_at_once_also_when_the_device_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    large = Command("t", ToolType.ACTION, {"x": "x" * HIGH_WATER_MARK})
+
+    async def session(task: ServerTask) -> object:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task.execute, [large])
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(QueueFull):
+                await task.execute([large])
+            nursery.cancel_scope.cancel()
+        return trio.current_time()
+
+    async with (
+        open_cast(session, ServerLimits(max_unanswered_commands=1)) as cast,
+        _open_slow(cast.server, _slow_device) as (_, stream),
+    ):
+        stream.stall()
+        await start_task(cast.constellation, "s", "", "slow")
+        assert (await end_of(cast.constellation, "s"))[:2] == ("completed", 0)
 
 
 # ---- idle clients
