@@ -383,14 +383,14 @@ async def test_a_client_that_says_nothing_is_closed_at_its_idle_timeout_though_i
         ends: list[tuple[float, int]] = []
         for client in (cast.constellation, cast.device):
             nursery.start_soon(_idle_codes, client, ends)
-        await trio.sleep(100)
+        await trio.sleep(0.5)
         cast.device.send(type="heartbeat", status="ok")
         await trio.sleep_until(599.999)
         assert len(cast.server.clients()) == 2
         await trio.sleep_until(600.001)
         assert (cast.server.constellations, cast.server.devices) == ([], [DEVICE])
-        await trio.sleep_until(701)
-        assert ends == [(600, 1000), (700, 1000)]
+        await trio.sleep_until(601)
+        assert ends == [(600, 1000), (600.5, 1000)]
 
 
 @pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
@@ -437,6 +437,17 @@ async def test_who_has_a_task_is_not_idle_and_from_its_end_on_has_the_whole_time
         assert len(cast.server.clients()) == 2
         await trio.sleep(1)
         assert ends == [(task_ends_at + 600, 1000)] * 2
+
+
+async def test_a_task_of_others_keeps_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        open_cast(partial(_until, trio.Event()), IDLE) as cast,
+        open_raw_client(cast.server.connect()) as other,
+    ):
+        await register_constellation(other, "other")
+        await start_task(cast.constellation, "s")
+        await trio.sleep(601)
+        assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
 
 
 async def test_a_message_after_a_tasks_end_is_what_idleness_counts_from(autojump_clock: trio.testing.MockClock) -> None:
