@@ -46,6 +46,10 @@ class RawClient:
         """Send a binary frame. Nothing else may be on its way."""
         await self._stream.send_all(FrameProtocol(client=True, extensions=[]).send_data(data))
 
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes that may be no frame at all. Nothing else may be on its way."""
+        await self._stream.send_all(data)
+
     # ---- what comes
 
     async def receive(self, patience: float = PATIENCE) -> Members:

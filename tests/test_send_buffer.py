@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 from galaxy_trio import Connection, open_connection
-from galaxy_trio.buffered_stream import HIGH_WATER_MARK
+from galaxy_trio.buffered_stream import HIGH_WATER_MARK, BufferedStream
+from galaxy_trio.inbound import InboundWatch
 
 MB = 1_000_000
 _LARGE = [20 * MB, 3 * MB, 8 * MB]
@@ -124,6 +125,91 @@ async def test_a_waiter_that_is_cancelled_gives_its_turn_to_the_next() -> None:
             await peer.read_until(3)
             assert json.loads(peer.texts[2])["request"] == "the second"
             nursery.cancel_scope.cancel()
+
+
+# ---- how long there has been no room
+
+
+class _Portions(trio.abc.Stream):
+    """A stream whose peer takes so many pieces as it is told to, and says nothing."""
+
+    def __init__(self) -> None:
+        self._portions = trio.Semaphore(0)
+
+    def take(self, pieces: int) -> None:
+        for _ in range(pieces):
+            self._portions.release()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        del data
+        await self._portions.acquire()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def _open_buffered() -> AsyncGenerator[tuple[BufferedStream, _Portions, list[float]]]:
+    """A stream, what takes from it, and when it was stuck for 60 seconds."""
+    portions, stuck_at = _Portions(), list[float]()
+    stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
+
+    async def wait_stuck() -> None:
+        await stream.wait_stuck(60)
+        stuck_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.run_writer)
+        nursery.start_soon(wait_stuck)
+        yield stream, portions, stuck_at
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("size", "expected"), [(HIGH_WATER_MARK - 1, []), (HIGH_WATER_MARK, [65.0])])
+async def test_it_is_stuck_when_nothing_was_taken_of_as_much_as_the_mark_for_so_long(
+    size: int, expected: list[float], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with _open_buffered() as (stream, _, stuck_at):
+        await trio.sleep(5)
+        stream.append(bytes(size))
+        await trio.sleep(1000)
+        assert stuck_at == expected
+
+
+async def test_what_is_sent_while_there_is_no_room_gives_no_more_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with _open_buffered() as (stream, _, stuck_at):
+        stream.append(bytes(HIGH_WATER_MARK))
+        await trio.sleep(30)
+        stream.append(b"a reply, which waits for no room")
+        stream.append_ping(b"a ping")
+        await trio.sleep(1000)
+        assert stuck_at == [60]
+
+
+async def test_room_in_between_gives_the_whole_time_again_though_not_all_was_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with _open_buffered() as (stream, portions, stuck_at):
+        stream.append(bytes(HIGH_WATER_MARK))
+        stream.append(bytes(1000))
+        await trio.sleep(50)
+        # A large frame goes out in four slices.
+        portions.take(3)
+        await trio.sleep(5)
+        assert not stream.has_room
+        portions.take(1)
+        await trio.sleep(1)
+        assert (stream.has_room, stream.held) == (True, 1000)
+        await trio.sleep(100)
+        stream.append(bytes(HIGH_WATER_MARK))
+        await trio.sleep(1000)
+        assert stuck_at == [216]
 
 
 # ---- that the tests see what they are for

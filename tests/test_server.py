@@ -16,7 +16,7 @@ import trio
 import trio.testing
 import trustme
 from raw_client import Members, RawClient, open_raw_client
-from recordings import Close, Frame, frames, text_frames
+from recordings import text_frames
 
 from galaxy_trio import (
     ConfigError,
@@ -158,133 +158,7 @@ class Witnesses:
         return task.request
 
 
-# ---- what the server answers is what was recorded
-
-
-class Comparison:
-    """Of what the server says with what was recorded: all is equal, but for the times, and the ids that a server makes up."""
-
-    def __init__(self) -> None:
-        self._ids: dict[object, object] = {}
-
-    def send(self, client: RawClient, recorded: Frame) -> None:
-        client.send_text(recorded.text)
-        if '"request_id"' in recorded.text:
-            # A request's own id comes back in its reply.
-            request_id = recorded.json().get("request_id")
-            self._ids[request_id] = request_id
-
-    async def expect(self, client: RawClient, recorded: Frame) -> None:
-        came, expected = await client.receive(), recorded.json()
-        theirs, ours = expected.pop("response_id"), came.pop("response_id")
-        assert came == expected
-        # What had the same id then has the same id now, and what had another has another.
-        assert self._ids.setdefault(theirs, ours) == ours
-        assert len(set(self._ids.values())) == len(self._ids)
-
-    async def play(self, recorded: list[Frame], clients: dict[str, RawClient]) -> None:
-        for frame in recorded:
-            if frame.receiver == "server":
-                self.send(clients[frame.sender], frame)
-            else:
-                await self.expect(clients[frame.receiver], frame)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "heartbeat",
-        "device_info_ok",
-        "device_info_out_of_scope",
-        "task_completed",
-        "task_failed",
-        "task_ended_in_error",
-        "two_tasks_interleaved",
-        "task_errors",
-    ],
-)
-async def test_it_answers_as_recorded(name: str, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_cast() as cast:
-        await Comparison().play(text_frames(name), {"device": cast.device, "constellation": cast.constellation})
-        for client in (cast.device, cast.constellation):
-            await client.silence(5)
-
-
-async def test_it_confirms_registrations_as_recorded() -> None:
-    async with (
-        open_memory_server() as server,
-        open_raw_client(server.connect()) as device,
-        open_raw_client(server.connect()) as constellation,
-    ):
-        clients = {"device": device, "constellation": constellation}
-        await Comparison().play(text_frames("registration_ok"), clients)
-        assert (server.devices, server.constellations) == ([DEVICE], [CONSTELLATION])
-
-
-async def test_it_answers_a_constellation_without_a_target_as_recorded() -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as constellation:
-        await Comparison().play(text_frames("device_info_without_scope"), {"constellation": constellation})
-
-
-@pytest.mark.parametrize("first", [0, 3], ids=["the name is taken", "the target is not connected"])
-async def test_it_refuses_registrations_as_recorded(first: int) -> None:
-    registration, error, close = frames("registration_errors")[first : first + 3]
-    assert isinstance(registration, Frame)
-    assert isinstance(error, Frame)
-    assert isinstance(close, Close)
-    async with open_cast() as cast:
-        async with open_raw_client(cast.server.connect()) as client:
-            comparison = Comparison()
-            comparison.send(client, registration)
-            await comparison.expect(client, error)
-            assert await client.close_code() == close.code
-        await cast.clients_are_well()
-        assert (cast.server.devices, cast.server.constellations) == ([DEVICE], [CONSTELLATION])
-
-
-@pytest.mark.parametrize("how", ["close", "abort"])
-async def test_it_tells_as_recorded_of_a_device_that_is_lost_in_the_middle_of_a_task(how: str) -> None:
-    task, acknowledgement, end = text_frames("device_lost_mid_task")
-    [next_task, refusal] = text_frames("task_to_lost_device")
-    async with open_cast() as cast:
-        comparison = Comparison()
-        comparison.send(cast.constellation, task)
-        await comparison.expect(cast.constellation, acknowledgement)
-        await (cast.device.close() if how == "close" else cast.device.abort())
-        await comparison.expect(cast.constellation, end)
-        comparison.send(cast.constellation, next_task)
-        await comparison.expect(cast.constellation, refusal)
-
-
-async def test_it_answers_broken_messages_and_forged_names_with_an_error_each_and_the_connection_lives() -> None:
-    recorded = text_frames("bad_messages")
-    async with open_cast() as cast:
-        for message, error in zip(recorded[0:6:2], recorded[1:6:2], strict=True):
-            cast.constellation.send_text(message.text)
-            came, expected = await cast.constellation.receive(), error.json()
-            # The words are our own: the recorded ones are those of a library.
-            assert "invalid message to the server" in _is_error(came)
-            assert {**came, "error": "", "response_id": ""} == {**expected, "error": "", "response_id": ""}
-        await Comparison().play(recorded[6:], {"constellation": cast.constellation})
-        await cast.clients_are_well()
-
-
-async def test_it_answers_messages_that_have_no_conversation_as_recorded(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    recorded = text_frames("other_messages")
-    async with (
-        open_memory_server() as server,
-        open_raw_client(server.connect()) as device,
-        open_raw_client(server.connect()) as constellation,
-    ):
-        comparison = Comparison()
-        await comparison.play(recorded[:10], {"device": device, "constellation": constellation})
-        # Then information that nobody asked for, and results of no session: no answer.
-        assert [frame.json()["type"] for frame in recorded[10:]] == ["device_info_response", "command_results"]
-        for frame in recorded[10:]:
-            comparison.send(device, frame)
-            await device.silence(1)
+# ---- replies
 
 
 async def test_a_binary_frame_is_answered_with_an_error_and_the_connection_lives() -> None:
@@ -294,30 +168,22 @@ async def test_a_binary_frame_is_answered_with_an_error_and_the_connection_lives
         await cast.clients_are_well()
 
 
-async def test_a_session_id_in_use_is_refused_and_free_again_when_its_session_has_ended(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    recorded = text_frames("same_session_twice")
-    async with (
-        open_memory_server(session=recorded_session) as server,
-        open_raw_client(server.connect()) as device,
-        open_raw_client(server.connect()) as demo,
-        open_raw_client(server.connect()) as rival,
-    ):
-        comparison = Comparison()
-        await comparison.play(recorded[:6], {"device": device, "constellation": demo})
-        # The recorded server ran the first request a second time here.
-        comparison.send(demo, recorded[6])
-        assert _is_error(await demo.receive()) == "session_id 'demo@s' is in use"
-        await comparison.expect(demo, recorded[8])
-        await demo.silence(5)
-        await comparison.play(recorded[10:12], {"constellation": rival})
-        await comparison.play(recorded[12:14], {"constellation": demo})
-        await comparison.play(recorded[14:16], {"constellation": rival})
-        await comparison.play(recorded[16:], {"constellation": demo})
-        _submit(rival, "demo@u", target="device_002")
-        await _is_accepted(rival, "demo@u")
-        assert await _ending(rival, "demo@u") == ("completed", {"echo": "x"}, None)
+async def test_a_session_id_in_use_is_refused_and_free_again_when_its_session_has_ended() -> None:
+    witnesses = Witnesses()
+    async with open_cast(witnesses.session) as cast, open_raw_client(cast.server.connect()) as rival:
+        await _register(rival, _constellation_registers("rival"))
+        _submit(cast.constellation, "s1")
+        await _is_accepted(cast.constellation, "s1")
+        _submit(cast.constellation, "s1", "another")
+        assert _is_error(await cast.constellation.receive()) == "session_id 's1' is in use"
+        _submit(rival, "s1")
+        assert _is_error(await rival.receive()) == "session_id 's1' is owned by another client"
+        witnesses.let_go.set()
+        assert await _ending(cast.constellation, "s1") == ("completed", "echo:x", None)
+        assert await _ending(cast.device, "s1") == ("completed", "echo:x", None)
+        _submit(rival, "s1", "mine")
+        await _is_accepted(rival, "s1")
+        assert await _ending(rival, "s1") == ("completed", "mine", None)
 
 
 async def test_first_replies_come_in_the_order_of_the_messages() -> None:
@@ -414,6 +280,17 @@ async def test_system_information_that_is_no_object_is_none(system_info: object)
         async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
             with pytest.raises(RequestRejected, match="no system info available"):
                 await connection.device_info()
+
+
+async def test_a_device_that_names_two_platforms_has_the_one_of_its_information() -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        info: Members = {"device_id": DEVICE, "platform": "darwin"}
+        metadata = {"platform": "linux", "system_info": info}
+        await _register(
+            device, json.dumps({"type": "register", "status": "ok", "client_id": DEVICE, "metadata": metadata})
+        )
+        [client] = server.clients()
+        assert (client.platform, client.system_info) == ("linux", info)
 
 
 async def test_information_goes_to_constellations_only_and_of_devices_only() -> None:

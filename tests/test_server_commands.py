@@ -32,6 +32,7 @@ from galaxy_trio.messages import (
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
+from galaxy_trio.server.commands import UnansweredCommands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -442,3 +443,23 @@ async def test_a_commands_results_survive_the_wire_as_they_were() -> None:
 
 def _send(client: RawClient, message: ClientMessage) -> None:
     client.send_text(encode(message))
+
+
+def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_looks() -> None:
+    unanswered = UnansweredCommands(DEVICE)
+    batch = unanswered.register("r", "s", [CLICK])
+    first = ClientMessage(
+        ClientMessageType.COMMAND_RESULTS,
+        TaskStatus.CONTINUE,
+        session_id="s",
+        prev_response_id="r",
+        action_results=[CommandResult(ResultStatus.SUCCESS, result="first", call_id="call-1")],
+    )
+    assert unanswered.route(first)
+    assert not unanswered.route(first)
+    assert not unanswered.route_invalid(InvalidMessage("broken", response_id="r", session_id="s"))
+    unanswered.register("another", "s", [CLICK])
+    unanswered.close(lambda: ConnectionLost("gone"))
+    assert (len(unanswered), unanswered.unexpected_results) == (0, 1)
+    [one] = trio.run(batch.receive)
+    assert one.result == "first"

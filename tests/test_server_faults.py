@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -11,8 +12,9 @@ import pytest
 import trio
 import trio.testing
 from raw_client import Members, RawClient, open_raw_client
+from server_cast import DEVICE, end_of, open_cast, register_constellation, register_device, start_task, submit
 
-from galaxy_trio import ConfigError
+from galaxy_trio import ConfigError, TaskFailed
 from galaxy_trio.buffered_stream import HIGH_WATER_MARK
 from galaxy_trio.server import ServerTask, open_server
 from galaxy_trio.server.server import ServerLimits
@@ -391,3 +393,150 @@ async def test_a_socket_in_its_handshake_does_not_hold_up_the_end(autojump_clock
         await trio.testing.wait_all_tasks_blocked()
         start = trio.current_time()
     assert trio.current_time() - start < 1
+
+
+# ---- what session functions do
+
+
+class _Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot even say what is wrong")
+
+
+class _Unsayable(dict[str, object]):
+    def items(self) -> object:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise _Speechless
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("raised", "_Speechless"),
+        ("as a failed task", "cannot even say what is wrong"),
+        ("in a group", "several"),
+        ("while the result is written", "the session's result cannot be sent: _Speechless"),
+    ],
+)
+async def test_an_exception_that_cannot_say_what_it_is_ends_its_task_all_the_same(how: str, words: str) -> None:
+    async def session(task: ServerTask) -> object:
+        match how:
+            case "raised":
+                raise _Speechless
+            case "as a failed task":
+                raise _SpeechlessFailure("")
+            case "in a group":
+                raise ExceptionGroup("several", [_Speechless(), ValueError("another")])
+            case _:
+                return _Unsayable(a=1)
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        for client in (cast.constellation, cast.device):
+            status, result, error = await end_of(client, "s")
+            assert (status, result) == ("failed", {})
+            assert words in str(error)
+        await _is_alive(cast.device)
+        assert cast.server.statistics().ending_sessions == 0
+
+
+class _SpeechlessFailure(TaskFailed):
+    __str__ = _Speechless.__str__
+
+
+async def test_a_task_whose_acknowledgement_cannot_be_sent_was_refused_and_does_not_run() -> None:
+    started: list[str] = []
+
+    async def session(task: ServerTask) -> None:
+        started.append(task.session_id)
+
+    async with open_cast(session, ServerLimits(max_message_size=1000)) as cast:
+        for length in (700, 890):
+            # The acknowledgement has more around the id than the task has.
+            task = {"type": "task", "status": "ok", "client_type": "constellation", "target_id": DEVICE}
+            cast.constellation.send_text(json.dumps({**task, "session_id": "s" * length}, separators=(",", ":")))
+        assert (await cast.constellation.receive())["type"] == "heartbeat"
+        refusal = await cast.constellation.receive()
+        assert (refusal["type"], "session_id" in refusal) == ("error", False)
+        assert "the reply cannot be sent" in str(refusal["error"])
+        assert (await end_of(cast.constellation, "s" * 700))[0] == "completed"
+        assert (await end_of(cast.device, "s" * 700))[0] == "completed"
+        await _is_alive(cast.device)
+        assert started == ["s" * 700]
+        assert cast.server.statistics().ending_sessions == 0
+
+
+@pytest.mark.parametrize("does", ["cleans up", "returns", "raises", "swallows its cancellation"])
+async def test_a_session_that_is_slow_to_cancel_has_one_end_at_once_and_disturbs_nobody(
+    does: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def session(task: ServerTask) -> object:
+        if task.request == "quick":
+            return "quick"
+        with suppress(trio.Cancelled) if does == "swallows its cancellation" else nullcontext():
+            try:
+                await trio.Event().wait()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(100)
+                if does == "raises":
+                    raise ValueError("cleaning up failed")
+                if does == "returns":
+                    return "too late"
+        return "far too late"
+
+    async with open_cast(session) as cast, open_raw_client(cast.server.connect()) as other:
+        await register_device(other, "other")
+        await start_task(cast.constellation, "slow", "", "other")
+        await trio.testing.wait_all_tasks_blocked()
+        await other.close()
+        reason = "Task was cancelled because target device disconnected"
+        assert await end_of(cast.constellation, "slow") == ("failed", {}, reason)
+        assert trio.current_time() == 0
+        statistics = cast.server.statistics()
+        assert (statistics.sessions, statistics.ending_sessions) == (0, 1)
+        submit(cast.constellation, "slow")
+        assert (await cast.constellation.receive())["error"] == "session_id 'slow' is in use"
+        await start_task(cast.constellation, "quick", "quick")
+        for client in (cast.constellation, cast.device):
+            assert await end_of(client, "quick") == ("completed", "quick", None)
+        await trio.sleep(101)
+        assert cast.server.statistics().ending_sessions == 0
+        # No second end has come, and the name is free again.
+        await start_task(cast.constellation, "slow", "quick")
+        assert await end_of(cast.constellation, "slow") == ("completed", "quick", None)
+
+
+async def test_a_session_that_hangs_disturbs_nobody_and_ends_with_its_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def session(task: ServerTask) -> object:
+        if task.request == "hang":
+            await trio.sleep_forever()
+        return task.request
+
+    async with open_cast(session) as cast, open_raw_client(cast.server.connect()) as other:
+        await register_constellation(other, "other")
+        await start_task(other, "hanging", "hang")
+        await start_task(cast.constellation, "s", "well")
+        for client in (cast.constellation, cast.device):
+            assert await end_of(client, "s") == ("completed", "well", None)
+        await other.close()
+        # Its own end is told to the device alone: who asked has gone.
+        assert await end_of(cast.device, "hanging") == (
+            "failed",
+            {},
+            "Task was cancelled because its constellation disconnected",
+        )
+        await cast.constellation.silence(5)
+
+
+async def test_a_client_that_leaves_is_told_nothing_more_though_its_socket_is_still_open() -> None:
+    async with open_cast(_forever) as cast, open_raw_client(cast.server.connect()) as other:
+        await register_constellation(other, "other")
+        await start_task(other, "s")
+        await trio.testing.wait_all_tasks_blocked()
+        # A close frame with 1000, after which it would still read.
+        await other.send_bytes(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+        assert (await other.receive_until_ended())[0] == []
+        assert (await end_of(cast.device, "s"))[0] == "failed"
+        await _is_alive(cast.device)

@@ -61,7 +61,6 @@ class UnansweredCommands:
         self._device_id = device_id
         self._max_unanswered = max_unanswered
         self._batches: dict[str, Batch] = {}
-        self._closed: Callable[[], Exception] | None = None
         self.unexpected_results = 0
         """Results that nobody waited for: late ones, duplicates, for an unknown batch or another's session."""
 
@@ -69,9 +68,7 @@ class UnansweredCommands:
         return len(self._batches)
 
     def check(self) -> None:
-        """Raise what a new batch would meet: the device's end, or `QueueFull`."""
-        if self._closed is not None:
-            raise self._closed()
+        """Raise `QueueFull` if there may be no more."""
         if len(self._batches) >= self._max_unanswered:
             raise QueueFull(
                 f"device {self._device_id!r} has left {self._max_unanswered} batches of commands unanswered: nothing was sent"
@@ -89,8 +86,7 @@ class UnansweredCommands:
         self._batches.pop(batch.response_id, None)
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """The device has gone: all who wait are told, each with a fresh exception."""
-        self._closed = error
+        """The device has gone: all who wait are told, each with a fresh exception. Its sessions, which could ask for more, end with it."""
         batches = list(self._batches.values())
         self._batches.clear()
         for batch in batches:

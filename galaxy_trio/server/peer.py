@@ -54,8 +54,6 @@ class Peer:
         """Set when the first message has come, or the connection has ended without one."""
         self.refused_with: int | None = None
         """The code to close with, when the registration was refused."""
-        self.last_message = trio.current_time()
-        """When the last message came, on trio's clock; bytes that are none do not count."""
 
     def attach(self, link: Link[ClientMessage]) -> None:
         """Replies go here. To be called before anything is received."""
@@ -65,12 +63,13 @@ class Peer:
 
     def received(self, message: ClientMessage) -> None:
         """Answer a message; see `Receiver`."""
-        self.last_message = trio.current_time()
         if self.refused_with is not None:
             return
         if self.client is None:
             self._register(message)
-        elif message.client_id is not None and message.client_id != self.client.client_id:
+            return
+        self.client.last_active = trio.current_time()
+        if message.client_id is not None and message.client_id != self.client.client_id:
             self._refuse("client_id does not match the registered connection")
         elif message.client_type is not self.client.client_type:
             self._refuse("client_type does not match the registered connection")
@@ -152,9 +151,9 @@ class Peer:
             case ClientMessageType.COMMAND_RESULTS:
                 # No reply, whatever they are: only the batch that they answer learns of them.
                 if not client.commands.route(message):
-                    logger.debug("%s: results that nobody waits for", client.client_id)
+                    logger.debug("%r: results that nobody waits for", client.client_id)
             case ClientMessageType.DEVICE_INFO_RESPONSE:
-                logger.debug("%s: information that nobody asked for", client.client_id)
+                logger.debug("%r: information that nobody asked for", client.client_id)
             case _:
                 # A second registration, or a task's end, which clients have no business with.
                 self._refuse(f"Unknown message type: ClientMessageType.{message.type.name}")
@@ -195,8 +194,9 @@ class Peer:
         if refusal is not None:
             self._refuse(refusal)
             return
-        self._reply(ServerMessageType.HEARTBEAT, session_id=session_id)
-        self._sessions.start(session_id, message.request or "", message.task_name, client, target)
+        # Who could not be told that its task was accepted was told an error, and takes it for one that never ran.
+        if self._reply(ServerMessageType.HEARTBEAT, session_id=session_id):
+            self._sessions.start(session_id, message.request or "", message.task_name, client, target)
 
     # ---- replies
 
@@ -212,7 +212,8 @@ class Peer:
         response_id: str | None = None,
         error: str | None = None,
         result: JSON = None,
-    ) -> None:
+    ) -> bool:
+        """Send a reply, or an error in its place; whether it was the reply."""
         reply = ServerMessage(
             type,
             status,
@@ -236,3 +237,5 @@ class Peer:
                     response_id=str(uuid.uuid4()),
                 )
             )
+            return False
+        return True

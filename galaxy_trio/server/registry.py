@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import attrs
+import trio
 
 from galaxy_trio.messages import JSON, ClientType
 from galaxy_trio.server.commands import UnansweredCommands
@@ -50,13 +51,15 @@ class ClientInfo:
     system_info: dict[str, JSON] | None
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Client:
     """A registered peer: what is known of it, how to reach it, and what it owes."""
 
     info: ClientInfo
     outbox: Outbox
     commands: UnansweredCommands
+    last_active: float = attrs.field(factory=trio.current_time)
+    """When its last message came, or the last task for it or on it ended, on trio's clock; bytes that are no message do not count."""
 
     @property
     def client_id(self) -> str:

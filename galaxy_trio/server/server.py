@@ -78,7 +78,7 @@ class ServerLimits:
         handshake_timeout: Seconds for a client's TLS and WebSocket handshakes.
         register_timeout: Seconds for a client's first message, which must be its registration.
         liveness_timeout: Seconds without a single byte from a client after which it has gone.
-        idle_timeout: Seconds without a message from a client, and without a task for it or on it, after which it is closed.
+        idle_timeout: Seconds after a client's last message, or the end of the last task for it or on it, after which it is closed.
         ping_interval: Seconds between WebSocket pings to each client.
         send_timeout: Seconds for which a client may leave more than 1 MiB unread that was sent to it.
     """
@@ -118,6 +118,7 @@ class Server:
         self._sessions = Sessions(session, nursery, limits.max_sessions)
         self._links: set[Link[ClientMessage]] = set()
         self._turned_away = 0
+        self._is_turning_away = False
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
@@ -166,10 +167,14 @@ class Server:
         Whatever goes wrong with it is logged and ends this connection only. Cancelling closes the stream at once.
         """
         if self._stopping or self._connections >= self._limits.max_connections:
-            logger.warning("a connection was turned away: %s are open", self._connections)
+            # Once, until somebody is let in again: who can open connections must not be able to fill the log.
+            level = logging.DEBUG if self._is_turning_away else logging.WARNING
+            logger.log(level, "a connection was turned away: %s are open", self._connections)
+            self._is_turning_away = True
             self._turned_away += 1
             await trio.aclose_forcefully(stream)
             return
+        self._is_turning_away = False
         self._connections += 1
         try:
             await self._serve(stream)
@@ -215,20 +220,20 @@ class Server:
                 if peer.client is None:
                     link.close_code = peer.refused_with or _POLICY_VIOLATION
                     return
-                await self._wait_idle_or_closed(peer, peer.client, link)
+                await self._wait_idle_or_closed(peer.client, link)
                 return
             finally:
                 self._waits.discard(waiting)
         link.close_code = _GOING_AWAY
 
-    async def _wait_idle_or_closed(self, peer: Peer, client: Client, link: Link[ClientMessage]) -> None:
-        idle_at = peer.last_message + self._limits.idle_timeout
+    async def _wait_idle_or_closed(self, client: Client, link: Link[ClientMessage]) -> None:
+        idle_at = client.last_active + self._limits.idle_timeout
         while idle_at > trio.current_time():
             with trio.move_on_at(idle_at):
                 await link.wait_closed()
                 return
-            # A task that runs is something to wait for.
-            idle_since = trio.current_time() if self._sessions.concerns(client) else peer.last_message
+            # A task that runs is something to wait for; its end will be what idleness counts from.
+            idle_since = trio.current_time() if self._sessions.concerns(client) else client.last_active
             idle_at = idle_since + self._limits.idle_timeout
         logger.info("%s has sent no message for %g s: closing", link.peer, self._limits.idle_timeout)
 

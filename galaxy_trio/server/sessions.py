@@ -103,7 +103,6 @@ class Session:
     owner: Client
     device: Client
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    owner_left: bool = False
     end: End | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -180,7 +179,6 @@ class Sessions:
         """Cancel what runs for a client, or on it."""
         for session in self._unfinished.values():
             if session.owner is client:
-                session.owner_left = True
                 session.cancel(CONSTELLATION_LEFT)
             elif session.device is client:
                 session.cancel(DEVICE_LEFT)
@@ -206,6 +204,7 @@ class Sessions:
                 await self._tell(session)
         finally:
             del self._unfinished[session.task.session_id]
+            session.owner.last_active = session.device.last_active = trio.current_time()
             self._owned[session.owner] -= 1
             if not self._owned[session.owner]:
                 del self._owned[session.owner]
@@ -216,17 +215,17 @@ class Sessions:
         try:
             with session.scope:
                 session.finish(await self._call(session))
-        except Exception as error:  # it failed while it was cancelled: a nursery of its own raised both, as one group
-            logger.info("session %s failed while it was cancelled", session.task.session_id, exc_info=error)
+        except (
+            Exception
+        ) as error:  # whatever a session raises is its task's outcome, unless it had one: it was cancelled
+            logger.info("session %r failed", session.task.session_id, exc_info=error)
+            session.finish(End(TaskStatus.FAILED, {}, _words(error)))
 
     async def _call(self, session: Session) -> End:
         try:
             result = await self._function(session.task)
         except TaskFailed as failed:
             return End(TaskStatus.FAILED, cast("JSON", failed.result), str(failed) or None)
-        except Exception as error:  # whatever a session raises is its task's outcome
-            logger.info("session %s failed", session.task.session_id, exc_info=error)
-            return End(TaskStatus.FAILED, {}, str(error) or type(error).__name__)
         return End(TaskStatus.COMPLETED, cast("JSON", result))
 
     async def _run_commands(
@@ -287,21 +286,20 @@ class Sessions:
             response_id=str(uuid.uuid4()),
             result=ended.result,
         )
-        parties = [session.device] if session.owner_left else [session.owner, session.device]
         # At once: one that does not read must not keep the other waiting. A device that submits a task of its own is both.
         async with trio.open_nursery() as nursery:
-            for client in dict.fromkeys(parties):
+            for client in dict.fromkeys((session.owner, session.device)):
                 nursery.start_soon(self._tell_one, client, message)
 
     async def _tell_one(self, client: Client, end: ServerMessage) -> None:
         try:
             await self._send(client, end)
         except Exception as unsendable:  # noqa: BLE001  # whatever a session has returned, writing it may raise anything
-            problem = f"the session's result cannot be sent: {unsendable}"
+            problem = f"the session's result cannot be sent: {_words(unsendable)}"
             try:
                 await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem))
             except (InvalidMessage, MessageTooLarge) as error:
-                logger.warning("%s cannot be told the end of a session: %s", client.client_id, error)
+                logger.warning("%r cannot be told the end of a session: %s", client.client_id, error)
 
     async def _send(self, client: Client, message: ServerMessage) -> None:
         # Who has gone needs to be told nothing.
@@ -311,3 +309,11 @@ class Sessions:
 
 def _nothing() -> None:
     """Nothing to register: nobody waits for an answer."""
+
+
+def _words(error: Exception) -> str:
+    """What an exception says, or else its name. Saying may fail, and a task's end must not."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001  # an exception of a session function has a `__str__` of its own
+        return type(error).__name__
