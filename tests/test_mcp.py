@@ -320,23 +320,33 @@ async def test_when_the_sdk_breaks_down_the_session_has_ended_and_nothing_else_c
     assert "broke down" in caplog.text
 
 
-async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down_over_it() -> None:
+async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down() -> None:
     with trio.fail_after(10), trio.CancelScope() as scope:
         async with open_session(odd("answers")) as session:
             await session.initialize()
             scope.cancel()
             with trio.CancelScope(shield=True):
                 await break_down(session)
+            await trio.sleep_forever()
         raise AssertionError
     assert scope.cancelled_caught
 
 
-async def test_a_bug_in_a_sessions_block_comes_out_as_it_is() -> None:
-    bug = ZeroDivisionError()
-    with trio.fail_after(10), pytest.raises(ZeroDivisionError) as raised:
-        async with open_session(odd("answers")):
-            raise bug
-    assert raised.value is bug
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()], ids=["bug", "interrupt"])
+@pytest.mark.parametrize("breaks", [False, True], ids=["alone", "with the SDK"])
+async def test_what_a_sessions_block_raises_comes_out_as_it_is(error: BaseException, breaks: bool) -> None:
+    caught: BaseException | None = None
+    with trio.fail_after(10):
+        try:
+            async with open_session(odd("answers")) as session:
+                if breaks:
+                    await session.initialize()
+                    with trio.CancelScope(shield=True):
+                        await break_down(session)
+                raise error
+        except BaseException as raised:  # noqa: BLE001  # the question is what it is
+            caught = raised
+    assert caught is error
 
 
 # ---- what to start

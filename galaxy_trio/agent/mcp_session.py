@@ -9,9 +9,10 @@ import logging
 import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, Self, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import trio
+from anyio.abc import ObjectReceiveStream
 from mcp.client.session import ClientSession, IncomingMessage
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
@@ -30,11 +31,10 @@ from mcp_types import (
 from galaxy_trio.agent.mcp import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.opening import MAX_ID
-from galaxy_trio.outcomes import open_background, split_cancelled
+from galaxy_trio.outcomes import contains_cancelled, open_background, raise_outcome, split_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-    from types import TracebackType
 
     from mcp.shared._stream_protocols import ReadStream
     from mcp.shared.message import SessionMessage
@@ -76,7 +76,7 @@ class _Ending:
         return False
 
 
-class _WatchedStream:
+class _WatchedStream(ObjectReceiveStream["SessionMessage | Exception"]):
     """What the SDK reads from, with the one thing added that its session does not tell: when it has come to the end."""
 
     def __init__(self, stream: ReadStream[SessionMessage | Exception], ending: _Ending) -> None:
@@ -89,20 +89,6 @@ class _WatchedStream:
     async def aclose(self) -> None:
         self._ending.end()
         await self._stream.aclose()
-
-    def __aiter__(self) -> ReadStream[SessionMessage | Exception]:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        return await self._stream.__anext__()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 class McpSession:
@@ -199,7 +185,8 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
     program, *arguments = server.command
     ending = _Ending()
     opened = False
-    failure: Exception | None = None
+    failure: BaseException | None = None
+    stray: BaseException | None = None
     try:
         async with open_background() as nursery, AsyncExitStack() as stack:
             with _logged_lines(nursery, server.name) as errlog:
@@ -223,19 +210,23 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
             opened = True
             try:
                 yield McpSession(server.name, session, ending)
-            except Exception as error:  # noqa: BLE001  # raised below: the SDK's task groups would wrap it
+            except BaseException as error:
+                if contains_cancelled(error):
+                    raise
+                # Raised below: the SDK's task groups would wrap it.
                 failure = error
-    except BaseException as stray:
-        cancelled, rest = split_cancelled(stray)
-        if not isinstance(rest, Exception):
-            raise
-        if not opened:
-            raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {rest}") from rest
-        logger.warning("the session with MCP server %r broke down", server.name, exc_info=rest)
-        if cancelled is not None:
-            raise cancelled from None
-    if failure is not None:
-        raise failure
+    except BaseException as error:
+        stray = error
+        cancelled, rest = split_cancelled(error)
+        if isinstance(rest, Exception):
+            if not opened:
+                raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {rest}") from rest
+            logger.warning("the session with MCP server %r broke down", server.name, exc_info=rest)
+            stray = cancelled
+    try:
+        raise_outcome(failure, [], stray)
+    finally:
+        del failure, stray
 
 
 @contextmanager
