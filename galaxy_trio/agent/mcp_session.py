@@ -135,7 +135,7 @@ class McpSession:
                     logger.warning("MCP server %r has more than %d tools: the rest is left out", self._name, MAX_TOOLS)
                     return list(tools.values())
                 read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
-                tools.setdefault(tool.name, ListedTool(tool.name, read_only))
+                tools[tool.name] = ListedTool(tool.name, read_only)
             if listed.next_cursor is None:
                 return list(tools.values())
             page = PaginatedRequestParams(cursor=listed.next_cursor)
