@@ -121,3 +121,7 @@ class QueueFull(GalaxyError):
 
 class NoSuchDevice(GalaxyError):
     """No device fits what was asked for, and none that could."""
+
+
+class ToolError(GalaxyError):
+    """A tool could not do what it was asked to. The text, one line, is for the peer's eyes as it is."""
