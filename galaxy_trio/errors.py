@@ -121,3 +121,10 @@ class QueueFull(GalaxyError):
 
 class NoSuchDevice(GalaxyError):
     """No device fits what was asked for, and none that could."""
+
+
+class ToolError(GalaxyError):
+    """A tool of a device cannot do what a command asks. Raised by a tool, its text goes to the peer as it is, in one line.
+
+    Any other exception of a tool fails its command too, and is logged with its traceback: a device's own bug, not the peer's.
+    """
