@@ -1,4 +1,4 @@
-"""Text to message and back: the standard library's JSON, and the strict converter of structuring.py.
+"""Text to message and back: the standard library's JSON, and the strict converter of converters.py.
 
 Decoding is strict in what AIP says (types, enums, required fields) and ignores fields that it does not name. Whatever comes in, the
 outcome is a message or `InvalidMessage`. Nothing here does I/O. How long a message at the size limit holds the event loop is measured in
@@ -12,6 +12,7 @@ import math
 import re
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from galaxy_trio.converters import make_converter
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
     JSON,
@@ -23,7 +24,7 @@ from galaxy_trio.messages import (
     TransferMessage,
     TransferType,
 )
-from galaxy_trio.structuring import Mismatch, make_converter, shorten
+from galaxy_trio.structuring import Mismatch, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -106,12 +106,15 @@ def test_a_name_that_is_still_registered_is_tried_every_5_s_and_needs_attention_
     assert backoff.failed(REFUSED) == 1
 
 
-@pytest.mark.parametrize("between", [lambda b: b.failed(REFUSED), lambda b: b.lost(1, LOST)], ids=["failed", "lost"])
-def test_another_ending_begins_the_60_s_of_a_registered_name_anew(between: Callable[[Backoff], float]) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_another_ending_begins_the_60_s_of_a_registered_name_anew(lost: bool) -> None:
     backoff = Backoff()
     for _ in range(12):
         backoff.failed(REGISTERED)
-    between(backoff)
+    if lost:
+        backoff.lost(1, LOST)
+    else:
+        backoff.failed(REFUSED)
     for _ in range(12):
         backoff.failed(REGISTERED)
         assert not backoff.needs_attention

@@ -39,6 +39,10 @@ def _failing(error: BaseException) -> Callable[..., object]:
     return fail
 
 
+def _not_known(_: str) -> int:
+    return -1
+
+
 class Datagrams:
     """Stands for sockets whose addresses are known: what the machine has towards each family, or no route."""
 
@@ -277,7 +281,7 @@ async def test_memory_when_psutil_fails_is_what_the_system_says(
 
 @pytest.mark.parametrize(
     "answer",
-    [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), lambda _: -1],
+    [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), _not_known],
     ids=["unknown name", "system error", "not known"],
 )
 async def test_memory_that_nobody_knows_is_none(

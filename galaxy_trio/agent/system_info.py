@@ -65,7 +65,7 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
         memory_total_gb=answers.memory_total_gb,
         hostname=answers.hostname,
         ip_address=answers.ip_address,
-        supported_features=[*_DESKTOP_FEATURES, _APPS[known]] if known in _APPS else [],
+        supported_features=[*_DESKTOP_FEATURES, _APPS[known]] if known is not None and known in _APPS else [],
         platform_type=PlatformType.MOBILE if known in _MOBILE else PlatformType.COMPUTER,
         schema_version=SCHEMA_VERSION,
     )
