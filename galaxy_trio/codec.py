@@ -222,12 +222,35 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
         text = _encoder.encode(_converter.unstructure(message))
         if not text.isascii():
             text.encode()
-    except UnicodeEncodeError:
-        problem = "a lone surrogate in a string, which UTF-8 has not"
-    except RecursionError:
-        problem = "nested too deep"
-    except (AttributeError, TypeError, ValueError) as error:
-        problem = str(error)
+    except _UNWRITABLE as error:
+        problem = _why_unwritable(error)
     else:
         return text
     raise InvalidMessage(f"cannot send a {kind} message: {problem}")
+
+
+def encode_value(value: object) -> str:
+    """Write what is to be part of a message; errors are those of `encode`."""
+    try:
+        text = _encoder.encode(value)
+        if not text.isascii():
+            text.encode()
+    except _UNWRITABLE as error:
+        problem = _why_unwritable(error)
+    else:
+        return text
+    raise InvalidMessage(problem)
+
+
+def decode_value(text: str) -> JSON:
+    """Read what `encode_value` has written."""
+    return cast("JSON", _decoder.decode(text))
+
+
+_UNWRITABLE = (AttributeError, TypeError, ValueError, RecursionError)
+
+
+def _why_unwritable(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "a lone surrogate in a string, which UTF-8 has not"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)

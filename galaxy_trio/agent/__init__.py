@@ -1,15 +1,19 @@
 """The device's role: it registers, stays registered, says what its machine is, and runs tools for whoever asks."""
 
+from galaxy_trio.agent.agent import Agent, AgentStatistics, open_agent
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.tools import FunctionTool, Tool, ToolSource, tool
 
 __all__ = [
+    "Agent",
+    "AgentStatistics",
     "DeviceConnection",
     "FunctionTool",
     "Tool",
     "ToolSource",
     "collect_system_info",
+    "open_agent",
     "open_device_connection",
     "tool",
 ]
