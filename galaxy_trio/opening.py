@@ -43,7 +43,6 @@ async def open_client_link(
     liveness_timeout: float,
     ping_interval: float | None,
     max_message_size: int,
-    pause_reading: bool = False,
 ) -> AsyncGenerator[Link[In]]:
     """Connect to a server, for the length of the block. The arguments are those of `open_connection`, and of `Link`.
 
@@ -66,7 +65,7 @@ async def open_client_link(
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
     transport = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
-    link = Link(transport, receiver, decode, peer=peer, pause_reading=pause_reading)
+    link = Link(transport, receiver, decode, peer=peer)
     async with link.running(
         partial(transport.run_client, target, checked_headers),
         handshake_deadline=deadline,

@@ -12,6 +12,7 @@ import trio
 
 from galaxy_trio.agent.batches import MAX_QUEUED_BATCHES, Batches, Counts
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
+from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.threads import ToolThreads
 from galaxy_trio.agent.toolbox import Toolbox
@@ -25,7 +26,6 @@ from galaxy_trio.errors import (
     ConnectTimeout,
     GalaxyError,
     InvalidMessage,
-    MessageTooLarge,
 )
 from galaxy_trio.messages import (
     ClientMessage,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
     # Opens one connection: the agent's own way, with the system information of now.
-    _Open = Callable[[Callable[[DeviceConnection, ServerMessage], None]], AbstractAsyncContextManager[DeviceConnection]]
+    _Open = Callable[[Callable[[ServerMessage], None]], AbstractAsyncContextManager[DeviceConnection]]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Agent:
         self,
         device_id: str,
         open_connection: _Open,
-        make_batches: Callable[[Counts], Batches],
+        make_batches: Callable[[Outbox, Counts], Batches],
         threads: ToolThreads,
         backoff: Backoff,
     ) -> None:
@@ -99,7 +99,8 @@ class Agent:
         self._counts = Counts()
         self._registrations = 0
         self._connection: DeviceConnection | None = None
-        self._batches = make_batches(self._counts)
+        self._outbox = Outbox()
+        self._batches = make_batches(self._outbox, self._counts)
         self._now_registered = trio.Event()
         self._trying = trio.CancelScope()
         self._staying: trio.CancelScope | None = None
@@ -181,7 +182,8 @@ class Agent:
             self._log("is registered no more", lost, wait)
         finally:
             # What waits belongs to this connection; it may have come before the registration was confirmed, or refused.
-            self._batches = self._make_batches(self._counts)
+            self._outbox = Outbox()
+            self._batches = self._make_batches(self._outbox, self._counts)
         await trio.sleep(wait)
         return False
 
@@ -195,6 +197,7 @@ class Agent:
         try:
             async with open_background() as nursery:
                 nursery.start_soon(self._batches.run, connection)
+                nursery.start_soon(self._outbox.run, connection)
                 with trio.CancelScope() as self._staying:
                     lost = await connection.wait_closed()
         finally:
@@ -208,20 +211,20 @@ class Agent:
 
     # ---- what comes
 
-    def _received(self, connection: DeviceConnection, message: ServerMessage) -> None:
+    def _received(self, message: ServerMessage) -> None:
         match message.type:
             case ServerMessageType.COMMAND:
-                self._batches.put(connection, message)
+                self._batches.put(message)
             case ServerMessageType.TASK_END if message.session_id is not None:
                 self._batches.end_session(message.session_id)
             case ServerMessageType.TASK:
-                self._submit(connection, message)
+                self._outbox.put([self._own(message)])
             case _:
                 logger.debug("a %s that says nothing to a device", message.type.value)
 
-    def _submit(self, connection: DeviceConnection, task: ServerMessage) -> None:
-        """Make a task that the server dispatches to this device its own. See "Task dispatched to a device" in docs/reference/wire.md."""
-        message = ClientMessage(
+    def _own(self, task: ServerMessage) -> ClientMessage:
+        """A task that the server dispatches to this device, as its own. See "Task dispatched to a device" in docs/reference/wire.md."""
+        return ClientMessage(
             ClientMessageType.TASK,
             TaskStatus.CONTINUE,
             session_id=task.session_id,
@@ -231,10 +234,6 @@ class Agent:
             request=task.user_request,
             timestamp=datetime.now(UTC).isoformat(),
         )
-        try:
-            connection.send_nowait(message)
-        except (InvalidMessage, MessageTooLarge) as error:
-            logger.warning("a task that the server dispatched cannot be submitted: %s", error)
 
 
 @asynccontextmanager
@@ -306,7 +305,7 @@ async def open_agent(
 
     @asynccontextmanager
     async def open_one(
-        hand_on: Callable[[DeviceConnection, ServerMessage], None],
+        hand_on: Callable[[ServerMessage], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
         stream = None if connect is None else await _open_stream(connect, connect_timeout)
@@ -327,8 +326,10 @@ async def open_agent(
         ) as connection:
             yield connection
 
-    def make_batches(counts: Counts) -> Batches:
-        return Batches(toolbox, counts, max_queued_batches, max_message_size)
+    def make_batches(outbox: Outbox, counts: Counts) -> Batches:
+        return Batches(
+            device_id, toolbox, outbox, counts, max_queued=max_queued_batches, max_message_size=max_message_size
+        )
 
     backoff = Backoff(first=reconnect_delay, max_retries=max_retries, random=random)
     agent = Agent(device_id, open_one, make_batches, threads, backoff)

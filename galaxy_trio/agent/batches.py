@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from galaxy_trio.agent.outbox import send_first
 from galaxy_trio.agent.toolbox import failure, one_line
 from galaxy_trio.codec import encode
-from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge
+from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
     ClientMessage,
     ClientMessageType,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from galaxy_trio.agent.connection import DeviceConnection
+    from galaxy_trio.agent.outbox import Outbox
     from galaxy_trio.agent.toolbox import Toolbox
 
 logger = logging.getLogger(__name__)
@@ -49,13 +51,26 @@ class Batches:
     """The batches of one connection.
 
     Args:
+        device_id: The device's name.
         toolbox: What runs the commands.
+        outbox: Where answers go that are given at once.
         counts: Kept up.
         max_queued: How many may wait; one more is answered with failures.
         max_message_size: Bytes that a message with results may have.
     """
 
-    def __init__(self, toolbox: Toolbox, counts: Counts, max_queued: int, max_message_size: int) -> None:
+    def __init__(
+        self,
+        device_id: str,
+        toolbox: Toolbox,
+        outbox: Outbox,
+        counts: Counts,
+        *,
+        max_queued: int,
+        max_message_size: int,
+    ) -> None:
+        self._device_id = device_id
+        self._outbox = outbox
         self._toolbox = toolbox
         self._counts = counts
         self._max_queued = max_queued
@@ -69,24 +84,20 @@ class Batches:
         """How many wait."""
         return len(self._queue)
 
-    def put(self, connection: DeviceConnection, message: ServerMessage) -> None:
+    def put(self, message: ServerMessage) -> None:
         """A batch has come. It waits for its turn, or is answered at once."""
         self._counts.batches += 1
         if len(self._queue) < self._max_queued:
             self._queue.append(message)
             self._more.set()
             return
-        logger.warning("a batch of %r is refused: %d wait already", message.session_id, len(self._queue))
-        why = f"{len(self._queue)} batches wait on this device already: nothing of this one was run"
+        logger.warning(
+            "a batch of %d commands is refused: %d wait already", len(message.actions or []), self._max_queued
+        )
+        why = f"{self._max_queued} batches wait on this device already: nothing of this one was run"
         results = [failure(command, why) for command in message.actions or []]
         self._count(results)
-        for answer in self._answers(connection.device_id, message, results):
-            try:
-                connection.send_nowait(answer)
-            except (InvalidMessage, MessageTooLarge) as error:
-                logger.info("%s", error)
-            else:
-                return
+        self._outbox.put(self._answers(message, results))
 
     def end_session(self, session_id: str) -> None:
         """A session has ended: what of it waits is dropped, what runs is cancelled. Nothing is sent."""
@@ -105,7 +116,7 @@ class Batches:
                 self._running = (message.session_id, scope)
                 try:
                     results = await self._run(message)
-                    if not await self._answer(connection, message, results):
+                    if not await send_first(connection, self._answers(message, results)):
                         return
                 finally:
                     self._running = None
@@ -131,26 +142,13 @@ class Batches:
 
     # ---- results
 
-    async def _answer(self, connection: DeviceConnection, message: ServerMessage, results: list[CommandResult]) -> bool:
-        """Send the results. False when the connection has ended."""
-        for answer in self._answers(connection.device_id, message, results):
-            try:
-                await connection.send(answer)
-            except (InvalidMessage, MessageTooLarge) as error:
-                logger.info("%s", error)
-            except (ConnectionLost, trio.ClosedResourceError):
-                return False
-            else:
-                break
-        return True
-
-    def _answers(self, device_id: str, message: ServerMessage, results: list[CommandResult]) -> Iterator[ClientMessage]:
-        """What to send, and in its stead where that cannot be sent. The last may be too large too: the ids in it are the peer's."""
+    def _answers(self, message: ServerMessage, results: list[CommandResult]) -> Iterator[ClientMessage]:
+        """What to send, and what in its stead where that cannot be sent. Even the last may be too large: the ids in it are the peer's."""
         answer = ClientMessage(
             ClientMessageType.COMMAND_RESULTS,
             TaskStatus.CONTINUE,
             session_id=message.session_id,
-            client_id=device_id,
+            client_id=self._device_id,
             action_results=results,
             timestamp=datetime.now(UTC).isoformat(),
             request_id=str(uuid.uuid4()),
@@ -160,7 +158,6 @@ class Batches:
         yield attrs.evolve(answer, action_results=self._shrunk(answer, results))
         why = f"the results of {len(results)} commands are above the {self._max_message_size} bytes of a message"
         yield attrs.evolve(answer, action_results=[], error=why)
-        logger.warning("the results of a batch of %d commands could not be sent at all", len(results))
 
     def _shrunk(self, answer: ClientMessage, results: list[CommandResult]) -> list[CommandResult]:
         """The results with failures in place of those that cannot be sent, and of the largest until all fit."""

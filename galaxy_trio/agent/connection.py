@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.codec import decode_server_message, unstructure_device_info
@@ -105,17 +104,6 @@ class DeviceConnection:
         """
         await self._link.send(message, _nothing_more)
 
-    def send_nowait(self, message: ClientMessage) -> None:
-        """Send an answer in the step in which the question came; after the end, it is dropped.
-
-        Nothing more is read while too much waits to be sent: so it is bounded.
-
-        Raises:
-            InvalidMessage: It holds what JSON cannot.
-            MessageTooLarge: It is above the limit.
-        """
-        self._link.send_nowait(message)
-
 
 def _nothing_more() -> None:
     """Of most messages no reply is kept track of."""
@@ -136,7 +124,7 @@ async def open_device_connection(
     heartbeat_interval: float = 30.0,
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
-    hand_on: Callable[[DeviceConnection, ServerMessage], object] | None = None,
+    hand_on: Callable[[ServerMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
     """Register with a server as a device, for the length of the block.
 
@@ -184,12 +172,9 @@ async def open_device_connection(
             liveness_timeout=liveness_timeout,
             ping_interval=None,
             max_message_size=max_message_size,
-            # What comes may be answered in the step in which it comes.
-            pause_reading=True,
         ) as link:
-            connection = DeviceConnection(link, receiver, device_id)
             if hand_on is not None:
-                receiver.hand_on = partial(hand_on, connection)
+                receiver.hand_on = hand_on
 
             async def introduce() -> None:
                 metadata: dict[str, JSON] = {
@@ -210,4 +195,4 @@ async def open_device_connection(
 
             await register(link, introduce, register_timeout)
             link.start_heartbeats(heartbeat_interval, beat)
-            yield connection
+            yield DeviceConnection(link, receiver, device_id)
