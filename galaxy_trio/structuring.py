@@ -9,11 +9,9 @@ import reprlib
 from enum import Enum, StrEnum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
 
 import attrs
-
-from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -248,10 +246,8 @@ def _null(value: object, _: object) -> object:
 
 
 def _is_any(wanted: object) -> bool:
-    if wanted in (Any, object, JSON):
+    if wanted in (Any, object):
         return True
-    if isinstance(wanted, ForwardRef):
-        return wanted.__forward_arg__ in ("JSON", JSON)
     # What JSON is resolved to: its list and object hold references to it, which are not.
     arguments = get_args(wanted)
     return {bool, int, float, str}.issubset(arguments) and {list, dict}.issubset(map(get_origin, arguments))

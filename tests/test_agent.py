@@ -569,6 +569,21 @@ async def test_a_server_that_asks_on_and_on_and_reads_nothing_cannot_make_it_hol
         assert agent.registered
 
 
+async def test_answers_that_wait_when_the_connection_goes_are_dropped_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_commanded_agent() as (peer, agent, server):
+        peer.stream.stall()
+        for _ in range(10):
+            peer.send_json({"type": "task", "status": "ok", "user_request": "x" * 2**19, "session_id": "s"})
+        await trio.testing.wait_all_tasks_blocked()
+        peer.reset()
+        again, _ = await server.accept()
+        await trio.testing.wait_all_tasks_blocked()
+        assert again.received_nowait() == []
+        assert agent.registered
+
+
 async def test_commands_that_come_before_a_refused_registration_are_run_by_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -40,8 +40,7 @@ class Outbox:
     async def run(self, connection: DeviceConnection) -> None:
         """Send what is put, until the connection ends."""
         async for alternatives in self._out:
-            if not await send_first(connection, alternatives):
-                return
+            await send_first(connection, alternatives)
 
 
 async def send_first(connection: DeviceConnection, alternatives: Iterable[ClientMessage]) -> bool:
