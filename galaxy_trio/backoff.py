@@ -120,7 +120,6 @@ class Backoff:
         Raises:
             ConnectionLost: `error` itself, when the retries are used up.
         """
-        self._still_registered = 0
         if lived >= STEADY:
             self._ceiling = self._first
             self._failures = 0

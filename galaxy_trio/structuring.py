@@ -201,13 +201,13 @@ def _object_of(check: Structure, item: object) -> Structure:
     return check_each
 
 
-def _one_of(named: dict[object, object]) -> Structure:
+def _one_of(choices: list[tuple[object, object]]) -> Structure:
     """For values that stand for something each: themselves, or the members of an enum."""
-    if not all(type(value) in _SCALARS for value in named):
+    if not all(type(value) in _SCALARS for value, _ in choices):
         raise TypeError("JSON has strings, numbers, booleans and null to choose from")
     # With their types: True is 1 as a key.
-    members = {(type(value), value): member for value, member in named.items()}
-    expected = "one of " + ", ".join("null" if value is None else repr(value) for value in named)
+    members = {(type(value), value): member for value, member in choices}
+    expected = "one of " + ", ".join("null" if value is None else repr(value) for value, _ in choices)
 
     def check(value: object, _: object) -> object:
         if type(value) in _SCALARS and (type(value), value) in members:
@@ -246,7 +246,7 @@ def _null(value: object, _: object) -> object:
 
 
 def _is_any(wanted: object) -> bool:
-    if wanted in (Any, object):
+    if wanted is Any or wanted is object:
         return True
     # What JSON is resolved to: its list and object hold references to it, which are not.
     arguments = get_args(wanted)
@@ -266,7 +266,7 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
         return hook
     origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
     if origin is Literal:
-        return _one_of({argument: argument for argument in arguments})
+        return _one_of([(argument, argument) for argument in arguments])
     if origin is list:
         return _list_of(strict_hook(arguments[0], converter), arguments[0])
     if origin is dict and _is_any(arguments[1]):
@@ -296,7 +296,7 @@ def _simple_hook(wanted: object) -> Structure | None:
     elif isinstance(wanted, type) and issubclass(wanted, StrEnum):
         hook = _member(wanted)
     elif isinstance(wanted, type) and issubclass(wanted, Enum):
-        hook = _one_of({member.value: member for member in wanted})
+        hook = _one_of([(member.value, member) for member in wanted])
     return hook
 
 

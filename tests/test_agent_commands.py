@@ -418,26 +418,24 @@ async def test_of_results_that_are_too_large_together_the_largest_fail_until_the
         assert [result.status for result in results].count(SUCCESS) == 2
 
 
-async def test_results_that_just_fit_are_all_sent() -> None:
+async def test_results_that_just_fit_are_all_sent_and_of_one_byte_more_one_fails() -> None:
     @tool
     async def repeat(count: int) -> str:
         await trio.lowlevel.checkpoint()
         return "x" * count
 
-    async with open_commanded_agent([repeat], max_message_size=2000) as (peer, _, _):
+    async with open_commanded_agent([repeat], max_message_size=4000) as (peer, _, _):
 
-        async def size_of(count: int) -> tuple[int, int]:
-            send_batch(peer, call("repeat", count=count), call("repeat", count=count))
+        async def answer_to(first: int) -> tuple[int, list[str]]:
+            send_batch(peer, *[call("repeat", count=count) for count in (first, 400, 400, 400, 400, 400)])
             text = await peer.receive_text()
-            statuses = [result["status"] for result in json.loads(text)["action_results"]]
-            return len(text), statuses.count("success")
+            return len(text), [result["status"] for result in json.loads(text)["action_results"]]
 
-        size, _ = await size_of(100)
-        most = 100 + (2000 - size) // 2
-        size, successes = await size_of(most)
-        assert (successes, 2000 - size < 2) == (2, True)
-        _, successes = await size_of(most + 1)
-        assert successes == 1
+        size, _ = await answer_to(500)
+        most = 500 + 4000 - size
+        assert await answer_to(most) == (4000, ["success"] * 6)
+        _, statuses = await answer_to(most + 1)
+        assert statuses == ["failure"] + ["success"] * 5
 
 
 async def test_when_not_even_the_failures_fit_the_message_says_why() -> None:
@@ -534,8 +532,9 @@ async def test_a_thread_whose_time_is_up_is_left_to_its_end_and_counted_until_th
 
 
 async def test_while_all_threads_are_taken_a_command_waits_within_its_time(mock_clock: trio.testing.MockClock) -> None:
+    gate = Gate(timeout=7)
     with a_blocker(timeout=7) as blocker:
-        async with open_commanded_agent([blocker.tool], max_threads=2) as (peer, agent, _):
+        async with open_commanded_agent([blocker.tool, gate.tool], max_threads=2) as (peer, agent, _):
             for number in range(2):
                 send_batch(peer, call("block"))
                 await blocker.begun()
@@ -549,6 +548,13 @@ async def test_while_all_threads_are_taken_a_command_waits_within_its_time(mock_
             mock_clock.jump(7.1)
             [starved] = await receive_results(peer)
             assert starved.error == "tool 'block' found all 2 threads for tools busy for 7 s"
+            # It is said of nothing else that takes too long.
+            send_batch(peer, call("gate"))
+            await gate.begun()
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(7.1)
+            [slow] = await receive_results(peer)
+            assert slow.error == "tool 'gate' took longer than its 7 s"
             # One that waits gets the place of one that ends.
             send_batch(peer, call("block"))
             await trio.testing.wait_all_tasks_blocked()
@@ -760,11 +766,14 @@ async def test_after_a_loss_in_the_middle_of_a_command_no_other_batch_is_begun(
         assert connection is not None
         connection._link.lose("in the middle")
 
-    async with open_commanded_agent([lose]) as (peer, agent, server):
-        send_batch(peer, call("lose"))
-        send_batch(peer, call("lose"))
-        await server.accept()
-        assert runs == [1]
+    async with open_commanded_agent([lose], heartbeat_interval=1e6, liveness_timeout=1e6) as (peer, agent, server):
+        peers = [peer]
+        # Again and again: without care it would depend on the order in which tasks run.
+        for number in range(1, 11):
+            send_batch(peers[-1], call("lose"))
+            send_batch(peers[-1], call("lose"))
+            peers.append((await server.accept())[0])
+            assert len(runs) == number
 
 
 # ---- where tools come from

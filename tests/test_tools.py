@@ -339,6 +339,8 @@ def test_a_class_that_holds_itself_is_a_config_error_that_says_so() -> None:
         (Literal["a", 5, True], 5, 5),
         (Literal["a", 5, True], True, True),
         (Literal["a", 5, True, None], None, None),  # noqa: PYI061
+        (Literal[1, True], True, True),
+        (Literal[1, True], 1, 1),
         (list, [1, "x"], [1, "x"]),
         (list[int], [1, 2], [1, 2]),
         (list[float], [1, 2.5], [1.0, 2.5]),

@@ -35,7 +35,7 @@ from galaxy_trio.messages import (
     TaskStatus,
 )
 from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
-from galaxy_trio.outcomes import contains_cancelled, open_background, raise_outcome
+from galaxy_trio.outcomes import open_background, raise_outcome
 
 if TYPE_CHECKING:
     import ssl
@@ -345,10 +345,7 @@ async def open_agent(
                     # The agent gave up, and the nursery has cancelled the block: it knows its own.
                     raise
                 failure = error
-            if contains_cancelled(failure):
-                nursery.cancel_scope.cancel()
-            else:
-                agent.leave()
+            agent.leave()
     except BaseExceptionGroup as group:
         stray = group
     try:

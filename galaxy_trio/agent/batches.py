@@ -170,7 +170,8 @@ class Batches:
                 # Its tool has told a namespace that is none.
                 shrunk[index] = _in_place_of(result, f"the result cannot be sent: {invalid}")
                 sizes.append(_size_of(shrunk[index]))
-        room = self._max_message_size - _bytes(attrs.evolve(answer, action_results=[])) - len(results)
+        commas = len(results) - 1
+        room = self._max_message_size - _bytes(attrs.evolve(answer, action_results=[])) - commas
         excess = sum(sizes) - room
         for index in sorted(range(len(results)), key=sizes.__getitem__, reverse=True):
             small = _in_place_of(results[index], f"its result of {sizes[index]} bytes is too large beside the others'")
