@@ -9,9 +9,11 @@ import reprlib
 from enum import Enum, StrEnum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
 import attrs
+
+from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -249,8 +251,8 @@ def _is_any(wanted: object) -> bool:
     if wanted is Any or wanted is object:
         return True
     # What JSON is resolved to: its list and object hold references to it, which are not.
-    arguments = get_args(wanted)
-    return {bool, int, float, str}.issubset(arguments) and {list, dict}.issubset(map(get_origin, arguments))
+    inner = [each for member in get_args(wanted) for each in get_args(member)]
+    return any(isinstance(each, ForwardRef) and each.__forward_arg__ == JSON for each in inner)
 
 
 def strict_hook(wanted: object, converter: Converter) -> Structure:

@@ -427,7 +427,9 @@ async def test_results_that_just_fit_are_all_sent_and_of_one_byte_more_one_fails
     async with open_commanded_agent([repeat], max_message_size=4000) as (peer, _, _):
 
         async def answer_to(first: int) -> tuple[int, list[str]]:
-            send_batch(peer, *[call("repeat", count=count) for count in (first, 400, 400, 400, 400, 400)])
+            commands = [call("repeat", count=count) for count in (first, 400, 400, 400, 400, 400)]
+            # An id of one length: the answers tell it.
+            send_batch(peer, *commands, response_id="r")
             text = await peer.receive_text()
             return len(text), [result["status"] for result in json.loads(text)["action_results"]]
 

@@ -394,6 +394,7 @@ async def test_what_fits_its_annotation_is_let_through(annotation: object, value
         (list[int], [1, "x"], "value[1]: expected an integer, got the string 'x'"),
         (list[int] | str, [1, "x"], "value[1]: expected an integer, got the string 'x'"),
         (list[int] | list[bool], ["x"], "value: expected an integer or a boolean, got the list ['x']"),
+        (bool | int | float | str | list[str] | dict[str, int], [1], "value[0]: expected a string, got the integer 1"),
         (dict, [], "value: expected an object, got the list []"),
         (dict[str, int], [], "value: expected an object, got the list []"),
         (dict[str, int], {"a": "x"}, "value.'a': expected an integer, got the string 'x'"),
