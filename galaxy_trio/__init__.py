@@ -16,6 +16,7 @@ from galaxy_trio.errors import (
     RequestRejected,
     RequestTimeout,
     TaskFailed,
+    ToolError,
 )
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType, TaskResult, TaskStatus
 
@@ -43,5 +44,6 @@ __all__ = [
     "TaskFailed",
     "TaskResult",
     "TaskStatus",
+    "ToolError",
     "open_connection",
 ]

@@ -1,4 +1,4 @@
-"""Text to message and back: the standard library's JSON, and the strict converter of structuring.py.
+"""Text to message and back: the standard library's JSON, and the strict converter of converters.py.
 
 Decoding is strict in what AIP says (types, enums, required fields) and ignores fields that it does not name. Whatever comes in, the
 outcome is a message or `InvalidMessage`. Nothing here does I/O. How long a message at the size limit holds the event loop is measured in
@@ -12,6 +12,7 @@ import math
 import re
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from galaxy_trio.converters import make_converter
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
     JSON,
@@ -23,7 +24,7 @@ from galaxy_trio.messages import (
     TransferMessage,
     TransferType,
 )
-from galaxy_trio.structuring import Mismatch, make_converter, shorten
+from galaxy_trio.structuring import Mismatch, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,12 +223,35 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
         text = _encoder.encode(_converter.unstructure(message))
         if not text.isascii():
             text.encode()
-    except UnicodeEncodeError:
-        problem = "a lone surrogate in a string, which UTF-8 has not"
-    except RecursionError:
-        problem = "nested too deep"
-    except (AttributeError, TypeError, ValueError) as error:
-        problem = str(error)
+    except _UNWRITABLE as error:
+        problem = _why_unwritable(error)
     else:
         return text
     raise InvalidMessage(f"cannot send a {kind} message: {problem}")
+
+
+def encode_value(value: object) -> str:
+    """Write what is to be part of a message; errors are those of `encode`."""
+    try:
+        text = _encoder.encode(value)
+        if not text.isascii():
+            text.encode()
+    except _UNWRITABLE as error:
+        problem = _why_unwritable(error)
+    else:
+        return text
+    raise InvalidMessage(problem)
+
+
+def decode_value(text: str) -> JSON:
+    """Read what `encode_value` has written."""
+    return cast("JSON", _decoder.decode(text))
+
+
+_UNWRITABLE = (AttributeError, TypeError, ValueError, RecursionError)
+
+
+def _why_unwritable(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "a lone surrogate in a string, which UTF-8 has not"
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)

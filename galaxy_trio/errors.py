@@ -124,4 +124,7 @@ class NoSuchDevice(GalaxyError):
 
 
 class ToolError(GalaxyError):
-    """A tool could not do what it was asked to. The text, one line, is for the peer's eyes as it is."""
+    """A tool of a device cannot do what a command asks. Raised by a tool, its text goes to the peer as it is, in one line.
+
+    Any other exception of a tool fails its command too, and is logged with its traceback: a device's own bug, not the peer's.
+    """

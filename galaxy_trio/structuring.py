@@ -1,25 +1,24 @@
-"""JSON values to messages and back: one cattrs converter that takes nothing for what it is not.
+"""JSON values and the types that they must have: a check for each type, which takes nothing for what it is not.
 
-Left to itself, cattrs turns a value of the wrong type into one of the right type: each field has a check of its own here.
+Left to itself, cattrs turns a value of the wrong type into one of the right type: what converters.py makes has these checks in it.
 """
 
 from __future__ import annotations
 
 import reprlib
-from enum import StrEnum
+from enum import Enum, StrEnum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
 import attrs
-from cattrs import Converter
-from cattrs.fns import identity
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from galaxy_trio.messages import DeviceInfo
+from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    from cattrs import Converter
 
     # What cattrs hands to a hook: the value, and the type that it is to become.
     Structure = Callable[[object, object], object]
@@ -50,7 +49,22 @@ class Mismatch(Exception):
         return self
 
 
-def _mismatch(expected: str, value: object) -> Mismatch:
+class _Unknown(Mismatch):
+    """A member of an object has a name that its class does not know."""
+
+    def __str__(self) -> str:
+        return f"{self.path} is not known: expected {self.expected}"
+
+
+def check_members(members: dict[str, object], known: Collection[str]) -> None:
+    """Raise `Mismatch` for a member that has no place."""
+    for name in members:
+        if name not in known:
+            raise _Unknown(f"no more than {', '.join(known) or 'nothing'}", "").within(shorten(name))
+
+
+def mismatch(expected: str, value: object) -> Mismatch:
+    """The error for a value of the wrong type."""
     return Mismatch(expected, f"{_KINDS[type(value)]} {shorten(value)}" if value is not None else "null")
 
 
@@ -66,6 +80,7 @@ _KINDS: dict[type, str] = {
 
 _EXPECTED: dict[object, str] = {str: "a string", int: "an integer", bool: "a boolean"}
 """The types whose values are taken as they are, and what error messages call them."""
+_SCALARS = (str, int, float, bool, NoneType)
 
 
 _short_repr = reprlib.Repr()
@@ -92,7 +107,7 @@ def _exactly(kind: type, expected: str) -> Structure:
         # Not isinstance: a boolean is no integer here.
         if type(value) is kind:
             return value
-        raise _mismatch(expected, value)
+        raise mismatch(expected, value)
 
     return check
 
@@ -103,7 +118,7 @@ def _exactly_or_null(kind: type, expected: str) -> Structure:
     def check(value: object, _: object) -> object:
         if value is None or type(value) is kind:
             return value
-        raise _mismatch(f"{expected} or null", value)
+        raise mismatch(f"{expected} or null", value)
 
     return check
 
@@ -113,7 +128,7 @@ def _number(value: object, _: object) -> float:
         return value
     if type(value) is int and abs(value) < 1e300:
         return float(value)
-    raise _mismatch("a number", value)
+    raise mismatch("a number", value)
 
 
 def _member(enum: type[StrEnum]) -> Structure:
@@ -123,7 +138,7 @@ def _member(enum: type[StrEnum]) -> Structure:
     def check(value: object, _: object) -> object:
         member = members.get(value) if type(value) is str else None
         if member is None:
-            raise _mismatch(expected, value)
+            raise mismatch(expected, value)
         return member
 
     return check
@@ -135,7 +150,7 @@ def _member_or_text(enum: type[StrEnum]) -> Structure:
     def check(value: object, _: object) -> object:
         if type(value) is str:
             return members.get(value, value)
-        raise _mismatch("a string", value)
+        raise mismatch("a string", value)
 
     return check
 
@@ -146,9 +161,9 @@ def _or_null(check: Structure) -> Structure:
             return None
         try:
             return check(value, wanted)
-        except Mismatch as mismatch:
-            if not mismatch.path:
-                mismatch.expected += " or null"
+        except Mismatch as found:
+            if not found.path:
+                found.expected += " or null"
             raise
 
     return check_unless_null
@@ -159,115 +174,145 @@ def _list_of(check: Structure, item: object) -> Structure:
 
     def check_each(value: object, _: object) -> object:
         if type(value) is not list:
-            raise _mismatch("a list", value)
+            raise mismatch("a list", value)
         if as_they_are is not None and as_they_are.issuperset(map(type, cast("list[object]", value))):
             return cast("list[object]", value)
         items: list[object] = []
         for index, element in enumerate(cast("list[object]", value)):
             try:
                 items.append(check(element, item))
-            except Mismatch as mismatch:
-                raise mismatch.within(f"[{index}]") from None
+            except Mismatch as found:
+                raise found.within(f"[{index}]") from None
         return items
 
     return check_each
+
+
+def _object_of(check: Structure, item: object) -> Structure:
+    def check_each(value: object, _: object) -> object:
+        if type(value) is not dict:
+            raise mismatch("an object", value)
+        members: dict[str, object] = {}
+        for name, member in cast("dict[str, object]", value).items():
+            try:
+                members[name] = check(member, item)
+            except Mismatch as found:
+                raise found.within(shorten(name)) from None
+        return members
+
+    return check_each
+
+
+def _one_of(choices: list[tuple[object, object]]) -> Structure:
+    """For values that stand for something each: themselves, or the members of an enum."""
+    if not all(type(value) in _SCALARS for value, _ in choices):
+        raise TypeError("JSON has strings, numbers, booleans and null to choose from")
+    # With their types: True is 1 as a key.
+    members = {(type(value), value): member for value, member in choices}
+    expected = "one of " + ", ".join("null" if value is None else repr(value) for value, _ in choices)
+
+    def check(value: object, _: object) -> object:
+        if type(value) in _SCALARS and (type(value), value) in members:
+            return members[type(value), value]
+        raise mismatch(expected, value)
+
+    return check
+
+
+def _any_of(alternatives: list[tuple[Structure, object]]) -> Structure:
+    """The first that fits. Where none does, the error is that of the one whose kind fitted, or names them all."""
+
+    def check(value: object, _: object) -> object:
+        mismatches: list[Mismatch] = []
+        for check_one, wanted in alternatives:
+            try:
+                return check_one(value, wanted)
+            except Mismatch as found:
+                mismatches.append(found)
+        inside = [found for found in mismatches if found.path]
+        if len(inside) == 1:
+            raise inside[0]
+        raise mismatch(" or ".join(dict.fromkeys(found.expected for found in mismatches)), value)
+
+    return check
 
 
 def _any_json(value: object, _: object) -> object:
     return value
 
 
-def _strict_hook(wanted: object, converter: Converter) -> Structure:
-    """The check for a value of this type. A type that has none is a mistake in messages.py, found when its class is first read."""
+def _null(value: object, _: object) -> object:
+    if value is not None:
+        raise mismatch("null", value)
+    return value
+
+
+def _is_any(wanted: object) -> bool:
+    if wanted is Any or wanted is object:
+        return True
+    # What JSON is resolved to: its list and object hold references to it, which are not.
+    inner = [each for member in get_args(wanted) for each in get_args(member)]
+    return any(isinstance(each, ForwardRef) and each.__forward_arg__ == JSON for each in inner)
+
+
+def strict_hook(wanted: object, converter: Converter) -> Structure:
+    """The check for a value of this type. Finding it runs once for each field or parameter, when its class or function is first read.
+
+    Raises:
+        TypeError: There is none.
+    """
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
-    if wanted in _EXPECTED:
-        return _exactly(cast("type", wanted), _EXPECTED[wanted])
-    if wanted is float:
-        return _number
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        return _member(wanted)
+    hook = _simple_hook(wanted)
+    if hook is not None:
+        return hook
     origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
+    if origin is Literal:
+        return _one_of([(argument, argument) for argument in arguments])
     if origin is list:
-        return _list_of(_strict_hook(arguments[0], converter), arguments[0])
-    if origin is dict:
+        return _list_of(strict_hook(arguments[0], converter), arguments[0])
+    if origin is dict and _is_any(arguments[1]):
         return _exactly(dict, "an object")
-    if origin not in (Union, UnionType):
-        raise TypeError(f"no check for fields of type {wanted!r}")
-    others: list[object] = [argument for argument in arguments if argument is not NoneType]
-    if bool in others and float in others:
-        return _any_json
-    if len(others) == 1 and others[0] in _EXPECTED:
-        hook = _exactly_or_null(cast("type", others[0]), _EXPECTED[others[0]])
-    elif len(others) == 1:
-        hook = _or_null(_strict_hook(others[0], converter))
-    else:
-        enum = next(other for other in others if other is not str)
-        hook = _member_or_text(cast("type[StrEnum]", enum))
-        hook = _or_null(hook) if len(others) < len(arguments) else hook
+    if origin is dict and arguments[0] is str:
+        return _object_of(strict_hook(arguments[1], converter), arguments[1])
+    if origin in (Union, UnionType):
+        return _union_hook(arguments, converter)
+    raise TypeError(f"no check for fields of type {wanted!r}")
+
+
+def _simple_hook(wanted: object) -> Structure | None:
+    """The check for a type that holds no other."""
+    hook: Structure | None = None
+    if _is_any(wanted):
+        hook = _any_json
+    elif wanted in _EXPECTED:
+        hook = _exactly(cast("type", wanted), _EXPECTED[wanted])
+    elif wanted is float:
+        hook = _number
+    elif wanted in (None, NoneType):
+        hook = _null
+    elif wanted is list:
+        hook = _exactly(list, "a list")
+    elif wanted is dict:
+        hook = _exactly(dict, "an object")
+    elif isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        hook = _member(wanted)
+    elif isinstance(wanted, type) and issubclass(wanted, Enum):
+        hook = _one_of([(member.value, member) for member in wanted])
     return hook
 
 
-def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, null_is_absent: bool = False) -> Structure:
-    attrs.resolve_types(cls)
-    fields = [field for field in attrs.fields(cls) if field.name != "extra"]
-    names = frozenset(field.name for field in fields)
-    keeps_extra = len(fields) < len(attrs.fields(cls))
-    # A hook for each field: left to itself, cattrs turns a field of the wrong type into the right one.
-    hooks = {field.name: _strict_hook(field.type, converter) for field in fields}
-    overrides = {name: override(struct_hook=hook) for name, hook in hooks.items()} | {"extra": override(omit=True)}
-    make = cast("Callable[..., Callable[[dict[str, object], object], attrs.AttrsInstance]]", make_dict_structure_fn)
-    build = make(cls, converter, _cattrs_detailed_validation=False, **overrides)
-
-    def explain(data: dict[str, object]) -> Mismatch:
-        for field in fields:
-            if field.name in data:
-                try:
-                    hooks[field.name](data[field.name], field.type)
-                except Mismatch as mismatch:
-                    return mismatch.within(field.name)
-        missing = next(field.name for field in fields if field.default is attrs.NOTHING and field.name not in data)
-        return Mismatch("a value", "").within(missing)
-
-    def structure(value: object, _: object) -> object:
-        if type(value) is not dict:
-            raise _mismatch("an object", value)
-        data = cast("dict[str, object]", value)
-        if null_is_absent and None in data.values():
-            data = {name: item for name, item in data.items() if item is not None or name not in names}
-        try:
-            instance = build(data, cls)
-        except (Mismatch, KeyError):
-            raise explain(data) from None
-        if keeps_extra and not data.keys() <= names:
-            extra = {name: item for name, item in data.items() if name not in names}
-            return cast("Callable[..., object]", attrs.evolve)(instance, extra=extra)
-        return instance
-
-    return structure
-
-
-def _writer_for(cls: type[attrs.AttrsInstance], converter: Converter) -> Callable[[object], dict[str, object]]:
-    """Leaves out what is at its default, and hands on enums and JSON values as they are: json can write them."""
-    attrs.resolve_types(cls)
-    nested = {"actions", "action_results"}
-    overrides = {
-        # An absent client_type means a device: it is always said, for a reader's sake.
-        field.name: override(
-            unstruct_hook=None if field.name in nested else identity, omit_if_default=field.name != "client_type"
-        )
-        for field in attrs.fields(cls)
-    }
-    make = cast("Callable[..., Callable[[object], dict[str, object]]]", make_dict_unstructure_fn)
-    return make(cls, converter, **overrides)
-
-
-def make_converter() -> Converter:
-    """A converter whose `structure` raises `Mismatch` for whatever is not as its class says, and ignores unknown fields."""
-    converter = Converter(detailed_validation=False)
-    converter.register_structure_hook_factory(attrs.has, _strict_class)
-    converter.register_structure_hook_func(
-        lambda wanted: wanted is DeviceInfo, _strict_class(DeviceInfo, converter, null_is_absent=True)
-    )
-    converter.register_unstructure_hook_factory(attrs.has, _writer_for)
-    return converter
+def _union_hook(arguments: tuple[object, ...], converter: Converter) -> Structure:
+    others = [argument for argument in arguments if argument is not NoneType]
+    if len(others) == 1 and others[0] in _EXPECTED:
+        return _exactly_or_null(cast("type", others[0]), _EXPECTED[others[0]])
+    enums = [other for other in others if isinstance(other, type) and issubclass(other, StrEnum)]
+    if len(others) == 1:
+        hook = strict_hook(others[0], converter)
+    elif len(others) == 2 and len(enums) == 1 and str in others:
+        hook = _member_or_text(enums[0])
+    else:
+        # An integer is taken as a number too, and a member of an enum as a string: the closer one goes first.
+        ordered = sorted(others, key=lambda other: (other is float, other is str))
+        hook = _any_of([(strict_hook(other, converter), other) for other in ordered])
+    return _or_null(hook) if len(others) < len(arguments) else hook

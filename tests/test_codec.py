@@ -25,6 +25,7 @@ from galaxy_trio.codec import (
     structure_device_info,
     unstructure_device_info,
 )
+from galaxy_trio.converters import make_converter
 from galaxy_trio.errors import (
     ConnectionLost,
     ConnectTimeout,
@@ -52,7 +53,6 @@ from galaxy_trio.messages import (
     TransferMessage,
     TransferType,
 )
-from galaxy_trio.structuring import make_converter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,16 +1,11 @@
-"""A device's connection: it registers and beats as recorded, keeps the last of what comes; and what a machine tells of itself."""
+"""A device's connection: it registers and beats as recorded, and hands on what comes for the device."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import socket
-import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -25,17 +20,16 @@ from galaxy_trio import (
     GalaxyError,
     HandshakeRejected,
     Platform,
-    PlatformType,
     RegistrationRejected,
     open_connection,
 )
-from galaxy_trio.agent import DeviceConnection, collect_system_info, open_device_connection
+from galaxy_trio.agent import DeviceConnection, open_device_connection
 from galaxy_trio.codec import structure_device_info
 from galaxy_trio.messages import JSON, ClientMessageType, ClientType, ServerMessageType
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_memory_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
 DEVICE = "device_001"
 _REGISTRATION = text_frames("registration_ok")[0].json()
@@ -374,142 +368,3 @@ async def test_what_its_block_raises_comes_out_as_it_is() -> None:
             async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()):
                 raise error
     assert caught.value is error
-
-
-# ---- what a machine tells of itself
-
-
-async def test_it_collects_what_this_machine_is() -> None:
-    info = await collect_system_info(DEVICE)
-    assert info.device_id == DEVICE
-    assert info.platform == platform.system().lower()
-    assert info.hostname == socket.gethostname()
-    assert (info.cpu_count, info.os_version) == (os.cpu_count(), platform.version())
-    assert (info.platform_type, info.schema_version) == (PlatformType.COMPUTER, "1.0")
-    # It can be told and understood.
-    async with open_memory_server() as server:
-        async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
-            async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
-                assert await connection.device_info() == info
-
-
-@pytest.fixture
-def known_machine(monkeypatch: pytest.MonkeyPatch) -> DeviceInfo:
-    """All that is asked of the machine has an answer; this is what comes of them."""
-    sizes = {"SC_PHYS_PAGES": 4_000_000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platform, "version", lambda: "#1 SMP")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
-    monkeypatch.setattr(socket, "gethostname", lambda: "edge-1")
-    monkeypatch.setattr(socket, "gethostbyname", {"edge-1": "10.0.0.1"}.__getitem__)
-    return attrs.evolve(RECORDED, memory_total_gb=15.26)
-
-
-async def test_it_tells_what_a_known_machine_is(known_machine: DeviceInfo) -> None:
-    assert await collect_system_info(DEVICE) == known_machine
-
-
-DESKTOP = ["gui", "cli", "browser", "file_system", "office"]
-
-
-@pytest.mark.parametrize(
-    ("system", "told", "features"),
-    [
-        ("Linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
-        ("Windows", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
-        ("Darwin", Platform.DARWIN, [*DESKTOP, "macos_apps"]),
-        ("FreeBSD", "freebsd", []),
-        ("Android", Platform.ANDROID, []),
-    ],
-)
-async def test_it_tells_its_platform_and_what_that_can_do(
-    system: str, told: Platform | str, features: list[str], known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "system", lambda: system)
-    info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features) == (told, features)
-    assert isinstance(info.platform, Platform) == isinstance(told, Platform)
-
-
-def _raising(error: Exception) -> Callable[[str], object]:
-    def fail(_: str) -> object:
-        raise error
-
-    return fail
-
-
-async def test_without_a_size_of_memory_it_tells_none(
-    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for error in (ValueError("unrecognized configuration name"), OSError("no such thing")):
-        monkeypatch.setattr(os, "sysconf", _raising(error))
-        assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, memory_total_gb=None)
-    # There is no such function on Windows.
-    monkeypatch.delattr(os, "sysconf")
-    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, memory_total_gb=None)
-
-
-async def test_without_an_address_it_tells_none(known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostbyname", _raising(socket.gaierror("unknown host")))
-    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, ip_address=None)
-
-
-async def test_without_a_version_and_a_count_it_tells_none(
-    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "version", str)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert await collect_system_info(DEVICE) == attrs.evolve(known_machine, os_version=None, cpu_count=None)
-
-
-async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(
-    known_machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answer = trio.Event(), threading.Event()
-
-    def ask(_: str) -> str:
-        trio.from_thread.run_sync(asked.set)
-        answer.wait(10)
-        return "10.0.0.1"
-
-    monkeypatch.setattr(socket, "gethostbyname", ask)
-    collected: list[DeviceInfo] = []
-
-    async def collect() -> None:
-        collected.append(await collect_system_info(DEVICE))
-
-    try:
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(collect)
-                await asked.wait()
-                nursery.cancel_scope.cancel()
-    finally:
-        answer.set()
-    assert collected == []
-
-
-async def test_a_hostname_that_name_resolution_refuses_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Linux allows 64 characters, and IDNA 63.
-    monkeypatch.setattr(socket, "gethostname", lambda: "a" * 64)
-    assert (await collect_system_info("device_001")).ip_address is None
-
-
-async def test_a_machine_that_does_not_know_its_name_tells_neither_name_nor_address(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail() -> str:
-        raise OSError("no name")
-
-    monkeypatch.setattr(socket, "gethostname", fail)
-    info = await collect_system_info("device_001")
-    assert (info.hostname, info.ip_address) == (None, None)
-
-
-async def test_a_size_of_memory_that_is_not_known_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str) -> int:
-        return -1
-
-    monkeypatch.setattr(os, "sysconf", unknown, raising=False)
-    assert (await collect_system_info("device_001")).memory_total_gb is None

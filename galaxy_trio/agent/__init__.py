@@ -1,14 +1,23 @@
-"""The device's role: a connection that is registered as a device, and what it says of its machine."""
+"""The device's role: it registers, stays registered, says what its machine is, and runs tools for whoever asks."""
 
+from galaxy_trio.agent.agent import Agent, AgentStatistics, open_agent
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.mcp import McpServer, McpTools, open_mcp_tools
 from galaxy_trio.agent.system_info import collect_system_info
+from galaxy_trio.agent.tools import FunctionTool, Tool, ToolSource, tool
 
 __all__ = [
+    "Agent",
+    "AgentStatistics",
     "DeviceConnection",
+    "FunctionTool",
     "McpServer",
     "McpTools",
+    "Tool",
+    "ToolSource",
     "collect_system_info",
+    "open_agent",
     "open_device_connection",
     "open_mcp_tools",
+    "tool",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from galaxy_trio.messages import (
 )
 from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
 from galaxy_trio.replies import PendingReplies, RequestKind
+from galaxy_trio.structuring import shorten
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from galaxy_trio.errors import ConnectionLost, InvalidMessage
     from galaxy_trio.link import Link
+
+logger = logging.getLogger(__name__)
 
 _KEPT: Final = 100
 """How many of the last messages are kept for whoever looks."""
@@ -40,12 +44,16 @@ class _DeviceReceiver:
     def __init__(self, device_id: str) -> None:
         self.replies = PendingReplies(device_id)
         self.messages: deque[ServerMessage] = deque(maxlen=_KEPT)
+        self.hand_on: Callable[[ServerMessage], object] = self.messages.append
 
     def received(self, message: ServerMessage) -> None:
+        if message.type is ServerMessageType.ERROR:
+            # It may also be about results, which nothing here waits for.
+            logger.info("the server says: %s", shorten(message.error))
         if message.type in (ServerMessageType.HEARTBEAT, ServerMessageType.ERROR):
             self.replies.route(message)
         else:
-            self.messages.append(message)
+            self.hand_on(message)
 
     def received_invalid(self, invalid: InvalidMessage) -> None:
         self.replies.route_invalid(invalid)
@@ -82,8 +90,23 @@ class DeviceConnection:
 
     @property
     def recent_messages(self) -> list[ServerMessage]:
-        """The last messages for the device, oldest first, at most 100."""
+        """The last messages for the device, oldest first, at most 100; none if they are handed on."""
         return list(self._receiver.messages)
+
+    async def send(self, message: ClientMessage) -> None:
+        """Send a message, when there is room for it. Cancelling leaves it unsent, or sent whole.
+
+        Raises:
+            InvalidMessage: It holds what JSON cannot.
+            MessageTooLarge: It is above the limit.
+            ConnectionLost: The connection ended first.
+            trio.ClosedResourceError: This side closed it.
+        """
+        await self._link.send(message, _nothing_more)
+
+
+def _nothing_more() -> None:
+    """Of most messages no reply is kept track of."""
 
 
 @asynccontextmanager
@@ -101,6 +124,7 @@ async def open_device_connection(
     heartbeat_interval: float = 30.0,
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
+    hand_on: Callable[[ServerMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
     """Register with a server as a device, for the length of the block.
 
@@ -119,6 +143,8 @@ async def open_device_connection(
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
         max_message_size: Bytes that a message may have, both ways.
+        hand_on: Called with each message for the device in the step in which it comes; it must neither block nor raise. Without it,
+            the last messages are kept.
 
     See "Registration" in docs/reference/wire.md.
     """
@@ -147,6 +173,8 @@ async def open_device_connection(
             ping_interval=None,
             max_message_size=max_message_size,
         ) as link:
+            if hand_on is not None:
+                receiver.hand_on = hand_on
 
             async def introduce() -> None:
                 metadata: dict[str, JSON] = {

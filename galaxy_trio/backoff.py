@@ -1,0 +1,137 @@
+"""When to try again to connect, and when not to. Pure: it neither waits nor looks at a clock.
+
+See "Reconnecting" in docs/reference/wire.md.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, HandshakeRejected, RegistrationRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST: Final = 1.0
+"""Seconds that the first wait lasts at most."""
+MAXIMUM: Final = 60.0
+"""Seconds that any wait with jitter lasts at most."""
+STEADY: Final = 60.0
+"""Seconds that a connection must have lived for its loss to count as the first failure."""
+STILL_REGISTERED: Final = 5.0
+"""Seconds to wait when the server has not yet noticed the end of the connection before."""
+NOT_ALLOWED: Final = 300.0
+"""Seconds to wait when the server does not take the token: somebody has to change it."""
+
+_PATIENCE: Final = 60.0
+"""Seconds of "already registered" after which somebody else may have the name: worth a warning."""
+_NOT_ALLOWED = (401, 403)
+
+
+class Backoff:
+    """How long to wait before the next try, by what the last one met.
+
+    Most failures wait for a random time between 0 and a ceiling, which begins at `first` and doubles up to `maximum`. A name that is still
+    registered is tried again every 5 s; a token that is not taken, every 300 s. What no trying can mend ends it: a certificate that is not
+    accepted, a configuration that cannot be right.
+
+    Args:
+        first: Seconds that the first wait lasts at most.
+        maximum: Seconds that any wait with jitter lasts at most.
+        max_retries: How many failures in a row are followed by another try; None for no limit.
+        random: Where the jitter comes from.
+
+    Attributes:
+        needs_attention: Whether an operator should look at the last failure: the token is not taken, or the name has been registered
+            for another 60 s.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: float = FIRST,
+        maximum: float = MAXIMUM,
+        max_retries: int | None = None,
+        random: Random | None = None,
+    ) -> None:
+        if not (0 < first < math.inf and first <= maximum < math.inf):
+            raise ConfigError(f"waits must be above 0 s, and the first ({first!r}) not above the maximum ({maximum!r})")
+        if max_retries is not None and max_retries < 0:
+            raise ConfigError(f"max_retries must not be below 0, and is {max_retries!r}")
+        self._first = first
+        self._maximum = maximum
+        self._max_retries = max_retries
+        # Jitter is no secret.
+        self._random = Random() if random is None else random  # noqa: S311
+        self._ceiling = first
+        self._failures = 0
+        self._still_registered = 0
+        self.needs_attention = False
+
+    @property
+    def failures(self) -> int:
+        """How many failures there were since the last steady connection."""
+        return self._failures
+
+    def failed(self, error: Exception) -> float:
+        """A try to connect has failed.
+
+        Args:
+            error: What it raised.
+
+        Returns:
+            Seconds to wait before the next.
+
+        Raises:
+            Exception: `error` itself, when trying again does not help, or the retries are used up.
+        """
+        self.needs_attention = False
+        if not isinstance(error, ConnectFailed | ConnectionLost) or _is_unacceptable_certificate(error):
+            raise error
+        self._failures += 1
+        if self._max_retries is not None and self._failures > self._max_retries:
+            raise error
+        if isinstance(error, RegistrationRejected) and "already registered" in error.words.lower():
+            waited = self._still_registered * STILL_REGISTERED
+            self._still_registered += 1
+            self.needs_attention = waited > 0 and waited % _PATIENCE == 0
+            return STILL_REGISTERED
+        self._still_registered = 0
+        if isinstance(error, HandshakeRejected) and error.status_code in _NOT_ALLOWED:
+            self.needs_attention = True
+            return NOT_ALLOWED
+        ceiling = self._ceiling
+        self._ceiling = min(ceiling * 2, self._maximum)
+        return self._random.uniform(0, ceiling)
+
+    def lost(self, lived: float, error: ConnectionLost) -> float:
+        """A connection was lost after it had come about.
+
+        Args:
+            lived: Seconds between its registration and its end.
+            error: Why it ended.
+
+        Returns:
+            Seconds to wait before the next try.
+
+        Raises:
+            ConnectionLost: `error` itself, when the retries are used up.
+        """
+        if lived >= STEADY:
+            self._ceiling = self._first
+            self._failures = 0
+        return self.failed(error)
+
+
+def _is_unacceptable_certificate(error: Exception) -> bool:
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error))
+
+
+def _causes(error: Exception) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__

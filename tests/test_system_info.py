@@ -1,0 +1,483 @@
+"""What a machine tells of itself: each question apart, what it says, and what is told when it has no answer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import attrs
+import psutil
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import DeviceInfo, Platform, PlatformType, open_connection
+from galaxy_trio.agent import collect_system_info, open_device_connection, system_info
+from galaxy_trio.testing import open_memory_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEVICE = "device_001"
+DESKTOP = ["gui", "cli", "browser", "file_system", "office"]
+
+
+class Address(NamedTuple):
+    family: int
+    address: str
+
+
+def _failing(error: BaseException) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail
+
+
+def _not_known(_: str) -> int:
+    return -1
+
+
+class Datagrams:
+    """Stands for sockets whose addresses are known: what the machine has towards each family, or no route."""
+
+    def __init__(self) -> None:
+        self.own: dict[int, str] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.open = 0
+        self.family = 0
+
+    def make(self, family: int, kind: int) -> Datagrams:
+        assert kind == socket.SOCK_DGRAM
+        self.family = family
+        return self
+
+    def __enter__(self) -> Self:
+        self.open += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open -= 1
+
+    def connect(self, address: tuple[str, int]) -> None:
+        self.asked.append(address)
+        if self.family not in self.own:
+            raise OSError("network is unreachable")
+
+    def getsockname(self) -> tuple[str, int]:
+        return self.own[self.family], 40000
+
+
+@pytest.fixture
+def datagrams() -> Datagrams:
+    return Datagrams()
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleNamespace:
+    """The socket module as the questions see it, and nobody else: trio has sockets of its own."""
+    members = {**vars(socket), "socket": datagrams.make, "gethostname": lambda: "edge-1"}
+    network = SimpleNamespace(**members)
+    network.gethostbyname = {"edge-1": "127.0.1.1"}.__getitem__
+    monkeypatch.setattr(system_info, "socket", network)
+    return network
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams, network: SimpleNamespace) -> DeviceInfo:
+    """All that is asked of the machine has an answer; this is what comes of them."""
+    monkeypatch.delenv("TERMUX_VERSION", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "version", lambda: "#1 SMP")
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16_384_000_000))
+    datagrams.own[socket.AF_INET] = "10.0.0.1"
+    return DeviceInfo(
+        DEVICE,
+        Platform.LINUX,
+        os_version="#1 SMP",
+        cpu_count=8,
+        memory_total_gb=15.26,
+        hostname="edge-1",
+        ip_address="10.0.0.1",
+        supported_features=[*DESKTOP, "linux_apps"],
+        platform_type=PlatformType.COMPUTER,
+        schema_version="1.0",
+    )
+
+
+@pytest.fixture
+def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+
+
+async def test_it_collects_what_this_machine_is() -> None:
+    info = await collect_system_info(DEVICE)
+    assert info.device_id == DEVICE
+    assert info.platform == platform.system().lower()
+    assert info.hostname == socket.gethostname()
+    assert (info.cpu_count, info.os_version) == (psutil.cpu_count(), platform.version())
+    assert info.memory_total_gb == round(psutil.virtual_memory().total / 2**30, 2)
+    assert (info.platform_type, info.schema_version, info.custom_metadata) == (PlatformType.COMPUTER, "1.0", {})
+    # It can be told and understood.
+    async with open_memory_server() as server:
+        async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
+            async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
+                assert await connection.device_info() == info
+
+
+async def test_it_tells_what_a_known_machine_is(machine: DeviceInfo) -> None:
+    assert await collect_system_info(DEVICE) == machine
+
+
+async def test_one_question_that_fails_takes_no_other_with_it(
+    machine: DeviceInfo, network: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    for module, name in [
+        (platform, "system"),
+        (platform, "version"),
+        (os, "cpu_count"),
+        (os, "sysconf"),
+        (network, "gethostname"),
+        (network, "socket"),
+    ]:
+        monkeypatch.setattr(module, name, _failing(RuntimeError("broken")), raising=False)
+    assert await collect_system_info(DEVICE) == attrs.evolve(
+        machine, os_version=None, cpu_count=None, memory_total_gb=None, hostname=None, ip_address=None
+    )
+
+
+# ---- platform, features, kind
+
+
+@pytest.mark.parametrize(
+    ("system", "told", "features"),
+    [
+        ("Linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
+        ("Windows", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
+        ("Darwin", Platform.DARWIN, [*DESKTOP, "macos_apps"]),
+        ("FreeBSD", "freebsd", []),
+    ],
+)
+async def test_platform_features_and_kind_of_a_computer(
+    system: str, told: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    info = await collect_system_info(DEVICE)
+    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
+    assert isinstance(info.platform, Platform) == isinstance(told, Platform)
+
+
+@pytest.mark.parametrize(
+    ("build", "system", "told"),
+    [
+        ("android", "Android", Platform.ANDROID),
+        ("ios", "iOS", Platform.IOS),
+        ("ios", "iPadOS", Platform.IOS),
+    ],
+)
+async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
+    build: str, system: str, told: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", build)
+    monkeypatch.setattr(platform, "system", lambda: system)
+    info = await collect_system_info(DEVICE)
+    assert (info.platform, info.supported_features, info.platform_type) == (told, [], PlatformType.MOBILE)
+
+
+async def test_platform_in_termux_is_android_where_python_takes_it_for_linux(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMUX_VERSION", "0.118.0")
+    info = await collect_system_info(DEVICE)
+    assert (info.platform, info.supported_features, info.platform_type) == (Platform.ANDROID, [], PlatformType.MOBILE)
+
+
+@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+@pytest.mark.parametrize(
+    ("build", "told", "features"),
+    [
+        ("linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
+        ("win32", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
+        ("sunos5", "sunos5", []),
+    ],
+)
+async def test_platform_when_its_question_fails_is_what_python_was_built_for(
+    answer: Callable[[], object],
+    build: str,
+    told: str,
+    features: list[str],
+    machine: DeviceInfo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "system", answer)
+    monkeypatch.setattr(sys, "platform", build)
+    info = await collect_system_info(DEVICE)
+    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
+
+
+# ---- version
+
+
+@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+async def test_version_when_its_question_fails_is_none(
+    answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "version", answer)
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, os_version=None)
+
+
+# ---- cores
+
+
+async def test_cores_without_psutil_are_what_the_standard_library_counts(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert (await collect_system_info(DEVICE)).cpu_count == 3
+
+
+@pytest.mark.parametrize("answer", [_failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
+async def test_cores_when_psutil_fails_are_what_the_standard_library_counts(
+    answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", answer)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, cpu_count=3)
+
+
+async def test_cores_that_nobody_can_count_are_none(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert (await collect_system_info(DEVICE)).cpu_count is None
+
+
+# ---- memory
+
+
+async def test_memory_without_psutil_is_what_the_system_says(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    assert (await collect_system_info(DEVICE)).memory_total_gb == 3.81
+
+
+async def test_memory_when_psutil_fails_is_what_the_system_says(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", _failing(NotImplementedError("here")))
+    sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, memory_total_gb=3.81)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), _not_known],
+    ids=["unknown name", "system error", "not known"],
+)
+async def test_memory_that_nobody_knows_is_none(
+    answer: Callable[[str], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    monkeypatch.setattr(os, "sysconf", answer, raising=False)
+    assert (await collect_system_info(DEVICE)).memory_total_gb is None
+
+
+async def test_memory_where_the_standard_library_cannot_ask_is_none(
+    machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
+) -> None:
+    monkeypatch.delattr(os, "sysconf")
+    assert (await collect_system_info(DEVICE)).memory_total_gb is None
+
+
+# ---- host name
+
+
+async def test_host_name_when_its_question_fails_is_none_and_the_address_is_told(
+    machine: DeviceInfo, network: SimpleNamespace
+) -> None:
+    network.gethostname = _failing(OSError("no name"))
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
+
+
+async def test_host_name_that_cannot_be_sent_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
+    network.gethostname = lambda: b"edge\xff".decode(errors="surrogateescape")
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
+
+
+# ---- address
+
+
+async def test_address_is_asked_for_towards_addresses_that_nobody_has_and_closes_its_sockets(
+    machine: DeviceInfo, datagrams: Datagrams
+) -> None:
+    datagrams.own.clear()
+    await collect_system_info(DEVICE)
+    assert datagrams.asked == [("192.0.2.1", 9), ("2001:db8::1", 9)]
+    assert datagrams.open == 0
+
+
+async def test_address_of_a_machine_with_ipv6_alone(machine: DeviceInfo, datagrams: Datagrams) -> None:
+    datagrams.own = {socket.AF_INET6: "2001:db8:7::5"}
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="2001:db8:7::5")
+
+
+@pytest.mark.parametrize("useless", ["0.0.0.0", "127.0.0.1", "169.254.7.7"])  # noqa: S104  # nothing listens
+async def test_address_without_a_way_elsewhere_is_that_of_an_interface_that_is_up(
+    useless: str, machine: DeviceInfo, datagrams: Datagrams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datagrams.own[socket.AF_INET] = useless
+    interfaces = {
+        "lo": [Address(socket.AF_INET, "127.0.0.1")],
+        "down0": [Address(socket.AF_INET, "10.9.9.9")],
+        "eth0": [
+            Address(socket.AF_INET6, "fe80::1%eth0"),
+            Address(socket.AF_INET, "169.254.1.1"),
+            Address(socket.AF_INET, "10.0.0.7"),
+        ],
+    }
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: interfaces)
+    monkeypatch.setattr(
+        psutil, "net_if_stats", lambda: {name: SimpleNamespace(isup=name != "down0") for name in interfaces}
+    )
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="10.0.0.7")
+
+
+async def test_address_without_psutil_and_a_way_elsewhere_is_what_the_name_stands_for(
+    machine: DeviceInfo, datagrams: Datagrams, without_psutil: None
+) -> None:
+    datagrams.own.clear()
+    assert (await collect_system_info(DEVICE)).ip_address == "127.0.1.1"
+
+
+@pytest.mark.parametrize("error", [socket.gaierror("unknown host"), UnicodeError("label too long")], ids=repr)
+async def test_address_when_all_its_questions_fail_is_none(
+    error: Exception,
+    machine: DeviceInfo,
+    datagrams: Datagrams,
+    network: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    datagrams.own.clear()
+    monkeypatch.setattr(psutil, "net_if_stats", _failing(PermissionError("not allowed")))
+    network.gethostbyname = _failing(error)
+    assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address=None)
+
+
+# ---- time
+
+
+@attrs.define
+class NameServer:
+    """One that answers when it is let."""
+
+    asked: trio.Event = attrs.field(factory=trio.Event)
+    answer: threading.Event = attrs.field(factory=threading.Event)
+
+    def ask(self, _: str) -> str:
+        trio.from_thread.run_sync(self.asked.set)
+        self.answer.wait(30)
+        return "10.0.0.2"
+
+
+@pytest.fixture
+def name_server(
+    machine: DeviceInfo, datagrams: Datagrams, network: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> NameServer:
+    datagrams.own.clear()
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+    name_server = NameServer()
+    network.gethostbyname = name_server.ask
+    return name_server
+
+
+async def test_when_5_s_are_over_what_is_known_by_then_is_told(
+    machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
+) -> None:
+    collected: list[DeviceInfo] = []
+
+    async def collect() -> None:
+        collected.append(await collect_system_info(DEVICE))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect)
+            await name_server.asked.wait()
+            mock_clock.jump(4.9)
+            await trio.testing.wait_all_tasks_blocked()
+            assert collected == []
+            mock_clock.jump(0.2)
+    finally:
+        name_server.answer.set()
+    assert collected == [attrs.evolve(machine, ip_address=None)]
+
+
+async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(name_server: NameServer) -> None:
+    collected: list[DeviceInfo] = []
+
+    async def collect() -> None:
+        collected.append(await collect_system_info(DEVICE))
+
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(collect)
+                await name_server.asked.wait()
+                nursery.cancel_scope.cancel()
+    finally:
+        name_server.answer.set()
+    assert collected == []
+
+
+async def test_while_two_threads_wait_no_third_is_begun_and_what_needs_no_question_is_told(
+    machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
+) -> None:
+    collected: list[DeviceInfo] = []
+
+    async def collect() -> None:
+        collected.append(await collect_system_info(DEVICE))
+
+    try:
+        with trio.fail_after(60):
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(collect)
+                    if len(collected) < 2:
+                        await name_server.asked.wait()
+                        name_server.asked = trio.Event()
+                    await trio.testing.wait_all_tasks_blocked()
+                    mock_clock.jump(5.1)
+    finally:
+        name_server.answer.set()
+    partly = attrs.evolve(machine, ip_address=None)
+    nothing = attrs.evolve(partly, os_version=None, cpu_count=None, memory_total_gb=None, hostname=None)
+    assert collected == [partly, partly, nothing]
+
+
+def test_a_thread_that_outlives_its_run_takes_nothing_from_the_next(name_server: NameServer) -> None:
+    collected: list[DeviceInfo] = []
+
+    async def collect() -> None:
+        with trio.fail_after(5):
+            collected.append(await collect_system_info(DEVICE))
+
+    async def cancel() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect)
+            await name_server.asked.wait()
+            nursery.cancel_scope.cancel()
+
+    for _ in range(3):
+        name_server.asked = trio.Event()
+        trio.run(cancel)
+    name_server.answer.set()
+    trio.run(collect)
+    assert [info.ip_address for info in collected] == ["10.0.0.2"]
