@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import signal
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
-import trio
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from galaxy_trio import __version__
+from galaxy_trio.cli_agent import be_device, load_tools
 from galaxy_trio.cli_destination import TOKEN_VARIABLE, Destination, reason_of, seconds, takes_destination, words
+from galaxy_trio.cli_server import read_server_certificate, read_tokens, serve
+from galaxy_trio.cli_signals import Interrupted, run_service, run_trio
 from galaxy_trio.cli_terminal import (
     READABLE_WIDTH,
     complain,
@@ -42,10 +46,9 @@ from galaxy_trio.errors import (
     TaskFailed,
 )
 from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
-from galaxy_trio.outcomes import open_background, split_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -68,8 +71,6 @@ _STATUSES: Mapping[type[Exception], int] = {
     GalaxyError: _USAGE,
 }
 
-T = TypeVar("T")
-
 
 # ---- what the commands do
 
@@ -84,55 +85,6 @@ async def run(destination: Destination, request: str, timeout: float) -> TaskRes
     """Run a task on a connection of its own: a timeout and cancelling close it, which ends the task on the server too."""
     async with destination.connect() as connection:
         return await connection.run_task(request, timeout=timeout)
-
-
-class Interrupted(Exception):
-    """A signal has ended the work.
-
-    Attributes:
-        signal_number: Which signal.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.signal_number = signal_number
-
-
-async def until_signalled(work: Callable[[], Awaitable[T]]) -> T:
-    """Do the work. Ctrl-C and SIGTERM cancel it.
-
-    Raises:
-        Interrupted: It was cancelled, and has ended.
-    """
-    signalled: list[int] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        try:
-            async with open_background() as nursery:
-                with trio.CancelScope() as scope:
-
-                    async def watch() -> None:
-                        async for number in signals:
-                            signalled.append(number)
-                            scope.cancel()
-
-                    nursery.start_soon(watch)
-                    return await work()
-        except Exception:
-            # What goes wrong while it is being stopped interests nobody.
-            if not signalled:
-                raise
-    raise Interrupted(signalled[0])
-
-
-def run_trio(work: Callable[[], Awaitable[T]]) -> T:
-    """Do the work in trio. A known error comes out bare, out of groups too in which it is the only one."""
-    try:
-        return trio.run(until_signalled, work)
-    except BaseExceptionGroup as group:
-        _, error = split_cancelled(group)
-        if not isinstance(error, GalaxyError | OSError):
-            raise
-    raise error
 
 
 @contextmanager
@@ -171,6 +123,23 @@ _verbose = click.option(
     "-v", "--verbose", count=True, expose_value=False, callback=_set_log_level,
     help="Show the log on stderr; -vv shows more of it.",
 )  # fmt: skip
+
+
+def _tells_what_happens(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command that runs until it is stopped options for its log, which it shows."""
+
+    @functools.wraps(command)
+    def telling(*arguments: object, verbose: bool, quiet: bool, **others: object) -> int:
+        level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+        # What was said before the command's name counts too.
+        with log_level(min(level, logging.getLogger("galaxy_trio").level or level)):
+            return command(*arguments, **others)
+
+    more = click.option("-v", "--verbose", is_flag=True, help="Show more of what happens.")
+    less = click.option("-q", "--quiet", is_flag=True, help="Show only what goes wrong.")
+    return more(less(telling))
+
+
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
 
 
@@ -254,6 +223,75 @@ def run_command(destination: Destination, *, request: str, timeout: float, as_js
         _print_result(result.result)
     result.unwrap()
     return 0
+
+
+_path = click.Path(path_type=Path)
+
+
+@command_line.command("server", epilog="\b\nExample:\n    galaxy-trio server --port 5000")
+@click.option("--host", type=words, default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="The port; 0 for any.")
+@click.option(
+    "--token-file", type=_path, metavar="FILE",
+    help=f"Clients need a token of this file, one a line, instead of the one in {TOKEN_VARIABLE}.",
+)  # fmt: skip
+@click.option("--device-config", type=_path, metavar="FILE", help="What is known of devices: YAML, JSON or TOML.")
+@click.option("--certificate", type=_path, metavar="FILE", help="Speak TLS with this certificate, as PEM.")
+@click.option("--key", type=_path, metavar="FILE", help="The certificate's key, if it is not in the same file.")
+@click.option(
+    "--allow-host", type=words, multiple=True, metavar="NAME", help="A name to be called by, besides loopback's."
+)
+@click.option("--allow-origin", type=words, multiple=True, metavar="ORIGIN", help="A web page that may connect.")
+@click.option("--max-connections", type=click.IntRange(1), default=500, show_default=True)
+@_tells_what_happens
+def server_command(
+    *,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    device_config: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
+    max_connections: int,
+) -> int:
+    """Run a server, until Ctrl-C.
+
+    Its URL is printed when it listens. A task "echo TEXT" gives TEXT back; 'TOOL {"name": value}' runs that tool on the device, and gives
+    its result.
+    """
+    tokens, context = read_tokens(token_file), read_server_certificate(certificate, key)
+    return run_service(
+        partial(serve, host, port, tokens, context, device_config, allow_host, allow_origin, max_connections)
+    )
+
+
+@command_line.command(
+    "agent",
+    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools galaxy_trio.agent.example_tools",
+)
+@takes_destination
+@click.option(
+    "--tools", type=words, multiple=True, metavar="MODULE[:FUNCTION]",
+    help="A function to offer, or all of a module that @tool was put on. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--mcp", type=words, multiple=True, metavar="[NAME=]COMMAND",
+    help="An MCP server to start over stdio, whose tools to offer. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after so many failures in a row."
+)
+@_tells_what_happens
+def agent_command(
+    destination: Destination, *, tools: tuple[str, ...], mcp: tuple[str, ...], max_retries: int | None
+) -> int:
+    """Be DEVICE of the server at URL, until Ctrl-C.
+
+    It stays registered: when the server goes it is looked for until it is back.
+    """
+    return run_service(partial(be_device, destination, load_tools(tools), mcp, max_retries))
 
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:

@@ -110,6 +110,19 @@ def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
 
 
+class _Format(logging.Formatter):
+    """What just happens is a line with its time; other records say where they come from, and how bad it is."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        """One line of it."""
+        if record.levelno == logging.INFO:
+            return f"{record.asctime} {record.message}"
+        return super().formatMessage(record)
+
+
 class _StderrHandler(logging.Handler):
     """Writes to what is stderr at that moment: a progress bar may stand in for it."""
 
@@ -122,7 +135,7 @@ class _StderrHandler(logging.Handler):
 def logging_to_stderr() -> Generator[None]:
     """Show the package's log on stderr for the length of the block: warnings and above, unless `log_level` says more."""
     handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Format())
     logger = logging.getLogger("galaxy_trio")
     logger.addHandler(handler)
     try:

@@ -46,8 +46,9 @@ from galaxy_trio import (
     __version__,
 )
 from galaxy_trio.agent import open_device_connection
-from galaxy_trio.cli import Interrupted, exit_status, info, run, run_command_line, run_trio, until_signalled
+from galaxy_trio.cli import exit_status, info, run, run_command_line
 from galaxy_trio.cli_destination import Destination
+from galaxy_trio.cli_signals import Interrupted, run_trio, until_signalled
 from galaxy_trio.cli_terminal import READABLE_WIDTH, logging_to_stderr, open_console, print_rows, silence_stdout
 from galaxy_trio.server import Server, ServerTask, open_server
 
@@ -378,7 +379,7 @@ async def test_a_process_ends_with_each_exit_status_and_never_shows_the_token() 
         "timeout": 4,
         "refused": 5,
     }
-    assert "INFO galaxy_trio.link: connection to the server for device 'linux_agent_1' ended" in outcomes["lost"].err
+    assert " connection to the server for device 'linux_agent_1' ended" in outcomes["lost"].err
     for outcome in outcomes.values():
         assert "Traceback" not in outcome.err
         for secret in (TOKEN, wrong):

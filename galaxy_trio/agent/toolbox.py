@@ -66,6 +66,7 @@ class Toolbox:
         self._threads.starved = False
         current_threads.set(self._threads)
         shown = shorten(command.tool_name)
+        began = trio.current_time()
         try:
             tool = self.find(command.tool_name)
             if tool is None:
@@ -75,12 +76,9 @@ class Toolbox:
                 result = await tool.call(command.parameters or {})
             if limit.cancelled_caught:
                 raise ToolError(self._why_too_slow(shown, tool.timeout))
-            return CommandResult(
-                ResultStatus.SUCCESS,
-                result=self._as_sent(result, shown),
-                namespace=tool.namespace,
-                call_id=command.call_id,
-            )
+            sent = self._as_sent(result, shown)
+            logger.info("tool %s: done in %.1f ms", shown, 1000 * (trio.current_time() - began))
+            return CommandResult(ResultStatus.SUCCESS, result=sent, namespace=tool.namespace, call_id=command.call_id)
         except BaseException as error:  # noqa: BLE001  # what is not the tool's is raised again
             return failure(command, _told(error, shown))
 

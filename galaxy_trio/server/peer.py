@@ -129,6 +129,7 @@ class Peer:
         )
         self._registry.add(self.client)
         self._link.peer = f"{message.client_type} {message.client_id!r}"
+        logger.info("%s has registered", self._link.peer)
         self._reply(ServerMessageType.HEARTBEAT)
         self.first_message.set()
 

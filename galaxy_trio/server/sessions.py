@@ -18,6 +18,7 @@ import trio
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
 from galaxy_trio.messages import JSON, Command, CommandResult, ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.server.registry import Client
+from galaxy_trio.structuring import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,14 @@ class Session:
         if self.end is None:
             self.end = end
             self.ended.set()
+            why = "" if end.error is None else f": {shorten(end.error)}"
+            logger.info(
+                "session %r on device %r has ended: %s%s",
+                self.task.session_id,
+                self.device.client_id,
+                end.status.value,
+                why,
+            )
 
     def cancel(self, reason: str) -> None:
         """Stop it. Its end is told now, however long its function takes to clean up."""
@@ -169,6 +178,13 @@ class Sessions:
         # Here and not in its first step: the server may stop before that.
         self._unfinished[session_id] = session
         self._owned[owner] += 1
+        logger.info(
+            "session %r on device %r begins, for %s %r",
+            session_id,
+            device.client_id,
+            owner.client_type.value,
+            owner.client_id,
+        )
         self._nursery.start_soon(self._run, session)
 
     def concerns(self, client: Client) -> bool:

@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from .event_loop import CASES
+from .fleet import draw, measure_fleets
 from .import_time import PACKAGE, dependencies, measure_import
 from .machine import describe, load
 from .meter import Rate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CONTENDERS: Final = ("floor", "reference", "galaxy")
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
+_PARTS: Final = ("rates", "large", "import", "holds", "fleet")
 _TIMEOUT: Final = 120.0
 """Seconds that one measurement may take."""
 
@@ -219,6 +221,35 @@ def bench_holds(peer: Peer, effort: Effort) -> None:
     _print_table(("what", "s"), rows)
 
 
+def bench_fleet(effort: Effort, chart: str | None) -> None:
+    """Tasks with a command each, over the number of devices."""
+    print("\n## A fleet: each device has a constellation that keeps one task on it, of one command")
+    fleets = measure_fleets(effort.holds, effort.warm_up, effort.seconds)
+    _print_table(
+        (
+            "devices",
+            "tasks/s",
+            "server: µs/task",
+            "clients: µs/task",
+            "server: KiB/connection",
+            "clients: KiB/connection",
+        ),
+        (
+            (
+                f"{fleet.devices}",
+                f"{fleet.tasks_per_second:,.0f}",
+                f"{fleet.server_cpu * 1e6:.0f}",
+                f"{fleet.clients_cpu * 1e6:.0f}",
+                f"{fleet.server_memory / 1024:.0f}",
+                f"{fleet.clients_memory / 1024:.0f}",
+            )
+            for fleet in fleets
+        ),
+    )
+    if chart is not None:
+        draw(fleets, chart)
+
+
 def print_profile(peer: Peer, contender: str, in_flight: int, seconds: float) -> None:
     """Where the client's CPU time goes."""
     outcome = _measure("profile", contender, *peer, in_flight, 0.2, seconds)
@@ -239,13 +270,14 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--only", choices=("rates", "large", "import", "holds"), action="append", help="not all of it")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="not all of it")
+    parser.add_argument("--chart", metavar="FILE", help="draw the fleet's throughput into an SVG file")
     parser.add_argument("--profile", action="store_true", help="show where the CPU time goes instead")
     parser.add_argument("--contender", choices=CONTENDERS, default="galaxy", help="which one to profile")
     parser.add_argument("--in-flight", type=int, default=100, help="requests in flight while profiling")
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else FULL
-    only = cast("list[str] | None", arguments.only) or ["rates", "large", "import", "holds"]
+    only = cast("list[str] | None", arguments.only) or _PARTS
     began = time.monotonic()
     with _running_peer() as peer:
         if arguments.profile:
@@ -260,6 +292,8 @@ def main() -> None:
             bench_import(effort)
         if "holds" in only:
             bench_holds(peer, effort)
+    if "fleet" in only:
+        bench_fleet(effort, arguments.chart)
     print(f"\nTook {time.monotonic() - began:.0f} s. Load after: {load()}.")
 
 

@@ -1,0 +1,27 @@
+"""A few harmless tools to begin with: ``galaxy-trio agent URL DEVICE --tools galaxy_trio.agent.example_tools``."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from galaxy_trio.agent.tools import tool
+from galaxy_trio.messages import ToolType
+
+
+@tool
+async def add(a: float, b: float) -> int | float:
+    """The sum of two numbers."""
+    return a + b
+
+
+@tool(tool_type=ToolType.DATA_COLLECTION)
+def where_am_i() -> dict[str, str]:
+    """The machine, and the folder that the agent was started in."""
+    return {"host": platform.node(), "system": platform.platform(), "folder": str(Path.cwd())}
+
+
+@tool(tool_type=ToolType.DATA_COLLECTION)
+def list_directory(path: str = ".") -> list[str]:
+    """The names in a folder, in order."""
+    return sorted(entry.name for entry in Path(path).iterdir())

@@ -1,0 +1,82 @@
+"""``galaxy-trio server``: a server to try devices and clients with."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from galaxy_trio.cli_destination import read_token, reason_of
+from galaxy_trio.cli_session import run_as_command
+from galaxy_trio.errors import ConfigError
+from galaxy_trio.server import ServerLimits, open_server, read_device_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import trio
+
+
+async def serve(
+    host: str,
+    port: int,
+    tokens: Sequence[str],
+    ssl_context: ssl.SSLContext | None,
+    device_config: Path | None,
+    allowed_hosts: Sequence[str],
+    allowed_origins: Sequence[str],
+    max_connections: int,
+    stop: trio.Event,
+) -> None:
+    """Run the server until it is to stop."""
+    config = None if device_config is None else read_device_config(device_config)
+    async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(
+                open_server(
+                    host,
+                    port,
+                    session=run_as_command,
+                    token=tokens or None,
+                    ssl_context=ssl_context,
+                    allowed_hosts=allowed_hosts or None,
+                    allowed_origins=allowed_origins,
+                    device_config=config,
+                    limits=ServerLimits(max_connections=max_connections),
+                )
+            )
+        except OSError as error:
+            raise ConfigError(f"cannot listen at {host}, port {port}: {reason_of(error)}") from error
+        click.echo(server.url)
+        await stop.wait()
+
+
+def read_tokens(token_file: Path | None) -> list[str]:
+    """The tokens, one a line of the file, or the one of the environment."""
+    content = read_token(token_file)
+    return [] if content is None else [line.strip() for line in content.splitlines() if line.strip()]
+
+
+def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """A context that speaks TLS with this certificate; None without one.
+
+    Raises:
+        ConfigError: The files cannot be used.
+    """
+    if certificate is None:
+        if key is not None:
+            raise ConfigError("--key goes with --certificate: give both")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the certificate {str(certificate)!r} and its key cannot be used: is all in PEM format?"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificate {str(certificate)!r} or its key: {reason_of(error)}") from error
+    return context
