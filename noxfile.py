@@ -19,14 +19,32 @@ def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,mcp,ya
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The fast suite, in random order, with branch coverage: 100 % of the package, 90 % of its command line."""
+    """All tests, in random order, with branch coverage: 100 % of the package, 90 % of its command line."""
     _install(session, "tests")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "combine", "--quiet")
-    if not session.posargs:
+    if session.posargs:
+        session.run("coverage", "run", "-m", "pytest", *session.posargs)
+        session.run("coverage", "combine", "--quiet")
+    else:
+        session.run("coverage", "run", "-m", "pytest", "-m", "not slow", "-n", "auto")
+        session.run("coverage", "run", "-m", "pytest", "-m", "slow")
+        session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
         session.run("coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """What takes less than a minute: for the time between two commits."""
+    _install(session, "tests")
+    session.run("pytest", "-m", "not slow", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """What takes longer: other programs' processes, on the real clock."""
+    _install(session, "tests")
+    session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session

@@ -1,8 +1,22 @@
-"""How Hypothesis runs in these tests: no deadlines, for they tell of the machine; other examples each time."""
+"""How these tests run: Hypothesis without deadlines, for they tell of the machine, and with other examples each time."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 settings.register_profile("galaxy_trio", deadline=None, derandomize=False, max_examples=100, print_blob=True)
 settings.load_profile("galaxy_trio")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what was logged be sent between the processes in which tests run side by side: lone surrogates cannot."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report

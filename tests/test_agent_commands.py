@@ -377,7 +377,7 @@ async def test_a_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
         ("\ud800", "a lone surrogate in a string, which UTF-8 has not"),
         (b"bytes", "Object of type bytes is not JSON serializable"),
     ],
-    ids=str,
+    ids=["object", "nan", "set", "tuple as key", "surrogate", "bytes"],
 )
 async def test_a_result_that_json_cannot_hold_fails_its_command(result: object, said: str) -> None:
     assert (await _failure_of(Own(result))).startswith(f"the result of tool 'own' cannot be sent: {said}")
