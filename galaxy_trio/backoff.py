@@ -94,7 +94,7 @@ class Backoff:
         self._failures += 1
         if self._max_retries is not None and self._failures > self._max_retries:
             raise error
-        if isinstance(error, RegistrationRejected) and "already registered" in error.words.lower():
+        if is_still_registered(error):
             waited = self._still_registered * STILL_REGISTERED
             self._still_registered += 1
             self.needs_attention = waited > 0 and waited % _PATIENCE == 0
@@ -124,6 +124,11 @@ class Backoff:
             self._ceiling = self._first
             self._failures = 0
         return self.failed(error)
+
+
+def is_still_registered(error: Exception) -> bool:
+    """Whether the server has refused a registration because of another of the same name, whose end it may not have noticed yet."""
+    return isinstance(error, RegistrationRejected) and "already registered" in error.words.lower()
 
 
 def _is_unacceptable_certificate(error: Exception) -> bool:

@@ -12,6 +12,8 @@ import math
 import re
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from cattrs import Converter
+
 from galaxy_trio.converters import make_converter
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
@@ -29,6 +31,8 @@ from galaxy_trio.structuring import Mismatch, shorten
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from attrs import AttrsInstance
+
 T = TypeVar("T")
 
 _IDS = 140
@@ -38,6 +42,7 @@ _SEARCHED = 65_536
 _TYPES = frozenset({*ServerMessageType, *ClientMessageType, *TransferType})
 
 _converter = make_converter()
+_plain = Converter(unstruct_collection_overrides={tuple: list})
 
 
 def _structure_for(cls: type[T]) -> Callable[[object, object], T]:
@@ -210,6 +215,11 @@ def unstructure_device_info(info: DeviceInfo) -> dict[str, JSON]:
     members = cast("dict[str, JSON]", _converter.unstructure(info))
     extra = members.pop("extra", None)
     return {**extra, **members} if isinstance(extra, dict) else members
+
+
+def unstructure_statistics(statistics: AttrsInstance) -> dict[str, JSON]:
+    """What a ``statistics()`` method returns, as plain JSON: objects, lists, strings, numbers; what is None stays null."""
+    return cast("dict[str, JSON]", _plain.unstructure(statistics))
 
 
 def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:

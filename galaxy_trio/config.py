@@ -24,8 +24,6 @@ HEARTBEAT_INTERVAL: Final = 30.0
 """Seconds between heartbeats, unless told otherwise."""
 RECONNECT_DELAY: Final = 1.0
 """Seconds that the first wait before a reconnect lasts at most, unless told otherwise."""
-MAX_CONCURRENT_TASKS: Final = 6
-"""Tasks of a whole constellation at once, where its file says nothing."""
 
 
 def _strings(items: Iterable[str]) -> tuple[str, ...]:
@@ -119,14 +117,14 @@ class ConstellationConfig:
         constellation_id: The name that tasks and clients carry.
         heartbeat_interval: Seconds between heartbeats.
         reconnect_delay: Seconds that the first wait before a reconnect lasts at most.
-        max_concurrent_tasks: Tasks of all devices together at once.
+        max_concurrent_tasks: Tasks of all devices together at once; None for no limit.
     """
 
     devices: tuple[DeviceConfig, ...]
     constellation_id: str = "galaxy_trio"
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     reconnect_delay: float = RECONNECT_DELAY
-    max_concurrent_tasks: int = MAX_CONCURRENT_TASKS
+    max_concurrent_tasks: int | None = None
 
 
 class _DeviceProblems(ConfigError):
@@ -341,7 +339,7 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
         constellation_id or "galaxy_trio",
         heartbeat_interval or HEARTBEAT_INTERVAL,
         reconnect_delay or RECONNECT_DELAY,
-        max_concurrent_tasks or MAX_CONCURRENT_TASKS,
+        max_concurrent_tasks,
     )
 
 

@@ -14,17 +14,18 @@ import trio
 
 from galaxy_trio.codec import decode_server_message, structure_device_info
 from galaxy_trio.conversation import Conversation, Identity, Router
-from galaxy_trio.events import BACKLOG, EventStream
+from galaxy_trio.events import BACKLOG, ConnectionOpened, EventStream
 from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
 from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
-from galaxy_trio.replies import MAX_PENDING, RequestKind
+from galaxy_trio.replies import MAX_PENDING, Request, RequestKind
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from contextlib import AbstractContextManager
 
     from galaxy_trio.errors import ConnectionLost
+    from galaxy_trio.events import Event
     from galaxy_trio.link import Link
 
 _MAX_NAME: Final = 64
@@ -62,6 +63,30 @@ class ConnectionStatistics:
     bytes_held: int
 
 
+@attrs.frozen(eq=False)
+class SentTask:
+    """A task that was sent. Made by `Connection.send_task`."""
+
+    task_id: str
+    device_id: str
+    _conversation: Conversation = attrs.field(repr=False)
+    _request: Request = attrs.field(repr=False)
+
+    async def wait(self, *, timeout: float, accepted: Callable[[], None]) -> TaskResult:
+        """Wait for its end; errors are those of `Connection.run_task`. Cancelling loses nothing: it can be waited for again.
+
+        Args:
+            timeout: Seconds from now on; `math.inf` for no limit.
+            accepted: Called once, when the server has accepted it.
+        """
+        end = await self._conversation.receive_end(self._request, timeout, accepted)
+        return TaskResult(self.task_id, self.device_id, end.status, end.result, end.error)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: what still comes for it is counted and dropped."""
+        self._conversation.abandon(self._request)
+
+
 class Connection:
     """A registered connection to a server, for one device. Made by `open_connection`.
 
@@ -95,6 +120,11 @@ class Connection:
     def closed(self) -> bool:
         """Whether the connection has ended, whoever ended it; requests raise from then on."""
         return self._link.closed
+
+    @property
+    def last_received(self) -> float:
+        """When the last byte came from the server, on trio's clock."""
+        return self._link.last_received
 
     async def wait_closed(self) -> ConnectionLost | None:
         """Wait until the connection has ended.
@@ -170,7 +200,27 @@ class Connection:
 
         See "Task" in docs/reference/wire.md.
         """
-        task_id = str(uuid.uuid4()) if task_id is None else check_name("task_id", task_id, _MAX_NAME)
+        sent = await self.send_task(request, timeout=timeout, task_id=task_id)
+        try:
+            return await sent.wait(timeout=timeout, accepted=partial(task_status.started, sent.task_id))
+        finally:
+            sent.abandon()
+
+    async def send_task(self, request: str, *, timeout: float = 1000.0, task_id: str | None = None) -> SentTask:
+        """Send the device a task, and go on: the first half of `run_task`, for those who must know when it was sent.
+
+        Cancelling is safe: the task was not sent then. Whoever is given one must `SentTask.abandon` it on every way out.
+
+        Args:
+            request: What to do, in words.
+            timeout: Seconds to wait for room to send it; `math.inf` for no limit.
+            task_id: As for `run_task`.
+
+        Raises:
+            RequestTimeout: The connection took no more messages for as long. Nothing was sent.
+            Exception: As for `run_task`; whatever it is, nothing was sent.
+        """
+        task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
         session_id = f"{self._identity.client_name}@{task_id}"
         message = self._identity.message(
             ClientMessageType.TASK,
@@ -181,11 +231,7 @@ class Connection:
             request=request,
         )
         sent = await self._conversation.send(message, RequestKind.TASK, session_id, timeout)
-        try:
-            end = await self._conversation.receive_end(sent, timeout, partial(task_status.started, task_id))
-        finally:
-            self._conversation.abandon(sent)
-        return TaskResult(task_id, self._identity.device_id, end.status, end.result, end.error)
+        return SentTask(task_id, self._identity.device_id, self._conversation, sent)
 
     def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream]:
         """Receive what happens on this connection without being asked for, from now on until it ends.
@@ -207,6 +253,24 @@ class Connection:
         )
 
 
+def check_client_name(name: str) -> str:
+    """The name itself, if sessions and tasks can be named by it.
+
+    Raises:
+        ConfigError: It is empty, too long, or cannot be sent.
+    """
+    return check_name("client_name", name, _MAX_NAME)
+
+
+def check_task_id(task_id: str) -> str:
+    """The id itself, if a task can be named by it.
+
+    Raises:
+        ConfigError: It is empty, too long, or cannot be sent.
+    """
+    return check_name("task_id", task_id, _MAX_NAME)
+
+
 @asynccontextmanager
 async def open_connection(
     url: str,
@@ -225,6 +289,7 @@ async def open_connection(
     ping_interval: float | None = None,
     max_message_size: int = MAX_MESSAGE_SIZE,
     max_pending: int = MAX_PENDING,
+    on_event: Callable[[Event], None] | None = None,
 ) -> AsyncGenerator[Connection]:
     """Connect to a server as a constellation, for one device, for the length of the block.
 
@@ -249,6 +314,8 @@ async def open_connection(
         max_message_size: Bytes that a message may have, both ways. One at the default limit of 100 MiB can hold the event loop
             for a second or two: docs/performance.md.
         max_pending: Requests that may wait at once; one more raises `QueueFull`.
+        on_event: Called with each event of this connection in the step in which it happens, those before the block begins among them;
+            must neither block nor raise.
 
     Raises:
         ConfigError: What was asked for cannot be right: the URL, a header, a limit.
@@ -258,14 +325,14 @@ async def open_connection(
     """
     async with owning(stream):
         check_name("device_id", device_id, MAX_ID)
-        check_name("client_name", client_name, _MAX_NAME)
+        check_client_name(client_name)
         if client_id is not None:
             check_name("client_id", client_id, MAX_ID)
         check_positive(
             heartbeat_interval=heartbeat_interval, register_timeout=register_timeout, max_pending=max_pending
         )
         identity = Identity(device_id, client_name, client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}")
-        router = Router(device_id, max_pending)
+        router = Router(device_id, max_pending, on_event)
         async with open_client_link(
             url,
             router,
@@ -280,6 +347,7 @@ async def open_connection(
             ping_interval=ping_interval,
             max_message_size=max_message_size,
         ) as link:
+            router.events.publish(ConnectionOpened(device_id))
             conversation = Conversation(link, router.replies, identity)
             await register(link, conversation.register, register_timeout)
             link.start_heartbeats(heartbeat_interval, conversation.beat)

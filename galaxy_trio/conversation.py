@@ -34,6 +34,7 @@ from galaxy_trio.replies import PendingReplies, RequestKind, Routing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from galaxy_trio.events import Event
     from galaxy_trio.link import Link
     from galaxy_trio.replies import Reply, Request
 
@@ -44,10 +45,10 @@ VERSION: Final = "2.0"
 class Router:
     """The receiver's side of a connection: each message to its waiter, and an event for what is nobody's."""
 
-    def __init__(self, device_id: str, max_pending: int) -> None:
+    def __init__(self, device_id: str, max_pending: int, on_event: Callable[[Event], None] | None = None) -> None:
         self._device_id = device_id
         self.replies = PendingReplies(device_id, max_pending=max_pending)
-        self.events = EventFanOut()
+        self.events = EventFanOut(on_event)
 
     def received(self, message: ServerMessage) -> None:
         """Route a message; see `Receiver`."""

@@ -15,7 +15,7 @@ import trio
 from galaxy_trio.messages import ServerMessageType
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 BACKLOG: Final = 1_024
 """How many events a subscriber may lag behind before it loses the oldest."""
@@ -91,6 +91,11 @@ class UnknownReplyReceived(Event):
 
 
 @attrs.frozen
+class ConnectionOpened(Event):
+    """The WebSocket is open; the registration is still to come."""
+
+
+@attrs.frozen
 class ConnectionEnded(Event):
     """The connection ended; the last event of its stream.
 
@@ -154,14 +159,21 @@ class EventStream:
 
 
 class EventFanOut:
-    """Gives each event to every subscriber, and waits for none."""
+    """Gives each event to every subscriber, and waits for none.
 
-    def __init__(self) -> None:
+    Args:
+        on_event: Called with each event first; must neither block nor raise.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+        self._on_event = on_event
         self._streams: set[EventStream] = set()
         self._ended = False
 
     def publish(self, event: Event) -> None:
         """Give an event to all who subscribe now. Never blocks."""
+        if self._on_event is not None:
+            self._on_event(event)
         for stream in self._streams:
             stream.put_nowait(event)
 

@@ -101,6 +101,11 @@ class Link(Generic[In]):
         """Whether the connection has ended, whoever ended it."""
         return self._ended.is_set()
 
+    @property
+    def last_received(self) -> float:
+        """When the last byte came from the peer, on trio's clock."""
+        return self._transport.last_received
+
     async def wait_closed(self) -> ConnectionLost | None:
         """Wait until the connection has ended.
 

@@ -75,6 +75,23 @@ async def open_client_link(
         yield link
 
 
+async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:
+    """Open a stream in the way of whoever embeds the package: a proxy's, a test's.
+
+    Raises:
+        ConnectFailed: It failed, or took longer than `timeout` seconds.
+    """
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.move_on_after(timeout):
+            stream = await connect()
+    except (OSError, trio.BrokenResourceError) as error:
+        raise ConnectFailed(f"cannot connect: {error}") from error
+    if stream is None:
+        raise ConnectTimeout(f"no connection within {timeout:g} s")
+    return stream
+
+
 @asynccontextmanager
 async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
     """Close a stream that was given to the block, should the block fail before anything else would."""

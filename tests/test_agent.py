@@ -219,7 +219,7 @@ async def test_system_information_above_the_message_limit_is_raised_at_once() ->
         ({"tools": [collect_system_info] * 2}, "two tools have the name 'collect_system_info'"),
         ({"system_info": DeviceInfo(DEVICE, "linux", hostname="\ud800")}, "the system_info cannot be sent: a lone surrog"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 async def test_what_cannot_be_right_is_a_config_error(arguments: dict[str, object], said: str) -> None:
     given: dict[str, object] = {"device_id": DEVICE, "system_info": INFO, **arguments}

@@ -88,7 +88,7 @@ def test_what_a_file_does_not_say_is_at_its_default() -> None:
     device = DeviceConfig("d", "ws://h")
     assert (device.max_retries, device.auto_connect, device.max_concurrent_tasks, device.os) == (None, True, 1, None)
     config = ConstellationConfig((device,))
-    assert (config.reconnect_delay, config.heartbeat_interval, config.max_concurrent_tasks) == (1.0, 30.0, 6)
+    assert (config.reconnect_delay, config.heartbeat_interval, config.max_concurrent_tasks) == (1.0, 30.0, None)
 
 
 @pytest.mark.parametrize("place", ["config/galaxy/devices.yaml", "devices.yaml"])

@@ -21,9 +21,7 @@ from galaxy_trio.backoff import FIRST, Backoff
 from galaxy_trio.codec import encode_value, unstructure_device_info
 from galaxy_trio.errors import (
     ConfigError,
-    ConnectFailed,
     ConnectionLost,
-    ConnectTimeout,
     GalaxyError,
     InvalidMessage,
 )
@@ -34,7 +32,7 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
+from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_given_stream
 from galaxy_trio.outcomes import open_background, raise_outcome
 
 if TYPE_CHECKING:
@@ -308,7 +306,7 @@ async def open_agent(
         hand_on: Callable[[ServerMessage], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
-        stream = None if connect is None else await _open_stream(connect, connect_timeout)
+        stream = None if connect is None else await open_given_stream(connect, connect_timeout)
         async with open_device_connection(
             url,
             device_id,
@@ -359,15 +357,3 @@ def _check_system_info(system_info: DeviceInfo) -> None:
         encode_value(unstructure_device_info(system_info))
     except InvalidMessage as invalid:
         raise ConfigError(f"the system_info cannot be sent: {invalid}") from None
-
-
-async def _open_stream(connect: Connect, timeout: float) -> trio.abc.Stream:
-    stream: trio.abc.Stream | None = None
-    try:
-        with trio.move_on_after(timeout):
-            stream = await connect()
-    except (OSError, trio.BrokenResourceError) as error:
-        raise ConnectFailed(f"cannot connect: {error}") from error
-    if stream is None:
-        raise ConnectTimeout(f"no connection within {timeout:g} s")
-    return stream

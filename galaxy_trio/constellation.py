@@ -1,0 +1,341 @@
+"""Many devices, kept connected, and tasks for whichever of them fits."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from os import PathLike
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from galaxy_trio.assignment import Assignment
+from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
+from galaxy_trio.connection import check_client_name
+from galaxy_trio.device import MAX_QUEUED, Device
+from galaxy_trio.device_events import CONNECTED, DeviceStatus
+from galaxy_trio.device_statistics import ConstellationStatistics
+from galaxy_trio.endpoint import ConnectionSettings, ConnectLimits, Endpoint
+from galaxy_trio.errors import ConfigError, ConnectionLost, NoSuchDevice
+from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
+from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio.outcomes import open_background
+from galaxy_trio.reservation import NotRun, OnCancel, Reservation, make_task, telling_the_end
+from galaxy_trio.selection import Requirements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from random import Random
+
+    from galaxy_trio.messages import TaskResult
+    from galaxy_trio.profile import DeviceProfile
+
+    Where = Callable[[DeviceProfile], bool]
+    Connect = Callable[[DeviceConfig], Awaitable[trio.abc.Stream]]
+
+
+class Constellation:
+    """Devices that are kept connected. Made by `open_constellation`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        settings: ConnectionSettings,
+        max_concurrent_tasks: int | None,
+        max_queued: int,
+    ) -> None:
+        self._nursery = nursery
+        self._settings = settings
+        self._max_queued = max_queued
+        self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
+        self._limits = ConnectLimits()
+        self._events = EventFanOut()
+        self._devices: dict[str, Device] = {}
+        self._assignment = Assignment(self._devices, max_queued)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        connected = sum(device.connected for device in self._devices.values())
+        return f"<Constellation of {len(self._devices)} devices, {connected} connected>"
+
+    # ---- its devices
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """By name, in the order in which they were added."""
+        return MappingProxyType(self._devices)
+
+    def add_device(self, config: DeviceConfig) -> Device:
+        """Add a device, and begin to connect it, unless its `auto_connect` is false.
+
+        Raises:
+            ConfigError: There is one of that name.
+            trio.ClosedResourceError: The constellation was closed.
+        """
+        self._check_open()
+        if config.device_id in self._devices:
+            raise ConfigError(
+                f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
+            )
+        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url))
+        device = Device(
+            endpoint,
+            self._nursery,
+            self._total,
+            self._events.publish,
+            self._assignment.reconsider,
+            self._assignment.recheck,
+            self._max_queued,
+        )
+        self._devices[config.device_id] = device
+        self._nursery.start_soon(device.run)
+        self._assignment.reconsider(device)
+        return device
+
+    async def remove_device(self, device_id: str, *, wait: bool = True) -> None:
+        """Remove a device, and close its connections. Those who wait for it are told at once; tasks that any device may do go elsewhere.
+
+        Args:
+            device_id: Which.
+            wait: Let what runs on it come to its end; otherwise it is stopped and raises `ConnectionLost`. Cancelling ends this wait.
+
+        Raises:
+            NoSuchDevice: There is none of that name.
+        """
+        device = self._devices.get(device_id)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {device_id!r} to be removed")
+        device.take_no_more(lambda: NoSuchDevice(f"device {device_id!r} was removed"))
+        try:
+            if wait:
+                await device.wait_unoccupied()
+        finally:
+            reason = "it was removed"
+            device.stop_tasks(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
+            if self._devices.pop(device_id, None) is not None:
+                self._limits.give_back(device.config.server_url)
+            device.leave()
+            self._assignment.recheck()
+        await device.wait_ended()
+
+    async def wait_connected(self, which: Literal["all", "any"] = "all") -> None:
+        """Wait until all devices are connected that are to be, or any of them.
+
+        Raises:
+            GalaxyError: One was given up, or all of them were; why.
+            trio.ClosedResourceError: The constellation was closed.
+        """
+        wanted = [device for device in self._devices.values() if device.config.auto_connect or device.connected]
+        if which == "all":
+            for device in wanted:
+                await device.wait_connected()
+        elif which == "any":
+            await self._wait_any(wanted)
+        else:
+            raise ValueError(f"wait for 'all' or for 'any', not for {which!r}")
+        await trio.lowlevel.checkpoint()
+
+    async def _wait_any(self, wanted: list[Device]) -> None:
+        found: list[Device] = []
+        async with trio.open_nursery() as nursery:
+
+            async def watch(device: Device) -> None:
+                if await device.wait_status(*CONNECTED, DeviceStatus.FAILED) in CONNECTED:
+                    found.append(device)
+                    nursery.cancel_scope.cancel()
+
+            for device in wanted:
+                nursery.start_soon(watch, device)
+        if not found and wanted:
+            await wanted[0].wait_connected()
+
+    # ---- work
+
+    async def run_task(
+        self,
+        request: str,
+        *,
+        os: str | None = None,
+        capabilities: Iterable[str] = (),
+        where: Where | None = None,
+        timeout: float = 1000.0,
+        task_id: str | None = None,
+        on_cancel: OnCancel = "stop",
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> TaskResult:
+        """Give a task to the device that fits best, and wait for its end.
+
+        Best is an idle one before a busy one, then the one with the shortest queue, then the one that has been idle for longest. When
+        another one has room before its turn has come, it goes there. While none that fits is connected, it waits.
+
+        A task that is known not to have run goes to another device when its own has left. The rest is as for `Device.run_task`.
+
+        Args:
+            request: What to do, in words.
+            os: What the device must run, such as ``"linux"``; capitals do not matter.
+            capabilities: All that it must be able to do.
+            where: Anything more: sees what is known of a device, and says whether it will do.
+            timeout: As for `Device.run_task`, and so are the other arguments.
+            task_id: The same.
+            on_cancel: The same.
+            task_status: The same.
+
+        Raises:
+            NoSuchDevice: None fits, nor may any turn out to; says what is missing.
+            QueueFull: Too many tasks wait already.
+            Exception: As for `Device.run_task`.
+        """
+        task = make_task(request, timeout, task_id, on_cancel, task_status)
+        requirements = Requirements(os, capabilities, where)
+        with telling_the_end(task, self._events.publish):
+            while True:
+                async with self._reserve(requirements, task.task_id) as reservation:
+                    task.device_id = reservation.device_id
+                    try:
+                        return await reservation.attempt(task, patient=False)
+                    except NotRun as not_run:
+                        wait = not_run.wait
+                await trio.sleep(wait)
+
+    @asynccontextmanager
+    async def reserve(
+        self, *, os: str | None = None, capabilities: Iterable[str] = (), where: Where | None = None
+    ) -> AsyncGenerator[Reservation]:
+        """Wait for a slot on the device that fits best, and hold it for the length of the block. Nothing is sent yet.
+
+        Arguments and errors are those of `run_task`.
+        """
+        async with self._reserve(Requirements(os, capabilities, where), None) as reservation:
+            yield reservation
+
+    @asynccontextmanager
+    async def _reserve(self, requirements: Requirements, task_id: str | None) -> AsyncGenerator[Reservation]:
+        self._check_open()
+        with self._assignment.queue(requirements, task_id) as waiting:
+            device, slot = await waiting.wait()
+        async with device.occupy(slot) as reservation:
+            yield reservation
+
+    # ---- what happens
+
+    @asynccontextmanager
+    async def subscribe(self, backlog: int = BACKLOG) -> AsyncGenerator[EventStream]:
+        """Receive the events of all devices from now on, for the length of the block.
+
+        Args:
+            backlog: How many events may wait for this subscriber. One that lags further loses the oldest, and gets `EventsLost`.
+        """
+        with self._events.subscribe(backlog) as stream:
+            yield stream
+
+    def statistics(self) -> ConstellationStatistics:
+        """What the devices are now, and what became of them so far; `codec.unstructure_statistics` makes JSON of it."""
+        devices = {device_id: device.statistics() for device_id, device in self._devices.items()}
+        unassigned = self._assignment.unassigned
+        return ConstellationStatistics(
+            devices=devices,
+            running=sum(device.running for device in devices.values()),
+            queued=sum(device.queued for device in devices.values()) + unassigned,
+            unassigned=unassigned,
+        )
+
+    # ---- its end
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed()
+
+    async def close(self, drain: float) -> None:
+        """Take no more tasks, let those that run go on for `drain` seconds, stop them, and close all connections at once."""
+        self._closed = True
+        self._assignment.close(_closed)
+        for device in self._devices.values():
+            device.take_no_more(_closed)
+        with trio.move_on_after(drain):
+            for device in self._devices.values():
+                await device.wait_unoccupied()
+        for device in self._devices.values():
+            device.stop_tasks(_closed)
+            device.leave()
+        for device in self._devices.values():
+            await device.wait_ended()
+        self._events.end()
+
+
+def _closed() -> Exception:
+    return trio.ClosedResourceError("the constellation was closed")
+
+
+@asynccontextmanager
+async def open_constellation(
+    devices: str | PathLike[str] | ConstellationConfig | Iterable[DeviceConfig],
+    *,
+    client_name: str | None = None,
+    connect: Connect | None = None,
+    connect_timeout: float = 60.0,
+    register_timeout: float = 30.0,
+    heartbeat_interval: float | None = None,
+    liveness_timeout: float = 180.0,
+    max_message_size: int = MAX_MESSAGE_SIZE,
+    reconnect_delay: float | None = None,
+    max_concurrent_tasks: int | None = None,
+    max_queued: int = MAX_QUEUED,
+    abandon_timeout: float = 300.0,
+    drain: float = 0.0,
+    random: Random | None = None,
+) -> AsyncGenerator[Constellation]:
+    """Keep devices connected, for the length of the block, and give them tasks.
+
+    The block begins at once, while they connect: see `Constellation.wait_connected`. No failure of a device ends it. What the block
+    raises comes out as it is.
+
+    At its end no more tasks are taken, those that run may go on for `drain` seconds and are stopped then, and all connections are closed at
+    once, within 5 s. Whoever still waits gets `trio.ClosedResourceError`. Cancelling the block closes everything at once.
+
+    Args:
+        devices: A file, as `read_config` reads it, what it has read, or the devices themselves.
+        client_name: Names this program's clients, sessions and tasks; at most 64 characters. The file's ``constellation_id`` if not given.
+        connect: Opens the stream for each connection, in place of TCP: a proxy's, a test's.
+        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake of a connection.
+        register_timeout: Seconds for a server to confirm a registration.
+        heartbeat_interval: Seconds between heartbeats; the file's, or 30, if not given.
+        liveness_timeout: Seconds without a single byte from a server after which a connection is lost.
+        max_message_size: Bytes that a message may have, both ways.
+        reconnect_delay: Seconds that the first wait before another try lasts at most; the file's, or 1, if not given.
+        max_concurrent_tasks: Tasks of all devices together at once; the file's, or no limit, if not given.
+        max_queued: Tasks that may wait for each device, and for none that is connected; one more raises `QueueFull`.
+        abandon_timeout: Seconds for which a task that was abandoned keeps its device occupied at most.
+        drain: Seconds that tasks may go on when the block ends.
+        random: Where the jitter of the waits comes from.
+
+    Raises:
+        ConfigError: What was asked for cannot be right; a file's error tells of all that is wrong with it.
+    """
+    if isinstance(devices, ConstellationConfig):
+        config = devices
+    elif isinstance(devices, str | PathLike):
+        config = await trio.to_thread.run_sync(read_config, devices, abandon_on_cancel=True)
+    else:
+        config = ConstellationConfig(tuple(devices))
+    max_concurrent_tasks = config.max_concurrent_tasks if max_concurrent_tasks is None else max_concurrent_tasks
+    check_positive(max_concurrent_tasks=max_concurrent_tasks, max_queued=max_queued)
+    if not drain >= 0:
+        raise ConfigError(f"drain is a number of seconds, and is {drain!r}")
+    settings = ConnectionSettings(
+        client_name=check_client_name(config.constellation_id if client_name is None else client_name),
+        connect=connect,
+        connect_timeout=connect_timeout,
+        register_timeout=register_timeout,
+        heartbeat_interval=config.heartbeat_interval if heartbeat_interval is None else heartbeat_interval,
+        liveness_timeout=liveness_timeout,
+        max_message_size=max_message_size,
+        reconnect_delay=config.reconnect_delay if reconnect_delay is None else reconnect_delay,
+        abandon_timeout=abandon_timeout,
+        random=random,
+    )
+    async with open_background() as nursery:
+        constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
+        for device in config.devices:
+            constellation.add_device(device)
+        yield constellation
+        await constellation.close(drain)

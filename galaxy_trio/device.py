@@ -1,0 +1,414 @@
+"""One device of a constellation: kept connected, with a queue for its tasks."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
+from galaxy_trio.device_statistics import DeviceStatistics, as_date
+from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout
+from galaxy_trio.kept_connection import KeptConnection
+from galaxy_trio.profile import DeviceProfile, profile_of
+from galaxy_trio.reservation import OnCancel, Reservation, Workplace, make_task, telling_the_end
+from galaxy_trio.slots import Place, Slot, Slots
+from galaxy_trio.status_waits import StatusWaits
+from galaxy_trio.stops import Stops
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from galaxy_trio.config import DeviceConfig
+    from galaxy_trio.endpoint import Endpoint
+    from galaxy_trio.events import Event
+    from galaxy_trio.messages import DeviceInfo, TaskResult
+
+MAX_QUEUED: Final = 1_000
+"""Tasks that may wait for a device."""
+
+# Which came first, also where a clock's ticks are too coarse to tell.
+_times = itertools.count(1)
+
+
+class Device:
+    """A device of a constellation. Made by `open_constellation` and `Constellation.add_device`.
+
+    It is kept connected; tasks wait for it, first come, first served. Any number of tasks may use it at once.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        nursery: trio.Nursery,
+        total: trio.CapacityLimiter | None,
+        publish: Callable[[Event], None],
+        on_change: Callable[[Device], None],
+        on_certainty: Callable[[], None],
+        max_queued: int = MAX_QUEUED,
+    ) -> None:
+        self._config = endpoint.config
+        self._on_change = on_change
+        self._on_certainty = on_certainty
+        self._publish = publish
+        self._status = DeviceStatus.DISCONNECTED
+        self._profile = profile_of(self._config)
+        self._connected = False
+        self._idle_since = 0
+        self._waits = StatusWaits()
+        self._gone: Callable[[], Exception] | None = None
+        self._ended = trio.Event()
+        self._kept = KeptConnection(endpoint, self)
+        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued)
+        self._stops = Stops()
+        self._workplace = Workplace(
+            self._config.device_id,
+            self._kept,
+            endpoint,
+            self._slots,
+            total,
+            nursery,
+            self._stops,
+            publish,
+            self._slots_changed,
+            self.wait_connected,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Device {self.device_id!r}, {self._status.value}>"
+
+    # ---- what it is
+
+    @property
+    def device_id(self) -> str:
+        """Its name at the server."""
+        return self._config.device_id
+
+    @property
+    def config(self) -> DeviceConfig:
+        """As it was configured."""
+        return self._config
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """What is known of it."""
+        return self._profile
+
+    @property
+    def status(self) -> DeviceStatus:
+        """Where it stands now."""
+        return self._status
+
+    @property
+    def connected(self) -> bool:
+        """Whether it could run a task now."""
+        return self._status in CONNECTED
+
+    @property
+    def failure(self) -> GalaxyError | None:
+        """Why it was given up, while its status is `DeviceStatus.FAILED`."""
+        return self._kept.failure
+
+    @property
+    def running(self) -> int:
+        """How many of its slots are taken."""
+        return self._slots.taken
+
+    @property
+    def queued(self) -> int:
+        """How many tasks and reservations wait for it."""
+        return self._slots.queued
+
+    def statistics(self) -> DeviceStatistics:
+        """What it is now, and what became of it so far."""
+        kept, connection = self._kept, self._kept.connection
+        return DeviceStatistics(
+            device_id=self.device_id,
+            status=self._status,
+            os=self._profile.os,
+            capabilities=self._profile.capabilities,
+            running=self.running,
+            queued=self.queued,
+            connects=kept.connects,
+            failures=kept.failures,
+            problem=kept.problem,
+            next_try=as_date(kept.next_try),
+            connected_since=None if kept.connected_at is None else kept.connected_at.isoformat(),
+            last_heard=None if connection is None else as_date(connection.last_received),
+            connection=None if connection is None else connection.statistics(),
+        )
+
+    # ---- waiting for it
+
+    async def wait_status(self, *statuses: DeviceStatus) -> DeviceStatus:
+        """Wait until its status is one of these, however shortly, and return which.
+
+        Raises:
+            trio.ClosedResourceError: It was removed, or the constellation was closed.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._status in statuses:
+            return self._status
+        if self._gone is not None:
+            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+        found = await self._waits.wait(frozenset(statuses))
+        if found is None:
+            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+        return found
+
+    async def wait_connected(self) -> None:
+        """Wait until it is connected.
+
+        Raises:
+            GalaxyError: It was given up; why.
+            trio.ClosedResourceError: It was removed, or the constellation was closed.
+        """
+        while not self.connected:
+            if await self.wait_status(*CONNECTED, DeviceStatus.FAILED) is DeviceStatus.FAILED and self.failure:
+                raise _fresh(self.failure)
+        await trio.lowlevel.checkpoint()
+
+    async def connect(self) -> None:
+        """Connect, stay connected from now on, and wait until it is. Cancelling only ends the wait.
+
+        Raises:
+            GalaxyError: It was given up; why.
+            trio.ClosedResourceError: It was removed, or the constellation was closed.
+        """
+        await self._begin(anew=False)
+
+    async def reconnect(self) -> None:
+        """Connect anew, at once: a connection is closed, a wait is cut short, a failure forgotten. Otherwise like `connect`.
+
+        Tasks with connections of their own go on.
+        """
+        await self._begin(anew=True)
+
+    async def _begin(self, *, anew: bool) -> None:
+        if self._gone is not None:
+            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+        if self.connected and not anew:
+            await trio.lowlevel.checkpoint()
+            return
+        self._slots.reopen()
+        self._move_to(DeviceStatus.CONNECTING)
+        self._kept.keep(anew=anew)
+        await self.wait_connected()
+
+    async def disconnect(self) -> None:
+        """Close its connections, and stay away until `connect`. Returns when all are closed; cancelling does not undo it.
+
+        What runs is stopped and raises `ConnectionLost`; what waits goes on waiting.
+        """
+        reason = "this side disconnected it"
+        self._kept.let_go()
+        self._stops.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
+        await self._stops.wait_none()
+        if self._gone is None:
+            await self._kept.wait_at_rest()
+
+    # ---- work
+
+    async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
+        """Ask the server what it knows about the device, when it is connected.
+
+        Args:
+            timeout: Seconds for all of it; `math.inf` for no limit.
+
+        Raises:
+            GalaxyError: As for `Connection.device_info`; or the device was given up.
+        """
+        with trio.move_on_after(timeout):
+            while True:
+                await self.wait_connected()
+                if (connection := self._kept.connection) is not None:
+                    return await connection.device_info(timeout=math.inf)
+        raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
+
+    async def run_task(
+        self,
+        request: str,
+        *,
+        timeout: float = 1000.0,
+        task_id: str | None = None,
+        on_cancel: OnCancel = "stop",
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> TaskResult:
+        """Give the device a task when its turn has come, and wait for its end.
+
+        It waits for as long as the device is not connected or has other tasks to do. Each task has a connection of its own, and
+        **cancelling and the timeout stop it**: when the call has returned, the server has been told. A task that is known not to have
+        run is sent again; one that may have run is not.
+
+        Args:
+            request: What to do, in words.
+            timeout: Seconds to wait for the end, from the send on; `math.inf` for no limit.
+            task_id: The task's name, used once, of at most 64 characters; a fresh uuid if not given.
+            on_cancel: ``"abandon"`` sends it on the device's shared connection: that is cheaper, but when it is cancelled or its time
+                is up it goes on, and the device stays occupied until it has ended, for at most 300 s.
+            task_status: Told the task's id when the server has accepted it.
+
+        Raises:
+            QueueFull: Too many tasks wait for the device already.
+            RequestTimeout: It did not end in time.
+            RequestRejected: The server refused it, and the device is there; it never ran.
+            InvalidMessage: A reply is broken, or the request holds what JSON cannot.
+            MessageTooLarge: The request is above the limit; nothing was sent.
+            ConnectionLost: The connection was lost after the task was sent: whether it ran is not known. Or `disconnect` was called.
+            ConnectFailed: The device was given up; why.
+            NoSuchDevice: The device was removed.
+            trio.ClosedResourceError: The constellation was closed.
+        """
+        task = make_task(request, timeout, task_id, on_cancel, task_status)
+        with telling_the_end(task, self._publish):
+            task.device_id = self.device_id
+            slot = await self.queue(task.task_id).wait()
+            async with self.occupy(slot) as reservation:
+                return await reservation.run(task)
+
+    @asynccontextmanager
+    async def reserve(self) -> AsyncGenerator[Reservation]:
+        """Wait for a slot, and hold it for the length of the block. Nothing is sent yet.
+
+        Raises:
+            QueueFull: Too many tasks wait for the device already.
+            Exception: As for `run_task`, when the device is given up, removed or closed.
+        """
+        async with self.occupy(await self.queue().wait()) as reservation:
+            yield reservation
+
+    def queue(self, task_id: str | None = None) -> Place:
+        """Take a place in its queue; what comes of it is for `occupy`."""
+        place = self._slots.enter()
+        if task_id is not None:
+            self._publish(TaskQueued(self.device_id, task_id))
+        self._slots_changed()
+        return place
+
+    @asynccontextmanager
+    async def occupy(self, slot: Slot) -> AsyncGenerator[Reservation]:
+        """Hold a slot for the length of the block, which begins when there are not too many tasks on all devices together."""
+        reservation = Reservation(self._workplace, slot)
+        if self._workplace.total is not None:
+            try:
+                with self._stops.guard():
+                    await self._workplace.total.acquire_on_behalf_of(reservation)
+            except BaseException:
+                self._slots.release(slot)
+                self._slots_changed()
+                raise
+        try:
+            yield reservation
+        finally:
+            reservation.end()
+
+    # ---- for the constellation
+
+    @property
+    def load(self) -> tuple[bool, int, int]:
+        """The less of it, the sooner it is chosen: idle before busy, then the shortest queue, then the longest idle."""
+        return self._slots.taken > 0, self._slots.queued - self._slots.free, self._idle_since
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task would run at once."""
+        return self.takes_now and self._slots.free > 0 and not self._slots.queued
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether it is connected, and tasks may be queued for it."""
+        return self.connected and self.takes_tasks
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether tasks may be queued for it, now or when it is connected."""
+        return self._gone is None and not self._slots.closed
+
+    async def run(self) -> None:
+        """Keep it connected, until `end` is called."""
+        try:
+            await self._kept.run()
+        finally:
+            self._ended.set()
+
+    def take_no_more(self, why: Callable[[], Exception]) -> None:
+        """Refuse all tasks from now on, those that wait among them; what runs goes on."""
+        self._gone = why
+        # Those who take any device go elsewhere, before the others are told.
+        self._on_change(self)
+        self._slots.close(why)
+        self._on_certainty()
+
+    async def wait_unoccupied(self) -> None:
+        """Wait until nothing runs."""
+        await self._slots.wait_all_free()
+
+    def stop_tasks(self, why: Callable[[], Exception]) -> None:
+        """Stop what runs."""
+        self._stops.stop(why)
+
+    def leave(self) -> None:
+        """Close its connections, after `take_no_more` and `stop_tasks`."""
+        self._kept.end()
+        self._waits.end()
+
+    async def wait_ended(self) -> None:
+        """Wait until that is done."""
+        await self._stops.wait_none()
+        await self._ended.wait()
+
+    # ---- what becomes of its connection: see `kept_connection.Listener`
+
+    def moved(self, status: DeviceStatus) -> None:
+        """Its connection has another state."""
+        self._connected = status is DeviceStatus.IDLE
+        if self._connected:
+            self._idle_since = next(_times)
+            self._slots.open_gate()
+        else:
+            self._slots.shut_gate()
+        if status is DeviceStatus.FAILED and self._gone is None:
+            self._slots.close(self._why_failed)
+        self._move_to(DeviceStatus.BUSY if self._connected and self._slots.taken else status)
+        if status is DeviceStatus.FAILED:
+            self._on_certainty()
+
+    def learned(self, info: DeviceInfo) -> None:
+        """The server has told what it knows of it."""
+        self._profile = profile_of(self._config, info)
+        self._on_change(self)
+        self._on_certainty()
+
+    def publish(self, event: Event) -> None:
+        """Something happened on its connection."""
+        self._publish(event)
+
+    def _why_failed(self) -> Exception:
+        failure = self._kept.failure
+        return ConnectionLost(f"device {self.device_id!r} was given up") if failure is None else _fresh(failure)
+
+    def _slots_changed(self) -> None:
+        if not self._slots.taken and self._status is DeviceStatus.BUSY:
+            self._idle_since = next(_times)
+        if self._connected:
+            self._move_to(DeviceStatus.BUSY if self._slots.taken else DeviceStatus.IDLE)
+        self._on_change(self)
+
+    def _move_to(self, status: DeviceStatus) -> None:
+        if status is self._status:
+            return
+        previous, self._status = self._status, status
+        self._publish(StatusChanged(self.device_id, status, previous))
+        self._waits.tell(status)
+        self._on_change(self)
+
+
+def _fresh(error: GalaxyError) -> GalaxyError:
+    """The same error for another who raises it: an exception keeps the frames that it came through."""
+    fresh = copy.copy(error)
+    fresh.__cause__ = error.__cause__
+    return fresh
