@@ -1,11 +1,11 @@
 """AIP, the Agent Interaction Protocol of UFO³ Galaxy, on structured concurrency."""
 
-from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from galaxy_trio.connection import Connection, ConnectionStatistics, open_connection
-from galaxy_trio.constellation import Constellation, open_constellation
-from galaxy_trio.device import Device
-from galaxy_trio.device_events import DeviceStatus
-from galaxy_trio.device_statistics import ConstellationStatistics, DeviceStatistics
 from galaxy_trio.errors import (
     ConfigError,
     ConnectFailed,
@@ -24,8 +24,15 @@ from galaxy_trio.errors import (
     ToolError,
 )
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType, TaskResult, TaskStatus
-from galaxy_trio.profile import DeviceProfile
-from galaxy_trio.reservation import Reservation
+
+if TYPE_CHECKING:
+    from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
+    from galaxy_trio.constellation import Constellation, open_constellation
+    from galaxy_trio.device import Device
+    from galaxy_trio.device_events import DeviceStatus
+    from galaxy_trio.device_statistics import ConstellationStatistics, DeviceStatistics
+    from galaxy_trio.profile import DeviceProfile
+    from galaxy_trio.reservation import Reservation
 
 __version__ = "0.1.0"
 
@@ -65,3 +72,31 @@ __all__ = [
     "open_constellation",
     "read_config",
 ]
+
+# Who has one device needs none of these, and does not wait for them when the package is imported.
+_IMPORTED_WHEN_ASKED_FOR: Final = {
+    "ConstellationConfig": "galaxy_trio.config",
+    "DeviceConfig": "galaxy_trio.config",
+    "read_config": "galaxy_trio.config",
+    "Constellation": "galaxy_trio.constellation",
+    "open_constellation": "galaxy_trio.constellation",
+    "Device": "galaxy_trio.device",
+    "DeviceStatus": "galaxy_trio.device_events",
+    "ConstellationStatistics": "galaxy_trio.device_statistics",
+    "DeviceStatistics": "galaxy_trio.device_statistics",
+    "DeviceProfile": "galaxy_trio.profile",
+    "Reservation": "galaxy_trio.reservation",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _IMPORTED_WHEN_ASKED_FOR.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+from .constellation import measure_constellation
 from .event_loop import CASES
 from .fleet import draw, measure_fleets
 from .import_time import PACKAGE, dependencies, measure_import
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 CONTENDERS: Final = ("floor", "reference", "galaxy")
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
-_PARTS: Final = ("rates", "large", "import", "holds", "fleet")
+_PARTS: Final = ("rates", "large", "import", "holds", "fleet", "constellation")
+_DEVICES: Final = 300
 _TIMEOUT: Final = 120.0
 """Seconds that one measurement may take."""
 
@@ -42,10 +44,11 @@ class Effort(NamedTuple):
     seconds: float
     imports: int
     holds: int
+    idle: float
 
 
-FULL: Final = Effort(rounds=5, warm_up=0.7, seconds=2.0, imports=15, holds=3)
-QUICK: Final = Effort(rounds=3, warm_up=0.3, seconds=0.7, imports=5, holds=1)
+FULL: Final = Effort(rounds=5, warm_up=0.7, seconds=2.0, imports=15, holds=3, idle=60)
+QUICK: Final = Effort(rounds=3, warm_up=0.3, seconds=0.7, imports=5, holds=1, idle=10)
 
 
 class Peer(NamedTuple):
@@ -250,6 +253,26 @@ def bench_fleet(effort: Effort, chart: str | None) -> None:
         draw(fleets, chart)
 
 
+def bench_constellation(effort: Effort) -> None:
+    """Many devices kept connected, and a server that goes and comes back."""
+    print("\n## A constellation: devices that are kept connected, with a heartbeat every 30 s each")
+    kept = measure_constellation(_DEVICES, effort.idle)
+    _print_table(
+        ("devices", "what", "measured"),
+        (
+            (f"{kept.devices}", "time to connect all", f"{kept.connect:.2f} s"),
+            ("", "memory for each", f"{kept.memory / 1024:.0f} KiB"),
+            ("", f"CPU while idle, over {effort.idle:g} s", f"{kept.idle_cpu * 100:.2f} % of a core"),
+            ("", "server away for 2 s: half of them connected again after", f"{kept.half:.1f} s"),
+            ("", "all connected again after", f"{kept.storm:.1f} s"),
+            ("", "CPU time for that, and for 600 tasks that had waited", f"{kept.storm_cpu:.2f} s"),
+            ("", "running tasks that were told of the loss", f"{kept.lost}"),
+            ("", "queued tasks that ran afterwards", f"{kept.run_after}"),
+            ("", "queued tasks that were lost", f"{kept.missing}"),
+        ),
+    )
+
+
 def print_profile(peer: Peer, contender: str, in_flight: int, seconds: float) -> None:
     """Where the client's CPU time goes."""
     outcome = _measure("profile", contender, *peer, in_flight, 0.2, seconds)
@@ -292,6 +315,8 @@ def main() -> None:
             bench_import(effort)
         if "holds" in only:
             bench_holds(peer, effort)
+    if "constellation" in only:
+        bench_constellation(effort)
     if "fleet" in only:
         bench_fleet(effort, arguments.chart)
     print(f"\nTook {time.monotonic() - began:.0f} s. Load after: {load()}.")
