@@ -22,6 +22,8 @@ from galaxy_trio import open_connection
 from galaxy_trio.cli import run_command_line
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import pytest
 
     from galaxy_trio import TaskResult
@@ -249,7 +251,7 @@ class Command:
                 threading.Event().wait(0.05)
 
         # A signal that comes when nothing runs must not end the tests.
-        before = signal.signal(signal.SIGTERM, lambda *_: None)
+        before = signal.signal(signal.SIGTERM, _ignore)
         thread = threading.Thread(target=run_thread)
         thread.start()
         try:
@@ -282,6 +284,10 @@ class Command:
         # It may be over.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(wake)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def beside_a_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
