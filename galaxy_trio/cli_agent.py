@@ -89,8 +89,8 @@ async def be_device(
                 max_retries=max_retries,
             )
         )
-        names = [tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools()))]
-        click.echo(one_line(f"registered as {agent.device_id} with {_listed(names)}"))
+        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
+        click.echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
         await stop.wait()
 
 

@@ -201,9 +201,9 @@ class Command:
         self._running.set()
         self._orders.put(arguments)
 
-    async def said(self, words: str) -> str:
-        """Wait until it has said this on stderr; all that it has said there."""
-        await self._wait(lambda: words in self._err.getvalue(), f"{words!r} was never said")
+    async def said(self, words: str, times: int = 1) -> str:
+        """Wait until it has said this so often on stderr; all that it has said there."""
+        await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not said")
         return self._err.getvalue()
 
     async def line(self) -> str:
