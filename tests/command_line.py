@@ -74,7 +74,13 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
     def call(*arguments: str) -> Outcome:
         capsys.readouterr()
-        status = run_command_line(arguments)
+        # What was to fail, and runs instead, must not run for ever.
+        limit = threading.Timer(SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+        limit.start()
+        try:
+            status = run_command_line(arguments)
+        finally:
+            limit.cancel()
         said = capsys.readouterr()
         return Outcome(status, said.out, said.err)
 
@@ -166,6 +172,9 @@ async def open_process(
 # ---- in this process, with a test beside it
 
 
+_TRIES = 100
+
+
 class _Heard(io.StringIO):
     def __init__(self, heard: Callable[[], None]) -> None:
         super().__init__()
@@ -245,9 +254,11 @@ class Command:
             except BaseException as failure:  # noqa: BLE001  # raised below
                 failures.append(failure)
             self._orders.put(None)
-            # What a test has left running, or failed to stop.
+            # What a test has left running, or failed to stop. SIGINT only where the other does nothing: late, it would end the tests.
+            tries = 0
             while self._running.is_set():
-                self.send_signal(signal.SIGTERM)
+                self.send_signal(signal.SIGTERM if tries < _TRIES else signal.SIGINT)
+                tries += 1
                 threading.Event().wait(0.05)
 
         # A signal that comes when nothing runs must not end the tests.

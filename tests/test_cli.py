@@ -604,10 +604,10 @@ def test_the_log_is_shown_on_demand_and_harmless(capsys: pytest.CaptureFixture[s
     logger = logging.getLogger("galaxy_trio.test")
     with logging_to_stderr():
         logger.info("hidden")
-        logger.warning("look: %s", "\x1b[31m")
+        logger.warning("look: %s", "\x1b[31m\nforged")
     logger.warning("too late")
     shown = capsys.readouterr().err
-    assert shown.endswith(" WARNING galaxy_trio.test: look: \\u001b[31m\n")
+    assert shown.endswith(" WARNING galaxy_trio.test: look: \\u001b[31m forged\n")
     assert shown.count("\n") == 1
 
 

@@ -538,7 +538,8 @@ def test_an_error_while_it_stops_is_not_hidden() -> None:
 
     async def service(error: Exception, stop: trio.Event) -> None:
         signal.raise_signal(signal.SIGTERM)
-        await stop.wait()
+        with trio.fail_after(SECONDS):
+            await stop.wait()
         raise error
 
     with pytest.raises(Broken):
@@ -555,7 +556,7 @@ def test_a_signal_before_all_is_set_up_cancels_and_ends_well() -> None:
     async def service(stop: trio.Event) -> None:
         signal.raise_signal(signal.SIGINT)
         try:
-            await trio.sleep_forever()
+            await trio.sleep(SECONDS)
         except trio.Cancelled:
             cancelled.append(True)
             raise
@@ -567,7 +568,7 @@ def test_a_signal_before_all_is_set_up_cancels_and_ends_well() -> None:
 def test_a_signal_that_comes_while_nothing_waits_for_the_stop_cancels() -> None:
     async def work() -> None:
         signal.raise_signal(signal.SIGTERM)
-        await trio.sleep_forever()
+        await trio.sleep(SECONDS)
 
     with pytest.raises(Interrupted):
         run_trio(work, trio.Event())
