@@ -17,8 +17,16 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from galaxy_trio import __version__
 from galaxy_trio.cli_agent import be_device, load_tools
-from galaxy_trio.cli_destination import TOKEN_VARIABLE, Destination, reason_of, seconds, takes_destination, words
-from galaxy_trio.cli_server import read_server_certificate, read_tokens, serve
+from galaxy_trio.cli_destination import (
+    TOKEN_VARIABLE,
+    Destination,
+    read_tokens,
+    reason_of,
+    seconds,
+    takes_destination,
+    words,
+)
+from galaxy_trio.cli_server import read_server_certificate, serve
 from galaxy_trio.cli_signals import Interrupted, run_service, run_trio
 from galaxy_trio.cli_terminal import (
     READABLE_WIDTH,
@@ -46,6 +54,7 @@ from galaxy_trio.errors import (
     TaskFailed,
 )
 from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
+from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -262,9 +271,8 @@ def server_command(
     its result.
     """
     tokens, context = read_tokens(token_file), read_server_certificate(certificate, key)
-    return run_service(
-        partial(serve, host, port, tokens, context, device_config, allow_host, allow_origin, max_connections)
-    )
+    config = None if device_config is None else read_device_config(device_config)
+    return run_service(partial(serve, host, port, tokens, context, config, allow_host, allow_origin, max_connections))
 
 
 @command_line.command(

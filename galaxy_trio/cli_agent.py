@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import click
 
@@ -13,6 +14,7 @@ from galaxy_trio.agent import FunctionTool, McpServer, Tool, ToolSource, open_ag
 from galaxy_trio.agent.tools import make_tools
 from galaxy_trio.cli_terminal import one_line
 from galaxy_trio.errors import ConfigError
+from galaxy_trio.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
     from galaxy_trio.cli_destination import Destination
 
+logger = logging.getLogger(__name__)
+
+_NAMES_SHOWN: Final = 50
+
 
 def load_tools(names: Sequence[str]) -> list[Tool]:
     """Import tools: ``module:function``, or ``module`` for all that it has made with `galaxy_trio.agent.tool`.
+
+    What is found twice is offered once.
 
     Raises:
         ConfigError: One cannot be imported, or is no tool; says which and why.
@@ -31,40 +39,43 @@ def load_tools(names: Sequence[str]) -> list[Tool]:
     # As with ``python -m``: what lies here can be imported.
     if "" not in sys.path:
         sys.path.insert(0, "")
-    found: list[object] = []
-    for name in names:
-        module_name, _, path = name.partition(":")
-        try:
-            loaded: object = importlib.import_module(module_name)
-            for attribute in filter(None, path.split(".")):
-                loaded = cast("object", getattr(loaded, attribute))
-        except Exception as error:  # whatever a module raises when it is imported
-            raise ConfigError(f"the tool {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-        if path:
-            found.append(loaded)
-            continue
-        members: list[object] = list(vars(loaded).values())
-        decorated: list[object] = [member for member in members if isinstance(member, FunctionTool)]
-        if not decorated:
-            raise ConfigError(
-                f"the module {name!r} has no functions that @tool was put on: name one, as in {name}:FUNCTION"
-            )
-        found.extend(decorated)
-    return list(make_tools(cast("list[Tool | Callable[..., object]]", found)).values())
+    found = {id(loaded): loaded for name in names for loaded in _load(name)}
+    return list(make_tools(cast("list[Tool | Callable[..., object]]", list(found.values()))).values())
+
+
+def _load(name: str) -> list[object]:
+    module_name, _, path = name.partition(":")
+    try:
+        loaded: object = importlib.import_module(module_name)
+        for attribute in filter(None, path.split(".")):
+            loaded = cast("object", getattr(loaded, attribute))
+    except (Exception, SystemExit) as error:  # whatever a module raises when it is imported
+        logger.debug("importing %r", name, exc_info=error)
+        why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
+    if path:
+        return [loaded]
+    members: list[object] = list(vars(loaded).values())
+    decorated: list[object] = [member for member in members if isinstance(member, FunctionTool)]
+    if not decorated:
+        raise ConfigError(
+            f"the module {name!r} has no functions that @tool was put on: name one, as in {name}:FUNCTION"
+        )
+    return decorated
 
 
 async def be_device(
     destination: Destination, tools: Sequence[Tool], mcp: Sequence[str], max_retries: int | None, stop: trio.Event
 ) -> None:
     """Be a device until it is to stop."""
+    # Before any MCP server starts: what is wrong with the URL is wrong for good.
+    url = parse_url(destination.url, destination.token).shown
+    servers = [McpServer.parse(command) for command in mcp]
     async with AsyncExitStack() as stack:
         sources: list[ToolSource] = []
-        if mcp:
-            sources.append(
-                await stack.enter_async_context(open_mcp_tools([McpServer.parse(command) for command in mcp]))
-            )
-        names = [tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools()))]
-        click.echo(f"connecting to {destination.url}", err=True)
+        if servers:
+            sources.append(await stack.enter_async_context(open_mcp_tools(servers)))
+        logger.info("connecting to %s", url)
         agent = await stack.enter_async_context(
             open_agent(
                 destination.url,
@@ -78,5 +89,13 @@ async def be_device(
                 max_retries=max_retries,
             )
         )
-        click.echo(one_line(f"registered as {agent.device_id} with {len(names)} tools: {', '.join(names[:50])}"))
+        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
+        click.echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
         await stop.wait()
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "no tools"
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return f"{len(names)} tool{'s' if len(names) > 1 else ''}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"

@@ -115,13 +115,30 @@ def read_token(token_file: Path | None) -> str | None:
     """The token from the file, or else from the environment; None if that has none either.
 
     Raises:
+        ConfigError: There is none where one should be, or more than one. What is there is not shown.
+    """
+    tokens = read_tokens(token_file)
+    if len(tokens) > 1:
+        where = TOKEN_VARIABLE if token_file is None else f"the token file {str(token_file)!r}"
+        raise ConfigError(f"{where} has {len(tokens)} lines: give one token, for only a server takes several")
+    return tokens[0] if tokens else None
+
+
+def read_tokens(token_file: Path | None) -> list[str]:
+    """The tokens from the file, or else from the environment, one a line; none if that has none either.
+
+    Raises:
         ConfigError: There is none where one should be. What is there is not shown.
     """
+    return [line.strip() for line in _token_text(token_file).splitlines() if line.strip()]
+
+
+def _token_text(token_file: Path | None) -> str:
     if token_file is None:
-        token = os.environ.get(TOKEN_VARIABLE, "").strip()
-        if not _was_decoded(token):
+        text = os.environ.get(TOKEN_VARIABLE, "")
+        if not _was_decoded(text):
             raise ConfigError(f"the token in {TOKEN_VARIABLE} is not valid UTF-8")
-        return token or None
+        return text
     content: str | None = None
     try:
         content = token_file.read_text("utf-8-sig")
@@ -134,7 +151,7 @@ def read_token(token_file: Path | None) -> str | None:
         raise ConfigError(f"the token file {str(token_file)!r} is not UTF-8 text")
     if not content.strip():
         raise ConfigError(f"the token file {str(token_file)!r} is empty")
-    return content.strip()
+    return content
 
 
 def read_certificates(url: str, ca_file: Path | None) -> ssl.SSLContext | None:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galaxy_trio.cli_destination import read_token, reason_of
+from galaxy_trio.cli_destination import reason_of
 from galaxy_trio.cli_session import run_as_command
 from galaxy_trio.errors import ConfigError
-from galaxy_trio.server import ServerLimits, open_server, read_device_config
+from galaxy_trio.server import ServerLimits, open_server
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import trio
+
+    from galaxy_trio.messages import JSON
 
 
 async def serve(
@@ -25,14 +27,13 @@ async def serve(
     port: int,
     tokens: Sequence[str],
     ssl_context: ssl.SSLContext | None,
-    device_config: Path | None,
+    device_config: Mapping[str, Mapping[str, JSON]] | None,
     allowed_hosts: Sequence[str],
     allowed_origins: Sequence[str],
     max_connections: int,
     stop: trio.Event,
 ) -> None:
     """Run the server until it is to stop."""
-    config = None if device_config is None else read_device_config(device_config)
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(
@@ -44,20 +45,16 @@ async def serve(
                     ssl_context=ssl_context,
                     allowed_hosts=allowed_hosts or None,
                     allowed_origins=allowed_origins,
-                    device_config=config,
+                    device_config=device_config,
                     limits=ServerLimits(max_connections=max_connections),
                 )
             )
-        except OSError as error:
-            raise ConfigError(f"cannot listen at {host}, port {port}: {reason_of(error)}") from error
+        except (OSError, UnicodeError) as error:
+            # What can be no host's name is a UnicodeError.
+            why = reason_of(error) if isinstance(error, OSError) else "this is no name of a host"
+            raise ConfigError(f"cannot listen at {host!r}, port {port}: {why}") from error
         click.echo(server.url)
         await stop.wait()
-
-
-def read_tokens(token_file: Path | None) -> list[str]:
-    """The tokens, one a line of the file, or the one of the environment."""
-    content = read_token(token_file)
-    return [] if content is None else [line.strip() for line in content.splitlines() if line.strip()]
 
 
 def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -75,7 +72,7 @@ def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.S
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
         raise ConfigError(
-            f"the certificate {str(certificate)!r} and its key cannot be used: is all in PEM format?"
+            f"the certificate {str(certificate)!r} and its key cannot be used: are both there, in PEM format, and of one pair?"
         ) from error
     except OSError as error:
         raise ConfigError(f"cannot read the certificate {str(certificate)!r} or its key: {reason_of(error)}") from error

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
-from galaxy_trio.errors import TaskFailed
+from galaxy_trio.errors import GalaxyError, TaskFailed
 from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
 from galaxy_trio.structuring import shorten
 
@@ -24,21 +24,25 @@ async def run_as_command(task: ServerTask) -> object:
     Raises:
         TaskFailed: The request says neither, or the device could not do it.
     """
-    logger.info("task for %s: %s", task.device_id, shorten(task.request))
-    word, _, rest = task.request.strip().partition(" ")
+    logger.info("task for %r: %s", task.device_id, shorten(task.request))
+    word, *rest = task.request.split(None, 1) or [""]
+    text = "".join(rest).rstrip()
     if not word:
         raise TaskFailed(f"the request is empty: {USAGE}")
     if word == "echo":
-        return {"echo": rest}
-    parameters = _parameters(rest)
-    [result] = await task.execute([Command(word, ToolType.ACTION, parameters)])
+        return {"echo": text}
+    command = Command(word, ToolType.ACTION, _parameters(text))
+    try:
+        [result] = await task.execute([command])
+    except GalaxyError as error:
+        raise TaskFailed(str(error)) from error
     if result.status is not ResultStatus.SUCCESS:
         raise TaskFailed(result.error or f"the device answered with status {result.status}", result=result.result)
     return result.result
 
 
 def _parameters(text: str) -> dict[str, JSON] | None:
-    if not text.strip():
+    if not text:
         return None
     try:
         value: object = json.loads(text)

@@ -117,10 +117,10 @@ class _Format(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        """One line of it."""
-        if record.levelno == logging.INFO:
-            return f"{record.asctime} {record.message}"
-        return super().formatMessage(record)
+        """One line, whatever is in it: nobody else's text looks like a record of its own."""
+        return one_line(
+            f"{record.asctime} {record.message}" if record.levelno == logging.INFO else super().formatMessage(record)
+        )
 
 
 class _StderrHandler(logging.Handler):

@@ -12,17 +12,28 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 import pytest
 import trio
 import trustme
+from command_line import (
+    DEVICE,
+    NOBODY,
+    SECONDS,
+    TOKEN,
+    Call,
+    Outcome,
+    call_process,
+    caller,
+    environment,
+    is_one_sentence,
+)
 from rich.console import Console
 
 import galaxy_trio.__main__
@@ -53,12 +64,11 @@ from galaxy_trio.cli_terminal import READABLE_WIDTH, logging_to_stderr, open_con
 from galaxy_trio.server import Server, ServerTask, open_server
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
     from galaxy_trio.server import SessionFunction
 
-TOKEN = "s3cret-t0ken"
-DEVICE = "linux_agent_1"
 INFO = DeviceInfo(
     DEVICE,
     "linux",
@@ -70,10 +80,6 @@ INFO = DeviceInfo(
 )
 EVIL = "\x1b]0;title\x07 [red]rot[/red] 😀\r\nback\rspace\u202e end"
 EVIL_ESCAPED = "\\u001b]0;title\\u0007 [red]rot[/red] 😀\r\nback\\u000dspace\\u202e end\n"
-SECONDS = 20.0
-"""How long anything here may take."""
-NOBODY = "ws://127.0.0.1:1"
-"""Where nothing listens."""
 
 
 # ---- a server to talk to
@@ -134,60 +140,10 @@ def url() -> Generator[str]:
             process.kill()
 
 
-# ---- the command line, in this process and in others
-
-
-@attrs.frozen
-class Outcome:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-Call: TypeAlias = Callable[..., Outcome]
-
-
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command in this process."""
-    for name, value in _environment().items():
-        monkeypatch.setenv(name, value)
-    for name in os.environ.keys() - _environment().keys():
-        monkeypatch.delenv(name)
-
-    def call(*arguments: str) -> Outcome:
-        capsys.readouterr()
-        status = run_command_line(arguments)
-        said = capsys.readouterr()
-        return Outcome(status, said.out, said.err)
-
-    return call
-
-
-def _environment() -> dict[str, str]:
-    disturbing = ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONIOENCODING")
-    kept = {name: value for name, value in os.environ.items() if name not in disturbing}
-    return {**kept, "GALAXY_TRIO_TOKEN": TOKEN, "TERM": "xterm", "PYTHONUTF8": "1"}
-
-
-async def call_process(*arguments: str, python: Sequence[str] = ("-m", "galaxy_trio"), token: str = TOKEN) -> Outcome:
-    """Run a command in a process of its own."""
-    environment = {**_environment(), "GALAXY_TRIO_TOKEN": token}
-    with trio.fail_after(SECONDS):
-        done = await trio.run_process(
-            [sys.executable, *python, *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment,
-        )
-    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def _is_one_sentence(outcome: Outcome) -> bool:
-    return outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and TOKEN not in outcome.err + outcome.out
+    return caller(monkeypatch, capsys)
 
 
 # ---- info
@@ -264,14 +220,14 @@ def test_run_as_json_is_one_plain_object_with_the_result_unchanged(call: Call, u
 def test_a_failed_task_is_one_sentence_on_stderr_and_exit_status_1(call: Call, url: str) -> None:
     outcome = call("run", url, DEVICE, "fail")
     assert (outcome.status, outcome.out) == (1, "")
-    assert _is_one_sentence(outcome)
+    assert is_one_sentence(outcome)
     assert outcome.err.endswith("failed on device 'linux_agent_1': it broke on two \\u001b[31mlines [bold]\n")
 
 
 def test_a_failed_task_as_json_is_its_object_and_exit_status_1(call: Call, url: str) -> None:
     outcome = call("run", url, DEVICE, "fail", "--json")
     assert outcome.status == 1
-    assert _is_one_sentence(outcome)
+    assert is_one_sentence(outcome)
     result = json.loads(outcome.out)
     assert (result["status"], result["error"]) == ("failed", "it broke\non two \x1b[31mlines [bold]")
 
@@ -339,7 +295,7 @@ def test_what_goes_wrong_is_one_sentence_on_stderr_and_an_exit_status(
 ) -> None:
     outcome = call(*(url if argument == "URL" else argument for argument in arguments))
     assert (outcome.status, outcome.out) == (status, "")
-    assert _is_one_sentence(outcome)
+    assert is_one_sentence(outcome)
     assert words in outcome.err
 
 
@@ -401,7 +357,7 @@ async def test_ctrl_c_ends_the_task_on_the_server_and_exits_with_130() -> None:
         async with open_world(note) as server, trio.open_nursery() as nursery:
             command = [sys.executable, "-m", "galaxy_trio", "run", server.url, DEVICE, "x"]
             start = partial(
-                trio.run_process, command, capture_stdout=False, stderr=subprocess.PIPE, check=False, env=_environment()
+                trio.run_process, command, capture_stdout=False, stderr=subprocess.PIPE, check=False, env=environment()
             )
             process: trio.Process = await nursery.start(start)
             assert process.stderr is not None
@@ -445,7 +401,7 @@ def test_an_interruption_at_any_time_ends_with_130(call: Call, monkeypatch: pyte
     monkeypatch.setattr(galaxy_trio.cli, "run", interrupt)
     outcome = call("run", url, DEVICE, "x")
     assert outcome.status == 130
-    assert _is_one_sentence(outcome)
+    assert is_one_sentence(outcome)
 
     def interrupt_at_once(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -525,7 +481,7 @@ def test_a_token_file_that_has_none_is_a_usage_error_and_its_content_is_not_show
     def problem() -> str:
         outcome = call("info", url, DEVICE, "--token-file", str(file))
         assert (outcome.status, outcome.out) == (2, "")
-        assert _is_one_sentence(outcome)
+        assert is_one_sentence(outcome)
         return outcome.err
 
     assert problem().endswith("no such file or directory\n")
@@ -543,7 +499,7 @@ def test_a_token_in_the_environment_that_is_no_text_is_a_usage_error(
 ) -> None:
     monkeypatch.setenv("GALAXY_TRIO_TOKEN", f"{TOKEN}\udcff")
     outcome = call("info", url, DEVICE)
-    assert (outcome.status, _is_one_sentence(outcome)) == (2, True)
+    assert (outcome.status, is_one_sentence(outcome)) == (2, True)
 
 
 async def test_a_certificate_is_accepted_with_its_authoritys_file_and_not_without(tmp_path: Path) -> None:
@@ -570,7 +526,7 @@ async def test_a_reader_that_has_gone_is_no_reason_to_complain() -> None:
                     stdout=writing_end,
                     capture_stderr=True,
                     check=False,
-                    env=_environment(),
+                    env=environment(),
                 )
         finally:
             os.close(writing_end)
@@ -629,7 +585,7 @@ async def test_on_a_terminal_run_shows_how_long_it_has_waited_and_the_result_sta
             outputs: list[bytes] = []
 
             async def run() -> None:
-                done = await trio.run_process(command, capture_stdout=True, stderr=its_end, env=_environment())
+                done = await trio.run_process(command, capture_stdout=True, stderr=its_end, env=environment())
                 outputs.append(done.stdout)
 
             nursery.start_soon(run)
@@ -648,10 +604,10 @@ def test_the_log_is_shown_on_demand_and_harmless(capsys: pytest.CaptureFixture[s
     logger = logging.getLogger("galaxy_trio.test")
     with logging_to_stderr():
         logger.info("hidden")
-        logger.warning("look: %s", "\x1b[31m")
+        logger.warning("look: %s", "\x1b[31m\nforged")
     logger.warning("too late")
     shown = capsys.readouterr().err
-    assert shown.endswith(" WARNING galaxy_trio.test: look: \\u001b[31m\n")
+    assert shown.endswith(" WARNING galaxy_trio.test: look: \\u001b[31m forged\n")
     assert shown.count("\n") == 1
 
 

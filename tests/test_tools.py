@@ -7,6 +7,7 @@ import threading
 from contextvars import ContextVar
 from enum import Enum, StrEnum
 from functools import partial, wraps
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union, cast
 
 import attrs
@@ -153,6 +154,24 @@ def test_tools_are_functions_tools_and_whatever_has_their_members() -> None:
 def test_two_tools_with_one_name_are_a_config_error_that_says_which() -> None:
     with pytest.raises(ConfigError, match="two tools have the name 'press': give one of them another"):
         make_tools([tool(lambda: None, name="press"), tool(lambda: None, name="press")])
+
+
+def test_a_class_is_called_like_a_function_even_if_its_objects_are_tools() -> None:
+    class Arm:
+        name, namespace, tool_type, timeout = "arm", None, ToolType.ACTION, 1.0
+
+        async def call(self, parameters: dict[str, JSON]) -> object:
+            return parameters
+
+    assert {name: type(made) for name, made in make_tools([Arm, Arm()]).items()} == {"Arm": FunctionTool, "arm": Arm}
+
+
+@pytest.mark.parametrize("missing", ["namespace", "tool_type", "timeout"])
+def test_an_object_that_lacks_a_member_of_tool_is_none(missing: str) -> None:
+    members = {"name": "arm", "namespace": None, "tool_type": ToolType.ACTION, "timeout": 1.0, "call": print}
+    del members[missing]
+    with pytest.raises(ConfigError, match="or an object with the members of Tool"):
+        make_tools([cast("Tool", SimpleNamespace(**members))])
 
 
 def test_a_tool_without_a_name_is_a_config_error() -> None:

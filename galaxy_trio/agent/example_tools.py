@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from galaxy_trio.agent.tools import tool
+from galaxy_trio.errors import ToolError
 from galaxy_trio.messages import ToolType
 
 
@@ -24,4 +25,8 @@ def where_am_i() -> dict[str, str]:
 @tool(tool_type=ToolType.DATA_COLLECTION)
 def list_directory(path: str = ".") -> list[str]:
     """The names in a folder, in order."""
-    return sorted(entry.name for entry in Path(path).iterdir())
+    try:
+        return sorted(entry.name for entry in Path(path).iterdir())
+    except OSError as error:
+        # What a ToolError says is for whoever asked; anything else would be logged here as a bug.
+        raise ToolError(f"cannot list {path!r}: {error.strerror}") from error

@@ -5,7 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    cast,
+    overload,
+    runtime_checkable,
+)
 
 import attrs
 
@@ -28,6 +41,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
+@runtime_checkable
 class Tool(Protocol):
     """Something that a command can call."""
 
@@ -182,9 +196,14 @@ def make_tools(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:  
     """
     by_name: dict[str, Tool] = {}
     for given in tools:
-        made = cast("Tool", given) if hasattr(given, "call") else tool(cast("Callable[..., object]", given))
+        made = given if _is_tool(given) else tool(cast("Callable[..., object]", given))
         check_name("tool's name", made.name, _MAX_NAME)
         if made.name in by_name:
             raise ConfigError(f"two tools have the name {made.name!r}: give one of them another")
         by_name[made.name] = made
     return by_name
+
+
+def _is_tool(given: object) -> TypeGuard[Tool]:
+    # A class has the members of its objects, but is none of them.
+    return isinstance(given, Tool) and not isinstance(given, type) and isinstance(cast("object", given.name), str)
