@@ -82,7 +82,7 @@ async def be_device(
                 destination.device_id,
                 tools,
                 tool_sources=sources,
-                token=destination.token,
+                token=destination.read_token,
                 ssl_context=destination.ssl_context,
                 connect_timeout=destination.connect_timeout,
                 register_timeout=destination.connect_timeout,

@@ -34,6 +34,15 @@ class Destination:
     token: str | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
     connect_timeout: float = 60.0
+    token_file: Path | None = None
+
+    def read_token(self) -> str | None:
+        """The token as it is now: for what connects again and again.
+
+        Raises:
+            ConfigError: As for `read_token`.
+        """
+        return read_token(self.token_file)
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """Open a connection, for the length of the block; see `open_connection`."""
@@ -78,7 +87,9 @@ def takes_destination(command: Callable[..., int]) -> Callable[..., int]:
         url: str, device: str, token_file: Path | None, ca_file: Path | None, connect_timeout: float, **others: object
     ) -> int:
         refuse_token_in(url)
-        destination = Destination(url, device, read_token(token_file), read_certificates(url, ca_file), connect_timeout)
+        destination = Destination(
+            url, device, read_token(token_file), read_certificates(url, ca_file), connect_timeout, token_file
+        )
         return command(destination, **others)
 
     file = click.Path(path_type=Path)

@@ -27,6 +27,9 @@ MAX_MESSAGE_SIZE: Final = 100 * 2**20
 
 In = TypeVar("In")
 
+# Files are small and few; on a network's file system they may take long, and hold up no other threads then.
+_reading = trio.CapacityLimiter(4)
+
 
 @asynccontextmanager
 async def open_client_link(
@@ -73,6 +76,18 @@ async def open_client_link(
         ping_interval=ping_interval,
     ):
         yield link
+
+
+async def read_token(read: Callable[[], str | None]) -> str | None:
+    """Get a token from where it is kept now, in a thread.
+
+    Raises:
+        ConnectFailed: It cannot be read, which may be because it is being replaced: to be tried again.
+    """
+    try:
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading)
+    except ConfigError as error:
+        raise ConnectFailed(str(error)) from error
 
 
 async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:

@@ -32,6 +32,8 @@ from galaxy_trio.testing import PEER_URL, FaultyStream, MemoryServer, ScriptedPe
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agent_server import AgentServer
+
 ALREADY = f"client_id {DEVICE!r} is already registered; duplicate registrations are not allowed"
 
 
@@ -257,6 +259,34 @@ async def test_headers_and_token_are_sent_with_every_try(autojump_clock: trio.te
         for each in (peer, again):
             assert (b"x-rack", b"7") in each.headers
             assert each.path == "/ws?token=s3cret"
+
+
+async def test_a_token_that_is_kept_elsewhere_is_read_anew_for_each_try() -> None:
+    tokens = iter(["old", None, "n3w"])
+
+    def read() -> str | None:
+        token = next(tokens)
+        if token is None:
+            raise ConfigError("the token file is being replaced")
+        return token
+
+    async with open_agent_server() as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stay_registered, server, read)
+            peer = await server.next_peer()
+            await peer.receive()
+            assert peer.path == "/ws?token=old"
+            peer.reset()
+            peer, _ = await server.accept()
+            assert peer.path == "/ws?token=n3w"
+            nursery.cancel_scope.cancel()
+
+
+async def _stay_registered(server: AgentServer, token: Callable[[], str | None]) -> None:
+    async with open_agent(
+        PEER_URL, DEVICE, connect=server.connect, system_info=INFO, token=token, reconnect_delay=0.001
+    ):
+        await trio.sleep_forever()
 
 
 async def test_it_beats_and_notices_a_server_that_has_gone_silent(autojump_clock: trio.testing.MockClock) -> None:

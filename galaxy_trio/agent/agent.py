@@ -32,7 +32,7 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_given_stream
+from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_given_stream, read_token
 from galaxy_trio.outcomes import open_background, raise_outcome
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ async def open_agent(
     tools: Iterable[Tool | Callable[..., Any]] = (),  # Any: whatever a plain function returns
     *,
     tool_sources: Iterable[ToolSource] = (),
-    token: str | None = None,
+    token: str | Callable[[], str | None] | None = None,
     headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
     system_info: DeviceInfo | None = None,
@@ -272,7 +272,8 @@ async def open_agent(
         device_id: The name to register under.
         tools: Functions, sync or async, what `tool` makes of them, or any `Tool`.
         tool_sources: Where tools come from that come and go; asked for each command that none of `tools` is named by.
-        token: The server's API key. It is never shown.
+        token: The server's API key, or a function that says what it is now: called in a thread before each try, so that it can be
+            replaced meanwhile; a `ConfigError` of it is tried again. It is never shown.
         headers: Sent with each handshake.
         ssl_context: For ``wss``, in place of the default.
         system_info: What the server is told about this machine; collected anew at each registration if not given.
@@ -311,7 +312,7 @@ async def open_agent(
             url,
             device_id,
             system_info=info,
-            token=token,
+            token=await read_token(token) if callable(token) else token,
             headers=headers,
             ssl_context=ssl_context,
             stream=stream,
