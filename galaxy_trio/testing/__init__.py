@@ -2,12 +2,17 @@
 
 from galaxy_trio.testing.faults import FaultyStream
 from galaxy_trio.testing.memory_server import MemoryServer, open_memory_server
+from galaxy_trio.testing.network import Conditions, Network, NetworkLink, NetworkStream
 from galaxy_trio.testing.scripted_peer import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 
 __all__ = [
     "PEER_URL",
+    "Conditions",
     "FaultyStream",
     "MemoryServer",
+    "Network",
+    "NetworkLink",
+    "NetworkStream",
     "ScriptedPeer",
     "open_bare_peer",
     "open_memory_server",

@@ -1,0 +1,332 @@
+"""A network in memory: streams between two ends whose latency, bandwidth and faults a test decides, on whatever clock trio has.
+
+No task runs behind a link: what is on its way has a time at which it arrives, and the receiver waits for that. So it is the same each
+time, with the same seed and a mocked clock.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import deque
+from contextlib import contextmanager
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio.opening import check_positive
+from galaxy_trio.testing.frame_shuffler import FrameShuffler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+CAPACITY: Final = 64 * 1024
+"""Bytes that may be on their way before a sender has to wait, as in a socket's buffers."""
+
+
+@attrs.frozen(kw_only=True)
+class Conditions:
+    """How a link behaves, in both directions.
+
+    Attributes:
+        latency: Seconds that each byte is on its way.
+        jitter: Seconds at most that are added to it, at random; bytes never overtake each other.
+        bandwidth: Bytes a second.
+        capacity: Bytes that may be on their way before a sender has to wait.
+    """
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    bandwidth: float = math.inf
+    capacity: int = CAPACITY
+
+    def __attrs_post_init__(self) -> None:
+        check_positive(bandwidth=self.bandwidth, capacity=self.capacity)
+        if not (0 <= self.latency < math.inf and 0 <= self.jitter < math.inf):
+            raise ValueError(f"latency and jitter are seconds, not {self.latency!r} and {self.jitter!r}")
+
+
+class _Direction:
+    """What is on its way from one end to the other."""
+
+    def __init__(self, conditions: Conditions, random: Random) -> None:
+        self.conditions = conditions
+        self._random = random
+        self._chunks: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._line_free_at = 0.0
+        self._arrives_at = 0.0
+        self._changed = trio.Event()
+        self._ended = False
+        self._reset = self._refused = False
+        self._sending = self._receiving = False
+        self.cut = False
+        self.silent = False
+        self.held = False
+        self.transform: Callable[[bytes], bytes] | None = None
+
+    def change(self) -> None:
+        """Let both ends look again at what is different now."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def reset(self) -> None:
+        self._reset = True
+        self._chunks.clear()
+        self.change()
+
+    def refuse(self) -> None:
+        """Its receiver has closed: sending breaks from now on."""
+        self._refused = True
+        self._chunks.clear()
+        self.change()
+
+    def end(self) -> None:
+        """Its sender has closed: the other end learns of it after what is on its way."""
+        if not self.silent:
+            self._ended = True
+            self.change()
+
+    async def wait_room(self) -> None:
+        with self._alone("_sending"):
+            await self._wait_room()
+
+    async def _wait_room(self) -> None:
+        while self._bytes >= self.conditions.capacity and not self.silent:
+            self._check()
+            await self._changed.wait()
+        self._check()
+
+    async def send(self, data: bytes) -> None:
+        with self._alone("_sending"):
+            await trio.lowlevel.checkpoint()
+            while data:
+                await self._wait_room()
+                if self.silent:
+                    return
+                piece, data = data[: self.conditions.capacity], data[self.conditions.capacity :]
+                self._put(piece)
+
+    def _put(self, piece: bytes) -> None:
+        now = trio.current_time()
+        conditions = self.conditions
+        self._line_free_at = max(now, self._line_free_at) + len(piece) / conditions.bandwidth
+        delay = conditions.latency + self._random.uniform(0, conditions.jitter)
+        self._arrives_at = max(self._arrives_at, self._line_free_at + delay)
+        if self.transform is not None:
+            piece = self.transform(piece)
+        self._bytes += len(piece)
+        if piece:
+            self._chunks.append((self._arrives_at, piece))
+        self.change()
+
+    async def receive(self, max_bytes: int | None) -> bytes:
+        with self._alone("_receiving"):
+            await trio.lowlevel.checkpoint()
+            while True:
+                self._check()
+                if self.held or self.cut or self.silent or (not self._chunks and not self._ended):
+                    await self._changed.wait()
+                elif not self._chunks:
+                    return b""
+                elif self._chunks[0][0] > trio.current_time():
+                    with trio.move_on_at(self._chunks[0][0]):
+                        await self._changed.wait()
+                else:
+                    return self._take(max_bytes)
+
+    def _take(self, max_bytes: int | None) -> bytes:
+        arrived, piece = self._chunks.popleft()
+        if max_bytes is not None and len(piece) > max_bytes:
+            self._chunks.appendleft((arrived, piece[max_bytes:]))
+            piece = piece[:max_bytes]
+        self._bytes = max(0, self._bytes - len(piece))
+        if not self._chunks:
+            self._bytes = 0
+        self.change()
+        return piece
+
+    def _check(self) -> None:
+        if self._reset:
+            raise trio.BrokenResourceError("the connection was reset by the simulated network")
+        if self._refused and not self.silent:
+            raise trio.BrokenResourceError("the other end was closed")
+
+    @contextmanager
+    def _alone(self, what: str) -> Generator[None]:
+        if getattr(self, what):
+            raise trio.BusyResourceError("another task is using this end of the stream already")
+        setattr(self, what, True)
+        try:
+            yield
+        finally:
+            setattr(self, what, False)
+
+
+class NetworkStream(trio.abc.Stream):
+    """One end of a `NetworkLink`."""
+
+    def __init__(self, outward: _Direction, inward: _Direction) -> None:
+        self._outward = outward
+        self._inward = inward
+        self._closed = False
+        self._waits: set[trio.CancelScope] = set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._closed
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send; waits while too much is on its way already."""
+        self._check()
+        with self._woken_by_close():
+            await self._outward.send(bytes(data))
+        self._check()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room."""
+        self._check()
+        await trio.lowlevel.checkpoint()
+        with self._woken_by_close():
+            await self._outward.wait_room()
+        self._check()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive what has arrived; empty at the end."""
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError(f"max_bytes must be at least 1, and is {max_bytes!r}")
+        self._check()
+        data = b""
+        with self._woken_by_close():
+            data = await self._inward.receive(max_bytes)
+        self._check()
+        return data
+
+    async def aclose(self) -> None:
+        """Close this end; the other learns of it when it arrives."""
+        if not self._closed:
+            self._closed = True
+            for scope in self._waits:
+                scope.cancel()
+            self._outward.end()
+            self._inward.refuse()
+        await trio.lowlevel.checkpoint()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this end was closed")
+
+    @contextmanager
+    def _woken_by_close(self) -> Generator[None]:
+        with trio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+
+class NetworkLink:
+    """Two ends and what is between them. Made by `Network.connect`.
+
+    Attributes:
+        client: One end, for `open_connection`'s ``stream``.
+        server: The other, for `Server.serve_stream`.
+    """
+
+    def __init__(self, conditions: Conditions, random: Random) -> None:
+        self._random = random
+        self._to_server = _Direction(conditions, random)
+        self._to_client = _Direction(conditions, random)
+        self.client = NetworkStream(self._to_server, self._to_client)
+        self.server = NetworkStream(self._to_client, self._to_server)
+
+    @property
+    def ended(self) -> bool:
+        """Whether both ends are closed."""
+        return self.client.closed and self.server.closed
+
+    @property
+    def _both(self) -> tuple[_Direction, _Direction]:
+        return self._to_server, self._to_client
+
+    def set_conditions(self, conditions: Conditions) -> None:
+        """Behave like this from now on; what is on its way arrives as it would have."""
+        for direction in self._both:
+            direction.conditions = conditions
+            direction.change()
+
+    def partition(self) -> None:
+        """Nothing arrives until `heal`; nothing is lost either, as when packets are sent again until they arrive."""
+        for direction in self._both:
+            direction.cut = True
+            direction.change()
+
+    def heal(self) -> None:
+        """What a partition and slow readers have held up goes on."""
+        for direction in self._both:
+            direction.cut = direction.held = False
+            direction.change()
+
+    def go_silent(self) -> None:
+        """From now on everything is lost, and neither end is told: half-open, as when a cable is pulled."""
+        for direction in self._both:
+            direction.silent = True
+            direction.change()
+
+    def reset(self) -> None:
+        """Both ends meet a broken connection at once; what is on its way is lost."""
+        for direction in self._both:
+            direction.reset()
+
+    def slow_reader(self, *, server: bool) -> None:
+        """One end does not read any more, until `heal`: the other one's bytes pile up until it has to wait."""
+        direction = self._to_server if server else self._to_client
+        direction.held = True
+        direction.change()
+
+    def corrupt(self, *, to_server: bool = False) -> None:
+        """Change one bit of what is sent next."""
+        direction = self._to_server if to_server else self._to_client
+
+        def flip(data: bytes) -> bytes:
+            direction.transform = None
+            place = self._random.randrange(len(data))
+            return data[:place] + bytes([data[place] ^ (1 << self._random.randrange(8))]) + data[place + 1 :]
+
+        direction.transform = flip
+
+    def shuffle_replies(self, count: int) -> None:
+        """Send the client the next `count` frames of the server in another order, each whole."""
+        self._to_client.transform = FrameShuffler(count, self._random, self._end_shuffling).take
+
+    def _end_shuffling(self) -> None:
+        self._to_client.transform = None
+
+
+class Network:
+    """A network between ends in memory; with a seed it does the same each time.
+
+    Args:
+        seed: Of all that is random in it.
+        conditions: Of the links that are made from now on.
+
+    Attributes:
+        links: Those that are in use, in the order in which they were made.
+    """
+
+    def __init__(self, seed: int | str = 0, conditions: Conditions | None = None) -> None:
+        # What happens to bytes is no secret.
+        self._random = Random(seed)  # noqa: S311
+        self.conditions = conditions or Conditions()
+        self.links: list[NetworkLink] = []
+
+    def connect(self) -> NetworkLink:
+        """Make a link."""
+        link = NetworkLink(self.conditions, Random(self._random.getrandbits(64)))  # noqa: S311
+        self.links = [link for link in self.links if not link.ended]
+        self.links.append(link)
+        return link
