@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from galaxy_trio.assignment import Assignment
+from galaxy_trio.certificates import Certificates
 from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.connection import check_client_name
 from galaxy_trio.device import MAX_QUEUED, Device
@@ -49,6 +50,7 @@ class Constellation:
         self._max_queued = max_queued
         self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
         self._limits = ConnectLimits()
+        self._certificates = Certificates()
         self._events = EventFanOut()
         self._devices: dict[str, Device] = {}
         self._assignment = Assignment(self._devices, max_queued)
@@ -77,7 +79,7 @@ class Constellation:
             raise ConfigError(
                 f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
             )
-        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url))
+        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url), self._certificates)
         device = Device(
             endpoint,
             self._nursery,
