@@ -85,6 +85,7 @@ class ScriptedServer:
     tries: list[Try] = attrs.field(factory=list[Try])
     clients: list[str] = attrs.field(factory=list[str])
     tasks: list[ClientMessage] = attrs.field(factory=list[ClientMessage])
+    refuse_heartbeats: bool = False
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
         """Meet a try."""
@@ -134,6 +135,8 @@ class ScriptedServer:
                     peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id=message.request_id, result=known)
             case ClientMessageType.TASK:
                 self.tasks.append(message)
+            case ClientMessageType.HEARTBEAT if self.refuse_heartbeats:
+                peer.refuse("not now")
             case _:
                 peer.answer(message)
 
