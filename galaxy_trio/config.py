@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import attrs
 
 from galaxy_trio.configuration_files import read_configuration_file
+from galaxy_trio.connection import check_client_name
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
 from galaxy_trio.opening import MAX_ID
@@ -338,6 +339,11 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
     if max_concurrent_tasks is not None and max_concurrent_tasks < 1:
         members.problem("max_concurrent_tasks", "must be 1 or more")
     listed: tuple[DeviceConfig, ...] = ()
+    if constellation_id is not None:
+        try:
+            check_client_name(constellation_id)
+        except ConfigError as error:
+            members.problem("constellation_id", str(error))
     if devices is not None and elsewhere is not None:
         members.problem("device_info", "the devices are given twice, here and as devices: leave out one")
     elif elsewhere is not None:

@@ -48,6 +48,7 @@ async def test_the_waits_are_drawn_below_ceilings_that_double_from_1_s_to_60_s(a
         (ConnectionResetError(104, "Connection reset by peer"), 0),
         (socket.gaierror(-2, "Name or service not known"), 0),
         (trio.BrokenResourceError(), 0),
+        (trio.TooSlowError(), 0),
         (Meet.NO_HANDSHAKE, 20),
         (Meet.NO_CONFIRMATION, 30),
         (Meet.HANG_UP, 0),
