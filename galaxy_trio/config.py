@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
 
 from galaxy_trio.configuration_files import read_configuration_file
+from galaxy_trio.connection import check_client_name
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
 from galaxy_trio.opening import MAX_ID
@@ -27,10 +28,13 @@ RECONNECT_DELAY: Final = 1.0
 
 
 def _strings(items: Iterable[str]) -> tuple[str, ...]:
-    return tuple(items)
+    # A single name would be taken for its letters.
+    return (items,) if isinstance(items, str) else tuple(items)
 
 
-def _pairs(items: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _pairs(items: Mapping[str, str] | Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    if isinstance(items, Mapping):
+        return tuple(cast("Mapping[str, str]", items).items())
     return tuple(items)
 
 
@@ -50,7 +54,7 @@ class DeviceConfig:
         token: The server's API key. It is never shown.
         token_env: The environment variable that the token is in.
         token_file: The file that the token is in; read anew for each connection.
-        headers: Sent with each handshake. Their values are never shown.
+        headers: Sent with each handshake: pairs of name and value, or a mapping. Their values are never shown.
         ca_file: Certificates, as PEM, that the server's is checked against instead of the system's.
     """
 
@@ -136,8 +140,14 @@ class _DeviceProblems(ConfigError):
 
 
 def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
-    """What is wrong with a device's values: where and why. The types are right."""
-    problems: list[tuple[str, str]] = []
+    """What is wrong with a device's values: where and why. The types are right, as far as a type checker sees to it."""
+    problems = [
+        (name, "expected a string")
+        for name in ("device_id", "server_url")
+        if not isinstance(getattr(config, name), str)
+    ]
+    if problems:
+        return problems
     if not 0 < len(config.device_id) <= MAX_ID:
         problems.append(("device_id", f"a name has 1 to {MAX_ID} characters"))
     given = [name for name in ("token", "token_env", "token_file") if getattr(config, name) is not None]
@@ -164,6 +174,12 @@ def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
 # ---- files
 
 
+def _shown(value: object) -> str:
+    """What is there in the place of something else. Not its text: a token that lacks its key, or a quote, may be in any place."""
+    kinds: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
+    return kinds.get(type(value)) or shorten(value)
+
+
 class _Object:
     """An object of a file, whose members are taken one after the other; what is wrong goes to one list."""
 
@@ -175,7 +191,7 @@ class _Object:
         if isinstance(value, dict):
             self._members = cast("dict[object, object]", value)
         else:
-            problems.append(f"{at or 'the file'}: expected an object, got {shorten(value)}")
+            problems.append(f"{at or 'the file'}: expected an object, got {_shown(value)}")
 
     def place(self, key: str) -> str:
         return f"{self._at}.{key}" if self._at else key
@@ -189,7 +205,7 @@ class _Object:
         value = self._members.get(key)
         if value is None or type(value) in kinds:
             return value
-        shown = "" if "token" in key or key in ("headers", "server_url") else f", got {shorten(value)}"
+        shown = "" if "token" in key or key in ("headers", "server_url") else f", got {_shown(value)}"
         self.problem(key, f"expected {expected}{shown}")
         return None
 
@@ -218,7 +234,7 @@ class _Object:
         items = cast("list[object] | None", self.take(key, "a list of strings", list)) or []
         for index, item in enumerate(items):
             if not isinstance(item, str):
-                self.problem(f"{key}[{index}]", f"expected a string, got {shorten(item)}")
+                self.problem(f"{key}[{index}]", f"expected a string, got {_shown(item)}")
         return [item for item in items if isinstance(item, str)]
 
     def pairs(self, key: str) -> list[tuple[str, str]]:
@@ -323,6 +339,11 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
     if max_concurrent_tasks is not None and max_concurrent_tasks < 1:
         members.problem("max_concurrent_tasks", "must be 1 or more")
     listed: tuple[DeviceConfig, ...] = ()
+    if constellation_id is not None:
+        try:
+            check_client_name(constellation_id)
+        except ConfigError as error:
+            members.problem("constellation_id", str(error))
     if devices is not None and elsewhere is not None:
         members.problem("device_info", "the devices are given twice, here and as devices: leave out one")
     elif elsewhere is not None:

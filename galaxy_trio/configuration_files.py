@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,6 +12,8 @@ from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
     import os
+
+    import yaml
 
 
 def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
@@ -24,11 +27,16 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
         ConfigError: The file cannot be read or parsed.
     """
     shown = f"{what} {path}"
+    text: str | None = None
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"{shown} cannot be read: {reason}") from error
+    except OSError as error:
+        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # It holds what is in the file, tokens among it, and must not become the error's context.
+        pass
+    if text is None:
+        raise ConfigError(f"{shown} cannot be read: it is no UTF-8 text")
     match Path(path).suffix.lower():
         case ".json":
             return _parse_json(text, shown)
@@ -60,7 +68,22 @@ def _parse_yaml(text: str, shown: str) -> object:
         raise ConfigError(
             f"{shown} is YAML, and PyYAML is not installed: pip install 'galaxy_trio[yaml]', or write it as JSON"
         ) from error
+    problem = "it is nested too deeply"
     try:
         return cast("object", yaml.safe_load(text))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{shown} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.MarkedYAMLError as error:
+        problem = _without_content(error)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+    except ValueError:
+        problem = "something in it looks like a number or a date, and is none"
+    except RecursionError:
+        pass
+    raise ConfigError(f"{shown} is not YAML: {problem}")
+
+
+def _without_content(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, and where. PyYAML shows the line as well, and a token may be in it: so the error is no cause either."""
+    problem = re.sub(r"""(['"]).{4,}\1""", "what stands there", error.problem or "it cannot be read")
+    mark = error.problem_mark
+    return problem if mark is None else f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import trio
 
 from galaxy_trio.assignment import Assignment
+from galaxy_trio.certificates import Certificates
 from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.connection import check_client_name
 from galaxy_trio.device import MAX_QUEUED, Device
@@ -24,7 +26,7 @@ from galaxy_trio.reservation import NotRun, OnCancel, Reservation, make_task, te
 from galaxy_trio.selection import Requirements
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from random import Random
 
     from galaxy_trio.messages import TaskResult
@@ -49,6 +51,7 @@ class Constellation:
         self._max_queued = max_queued
         self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
         self._limits = ConnectLimits()
+        self._certificates = Certificates()
         self._events = EventFanOut()
         self._devices: dict[str, Device] = {}
         self._assignment = Assignment(self._devices, max_queued)
@@ -77,7 +80,7 @@ class Constellation:
             raise ConfigError(
                 f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
             )
-        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url))
+        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url), self._certificates)
         device = Device(
             endpoint,
             self._nursery,
@@ -247,23 +250,53 @@ class Constellation:
 
     async def close(self, drain: float) -> None:
         """Take no more tasks, let those that run go on for `drain` seconds, stop them, and close all connections at once."""
+        try:
+            self._take_no_more()
+            with trio.move_on_after(drain):
+                for device in self._devices.values():
+                    await device.wait_unoccupied()
+            self._stop()
+            for device in self._devices.values():
+                await device.wait_ended()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """All who wait, wherever they are, are told in this step; cancelling the nursery closes the connections."""
+        self._take_no_more()
+        self._stop()
+        self._events.end()
+
+    def _take_no_more(self) -> None:
         self._closed = True
         self._assignment.close(_closed)
         for device in self._devices.values():
             device.take_no_more(_closed)
-        with trio.move_on_after(drain):
-            for device in self._devices.values():
-                await device.wait_unoccupied()
+
+    def _stop(self) -> None:
         for device in self._devices.values():
             device.stop_tasks(_closed)
             device.leave()
-        for device in self._devices.values():
-            await device.wait_ended()
-        self._events.end()
 
 
 def _closed() -> Exception:
     return trio.ClosedResourceError("the constellation was closed")
+
+
+def _checked(devices: object) -> tuple[DeviceConfig, ...]:
+    """Devices that were given one by one; wrong ones are told before anything is connected."""
+    if not isinstance(devices, Iterable):
+        raise ConfigError(
+            f"devices are a file, or a list of DeviceConfig, and not {type(devices).__name__}: write [device]"
+        )
+    checked: dict[str, DeviceConfig] = {}
+    for device in cast("Iterable[object]", devices):
+        if not isinstance(device, DeviceConfig):
+            raise ConfigError(f"a device is given as a DeviceConfig, and not as {type(device).__name__}")
+        if device.device_id in checked:
+            raise ConfigError(f"the device {device.device_id!r} is given twice: give each a name of its own")
+        checked[device.device_id] = device
+    return tuple(checked.values())
 
 
 @asynccontextmanager
@@ -316,7 +349,7 @@ async def open_constellation(
     elif isinstance(devices, str | PathLike):
         config = await trio.to_thread.run_sync(read_config, devices, abandon_on_cancel=True)
     else:
-        config = ConstellationConfig(tuple(devices))
+        config = ConstellationConfig(_checked(devices))
     max_concurrent_tasks = config.max_concurrent_tasks if max_concurrent_tasks is None else max_concurrent_tasks
     check_positive(max_concurrent_tasks=max_concurrent_tasks, max_queued=max_queued)
     if not drain >= 0:
@@ -337,5 +370,10 @@ async def open_constellation(
         constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
         for device in config.devices:
             constellation.add_device(device)
-        yield constellation
+        try:
+            yield constellation
+        except BaseException:
+            # Some wait in tasks that are not the block's own.
+            constellation.abort()
+            raise
         await constellation.close(drain)

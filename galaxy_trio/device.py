@@ -195,7 +195,6 @@ class Device:
             await trio.lowlevel.checkpoint()
             return
         self._slots.reopen()
-        self._move_to(DeviceStatus.CONNECTING)
         self._kept.keep(anew=anew)
         await self.wait_connected()
 
@@ -205,11 +204,10 @@ class Device:
         What runs is stopped and raises `ConnectionLost`; what waits goes on waiting.
         """
         reason = "this side disconnected it"
-        self._kept.let_go()
+        at_rest = self._kept.let_go()
         self._stops.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
         await self._stops.wait_none()
-        if self._gone is None:
-            await self._kept.wait_at_rest()
+        await at_rest.wait()
 
     # ---- work
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import attrs
 
-from galaxy_trio.events import Event
+from galaxy_trio.events import Event, shortened, shortened_if_any
 from galaxy_trio.messages import DeviceInfo
 
 
@@ -70,7 +70,7 @@ class DeviceDisconnected(Event):
         next_try: When it is tried again; None if it is not.
     """
 
-    reason: str
+    reason: str = attrs.field(converter=shortened)
     next_try: datetime | None
 
 
@@ -82,7 +82,7 @@ class DeviceNeedsAttention(Event):
         reason: What the server says.
     """
 
-    reason: str
+    reason: str = attrs.field(converter=shortened)
 
 
 @attrs.frozen
@@ -93,7 +93,7 @@ class DeviceFailed(Event):
         reason: Why, in words.
     """
 
-    reason: str
+    reason: str = attrs.field(converter=shortened)
 
 
 @attrs.frozen
@@ -140,4 +140,4 @@ class TaskEnded(TaskEvent):
     """
 
     outcome: TaskOutcome
-    error: str | None = None
+    error: str | None = attrs.field(default=None, converter=shortened_if_any)

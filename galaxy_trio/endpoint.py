@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,13 +16,14 @@ import trio
 
 from galaxy_trio.config import DeviceConfig
 from galaxy_trio.connection import open_connection
-from galaxy_trio.errors import ConfigError, ConnectFailed
+from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectTimeout
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_given_stream
 from galaxy_trio.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from galaxy_trio.certificates import Certificates
     from galaxy_trio.connection import Connection
     from galaxy_trio.events import Event
 
@@ -57,6 +59,10 @@ class ConnectionSettings:
             reconnect_delay=self.reconnect_delay,
             abandon_timeout=self.abandon_timeout,
         )
+        if self.reconnect_delay == math.inf:
+            raise ConfigError(
+                "reconnect_delay is a number of seconds, and is without end: nothing would be tried again"
+            )
 
 
 class ConnectLimits:
@@ -90,12 +96,20 @@ class Endpoint:
         config: The device's.
         settings: The constellation's.
         limiter: Held while a connection is being opened.
+        certificates: Those of the constellation.
     """
 
-    def __init__(self, config: DeviceConfig, settings: ConnectionSettings, limiter: trio.CapacityLimiter) -> None:
+    def __init__(
+        self,
+        config: DeviceConfig,
+        settings: ConnectionSettings,
+        limiter: trio.CapacityLimiter,
+        certificates: Certificates,
+    ) -> None:
         self.config = config
         self.settings = settings
         self._limiter = limiter
+        self._certificates = certificates
         # The same for a device's life: a server that has not noticed the end of a connection refuses the next one of that name, so
         # that no session can start beside one that still runs.
         self._name = f"{settings.client_name}-{secrets.token_hex(3)}"
@@ -119,8 +133,7 @@ class Endpoint:
         config, settings = self.config, self.settings
         async with AsyncExitStack() as stack:
             async with self._limiter:
-                token = await self._read_token()
-                context = await self._get_ssl_context(anew=slot_number is None)
+                token, context = await self._read_files(anew=slot_number is None)
                 stream = None
                 if settings.connect is not None:
                     stream = await open_given_stream(partial(settings.connect, config), settings.connect_timeout)
@@ -144,31 +157,35 @@ class Endpoint:
                 )
             yield connection
 
+    async def _read_files(self, *, anew: bool) -> tuple[str | None, ssl.SSLContext | None]:
+        """The token of now, and the certificates. A file system that does not answer is like a server that does not."""
+        timeout = self.settings.connect_timeout
+        with trio.move_on_after(timeout):
+            return await self._read_token(), await self._get_ssl_context(anew=anew)
+        raise ConnectTimeout(
+            f"the token or the certificates of device {self.config.device_id!r} could not be read within {timeout:g} s"
+        )
+
     async def _read_token(self) -> str | None:
-        """The token of now. One that cannot be read is tried again: it may be being replaced."""
-        if self.config.token_file is None and self.config.token_env is None:
-            return self.config.token
+        """The token of now. A file that cannot be read is tried again: it may be being replaced; a variable cannot."""
+        if self.config.token_file is None:
+            return self.config.read_token()
         try:
             return await trio.to_thread.run_sync(self.config.read_token, abandon_on_cancel=True, limiter=_reading)
         except ConfigError as error:
             raise ConnectFailed(str(error)) from error
 
     async def _get_ssl_context(self, *, anew: bool) -> ssl.SSLContext | None:
-        """Made once for a supervised connection, for it takes a while; tasks use the same."""
+        """Made for the supervised connection; tasks use the same."""
         if not parse_url(self.config.server_url, None).secure:
             return None
         if anew or self._ssl_context is None:
-            self._ssl_context = await trio.to_thread.run_sync(
-                self._make_ssl_context, abandon_on_cancel=True, limiter=_reading
-            )
+            path = self.config.ca_file
+            try:
+                self._ssl_context = await self._certificates.context(path)
+            except OSError as error:  # ssl's own among them
+                reason = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ConfigError(
+                    f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {reason}"
+                ) from error
         return self._ssl_context
-
-    def _make_ssl_context(self) -> ssl.SSLContext:
-        path = self.config.ca_file
-        try:
-            return ssl.create_default_context(cafile=path)
-        except OSError as error:  # ssl's own among them
-            reason = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
-            raise ConfigError(
-                f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {reason}"
-            ) from error

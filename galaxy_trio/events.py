@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 1_024
 """How many events a subscriber may lag behind before it loses the oldest."""
+MAX_TEXT: Final = 1_000
+"""Characters of a text in an event: a peer may say more, and a backlog must not hold it."""
+
+
+def shortened(text: str) -> str:
+    """A text of an event: its beginning, if it is long."""
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+
+
+def shortened_if_any(text: str | None) -> str | None:
+    """The same, or None."""
+    return None if text is None else shortened(text)
 
 
 @attrs.frozen
@@ -36,7 +48,7 @@ class ServerErrorReceived(Event):
         words: What the server said.
     """
 
-    words: str
+    words: str = attrs.field(converter=shortened)
 
 
 @attrs.frozen
@@ -47,7 +59,7 @@ class HeartbeatRefused(Event):
         words: What the server said.
     """
 
-    words: str
+    words: str = attrs.field(converter=shortened)
 
 
 @attrs.frozen
@@ -58,7 +70,7 @@ class InvalidMessageReceived(Event):
         problem: What was wrong with it.
     """
 
-    problem: str
+    problem: str = attrs.field(converter=shortened)
 
 
 @attrs.frozen
@@ -71,7 +83,7 @@ class LateReplyReceived(Event):
     """
 
     message_type: ServerMessageType
-    session_id: str | None
+    session_id: str | None = attrs.field(converter=shortened_if_any)
 
 
 @attrs.frozen
@@ -79,7 +91,7 @@ class DuplicateReplyReceived(Event):
     """A reply came to a request that had been answered; its attributes are those of `LateReplyReceived`."""
 
     message_type: ServerMessageType
-    session_id: str | None
+    session_id: str | None = attrs.field(converter=shortened_if_any)
 
 
 @attrs.frozen
@@ -87,7 +99,7 @@ class UnknownReplyReceived(Event):
     """A message came that answers nothing that was asked; its attributes are those of `LateReplyReceived`."""
 
     message_type: ServerMessageType
-    session_id: str | None
+    session_id: str | None = attrs.field(converter=shortened_if_any)
 
 
 @attrs.frozen
@@ -104,7 +116,7 @@ class ConnectionEnded(Event):
         code: The WebSocket close code.
     """
 
-    reason: str
+    reason: str = attrs.field(converter=shortened)
     code: int
 
 

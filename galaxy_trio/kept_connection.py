@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from galaxy_trio.backoff import Backoff
+from galaxy_trio.backoff import MAXIMUM, Backoff
 from galaxy_trio.device_events import (
     DeviceConnected,
     DeviceDisconnected,
@@ -36,6 +36,8 @@ INFORMATION_TIMEOUT: Final = 10.0
 
 
 _NOT_CONNECTED: Final = "not connected"
+_QUOTED: Final = 500
+"""Characters of the server's words that are kept."""
 
 
 class Listener(Protocol):
@@ -83,7 +85,7 @@ class KeptConnection:
         self._over = False
         self._wish = trio.Event()
         self._at_rest = trio.Event()
-        self._anew = trio.Event()
+        self._anew = False
         self._departed: str | None = None
         self._was_known = False
         self._trying = trio.CancelScope()
@@ -92,22 +94,31 @@ class KeptConnection:
     # ---- what is wanted of it
 
     def keep(self, *, anew: bool = False) -> None:
-        """Connect, and stay connected, from now on.
+        """Connect, and stay connected, from now on. A failure is forgotten.
 
         Args:
             anew: Begin at once, whatever there is now: a connection is closed, a wait is cut short.
         """
         self._wanted = True
-        self._at_rest = trio.Event()
+        if self._at_rest.is_set():
+            self._at_rest = trio.Event()
         self._wish.set()
+        if anew or self.failure is not None:
+            self.failure = None
+            self._listener.moved(DeviceStatus.DISCONNECTED)
         if anew:
-            self._anew.set()
+            self._anew = True
             self._interrupt()
 
-    def let_go(self) -> None:
-        """Be disconnected from now on."""
+    def let_go(self) -> trio.Event:
+        """Be disconnected from now on.
+
+        Returns:
+            Set when there is no connection and no try any more, also if somebody wants it again meanwhile.
+        """
         self._wanted = False
         self._interrupt()
+        return self._at_rest
 
     def end(self) -> None:
         """Come to an end: `run` returns soon."""
@@ -115,9 +126,9 @@ class KeptConnection:
         self.let_go()
         self._wish.set()
 
-    async def wait_at_rest(self) -> None:
-        """Wait until there is no connection and no try, after `let_go`."""
-        await self._at_rest.wait()
+    @property
+    def _interrupted(self) -> bool:
+        return self._anew or not self._wanted
 
     def _interrupt(self) -> None:
         # A connection is closed in good order, and a try at once.
@@ -136,20 +147,23 @@ class KeptConnection:
         finally:
             if self.failure is None:
                 self._listener.moved(DeviceStatus.DISCONNECTED)
+            self._at_rest.set()
 
     async def _keep_up(self) -> None:
         """Connect again and again, until it is not wanted any more, makes no sense, or is to begin anew."""
-        self._anew = trio.Event()
-        self.failure = None
+        self._anew = False
+        self.failures = 0
         backoff = self._make_backoff()
         try:
             with trio.CancelScope() as self._trying:
-                while self._wanted and not self._anew.is_set():
+                while not self._interrupted:
                     await self._connect_once(backoff)
+                    self._pass_rest()
         except GalaxyError as error:
             self._give_up(error)
         finally:
             self.next_try = None
+            self._pass_rest()
 
     async def _rest(self) -> None:
         if self.failure is None:
@@ -158,10 +172,16 @@ class KeptConnection:
         self._at_rest.set()
         await self._wish.wait()
 
+    def _pass_rest(self) -> None:
+        # Whoever has let it go waits for this moment, which is all there is of it when somebody else wants it again.
+        self._at_rest.set()
+        self._at_rest = trio.Event()
+
     def _make_backoff(self) -> Backoff:
         settings = self._endpoint.settings
         return Backoff(
             first=settings.reconnect_delay,
+            maximum=max(MAXIMUM, settings.reconnect_delay),
             max_retries=self._endpoint.config.max_retries,
             random=settings.random,
         )
@@ -178,22 +198,39 @@ class KeptConnection:
         """Connect, stay until the connection ends, wait for the time of the next try."""
         self.next_try = None
         self._listener.moved(DeviceStatus.CONNECTING)
-        began = 0.0
+        lived = 0.0
         lost: ConnectionLost | None = None
+        failed: GalaxyError | None = None
         try:
             async with self._endpoint.open(on_event=self._happened) as connection:
                 began = trio.current_time()
                 lost = await self._stay(connection)
+                lived = trio.current_time() - began
         except GalaxyError as error:
-            wait = backoff.failed(error)
-            self.problem = str(error)
-        else:
-            if lost is None:
+            failed = error
+        # It may have been let go of in the step in which it was lost: nobody waits for another try then.
+        if self._interrupted:
+            if lost is not None:
+                self._tell_let_go(lost.reason)
+            return
+        try:
+            if failed is not None:
+                wait = backoff.failed(failed)
+                self.problem = str(failed)
+            elif lost is not None:
+                wait = backoff.lost(lived, lost)
+                self.problem = lost.reason
+            else:
+                # It was let go of, and is wanted again.
                 return
-            wait = backoff.lost(trio.current_time() - began, lost)
-            self.problem = lost.reason
-        self.failures = backoff.failures
+        finally:
+            self.failures = backoff.failures
         await self._wait(wait, needs_attention=backoff.needs_attention)
+
+    def _tell_let_go(self, reason: str) -> None:
+        self.problem = reason
+        next_try = datetime.now(UTC) if self._wanted else None
+        self._listener.publish(DeviceDisconnected(self._device_id, reason, next_try))
 
     async def _wait(self, seconds: float, *, needs_attention: bool) -> None:
         problem = self.problem or ""
@@ -210,21 +247,25 @@ class KeptConnection:
     async def _stay(self, connection: Connection) -> ConnectionLost | None:
         """Be connected. Returns why the connection was lost; None when it is not wanted any more."""
         self._departed = None
+        self._was_known = False
         self.connection = connection
         try:
-            with trio.CancelScope() as self._staying:
-                self._was_known = await self._ask(connection) is None
-                if not connection.closed:
+            with trio.CancelScope() as staying:
+                self._staying = staying
+                await self._ask(connection)
+                # The answer may have come in the step in which it was let go of.
+                if not connection.closed and not staying.cancel_called:
                     self.connects += 1
                     self.connected_at = datetime.now(UTC)
+                    self.failures = 0
                     self.problem = None
                     self._listener.moved(DeviceStatus.IDLE)
                     self._listener.publish(DeviceConnected(self._device_id))
                 return await connection.wait_closed()
+            self._listener.moved(DeviceStatus.DISCONNECTED)
             departed = self._why_departed()
             if departed is None:
-                self._listener.moved(DeviceStatus.DISCONNECTED)
-                self._listener.publish(DeviceDisconnected(self._device_id, "it was let go", None))
+                self._tell_let_go("this side let go of it")
                 return None
             reason = f"the device has left its server, which says: {departed}"
             return ConnectionLost(f"device {self._device_id!r} was lost: {reason}", reason=reason)
@@ -256,10 +297,11 @@ class KeptConnection:
         try:
             info = await connection.device_info(timeout=INFORMATION_TIMEOUT)
         except RequestRejected as rejected:
-            return rejected.words or "the server knows nothing of it"
+            return _quoted(rejected.words) or "the server knows nothing of it"
         except (GalaxyError, trio.ClosedResourceError) as error:
             logger.info("no information about device %r: %s", self._device_id, error)
         else:
+            self._was_known = True
             self._listener.learned(info)
             self._listener.publish(InformationUpdated(self._device_id, info))
         return None
@@ -277,9 +319,15 @@ class KeptConnection:
             return True
         unknown = await self._ask(connection)
         # A server that never knew anything of it says the same while it is there.
+        words = _quoted(words)
         departed = (unknown is not None and self._was_known) or _NOT_CONNECTED in words.lower()
         if departed and self.connection is connection and self._staying is not None:
             self._departed = unknown or words
             self._listener.moved(DeviceStatus.DISCONNECTED)
             self._staying.cancel()
         return self.connection is not connection or self._departed is not None
+
+
+def _quoted(words: str) -> str:
+    """What a server says, which may be long, in one line."""
+    return " ".join(words[:_QUOTED].split())

@@ -100,6 +100,8 @@ async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], t
     try:
         with trio.move_on_after(timeout):
             stream = await connect()
+    except trio.TooSlowError as error:
+        raise ConnectTimeout("cannot connect: it took longer than the time that it was given") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise ConnectFailed(f"cannot connect: {error}") from error
     if stream is None:

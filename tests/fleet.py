@@ -81,6 +81,7 @@ class Fleet:
     server: MemoryServer | None = None
     connects: list[tuple[float, str]] = attrs.field(factory=list[tuple[float, str]])
     _stop_server: trio.Event = attrs.field(factory=trio.Event)
+    _server_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _devices: dict[str, trio.CancelScope] = attrs.field(factory=dict[str, trio.CancelScope])
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
@@ -99,14 +100,22 @@ class Fleet:
 
     async def _run_server(self, *, task_status: trio.TaskStatus[MemoryServer]) -> None:
         stop = self._stop_server = trio.Event()
-        async with open_memory_server(session=self.work, limits=self.limits) as server:
-            task_status.started(server)
-            await stop.wait()
-            self.server = None
+        with trio.CancelScope() as self._server_scope:
+            async with open_memory_server(session=self.work, limits=self.limits) as server:
+                task_status.started(server)
+                await stop.wait()
+                self.server = None
 
     async def stop_server(self) -> None:
         """Stop it: all connections are closed."""
         self._stop_server.set()
+        self._devices.clear()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def kill_server(self) -> None:
+        """Kill it: all connections end without a goodbye."""
+        self.server = None
+        self._server_scope.cancel()
         self._devices.clear()
         await trio.testing.wait_all_tasks_blocked()
 
