@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import signal
 from contextlib import contextmanager
 from functools import partial
@@ -26,13 +24,14 @@ from galaxy_trio.cli_destination import (
     takes_destination,
     words,
 )
+from galaxy_trio.cli_devices import check_command, devices_command
+from galaxy_trio.cli_options import json_option, tells_what_happens, verbose
 from galaxy_trio.cli_server import read_server_certificate, serve
 from galaxy_trio.cli_signals import Interrupted, run_service, run_trio
 from galaxy_trio.cli_terminal import (
     READABLE_WIDTH,
     complain,
     device_rows,
-    log_level,
     logging_to_stderr,
     open_console,
     prepare_streams,
@@ -57,7 +56,7 @@ from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -122,36 +121,6 @@ class _CommandLine(click.Group):
         raise click.exceptions.Exit(_PIPE_CLOSED)
 
 
-def _set_log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
-    del parameter
-    if value:
-        context.with_resource(log_level(logging.INFO if value == 1 else logging.DEBUG))
-
-
-_verbose = click.option(
-    "-v", "--verbose", count=True, expose_value=False, callback=_set_log_level,
-    help="Show the log on stderr; -vv shows more of it.",
-)  # fmt: skip
-
-
-def _tells_what_happens(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command that runs until it is stopped options for its log, which it shows."""
-
-    @functools.wraps(command)
-    def telling(*arguments: object, verbose: bool, quiet: bool, **others: object) -> int:
-        level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-        # What was said before the command's name counts too.
-        with log_level(min(level, logging.getLogger("galaxy_trio").level or level)):
-            return command(*arguments, **others)
-
-    more = click.option("-v", "--verbose", is_flag=True, help="Show more of what happens.")
-    less = click.option("-q", "--quiet", is_flag=True, help="Show only what goes wrong.")
-    return more(less(telling))
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout.")
-
-
 @click.group(
     PROGRAM,
     cls=_CommandLine,
@@ -171,7 +140,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
     5 refused by the server, 130 Ctrl-C.""",
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
-@_verbose
+@verbose
 @click.pass_context
 def command_line(context: click.Context) -> None:
     """Talk to devices over AIP, the Agent Interaction Protocol."""
@@ -181,7 +150,7 @@ def command_line(context: click.Context) -> None:
 
 
 @command_line.command("demo", epilog="\b\nExample:\n    galaxy-trio demo")
-@_verbose
+@verbose
 def demo_command() -> int:
     """Show what the package does, on this machine alone.
 
@@ -196,8 +165,8 @@ def demo_command() -> int:
 @click.option(
     "--timeout", type=seconds, default=10, show_default=True, metavar="SECONDS", help="How long the answer may take."
 )
-@_json
-@_verbose
+@json_option
+@verbose
 def info_command(destination: Destination, *, timeout: float, as_json: bool) -> int:
     """Show what the server at URL knows of DEVICE."""
     found = run_trio(partial(info, destination, timeout))
@@ -216,8 +185,8 @@ def info_command(destination: Destination, *, timeout: float, as_json: bool) -> 
 @click.option(
     "--timeout", type=seconds, default=1000, show_default=True, metavar="SECONDS", help="How long the task may take."
 )
-@_json
-@_verbose
+@json_option
+@verbose
 def run_command(destination: Destination, *, request: str, timeout: float, as_json: bool) -> int:
     """Let DEVICE do what REQUEST says, and print the result.
 
@@ -252,7 +221,7 @@ _path = click.Path(path_type=Path)
 )
 @click.option("--allow-origin", type=words, multiple=True, metavar="ORIGIN", help="A web page that may connect.")
 @click.option("--max-connections", type=click.IntRange(1), default=500, show_default=True)
-@_tells_what_happens
+@tells_what_happens
 def server_command(
     *,
     host: str,
@@ -291,7 +260,7 @@ def server_command(
 @click.option(
     "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after so many failures in a row."
 )
-@_tells_what_happens
+@tells_what_happens
 def agent_command(
     destination: Destination, *, tools: tuple[str, ...], mcp: tuple[str, ...], max_retries: int | None
 ) -> int:
@@ -300,6 +269,10 @@ def agent_command(
     It stays registered: when the server goes it is looked for until it is back.
     """
     return run_service(partial(be_device, destination, load_tools(tools), mcp, max_retries))
+
+
+command_line.add_command(devices_command)
+command_line.add_command(check_command)
 
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:

@@ -136,7 +136,7 @@ class _DeviceProblems(ConfigError):
 
     def __init__(self, device_id: str, problems: list[tuple[str, str]]) -> None:
         super().__init__(f"device {shorten(device_id)}: " + "; ".join(f"{at}: {why}" for at, why in problems))
-        self.problems = problems
+        self.places = problems
 
 
 def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
@@ -279,7 +279,7 @@ def _device(value: object, at: str, problems: list[str], folder: Path) -> Device
     try:
         return DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
     except _DeviceProblems as wrong:
-        problems.extend(f"{at}.{key}: {why}" for key, why in wrong.problems)
+        problems.extend(f"{at}.{key}: {why}" for key, why in wrong.places)
     return None
 
 
@@ -350,11 +350,12 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
         try:
             listed = _read(_found(folder, elsewhere), names_another=False).devices
         except ConfigError as error:
-            problems.append(f"{members.place('device_info')}: {error}")
+            problems.extend(f"device_info: {problem}" for problem in error.problems or [str(error)])
     elif isinstance(content, dict):
         listed = _devices(devices, "devices", problems, folder)
     if problems:
-        raise ConfigError(f"{shown} is wrong at {len(problems)} places: " + "; ".join(problems))
+        places = f"{len(problems)} places" if len(problems) > 1 else "one place"
+        raise ConfigError(f"{shown} is wrong at {places}: " + "; ".join(problems), problems=problems)
     return ConstellationConfig(
         listed,
         constellation_id or "galaxy_trio",

@@ -6,7 +6,12 @@ No exception ever holds a token.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class GalaxyError(Exception):
@@ -14,7 +19,15 @@ class GalaxyError(Exception):
 
 
 class ConfigError(GalaxyError, ValueError):
-    """What was asked for cannot be right: a bad URL, header, limit or file. Trying again does not help."""
+    """What was asked for cannot be right: a bad URL, header, limit or file. Trying again does not help.
+
+    Attributes:
+        problems: All that is wrong with a file, each with its place; empty where there is nothing but the sentence.
+    """
+
+    def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class ConnectFailed(GalaxyError):

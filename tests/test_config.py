@@ -178,7 +178,7 @@ def test_a_file_without_devices_is_said_to_be_one(text: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ["[]", "5", "", "text"])
 def test_a_file_that_holds_no_object_is_said_to_hold_something_else(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at 1 places: the file: expected an object, got"):
+    with pytest.raises(ConfigError, match="at one place: the file: expected an object, got"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
