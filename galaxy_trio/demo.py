@@ -12,6 +12,7 @@ from galaxy_trio import __version__
 from galaxy_trio.agent import collect_system_info, open_device_connection
 from galaxy_trio.cli_terminal import device_rows
 from galaxy_trio.connection import open_connection
+from galaxy_trio.demo_fleet import Fleet
 from galaxy_trio.demo_report import Report, SchedulerPasses, Stopwatch, progress_bar, show_time
 from galaxy_trio.demo_work import Work, seconds_of_work
 from galaxy_trio.errors import ConnectionLost, GalaxyError, HandshakeRejected, RegistrationRejected, RequestTimeout
@@ -99,6 +100,7 @@ class Demonstration:
                     await self._show_timeout(connection)
                     await self._show_cancelling(server)
                     await self._show_refusals(server)
+                    await self._show_constellation(server)
                     await self._show_loss(connection, device)
 
     async def _serve(self, *, task_status: trio.TaskStatus[Server]) -> None:
@@ -260,6 +262,14 @@ class Demonstration:
         )
         self.report.check("an unknown device is refused, with a reason", holds=bool(words))
         self.report.check("a wrong token is refused", holds=status_code == _FORBIDDEN)
+
+    async def _show_constellation(self, server: Server) -> None:
+        await self._begin(
+            "Three devices",
+            "A constellation keeps devices of three systems connected. Each gets two tasks by its system: one runs, one "
+            "waits. Then one device is killed, and comes back.",
+        )
+        await Fleet(self.report, server, self.token, self.work, self.pace).show()
 
     async def _show_loss(self, connection: Connection, device: DeviceConnection) -> None:
         await self._begin(

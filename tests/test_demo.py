@@ -46,7 +46,7 @@ def demo_in_a_pipe() -> subprocess.CompletedProcess[bytes]:
 def test_all_of_it_holds(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
     assert (demo_in_a_pipe.returncode, demo_in_a_pipe.stderr) == (0, b"")
     last = demo_in_a_pipe.stdout.decode().splitlines()[-1]
-    assert re.fullmatch(r"All is as it should be: 18 checks held, in \d+\.\d s\.", last)
+    assert re.fullmatch(r"All is as it should be: 23 checks held, in \d+\.\d s\.", last)
 
 
 def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
@@ -71,6 +71,11 @@ def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subpr
         r"after +on the server: 1 client, 0 running sessions\n",
         r"RegistrationRejected after .* m?s:\n +Target device 'nobody' is not connected",
         r"HandshakeRejected after .* m?s:\n +HTTP status 403",
+        r"before +3 tasks run, one on each device; 3 wait\n",
+        r"killed +demo-windows; after .* m?s it is known to be disconnected\n",
+        r"its task +failed: .*disconnected\n +back +connected again .* m?s later\n",
+        r"the others +5 of 5 completed, the one that waited for it among them\n",
+        r"in all +6 of 6 went to the device of their system\n +after +0 tasks run, 0 wait\n",
         r"12 got a ConnectionLost each, .* after the stop\n +steps +1 pass of trio's scheduler",
         r"0 requests wait; a new one raises ConnectionLost at once",
     ],
@@ -114,7 +119,7 @@ async def test_what_does_not_hold_is_said_and_ends_it_with_exit_status_1(monkeyp
     assert "completed 0 of 20" in text
     assert "NOT AS IT SHOULD BE: this does not hold: all tasks completed, each with its own result." in text
     assert "NOT AS IT SHOULD BE: this does not hold: the task timed out." in text
-    assert text.endswith("Not all is as it should be: see above, 4 times.")
+    assert text.endswith("Not all is as it should be: see above, 6 times.")
 
 
 async def test_it_gives_up_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:

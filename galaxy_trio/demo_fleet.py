@@ -1,0 +1,131 @@
+"""The demonstration's constellation: three devices, one of which is killed and comes back while tasks run."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio.agent import open_device_connection
+from galaxy_trio.config import DeviceConfig
+from galaxy_trio.constellation import open_constellation
+from galaxy_trio.demo_report import Stopwatch, show_time
+from galaxy_trio.device_events import CONNECTED, DeviceStatus
+from galaxy_trio.messages import DeviceInfo, TaskStatus
+from galaxy_trio.outcomes import open_background
+
+if TYPE_CHECKING:
+    from galaxy_trio.constellation import Constellation
+    from galaxy_trio.demo_report import Report
+    from galaxy_trio.demo_work import Work
+    from galaxy_trio.messages import TaskResult
+    from galaxy_trio.server import Server
+
+SYSTEMS: Final = ("linux", "windows", "darwin")
+KILLED: Final = "windows"
+_WORK: Final = 0.3
+"""Seconds of work of each task."""
+_RECONNECT_DELAY: Final = 0.1
+_PATIENCE: Final = 1.0
+"""Seconds to wait for what should happen; what did not is told."""
+
+
+def name_of(system: str) -> str:
+    """The device that runs this system."""
+    return f"demo-{system}"
+
+
+class Fleet:
+    """Three devices, and a constellation for them.
+
+    Args:
+        report: Where the steps are shown and checked.
+        server: Where the devices are.
+        token: Of the server.
+        work: What its sessions do.
+        pace: What a second of work lasts, in seconds.
+    """
+
+    def __init__(self, report: Report, server: Server, token: str, work: Work, pace: float) -> None:
+        self._report = report
+        self._server = server
+        self._token = token
+        self._work = work
+        self._pace = pace
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._results: dict[str, TaskResult] = {}
+
+    async def show(self) -> None:
+        """Show the steps, whose title and sentences have been."""
+        configs = [DeviceConfig(name_of(system), self._server.url, token=self._token) for system in SYSTEMS]
+        async with open_background() as nursery:
+            for system in SYSTEMS:
+                await nursery.start(self._be_device, system)
+            stopwatch = Stopwatch()
+            async with open_constellation(configs, reconnect_delay=_RECONNECT_DELAY * self._pace) as constellation:
+                await constellation.wait_connected()
+                self._report.show(("connected", f"{len(SYSTEMS)} devices in {show_time(stopwatch.lap())}"))
+                await self._show_death(constellation, nursery)
+
+    async def _be_device(self, system: str, *, task_status: trio.TaskStatus[None]) -> None:
+        info = DeviceInfo(name_of(system), system)
+        with trio.CancelScope() as self._scopes[system]:
+            async with open_device_connection(
+                self._server.url, info.device_id, system_info=info, token=self._token
+            ) as device:
+                task_status.started()
+                await device.wait_closed()
+
+    async def _run(self, constellation: Constellation, name: str, system: str) -> None:
+        self._results[name] = await constellation.run_task(str(_WORK), os=system)
+
+    async def _show_death(self, constellation: Constellation, nursery: trio.Nursery) -> None:
+        """One task for each system runs, and another one waits, when a device is killed."""
+        killed = constellation.devices[name_of(KILLED)]
+        self._work.expect(len(SYSTEMS))
+        stopwatch = Stopwatch()
+        async with trio.open_nursery() as tasks:
+            for system in SYSTEMS:
+                tasks.start_soon(self._run, constellation, f"first {system}", system)
+            with trio.move_on_after(_PATIENCE):
+                await self._work.all_begun.wait()
+            for system in SYSTEMS:
+                tasks.start_soon(self._run, constellation, f"second {system}", system)
+            with trio.move_on_after(_PATIENCE):
+                await _wait_queued(constellation, len(SYSTEMS))
+            before = constellation.statistics()
+            self._work.expect(0)
+            self._scopes[KILLED].cancel()
+            gone = killed.status
+            with trio.move_on_after(_PATIENCE):
+                gone = await killed.wait_status(*set(DeviceStatus) - CONNECTED)
+            noticed = stopwatch.lap()
+            await nursery.start(partial(self._be_device, KILLED))
+            await killed.wait_connected()
+            back = stopwatch.lap()
+        after = constellation.statistics()
+        lost = self._results[f"first {KILLED}"]
+        others = [result for name, result in self._results.items() if name != f"first {KILLED}"]
+        well = sum(result.status is TaskStatus.COMPLETED for result in others)
+        at_home = sum(result.device_id == name_of(name.split()[1]) for name, result in self._results.items())
+        self._report.show(
+            ("before", f"{before.running} tasks run, one on each device; {before.queued} wait"),
+            ("killed", f"{killed.device_id}; after {show_time(noticed)} it is known to be {gone.value}"),
+            ("its task", f"{lost.status.value}: {lost.error}"),
+            ("back", f"connected again {show_time(back)} later"),
+            ("the others", f"{well} of {len(others)} completed, the one that waited for it among them"),
+            ("in all", f"{at_home} of {len(self._results)} went to the device of their system"),
+            ("after", f"{after.running} tasks run, {after.queued} wait"),
+        )
+        self._report.check("the device that was killed was known to be gone", holds=gone not in CONNECTED)
+        self._report.check("the task on the device that was killed failed", holds=lost.status is TaskStatus.FAILED)
+        self._report.check("all other tasks completed", holds=well == len(others))
+        self._report.check("each went to the device of its system", holds=at_home == len(self._results))
+        self._report.check("nothing runs or waits afterwards", holds=after.running == after.queued == 0)
+
+
+async def _wait_queued(constellation: Constellation, count: int) -> None:
+    async with constellation.subscribe() as events:
+        while constellation.statistics().queued < count:
+            await anext(events)
