@@ -37,7 +37,6 @@ from galaxy_trio.events import EventsLost
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from galaxy_trio.device import Device
     from galaxy_trio.device_statistics import DeviceStatistics
     from galaxy_trio.events import Event
 
@@ -83,7 +82,7 @@ def table_of(devices: list[DeviceStatistics], *, width: int, rows: int | None = 
     if hidden:
         counts = Counter(device.status.value for device in hidden)
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        table.add_row(Text(f"… {len(hidden)} more", "dim"), Text(told, "dim"))
+        table.caption = Text(f"… {len(hidden)} more: {told}", "dim", justify="left")
     return table
 
 
@@ -119,16 +118,18 @@ async def look_once(config: ConstellationConfig, timeout: float, console: Consol
     async with open_constellation(config) as constellation:
         wanted = [device for device in constellation.devices.values() if device.config.auto_connect]
         with trio.move_on_after(timeout):
-            async with trio.open_nursery() as nursery:
-                for device in wanted:
-                    nursery.start_soon(_wait_tried, device)
+            await _wait_tried(constellation, {device.device_id for device in wanted})
         _print_now(constellation, console, as_json=as_json)
         return 0 if all(device.connected for device in wanted) else _UNWELL
 
 
-async def _wait_tried(device: Device) -> None:
-    await device.wait_status(*set(DeviceStatus) - {DeviceStatus.DISCONNECTED})
-    await device.wait_status(*CONNECTED, DeviceStatus.FAILED, DeviceStatus.DISCONNECTED)
+async def _wait_tried(constellation: Constellation, device_ids: set[str]) -> None:
+    """Wait until each is connected, or a try has come to nothing."""
+    async with constellation.subscribe() as events:
+        while device_ids:
+            event = await anext(events)
+            if isinstance(event, DeviceConnected | DeviceDisconnected | DeviceFailed):
+                device_ids.discard(event.device_id)
 
 
 async def watch(config: ConstellationConfig, console: Console, as_json: bool, stop: trio.Event) -> None:

@@ -215,6 +215,11 @@ class Command:
         await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not said")
         return self._err.getvalue()
 
+    async def said_on_stdout(self, words: str) -> str:
+        """The same of stdout."""
+        await self._wait(lambda: words in self._out.getvalue(), f"{words!r} was not said on stdout")
+        return self._out.getvalue()
+
     async def line(self) -> str:
         """Wait for the first line on its stdout."""
         await self._wait(lambda: "\n" in self._out.getvalue(), "there is no line on stdout")
