@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import Highest, Meet, open_scripted_server
 
+from galaxy_trio import GalaxyError
 from galaxy_trio.constellation import open_constellation
-from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, DeviceStatus, StatusChanged
+from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceStatus, StatusChanged
 from galaxy_trio.outcomes import open_background
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio.testing import MockClock
 
@@ -220,11 +221,13 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
                 await device.connect()
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     acts=st.lists(
         st.tuples(
-            st.sampled_from(["connect", "disconnect", "reconnect", "lose", "refuse", "forbid", "welcome"]),
+            st.sampled_from(
+                ["connect", "disconnect", "reconnect", "lose", "lose", "refuse", "forbid", "welcome", "break"]
+            ),
             st.sampled_from([0.0, 0.0, 0.3, 2.0, 70.0]),
         ),
         max_size=12,
@@ -233,9 +236,14 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
 def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_connected(
     acts: list[tuple[str, float]],
 ) -> None:
+    async def ask_for(act: Callable[[], Awaitable[None]]) -> None:
+        # What a device that was given up tells whoever waits for it is shown elsewhere.
+        with suppress(GalaxyError, trio.ClosedResourceError):
+            await act()
+
     async def play() -> None:
         async with open_scripted_server() as server, open_background() as nursery:
-            config = device_config("a")
+            config = device_config("a", max_retries=3)
             async with (
                 open_constellation([config], connect=server.connect, random=Random(1)) as constellation,
                 recording(constellation) as journal,
@@ -248,19 +256,21 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
                                 peer.reset()
                         case "refuse":
                             server.then = OSError()
+                        case "break":
+                            server.info = [{"platform": 7}, None, "nothing", {"platform": "linux"}]
                         case "forbid":
                             server.then = 403
                         case "welcome":
                             server.then = Meet.WELCOME
                         case _:
-                            nursery.start_soon(partial(getattr(device, act)))
+                            nursery.start_soon(ask_for, getattr(device, act))
                     await trio.sleep(seconds)
-                server.then = Meet.WELCOME
+                server.then, server.info = Meet.WELCOME, [{"platform": "linux"}]
                 # What was begun in the last step is on its way, so that it does not come after what follows.
                 await trio.testing.wait_all_tasks_blocked()
                 with trio.fail_after(10):
                     await device.disconnect()
-                assert (device.status, device.connected) == (DISCONNECTED, False)
+                assert (device.status in (DISCONNECTED, FAILED), device.connected) == (True, False)
                 with trio.fail_after(10):
                     await device.reconnect()
                     assert (await device.device_info()).platform == "linux"
@@ -282,6 +292,8 @@ def _check_story(events: Sequence[object]) -> None:
                 assert status in (None, event.previous)
                 assert event.status is not event.previous
                 status = event.status
+            case DeviceFailed():
+                assert (status, connected) == (FAILED, False)
             case DeviceConnected():
                 assert (status, connected) == (IDLE, False)
                 connected = True
