@@ -191,6 +191,7 @@ class KeptConnection:
         self.failure = error
         self.problem = str(error)
         logger.warning("device %r is given up: %s", self._device_id, error)
+        self._listener.publish(DeviceDisconnected(self._device_id, self.problem, None))
         self._listener.moved(DeviceStatus.FAILED)
         self._listener.publish(DeviceFailed(self._device_id, str(error)))
 
@@ -208,6 +209,11 @@ class KeptConnection:
                 lived = trio.current_time() - began
         except GalaxyError as error:
             failed = error
+        except BaseException:
+            # It was let go of while the lost connection was being closed.
+            if lost is not None:
+                self._tell_let_go(lost.reason)
+            raise
         # It may have been let go of in the step in which it was lost: nobody waits for another try then.
         if self._interrupted:
             if lost is not None:

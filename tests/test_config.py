@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -224,6 +225,43 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
     with pytest.raises(ConfigError) as caught:
         read_config(write(tmp_path, "d.yaml", f"devices: [{{device_id: d, {device}{url}}}]"))
     assert words in str(caught.value)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in str(error) + repr(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("d.yaml", f'devices:\n- device_id: a\n  token: "{SECRET}\n', "found unexpected end of stream (at line 4"),
+        ("d.yaml", f"devices:\n- token: {SECRET}: x\n", "mapping values are not allowed here (at line 2"),
+        ("d.yaml", f"devices:\n- device_id: a\n  {SECRET}\n", "could not find expected ':'"),
+        ("d.yaml", f"devices:\n- token: *{SECRET}\n", "found undefined alias what stands there"),
+        ("d.yaml", f"devices:\n- token: !{SECRET} x\n", "could not determine a constructor"),
+        ("d.yaml", f"devices:\n- token: '{SECRET}\x01'\n", "special characters are not allowed"),
+        ("d.yaml", f"devices:\n- {SECRET}: 2020-99-99\n", "something in it looks like a number or a date, and is none"),
+        ("d.yaml", f"devices: [{SECRET}]", "devices[0]: expected an object, got a string"),
+        ("d.yaml", f"devices: [token {SECRET}]", "devices[0]: expected an object, got a string"),
+        ("d.yaml", f"- token: {SECRET}", "the file: expected an object, got a list"),
+        ("d.yaml", SECRET, "the file: expected an object, got a string"),
+        ("d.yaml", f"devices: {{token: {SECRET}}}", "devices: expected a list of devices, got an object"),
+        (
+            "d.yaml",
+            f"devices: [{{metadata: {SECRET}, capabilities: {SECRET}}}]",
+            "metadata: expected an object, got a ",
+        ),
+        ("d.json", f'{{"token": "{SECRET}" 1}}', "is not JSON: Expecting ',' delimiter"),
+        ("d.toml", f"token = {SECRET}", "is not TOML: Invalid value"),
+        ("d.json", f'"{SECRET}\udcff"', "it is no UTF-8 text"),
+    ],
+)
+def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path / name)
+    assert words in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
     error: BaseException | None = caught.value
     while error is not None:
         assert SECRET not in str(error) + repr(error)

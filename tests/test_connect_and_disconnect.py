@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import Highest, Meet, open_scripted_server
 
+from galaxy_trio import GalaxyError
 from galaxy_trio.constellation import open_constellation
-from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, DeviceStatus, StatusChanged
+from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceStatus, StatusChanged
+from galaxy_trio.messages import ServerMessageType
 from galaxy_trio.outcomes import open_background
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio.testing import MockClock
 
     from galaxy_trio.device import Device
+    from galaxy_trio.messages import JSON
 
 IDLE, DISCONNECTED, CONNECTING, REGISTERING, FAILED = (
     DeviceStatus.IDLE,
@@ -32,6 +35,12 @@ IDLE, DISCONNECTED, CONNECTING, REGISTERING, FAILED = (
     DeviceStatus.REGISTERING,
     DeviceStatus.FAILED,
 )
+
+
+async def wait_for(act: Callable[[], Awaitable[None]]) -> None:
+    """What a device that was given up tells whoever waits for it is shown elsewhere."""
+    with suppress(GalaxyError, trio.ClosedResourceError):
+        await act()
 
 
 async def test_a_device_that_is_not_to_connect_waits_until_it_is_told(autojump_clock: MockClock) -> None:
@@ -155,6 +164,39 @@ async def test_a_disconnecting_that_is_overtaken_by_a_connecting_returns(autojum
             assert device.status is IDLE
 
 
+async def test_a_device_that_is_wanted_again_while_it_is_being_closed_is_connected_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_scripted_server() as server:
+        async with open_constellation([device_config("a")], connect=server.connect) as constellation:
+            device = constellation.devices["a"]
+            await device.wait_connected()
+            with trio.fail_after(1):
+                # Which ends when the disconnecting has returned.
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(device.disconnect)
+                    await device.wait_status(DISCONNECTED)
+                    await device.connect()
+            assert (device.status, len(server.tries), trio.current_time()) == (IDLE, 2, 0)
+            assert device.statistics().failures == 0
+
+
+async def test_a_disconnecting_during_a_try_returns_though_another_is_begun_at_once(autojump_clock: MockClock) -> None:
+    async with open_scripted_server() as server, open_background() as background:
+        server.then = Meet.NO_HANDSHAKE
+        # Which of the two is first is chance.
+        configs = [device_config(f"d{number}") for number in range(30)]
+        async with open_constellation(configs, connect=server.connect) as constellation:
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(1):
+                async with trio.open_nursery() as nursery:
+                    for device in constellation.devices.values():
+                        nursery.start_soon(device.disconnect)
+                        background.start_soon(wait_for, device.connect)
+            await trio.testing.wait_all_tasks_blocked()
+            assert {device.status for device in constellation.devices.values()} <= {CONNECTING, DISCONNECTED}
+
+
 async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server, trio.open_nursery() as nursery:
         done = trio.Event()
@@ -172,24 +214,70 @@ async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump
             await done.wait()
 
 
-@pytest.mark.parametrize("times", range(20))
-async def test_what_is_let_go_of_in_the_step_in_which_it_is_lost_waits_for_no_other_try(
-    times: int, autojump_clock: MockClock
+@pytest.mark.parametrize("max_retries", [None, 0])
+@pytest.mark.parametrize("steps", range(10))
+async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and_is_told_to_be_lost_once(
+    steps: int, max_retries: int | None, autojump_clock: MockClock
 ) -> None:
-    del times  # which of two tasks is first is chance
-    async with open_scripted_server() as server:
-        async with open_constellation(
-            [device_config("a", max_retries=0)], connect=server.connect, random=Highest(), reconnect_delay=50
-        ) as constellation:
-            device = constellation.devices["a"]
-            await device.wait_connected()
-            server.peer.reset()
-            await device.wait_status(DISCONNECTED)
-            before = trio.current_time()
+    async def let_go(device: Device) -> None:
+        await device.wait_status(DISCONNECTED)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        if max_retries is None or device.status is DISCONNECTED:
             await device.disconnect()
-            assert trio.current_time() == before
-            # Whoever lets it go has given it up: nothing has failed then.
-            assert device.status in (DISCONNECTED, FAILED)
+
+    async with open_scripted_server() as server:
+        # Which of a device's tasks is first is chance.
+        configs = [device_config(f"d{number}", max_retries=max_retries) for number in range(10)]
+        async with (
+            open_constellation(configs, connect=server.connect, random=Highest(), reconnect_delay=50) as constellation,
+            recording(constellation) as journal,
+        ):
+            await constellation.wait_connected()
+            async with trio.open_nursery() as nursery:
+                for device in constellation.devices.values():
+                    nursery.start_soon(let_go, device)
+                await trio.testing.wait_all_tasks_blocked()
+                for each in server.tries:
+                    assert each.peer is not None
+                    each.peer.reset()
+            assert trio.current_time() == 0
+            if steps == 0:
+                assert {device.status for device in constellation.devices.values()} == {DISCONNECTED}
+            await trio.testing.wait_all_tasks_blocked()
+        for name in constellation.devices:
+            assert len(journal.of(DeviceDisconnected, name)) == 1
+
+
+@pytest.mark.parametrize("steps", range(25))
+async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connected_after_it(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    before: dict[str, bool] = {}
+
+    async def let_go(device: Device) -> None:
+        before[device.device_id] = device.connected
+        await device.disconnect()
+
+    async with open_scripted_server() as server:
+        server.info = [None]
+        configs = [device_config(f"d{number}") for number in range(10)]
+        async with (
+            open_constellation(configs, connect=server.connect) as constellation,
+            recording(constellation) as journal,
+        ):
+            await trio.testing.wait_all_tasks_blocked()
+            for each in server.tries:
+                assert each.peer is not None
+                known: JSON = {"device_id": each.device_id, "platform": "linux"}
+                each.peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="device_info_1", result=known)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            async with trio.open_nursery() as nursery:
+                for device in constellation.devices.values():
+                    nursery.start_soon(let_go, device)
+        for name, connected in before.items():
+            assert len(journal.of(DeviceConnected, name)) == connected
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
@@ -220,11 +308,21 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
                 await device.connect()
 
 
-@settings(max_examples=40)
+async def test_disconnecting_what_belongs_to_no_constellation_any_more_returns(autojump_clock: MockClock) -> None:
+    async with open_scripted_server() as server:
+        async with open_constellation([device_config("a")], connect=server.connect) as constellation:
+            await constellation.wait_connected()
+        with trio.fail_after(5):
+            await constellation.devices["a"].disconnect()
+
+
+@settings(max_examples=60)
 @given(
     acts=st.lists(
         st.tuples(
-            st.sampled_from(["connect", "disconnect", "reconnect", "lose", "refuse", "forbid", "welcome"]),
+            st.sampled_from(
+                ["connect", "disconnect", "reconnect", "lose", "lose", "refuse", "forbid", "welcome", "break"]
+            ),
             st.sampled_from([0.0, 0.0, 0.3, 2.0, 70.0]),
         ),
         max_size=12,
@@ -235,7 +333,7 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
 ) -> None:
     async def play() -> None:
         async with open_scripted_server() as server, open_background() as nursery:
-            config = device_config("a")
+            config = device_config("a", max_retries=3)
             async with (
                 open_constellation([config], connect=server.connect, random=Random(1)) as constellation,
                 recording(constellation) as journal,
@@ -248,19 +346,21 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
                                 peer.reset()
                         case "refuse":
                             server.then = OSError()
+                        case "break":
+                            server.info = [{"platform": 7}, None, "nothing", {"platform": "linux"}]
                         case "forbid":
                             server.then = 403
                         case "welcome":
                             server.then = Meet.WELCOME
                         case _:
-                            nursery.start_soon(partial(getattr(device, act)))
+                            nursery.start_soon(wait_for, getattr(device, act))
                     await trio.sleep(seconds)
-                server.then = Meet.WELCOME
+                server.then, server.info = Meet.WELCOME, [{"platform": "linux"}]
                 # What was begun in the last step is on its way, so that it does not come after what follows.
                 await trio.testing.wait_all_tasks_blocked()
                 with trio.fail_after(10):
                     await device.disconnect()
-                assert (device.status, device.connected) == (DISCONNECTED, False)
+                assert (device.status in (DISCONNECTED, FAILED), device.connected) == (True, False)
                 with trio.fail_after(10):
                     await device.reconnect()
                     assert (await device.device_info()).platform == "linux"
@@ -282,6 +382,8 @@ def _check_story(events: Sequence[object]) -> None:
                 assert status in (None, event.previous)
                 assert event.status is not event.previous
                 status = event.status
+            case DeviceFailed():
+                assert (status, connected) == (FAILED, False)
             case DeviceConnected():
                 assert (status, connected) == (IDLE, False)
                 connected = True

@@ -136,7 +136,18 @@ async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock)
             await trio.sleep(1000)
             server.then = Meet.WELCOME
             await device.reconnect()
-        assert story(journal, "a") == [C, D, DeviceDisconnected, C, D, F, DeviceFailed, D, *CONNECTING]
+        assert story(journal, "a") == [
+            C,
+            D,
+            DeviceDisconnected,
+            C,
+            D,
+            DeviceDisconnected,
+            F,
+            DeviceFailed,
+            D,
+            *CONNECTING,
+        ]
         [failed] = journal.of(DeviceFailed)
         assert isinstance(failed, DeviceFailed)
         assert "HTTP status 503" in failed.reason

@@ -14,9 +14,10 @@ from scripted_server import open_scripted_server
 
 from galaxy_trio import DeviceInfo, NoSuchDevice
 from galaxy_trio.constellation import open_constellation
-from galaxy_trio.device_events import InformationUpdated
+from galaxy_trio.device_events import DeviceDisconnected, InformationUpdated
 from galaxy_trio.events import InvalidMessageReceived, LateReplyReceived
-from galaxy_trio.messages import JSON, ServerMessageType
+from galaxy_trio.messages import JSON, ServerMessageType, TaskStatus
+from galaxy_trio.outcomes import open_background
 from galaxy_trio.profile import DeviceProfile, profile_of
 
 if TYPE_CHECKING:
@@ -110,6 +111,28 @@ async def test_tasks_find_a_device_by_what_its_information_says(autojump_clock: 
         assert (await constellation.run_task("echo", capabilities=["holy", "configured"])).device_id == "b"
         with pytest.raises(NoSuchDevice, match="none that runs 'linux' has 'configured'"):
             await constellation.run_task("echo", os="linux", capabilities=["configured"])
+
+
+@pytest.mark.parametrize("first", [None, "nothing", {"platform": 7}, {"platform": "linux"}], ids=repr)
+async def test_a_server_that_knows_nothing_of_a_device_has_lost_it_only_if_it_knew_something(
+    first: JSON, autojump_clock: MockClock
+) -> None:
+    async with open_scripted_server() as server, open_background() as nursery:
+        server.info = [first, "nothing " * 100_000, "nothing"]
+        async with (
+            open_constellation([device_config("a")], connect=server.connect) as constellation,
+            recording(constellation) as journal,
+        ):
+            await constellation.wait_connected()
+            nursery.start_soon(constellation.run_task, "fails")
+            await trio.testing.wait_all_tasks_blocked()
+            server.peer.end(server.tasks[0], status=TaskStatus.FAILED, error="it did not work")
+            await trio.testing.wait_all_tasks_blocked()
+            knew = isinstance(first, dict) and first["platform"] == "linux"
+            assert constellation.devices["a"].connected != knew
+            assert len(str(constellation.devices["a"].statistics().problem)) < 1000
+        lost = [event for event in journal.of(DeviceDisconnected) if isinstance(event, DeviceDisconnected)]
+        assert [event.next_try is not None for event in lost] == [True] * knew
 
 
 # ---- later times

@@ -273,6 +273,34 @@ async def test_ten_connections_to_a_server_are_opened_at_a_time_and_other_server
             assert most == 10
 
 
+async def test_devices_that_come_and_go_do_not_change_how_many_are_opened_at_a_time() -> None:
+    opening = most = 0
+
+    async def connect(_: DeviceConfig) -> trio.abc.Stream:
+        nonlocal opening, most
+        opening += 1
+        most = max(most, opening)
+        try:
+            await trio.sleep_forever()
+        finally:
+            opening -= 1
+
+    configs = [device_config(f"d{number}") for number in range(12)]
+    async with open_constellation(configs, connect=connect) as constellation:
+        with trio.fail_after(30):
+            for leaving, staying in ((12, 0), (7, 5), (12, 0)):
+                await trio.testing.wait_all_tasks_blocked()
+                assert (opening, most) == (10, 10)
+                for config in configs[:leaving]:
+                    await constellation.remove_device(config.device_id)
+                await trio.testing.wait_all_tasks_blocked()
+                assert opening == staying
+                for config in configs[:leaving]:
+                    constellation.add_device(config)
+            await trio.testing.wait_all_tasks_blocked()
+        assert (opening, most) == (10, 10)
+
+
 # ---- under which name
 
 

@@ -12,11 +12,13 @@ import trio.testing
 from fleet import device_config, open_fleet, open_small_world
 from scripted_server import Highest, Meet, open_scripted_server
 
-from galaxy_trio import ConfigError
+from galaxy_trio import ConfigError, DeviceInfo
+from galaxy_trio.agent import open_device_connection
 from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.device_events import DeviceDisconnected, DeviceStatus
 from galaxy_trio.outcomes import open_background
+from galaxy_trio.server import open_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -162,6 +164,23 @@ async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock:
         async with open_constellation([], connect=server.connect) as constellation:
             await constellation.wait_connected()
             await constellation.add_device(device_config("c")).wait_connected()
+
+
+async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
+    with trio.fail_after(30):
+        async with (
+            open_server() as server,
+            open_device_connection(server.url, "a", system_info=DeviceInfo("a", "linux")),
+        ):
+            async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
+                await constellation.wait_connected()
+                assert (await constellation.run_task("hello")).unwrap() == {"echo": "hello"}
+        async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
+            async with constellation.subscribe() as events:
+                async for event in events:
+                    if isinstance(event, DeviceDisconnected):
+                        assert "connection refused" in event.reason
+                        break
 
 
 # ---- wrong arguments, as a newcomer reads them
