@@ -177,10 +177,11 @@ class Assignment:
     def _could_use(self, waiting: Waiting, device: Device) -> bool:
         if not waiting.may_move:
             return False
-        fits = False
-        with _telling(waiting):
-            fits = waiting.requirements.fit(device)
-        return fits
+        try:
+            return waiting.requirements.fit(device)
+        except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
+            waiting.fail(error)
+            return False
 
     def _assign_anew(self, waiting: Waiting) -> None:
         with _telling(waiting):
