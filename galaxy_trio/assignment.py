@@ -5,7 +5,7 @@ A place in a device's queue is not for good: when the device leaves, or another 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from galaxy_trio.device import Device
     from galaxy_trio.selection import Requirements
     from galaxy_trio.slots import Place, Slot
+    from galaxy_trio.task import Task
 
 
 class Waiting:
-    """Somebody who waits for a device that fits."""
+    """Somebody who waits for a device that fits.
 
-    def __init__(self, requirements: Requirements, task_id: str | None) -> None:
+    Attributes:
+        device: The one in whose queue it is, if it is in any.
+        hope: One that fits, or may turn out to: while there is such a device it waits.
+    """
+
+    def __init__(self, requirements: Requirements, task: Task | None, hope: Device) -> None:
         self.requirements = requirements
-        self._task_id = task_id
+        self._task = task
+        self.hope = hope
         self.device: Device | None = None
         self._place: Place | None = None
         self._assigned = trio.Event()
@@ -36,6 +43,11 @@ class Waiting:
     def may_move(self) -> bool:
         """Whether its turn is still to come."""
         return self._error is None and (self._place is None or self._place.waiting)
+
+    @property
+    def unassigned(self) -> bool:
+        """Whether it waits in no device's queue."""
+        return self.device is None and self._error is None
 
     async def wait(self) -> tuple[Device, Slot]:
         """Wait for a slot on whichever device."""
@@ -58,8 +70,9 @@ class Waiting:
         Raises:
             QueueFull: Its queue is full; nothing has changed.
         """
-        place = None if device is None else device.queue(self._task_id)
+        place = None if device is None else device.queue(self._task)
         before, self._place, self.device = self._place, place, device
+        self.hope = device or self.hope
         if before is not None:
             before.move()
         self._assigned.set()
@@ -88,25 +101,26 @@ class Assignment:
         self._max_queued = max_queued
         self._waiting: dict[Waiting, None] = {}
         self._changed: dict[Device, None] = {}
-        self._reconsidering = False
+        self._rechecked: dict[Device, None] = {}
+        self._settling = False
 
     @property
     def unassigned(self) -> int:
-        """How many wait while no device that fits is connected."""
-        return sum(waiting.device is None for waiting in self._waiting)
+        """How many wait in no device's queue."""
+        return sum(waiting.unassigned for waiting in self._waiting)
 
     @contextmanager
-    def queue(self, requirements: Requirements, task_id: str | None) -> Generator[Waiting]:
+    def queue(self, requirements: Requirements, task: Task | None) -> Generator[Waiting]:
         """Wait in the block, and nowhere after it.
 
         Raises:
             NoSuchDevice: No device fits, nor may any.
             QueueFull: Too many wait already.
         """
-        missing = requirements.missing(self._devices.values())
-        if missing is not None:
-            raise NoSuchDevice(f"no device for this task: {missing}")
-        waiting = Waiting(requirements, task_id)
+        hope = requirements.hope(self._devices.values())
+        if hope is None:
+            raise NoSuchDevice(f"no device for this task: {requirements.missing(self._devices.values())}")
+        waiting = Waiting(requirements, task, hope)
         device = self._choose(requirements)
         if device is not None:
             waiting.assign(device)
@@ -126,26 +140,34 @@ class Assignment:
     # ---- when something has changed
 
     def reconsider(self, device: Device) -> None:
-        """Something about a device is different now. To be called whenever it is; never blocks."""
+        """A device may have more room than before, or none any more. To be called whenever that may be; never blocks."""
         self._changed[device] = None
-        if self._reconsidering:
-            # By what is done about another change.
+        self._settle()
+
+    def recheck(self, device: Device) -> None:
+        """A device has connected, is known better, was given up, or was removed: it may now be what somebody waits for, or not any more."""
+        self._rechecked[device] = None
+        self._settle()
+
+    def _settle(self) -> None:
+        # What is done about one change makes others: they have their turn after it.
+        if self._settling:
             return
-        self._reconsidering = True
+        self._settling = True
         try:
-            while self._changed:
-                changed = next(iter(self._changed))
-                del self._changed[changed]
-                self._reconsider(changed)
+            while self._changed or self._rechecked:
+                if self._changed:
+                    self._reconsider(_pop_first(self._changed))
+                else:
+                    self._recheck(_pop_first(self._rechecked))
         finally:
-            self._reconsidering = False
+            self._settling = False
 
     def _reconsider(self, device: Device) -> None:
-        if not self._waiting:
-            return
         if not device.takes_now:
-            for waiting in [waiting for waiting in self._waiting if waiting.device is device and waiting.may_move]:
-                self._assign_anew(waiting)
+            for waiting in self._waiting:
+                if waiting.device is device and waiting.may_move:
+                    self._assign_anew(waiting)
         while device.has_room:
             first = next((waiting for waiting in self._waiting if self._could_use(waiting, device)), None)
             if first is None:
@@ -162,27 +184,52 @@ class Assignment:
             return False
 
     def _assign_anew(self, waiting: Waiting) -> None:
-        try:
-            waiting.assign(self._choose(waiting.requirements))
-        except QueueFull:
-            waiting.assign(None)
-        except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
-            waiting.fail(error)
+        with _telling(waiting):
+            try:
+                waiting.assign(self._choose(waiting.requirements))
+            except QueueFull:
+                waiting.assign(None)
 
-    def recheck(self) -> None:
-        """A device is known better, was given up, or was removed: there may be none any more for some who wait."""
+    def _recheck(self, device: Device) -> None:
         for waiting in self._waiting:
-            if waiting.device is None and waiting.may_move:
-                try:
-                    missing = waiting.requirements.missing(self._devices.values())
-                except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
-                    waiting.fail(error)
-                else:
-                    if missing is not None:
-                        waiting.fail(NoSuchDevice(f"no device for this task any more: {missing}"))
+            with _telling(waiting):
+                if waiting.device is device and waiting.may_move and not waiting.requirements.fit(device):
+                    # It is known better, and is not what was asked for.
+                    self._assign_anew(waiting)
+                if not waiting.unassigned:
+                    continue
+                if device.takes_now and waiting.requirements.fit(device):
+                    # It waits on for room elsewhere when the queue is full.
+                    with suppress(QueueFull):
+                        waiting.assign(device)
+                elif waiting.hope is device and not waiting.requirements.may_be_met_by(device):
+                    self._find_hope(waiting)
+
+    def _find_hope(self, waiting: Waiting) -> None:
+        devices = self._devices.values()
+        hope = waiting.requirements.hope(devices)
+        if hope is None:
+            waiting.fail(NoSuchDevice(f"no device for this task any more: {waiting.requirements.missing(devices)}"))
+        else:
+            waiting.hope = hope
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Nobody gets a device any more."""
         for waiting in self._waiting:
             if waiting.may_move:
                 waiting.fail(error())
+
+
+def _pop_first(devices: dict[Device, None]) -> Device:
+    first = next(iter(devices))
+    del devices[first]
+    return first
+
+
+@contextmanager
+def _telling(waiting: Waiting) -> Generator[None]:
+    """Tell whoever waits what his own predicate raises, and nobody else."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
+        waiting.fail(error)

@@ -15,15 +15,16 @@ from galaxy_trio.certificates import Certificates
 from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.connection import check_client_name
 from galaxy_trio.device import MAX_QUEUED, Device
-from galaxy_trio.device_events import CONNECTED, DeviceStatus
 from galaxy_trio.device_statistics import ConstellationStatistics
 from galaxy_trio.endpoint import ConnectionSettings, ConnectLimits, Endpoint
-from galaxy_trio.errors import ConfigError, ConnectionLost, NoSuchDevice
+from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
 from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
+from galaxy_trio.link import CLOSE_TIMEOUT
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio.outcomes import open_background
-from galaxy_trio.reservation import NotRun, OnCancel, Reservation, make_task, telling_the_end
 from galaxy_trio.selection import Requirements
+from galaxy_trio.stops import Stops
+from galaxy_trio.task import NotRun, OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.profile import DeviceProfile
+    from galaxy_trio.reservation import Reservation
 
     Where = Callable[[DeviceProfile], bool]
     Connect = Callable[[DeviceConfig], Awaitable[trio.abc.Stream]]
@@ -55,6 +57,8 @@ class Constellation:
         self._events = EventFanOut()
         self._devices: dict[str, Device] = {}
         self._assignment = Assignment(self._devices, max_queued)
+        # Those who wait between two tries, on no device.
+        self._pauses = Stops()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -114,43 +118,44 @@ class Constellation:
                 await device.wait_unoccupied()
         finally:
             reason = "it was removed"
-            device.stop_tasks(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
-            if self._devices.pop(device_id, None) is not None:
+            device.leave(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
+            # Somebody else may have removed it meanwhile, and added another of its name.
+            if self._devices.get(device_id) is device:
+                del self._devices[device_id]
                 self._limits.give_back(device.config.server_url)
-            device.leave()
-            self._assignment.recheck()
         await device.wait_ended()
 
     async def wait_connected(self, which: Literal["all", "any"] = "all") -> None:
         """Wait until all devices are connected that are to be, or any of them.
 
         Raises:
-            GalaxyError: One was given up, or all of them were; why.
-            trio.ClosedResourceError: The constellation was closed.
+            GalaxyError: One was given up, or, of any, all of them were; why.
+            trio.ClosedResourceError: One was removed, or the constellation was closed.
         """
-        wanted = [device for device in self._devices.values() if device.config.auto_connect or device.connected]
-        if which == "all":
-            for device in wanted:
-                await device.wait_connected()
-        elif which == "any":
-            await self._wait_any(wanted)
-        else:
+        if which not in ("all", "any"):
             raise ValueError(f"wait for 'all' or for 'any', not for {which!r}")
+        self._check_open()
         await trio.lowlevel.checkpoint()
-
-    async def _wait_any(self, wanted: list[Device]) -> None:
-        found: list[Device] = []
+        wanted = [device for device in self._devices.values() if device.config.auto_connect or device.connected]
+        connected = 0
+        failures: list[Exception] = []
+        enough, bearable = (len(wanted), 0) if which == "all" else (1, len(wanted) - 1)
         async with trio.open_nursery() as nursery:
 
             async def watch(device: Device) -> None:
-                if await device.wait_status(*CONNECTED, DeviceStatus.FAILED) in CONNECTED:
-                    found.append(device)
+                nonlocal connected
+                try:
+                    await device.wait_connected()
+                    connected += 1
+                except (GalaxyError, trio.ClosedResourceError) as failure:
+                    failures.append(failure)
+                if connected >= enough or len(failures) > bearable:
                     nursery.cancel_scope.cancel()
 
             for device in wanted:
                 nursery.start_soon(watch, device)
-        if not found and wanted:
-            await wanted[0].wait_connected()
+        if failures and len(failures) > bearable:
+            raise failures[0]
 
     # ---- work
 
@@ -192,13 +197,13 @@ class Constellation:
         requirements = Requirements(os, capabilities, where)
         with telling_the_end(task, self._events.publish):
             while True:
-                async with self._reserve(requirements, task.task_id) as reservation:
-                    task.device_id = reservation.device_id
+                async with self._reserve(requirements, task) as reservation:
                     try:
-                        return await reservation.attempt(task, patient=False)
+                        return await reservation.run_here_or_elsewhere(task)
                     except NotRun as not_run:
                         wait = not_run.wait
-                await trio.sleep(wait)
+                with self._pauses.guard():
+                    await trio.sleep(wait)
 
     @asynccontextmanager
     async def reserve(
@@ -212,9 +217,9 @@ class Constellation:
             yield reservation
 
     @asynccontextmanager
-    async def _reserve(self, requirements: Requirements, task_id: str | None) -> AsyncGenerator[Reservation]:
+    async def _reserve(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[Reservation]:
         self._check_open()
-        with self._assignment.queue(requirements, task_id) as waiting:
+        with self._assignment.queue(requirements, task) as waiting:
             device, slot = await waiting.wait()
         async with device.occupy(slot) as reservation:
             yield reservation
@@ -256,8 +261,10 @@ class Constellation:
                 for device in self._devices.values():
                     await device.wait_unoccupied()
             self._stop()
-            for device in self._devices.values():
-                await device.wait_ended()
+            # What a server does not do in time is not waited for.
+            with trio.move_on_after(CLOSE_TIMEOUT + 1):
+                for device in self._devices.values():
+                    await device.wait_ended()
         finally:
             self.abort()
 
@@ -270,13 +277,14 @@ class Constellation:
     def _take_no_more(self) -> None:
         self._closed = True
         self._assignment.close(_closed)
+        self._pauses.close(_closed)
+        self._pauses.stop(_closed)
         for device in self._devices.values():
             device.take_no_more(_closed)
 
     def _stop(self) -> None:
         for device in self._devices.values():
-            device.stop_tasks(_closed)
-            device.leave()
+            device.leave(_closed)
 
 
 def _closed() -> Exception:

@@ -6,19 +6,21 @@ import copy
 import itertools
 import math
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
-from galaxy_trio.device_statistics import DeviceStatistics, as_date
+from galaxy_trio.device_statistics import DeviceStatistics, statistics_of
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout
 from galaxy_trio.kept_connection import KeptConnection
 from galaxy_trio.profile import DeviceProfile, profile_of
-from galaxy_trio.reservation import OnCancel, Reservation, Workplace, make_task, telling_the_end
+from galaxy_trio.reservation import Reservation, Workplace
 from galaxy_trio.slots import Place, Slot, Slots
 from galaxy_trio.status_waits import StatusWaits
 from galaxy_trio.stops import Stops
+from galaxy_trio.task import OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -48,7 +50,7 @@ class Device:
         total: trio.CapacityLimiter | None,
         publish: Callable[[Event], None],
         on_change: Callable[[Device], None],
-        on_certainty: Callable[[], None],
+        on_certainty: Callable[[Device], None],
         max_queued: int = MAX_QUEUED,
     ) -> None:
         self._config = endpoint.config
@@ -60,22 +62,14 @@ class Device:
         self._connected = False
         self._idle_since = 0
         self._waits = StatusWaits()
-        self._gone: Callable[[], Exception] | None = None
+        self._is_gone = False
+        self._why_gone: Callable[[], Exception] = self._belongs_nowhere
         self._ended = trio.Event()
         self._kept = KeptConnection(endpoint, self)
-        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued)
+        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
         self._stops = Stops()
         self._workplace = Workplace(
-            self._config.device_id,
-            self._kept,
-            endpoint,
-            self._slots,
-            total,
-            nursery,
-            self._stops,
-            publish,
-            self._slots_changed,
-            self.wait_connected,
+            self.device_id, self._kept, endpoint, self._slots, total, nursery, self._stops, publish, self._wait_ready
         )
 
     def __repr__(self) -> str:
@@ -125,22 +119,7 @@ class Device:
 
     def statistics(self) -> DeviceStatistics:
         """What it is now, and what became of it so far."""
-        kept, connection = self._kept, self._kept.connection
-        return DeviceStatistics(
-            device_id=self.device_id,
-            status=self._status,
-            os=self._profile.os,
-            capabilities=self._profile.capabilities,
-            running=self.running,
-            queued=self.queued,
-            connects=kept.connects,
-            failures=kept.failures,
-            problem=kept.problem,
-            next_try=as_date(kept.next_try),
-            connected_since=None if kept.connected_at is None else kept.connected_at.isoformat(),
-            last_heard=None if connection is None else as_date(connection.last_received),
-            connection=None if connection is None else connection.statistics(),
-        )
+        return statistics_of(self, self._kept)
 
     # ---- waiting for it
 
@@ -153,11 +132,9 @@ class Device:
         await trio.lowlevel.checkpoint()
         if self._status in statuses:
             return self._status
-        if self._gone is not None:
-            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
-        found = await self._waits.wait(frozenset(statuses))
+        found = None if self._is_gone else await self._waits.wait(frozenset(statuses))
         if found is None:
-            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+            raise self._belongs_nowhere()
         return found
 
     async def wait_connected(self) -> None:
@@ -189,8 +166,8 @@ class Device:
         await self._begin(anew=True)
 
     async def _begin(self, *, anew: bool) -> None:
-        if self._gone is not None:
-            raise trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+        if self._is_gone:
+            raise self._belongs_nowhere()
         if self.connected and not anew:
             await trio.lowlevel.checkpoint()
             return
@@ -204,9 +181,12 @@ class Device:
         What runs is stopped and raises `ConnectionLost`; what waits goes on waiting.
         """
         reason = "this side disconnected it"
+        if self.connected:
+            # At once: who has been given a slot in this step waits.
+            self.moved(DeviceStatus.DISCONNECTED)
         at_rest = self._kept.let_go()
         self._stops.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
-        await self._stops.wait_none()
+        await self._stops.wait_stopped()
         await at_rest.wait()
 
     # ---- work
@@ -263,8 +243,7 @@ class Device:
         """
         task = make_task(request, timeout, task_id, on_cancel, task_status)
         with telling_the_end(task, self._publish):
-            task.device_id = self.device_id
-            slot = await self.queue(task.task_id).wait()
+            slot = await self.queue(task).wait()
             async with self.occupy(slot) as reservation:
                 return await reservation.run(task)
 
@@ -279,11 +258,12 @@ class Device:
         async with self.occupy(await self.queue().wait()) as reservation:
             yield reservation
 
-    def queue(self, task_id: str | None = None) -> Place:
+    def queue(self, task: Task | None = None) -> Place:
         """Take a place in its queue; what comes of it is for `occupy`."""
         place = self._slots.enter()
-        if task_id is not None:
-            self._publish(TaskQueued(self.device_id, task_id))
+        if task is not None:
+            task.device_id = self.device_id
+            self._publish(TaskQueued(self.device_id, task.task_id))
         self._slots_changed()
         return place
 
@@ -297,7 +277,6 @@ class Device:
                     await self._workplace.total.acquire_on_behalf_of(reservation)
             except BaseException:
                 self._slots.release(slot)
-                self._slots_changed()
                 raise
         try:
             yield reservation
@@ -324,7 +303,7 @@ class Device:
     @property
     def takes_tasks(self) -> bool:
         """Whether tasks may be queued for it, now or when it is connected."""
-        return self._gone is None and not self._slots.closed
+        return not self._is_gone and not self._slots.closed
 
     async def run(self) -> None:
         """Keep it connected, until `end` is called."""
@@ -335,28 +314,27 @@ class Device:
 
     def take_no_more(self, why: Callable[[], Exception]) -> None:
         """Refuse all tasks from now on, those that wait among them; what runs goes on."""
-        self._gone = why
+        self._is_gone, self._why_gone = True, why
         # Those who take any device go elsewhere, before the others are told.
         self._on_change(self)
         self._slots.close(why)
-        self._on_certainty()
+        # Those who hold a slot and wait for it to be connected have nothing to wait for.
+        self._waits.end()
+        self._on_certainty(self)
 
     async def wait_unoccupied(self) -> None:
         """Wait until nothing runs."""
         await self._slots.wait_all_free()
 
-    def stop_tasks(self, why: Callable[[], Exception]) -> None:
-        """Stop what runs."""
+    def leave(self, why: Callable[[], Exception]) -> None:
+        """Stop what runs, and close its connections, after `take_no_more`."""
+        self._stops.close(self._why_gone)
         self._stops.stop(why)
-
-    def leave(self) -> None:
-        """Close its connections, after `take_no_more` and `stop_tasks`."""
         self._kept.end()
-        self._waits.end()
 
     async def wait_ended(self) -> None:
         """Wait until that is done."""
-        await self._stops.wait_none()
+        await self._stops.wait_stopped()
         await self._ended.wait()
 
     # ---- what becomes of its connection: see `kept_connection.Listener`
@@ -369,25 +347,31 @@ class Device:
             self._slots.open_gate()
         else:
             self._slots.shut_gate()
-        if status is DeviceStatus.FAILED and self._gone is None:
-            self._slots.close(self._why_failed)
+        if status is DeviceStatus.FAILED and self.failure is not None and not self._is_gone:
+            self._slots.close(partial(_fresh, self.failure))
         self._move_to(DeviceStatus.BUSY if self._connected and self._slots.taken else status)
-        if status is DeviceStatus.FAILED:
-            self._on_certainty()
+        if self._connected or status is DeviceStatus.FAILED:
+            self._on_certainty(self)
 
     def learned(self, info: DeviceInfo) -> None:
         """The server has told what it knows of it."""
         self._profile = profile_of(self._config, info)
         self._on_change(self)
-        self._on_certainty()
+        self._on_certainty(self)
 
     def publish(self, event: Event) -> None:
         """Something happened on its connection."""
         self._publish(event)
 
-    def _why_failed(self) -> Exception:
-        failure = self._kept.failure
-        return ConnectionLost(f"device {self.device_id!r} was given up") if failure is None else _fresh(failure)
+    async def _wait_ready(self) -> None:
+        """For those who hold a slot: they are told what those are told who wait for one."""
+        try:
+            await self.wait_connected()
+        except trio.ClosedResourceError:
+            raise self._why_gone() from None
+
+    def _belongs_nowhere(self) -> Exception:
+        return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
 
     def _slots_changed(self) -> None:
         if not self._slots.taken and self._status is DeviceStatus.BUSY:

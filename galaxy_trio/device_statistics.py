@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from galaxy_trio.connection import ConnectionStatistics
 from galaxy_trio.device_events import DeviceStatus
+
+if TYPE_CHECKING:
+    from galaxy_trio.device import Device
+    from galaxy_trio.kept_connection import KeptConnection
 
 
 @attrs.frozen
@@ -50,7 +55,7 @@ class ConstellationStatistics:
         devices: By name, in the order in which they were added.
         running: Slots that are taken, of all devices.
         queued: Tasks and reservations that wait for a device.
-        unassigned: Those of them that no device that is connected fits.
+        unassigned: Those of them that are in no device's queue: none that fits is connected, or all of those are full.
     """
 
     devices: dict[str, DeviceStatistics]
@@ -59,7 +64,27 @@ class ConstellationStatistics:
     unassigned: int
 
 
-def as_date(time: float | None) -> str | None:
+def statistics_of(device: Device, kept: KeptConnection) -> DeviceStatistics:
+    """What a device is now, and what became of its connection so far."""
+    connection = kept.connection
+    return DeviceStatistics(
+        device_id=device.device_id,
+        status=device.status,
+        os=device.profile.os,
+        capabilities=device.profile.capabilities,
+        running=device.running,
+        queued=device.queued,
+        connects=kept.connects,
+        failures=kept.failures,
+        problem=kept.problem,
+        next_try=_as_date(kept.next_try),
+        connected_since=None if kept.connected_at is None else kept.connected_at.isoformat(),
+        last_heard=None if connection is None else _as_date(connection.last_received),
+        connection=None if connection is None else connection.statistics(),
+    )
+
+
+def _as_date(time: float | None) -> str | None:
     """A time of trio's clock as one of the calendar's."""
     if time is None:
         return None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from galaxy_trio.backoff import STILL_REGISTERED, Backoff, is_still_registered
-from galaxy_trio.connection import check_task_id
+from galaxy_trio.backoff import MAXIMUM, STILL_REGISTERED, Backoff, is_still_registered
 from galaxy_trio.device_events import (
     TaskAbandoned,
     TaskAcknowledged,
@@ -36,6 +34,7 @@ from galaxy_trio.kept_connection import KeptConnection
 from galaxy_trio.messages import TaskStatus
 from galaxy_trio.slots import Slots
 from galaxy_trio.stops import Stops
+from galaxy_trio.task import NotRun, OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,94 +43,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.slots import Slot
 
-OnCancel: TypeAlias = Literal["stop", "abandon"]
-"""What becomes of a task when its call is cancelled or its time is up: it is stopped, or it goes on and keeps its device occupied."""
-
 _FIRST_WAIT: Final = 0.05
 """Seconds to wait when the connection of the task before has not been noticed to be gone: doubled up to that of `backoff.py`."""
-
-
-class NotRun(Exception):
-    """A task did not run, and may be given to another device, or to this one later.
-
-    Attributes:
-        error: Why.
-        wait: Seconds to wait before it is tried again.
-    """
-
-    def __init__(self, error: Exception, wait: float) -> None:
-        super().__init__(error, wait)
-        self.error = error
-        self.wait = wait
-
-
-@attrs.define(eq=False)
-class Task:
-    """A task on its way to its end.
-
-    Attributes:
-        device_id: Where it is, or waits; empty before there is such a device.
-        sent: Whether it may have run.
-        abandoned: Whether its caller has gone, and its end is told by somebody else.
-    """
-
-    request: str
-    timeout: float
-    on_cancel: OnCancel
-    task_id: str
-    accepted: Callable[[], None]
-    device_id: str = ""
-    sent: bool = False
-    abandoned: bool = False
-
-
-def make_task(
-    request: str,
-    timeout: float,
-    task_id: str | None,
-    on_cancel: OnCancel,
-    task_status: trio.TaskStatus[str],
-) -> Task:
-    """A task from the arguments of ``run_task``.
-
-    Raises:
-        ConfigError: The task's id cannot be one.
-        ValueError: Another argument cannot be right.
-    """
-    if on_cancel not in ("stop", "abandon"):
-        raise ValueError(f"on_cancel is 'stop' or 'abandon', not {on_cancel!r}")
-    if not timeout >= 0:
-        raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
-    task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
-    return Task(request, timeout, on_cancel, task_id, partial(task_status.started, task_id))
-
-
-@contextmanager
-def telling_the_end(task: Task, publish: Callable[[Event], None]) -> Generator[None]:
-    """Tell of the task's end what the block comes to; the block tells itself of a task that ran to its end."""
-    try:
-        yield
-    except BaseException as error:
-        if task.device_id and not task.abandoned:
-            words = str(error) if isinstance(error, Exception) else None
-            publish(TaskEnded(task.device_id, task.task_id, _outcome_of(error, task), words))
-        raise
-
-
-def _outcome_of(error: BaseException, task: Task) -> TaskOutcome:
-    match error:
-        case trio.Cancelled():
-            return TaskOutcome.CANCELLED
-        case RequestRejected():
-            return TaskOutcome.REJECTED
-        case _ if not task.sent:
-            return TaskOutcome.NOT_SENT
-        case RequestTimeout():
-            return TaskOutcome.TIMED_OUT
-        case ConnectionLost() | trio.ClosedResourceError():
-            return TaskOutcome.LOST
-        case _:
-            return TaskOutcome.UNKNOWN
 
 
 @attrs.frozen(eq=False)
@@ -142,7 +55,7 @@ class Workplace:
         total: Limits the tasks of all devices together.
         nursery: For what goes on after a caller has gone; ends with the constellation.
         stops: Ends what runs when the device is let go of.
-        changed: Called when a slot was taken or given back.
+        wait_ready: Waits until the device is connected; raises why it never will be.
     """
 
     device_id: str
@@ -153,8 +66,7 @@ class Workplace:
     nursery: trio.Nursery
     stops: Stops
     publish: Callable[[Event], None]
-    changed: Callable[[], None]
-    wait_connected: Callable[[], Awaitable[None]]
+    wait_ready: Callable[[], Awaitable[None]]
 
 
 class Reservation:
@@ -163,14 +75,10 @@ class Reservation:
     def __init__(self, workplace: Workplace, slot: Slot) -> None:
         self._workplace = workplace
         self._slot = slot
-        # The block, and each task and check that goes on after it.
+        # The block, a task that runs, and each task and check that goes on after it.
         self._holders = 1
         self._ended = False
         self._running = False
-        self._refusals = 0
-        self._backoff = Backoff(
-            first=workplace.endpoint.settings.reconnect_delay, random=workplace.endpoint.settings.random
-        )
 
     def __repr__(self) -> str:
         return f"<Reservation of device {self.device_id!r}{', ended' if self._ended else ''}>"
@@ -201,15 +109,52 @@ class Reservation:
 
     async def run(self, task: Task) -> TaskResult:
         """Run a task, when the device is there, and again while it is known not to have run."""
-        while True:
-            try:
-                return await self.attempt(task)
-            except NotRun as not_run:
-                wait = not_run.wait
-            with self._workplace.stops.guard():
-                await trio.sleep(wait)
+        with self._holding(task):
+            while True:
+                try:
+                    return await self._try(task, patient=True)
+                except NotRun as not_run:
+                    wait = not_run.wait
+                await self._pause(wait)
 
-    async def attempt(self, task: Task, *, patient: bool = True) -> TaskResult:
+    async def run_here_or_elsewhere(self, task: Task) -> TaskResult:
+        """Run a task, if the device is there.
+
+        Raises:
+            NotRun: It did not run, and may be given to another device.
+            Exception: As for `run_task`.
+        """
+        with self._holding(task):
+            while True:
+                try:
+                    return await self._try(task, patient=False)
+                except NotRun as not_run:
+                    if not not_run.soon:
+                        raise
+                    wait = not_run.wait
+                await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        with self._workplace.stops.guard():
+            await trio.sleep(seconds)
+
+    @contextmanager
+    def _holding(self, task: Task) -> Generator[None]:
+        """Run one task at a time, and hold the slot for as long, even when the block ends before."""
+        if self._ended:
+            raise trio.ClosedResourceError(f"the reservation of device {self.device_id!r} has ended")
+        if self._running:
+            raise trio.BusyResourceError("a reservation runs one task at a time: reserve another slot")
+        self._running = True
+        self._holders += 1
+        task.device_id = self.device_id
+        try:
+            yield
+        finally:
+            self._running = False
+            self._let_go()
+
+    async def _try(self, task: Task, *, patient: bool) -> TaskResult:
         """Run a task once.
 
         Args:
@@ -220,31 +165,25 @@ class Reservation:
             NotRun: It did not run, and may be tried again.
             Exception: As for `run_task`.
         """
-        if self._ended:
-            raise trio.ClosedResourceError(f"the reservation of device {self.device_id!r} has ended")
-        if self._running:
-            raise trio.BusyResourceError("a reservation runs one task at a time: reserve another slot")
-        self._running = True
-        task.device_id = self.device_id
+        stops = self._workplace.stops
         try:
-            with self._workplace.stops.guard() as scope:
+            with stops.guard() as scope:
                 if patient:
-                    await self._workplace.wait_connected()
+                    await self._workplace.wait_ready()
                 if task.on_cancel == "stop":
                     result = await self._run_on_own_connection(task)
                 else:
                     result = await self._run_on_shared_connection(task, scope)
-                self._tell_result(task, result)
+                self._workplace.publish(_ended(task, result))
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon()
                 return result
         except RequestRejected as rejected:
-            with self._workplace.stops.guard():
+            with stops.guard():
                 if await self._workplace.kept.has_departed(rejected.words):
-                    raise NotRun(rejected, 0) from None
+                    task.sent = False
+                    raise NotRun(0) from None
             raise
-        finally:
-            self._running = False
 
     # ---- the two ways
 
@@ -252,38 +191,48 @@ class Reservation:
         """Closing the connection is what stops a task: when this has returned, the server has been told."""
         workplace = self._workplace
         if workplace.kept.connection is None:
-            raise _not_connected(self.device_id)
+            raise NotRun(0)
         try:
             async with workplace.endpoint.open(self._slot.number, workplace.kept.forward) as connection:
-                sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
+                try:
+                    sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
+                except ConnectionLost as lost:
+                    raise NotRun(self._backoff_of(task).failed(lost)) from None
                 self._tell_sent(task)
                 try:
                     return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
                 finally:
                     sent.abandon()
         except ConnectFailed as failed:
-            raise NotRun(failed, await self._wait_after(failed)) from None
+            raise await self._not_run(task, failed) from None
 
-    async def _wait_after(self, failed: ConnectFailed) -> float:
-        """Seconds to wait; raises what no trying can mend."""
+    async def _not_run(self, task: Task, failed: ConnectFailed) -> NotRun:
+        """When it may be tried again; raises what no trying can mend."""
         if is_still_registered(failed):
             # Mostly that of the task before, which the server is about to notice.
-            self._refusals += 1
-            return min(_FIRST_WAIT * 2.0 ** min(self._refusals - 1, 10), STILL_REGISTERED)
-        wait = self._backoff.failed(failed)
+            task.refusals += 1
+            return NotRun(min(_FIRST_WAIT * 2.0 ** min(task.refusals - 1, 10), STILL_REGISTERED), soon=True)
+        wait = self._backoff_of(task).failed(failed)
         if isinstance(failed, RegistrationRejected) and await self._workplace.kept.has_departed(failed.words):
-            return 0
-        return wait
+            return NotRun(0)
+        return NotRun(wait)
+
+    def _backoff_of(self, task: Task) -> Backoff:
+        settings = self._workplace.endpoint.settings
+        if task.backoff is None:
+            first = settings.reconnect_delay
+            task.backoff = Backoff(first=first, maximum=max(MAXIMUM, first), random=settings.random)
+        return task.backoff
 
     async def _run_on_shared_connection(self, task: Task, scope: trio.CancelScope) -> TaskResult:
         """Cheaper, but nothing stops the task: whoever leaves it leaves the device occupied."""
         connection = self._workplace.kept.connection
-        if connection is None or connection.closed:
-            raise _not_connected(self.device_id)
+        if connection is None:
+            raise NotRun(0)
         try:
             sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
-        except (ConnectionLost, trio.ClosedResourceError) as lost:
-            raise NotRun(lost, 0) from None
+        except (ConnectionLost, trio.ClosedResourceError):
+            raise NotRun(0) from None
         self._tell_sent(task)
         try:
             return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
@@ -308,22 +257,35 @@ class Reservation:
     async def _wait_abandoned(self, task: Task, sent: SentTask) -> None:
         """Keep the device occupied until the task has ended, for a while."""
         timeout = self._workplace.endpoint.settings.abandon_timeout
-        ended = TaskEnded(self.device_id, task.task_id, TaskOutcome.UNKNOWN, f"it did not end within {timeout:g} s")
+        ended = partial(TaskEnded, self.device_id, task.task_id)
+        end = ended(TaskOutcome.LOST, "the constellation was closed")
         try:
-            with trio.move_on_after(timeout):
-                result = await sent.wait(timeout=math.inf, accepted=lambda: None)
-                ended = _ended(task, result)
+            with trio.move_on_after(timeout) as waiting:
+                result = await sent.wait(timeout=math.inf, accepted=_nothing)
+                end = _ended(task, result)
+                if result.status is not TaskStatus.COMPLETED:
+                    self._check_soon()
+            if waiting.cancelled_caught:
+                end = ended(TaskOutcome.UNKNOWN, f"it did not end within {timeout:g} s")
         except (GalaxyError, trio.ClosedResourceError) as error:
-            outcome = TaskOutcome.UNKNOWN if isinstance(error, InvalidMessage) else TaskOutcome.LOST
-            outcome = TaskOutcome.REJECTED if isinstance(error, RequestRejected) else outcome
-            ended = TaskEnded(self.device_id, task.task_id, outcome, str(error))
+            match error:
+                case RequestRejected():
+                    outcome = TaskOutcome.REJECTED
+                case InvalidMessage():
+                    outcome = TaskOutcome.UNKNOWN
+                case _:
+                    outcome = TaskOutcome.LOST
+            end = ended(outcome, str(error))
         finally:
             sent.abandon()
-            self._workplace.publish(ended)
+            self._workplace.publish(end)
             self._let_go()
 
     def _check_soon(self) -> None:
         """A device that has left fails its tasks: the next one waits until that is known, and the caller does not."""
+        if self._workplace.stops.closed:
+            # Its nursery may have ended, and there is no next one.
+            return
         self._holders += 1
         self._workplace.nursery.start_soon(self._check)
 
@@ -347,7 +309,6 @@ class Reservation:
         if self._workplace.total is not None:
             self._workplace.total.release_on_behalf_of(self)
         self._workplace.slots.release(self._slot)
-        self._workplace.changed()
 
     # ---- what is told
 
@@ -359,8 +320,9 @@ class Reservation:
         self._workplace.publish(TaskAcknowledged(self.device_id, task.task_id))
         task.accepted()
 
-    def _tell_result(self, task: Task, result: TaskResult) -> None:
-        self._workplace.publish(_ended(task, result))
+
+def _nothing() -> None:
+    """Whoever wanted to know has gone."""
 
 
 def _ended(task: Task, result: TaskResult) -> TaskEnded:
@@ -371,10 +333,6 @@ def _ended(task: Task, result: TaskResult) -> TaskEnded:
         TaskOutcome.COMPLETED if well else TaskOutcome.FAILED,
         None if well else result.error,
     )
-
-
-def _not_connected(device_id: str) -> NotRun:
-    return NotRun(ConnectionLost(f"device {device_id!r} is not connected"), 0)
 
 
 def _lost(device_id: str) -> ConnectionLost:

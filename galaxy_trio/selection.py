@@ -48,13 +48,16 @@ class Requirements:
             return self.fit(device)
         return device.config.os is None or self._is_os(device.config.os)
 
-    def missing(self, devices: Collection[Device]) -> str | None:
-        """What none of the devices is, nor may turn out to be; None when one is or may."""
-        if any(device.takes_tasks and self.could_fit(device) for device in devices):
-            return None
-        return self._explain(devices)
+    def hope(self, devices: Iterable[Device]) -> Device | None:
+        """A device that fits, or may turn out to, whether it is connected now or not; None when there is none."""
+        return next((device for device in devices if self.may_be_met_by(device)), None)
 
-    def _explain(self, devices: Collection[Device]) -> str:
+    def may_be_met_by(self, device: Device) -> bool:
+        """Whether a device is a hope."""
+        return device.takes_tasks and self.could_fit(device)
+
+    def missing(self, devices: Collection[Device]) -> str:
+        """What none of the devices is, nor may turn out to be, when there is no `hope`."""
         if not devices:
             return "there are no devices"
         unusable = [device for device in devices if self.could_fit(device)]

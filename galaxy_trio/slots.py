@@ -92,20 +92,21 @@ class Slots:
         device_id: Whose they are, for error messages.
         size: How many there are.
         max_queued: How many may wait; one more is refused.
+        on_change: Called when a slot was given back, and perhaps given out again. Must not block or raise.
     """
 
-    def __init__(self, device_id: str, size: int, max_queued: int) -> None:
+    def __init__(self, device_id: str, size: int, max_queued: int, on_change: Callable[[], None]) -> None:
         self._device_id = device_id
         # The lowest comes first: a slot's connections have its number in their name.
         self._free = [Slot(number) for number in reversed(range(size))]
         self._size = size
         self._max_queued = max_queued
+        self._on_change = on_change
         # Ordered, and one can leave from the middle.
         self._queue: dict[Place, None] = {}
         self._open = False
         self._closed: Callable[[], Exception] | None = None
         self._all_free = trio.Event()
-        self._all_free.set()
 
     @property
     def queued(self) -> int:
@@ -129,8 +130,8 @@ class Slots:
 
     async def wait_all_free(self) -> None:
         """Wait until no slot is given out."""
+        await trio.lowlevel.checkpoint()
         while self.taken:
-            self._all_free = trio.Event()
             await self._all_free.wait()
 
     def enter(self) -> Place:
@@ -163,6 +164,8 @@ class Slots:
         self._give_out()
         if not self.taken:
             self._all_free.set()
+            self._all_free = trio.Event()
+        self._on_change()
 
     def open_gate(self) -> None:
         """Give out slots from now on."""

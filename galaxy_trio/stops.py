@@ -15,16 +15,25 @@ class Stops:
     """Pieces of work, each in its own caller's task."""
 
     def __init__(self) -> None:
+        # Why it is to stop, once it is to.
         self._work: dict[trio.CancelScope, Callable[[], Exception] | None] = {}
-        self._none_left = trio.Event()
+        self._closed: Callable[[], Exception] | None = None
+        self._one_ended = trio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may begin any more."""
+        return self._closed is not None
 
     @contextmanager
     def guard(self) -> Generator[trio.CancelScope]:
         """Do work that `stop` stops. The block gets the scope that would be cancelled.
 
         Raises:
-            Exception: What `stop` was given, when it stopped the block.
+            Exception: What `stop` was given, when it stopped the block; what `close` was given, when that was before the block.
         """
+        if self._closed is not None:
+            raise self._closed()
         scope = trio.CancelScope()
         self._work[scope] = None
         why = None
@@ -33,19 +42,23 @@ class Stops:
                 yield scope
         finally:
             why = self._work.pop(scope)
-            if not self._work:
-                self._none_left.set()
+            self._one_ended.set()
+            self._one_ended = trio.Event()
         if why is not None and scope.cancelled_caught:
             raise why()
 
     def stop(self, why: Callable[[], Exception]) -> None:
-        """Stop all that goes on now; each piece raises an error of its own."""
+        """Stop all that goes on now; each piece raises an error of its own. What begins later goes on."""
         for scope in self._work:
             self._work[scope] = why
             scope.cancel()
 
-    async def wait_none(self) -> None:
-        """Wait until nothing goes on."""
-        while self._work:
-            self._none_left = trio.Event()
-            await self._none_left.wait()
+    def close(self, why: Callable[[], Exception]) -> None:
+        """Let nothing begin from now on; what goes on is for `stop`."""
+        self._closed = why
+
+    async def wait_stopped(self) -> None:
+        """Wait until nothing goes on that was to stop."""
+        await trio.lowlevel.checkpoint()
+        while any(why is not None for why in self._work.values()):
+            await self._one_ended.wait()

@@ -30,7 +30,8 @@ URL = "ws://server.test/ws"
 class Work:
     """The session of the server: tasks say what to do, and the journal what became of them.
 
-    ``echo X`` gives X back; ``fail`` fails; ``wait`` waits until `finish` is set, and is told when it is cancelled.
+    ``echo X`` gives X back; ``fail`` fails; ``wait`` waits until `finish` is set, and is told when it is cancelled; ``hold X`` waits
+    until `let_go` is told the same X.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,12 @@ class Work:
         self.finish = trio.Event()
         self.running: dict[str, int] = {}
         self.most: dict[str, int] = {}
+        self._gates: dict[str, trio.Event] = {}
+
+    def let_go(self, *names: str) -> None:
+        """End what is held, now or later."""
+        for name in names:
+            self._gates.setdefault(name, trio.Event()).set()
 
     async def __call__(self, task: ServerTask) -> object:
         self.begun.append(task.request)
@@ -52,6 +59,8 @@ class Work:
                 raise RuntimeError(rest or "as it was told")
             if word == "wait":
                 await self.finish.wait()
+            if word == "hold":
+                await self._gates.setdefault(rest, trio.Event()).wait()
         except trio.Cancelled:
             self.cancelled.append(task.request)
             raise

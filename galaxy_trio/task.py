@@ -1,0 +1,112 @@
+"""A task on its way to its end, and what is told of that end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import attrs
+import trio
+
+from galaxy_trio.backoff import Backoff
+from galaxy_trio.connection import check_task_id
+from galaxy_trio.device_events import TaskEnded, TaskOutcome
+from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from galaxy_trio.events import Event
+
+OnCancel: TypeAlias = Literal["stop", "abandon"]
+"""What becomes of a task when its call is cancelled or its time is up: it is stopped, or it goes on and keeps its device occupied."""
+
+
+class NotRun(Exception):
+    """A task did not run, and may be given to another device, or to this one later.
+
+    Attributes:
+        wait: Seconds to wait before it is tried again.
+        soon: Whether this device will take it as soon as its server has noticed the end of the task before.
+    """
+
+    def __init__(self, wait: float, *, soon: bool = False) -> None:
+        super().__init__(wait, soon)
+        self.wait = wait
+        self.soon = soon
+
+
+@attrs.define(eq=False)
+class Task:
+    """A task on its way to its end.
+
+    Attributes:
+        device_id: Where it is, or waits; empty before there is such a device.
+        sent: Whether it may have run.
+        abandoned: Whether its caller has gone, and its end is told by somebody else.
+        refusals: How often the name of its connection was still registered.
+        backoff: How long it waits when its connection fails to open, on whichever device.
+    """
+
+    request: str
+    timeout: float
+    on_cancel: OnCancel
+    task_id: str
+    accepted: Callable[[], None]
+    device_id: str = ""
+    sent: bool = False
+    abandoned: bool = False
+    refusals: int = 0
+    backoff: Backoff | None = None
+
+
+def make_task(
+    request: str,
+    timeout: float,
+    task_id: str | None,
+    on_cancel: OnCancel,
+    task_status: trio.TaskStatus[str],
+) -> Task:
+    """A task from the arguments of ``run_task``.
+
+    Raises:
+        ConfigError: The task's id cannot be one.
+        ValueError: Another argument cannot be right.
+    """
+    if on_cancel not in ("stop", "abandon"):
+        raise ValueError(f"on_cancel is 'stop' or 'abandon', not {on_cancel!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
+    task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
+    return Task(request, timeout, on_cancel, task_id, partial(task_status.started, task_id))
+
+
+@contextmanager
+def telling_the_end(task: Task, publish: Callable[[Event], None]) -> Generator[None]:
+    """Tell of the task's end what the block comes to; the block tells itself of a task that ran to its end."""
+    try:
+        yield
+    except BaseException as error:
+        if task.device_id and not task.abandoned:
+            words = str(error) if isinstance(error, Exception) else None
+            publish(TaskEnded(task.device_id, task.task_id, _outcome_of(error, task), words))
+        raise
+
+
+def _outcome_of(error: BaseException, task: Task) -> TaskOutcome:
+    match error:
+        case trio.Cancelled():
+            return TaskOutcome.CANCELLED
+        case RequestRejected():
+            return TaskOutcome.REJECTED
+        case _ if not task.sent:
+            return TaskOutcome.NOT_SENT
+        case RequestTimeout():
+            return TaskOutcome.TIMED_OUT
+        case ConnectionLost() | trio.ClosedResourceError():
+            return TaskOutcome.LOST
+        case _:
+            return TaskOutcome.UNKNOWN
