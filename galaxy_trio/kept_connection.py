@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from galaxy_trio.backoff import Backoff
+from galaxy_trio.backoff import MAXIMUM, Backoff
 from galaxy_trio.device_events import (
     DeviceConnected,
     DeviceDisconnected,
@@ -162,6 +162,7 @@ class KeptConnection:
         settings = self._endpoint.settings
         return Backoff(
             first=settings.reconnect_delay,
+            maximum=max(MAXIMUM, settings.reconnect_delay),
             max_retries=self._endpoint.config.max_retries,
             random=settings.random,
         )
