@@ -39,7 +39,7 @@ from galaxy_trio.task import NotRun, OnCancel, Task, make_task, telling_the_end
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from galaxy_trio.connection import SentTask
+    from galaxy_trio.connection import Connection, SentTask
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.slots import Slot
 
@@ -194,11 +194,7 @@ class Reservation:
             raise NotRun(0)
         try:
             async with workplace.endpoint.open(self._slot.number, workplace.kept.forward) as connection:
-                try:
-                    sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
-                except ConnectionLost as lost:
-                    raise NotRun(self._backoff_of(task).failed(lost)) from None
-                self._tell_sent(task)
+                sent = await self._send(task, connection)
                 try:
                     return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
                 finally:
@@ -229,11 +225,7 @@ class Reservation:
         connection = self._workplace.kept.connection
         if connection is None:
             raise NotRun(0)
-        try:
-            sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
-        except (ConnectionLost, trio.ClosedResourceError):
-            raise NotRun(0) from None
-        self._tell_sent(task)
+        sent = await self._send(task, connection)
         try:
             return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
         except trio.ClosedResourceError:
@@ -245,6 +237,17 @@ class Reservation:
         finally:
             if not task.abandoned:
                 sent.abandon()
+
+    async def _send(self, task: Task, connection: Connection) -> SentTask:
+        try:
+            sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
+        except ConnectionLost as lost:
+            raise NotRun(self._backoff_of(task).failed(lost)) from None
+        except trio.ClosedResourceError:
+            raise NotRun(0) from None
+        task.sent = True
+        self._workplace.publish(TaskSubmitted(self.device_id, task.task_id))
+        return sent
 
     # ---- what goes on after the caller has gone
 
@@ -311,10 +314,6 @@ class Reservation:
         self._workplace.slots.release(self._slot)
 
     # ---- what is told
-
-    def _tell_sent(self, task: Task) -> None:
-        task.sent = True
-        self._workplace.publish(TaskSubmitted(self.device_id, task.task_id))
 
     def _tell_accepted(self, task: Task) -> None:
         self._workplace.publish(TaskAcknowledged(self.device_id, task.task_id))

@@ -15,6 +15,7 @@ from galaxy_trio.backoff import Backoff
 from galaxy_trio.connection import check_task_id
 from galaxy_trio.device_events import TaskEnded, TaskOutcome
 from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
+from galaxy_trio.outcomes import contains_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,9 +98,9 @@ def telling_the_end(task: Task, publish: Callable[[Event], None]) -> Generator[N
 
 
 def _outcome_of(error: BaseException, task: Task) -> TaskOutcome:
+    if contains_cancelled(error):
+        return TaskOutcome.CANCELLED
     match error:
-        case trio.Cancelled():
-            return TaskOutcome.CANCELLED
         case RequestRejected():
             return TaskOutcome.REJECTED
         case _ if not task.sent:

@@ -11,6 +11,7 @@ import trio.testing
 from fleet import Fleet, device_config, open_fleet
 
 from galaxy_trio.constellation import Constellation, open_constellation
+from galaxy_trio.outcomes import contains_cancelled
 from galaxy_trio.testing import FaultyStream
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Call:
         with self.scope:
             try:
                 self._endings.append(await call())
-            except (Exception, trio.Cancelled) as error:
+            except BaseException as error:
                 self._endings.append(error)
-                if isinstance(error, trio.Cancelled):
+                if contains_cancelled(error) or not isinstance(error, Exception):
                     raise
             finally:
                 self.ended.set()
@@ -51,7 +52,7 @@ class Call:
     @property
     def cancelled(self) -> bool:
         """Whether it ended by its cancellation."""
-        return isinstance(self.ending, trio.Cancelled)
+        return isinstance(self.ending, BaseException) and contains_cancelled(self.ending)
 
     @property
     def echo(self) -> str:
@@ -75,13 +76,13 @@ class World:
 
     Attributes:
         streams: This side's ends of all connections so far, in order, those of tasks among them.
-        problems: What the next tries to connect meet instead.
+        problems: What the next tries to connect meet instead: an error, or a stream to something else.
     """
 
     fleet: Fleet
     constellation: Constellation = attrs.field(init=False)
     streams: list[FaultyStream] = attrs.field(factory=list[FaultyStream])
-    problems: list[Exception] = attrs.field(factory=list[Exception])
+    problems: list[Exception | trio.abc.Stream] = attrs.field(factory=list["Exception | trio.abc.Stream"])
 
     @property
     def a(self) -> Device:
@@ -102,7 +103,10 @@ class World:
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
         """For `open_constellation`."""
         if self.problems:
-            raise self.problems.pop(0)
+            problem = self.problems.pop(0)
+            if isinstance(problem, Exception):
+                raise problem
+            return problem
         stream = FaultyStream(await self.fleet.connect(config))
         self.streams.append(stream)
         return stream
