@@ -14,6 +14,8 @@ from fleet import device_config
 from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, NoSuchDevice, QueueFull
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from galaxy_trio import DeviceProfile
 
 Clock = trio.testing.MockClock
@@ -28,6 +30,16 @@ async def submit(nursery: trio.Nursery, world: World, request: str, **requiremen
 def device_of(call: Call) -> str:
     """Where a task ran that has completed."""
     return call.ending.unwrap()["device"]  # type: ignore[attr-defined,no-any-return]
+
+
+def only(name: str) -> Callable[[DeviceProfile], bool]:
+    """A predicate for one device."""
+    return lambda profile: profile.device_id == name
+
+
+def nobody(profile: DeviceProfile) -> bool:
+    """A predicate for none."""
+    return False
 
 
 def queues(world: World) -> dict[str, tuple[int, int]]:
@@ -88,7 +100,7 @@ async def test_system_capabilities_and_predicate_decide_and_capitals_do_not(auto
         assert await ran_on(os="LINUX", capabilities=["gui"]) == "m"
         assert await ran_on(os="linux", capabilities="cli") == "l"
         assert await ran_on(capabilities={"cli", "gui"}) == "w"
-        assert await ran_on(where=lambda profile: profile.device_id == "m") == "m"
+        assert await ran_on(where=only("m")) == "m"
         async with world.constellation.reserve(os="windows") as reservation:
             assert reservation.device_id == "w"
             assert world.constellation.devices["w"].running == 1
@@ -102,8 +114,8 @@ async def test_system_capabilities_and_predicate_decide_and_capitals_do_not(auto
         ({"capabilities": {"fly", "swim"}}, "none has 'fly', 'swim'"),
         ({"os": "linux", "capabilities": {"gui"}}, "none that runs 'linux' has 'gui'"),
         ({"capabilities": {"cli", "gui"}}, "none has all of 'cli', 'gui'"),
-        ({"where": lambda _: False}, "none is what `where` asks for"),
-        ({"os": "linux", "capabilities": {"cli"}, "where": lambda _: False},
+        ({"where": nobody}, "none is what `where` asks for"),
+        ({"os": "linux", "capabilities": {"cli"}, "where": nobody},
          "none that runs 'linux' with 'cli' is what `where` asks for"),
     ],
     ids=["system", "capabilities", "both", "together", "predicate", "all"],
@@ -237,7 +249,7 @@ async def test_who_waits_and_is_cancelled_leaves_nothing(autojump_clock: Clock) 
 async def test_when_a_device_leaves_what_waits_for_it_goes_elsewhere_in_order(autojump_clock: Clock) -> None:
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         for name in ("a", "b"):
-            await submit(nursery, world, f"hold {name}", where=lambda profile, name=name: profile.device_id == name)
+            await submit(nursery, world, f"hold {name}", where=only(name))
         calls = [await submit(nursery, world, f"echo {number}") for number in range(4)]
         assert queues(world) == {"a": (1, 2), "b": (1, 2)}
         await world.fleet.remove_device("a")
