@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ import trio
 
 from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
 from galaxy_trio.device_statistics import DeviceStatistics, statistics_of
-from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout
+from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
 from galaxy_trio.kept_connection import KeptConnection
 from galaxy_trio.profile import DeviceProfile, profile_of
 from galaxy_trio.reservation import Reservation, Workplace
@@ -63,13 +62,22 @@ class Device:
         self._idle_since = 0
         self._waits = StatusWaits()
         self._is_gone = False
-        self._why_gone: Callable[[], Exception] = self._belongs_nowhere
         self._ended = trio.Event()
         self._kept = KeptConnection(endpoint, self)
         self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
-        self._stops = Stops()
+        # What runs, and what holds a slot and waits all the same.
+        self._stops, self._pauses = Stops(), Stops()
         self._workplace = Workplace(
-            self.device_id, self._kept, endpoint, self._slots, total, nursery, self._stops, publish, self._wait_ready
+            device_id=self.device_id,
+            kept=self._kept,
+            endpoint=endpoint,
+            slots=self._slots,
+            total=total,
+            nursery=nursery,
+            stops=self._stops,
+            pauses=self._pauses,
+            publish=publish,
+            wait_ready=self._wait_ready,
         )
 
     def __repr__(self) -> str:
@@ -146,7 +154,7 @@ class Device:
         """
         while not self.connected:
             if await self.wait_status(*CONNECTED, DeviceStatus.FAILED) is DeviceStatus.FAILED and self.failure:
-                raise _fresh(self.failure)
+                raise fresh(self.failure)
         await trio.lowlevel.checkpoint()
 
     async def connect(self) -> None:
@@ -273,7 +281,7 @@ class Device:
         reservation = Reservation(self._workplace, slot)
         if self._workplace.total is not None:
             try:
-                with self._stops.guard():
+                with self._pauses.guard():
                     await self._workplace.total.acquire_on_behalf_of(reservation)
             except BaseException:
                 self._slots.release(slot)
@@ -314,11 +322,12 @@ class Device:
 
     def take_no_more(self, why: Callable[[], Exception]) -> None:
         """Refuse all tasks from now on, those that wait among them; what runs goes on."""
-        self._is_gone, self._why_gone = True, why
+        self._is_gone = True
         # Those who take any device go elsewhere, before the others are told.
         self._on_change(self)
         self._slots.close(why)
-        # Those who hold a slot and wait for it to be connected have nothing to wait for.
+        self._pauses.close(why)
+        self._pauses.stop(why)
         self._waits.end()
         self._on_certainty(self)
 
@@ -328,7 +337,7 @@ class Device:
 
     def leave(self, why: Callable[[], Exception]) -> None:
         """Stop what runs, and close its connections, after `take_no_more`."""
-        self._stops.close(self._why_gone)
+        self._stops.close(why)
         self._stops.stop(why)
         self._kept.end()
 
@@ -348,7 +357,7 @@ class Device:
         else:
             self._slots.shut_gate()
         if status is DeviceStatus.FAILED and self.failure is not None and not self._is_gone:
-            self._slots.close(partial(_fresh, self.failure))
+            self._slots.close(partial(fresh, self.failure))
         self._move_to(DeviceStatus.BUSY if self._connected and self._slots.taken else status)
         if self._connected or status is DeviceStatus.FAILED:
             self._on_certainty(self)
@@ -364,11 +373,10 @@ class Device:
         self._publish(event)
 
     async def _wait_ready(self) -> None:
-        """For those who hold a slot: they are told what those are told who wait for one."""
-        try:
-            await self.wait_connected()
-        except trio.ClosedResourceError:
-            raise self._why_gone() from None
+        """Wait until it is connected, in a slot: whoever does is told what those are told who wait for one."""
+        if not self.connected:
+            with self._pauses.guard():
+                await self.wait_connected()
 
     def _belongs_nowhere(self) -> Exception:
         return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
@@ -387,10 +395,3 @@ class Device:
         self._publish(StatusChanged(self.device_id, status, previous))
         self._waits.tell(status)
         self._on_change(self)
-
-
-def _fresh(error: GalaxyError) -> GalaxyError:
-    """The same error for another who raises it: an exception keeps the frames that it came through."""
-    fresh = copy.copy(error)
-    fresh.__cause__ = error.__cause__
-    return fresh

@@ -6,6 +6,7 @@ No exception ever holds a token.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import trio
@@ -141,3 +142,10 @@ class ToolError(GalaxyError):
 
     Any other exception of a tool fails its command too, and is logged with its traceback: a device's own bug, not the peer's.
     """
+
+
+def fresh(error: GalaxyError) -> GalaxyError:
+    """The same error for another who raises it: an exception keeps the frames that it came through."""
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another

@@ -55,6 +55,7 @@ class Workplace:
         total: Limits the tasks of all devices together.
         nursery: For what goes on after a caller has gone; ends with the constellation.
         stops: Ends what runs when the device is let go of.
+        pauses: Ends what holds a slot and waits, when the device takes no more tasks.
         wait_ready: Waits until the device is connected; raises why it never will be.
     """
 
@@ -65,6 +66,7 @@ class Workplace:
     total: trio.CapacityLimiter | None
     nursery: trio.Nursery
     stops: Stops
+    pauses: Stops
     publish: Callable[[Event], None]
     wait_ready: Callable[[], Awaitable[None]]
 
@@ -135,7 +137,7 @@ class Reservation:
                 await self._pause(wait)
 
     async def _pause(self, seconds: float) -> None:
-        with self._workplace.stops.guard():
+        with self._workplace.pauses.guard():
             await trio.sleep(seconds)
 
     @contextmanager
@@ -166,10 +168,10 @@ class Reservation:
             Exception: As for `run_task`.
         """
         stops = self._workplace.stops
+        if patient:
+            await self._workplace.wait_ready()
         try:
             with stops.guard() as scope:
-                if patient:
-                    await self._workplace.wait_ready()
                 if task.on_cancel == "stop":
                     result = await self._run_on_own_connection(task)
                 else:
