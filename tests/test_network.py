@@ -290,3 +290,12 @@ async def test_links_whose_ends_are_closed_are_forgotten() -> None:
         await link.server.aclose()
         await link.server.aclose()
     assert len(network.links) == 1
+
+
+async def test_conditions_may_change_while_a_link_is_used(autojump_clock: Clock) -> None:
+    link = Network().connect()
+    await link.client.send_all(b"fast")
+    assert (await link.server.receive_some(), trio.current_time()) == (b"fast", 0)
+    link.set_conditions(Conditions(latency=2))
+    await link.client.send_all(b"slow")
+    assert (await link.server.receive_some(), trio.current_time()) == (b"slow", 2)
