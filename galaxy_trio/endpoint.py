@@ -16,8 +16,8 @@ import trio
 
 from galaxy_trio.config import DeviceConfig
 from galaxy_trio.connection import open_connection
-from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectTimeout
-from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_given_stream
+from galaxy_trio.errors import ConfigError, ConnectTimeout
+from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_given_stream, read_token
 from galaxy_trio.url import parse_url
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 CONNECTS_AT_ONCE: Final = 10
 """Connections to one server that are being opened at a time."""
-
-# Files are small and few; on a network's file system they may take long, and hold up no other threads then.
-_reading = trio.CapacityLimiter(4)
 
 
 @attrs.frozen(kw_only=True)
@@ -170,10 +167,7 @@ class Endpoint:
         """The token of now. A file that cannot be read is tried again: it may be being replaced; a variable cannot."""
         if self.config.token_file is None:
             return self.config.read_token()
-        try:
-            return await trio.to_thread.run_sync(self.config.read_token, abandon_on_cancel=True, limiter=_reading)
-        except ConfigError as error:
-            raise ConnectFailed(str(error)) from error
+        return await read_token(self.config.read_token, self.settings.connect_timeout)
 
     async def _get_ssl_context(self, *, anew: bool) -> ssl.SSLContext | None:
         """Made for the supervised connection; tasks use the same."""

@@ -78,16 +78,18 @@ async def open_client_link(
         yield link
 
 
-async def read_token(read: Callable[[], str | None]) -> str | None:
+async def read_token(read: Callable[[], str | None], timeout: float) -> str | None:
     """Get a token from where it is kept now, in a thread.
 
     Raises:
-        ConnectFailed: It cannot be read, which may be because it is being replaced: to be tried again.
+        ConnectFailed: It cannot be read, which may be because it is being replaced, or not within `timeout` seconds: to be tried again.
     """
     try:
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading)
+        with trio.move_on_after(timeout):
+            return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading)
     except ConfigError as error:
         raise ConnectFailed(str(error)) from error
+    raise ConnectTimeout(f"the token could not be read within {timeout:g} s")
 
 
 async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:

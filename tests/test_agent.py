@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -280,6 +281,22 @@ async def test_a_token_that_is_kept_elsewhere_is_read_anew_for_each_try() -> Non
             peer, _ = await server.accept()
             assert peer.path == "/ws?token=n3w"
             nursery.cancel_scope.cancel()
+
+
+async def test_a_token_that_is_not_read_in_time_is_a_connect_timeout() -> None:
+    hanging = threading.Event()
+
+    def read() -> str:
+        hanging.wait()
+        return "late"
+
+    async with open_agent_server() as server:
+        with trio.fail_after(5), pytest.raises(ConnectTimeout, match=r"the token could not be read within 0\.01 s"):
+            async with open_agent(
+                PEER_URL, DEVICE, connect=server.connect, system_info=INFO, token=read, connect_timeout=0.01, max_retries=0
+            ):
+                raise AssertionError("not reached")
+        hanging.set()
 
 
 async def _stay_registered(server: AgentServer, token: Callable[[], str | None]) -> None:

@@ -307,7 +307,7 @@ async def open_agent(
         hand_on: Callable[[ServerMessage], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
-        current_token = await read_token(token) if callable(token) else token
+        current_token = await read_token(token, connect_timeout) if callable(token) else token
         # Last: nobody closes it before it is handed over.
         stream = None if connect is None else await open_given_stream(connect, connect_timeout)
         async with open_device_connection(
