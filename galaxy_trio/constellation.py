@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast
@@ -255,23 +255,29 @@ class Constellation:
 
     async def close(self, drain: float) -> None:
         """Take no more tasks, let those that run go on for `drain` seconds, stop them, and close all connections at once."""
-        try:
-            self._take_no_more()
-            with trio.move_on_after(drain):
-                for device in self._devices.values():
-                    await device.wait_unoccupied()
-            self._stop()
-            # What a server does not do in time is not waited for.
-            with trio.move_on_after(CLOSE_TIMEOUT + 1):
-                for device in self._devices.values():
-                    await device.wait_ended()
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """All who wait, wherever they are, are told in this step; cancelling the nursery closes the connections."""
         self._take_no_more()
+        with trio.move_on_after(drain):
+            for device in self._devices.values():
+                await device.wait_unoccupied()
         self._stop()
+        # What a server does not do in time is not waited for.
+        with trio.move_on_after(CLOSE_TIMEOUT + 1):
+            for device in self._devices.values():
+                await device.wait_ended()
+
+    async def wait_cancelled(self) -> None:
+        """Tell all who wait, wherever they are, that it is over, in the step in which that is known.
+
+        A block that is cancelled, or raises, may take its time to come to its end, and many of those who wait are not in it.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._take_no_more()
+            self._stop()
+
+    def end_events(self) -> None:
+        """Nothing happens any more."""
         self._events.end()
 
     def _take_no_more(self) -> None:
@@ -374,14 +380,12 @@ async def open_constellation(
         abandon_timeout=abandon_timeout,
         random=random,
     )
-    async with open_background() as nursery:
-        constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-        for device in config.devices:
-            constellation.add_device(device)
-        try:
+    with ExitStack() as at_last:
+        async with open_background() as nursery:
+            constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
+            at_last.callback(constellation.end_events)
+            nursery.start_soon(constellation.wait_cancelled)
+            for device in config.devices:
+                constellation.add_device(device)
             yield constellation
-        except BaseException:
-            # Some wait in tasks that are not the block's own.
-            constellation.abort()
-            raise
-        await constellation.close(drain)
+            await constellation.close(drain)

@@ -231,6 +231,8 @@ class Reservation:
         try:
             return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
         except trio.ClosedResourceError:
+            # Whoever has closed it may have stopped this task in the same step: that tells why.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise _lost(self.device_id) from None
         except (trio.Cancelled, RequestTimeout):
             if not scope.cancel_called:

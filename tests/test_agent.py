@@ -293,7 +293,13 @@ async def test_a_token_that_is_not_read_in_time_is_a_connect_timeout() -> None:
     async with open_agent_server() as server:
         with trio.fail_after(5), pytest.raises(ConnectTimeout, match=r"the token could not be read within 0\.01 s"):
             async with open_agent(
-                PEER_URL, DEVICE, connect=server.connect, system_info=INFO, token=read, connect_timeout=0.01, max_retries=0
+                PEER_URL,
+                DEVICE,
+                connect=server.connect,
+                system_info=INFO,
+                token=read,
+                connect_timeout=0.01,
+                max_retries=0,
             ):
                 raise AssertionError("not reached")
         hanging.set()
