@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from galaxy_trio import ConnectionLost, QueueFull, RequestTimeout
 from galaxy_trio.device_events import DeviceStatus, TaskEnded
 from galaxy_trio.messages import TaskResult, TaskStatus
+from galaxy_trio.task import OnCancel
 
 if TYPE_CHECKING:
     from galaxy_trio.device import Device
-    from galaxy_trio.task import OnCancel
 
 SLOTS = {"a": 1, "b": 2, "c": 1}
 ALL_TOGETHER = 3
@@ -52,11 +52,11 @@ class Script:
         """A task, in one of all ways."""
         on_cancel: OnCancel = "abandon" if number % 3 == 0 else "stop"
         name = str(len(self.given))
-        given = Given(name, on_cancel)
-        self.given.append(given)
+        task = Given(name, on_cancel)
+        self.given.append(task)
         word = ("echo", "hold", "fail", "hold")[number % 4]
         request = f"{word} {name}"
-        arguments = {"on_cancel": on_cancel, "task_id": name, "timeout": 5_000}
+        arguments: dict[str, object] = {"on_cancel": on_cancel, "task_id": name, "timeout": 5_000}
         device = self._devices[number % len(self._devices)]
         match number % 5:
             case 0:
@@ -65,7 +65,7 @@ class Script:
                 call = partial(self._reserve, request, arguments)
             case _:
                 call = partial(self._world.constellation.run_task, request, **arguments)  # type: ignore[arg-type]
-        self._nursery.start_soon(given.call.run, call)
+        self._nursery.start_soon(task.call.run, call)
 
     async def _reserve(self, request: str, arguments: dict[str, object]) -> TaskResult:
         async with self._world.constellation.reserve(os="linux") as reservation:
@@ -75,9 +75,9 @@ class Script:
     async def cancel(self, number: int) -> None:
         """One of the calls."""
         if self.given:
-            given = self.given[number % len(self.given)]
-            given.cancelled = True
-            given.call.scope.cancel()
+            task = self.given[number % len(self.given)]
+            task.cancelled = True
+            task.call.scope.cancel()
 
     async def let_go(self, number: int) -> None:
         """One that is held ends, now or as soon as it begins."""
@@ -126,9 +126,9 @@ class Script:
             await self.come_back(number)
         for device in self._devices:
             self._nursery.start_soon(device.connect)
-        self._world.fleet.work.let_go(*(given.name for given in self.given))
-        for given in self.given:
-            await given.call.ended.wait()
+        self._world.fleet.work.let_go(*(each.name for each in self.given))
+        for each in self.given:
+            await each.call.ended.wait()
 
 
 Step: TypeAlias = tuple[str, int]
