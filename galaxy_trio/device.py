@@ -209,10 +209,11 @@ class Device:
             GalaxyError: As for `Connection.device_info`; or the device was given up.
         """
         with trio.move_on_after(timeout):
-            while True:
+            connection = None
+            while connection is None:
                 await self.wait_connected()
-                if (connection := self._kept.connection) is not None:
-                    return await connection.device_info(timeout=math.inf)
+                connection = self._kept.connection
+            return await connection.device_info(timeout=math.inf)
         raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
 
     async def run_task(

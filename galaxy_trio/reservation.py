@@ -170,12 +170,15 @@ class Reservation:
         stops = self._workplace.stops
         if patient:
             await self._workplace.wait_ready()
+        connection = self._workplace.kept.connection
+        if connection is None:
+            raise NotRun(0)
         try:
             with stops.guard() as scope:
                 if task.on_cancel == "stop":
                     result = await self._run_on_own_connection(task)
                 else:
-                    result = await self._run_on_shared_connection(task, scope)
+                    result = await self._run_on_shared_connection(task, connection, scope)
                 self._workplace.publish(_ended(task, result))
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon()
@@ -192,8 +195,6 @@ class Reservation:
     async def _run_on_own_connection(self, task: Task) -> TaskResult:
         """Closing the connection is what stops a task: when this has returned, the server has been told."""
         workplace = self._workplace
-        if workplace.kept.connection is None:
-            raise NotRun(0)
         try:
             async with workplace.endpoint.open(self._slot.number, workplace.kept.forward) as connection:
                 sent = await self._send(task, connection)
@@ -222,11 +223,10 @@ class Reservation:
             task.backoff = Backoff(first=first, maximum=max(MAXIMUM, first), random=settings.random)
         return task.backoff
 
-    async def _run_on_shared_connection(self, task: Task, scope: trio.CancelScope) -> TaskResult:
+    async def _run_on_shared_connection(
+        self, task: Task, connection: Connection, scope: trio.CancelScope
+    ) -> TaskResult:
         """Cheaper, but nothing stops the task: whoever leaves it leaves the device occupied."""
-        connection = self._workplace.kept.connection
-        if connection is None:
-            raise NotRun(0)
         sent = await self._send(task, connection)
         try:
             return await sent.wait(timeout=task.timeout, accepted=partial(self._tell_accepted, task))
