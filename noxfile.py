@@ -27,7 +27,7 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "combine", "--quiet")
     else:
         session.run("coverage", "run", "-m", "pytest", "-m", "not slow", "-n", "auto")
-        session.run("coverage", "run", "-m", "pytest", "-m", "slow")
+        session.run("coverage", "run", "-m", "pytest", "-m", "slow", "-n", "auto")
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
         session.run("coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
@@ -42,9 +42,9 @@ def fast(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """What takes longer: other programs' processes, on the real clock."""
+    """What takes longer: other programs' processes, and whole fleets at every step."""
     _install(session, "tests")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", "-n", "auto", *session.posargs)
 
 
 @nox.session

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
+import pytest
 import trio
 import trio.testing
 from calls import Call, World, open_world
@@ -20,6 +21,8 @@ from galaxy_trio.task import OnCancel
 
 if TYPE_CHECKING:
     from galaxy_trio.device import Device
+
+pytestmark = pytest.mark.slow
 
 SLOTS = {"a": 1, "b": 2, "c": 1}
 ALL_TOGETHER = 3

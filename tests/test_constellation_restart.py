@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import attrs
+import pytest
 import trio
 import trio.testing
 from fleet import Fleet, device_config, open_fleet, recording
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from galaxy_trio.config import DeviceConfig
     from galaxy_trio.device import Device
+
+pytestmark = pytest.mark.slow
 
 DEVICES = [f"d{number:02}" for number in range(50)]
 

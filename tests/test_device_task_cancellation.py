@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.task import OnCancel
 
+pytestmark = pytest.mark.slow
+
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
 """So many calls in a row that ended before they could be cancelled: there is no later step."""
