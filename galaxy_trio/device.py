@@ -213,10 +213,9 @@ class Device:
             GalaxyError: As for `Connection.device_info`; or the device was given up.
         """
         with trio.move_on_after(timeout):
-            while True:
+            while (connection := self._kept.connection) is None or not self.connected:
                 await self.wait_connected()
-                if (connection := self._kept.connection) is not None:
-                    return await connection.device_info(timeout=math.inf)
+            return await connection.device_info(timeout=math.inf)
         raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
 
     async def run_task(

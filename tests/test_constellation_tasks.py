@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.config import DeviceConfig
     from galaxy_trio.profile import DeviceProfile
+    from galaxy_trio.task import OnCancel
 
 
 def _devices(*names: str, slots: int = 1) -> list[DeviceConfig]:
@@ -251,17 +252,16 @@ async def test_all_devices_together_run_no_more_tasks_than_the_constellation_may
     assert sum(world.fleet.work.running.values()) == 0
 
 
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_goes_elsewhere_when_the_device_has_gone(
-    autojump_clock: MockClock,
+    on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         first = await start(nursery, partial(b.run_task, "hold 1"))
-        waiting = await start(nursery, partial(world.constellation.run_task, "echo 2"))
-        removed = await start(nursery, partial(a.reserve().__aenter__))
-        assert (a.running, a.queued) == (1, 1)
+        waiting = await start(nursery, partial(world.constellation.run_task, "echo 2", on_cancel=on_cancel))
+        assert (a.running, a.queued) == (1, 0)
         await a.disconnect()
-        removed.scope.cancel()
         assert not waiting.ended.is_set()
         world.fleet.work.let_go("1")
         await first.ended.wait()
