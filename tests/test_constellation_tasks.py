@@ -291,3 +291,31 @@ async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
         assert world.begun[2:] == [f"hold {number}" for number in range(2, 6)]
         await a.connect()
         world.nothing_is_held()
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled"])
+async def test_who_finds_all_queues_full_when_his_device_goes_comes_before_those_who_come_later(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        second = await start(nursery, partial(b.run_task, "hold 2"))
+        await start(nursery, partial(b.run_task, "hold 3"))
+        await start(nursery, partial(a.run_task, "hold a"))
+        older = await start(nursery, partial(world.constellation.run_task, "echo older"))
+        assert (a.queued, b.queued) == (1, 2)
+        await a.disconnect()
+        assert (world.constellation.statistics().unassigned, b.queued) == (1, 2)
+        if how == "ends":
+            world.fleet.work.let_go("1")
+            await first.ended.wait()
+        else:
+            second.scope.cancel()
+            await second.ended.wait()
+        assert (world.constellation.statistics().unassigned, b.queued) == (0, 2)
+        with pytest.raises(QueueFull):
+            await world.constellation.run_task("echo newer")
+        world.fleet.work.let_go("1", "2", "3")
+        await older.ended.wait()
+        assert older.echo == "older"
