@@ -290,9 +290,6 @@ class Reservation:
 
     def _check_soon(self) -> None:
         """A device that has left fails its tasks: the next one waits until that is known, and the caller does not."""
-        if self._workplace.stops.closed:
-            # Its nursery may have ended, and there is no next one.
-            return
         self._holders += 1
         self._workplace.nursery.start_soon(self._check)
 

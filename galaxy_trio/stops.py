@@ -20,11 +20,6 @@ class Stops:
         self._closed: Callable[[], Exception] | None = None
         self._one_ended = trio.Event()
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing may begin any more."""
-        return self._closed is not None
-
     @contextmanager
     def guard(self) -> Generator[trio.CancelScope]:
         """Do work that `stop` stops. The block gets the scope that would be cancelled.

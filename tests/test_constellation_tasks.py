@@ -270,6 +270,23 @@ async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_goes_elsewhere_
         assert world.fleet.work.most == {"b": 1}
 
 
+async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_is_told_at_once_that_his_device_is_removed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        waiting = await start(nursery, partial(a.run_task, "echo 2"))
+        elsewhere = await start(nursery, partial(world.constellation.run_task, "echo 3"))
+        with trio.fail_after(10):
+            await world.constellation.remove_device("a")
+        assert isinstance(waiting.ending, NoSuchDevice)
+        assert first.ended.is_set() is elsewhere.ended.is_set() is False
+        world.fleet.work.let_go("1")
+        await elsewhere.ended.wait()
+        assert elsewhere.echo == "3"
+
+
 async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()

@@ -121,16 +121,16 @@ async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_lo
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
+@pytest.mark.parametrize(("delay", "seconds"), [(1, 1 + 2 + 4), (90, 90 + 90 + 90)])
 async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_own(
-    how: str, autojump_clock: MockClock
+    how: str, delay: float, seconds: float, autojump_clock: MockClock
 ) -> None:
-    async with open_world("a", random=_Highest(), reconnect_delay=90) as world:
-        world.problems = [OSError("no route") for _ in range(2)]
+    async with open_world("a", random=_Highest(), reconnect_delay=delay) as world:
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
-        await run_task("echo 1")
-        await run_task("echo 2")
-        # The ceiling is not below the first wait.
-        assert trio.current_time() == pytest.approx(180, abs=1)
+        for number in range(1, 3):
+            world.problems = [OSError("no route") for _ in range(3)]
+            await run_task("echo")
+            assert trio.current_time() == pytest.approx(number * seconds, abs=0.1)
 
 
 class _Highest:
