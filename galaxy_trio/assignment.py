@@ -5,7 +5,7 @@ A place in a device's queue is not for good: when the device leaves, or another 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -102,6 +102,8 @@ class Assignment:
         self._waiting: dict[Waiting, None] = {}
         self._changed: dict[Device, None] = {}
         self._rechecked: dict[Device, None] = {}
+        # Some are in no queue because those of all that fit were full: they go before those who come later.
+        self._crowded_out = False
         self._settling = False
 
     @property
@@ -168,6 +170,9 @@ class Assignment:
             for waiting in self._waiting:
                 if waiting.device is device and waiting.may_move:
                     self._assign_anew(waiting)
+        if self._crowded_out and device.takes_now:
+            self._recheck(device)
+            self._crowded_out = self.unassigned > 0
         while device.has_room:
             first = next((waiting for waiting in self._waiting if self._could_use(waiting, device)), None)
             if first is None:
@@ -188,9 +193,11 @@ class Assignment:
             try:
                 waiting.assign(self._choose(waiting.requirements))
             except QueueFull:
+                self._crowded_out = True
                 waiting.assign(None)
 
     def _recheck(self, device: Device) -> None:
+        has_places = device.takes_now
         for waiting in self._waiting:
             with _telling(waiting):
                 if waiting.device is device and waiting.may_move and not waiting.requirements.fit(device):
@@ -198,10 +205,12 @@ class Assignment:
                     self._assign_anew(waiting)
                 if not waiting.unassigned:
                     continue
-                if device.takes_now and waiting.requirements.fit(device):
-                    # It waits on for room elsewhere when the queue is full.
-                    with suppress(QueueFull):
+                if has_places and waiting.requirements.fit(device):
+                    try:
                         waiting.assign(device)
+                    except QueueFull:
+                        has_places = False
+                        self._crowded_out = True
                 elif waiting.hope is device and not waiting.requirements.may_be_met_by(device):
                     self._find_hope(waiting)
 

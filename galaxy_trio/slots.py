@@ -92,7 +92,7 @@ class Slots:
         device_id: Whose they are, for error messages.
         size: How many there are.
         max_queued: How many may wait; one more is refused.
-        on_change: Called when a slot was given back, and perhaps given out again. Must not block or raise.
+        on_change: Called when somebody has left the queue, or a slot was given back, and perhaps given out again. Must not block or raise.
     """
 
     def __init__(self, device_id: str, size: int, max_queued: int, on_change: Callable[[], None]) -> None:
@@ -156,6 +156,7 @@ class Slots:
     def remove(self, place: Place) -> None:
         """Somebody leaves the queue: called by `Place.leave`."""
         del self._queue[place]
+        self._on_change()
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; the first in the queue gets it."""

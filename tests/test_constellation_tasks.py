@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.config import DeviceConfig
     from galaxy_trio.profile import DeviceProfile
+    from galaxy_trio.task import OnCancel
 
 
 def _devices(*names: str, slots: int = 1) -> list[DeviceConfig]:
@@ -251,23 +252,39 @@ async def test_all_devices_together_run_no_more_tasks_than_the_constellation_may
     assert sum(world.fleet.work.running.values()) == 0
 
 
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_goes_elsewhere_when_the_device_has_gone(
-    autojump_clock: MockClock,
+    on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         first = await start(nursery, partial(b.run_task, "hold 1"))
-        waiting = await start(nursery, partial(world.constellation.run_task, "echo 2"))
-        removed = await start(nursery, partial(a.reserve().__aenter__))
-        assert (a.running, a.queued) == (1, 1)
+        waiting = await start(nursery, partial(world.constellation.run_task, "echo 2", on_cancel=on_cancel))
+        assert (a.running, a.queued) == (1, 0)
         await a.disconnect()
-        removed.scope.cancel()
         assert not waiting.ended.is_set()
         world.fleet.work.let_go("1")
         await first.ended.wait()
         await waiting.ended.wait()
         assert waiting.echo == "2"
         assert world.fleet.work.most == {"b": 1}
+
+
+async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_is_told_at_once_that_his_device_is_removed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        waiting = await start(nursery, partial(a.run_task, "echo 2"))
+        elsewhere = await start(nursery, partial(world.constellation.run_task, "echo 3"))
+        with trio.fail_after(10):
+            await world.constellation.remove_device("a")
+        assert isinstance(waiting.ending, NoSuchDevice)
+        assert first.ended.is_set() is elsewhere.ended.is_set() is False
+        world.fleet.work.let_go("1")
+        await elsewhere.ended.wait()
+        assert elsewhere.echo == "3"
 
 
 async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
@@ -291,3 +308,31 @@ async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
         assert world.begun[2:] == [f"hold {number}" for number in range(2, 6)]
         await a.connect()
         world.nothing_is_held()
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled"])
+async def test_who_finds_all_queues_full_when_his_device_goes_comes_before_those_who_come_later(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        second = await start(nursery, partial(b.run_task, "hold 2"))
+        await start(nursery, partial(b.run_task, "hold 3"))
+        await start(nursery, partial(a.run_task, "hold a"))
+        older = await start(nursery, partial(world.constellation.run_task, "echo older"))
+        assert (a.queued, b.queued) == (1, 2)
+        await a.disconnect()
+        assert (world.constellation.statistics().unassigned, b.queued) == (1, 2)
+        if how == "ends":
+            world.fleet.work.let_go("1")
+            await first.ended.wait()
+        else:
+            second.scope.cancel()
+            await second.ended.wait()
+        assert (world.constellation.statistics().unassigned, b.queued) == (0, 2)
+        with pytest.raises(QueueFull):
+            await world.constellation.run_task("echo newer")
+        world.fleet.work.let_go("1", "2", "3")
+        await older.ended.wait()
+        assert older.echo == "older"

@@ -12,7 +12,7 @@ from calls import open_world, start
 from fleet import device_config, recording
 
 from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, NoSuchDevice, RequestTimeout
-from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome
+from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskAbandoned, TaskEnded, TaskOutcome
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -55,22 +55,21 @@ async def test_disconnecting_stops_what_runs_and_what_waits_goes_on_waiting(auto
             "3": TaskOutcome.COMPLETED,
         }
         assert len(ended) == 3
+        assert journal.of(TaskAbandoned) == []
 
 
 async def test_who_is_given_a_slot_in_the_step_of_a_disconnection_waits_in_it(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        # Not yet on its way.
-        nursery.start_soon(world.a.run_task, "echo 1")
         async with world.a.reserve():
-            waiting = await start(nursery, partial(world.a.run_task, "echo 2"))
+            waiting = await start(nursery, partial(world.a.run_task, "echo 1"))
         with trio.fail_after(10):
             await world.a.disconnect()
         await trio.sleep(100)
         assert not waiting.ended.is_set()
-        assert world.begun in ([], ["echo 1"])
+        assert (world.begun, world.connections) == ([], 1)
         await world.a.connect()
         await waiting.ended.wait()
-        assert sorted(world.begun) == ["echo 1", "echo 2"]
+        assert waiting.echo == "1"
 
 
 async def test_any_number_may_disconnect_at_once_and_an_abandoned_task_ends_by_it(autojump_clock: MockClock) -> None:
@@ -210,6 +209,18 @@ async def test_removing_a_device_tells_who_waits_at_once_and_waits_for_what_runs
             with pytest.raises(trio.ClosedResourceError, match="device 'a' belongs to no constellation any more"):
                 await call()
         await device.disconnect()
+
+
+async def test_who_is_given_a_slot_in_the_step_of_a_removal_begins_nothing(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        async with world.a.reserve():
+            waiting = await start(nursery, partial(world.a.run_task, "wait"))
+        with trio.fail_after(10):
+            await world.constellation.remove_device("a", wait=False)
+        await waiting.ended.wait()
+        assert isinstance(waiting.ending, ConnectionLost | NoSuchDevice)
+        assert "removed" in str(waiting.ending)
+        assert world.begun == []
 
 
 async def test_cancelling_a_removal_stops_what_runs_and_removes_it_all_the_same(autojump_clock: MockClock) -> None:

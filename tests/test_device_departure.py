@@ -16,11 +16,16 @@ from fleet import device_config, recording
 from galaxy_trio import ConnectFailed, ConnectionLost, RequestTimeout
 from galaxy_trio.buffered_stream import HIGH_WATER_MARK
 from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
+from galaxy_trio.testing import open_bare_peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
+    from galaxy_trio.messages import ClientMessage
     from galaxy_trio.task import OnCancel
+    from galaxy_trio.testing import ScriptedPeer
 
 BOTH_WAYS = pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 
@@ -116,16 +121,16 @@ async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_lo
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
+@pytest.mark.parametrize(("delay", "seconds"), [(1, 1 + 2 + 4), (90, 90 + 90 + 90)])
 async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_own(
-    how: str, autojump_clock: MockClock
+    how: str, delay: float, seconds: float, autojump_clock: MockClock
 ) -> None:
-    async with open_world("a", random=_Highest(), reconnect_delay=90) as world:
-        world.problems = [OSError("no route") for _ in range(2)]
+    async with open_world("a", random=_Highest(), reconnect_delay=delay) as world:
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
-        await run_task("echo 1")
-        await run_task("echo 2")
-        # The ceiling is not below the first wait.
-        assert trio.current_time() == pytest.approx(180, abs=1)
+        for number in range(1, 3):
+            world.problems = [OSError("no route") for _ in range(3)]
+            await run_task("echo")
+            assert trio.current_time() == pytest.approx(number * seconds, abs=0.1)
 
 
 class _Highest:
@@ -218,3 +223,47 @@ async def test_a_server_that_is_going_refuses_no_task_for_good(autojump_clock: M
         await world.fleet.add_device("a")
         await waiting.ended.wait()
         assert waiting.echo == "2"
+
+
+# ---- replies that are broken, or come for what was abandoned
+
+
+def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:
+    peer.send_json({"type": "task_end", "status": 5, "session_id": task.session_id})
+
+
+def _refusal(peer: ScriptedPeer, _task: ClientMessage) -> None:
+    peer.refuse("not today")
+
+
+@pytest.mark.parametrize(("reply", "outcome"), [(_broken_end, TaskOutcome.UNKNOWN), (_refusal, TaskOutcome.REJECTED)])
+@pytest.mark.parametrize("abandoned", [True, False])
+async def test_a_task_whose_reply_is_broken_or_a_refusal_is_told_as_what_it_is(
+    reply: Callable[[ScriptedPeer, ClientMessage], None],
+    outcome: TaskOutcome,
+    abandoned: bool,
+    autojump_clock: MockClock,
+) -> None:
+    async with open_bare_peer() as peer, open_world() as world, recording(world.constellation) as journal:
+        world.problems = [peer.stream]
+        device = world.constellation.add_device(device_config("a"))
+        for _ in range(2):
+            peer.answer(await peer.receive())
+        await device.wait_connected()
+        async with trio.open_nursery() as nursery:
+            call = await start(nursery, partial(device.run_task, "it", on_cancel="abandon"))
+            task = await peer.receive()
+            if abandoned:
+                call.scope.cancel()
+                await call.ended.wait()
+            reply(peer, task)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.answer_all()
+            await call.ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        [ended] = journal.of(TaskEnded)
+        assert isinstance(ended, TaskEnded)
+        assert ended.outcome is outcome
+        assert call.cancelled is abandoned
+        assert (device.status, device.running) == (DeviceStatus.IDLE, 0)
+        peer.reset()

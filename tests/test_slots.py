@@ -42,9 +42,14 @@ async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_o
     assert (slots.taken, slots.free, slots.queued) == (2, 0, 2)
     slots.release(first)
     assert [place.waiting for place in places] == [False, False, False, True]
-    assert (await places[2].wait()).number == 0
+    third = await places[2].wait()
+    assert third.number == 0
     slots.release(second)
-    assert (await places[3].wait()).number == 1
+    fourth = await places[3].wait()
+    assert fourth.number == 1
+    slots.release(third)
+    slots.release(fourth)
+    assert (await slots.enter().wait()).number == 0
 
 
 async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_refuses_nobody() -> None:
@@ -101,15 +106,16 @@ async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> 
     assert slots.free == 1
 
 
-async def test_a_slot_that_comes_back_is_told_to_whoever_watches_after_it_has_been_given_out_again() -> None:
+async def test_whoever_watches_is_told_of_a_slot_that_comes_back_and_of_a_place_that_is_left() -> None:
     seen: list[tuple[int, int]] = []
     slots = Slots("a", 1, MAX_QUEUED, lambda: seen.append((slots.taken, slots.queued)))
     slots.open_gate()
-    first, second = slots.enter(), slots.enter()
+    first, second, third = slots.enter(), slots.enter(), slots.enter()
+    third.leave()
     slots.release(await first.wait())
     # Given up in the step in which it was granted: nobody but the queue knows of it.
     second.leave()
-    assert seen == [(1, 0), (0, 0)]
+    assert seen == [(1, 1), (1, 0), (0, 0)]
 
 
 async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
