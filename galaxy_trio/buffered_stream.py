@@ -154,7 +154,10 @@ class BufferedStream(trio.abc.Stream):
                     await self._wake.park()
                     continue
                 if gather:
+                    # The stream may end meanwhile, and let go of all there was.
+                    gather = False
                     await self._let_frames_gather()
+                    continue
                 gather = True
                 await self._write(self._next_batch())
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

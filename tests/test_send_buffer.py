@@ -212,6 +212,31 @@ async def test_room_in_between_gives_the_whole_time_again_though_not_all_was_tak
         assert stuck_at == [216]
 
 
+# ---- its end
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
+    # Which of two tasks comes first in a step is left to chance.
+    for _ in range(20):
+        portions = _Portions()
+        stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.run_writer)
+                await trio.testing.wait_all_tasks_blocked()
+                stream.append(b"first")
+                # It is being written while the other comes.
+                await trio.testing.wait_all_tasks_blocked()
+                stream.append(b"second")
+                portions.take(1)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                await stream.force_close()
+                portions.take(1)
+        assert stream.dead
+
+
 # ---- that the tests see what they are for
 
 
