@@ -17,10 +17,11 @@ from galaxy_trio.configuration_files import read_configuration_file
 from galaxy_trio.connection import check_client_name
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
-from galaxy_trio.opening import MAX_ID
 from galaxy_trio.structuring import shorten
 from galaxy_trio.url import check_headers, parse_url
 
+_MAX_DEVICE_ID: Final = 900
+"""Characters: the names of its connections are made of it, and a server takes 1,000."""
 HEARTBEAT_INTERVAL: Final = 30.0
 """Seconds between heartbeats, unless told otherwise."""
 RECONNECT_DELAY: Final = 1.0
@@ -148,8 +149,8 @@ def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
     ]
     if problems:
         return problems
-    if not 0 < len(config.device_id) <= MAX_ID:
-        problems.append(("device_id", f"a name has 1 to {MAX_ID} characters"))
+    if not 0 < len(config.device_id) <= _MAX_DEVICE_ID:
+        problems.append(("device_id", f"a name has 1 to {_MAX_DEVICE_ID} characters"))
     given = [name for name in ("token", "token_env", "token_file") if getattr(config, name) is not None]
     if len(given) > 1:
         problems.append((given[1], f"the token is given twice, here and as {given[0]}: leave out one"))

@@ -156,7 +156,7 @@ devices:
         "devices[2].max_retries: must be 0 or more",
         "devices[3]: expected an object, got a string",
         "devices[4].server_url: is missing",
-        "devices[4].device_id: a name has 1 to 1000 characters",
+        "devices[4].device_id: a name has 1 to 900 characters",
         "devices[4].frobnicate: unknown key; known are device_id, server_url, auto_connect, ",
         "devices[4].1: unknown key; known are ",
     ]

@@ -336,3 +336,34 @@ async def test_who_finds_all_queues_full_when_his_device_goes_comes_before_those
         world.fleet.work.let_go("1", "2", "3")
         await older.ended.wait()
         assert older.echo == "older"
+
+
+async def test_who_found_the_queue_of_his_own_kind_full_keeps_his_turn_when_another_kind_has_room(
+    autojump_clock: MockClock,
+) -> None:
+    devices = [
+        device_config(name, capabilities=(kind,)) for name, kind in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"))
+    ]
+    async with open_world(*devices, max_queued=1) as world, trio.open_nursery() as nursery:
+        a, _b, _c, d = world.constellation.devices.values()
+        older = {}
+        for kind, stays, goes in (("x", "b", a), ("y", "c", d)):
+            for number in range(2):
+                await start(nursery, partial(world.constellation.devices[stays].run_task, f"hold {stays}{number}"))
+            await start(nursery, partial(goes.run_task, f"hold {goes.device_id}"))
+            older[kind] = await start(
+                nursery, partial(world.constellation.run_task, f"echo {kind}", capabilities=[kind])
+            )
+            await goes.disconnect()
+        assert world.constellation.statistics().unassigned == 2
+        world.fleet.work.let_go("b0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.constellation.statistics().unassigned == 1
+        world.fleet.work.let_go("c0")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(QueueFull):
+            await world.constellation.run_task("echo newer", capabilities=["y"])
+        world.fleet.work.let_go("b1", "c1")
+        for kind, call in older.items():
+            await call.ended.wait()
+            assert call.echo == kind
