@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-import trio
 from wsproto.frame_protocol import CloseReason
 
 from galaxy_trio.errors import ConnectFailed, HandshakeRejected, MessageTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import trio
 
     from galaxy_trio.inbound import InboundWatch
     from galaxy_trio.url import Target

@@ -1,7 +1,7 @@
 """A WebSocket through the Sans-I/O protocol of websockets. This file and `websockets_messages.py` are those that know that package.
 
-Whoever receives reads the socket and feeds the protocol, which nobody else's task, lock or channel comes between. What goes out goes through
-the send buffer of `BufferedStream`: frames are taken whole and in one step, and control frames never wait.
+Whoever receives reads the socket and feeds the protocol itself: no task, lock or channel lies between. What goes out goes through the send
+buffer of `BufferedStream`: frames are taken whole and in one step, and control frames never wait.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from galaxy_trio.websockets_messages import IncomingMessages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from websockets.protocol import Protocol
+
     from galaxy_trio.url import Target
 
 _RECEIVE_BYTES: Final = 256 * 1024
@@ -48,8 +50,8 @@ _OF_THE_HANDSHAKE: Final = frozenset(
     {"connection", "host", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol",
      "sec-websocket-version", "upgrade"}
 )  # fmt: skip
-# It would log requests, in which tokens are.
-_silent = logging.Logger("galaxy_trio.websockets", logging.CRITICAL + 1)
+# The protocol would log requests, in which tokens are. No configuration reaches a logger that is made like this.
+_silent = logging.Logger("galaxy_trio.websockets", logging.CRITICAL + 1)  # noqa: LOG001
 
 
 class WebsocketsTransport:
@@ -155,9 +157,11 @@ class WebsocketsTransport:
         return True
 
     def _open(self, protocol: ClientProtocol | ServerProtocol) -> None:
-        self._incoming = incoming = IncomingMessages(protocol, self._watch)
+        # The handshake's own, which has been judged by now.
+        protocol.events_received()
         self._take_answers(protocol)
-        incoming.feed(self._after_head)
+        self._incoming = IncomingMessages(protocol, self._watch)
+        self._incoming.feed(self._after_head)
         self._after_head = b""
 
     @property
@@ -201,7 +205,7 @@ class WebsocketsTransport:
         """Write what is sent, for as long as the stream lives."""
         await self._stream.run_writer()
 
-    def _take_answers(self, protocol: ClientProtocol | ServerProtocol) -> None:
+    def _take_answers(self, protocol: Protocol) -> None:
         """Send what the protocol has to say of its own. What is empty would end the stream, which is closed when all is said."""
         for frame in protocol.data_to_send():
             if frame:
