@@ -75,6 +75,11 @@ class InboundWatch:
         return self.follow_frames(data, 0, len(data))
 
     @property
+    def begins_unlike_http(self) -> bool:
+        """Whether what has come of a head begins with a byte that no line of HTTP begins with."""
+        return bool(self._head and self._head[0] <= 0x20)
+
+    @property
     def missing(self) -> int:
         """Bytes of a frame's payload that have not come in."""
         return self._payload

@@ -105,9 +105,9 @@ class WebsocketsTransport:
         given = [(name.decode("ascii"), value.decode("latin-1")) for name, value in headers]
         request = Headers([("Host", target.host_header), *own, *given])
         self._stream.take(Request(target.resource, request).serialize())
-        complete = await self._read_head(protocol)
+        await self._read_head(protocol)
         fault = None if protocol.handshake_exc is None else _fault(protocol.handshake_exc)
-        if not complete or fault is not None:
+        if fault is not None or self._watch.in_handshake or is_hopeless(self._watch):
             # Not from what the protocol raised: it quotes the server's answer, which may quote the URL and the token in it.
             raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
         self._open(protocol)
@@ -129,7 +129,9 @@ class WebsocketsTransport:
             ConnectFailed: The client was rejected, or did not ask for a WebSocket.
         """
         protocol = ServerProtocol(max_size=None, logger=_silent)
-        if not await self._read_head(protocol):
+        await self._read_head(protocol)
+        if self._watch.in_handshake or self._watch.violation:
+            # It has gone, or never meant to ask: there is nothing to answer.
             raise not_let_in(self._peer, None) from self._stream.end_cause
         response, rejected = _answer(protocol, judge)
         if response.status_code != SWITCHING_PROTOCOLS:
@@ -141,20 +143,18 @@ class WebsocketsTransport:
         self._open(protocol)
         task_status.started()
 
-    async def _read_head(self, protocol: ClientProtocol | ServerProtocol) -> bool:
+    async def _read_head(self, protocol: ClientProtocol | ServerProtocol) -> None:
         """Read the head of the other end's handshake, and feed it; what comes after it is kept.
 
-        Returns:
-            Whether it came to its end.
+        Return at its end, the stream's end, or as soon as it can be no good.
         """
-        while self._watch.in_handshake:
-            data = await self._receive_some(_RECEIVE_BYTES)
+        while self._watch.in_handshake and (data := await self._receive_some(_RECEIVE_BYTES)):
             allowed = self._watch.feed(data)
-            if not data or self._watch.violation or (self._client and is_hopeless(self._watch)):
-                return False
+            # Not HTTP is, for one, TLS: a client of that waits for an answer, and ends no line.
+            if self._watch.violation or (is_hopeless(self._watch) if self._client else self._watch.begins_unlike_http):
+                return
             protocol.receive_data(data[:allowed])
             self._after_head = data[allowed:]
-        return True
 
     def _open(self, protocol: ClientProtocol | ServerProtocol) -> None:
         # The handshake's own, which has been judged by now.

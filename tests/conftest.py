@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from transport_under_test import TRANSPORT
 
 from galaxy_trio import transport
-from galaxy_trio.transports import TransportName, find_transport
+from galaxy_trio.transports import find_transport
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-TRANSPORT: Final = cast("TransportName", os.environ.get("GALAXY_TRIO_TRANSPORT", "trio-websocket"))
 # Before any test has imported it by name.
 transport.Transport = find_transport(TRANSPORT)  # type: ignore[misc,assignment]  # pyright: ignore[reportAttributeAccessIssue]
 
