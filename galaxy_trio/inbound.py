@@ -80,6 +80,11 @@ class InboundWatch:
         return bool(self._head and self._head[0] <= 0x20)
 
     @property
+    def in_frame(self) -> bool:
+        """Whether what has come in ends within a frame."""
+        return bool(self._payload or self._header)
+
+    @property
     def missing(self) -> int:
         """Bytes of a frame's payload that have not come in."""
         return self._payload

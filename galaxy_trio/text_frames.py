@@ -50,11 +50,12 @@ def text_frame(text: str, *, masked: bool) -> bytes:
     if not masked:
         return header + payload
     key = os.urandom(4)
-    slices = (_mask(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
+    slices = (mask_payload(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
     return b"".join((header, key, *slices))
 
 
-def _mask(payload: bytes, key: bytes) -> bytes:
+def mask_payload(payload: bytes | bytearray, key: bytes | bytearray) -> bytes:
+    """A payload under a mask, or without the one that it is under."""
     size = len(payload)
     mask = int.from_bytes((key * (size // 4 + 1))[:size])
     return (int.from_bytes(payload) ^ mask).to_bytes(size)

@@ -160,7 +160,7 @@ class WebsocketsTransport:
         # The handshake's own, which has been judged by now.
         protocol.events_received()
         self._take_answers(protocol)
-        self._incoming = IncomingMessages(protocol, self._watch)
+        self._incoming = IncomingMessages(protocol, self._watch, self._max_message_size)
         self._incoming.feed(self._after_head)
         self._after_head = b""
 
