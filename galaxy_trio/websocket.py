@@ -202,5 +202,5 @@ def _close_name(code: int) -> str:
     try:
         return CloseReason(code).name.lower().replace("_", " ")
     except ValueError:
-        # Codes below 1000 and from 5000 on are not for the wire, and no library hands them on.
+        # Codes below 1000 and from 5000 on are not for the wire: no library hands them on.
         return "rfc reserved" if code < 3000 else "iana reserved" if code < 4000 else "private reserved"

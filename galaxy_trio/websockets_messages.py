@@ -58,7 +58,7 @@ class IncomingMessages:
         self.ended: TransportEnded | None = None
         """Why nothing more comes, after the messages that have."""
         self.close_with: int | None = None
-        """With which code the peer is to be told of it, if it has not closed itself."""
+        """With which code the peer is to be told of it, in place of what the protocol has to say; None when it has closed itself."""
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take what has come in, when nothing is left of what came before."""

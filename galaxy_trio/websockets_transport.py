@@ -138,7 +138,8 @@ class WebsocketsTransport:
             self._stream.take(response.serialize())
             with trio.move_on_after(LAST_WORDS):
                 await self._stream.flush()
-            raise not_let_in(self._peer, rejected) from protocol.handshake_exc
+            # Not from what the protocol raised: it quotes the request's first line, which may have the token in it.
+            raise not_let_in(self._peer, rejected)
         protocol.send_response(response)
         self._open(protocol)
         task_status.started()
@@ -258,12 +259,12 @@ class WebsocketsTransport:
                 incoming.ended = broke_off(self._stream.end_cause)
                 return
             incoming.step()
-            self._take_answers(incoming.protocol)
-            if incoming.ended is not None:
-                self._last_words = True
-                if incoming.close_with is not None and not self._stream.close_frame_taken:
-                    close = Close(incoming.close_with, "").serialize()
-                    self._stream.take(Frame(Opcode.CLOSE, close).serialize(mask=self._client))
+            if incoming.close_with is None:
+                self._take_answers(incoming.protocol)
+            elif not self._stream.close_frame_taken:
+                close = Close(incoming.close_with, "").serialize()
+                self._stream.take(Frame(Opcode.CLOSE, close).serialize(mask=self._client))
+            self._last_words = incoming.ended is not None
         finally:
             self._reading = False
             self._turn.unpark_all()
@@ -338,10 +339,11 @@ def _refusal(status: int) -> Response:
 def _fault(error: Exception) -> str:
     """What is wrong with a server's answer, in words of our own only."""
     match error:
+        case InvalidUpgrade(name="Upgrade"):
+            return "missing header, 'upgrade: websocket'"
         case InvalidUpgrade():
-            value = "upgrade: websocket" if error.name == "Upgrade" else "connection: upgrade"
-            return f"missing header, '{value}'"
-        case InvalidHeader():
+            return "missing header, 'connection: upgrade'"
+        case InvalidHeader(name="Sec-WebSocket-Accept"):
             return "bad accept token"
         case NegotiationError():
             return "unrecognized subprotocol" if "subprotocol" in str(error) else "unrecognized extension"
