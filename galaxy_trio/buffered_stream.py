@@ -124,7 +124,9 @@ class BufferedStream(trio.abc.Stream):
         if not self.dead:
             self._frames.append(frame)
             self.held += len(frame)
-            self._wake.unpark()
+            # Waking nobody takes longer than to see that there is nobody.
+            if self._wake:
+                self._wake.unpark()
             if self.held >= HIGH_WATER_MARK and self._full_since is None:
                 self._full_since = trio.current_time()
                 self._filled.unpark_all()

@@ -101,12 +101,14 @@ class Request:
         """Give it a reply. Never blocks: it holds all that a request can get."""
         # Only what waits is given anything, and only what was abandoned has lost its place for it.
         self._replies = (*cast("tuple[Reply, ...]", self._replies), reply)
-        self._arrived.unpark()
+        if self._arrived:
+            self._arrived.unpark()
 
     def release(self) -> None:
         """Let go of replies that nobody will read: they may be large, and the request is remembered for a while."""
         self._replies = None
-        self._arrived.unpark_all()
+        if self._arrived:
+            self._arrived.unpark_all()
 
 
 @attrs.frozen

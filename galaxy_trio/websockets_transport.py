@@ -22,6 +22,7 @@ from wsproto.frame_protocol import CloseReason
 
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.inbound import InboundWatch
+from galaxy_trio.text_frames import text_frame
 from galaxy_trio.websocket import (
     ABNORMAL,
     LAST_WORDS,
@@ -35,6 +36,11 @@ from galaxy_trio.websocket import (
     not_let_in,
 )
 from galaxy_trio.websockets_messages import IncomingMessages
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where the package has no compiled part
+    from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,7 +197,7 @@ class WebsocketsTransport:
 
     def send_nowait(self, text: str) -> None:
         """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
-        self._stream.append(Frame(Opcode.TEXT, text.encode()).serialize(mask=self._client))
+        self._stream.append(text_frame(text, masked=self._client, mask=apply_mask))
 
     def ping_nowait(self) -> None:
         """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
