@@ -104,13 +104,15 @@ class WebsocketsTransport:
             HandshakeRejected: The server answered with another status than 101.
             ConnectFailed: It gave no answer, or one that is no WebSocket's.
         """
-        # What is asked for is put together here: the URI has no part in it.
+        # What is asked for is put together here: the URI has no part in it, and given headers are bytes.
         uri = WebSocketURI(target.secure, "localhost", target.port, "/", "")
         protocol = ClientProtocol(uri, max_size=None, logger=_silent)
-        own = [(name, value) for name, value in protocol.connect().headers.raw_items() if name != "Host"]
-        given = [(name.decode("ascii"), value.decode("latin-1")) for name, value in headers]
-        request = Headers([("Host", target.host_header), *own, *given])
-        self._stream.take(Request(target.resource, request).serialize())
+        own = [f"{name}: {value}" for name, value in protocol.connect().headers.raw_items() if name != "Host"]
+        lines = [
+            line.encode("ascii") for line in (f"GET {target.resource} HTTP/1.1", f"Host: {target.host_header}", *own)
+        ]
+        given = [name + b": " + value for name, value in headers]
+        self._stream.take(b"\r\n".join([*lines, *given, b"", b""]))
         await self._read_head(protocol)
         fault = None if protocol.handshake_exc is None else _fault(protocol.handshake_exc)
         if fault is not None or self._watch.in_handshake or is_hopeless(self._watch):
@@ -323,17 +325,17 @@ def _answer(
         return _refusal(http.HTTPStatus.BAD_REQUEST), None
     request = events[0]
     response = protocol.accept(request)
-    hosts = [value.encode("latin-1") for value in request.headers.get_all("Host")]
     if response.status_code != SWITCHING_PROTOCOLS:
         return _refusal(response.status_code), None
-    if len(hosts) != 1:
-        return _refusal(http.HTTPStatus.BAD_REQUEST), None
-    others = [
-        (name.lower().encode("ascii"), value.encode("latin-1"))
-        for name, value in request.headers.raw_items()
-        if name.lower() not in _OF_THE_HANDSHAKE
+    # As bytes again: versions of the package differ in what they make of those above ASCII, and none says that they are wrong.
+    headers = [
+        (name.lower(), value.encode("latin-1", "surrogateescape")) for name, value in request.headers.raw_items()
     ]
-    status = judge(request.path, [(b"host", hosts[0]), *others])
+    hosts = [(b"host", value) for name, value in headers if name == "host"]
+    if len(hosts) != 1 or not request.path.isascii():
+        return _refusal(http.HTTPStatus.BAD_REQUEST), None
+    others = [(name.encode("ascii"), value) for name, value in headers if name not in _OF_THE_HANDSHAKE]
+    status = judge(request.path, hosts + others)
     return (response, None) if status == SWITCHING_PROTOCOLS else (_refusal(status), status)
 
 

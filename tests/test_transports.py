@@ -104,6 +104,15 @@ async def test_without_its_package_every_role_says_what_to_install(role: str, mo
     assert str(caught.value) == "the transport 'websockets' needs an extra: pip install 'galaxy_trio[fast]'"
 
 
+async def test_it_works_without_the_packages_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "galaxy_trio.websockets_transport")
+    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    async with open_ends("websockets", "websockets") as (client, server):
+        assert not isinstance(client.websocket, WebsocketsTransport)
+        client.websocket.send_nowait("é" * 1000)
+        assert await server.websocket.receive() == "é" * 1000
+
+
 @either
 async def test_a_constellation_a_server_and_an_agent_of_one_transport_work_together(name: TransportName) -> None:
     with trio.fail_after(10):

@@ -160,6 +160,17 @@ def test_texts_before_other_frames_count_towards_the_64_of_a_step(masked: bool) 
     assert read([text * 64 + ping], masked=masked).steps == 2
 
 
+@both_ends
+def test_what_looks_like_a_text_within_another_frame_is_none(masked: bool) -> None:
+    # The key of the mask is in front of the payload: here the payload is what stands on the wire.
+    header = b"\x82\x94\0\0\0\0" if masked else b"\x82\x14"
+    payload = frame(0x81, b"x", masked=masked).ljust(20, b".")
+    for place in range(20):
+        assert read([header + payload[:place], payload[place:]], masked=masked).messages == [payload]
+        shifted = b"." * place + payload[: 20 - place]
+        assert read([header + shifted[:place], shifted[place:]], masked=masked).messages == [shifted]
+
+
 # ---- how it ends
 
 
@@ -224,7 +235,7 @@ WRONG: dict[str, tuple[list[tuple[int, bytes]], int]] = {
 
 @both_ends
 @pytest.mark.parametrize("what", WRONG)
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.lists(st.integers(0, 100_000), max_size=4), st.integers(0, 3))
 def test_what_is_wrong_ends_it_with_its_code_after_what_came_before(
     masked: bool, what: str, places: list[int], texts_before: int
@@ -238,6 +249,16 @@ def test_what_is_wrong_ends_it_with_its_code_after_what_came_before(
     assert result.ended is not None
     assert result.ended.code == code
     assert result.close_with == code
+
+
+@both_ends
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_wrong_too_when_each_frame_comes_by_itself(masked: bool, what: str) -> None:
+    frames, code = WRONG[what]
+    result = read([*(frame(*one, masked=masked) for one in frames), frame(0x81, b"good", masked=masked)], masked=masked)
+    assert result.ended is not None
+    assert (result.ended.code, result.close_with) == (code, code)
+    assert "good" not in result.messages
 
 
 @both_ends
