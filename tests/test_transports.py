@@ -203,6 +203,20 @@ async def test_closing_reads_on_past_a_flood_that_nobody_receives(name: Transpor
         assert caught.value.code == 1000
 
 
+async def test_what_comes_while_it_is_closed_and_nobody_receives_is_not_kept() -> None:
+    async with open_ends("websockets", "websockets") as (client, server), trio.open_nursery() as nursery:
+        for number in range(1000):
+            server.websocket.send_nowait(str(number))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(client.websocket.aclose)
+        with pytest.raises(TransportEnded):
+            await server.websocket.receive()
+        await server.websocket.abort()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(TransportEnded, match="closed by this side"):
+            await client.websocket.receive()
+
+
 @either
 async def test_two_closes_at_once_and_one_after_them_are_one(name: TransportName) -> None:
     async with open_ends(name, name) as (client, server):
@@ -251,6 +265,8 @@ async def test_what_is_wrong_after_our_close_frame_gets_no_second_one() -> None:
             await server.stream.send_all(b"\xc1\x00")
             with trio.fail_after(5), pytest.raises(TransportEnded, match="closed by this side"):
                 await client.websocket.receive()
+            await trio.testing.wait_all_tasks_blocked()
+        assert client.stream.closed
         # Header, key and code.
         assert len(written) == 2 + 4 + 2
 
