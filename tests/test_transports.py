@@ -162,13 +162,14 @@ async def test_a_close_is_told_in_the_same_words(name: TransportName, code: int,
         assert (caught.value.code, caught.value.reason) == (code, f"the WebSocket was closed with {code}, {words}")
 
 
-async def test_a_close_within_a_message_is_answered_before_the_socket_is_closed() -> None:
+@pytest.mark.parametrize("end", ["abort", "aclose"])
+async def test_a_close_within_a_message_is_answered_before_the_socket_is_closed(end: str) -> None:
     async with open_ends("websockets", "websockets") as (client, server):
         await server.stream.send_all(b"\x01\x04part" + b"\x88\x02\x03\xf3")
         with pytest.raises(TransportEnded) as caught:
             await client.websocket.receive()
         assert caught.value.code == 1011
-        await client.websocket.abort()
+        await (client.websocket.abort() if end == "abort" else client.websocket.aclose())
         answer = FrameProtocol(client=False, extensions=[])
         answer.receive_bytes(bytes(await server.stream.receive_some()))
         assert [frame.opcode for frame in answer.received_frames()] == [Opcode.CLOSE]
