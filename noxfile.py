@@ -13,21 +13,30 @@ _PROJECT = nox.project.load_toml("pyproject.toml")
 _FRONT_ENDS = "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
 
-def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,mcp,yaml") -> None:
+_TRANSPORTS = ("trio-websocket", "websockets")
+
+
+def _over(transport: str) -> dict[str, str]:
+    """The package with which the tests' WebSockets are made; for programs that tests start, it is trio-websocket."""
+    return {"GALAXY_TRIO_TRANSPORT": transport}
+
+
+def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,fast,mcp,yaml") -> None:
     session.install("--editable", f".[{extras}]", *nox.project.dependency_groups(_PROJECT, *groups))
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, in random order, with branch coverage: 100 % of the package, 90 % of its command line."""
+    """All tests over either transport, in random order, with branch coverage: 100 % of the package, 90 % of its command line."""
     _install(session, "tests")
     session.run("coverage", "erase")
     if session.posargs:
         session.run("coverage", "run", "-m", "pytest", *session.posargs)
         session.run("coverage", "combine", "--quiet")
     else:
-        session.run("coverage", "run", "-m", "pytest", "-m", "not slow", "-n", "auto")
-        session.run("coverage", "run", "-m", "pytest", "-m", "slow", "-n", "auto")
+        for transport in _TRANSPORTS:
+            for which in ("not slow", "slow"):
+                session.run("coverage", "run", "-m", "pytest", "-m", which, "-n", "auto", env=_over(transport))
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
         session.run("coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")

@@ -36,6 +36,10 @@ _PING, _PONG, _CLOSE = 0x89, 0x8A, 0x88
 """The first byte of a control frame. No handshake begins with one: they are ASCII."""
 
 
+def _nothing() -> None:
+    """For who needs no telling."""
+
+
 class BufferedStream(trio.abc.Stream):
     """A stream for a WebSocket: frames out through a buffer, bytes in under watch.
 
@@ -47,7 +51,11 @@ class BufferedStream(trio.abc.Stream):
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, watch: InboundWatch, on_inbound: Callable[[], None], on_close: Callable[[], None]
+        self,
+        stream: trio.abc.Stream,
+        watch: InboundWatch,
+        on_inbound: Callable[[], None] = _nothing,
+        on_close: Callable[[], None] = _nothing,
     ) -> None:
         self._stream = stream
         self._on_close = on_close
@@ -116,7 +124,9 @@ class BufferedStream(trio.abc.Stream):
         if not self.dead:
             self._frames.append(frame)
             self.held += len(frame)
-            self._wake.unpark()
+            # Waking nobody takes longer than to see that there is nobody.
+            if self._wake:
+                self._wake.unpark()
             if self.held >= HIGH_WATER_MARK and self._full_since is None:
                 self._full_since = trio.current_time()
                 self._filled.unpark_all()
@@ -133,8 +143,11 @@ class BufferedStream(trio.abc.Stream):
             self._wake.unpark()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what trio-websocket sends: handshakes, pongs and close frames. Never waits; no checkpoint."""
-        frame = bytes(data)
+        """Take what trio-websocket sends, by `take`. Never waits; no checkpoint."""
+        self.take(bytes(data))
+
+    def take(self, frame: bytes) -> None:
+        """Take what a library sends of its own: handshakes, pongs and close frames, one at a time."""
         if frame[0] == _PONG:
             self.append_pong(frame)
             return

@@ -15,7 +15,7 @@ import trio
 from galaxy_trio.codec import encode
 from galaxy_trio.errors import ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.outcomes import contains_cancelled, raise_outcome, split_cancelled
-from galaxy_trio.transport import Transport, TransportEnded
+from galaxy_trio.websocket import TransportEnded, WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -67,7 +67,7 @@ class Link(Generic[In]):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: WebSocket,
         receiver: Receiver[In],
         decode: Callable[[str | bytes], In],
         *,
@@ -330,7 +330,7 @@ class Link(Generic[In]):
         task does, and comes out too. The block's end closes in good order, within the close timeout; its cancellation at once.
 
         Args:
-            handshake: `Transport.run_client` or `Transport.run_server`, with its arguments.
+            handshake: `WebSocket.run_client` or `WebSocket.run_server`, with its arguments.
             handshake_deadline: When the handshake must be done, on trio's clock.
             liveness_timeout: Seconds without a single byte from the peer after which the connection is lost.
             ping_interval: Seconds between WebSocket pings, for peers that would otherwise be silent; None for no pings.

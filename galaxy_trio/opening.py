@@ -11,12 +11,15 @@ import trio
 
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.link import Link, Receiver
-from galaxy_trio.transport import Transport, open_stream
+from galaxy_trio.transport import open_stream
+from galaxy_trio.transports import find_transport
 from galaxy_trio.url import check_headers, parse_url
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+
+    from galaxy_trio.transports import TransportName
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ async def open_client_link(
     liveness_timeout: float,
     ping_interval: float | None,
     max_message_size: int,
+    transport: TransportName,
 ) -> AsyncGenerator[Link[In]]:
     """Connect to a server, for the length of the block. The arguments are those of `open_connection`, and of `Link`.
 
@@ -59,6 +63,7 @@ async def open_client_link(
         ping_interval=ping_interval,
         max_message_size=max_message_size,
     )
+    make_websocket = find_transport(transport)
     target = parse_url(url, token)
     checked_headers = check_headers(headers)
     deadline = trio.current_time() + connect_timeout
@@ -67,10 +72,10 @@ async def open_client_link(
         opened = await open_stream(target, stream, ssl_context)
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
-    transport = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
-    link = Link(transport, receiver, decode, peer=peer)
+    websocket = make_websocket(opened, peer=target.shown, client=True, max_message_size=max_message_size)
+    link = Link(websocket, receiver, decode, peer=peer)
     async with link.running(
-        partial(transport.run_client, target, checked_headers),
+        partial(websocket.run_client, target, checked_headers),
         handshake_deadline=deadline,
         liveness_timeout=liveness_timeout,
         ping_interval=ping_interval,

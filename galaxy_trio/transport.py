@@ -18,9 +18,23 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
-from galaxy_trio.errors import ConfigError, ConnectFailed, HandshakeRejected, MessageTooLarge
+from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.inbound import InboundWatch
 from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
+from galaxy_trio.websocket import (
+    ABNORMAL,
+    LAST_WORDS,
+    SWITCHING_PROTOCOLS,
+    TransportEnded,
+    broke_off,
+    check_size,
+    closed_by_peer,
+    closed_by_us,
+    handshake_error,
+    is_hopeless,
+    not_let_in,
+    too_much,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,9 +48,6 @@ _LARGE_RECEIVE_BYTES: Final = 2**20
 """For a message that is known to be large: fewer passes of the scheduler. For small ones the memory would cost more than it saves."""
 _AT_ONCE: Final = 64
 """Frames that are read in one step, before other tasks have their turn."""
-SWITCHING_PROTOCOLS: Final = 101
-_ABNORMAL: Final = 1006
-_LAST_WORDS: Final = 1.0
 _FAULTS = (
     "Bad accept token",
     "Bad HTTP message",
@@ -45,22 +56,6 @@ _FAULTS = (
     "unrecognized extension",
     "unrecognized subprotocol",
 )
-_HINTS = {
-    401: ": is the token right?",
-    403: ": is the token right?",
-    404: ": is the path of the URL right?",
-    426: ": is it a WebSocket server?",
-}
-
-
-class TransportEnded(Exception):
-    """The WebSocket has ended; why, in words, with the close code (1006 where there was no close frame)."""
-
-    def __init__(self, reason: str, code: int, cause: Exception | None = None) -> None:
-        super().__init__(reason, code)
-        self.reason = reason
-        self.code = code
-        self.cause = cause
 
 
 async def open_stream(
@@ -197,7 +192,8 @@ class Transport:
         await self._run(shake_hands, task_status)
         if self._websocket is None:
             # Not from what the library raised: it quotes the server's answer, which may quote the URL and the token in it.
-            raise self._handshake_error() from self._stream.end_cause
+            fault = None if self._reader_error is None else _fault(self._reader_error)
+            raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
 
     async def run_server(
         self,
@@ -227,17 +223,14 @@ class Transport:
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
                 await request.reject(status)
-                with trio.move_on_after(_LAST_WORDS):
+                with trio.move_on_after(LAST_WORDS):
                     await self._stream.flush()
                 return None
             return await request.accept()
 
         await self._run(shake_hands, task_status)
         if self._websocket is None:
-            problem = (
-                "its request is no WebSocket handshake" if rejected is None else f"answered with HTTP status {rejected}"
-            )
-            raise ConnectFailed(f"{self._peer} was not let in: {problem}") from self._reader_error
+            raise not_let_in(self._peer, rejected) from self._reader_error
 
     async def _run(
         self,
@@ -268,26 +261,9 @@ class Transport:
 
     def _on_inbound(self) -> None:
         """End the handshake when nothing good can come any more: trio-websocket itself would wait on."""
-        rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
-        if self._opening is not None and (rejected or self._watch.violation or self._stream.ended.is_set()):
+        hopeless = is_hopeless(self._watch) if self._frames.client else self._watch.violation is not None
+        if self._opening is not None and (hopeless or self._stream.ended.is_set()):
             self._opening.cancel()
-
-    def _handshake_error(self) -> ConnectFailed:
-        status = self._watch.status_code
-        if status not in (None, 0, SWITCHING_PROTOCOLS):
-            hint = _HINTS.get(status, "")
-            return HandshakeRejected(
-                f"{self._peer} answered the WebSocket handshake with HTTP status {status}{hint}", status_code=status
-            )
-        if status == 0:
-            problem = "what answers there does not speak HTTP"
-        elif self._watch.violation:
-            problem = f"it sent {self._watch.violation}"
-        elif self._reader_error is not None:
-            problem = f"its answer breaks the WebSocket protocol{_fault(self._reader_error)}"
-        else:
-            problem = "it ended the connection during the handshake"
-        return ConnectFailed(f"no WebSocket at {self._peer}: {problem}")
 
     @property
     def is_open(self) -> bool:
@@ -311,11 +287,7 @@ class Transport:
 
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
-        size = len(text) if text.isascii() else len(text.encode())
-        if size > self._max_message_size:
-            raise MessageTooLarge(
-                f"a message of {size} bytes to {self._peer} is above the limit of {self._max_message_size}: nothing was sent"
-            )
+        check_size(text, self._max_message_size, self._peer)
 
     def send_nowait(self, text: str) -> None:
         """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
@@ -351,7 +323,7 @@ class Transport:
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this connection: there can be one")
         if self._websocket is None:
-            raise TransportEnded("the WebSocket was never opened", _ABNORMAL)
+            raise TransportEnded("the WebSocket was never opened", ABNORMAL)
         self._receiving = True
         try:
             text = await self._receive_text()
@@ -409,30 +381,22 @@ class Transport:
 
     def _why_it_ended(self, closed: trio_websocket.CloseReason | None) -> TransportEnded:
         if self._closing:
-            return TransportEnded("closed by this side", CloseReason.NORMAL_CLOSURE)
+            return closed_by_us()
         if self._watch.violation is not None:
             self._say_last(CloseReason.MESSAGE_TOO_BIG)
-            return TransportEnded(f"the peer sent {self._watch.violation}", CloseReason.MESSAGE_TOO_BIG)
+            return too_much(self._watch.violation)
         if self._reader_error is not None:
             if not isinstance(self._reader_error, ProtocolError):
                 return TransportEnded("reading crashed", CloseReason.INTERNAL_ERROR, self._reader_error)
             self._say_last(CloseReason.PROTOCOL_ERROR)
             reason = f"the peer broke the WebSocket protocol: {self._reader_error}"
             return TransportEnded(reason, CloseReason.PROTOCOL_ERROR, self._reader_error)
-        if closed is None or closed.code == _ABNORMAL:
-            cause = self._stream.end_cause
-            broke = (
-                f"the connection broke: {_os_cause(cause)}"
-                if cause is not None
-                else "the connection ended without a close"
-            )
-            return TransportEnded(broke, _ABNORMAL, cause)
+        if closed is None or closed.code == ABNORMAL:
+            return broke_off(self._stream.end_cause)
         if not self._stream.close_frame_taken:
             # No close came, but what is no WebSocket frame: trio-websocket stops there and says nothing.
             self._say_last(closed.code)
-        words = f" {closed.reason!r}" if closed.reason else ""
-        name = closed.name.lower().replace("_", " ")
-        return TransportEnded(f"the WebSocket was closed with {closed.code}, {name}{words}", closed.code)
+        return closed_by_peer(closed.code, closed.reason)
 
     def _say_last(self, code: int) -> None:
         if not self._last_words:
@@ -443,7 +407,7 @@ class Transport:
     def _on_close(self) -> None:
         """trio-websocket closes a server's stream itself, and without a word when the client broke the protocol."""
         closed = None if self._websocket is None else self._websocket.closed
-        if not self._closing and closed is not None and closed.code != _ABNORMAL and not self._stream.close_frame_taken:
+        if not self._closing and closed is not None and closed.code != ABNORMAL and not self._stream.close_frame_taken:
             self._say_last(closed.code)
 
     # ---- closing
@@ -472,7 +436,7 @@ class Transport:
     async def abort(self) -> None:
         """Close the socket now, also under cancellation; only last words that explain it have a second to go out."""
         self._closing = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _LAST_WORDS):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * LAST_WORDS):
             if self._last_words:
                 await self._stream.aclose()
             else:
@@ -489,9 +453,4 @@ def _fault(error: BaseException | None) -> str:
     """What wsproto found wrong with a handshake, in words of its own only. Reporting it, trio-websocket's reader crashes."""
     while error is not None and not isinstance(error, RemoteProtocolError):
         error = error.__context__
-    return next((f": {fault.lower()}" for fault in _FAULTS if str(error).startswith(fault)), "")
-
-
-def _os_cause(error: Exception) -> str:
-    cause = error.__cause__ or error
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+    return next((fault.lower() for fault in _FAULTS if str(error).startswith(fault)), "")

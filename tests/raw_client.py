@@ -12,8 +12,9 @@ from wsproto.frame_protocol import FrameProtocol
 
 from galaxy_trio.opening import MAX_MESSAGE_SIZE
 from galaxy_trio.outcomes import open_background
-from galaxy_trio.transport import Transport, TransportEnded
+from galaxy_trio.transport import Transport
 from galaxy_trio.url import parse_url
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

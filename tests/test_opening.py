@@ -38,7 +38,7 @@ from galaxy_trio.agent import open_device_connection
 from galaxy_trio.inbound import MAX_HEAD
 from galaxy_trio.messages import ServerMessageType
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_memory_server
-from galaxy_trio.transport import TransportEnded
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -14,8 +14,9 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from galaxy_trio.testing import PEER_URL, FaultyStream
 from galaxy_trio.text_frames import text_frame
-from galaxy_trio.transport import Transport, TransportEnded
+from galaxy_trio.transport import Transport
 from galaxy_trio.url import parse_url
+from galaxy_trio.websocket import TransportEnded
 
 _SERVER = FrameProtocol(client=False, extensions=[])
 _BINARY = bytes(_SERVER.send_data(b"binary"))

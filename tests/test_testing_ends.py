@@ -37,7 +37,7 @@ from galaxy_trio.testing import (
     open_memory_server,
     open_scripted_peer,
 )
-from galaxy_trio.transport import TransportEnded
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask

@@ -26,7 +26,8 @@ from galaxy_trio.agent import open_device_connection
 from galaxy_trio.opening import MAX_MESSAGE_SIZE
 from galaxy_trio.server import Server, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from galaxy_trio.transport import Transport, TransportEnded
+from galaxy_trio.transport import Transport
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

@@ -16,7 +16,8 @@ from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, MessageTooLarge, RequestTimeout, inbound, open_connection
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_scripted_peer
-from galaxy_trio.transport import RECEIVE_BYTES, Transport, TransportEnded
+from galaxy_trio.transport import RECEIVE_BYTES, Transport
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

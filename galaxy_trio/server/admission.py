@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from galaxy_trio.errors import ConfigError
-from galaxy_trio.transport import SWITCHING_PROTOCOLS
 from galaxy_trio.url import DEFAULT_PATH
+from galaxy_trio.websocket import SWITCHING_PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -28,7 +28,8 @@ from galaxy_trio.opening import MAX_MESSAGE_SIZE
 from galaxy_trio.outcomes import open_background
 from galaxy_trio.replies import MAX_PENDING
 from galaxy_trio.testing.faults import FaultyStream
-from galaxy_trio.transport import SWITCHING_PROTOCOLS, Transport, TransportEnded
+from galaxy_trio.transport import Transport
+from galaxy_trio.websocket import SWITCHING_PROTOCOLS, TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

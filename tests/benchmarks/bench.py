@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from .sampling import Line
 
-CONTENDERS: Final = ("floor", "reference", "galaxy")
+CONTENDERS: Final = ("floor", "reference", "galaxy", "fast")
+_COMPARED: Final = [(one, other) for one in ("galaxy", "fast") for other in ("floor", "reference")]
+_RATIOS: Final = [f"{one} / {other}" for one, other in _COMPARED]
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
 _PARTS: Final = ("rates", "large", "import", "holds", "fleet", "constellation")
 _DEVICES: Final = 300
@@ -129,21 +131,25 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
         "\nRequests per second (in brackets: the share of a core that the peer took; near 100 %, the rate is the peer's)."
     )
     _print_table(
-        ("in flight", *CONTENDERS, "galaxy / floor", "galaxy / reference"),
+        ("in flight", *CONTENDERS, *_RATIOS),
         (
             (
                 f"{in_flight:,}",
-                *(f"{rate.per_second:,.0f} ({rate.peer_busy:.0%})" for rate in (floor, reference, galaxy)),
-                f"{galaxy.per_second / floor.per_second:.2f}",
-                f"{galaxy.per_second / reference.per_second:.2f}",
+                *(
+                    f"{rate.per_second:,.0f} ({rate.peer_busy:.0%})"
+                    for rate in (middle(in_flight, contender) for contender in CONTENDERS)
+                ),
+                *(
+                    f"{middle(in_flight, one).per_second / middle(in_flight, other).per_second:.2f}"
+                    for one, other in _COMPARED
+                ),
             )
             for in_flight in IN_FLIGHT
-            for floor, reference, galaxy in [tuple(middle(in_flight, contender) for contender in CONTENDERS)]
         ),
     )
     print("Microseconds of the client's CPU time per request (in brackets: least and most of the rounds).")
     _print_table(
-        ("in flight", *CONTENDERS, "galaxy / floor", "galaxy / reference"),
+        ("in flight", *CONTENDERS, *_RATIOS),
         (
             (
                 f"{in_flight:,}",
@@ -151,8 +157,7 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
                     f"{middle(in_flight, contender).cpu * 1e6:.0f} ({spread(in_flight, contender)})"
                     for contender in CONTENDERS
                 ),
-                f"{middle(in_flight, 'galaxy').cpu / middle(in_flight, 'floor').cpu:.2f}",
-                f"{middle(in_flight, 'galaxy').cpu / middle(in_flight, 'reference').cpu:.2f}",
+                *(f"{middle(in_flight, one).cpu / middle(in_flight, other).cpu:.2f}" for one, other in _COMPARED),
             )
             for in_flight in IN_FLIGHT
         ),
@@ -169,6 +174,18 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
                 "CPU per request at 100 in flight, of the floor's",
                 2.2,
                 middle(100, "galaxy").cpu / middle(100, "floor").cpu,
+                False,
+            ),
+            (
+                "fast: requests/s at 100 in flight, of the reference's",
+                1.0,
+                middle(100, "fast").per_second / middle(100, "reference").per_second,
+                True,
+            ),
+            (
+                "fast: CPU per request at 100 in flight, of the floor's",
+                1.3,
+                middle(100, "fast").cpu / middle(100, "floor").cpu,
                 False,
             ),
         ]

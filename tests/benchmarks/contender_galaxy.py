@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,8 +12,11 @@ from galaxy_trio import Connection, open_connection
 from .meter import Meter, Plan, Rate, rate_between
 from .wire import DEVICE_ID, Task
 
+if TYPE_CHECKING:
+    from galaxy_trio.transports import TransportName
 
-async def _rate(plan: Plan) -> Rate:
+
+async def measure_rate_of(plan: Plan, transport: TransportName) -> Rate:
     meter = Meter(plan.peer_pid)
 
     async def ask(connection: Connection) -> None:
@@ -20,7 +24,7 @@ async def _rate(plan: Plan) -> Rate:
             await connection.device_info()
             meter.done += 1
 
-    async with open_connection(plan.url, DEVICE_ID) as connection, trio.open_nursery() as nursery:
+    async with open_connection(plan.url, DEVICE_ID, transport=transport) as connection, trio.open_nursery() as nursery:
         for _ in range(plan.in_flight):
             nursery.start_soon(ask, connection)
         await trio.sleep(plan.warm_up)
@@ -31,9 +35,9 @@ async def _rate(plan: Plan) -> Rate:
     return rate_between(start, end)
 
 
-async def _large_result(url: str) -> list[float]:
+async def measure_large(url: str, transport: TransportName) -> list[float]:
     times: list[float] = []
-    async with open_connection(url, DEVICE_ID) as connection:
+    async with open_connection(url, DEVICE_ID, transport=transport) as connection:
         for _ in range(2):
             start = time.perf_counter()
             await connection.run_task(Task.LARGE_STRING)
@@ -42,9 +46,9 @@ async def _large_result(url: str) -> list[float]:
 
 
 def measure_rate(plan: Plan) -> Rate:
-    return trio.run(_rate, plan)
+    return trio.run(measure_rate_of, plan, "trio-websocket")
 
 
 def measure_large_result(url: str) -> float:
     """Seconds for the second of two."""
-    return trio.run(_large_result, url)[1]
+    return trio.run(measure_large, url, "trio-websocket")[1]
