@@ -32,6 +32,9 @@ HISTORY: Final = 1_000
 """How many ended requests are remembered, to tell late and duplicate replies from unknown ones."""
 
 
+_Channel: TypeAlias = tuple[trio.MemorySendChannel[Reply], trio.MemoryReceiveChannel[Reply]]
+
+
 class RequestKind(Enum):
     """What was asked; its value is what error messages call it."""
 
@@ -64,9 +67,7 @@ class Request:
 
     kind: RequestKind
     key: str
-    # Two at most. A memory channel would do as well, and cost a tenth of all that a small request costs.
-    _replies: tuple[Reply, ...] | None = ()
-    _arrived: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _channel: _Channel | None
     waiting: bool = True
     """Somebody waits, and the last reply has not come."""
     handed_over: bool = False
@@ -84,31 +85,18 @@ class Request:
         Raises:
             trio.ClosedResourceError: It was abandoned.
         """
-        at_once = bool(self._replies)
-        if at_once:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._replies:
-            if self._replies is None:
-                raise trio.ClosedResourceError("this request was abandoned: nothing comes any more")
-            await self._arrived.park()
-        # Between this and the return there is no cancellation, which would lose it.
-        reply, self._replies = self._replies[0], self._replies[1:]
-        if at_once:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return reply
+        if self._channel is None:
+            raise trio.ClosedResourceError("this request was abandoned: nothing comes any more")
+        return await self._channel[1].receive()
 
     def deliver(self, reply: Reply) -> None:
-        """Give it a reply. Never blocks: it holds all that a request can get."""
-        # Only what waits is given anything, and only what was abandoned has lost its place for it.
-        self._replies = (*cast("tuple[Reply, ...]", self._replies), reply)
-        if self._arrived:
-            self._arrived.unpark()
+        """Give it a reply. Never blocks: the buffer holds all that a request can get."""
+        # Only what waits is given anything, and only what was abandoned has no channel.
+        cast("_Channel", self._channel)[0].send_nowait(reply)
 
     def release(self) -> None:
         """Let go of replies that nobody will read: they may be large, and the request is remembered for a while."""
-        self._replies = None
-        if self._arrived:
-            self._arrived.unpark_all()
+        self._channel = None
 
 
 @attrs.frozen
@@ -178,7 +166,10 @@ class PendingReplies:
             raise ValueError(
                 f"a {kind.value} named {name!r} was sent before on this connection: a name can be used once"
             )
-        request = Request(kind, name)
+        # A task gets its acknowledgement and its end, and neither may find the buffer full.
+        # Typed here and not by brackets, which take longer than to make the channel.
+        channel: _Channel = trio.open_memory_channel(2 if kind is RequestKind.TASK else 1)
+        request = Request(kind, name, channel)
         self._waiting[name] = request
         return request
 
@@ -207,7 +198,7 @@ class PendingReplies:
 
     def hand_over_heartbeat(self) -> None:
         """A heartbeat is on its way: it takes its place in the order, and nobody waits for it."""
-        self.hand_over(Request(RequestKind.HEARTBEAT, "", waiting=False))
+        self.hand_over(Request(RequestKind.HEARTBEAT, "", None, waiting=False))
 
     def abandon(self, request: Request) -> None:
         """Nobody waits for it any more, and nobody will read what it got.

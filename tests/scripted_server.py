@@ -16,7 +16,7 @@ from fleet import SECONDS
 from galaxy_trio.messages import JSON, ClientMessage, ClientMessageType, ServerMessageType
 from galaxy_trio.outcomes import open_background
 from galaxy_trio.testing import ScriptedPeer
-from galaxy_trio.transport import TransportEnded
+from galaxy_trio.websocket import TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

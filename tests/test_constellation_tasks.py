@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from calls import World, open_world, start
+from calls import Call, World, open_world, start
 from fleet import device_config, recording
 
 from galaxy_trio import NoSuchDevice, QueueFull
@@ -346,7 +346,7 @@ async def test_who_found_the_queue_of_his_own_kind_full_keeps_his_turn_when_anot
     ]
     async with open_world(*devices, max_queued=1) as world, trio.open_nursery() as nursery:
         a, _b, _c, d = world.constellation.devices.values()
-        older = {}
+        older: dict[str, Call] = {}
         for kind, stays, goes in (("x", "b", a), ("y", "c", d)):
             for number in range(2):
                 await start(nursery, partial(world.constellation.devices[stays].run_task, f"hold {stays}{number}"))
