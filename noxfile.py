@@ -57,6 +57,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """Runs of the whole under whatever happens: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
+    _install(session, "tests")
+    session.run("python", "tests/simulation/simulate.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """The linter, and whether everything is formatted."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, RequestTimeout
 from galaxy_trio.events import (
     ConnectionEnded,
@@ -112,7 +112,7 @@ class Identity:
             client_id=self.client_id,
             target_id=target_id,
             request=request,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
             request_id=request_id,
             metadata=metadata,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -209,11 +209,13 @@ class Device:
             GalaxyError: As for `Connection.device_info`; or the device was given up.
         """
         with trio.move_on_after(timeout):
-            connection = None
-            while connection is None:
+            while True:
                 await self.wait_connected()
                 connection = self._kept.connection
-            return await connection.device_info(timeout=math.inf)
+                if connection is not None:
+                    # This side may let go of it meanwhile, to connect anew.
+                    with suppress(trio.ClosedResourceError):
+                        return await connection.device_info(timeout=math.inf)
         raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
 
     async def run_task(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.connection import ConnectionStatistics
 from galaxy_trio.device_events import DeviceStatus
 
@@ -88,4 +89,4 @@ def _as_date(time: float | None) -> str | None:
     """A time of trio's clock as one of the calendar's."""
     if time is None:
         return None
-    return (datetime.now(UTC) + timedelta(seconds=time - trio.current_time())).isoformat()
+    return (wall_clock.now() + timedelta(seconds=time - trio.current_time())).isoformat()

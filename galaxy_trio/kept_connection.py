@@ -6,11 +6,12 @@ See "Reconnecting" in docs/reference/wire.md.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.backoff import MAXIMUM, Backoff
 from galaxy_trio.device_events import (
     DeviceConnected,
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 INFORMATION_TIMEOUT: Final = 10.0
 """Seconds that the server has to tell what it knows of a device."""
+ASK_AGAIN: Final = 30.0
+"""Seconds to wait before it is asked again, when it knew nothing, or its answer was broken or did not come."""
 
 
 _NOT_CONNECTED: Final = "not connected"
@@ -235,7 +238,7 @@ class KeptConnection:
 
     def _tell_let_go(self, reason: str) -> None:
         self.problem = reason
-        next_try = datetime.now(UTC) if self._wanted else None
+        next_try = wall_clock.now() if self._wanted else None
         self._listener.publish(DeviceDisconnected(self._device_id, reason, next_try))
 
     async def _wait(self, seconds: float, *, needs_attention: bool) -> None:
@@ -244,7 +247,7 @@ class KeptConnection:
         level = logging.WARNING if needs_attention else logging.INFO
         logger.log(level, "device %r is not connected: %s; trying again in %.1f s", self._device_id, problem, seconds)
         self._listener.moved(DeviceStatus.DISCONNECTED)
-        next_try = datetime.now(UTC) + timedelta(seconds=seconds)
+        next_try = wall_clock.now() + timedelta(seconds=seconds)
         self._listener.publish(DeviceDisconnected(self._device_id, problem, next_try))
         if needs_attention:
             self._listener.publish(DeviceNeedsAttention(self._device_id, problem))
@@ -262,12 +265,12 @@ class KeptConnection:
                 # The answer may have come in the step in which it was let go of.
                 if not connection.closed and not staying.cancel_called:
                     self.connects += 1
-                    self.connected_at = datetime.now(UTC)
+                    self.connected_at = wall_clock.now()
                     self.failures = 0
                     self.problem = None
                     self._listener.moved(DeviceStatus.IDLE)
                     self._listener.publish(DeviceConnected(self._device_id))
-                return await connection.wait_closed()
+                return await self._wait_lost(connection)
             self._listener.moved(DeviceStatus.DISCONNECTED)
             departed = self._why_departed()
             if departed is None:
@@ -277,6 +280,14 @@ class KeptConnection:
             return ConnectionLost(f"device {self._device_id!r} was lost: {reason}", reason=reason)
         finally:
             self.connection = self._staying = self.connected_at = None
+
+    async def _wait_lost(self, connection: Connection) -> ConnectionLost | None:
+        """Wait until the connection has ended; what is not known of the device by then is asked again and again."""
+        while not self._was_known:
+            with trio.move_on_after(ASK_AGAIN):
+                return await connection.wait_closed()
+            await self._ask(connection)
+        return await connection.wait_closed()
 
     def _why_departed(self) -> str | None:
         return self._departed

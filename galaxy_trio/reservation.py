@@ -189,6 +189,11 @@ class Reservation:
                     task.sent = False
                     raise NotRun(0) from None
             raise
+        except (ConnectionLost, trio.ClosedResourceError):
+            if task.sent:
+                raise
+            # The device was let go of while its connection was being opened.
+            raise NotRun(0) from None
 
     # ---- the two ways
 

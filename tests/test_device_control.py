@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from calls import open_world, start
+from calls import Call, World, open_world, start
 from fleet import device_config, recording
+from scripted_server import open_scripted_server
 
-from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, NoSuchDevice, RequestTimeout
+from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, DeviceInfo, NoSuchDevice, RequestTimeout
+from galaxy_trio.constellation import open_constellation
 from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskAbandoned, TaskEnded, TaskOutcome
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio.testing import MockClock
 
 IDLE, BUSY, DISCONNECTED, FAILED = (
@@ -297,3 +301,69 @@ async def test_the_information_of_a_device_is_asked_of_its_server_when_it_is_con
         await asked.ended.wait()
         assert asked.ending == await b.device_info()
         assert b.config.device_id == b.device_id == b.profile.device_id == "b"
+
+
+async def test_who_asks_for_information_is_answered_over_the_next_connection_when_this_side_lets_go_of_this_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_scripted_server() as server, trio.open_nursery() as nursery:
+        async with open_constellation([device_config("a")], connect=server.connect) as constellation:
+            device = constellation.devices["a"]
+            await device.wait_connected()
+            server.info = [None]
+            asking = await start(nursery, partial(device.device_info, timeout=100))
+            server.info = [{"platform": "darwin"}]
+            await device.disconnect()
+            await trio.sleep(50)
+            assert not asking.ended.is_set()
+            await device.connect()
+            await asking.ended.wait()
+            assert isinstance(asking.ending, DeviceInfo)
+            assert asking.ending.platform == "darwin"
+
+
+# ---- a task whose connection is being opened
+
+
+async def _start_connecting(world: World, nursery: trio.Nursery, run_task: Callable[..., Awaitable[object]]) -> Call:
+    """A task that has its slot, and whose connection nobody answers."""
+    world.problems = [trio.testing.memory_stream_pair()[0]]
+    connecting = await start(nursery, partial(run_task, "echo 1", task_id="1"))
+    assert not world.problems
+    return connecting
+
+
+async def test_a_task_that_was_not_sent_waits_on_when_its_device_is_disconnected(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        connecting = await _start_connecting(world, nursery, world.a.run_task)
+        await world.a.disconnect()
+        await trio.sleep(10)
+        assert not connecting.ended.is_set()
+        await world.a.connect()
+        await connecting.ended.wait()
+        assert connecting.echo == "1"
+
+
+async def test_a_task_that_was_not_sent_goes_elsewhere_when_its_device_is_removed_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
+        connecting = await _start_connecting(world, nursery, world.constellation.run_task)
+        await world.constellation.remove_device("a", wait=False)
+        await connecting.ended.wait()
+        assert connecting.echo == "1"
+
+
+async def test_a_task_that_was_not_sent_has_not_run_when_the_only_device_is_removed_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
+        connecting = await _start_connecting(world, nursery, world.a.run_task)
+        await world.constellation.remove_device("a", wait=False)
+        await connecting.ended.wait()
+        assert isinstance(connecting.ending, NoSuchDevice)
+        assert str(connecting.ending) == "device 'a' was removed"
+        await trio.testing.wait_all_tasks_blocked()
+        [ended] = journal.of(TaskEnded)
+        assert isinstance(ended, TaskEnded)
+        assert ended.outcome is TaskOutcome.NOT_SENT

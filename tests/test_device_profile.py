@@ -174,6 +174,30 @@ async def test_information_that_does_not_come_changes_nothing_and_the_device_is_
     assert later == good
 
 
+@pytest.mark.parametrize("bad", [{"platform": 7}, "no information"], ids=repr)
+async def test_what_is_not_known_is_asked_again_until_it_is_known(bad: JSON, autojump_clock: MockClock) -> None:
+    async with open_scripted_server() as server:
+        server.info = [bad]
+        async with (
+            open_constellation([device_config("a")], connect=server.connect) as constellation,
+            recording(constellation) as journal,
+        ):
+            await constellation.wait_connected()
+            await trio.sleep(100)
+            [profile] = [device.profile for device in constellation.devices.values()]
+            assert not profile.known
+            server.info = [FULL]
+            # Whoever wants what it turns out to be is waiting already.
+            with trio.fail_after(31):
+                async with constellation.reserve(os="windows"):
+                    pass
+            # Once is enough.
+            server.info = [{"platform": "linux"}]
+            await trio.sleep(100)
+        assert len(journal.of(InformationUpdated)) == 1
+        assert constellation.devices["a"].profile.os == "windows"
+
+
 async def test_a_server_that_says_nothing_is_waited_for_10_s_and_what_it_says_later_is_told(
     autojump_clock: MockClock,
 ) -> None:

@@ -12,7 +12,16 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_trio import ConfigError, Connection, ConnectionLost, DeviceInfo, Platform, open_connection
+from galaxy_trio import (
+    ConfigError,
+    Connection,
+    ConnectionLost,
+    DeviceInfo,
+    InvalidMessage,
+    Platform,
+    RequestTimeout,
+    open_connection,
+)
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.testing import Conditions, MemoryServer, Network, NetworkLink, NetworkStream, open_memory_server
 
@@ -273,13 +282,47 @@ async def test_frames_are_shuffled_whole_and_control_frames_go_on_at_once() -> N
     await link.server.send_all(fragments[1] + large[:1])
     await link.server.send_all(large[1:3])
     await link.server.send_all(large[3:] + huge)
+    # Fragments come as one.
+    whole = small + b"\x81\x02xy" + large + huge
     received = b""
-    whole = small + b"".join(fragments) + large + huge
     while len(received) < len(whole):
         received += await link.client.receive_some()
     assert received != whole
-    for message in (small, b"".join(fragments), large, huge):
+    assert received.endswith(huge)
+    for message in (small, b"\x81\x02xy", large, huge):
         assert message in received
+
+
+async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_clock: Clock) -> None:
+    seen: list[bytes] = []
+
+    def spoil(message: bytes) -> list[bytes]:
+        seen.append(message)
+        if b"task_end" not in message:
+            return [message]
+        if b"first" in message:
+            return [message, message]
+        return [message[:-1]] if b"second" in message else []
+
+    async with open_memory_server() as server, trio.open_nursery() as nursery:
+        link = Network().connect()
+        # From before the handshake on.
+        link.edit_replies(spoil)
+        nursery.start_soon(server.serve_stream, link.server)
+        info = DeviceInfo(DEVICE, Platform.LINUX)
+        async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
+            async with open_connection(server.url, DEVICE, stream=link.client) as connection:
+                assert (await connection.run_task("first")).unwrap() == {"echo": "first"}
+                with pytest.raises(InvalidMessage):
+                    await connection.run_task("second", timeout=5)
+                with pytest.raises(RequestTimeout):
+                    await connection.run_task("third", timeout=5)
+                # A small one, one of two bytes of length, and none but text.
+                result = await connection.run_task("first" + "x" * 100_000)
+                assert result.unwrap() == {"echo": "first" + "x" * 100_000}
+                assert connection.statistics().duplicate_replies == 2
+        assert seen[0].startswith(b"{")
+        nursery.cancel_scope.cancel()
 
 
 async def test_links_whose_ends_are_closed_are_forgotten() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.agent.batches import MAX_QUEUED_BATCHES, Batches, Counts
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.outbox import Outbox
@@ -231,7 +231,7 @@ class Agent:
             client_id=self._device_id,
             target_id=self._device_id,
             request=task.user_request,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
         )
 
 

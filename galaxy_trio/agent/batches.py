@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.agent.outbox import send_first
 from galaxy_trio.agent.toolbox import failure, one_line
 from galaxy_trio.codec import encode
@@ -150,7 +150,7 @@ class Batches:
             session_id=message.session_id,
             client_id=self._device_id,
             action_results=results,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
             request_id=str(uuid.uuid4()),
             prev_response_id=message.response_id,
         )

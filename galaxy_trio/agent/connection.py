@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio import wall_clock
 from galaxy_trio.codec import decode_server_message, unstructure_device_info
 from galaxy_trio.messages import (
     JSON,
@@ -154,7 +154,7 @@ async def open_device_connection(
     receiver = _DeviceReceiver(device_id)
 
     def message(type: ClientMessageType, metadata: dict[str, JSON] | None = None) -> ClientMessage:
-        now = datetime.now(UTC).isoformat()
+        now = wall_clock.timestamp()
         return ClientMessage(
             type, TaskStatus.OK, client_type=ClientType.DEVICE, client_id=device_id, timestamp=now, metadata=metadata
         )
@@ -182,7 +182,7 @@ async def open_device_connection(
 
             async def introduce() -> None:
                 metadata: dict[str, JSON] = {
-                    "registration_time": datetime.now(UTC).isoformat(),
+                    "registration_time": wall_clock.timestamp(),
                     "platform": str(system_info.platform),
                     "system_info": unstructure_device_info(system_info),
                 }

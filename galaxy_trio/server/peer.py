@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.errors import InvalidMessage, MessageTooLarge
 from galaxy_trio.messages import (
     JSON,
@@ -119,7 +119,7 @@ class Peer:
             ClientInfo(
                 message.client_id,
                 message.client_type,
-                datetime.now(UTC),
+                wall_clock.now(),
                 named,
                 None if is_device else message.target_id,
                 self._registry.system_info(message.client_id, told, named),
@@ -220,7 +220,7 @@ class Peer:
             status,
             error=error,
             session_id=session_id,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
             response_id=response_id or str(uuid.uuid4()),
             result=result,
         )

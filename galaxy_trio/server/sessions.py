@@ -8,13 +8,13 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeAlias, cast
 
 import attrs
 import trio
 
+from galaxy_trio import wall_clock
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
 from galaxy_trio.messages import JSON, Command, CommandResult, ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.server.registry import Client
@@ -274,7 +274,7 @@ class Sessions:
             actions=actions,
             session_id=session_id,
             task_name=task_name,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
             response_id=response_id,
             stop_on_failure=True if stop_on_failure else None,
         )
@@ -298,7 +298,7 @@ class Sessions:
             ended.status,
             error=ended.error,
             session_id=session.task.session_id,
-            timestamp=datetime.now(UTC).isoformat(),
+            timestamp=wall_clock.timestamp(),
             response_id=str(uuid.uuid4()),
             result=ended.result,
         )

@@ -1,5 +1,6 @@
 """For tests of what is built on this package: its other ends, in memory, under the real WebSocket code."""
 
+from galaxy_trio.testing.determinism import deterministic, run
 from galaxy_trio.testing.faults import FaultyStream
 from galaxy_trio.testing.memory_server import MemoryServer, open_memory_server
 from galaxy_trio.testing.network import Conditions, Network, NetworkLink, NetworkStream
@@ -14,7 +15,9 @@ __all__ = [
     "NetworkLink",
     "NetworkStream",
     "ScriptedPeer",
+    "deterministic",
     "open_bare_peer",
     "open_memory_server",
     "open_scripted_peer",
+    "run",
 ]

@@ -17,10 +17,10 @@ import attrs
 import trio
 
 from galaxy_trio.opening import check_positive
-from galaxy_trio.testing.frame_shuffler import FrameShuffler
+from galaxy_trio.testing.frame_editor import FrameEditor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 CAPACITY: Final = 64 * 1024
 """Bytes that may be on their way before a sender has to wait, as in a socket's buffers."""
@@ -65,7 +65,8 @@ class _Direction:
         self.cut = False
         self.silent = False
         self.held = False
-        self.transform: Callable[[bytes], bytes] | None = None
+        # What is done to bytes on their way, in order.
+        self.transforms: list[Callable[[bytes], bytes]] = []
 
     def change(self) -> None:
         """Let both ends look again at what is different now."""
@@ -115,8 +116,8 @@ class _Direction:
         self._line_free_at = max(now, self._line_free_at) + len(piece) / conditions.bandwidth
         delay = conditions.latency + self._random.uniform(0, conditions.jitter)
         self._arrives_at = max(self._arrives_at, self._line_free_at + delay)
-        if self.transform is not None:
-            piece = self.transform(piece)
+        for transform in tuple(self.transforms):
+            piece = transform(piece)
         self._bytes += len(piece)
         if piece:
             self._chunks.append((self._arrives_at, piece))
@@ -293,18 +294,44 @@ class NetworkLink:
         direction = self._to_server if to_server else self._to_client
 
         def flip(data: bytes) -> bytes:
-            direction.transform = None
+            if not data:
+                return data
+            direction.transforms.remove(flip)
             place = self._random.randrange(len(data))
             return data[:place] + bytes([data[place] ^ (1 << self._random.randrange(8))]) + data[place + 1 :]
 
-        direction.transform = flip
+        direction.transforms.append(flip)
+
+    def edit_replies(self, edit: Callable[[bytes], Iterable[bytes]]) -> None:
+        """Change the server's messages from now on, which must not be in the middle of one.
+
+        Args:
+            edit: Given each message, says which are sent to the client in its stead: none, broken ones, the same twice.
+        """
+        self._to_client.transforms.append(FrameEditor(edit).take)
 
     def shuffle_replies(self, count: int) -> None:
-        """Send the client the next `count` frames of the server in another order, each whole."""
-        self._to_client.transform = FrameShuffler(count, self._random, self._end_shuffling).take
+        """Send the client the next `count` messages of the server in another order, each whole."""
+        held: list[bytes] = []
 
-    def _end_shuffling(self) -> None:
-        self._to_client.transform = None
+        def hold_back(message: bytes) -> Iterable[bytes]:
+            if len(held) == count:
+                return (message,)
+            held.append(message)
+            if len(held) < count:
+                return ()
+            self._random.shuffle(held)
+            return held
+
+        def shuffle(data: bytes) -> bytes:
+            data = editor.take(data)
+            if len(held) < count:
+                return data
+            self._to_client.transforms.remove(shuffle)
+            return data + editor.rest()
+
+        editor = FrameEditor(hold_back)
+        self._to_client.transforms.append(shuffle)
 
 
 class Network:

@@ -6,13 +6,13 @@ import itertools
 import json
 import math
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 import trio.testing
 
+from galaxy_trio import wall_clock
 from galaxy_trio.codec import decode_client_message, encode
 from galaxy_trio.connection import Connection, open_connection
 from galaxy_trio.errors import ConnectFailed
@@ -133,7 +133,7 @@ class ScriptedPeer:
                     status,
                     error=error,
                     session_id=session_id,
-                    timestamp=datetime.now(UTC).isoformat(),
+                    timestamp=wall_clock.timestamp(),
                     response_id=response_id or f"response-{next(self._response_numbers)}",
                     result=result,
                 )

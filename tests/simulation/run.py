@@ -1,0 +1,327 @@
+"""One run: a plan carried out, everything mended, everything ended, and what is left looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Final, cast
+
+import attrs
+import trio
+
+from galaxy_trio import ConnectFailed, GalaxyError, NoSuchDevice, open_connection
+from galaxy_trio.config import DeviceConfig
+from galaxy_trio.constellation import open_constellation
+from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.messages import TaskResult
+from galaxy_trio.testing import run
+from simulation.journal import ErrorLog, Journal
+from simulation.plan import Ask, Disturbance, Plan, Talk, make_plan
+from simulation.promises import broken_promises
+from simulation.world import HEARTBEAT, LIVENESS, OPENING, URL, World, request_of, result_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from galaxy_trio.connection import Connection
+    from galaxy_trio.constellation import Constellation
+    from galaxy_trio.transports import TransportName
+
+_PATIENCE: Final = 1_000.0
+"""Seconds that everything may take to come to its end when nothing goes wrong any more."""
+_ABANDON: Final = 40.0
+
+
+@attrs.frozen
+class Run:
+    """What came of a seed.
+
+    Attributes:
+        broken: The promises that were broken, in words.
+    """
+
+    plan: Plan
+    journal: Journal
+    broken: list[str]
+
+
+def simulate(seed: int, transport: TransportName = "trio-websocket") -> Run:
+    """Carry out the plan of a seed, and judge it."""
+    plan = make_plan(seed)
+    journal = Journal()
+    log = ErrorLog()
+    logger = logging.getLogger("galaxy_trio")
+    logger.addHandler(log)
+    broken: list[str] = []
+    try:
+        run(partial(_Run(plan, journal, transport, broken).run), seed=seed)
+    except Exception as error:  # noqa: BLE001  # it is a result, and is shown with the plan
+        broken.append(f"something raised {error!r}: {_innermost(error)!r}")
+    finally:
+        logger.removeHandler(log)
+    broken += [f"an error was logged: {error}" for error in log.errors]
+    return Run(plan, journal, broken + broken_promises(plan, journal))
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+class _Run:
+    def __init__(self, plan: Plan, journal: Journal, transport: TransportName, broken: list[str]) -> None:
+        self._plan = plan
+        self._journal = journal
+        self._transport: TransportName = transport
+        self._broken = broken
+        self._open = 0
+        self._all_ended = trio.Event()
+        self._removed: set[str] = set()
+
+    async def run(self) -> None:
+        with trio.fail_after(100_000):
+            async with trio.open_nursery() as nursery:
+                world = World(self._plan, self._journal, nursery, self._transport)
+                await world.start_server()
+                for device in self._plan.devices:
+                    await world.start_device(device)
+                async with trio.open_nursery() as callers:
+                    await self._keep(world, callers)
+                    # Nobody has a constellation any more, and everybody has been told.
+                    await self._wait_all_ended("after the constellation was closed")
+                    callers.cancel_scope.cancel()
+                await self._look_at_server(world, constellations=0)
+                nursery.cancel_scope.cancel()
+
+    # ---- the constellation
+
+    async def _keep(self, world: World, callers: trio.Nursery) -> None:
+        plan = self._plan
+        async with open_constellation(
+            [DeviceConfig(device.name, URL, max_concurrent_tasks=device.slots) for device in plan.devices],
+            connect=world.connect,
+            connect_timeout=OPENING,
+            register_timeout=OPENING,
+            heartbeat_interval=HEARTBEAT,
+            liveness_timeout=LIVENESS,
+            abandon_timeout=_ABANDON,
+            max_concurrent_tasks=plan.max_concurrent_tasks,
+            max_queued=plan.max_queued,
+            drain=plan.drain,
+            transport=self._transport,
+            random=Random(f"backoff {plan.seed}"),
+        ) as constellation:
+            await callers.start(self._write_events, constellation)
+            await callers.start(self._lag, constellation)
+            async with trio.open_nursery() as steps:
+                steps.cancel_scope.deadline = trio.current_time() + (plan.closes_at or _PATIENCE)
+                for step in plan.steps:
+                    await trio.sleep_until(step.at)
+                    match step:
+                        case Ask():
+                            self._open += 1
+                            callers.start_soon(self._ask, step, partial(self._make, constellation, step))
+                        case Talk():
+                            callers.start_soon(self._talk, world, step)
+                        case Disturbance():
+                            steps.start_soon(self._disturb, world, constellation, step)
+            if plan.closes_at is None:
+                await self._settle(world, constellation, callers)
+            else:
+                self._journal.write("world", "closes", "constellation")
+
+    async def _write_events(self, constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
+        async with constellation.subscribe(1_000_000) as events:
+            task_status.started()
+            async for event in events:
+                self._journal.events.append(event)
+                self._journal.write("event", type(event).__name__, getattr(event, "task_id", ""), event)
+
+    async def _lag(self, constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
+        async with constellation.subscribe(3) as events:
+            task_status.started()
+            async for _event in events:
+                await trio.sleep(100)
+
+    async def _disturb(self, world: World, constellation: Constellation, step: Disturbance) -> None:
+        """What is done by hand; the rest is the world's."""
+        device = constellation.devices.get(step.device)
+        match step.what:
+            case "disconnect" | "reconnect" | "removal" | "removal at once":
+                self._journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
+            case _:
+                await world.disturb(step)
+                return
+        if device is None:
+            return
+        match step.what:
+            case "disconnect":
+                await device.disconnect()
+                await trio.sleep(step.seconds)
+                await self._connect(device.connect)
+            case "reconnect":
+                await self._connect(device.reconnect)
+            case _:
+                try:
+                    await constellation.remove_device(step.device, wait=step.what == "removal")
+                except NoSuchDevice:
+                    return
+                await trio.sleep(step.seconds)
+                if step.number % 2 and step.device not in constellation.devices:
+                    constellation.add_device(device.config)
+        self._journal.write("world", "mends", step.what, f"{step.device}, {step.number}")
+
+    async def _connect(self, connect: Callable[[], Awaitable[None]]) -> None:
+        # It was removed meanwhile.
+        with contextlib.suppress(trio.ClosedResourceError):
+            await connect()
+
+    # ---- those who ask
+
+    async def _make(self, constellation: Constellation, ask: Ask) -> object:
+        device = constellation.devices.get(ask.device.name)
+        request = request_of(ask)
+        if ask.way == "constellation":
+            return await constellation.run_task(
+                request,
+                os=ask.device.platform,
+                capabilities=[ask.device.feature],
+                timeout=ask.timeout,
+                on_cancel=ask.on_cancel,
+                task_id=ask.name,
+            )
+        if device is None:
+            raise NoSuchDevice("it was removed")
+        if ask.way == "device":
+            return await device.run_task(request, timeout=ask.timeout, on_cancel=ask.on_cancel, task_id=ask.name)
+        if ask.way == "information":
+            return await device.device_info(timeout=ask.timeout)
+        async with device.reserve() as reservation:
+            return await reservation.run_task(request, timeout=ask.timeout, on_cancel=ask.on_cancel, task_id=ask.name)
+
+    async def _ask(self, ask: Ask, call: Callable[[], Awaitable[object]]) -> None:
+        journal = self._journal
+        journal.write("caller", "asks", ask.name)
+        end = "nothing"
+        try:
+            with trio.CancelScope() as scope:
+                if ask.cancel_after is not None:
+                    scope.deadline = trio.current_time() + ask.cancel_after
+                end = self._describe(ask, await call())
+            if scope.cancelled_caught:
+                end = "cancelled"
+        except (GalaxyError, trio.ClosedResourceError) as error:
+            end = f"{type(error).__name__}: {error}"
+        except trio.Cancelled:
+            end = "left"
+            raise
+        finally:
+            journal.write("caller", "ends", ask.name, end)
+            self._ended(1)
+
+    def _describe(self, ask: Ask, result: object) -> str:
+        if not isinstance(result, TaskResult):
+            return "informed"
+        if result.status != "completed":
+            return f"failed: {result.error}"
+        return "completed" if result.result == result_of(ask) else f"completed with {str(result.result)[:200]}"
+
+    async def _talk(self, world: World, talk: Talk) -> None:
+        self._open += len(talk.asks) + 1
+        began = 0
+        try:
+            async with open_connection(
+                URL,
+                talk.device.name,
+                client_name=talk.name,
+                stream=await world.open_link(talk.name),
+                connect_timeout=OPENING,
+                register_timeout=OPENING,
+                heartbeat_interval=HEARTBEAT,
+                liveness_timeout=LIVENESS,
+                transport=self._transport,
+            ) as connection:
+                async with trio.open_nursery() as nursery:
+                    began_at = trio.current_time()
+                    for ask in talk.asks:
+                        await trio.sleep_until(began_at + ask.at)
+                        began += 1
+                        nursery.start_soon(self._ask, ask, partial(self._make_on, connection, ask))
+                if connection.statistics().pending:
+                    self._broken.append(f"{talk.name} is left with requests that nobody made")
+        except (ConnectFailed, OSError) as error:
+            self._journal.write("caller", "is not connected", talk.name, error)
+        finally:
+            self._ended(len(talk.asks) - began + 1)
+
+    async def _make_on(self, connection: Connection, ask: Ask) -> object:
+        if ask.way == "information":
+            return await connection.device_info(timeout=ask.timeout)
+        return await connection.run_task(request_of(ask), timeout=ask.timeout, task_id=ask.name)
+
+    # ---- the end
+
+    def _ended(self, count: int) -> None:
+        self._open -= count
+        if not self._open:
+            self._all_ended.set()
+            self._all_ended = trio.Event()
+
+    async def _wait_all_ended(self, when: str) -> None:
+        with trio.move_on_after(_PATIENCE):
+            while self._open:
+                await self._all_ended.wait()
+        if self._open:
+            self._broken.append(f"{self._open} requests never ended {when}")
+
+    async def _settle(self, world: World, constellation: Constellation, callers: trio.Nursery) -> None:
+        """Everything is mended: all ends, and nothing is left."""
+        self._journal.write("world", "mends", "all")
+        await world.mend_all()
+        for device in constellation.devices.values():
+            callers.start_soon(self._connect, device.connect)
+        await self._wait_all_ended("though all was mended")
+        left = "nobody looked"
+        with trio.move_on_after(_PATIENCE):
+            while left := self._left(world, constellation):  # noqa: ASYNC110  # nothing tells of all this together
+                await trio.sleep(1)
+        if left:
+            self._broken.append(f"there is something left: {left}")
+
+    def _left(self, world: World, constellation: Constellation) -> str:
+        statistics = constellation.statistics()
+        if (statistics.running, statistics.queued, statistics.unassigned) != (0, 0, 0):
+            return f"{statistics.running} running, {statistics.queued} queued, {statistics.unassigned} unassigned"
+        for device in statistics.devices.values():
+            if device.status is not DeviceStatus.IDLE or device.connection is None:
+                return f"{device.device_id} is {device.status}: {device.problem}"
+            if device.connection.pending:
+                return f"{device.connection.pending} requests pending on {device.device_id}"
+        # One for each device, and one that tells of cancellation.
+        tasks = len(constellation._nursery.child_tasks)
+        if tasks != len(statistics.devices) + 1:
+            return f"{tasks} tasks in the nursery for {len(statistics.devices)} devices"
+        return self._left_on_server(world, len(statistics.devices))
+
+    def _left_on_server(self, world: World, constellations: int) -> str:
+        if world.server is None:
+            return "no server"
+        held = world.server.statistics()
+        expected = (len(self._plan.devices), constellations, 0, 0, len(self._plan.devices) + constellations)
+        found = (held.devices, held.constellations, held.sessions, held.ending_sessions, held.connections)
+        if found != expected:
+            return f"{found} instead of {expected} devices, constellations, sessions, ending sessions, connections"
+        working = [name for name, count in world.working.items() if count]
+        return f"devices still work on {working}" if working else ""
+
+    async def _look_at_server(self, world: World, *, constellations: int) -> None:
+        await world.mend_all()
+        left = "nobody looked"
+        with trio.move_on_after(_PATIENCE):
+            while left := self._left_on_server(world, constellations):  # noqa: ASYNC110
+                await trio.sleep(1)
+        if left:
+            self._broken.append(f"there is something left on the server: {left}")

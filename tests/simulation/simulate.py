@@ -1,0 +1,109 @@
+"""Carry out the plans of any number of seeds: ``nox -s simulate -- --seeds 1000``. Stops at the first broken promise, with status 1."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
+
+import attrs
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from galaxy_trio.transports import TransportName
+from simulation.run import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simulation.run import Run
+
+_EVERY: Final = 10.0
+"""Seconds between two lines of progress."""
+
+
+@attrs.frozen
+class Summary:
+    """What a run held, and how it is to be told if a promise was broken."""
+
+    seed: int
+    report: str
+    counts: Counter[str]
+
+
+def summary_of(seed: int, transport: TransportName = "trio-websocket") -> Summary:
+    """Carry out the plan of one seed."""
+    run = simulate(seed, transport)
+    return Summary(seed, report_of(run, transport) if run.broken else "", _counts_of(run))
+
+
+def _counts_of(run: Run) -> Counter[str]:
+    ends = run.journal.of("caller", "ends")
+    endings = Counter(entry.detail.partition(":")[0] for entry in ends)
+    return Counter(
+        {
+            "requests": len(ends),
+            "faults": len(run.journal.of("world", "disturbs")),
+            "completed": endings["completed"] + endings["informed"],
+            "cancelled": endings["cancelled"],
+            "timed out": endings["RequestTimeout"],
+            "lost": endings["ConnectionLost"],
+            "refused": endings["RequestRejected"],
+            "events": len(run.journal.events),
+        }
+    )
+
+
+def report_of(run: Run, transport: TransportName) -> str:
+    """What was broken, by what plan, and how to see it again."""
+    chosen = "" if transport == "trio-websocket" else f" --transport {transport}"
+    return "\n".join(
+        [
+            str(run.plan),
+            "",
+            *(f"BROKEN: {promise}" for promise in run.broken),
+            "",
+            f"again:        nox -s simulate -- --first-seed {run.plan.seed} --seeds 1{chosen}",
+            f"with journal: nox -s simulate -- --first-seed {run.plan.seed} --seeds 1{chosen} --journal",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many (200)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--transport", choices=get_args(TransportName), default="trio-websocket")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes side by side")
+    parser.add_argument("--journal", action="store_true", help="print what happened, step by step")
+    options = parser.parse_args(arguments)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if options.journal:
+        for seed in seeds:
+            print(simulate(seed, options.transport).journal)
+    began = told = time.perf_counter()
+    counts: Counter[str] = Counter()
+    with multiprocessing.Pool(options.jobs) as pool:
+        work = partial(summary_of, transport=options.transport)
+        for count, summary in enumerate(pool.imap_unordered(work, seeds, chunksize=4), 1):
+            counts += summary.counts
+            if summary.report:
+                print(summary.report)
+                return 1
+            if time.perf_counter() > told + _EVERY:
+                told = time.perf_counter()
+                print(f"{count} of {len(seeds)} seeds", flush=True)
+    held = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    seconds = time.perf_counter() - began
+    print(f"{len(seeds)} seeds over {options.transport} in {seconds:.0f} s: {held}. Every promise was kept.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

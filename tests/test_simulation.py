@@ -1,0 +1,81 @@
+"""Whatever happens to a constellation, its server and its devices, the promises are kept; and it can be made to happen again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from simulation.mutations import MUTATIONS, Mutation
+from simulation.run import simulate
+from simulation.simulate import main, report_of, summary_of
+from transport_under_test import TRANSPORT, only_trio_websocket
+
+pytestmark = pytest.mark.slow
+
+# So many seeds, in parts, which may run side by side.
+SEEDS: Final = 200
+_PARTS: Final = 10
+_CATCHING: Final = 50
+"""Within so many seeds a breakage must be found."""
+
+
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_every_promise_is_kept_whatever_happens(part: int) -> None:
+    for seed in range(part, SEEDS, _PARTS):
+        run = simulate(seed, TRANSPORT)
+        assert not run.broken, report_of(run, TRANSPORT)
+
+
+def _digests(hash_seed: str) -> str:
+    """What came of a few seeds, in a process of its own, whose sets are in another order."""
+    program = (
+        "import sys, hashlib\n"
+        "from simulation.run import simulate\n"
+        "for seed in range(12):\n"
+        "    print(hashlib.sha256(str(simulate(seed, sys.argv[1]).journal).encode()).hexdigest())\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(  # noqa: S603  # ourselves
+        [sys.executable, "-c", program, TRANSPORT], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_seed_is_the_same_run_byte_for_byte_in_every_process() -> None:
+    here = [hashlib.sha256(str(simulate(seed, TRANSPORT).journal).encode()).hexdigest() for seed in range(12)]
+    assert _digests("1").split() == _digests("2").split() == here
+    assert len(set(here)) == 12
+
+
+@only_trio_websocket
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
+    with mutation():
+        assert any(simulate(seed).broken for seed in range(_CATCHING))
+
+
+@only_trio_websocket
+def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    mutation = next(each for each in MUTATIONS if each.__name__ == "route_by_kind")
+    with mutation():
+        summary = summary_of(0)
+        assert "BROKEN: " in summary.report
+        assert summary.report.startswith("seed 0\n")
+        assert "nox -s simulate -- --first-seed 0 --seeds 1\n" in summary.report
+        assert "--transport websockets" in report_of(simulate(0), "websockets")
+        # The processes that it starts are forked, and as broken as this one.
+        assert main(["--seeds", "1", "--jobs", "1"]) == 1
+    assert "BROKEN: " in capsys.readouterr().out
+
+
+def test_the_command_line_counts_what_the_runs_held(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1", "--first-seed", "3", "--jobs", "1", "--journal"]) == 0
+    out = capsys.readouterr().out
+    assert " caller asks r" in out
+    assert "1 seeds over trio-websocket in " in out
+    assert out.endswith("Every promise was kept.\n")
