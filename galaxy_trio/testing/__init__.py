@@ -2,6 +2,7 @@
 
 from galaxy_trio.testing.determinism import deterministic, run
 from galaxy_trio.testing.faults import FaultyStream
+from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from galaxy_trio.testing.memory_server import MemoryServer, open_memory_server
 from galaxy_trio.testing.network import Conditions, Network, NetworkLink, NetworkStream
 from galaxy_trio.testing.scripted_peer import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
@@ -10,6 +11,7 @@ __all__ = [
     "PEER_URL",
     "Conditions",
     "FaultyStream",
+    "MemoryFleet",
     "MemoryServer",
     "Network",
     "NetworkLink",
@@ -17,6 +19,7 @@ __all__ = [
     "ScriptedPeer",
     "deterministic",
     "open_bare_peer",
+    "open_memory_fleet",
     "open_memory_server",
     "open_scripted_peer",
     "run",

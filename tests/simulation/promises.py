@@ -238,7 +238,7 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
     asks = {step.name: step for step in plan.steps if isinstance(step, Ask)}
     slots = {device.name: device.slots for device in plan.devices}
     running: dict[str, set[str]] = {name: set() for name in slots}
-    trouble_at = min((step.at for step in plan.disturbances), default=math.inf)
+    trouble_at = 0.0 if plan.dishonest else min((step.at for step in plan.disturbances), default=math.inf)
     for entry in journal.entries:
         if entry.who != "server" or entry.name not in asks:
             continue

@@ -20,7 +20,7 @@ from galaxy_trio.testing import run
 from simulation.journal import ErrorLog, Journal
 from simulation.plan import Ask, Disturbance, Plan, Talk, make_plan
 from simulation.promises import broken_promises
-from simulation.world import HEARTBEAT, LIVENESS, OPENING, URL, World, request_of, result_of
+from simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,26 +83,22 @@ class _Run:
 
     async def run(self) -> None:
         with trio.fail_after(100_000):
-            async with trio.open_nursery() as nursery:
-                world = World(self._plan, self._journal, nursery, self._transport)
-                await world.start_server()
-                for device in self._plan.devices:
-                    await world.start_device(device)
+            world = World(self._plan, self._journal)
+            async with world.running(self._transport):
                 async with trio.open_nursery() as callers:
                     await self._keep(world, callers)
                     # Nobody has a constellation any more, and everybody has been told.
                     await self._wait_all_ended("after the constellation was closed")
                     callers.cancel_scope.cancel()
                 await self._look_at_server(world, constellations=0)
-                nursery.cancel_scope.cancel()
 
     # ---- the constellation
 
     async def _keep(self, world: World, callers: trio.Nursery) -> None:
         plan = self._plan
         async with open_constellation(
-            [DeviceConfig(device.name, URL, max_concurrent_tasks=device.slots) for device in plan.devices],
-            connect=world.connect,
+            [DeviceConfig(device.name, world.fleet.url, max_concurrent_tasks=device.slots) for device in plan.devices],
+            connect=world.fleet.connect,
             connect_timeout=OPENING,
             register_timeout=OPENING,
             heartbeat_interval=HEARTBEAT,
@@ -234,10 +230,10 @@ class _Run:
         began = 0
         try:
             async with open_connection(
-                URL,
+                world.fleet.url,
                 talk.device.name,
                 client_name=talk.name,
-                stream=await world.open_link(talk.name),
+                stream=await world.fleet.connect(),
                 connect_timeout=OPENING,
                 register_timeout=OPENING,
                 heartbeat_interval=HEARTBEAT,
@@ -307,9 +303,9 @@ class _Run:
         return self._left_on_server(world, len(statistics.devices))
 
     def _left_on_server(self, world: World, constellations: int) -> str:
-        if world.server is None:
+        if world.fleet.server is None:
             return "no server"
-        held = world.server.statistics()
+        held = world.fleet.server.statistics()
         expected = (len(self._plan.devices), constellations, 0, 0, len(self._plan.devices) + constellations)
         found = (held.devices, held.constellations, held.sessions, held.ending_sessions, held.connections)
         if found != expected:
