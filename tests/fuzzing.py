@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import logging
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from recordings import NAMES, Frame, text_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
 T = TypeVar("T")
 
@@ -77,6 +79,24 @@ def simulate(scenario: Callable[..., Awaitable[T]], *arguments: object) -> T:
             return await scenario(*arguments)
 
     return trio.run(bounded, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@contextmanager
+def errors_logged() -> Generator[list[str]]:
+    """What the package finds worth an error: a bug, wherever it is caught."""
+    errors: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            errors.append(record.getMessage())
+
+    handler = Keep(logging.ERROR)
+    logger = logging.getLogger("galaxy_trio")
+    logger.addHandler(handler)
+    try:
+        yield errors
+    finally:
+        logger.removeHandler(handler)
 
 
 # ---- the recordings
@@ -146,7 +166,16 @@ _STRINGS: Final = sorted({value for text in EVERYTHING for value in _members_of(
 _RAW: Final = [
     *("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e308", "5e-324", "1e-999", "-0.0", "-0", "1E5", "01", "+1"),
     *("9" * 300, "9" * 4_000, "-" + "9" * 4_400, "9" * 5_000, f"0.{'3' * 5_000}", f"1e{'9' * 500}"),
-    *(r'"\ud800"', r'"\udc00\ud800"', r'"\ud83d\ude00"', r'"\u0000"', r'"\uD8"', '"\x00"', '"\x7f\u2028"', r'"\\ud800"'),
+    *(
+        r'"\ud800"',
+        r'"\udc00\ud800"',
+        r'"\ud83d\ude00"',
+        r'"\u0000"',
+        r'"\uD8"',
+        '"\x00"',
+        '"\x7f\u2028"',
+        r'"\\ud800"',
+    ),
     *("true", "null", "None", "'a'", "", "{}", "[]", '{"":{"":[]}}', '{"a":1,"a":2}', "/**/1", "[1,]", "undefined"),
     f'"{"x" * 70_000}"',
     '"' + "\U0001f600" * 30_000 + '"',
@@ -219,7 +248,15 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
     return _write(whole)
 
 
-_TOKENS: Final = [*'{}[]",:\\/-+.eE 0\n\t\x00\x7f\ufeff\ufffd\u2028', '""', "null", r"\u", r"\ud800", r"\udfff", "\U0001f600"]
+_TOKENS: Final = [
+    *'{}[]",:\\/-+.eE 0\n\t\x00\x7f\ufeff\ufffd\u2028',
+    '""',
+    "null",
+    r"\u",
+    r"\ud800",
+    r"\udfff",
+    "\U0001f600",
+]
 
 
 @st.composite

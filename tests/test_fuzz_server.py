@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import math
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 import trio
 import trio.testing
-from fuzzing import FRAMES, TO_SERVER, damaged, fuzz, simulate, transcripts
+from fuzzing import FRAMES, TO_SERVER, damaged, errors_logged, fuzz, simulate, transcripts
 from hypothesis import strategies as st
 from raw_client import Members, RawClient, open_raw_client
 from recordings import Frame
@@ -24,9 +22,6 @@ from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.testing import MemoryServer, open_memory_server
 from galaxy_trio.websocket import TransportEnded
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 BYSTANDER: Final = "bystander"
 """A device that knows nothing of all this."""
@@ -253,26 +248,8 @@ async def _take(step: Step, visitors: dict[str, _Visitor]) -> None:
             await trio.sleep(step.seconds)
 
 
-@contextmanager
-def _logged() -> Generator[list[logging.LogRecord]]:
-    """What the package finds worth an error."""
-    records: list[logging.LogRecord] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record)
-
-    handler = Keep(logging.ERROR)
-    logger = logging.getLogger("galaxy_trio")
-    logger.addHandler(handler)
-    try:
-        yield records
-    finally:
-        logger.removeHandler(handler)
-
-
 @fuzz(20, script=_scripts)
 def test_whatever_clients_say_the_server_goes_on_answers_others_and_keeps_nothing_of_it(script: list[Step]) -> None:
-    with _logged() as records:
+    with errors_logged() as errors:
         simulate(_visit, script)
-    assert [record.getMessage() for record in records] == []
+    assert errors == []
