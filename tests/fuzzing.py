@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import NAMES, Frame, text_frames
 
+from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus, TransferType
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
 
@@ -117,6 +119,10 @@ def recorded(*, sender: str | None = None, receiver: str | None = None) -> list[
 
 
 FROM_SERVER: Final = recorded(sender="server")
+FOR_DEVICE: Final = [
+    *recorded(sender="server", receiver="device"),
+    '{"type":"task","status":"continue","user_request":"echo:dispatched","session_id":"s","task_name":"t"}',
+]
 TO_SERVER: Final = recorded(receiver="server")
 EVERYTHING: Final = FROM_SERVER + TO_SERVER
 
@@ -153,16 +159,45 @@ def _nested(depth: int, opening: str = "[", innermost: str = "", closing: str = 
     return opening * depth + innermost + closing * depth
 
 
-def _members_of(text: str) -> dict[str, object]:
+def _places(value: object) -> list[tuple[list[object], int]]:
+    """Where each member and item of a value is."""
+    places: list[tuple[list[object], int]] = []
+    if isinstance(value, list):
+        for index, item in enumerate(cast("list[object]", value)):
+            places.append((value, index))
+            places.extend(_places(cast("tuple[str, object]", item)[1] if isinstance(value, Members) else item))
+    return places
+
+
+def _members_of(text: str) -> list[tuple[str, object]]:
+    """All members of a text's objects, at any depth."""
     try:
-        members: object = json.loads(text)
+        places = _places(_read(text))
     except ValueError:
-        return {}
-    return cast("dict[str, object]", members) if isinstance(members, dict) else {}
+        return []
+    return [cast("tuple[str, object]", inside[index]) for inside, index in places if isinstance(inside, Members)]
 
 
-_KEYS: Final = sorted({key for text in EVERYTHING for key in _members_of(text)})
-_STRINGS: Final = sorted({value for text in EVERYTHING for value in _members_of(text).values() if type(value) is str})
+def _type_of(text: str) -> object:
+    return dict(_members_of(text)).get("type")
+
+
+def _strings_by_key() -> dict[str, list[object]]:
+    """What is said under each name in the recordings, and what else can be: most of it is right only there."""
+    strings: dict[str, list[object]] = {}
+    for text in EVERYTHING:
+        for key, value in _members_of(text):
+            if type(value) is str and value not in strings.setdefault(key, []):
+                strings[key].append(value)
+    for enum in (ClientMessageType, ServerMessageType, TransferType):
+        strings["type"] += [member.value for member in enum if member.value not in strings["type"]]
+    for status in (TaskStatus, ResultStatus):
+        strings["status"] += [member.value for member in status if member.value not in strings["status"]]
+    return strings
+
+
+_STRINGS: Final = _strings_by_key()
+_KEYS: Final = sorted(_STRINGS)
 _RAW: Final = [
     *("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e308", "5e-324", "1e-999", "-0.0", "-0", "1E5", "01", "+1"),
     *("9" * 300, "9" * 4_000, "-" + "9" * 4_400, "9" * 5_000, f"0.{'3' * 5_000}", f"1e{'9' * 500}"),
@@ -192,22 +227,12 @@ _small_json = st.recursive(
     max_leaves=6,
 )
 _any_value = st.one_of(
-    st.sampled_from(_STRINGS),
+    st.sampled_from(sorted({str(string) for strings in _STRINGS.values() for string in strings})),
     _small_json,
     st.sampled_from(_RAW).map(Raw),
     # About as deep as Python goes: some is read and not written again.
     st.integers(900, 1_000).map(lambda depth: Raw(_nested(depth))),
 )
-
-
-def _places(value: object) -> list[tuple[list[object], int]]:
-    """Where each member and item of a value is."""
-    places: list[tuple[list[object], int]] = []
-    if isinstance(value, list):
-        for index, item in enumerate(cast("list[object]", value)):
-            places.append((value, index))
-            places.extend(_places(cast("tuple[str, object]", item)[1] if isinstance(value, Members) else item))
-    return places
 
 
 @st.composite
@@ -225,7 +250,7 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
         inside, index = draw(st.sampled_from(places))
         in_object = isinstance(inside, Members)
         key, value = cast("tuple[str, object]", inside[index]) if in_object else ("", inside[index])
-        match draw(st.sampled_from(["drop", "double", "rename", "value", "value", "value", "wrap", "copy"])):
+        match draw(st.sampled_from(["drop", "double", "rename", "known", "known", "value", "value", "wrap", "copy"])):
             case "drop":
                 del inside[index]
                 continue
@@ -235,6 +260,8 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
                 continue
             case "rename":
                 key = draw(st.sampled_from(_KEYS) | st.text(max_size=5))
+            case "known":
+                value = draw(st.sampled_from([None, *_STRINGS.get(key, [value])]))
             case "value":
                 value = draw(_any_value)
             case "wrap":
@@ -285,10 +312,15 @@ def _spliced(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
 
 
 def damaged(texts: Sequence[str]) -> st.SearchStrategy[str]:
-    """These texts, damaged in any way."""
-    whole = st.sampled_from(texts)
+    """These texts, damaged in any way, or not at all. Those of a rare type come as often as those of a frequent one."""
+    by_type: dict[object, list[str]] = {}
+    for text in texts:
+        by_type.setdefault(_type_of(text), []).append(text)
+    whole = st.one_of([st.sampled_from(of_a_type) for of_a_type in by_type.values()])
     restructured = _restructured(whole)
-    return st.one_of(restructured, restructured, _edited(whole), _spliced(whole), _edited(restructured), st.text())
+    ways = [whole] * 2 + [restructured] * 8 + [_edited(whole), _spliced(whole), _edited(restructured), st.text()]
+    # Not `one_of`, to which the same twice is the same once: most are to be JSON.
+    return st.integers(0, len(ways) - 1).flatmap(lambda way: ways[way])
 
 
 @st.composite

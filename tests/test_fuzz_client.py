@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from agent_server import INFO, AgentServer, results_of
 from calls import Call
-from fuzzing import FROM_SERVER, damaged, errors_logged, fuzz, recorded, simulate
+from fuzzing import FOR_DEVICE, FROM_SERVER, damaged, errors_logged, fuzz, recorded, simulate
 from hypothesis import strategies as st
 
 from galaxy_trio import (
@@ -304,9 +304,8 @@ def test_whatever_a_server_says_to_a_registration_it_is_confirmed_or_fails(texts
 
 # ---- a device
 
-_FOR_DEVICE: Final = recorded(sender="server", receiver="device")
 _to_device = st.lists(
-    st.one_of(damaged(_FOR_DEVICE), damaged(_FOR_DEVICE), st.sampled_from(_FOR_DEVICE), st.sampled_from([0.5, 40.0])),
+    st.one_of(damaged(FOR_DEVICE), damaged(FOR_DEVICE), st.sampled_from(FOR_DEVICE), st.sampled_from([0.5, 40.0])),
     max_size=12,
 )
 
