@@ -161,12 +161,19 @@ def _nested(depth: int, opening: str = "[", innermost: str = "", closing: str = 
 
 def _places(value: object) -> list[tuple[list[object], int]]:
     """Where each member and item of a value is."""
+    if not isinstance(value, list):
+        return []
+    items = cast("list[object]", value)
     places: list[tuple[list[object], int]] = []
-    if isinstance(value, list):
-        for index, item in enumerate(cast("list[object]", value)):
-            places.append((value, index))
-            places.extend(_places(cast("tuple[str, object]", item)[1] if isinstance(value, Members) else item))
+    for index, item in enumerate(items):
+        places.append((items, index))
+        places.extend(_places(_member(item)[1] if isinstance(items, Members) else item))
     return places
+
+
+def _member(item: object) -> tuple[str, object]:
+    """An item of `Members` as what it is."""
+    return cast("tuple[str, object]", item)
 
 
 def _members_of(text: str) -> list[tuple[str, object]]:
@@ -175,7 +182,7 @@ def _members_of(text: str) -> list[tuple[str, object]]:
         places = _places(_read(text))
     except ValueError:
         return []
-    return [cast("tuple[str, object]", inside[index]) for inside, index in places if isinstance(inside, Members)]
+    return [_member(inside[index]) for inside, index in places if isinstance(inside, Members)]
 
 
 def _type_of(text: str) -> object:
@@ -249,7 +256,7 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
             break
         inside, index = draw(st.sampled_from(places))
         in_object = isinstance(inside, Members)
-        key, value = cast("tuple[str, object]", inside[index]) if in_object else ("", inside[index])
+        key, value = _member(inside[index]) if in_object else ("", inside[index])
         match draw(st.sampled_from(["drop", "double", "rename", "known", "known", "value", "value", "wrap", "copy"])):
             case "drop":
                 del inside[index]
@@ -270,7 +277,7 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
                 other, other_index = draw(st.sampled_from(places))
                 item = other[other_index]
                 # A copy: it may hold the place where it goes.
-                value = copy.deepcopy(cast("tuple[str, object]", item)[1] if isinstance(other, Members) else item)
+                value = copy.deepcopy(_member(item)[1] if isinstance(other, Members) else item)
         inside[index] = (key, value) if in_object else value
     return _write(whole)
 

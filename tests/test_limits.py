@@ -155,7 +155,7 @@ async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_k
         assert (statistics.unknown_replies, statistics.pending, statistics.unanswered) == (rounds * each, 0, 0)
 
 
-_UNKNOWN: Final = [
+_UNKNOWN: Final[list[dict[str, object]]] = [
     {"type": "task_end", "status": "completed", "session_id": "demo@nobody's", "result": "x"},
     {"type": "heartbeat", "status": "ok", "session_id": "demo@nobody's"},
     {"type": "device_info_response", "status": "ok", "response_id": "nobody's", "result": {}},
@@ -167,8 +167,10 @@ _UNKNOWN: Final = [
 async def _send_unknown(peer: ScriptedPeer, many: int) -> None:
     for number in range(many):
         message = _UNKNOWN[number % len(_UNKNOWN)]
-        names = {name: f"{message[name]} {number}" for name in ("session_id", "response_id") if name in message}
-        peer.send_json({**message, **names})
+        members = (
+            (name, value if not name.endswith("_id") else f"{value} {number}") for name, value in message.items()
+        )
+        peer.send_json(dict(members))
     await trio.testing.wait_all_tasks_blocked()
 
 
