@@ -180,13 +180,13 @@ def _members_of(text: str) -> list[tuple[str, object]]:
     """All members of a text's objects, at any depth."""
     try:
         places = _places(_read(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [_member(inside[index]) for inside, index in places if isinstance(inside, Members)]
 
 
-def _type_of(text: str) -> object:
-    return dict(_members_of(text)).get("type")
+def _type_of(text: str) -> str:
+    return next((value for key, value in _members_of(text) if key == "type" and type(value) is str), "")
 
 
 def _strings_by_key() -> dict[str, list[object]]:
@@ -248,38 +248,42 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
     text = draw(texts)
     try:
         whole = _read(text)
+        for _ in range(draw(st.integers(1, 3))):
+            places = _places(whole)
+            if places:
+                _change(draw, places, *draw(st.sampled_from(places)))
+        return _write(whole)
     except (ValueError, RecursionError):
+        # It has been damaged before: it is no JSON, or nested too deep.
         return text
-    for _ in range(draw(st.integers(1, 3))):
-        places = _places(whole)
-        if not places:
-            break
-        inside, index = draw(st.sampled_from(places))
-        in_object = isinstance(inside, Members)
-        key, value = _member(inside[index]) if in_object else ("", inside[index])
-        match draw(st.sampled_from(["drop", "double", "rename", "known", "known", "value", "value", "wrap", "copy"])):
-            case "drop":
-                del inside[index]
-                continue
-            case "double":
-                again = draw(_any_value)
-                inside.insert(draw(st.integers(0, len(inside))), (key, again) if in_object else value)
-                continue
-            case "rename":
-                key = draw(st.sampled_from(_KEYS) | st.text(max_size=5))
-            case "known":
-                value = draw(st.sampled_from([None, *_STRINGS.get(key, [value])]))
-            case "value":
-                value = draw(_any_value)
-            case "wrap":
-                value = draw(st.sampled_from([[value], [value, value], Members([(key, value)])]))
-            case _:
-                other, other_index = draw(st.sampled_from(places))
-                item = other[other_index]
-                # A copy: it may hold the place where it goes.
-                value = copy.deepcopy(_member(item)[1] if isinstance(other, Members) else item)
-        inside[index] = (key, value) if in_object else value
-    return _write(whole)
+
+
+def _change(draw: st.DrawFn, places: list[tuple[list[object], int]], inside: list[object], index: int) -> None:
+    """Change what is at one of these places."""
+    in_object = isinstance(inside, Members)
+    key, value = _member(inside[index]) if in_object else ("", inside[index])
+    match draw(st.sampled_from(["drop", "double", "rename", "known", "known", "value", "value", "wrap", "copy"])):
+        case "drop":
+            del inside[index]
+            return
+        case "double":
+            again = draw(_any_value)
+            inside.insert(draw(st.integers(0, len(inside))), (key, again) if in_object else value)
+            return
+        case "rename":
+            key = draw(st.sampled_from(_KEYS) | st.text(max_size=5))
+        case "known":
+            value = draw(st.sampled_from([None, *_STRINGS.get(key, [value])]))
+        case "value":
+            value = draw(_any_value)
+        case "wrap":
+            value = draw(st.sampled_from([[value], [value, value], Members([(key, value)])]))
+        case _:
+            other, other_index = draw(st.sampled_from(places))
+            item = other[other_index]
+            # A copy: it may hold the place where it goes.
+            value = copy.deepcopy(_member(item)[1] if isinstance(other, Members) else item)
+    inside[index] = (key, value) if in_object else value
 
 
 _TOKENS: Final = [
@@ -320,7 +324,7 @@ def _spliced(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
 
 def damaged(texts: Sequence[str]) -> st.SearchStrategy[str]:
     """These texts, damaged in any way, or not at all. Those of a rare type come as often as those of a frequent one."""
-    by_type: dict[object, list[str]] = {}
+    by_type: dict[str, list[str]] = {}
     for text in texts:
         by_type.setdefault(_type_of(text), []).append(text)
     whole = st.one_of([st.sampled_from(of_a_type) for of_a_type in by_type.values()])
