@@ -66,6 +66,7 @@ class Answer:
     which: int
     acknowledge: bool
     damage: bool = False
+    times: int = 1
 
 
 @attrs.frozen
@@ -89,7 +90,7 @@ _steps = st.lists(
         st.builds(Ask, st.booleans()),
         st.builds(Ask, st.booleans()),
         st.builds(Cancel, _numbers),
-        st.builds(Answer, _numbers, st.booleans()),
+        st.builds(Answer, _numbers, st.booleans(), st.just(False), st.sampled_from([1, 1, 3])),
         st.builds(Answer, _numbers, st.booleans(), st.just(True)),
         st.builds(Answer, _numbers, st.booleans(), st.just(True)),
         st.builds(Say, damaged(FROM_SERVER)),
@@ -146,11 +147,12 @@ class _World:
                 asked = self.asked[which % len(self.asked)]
                 self.cancelled.append(asked)
                 asked.call.scope.cancel()
-            case Answer(which, acknowledge, damage):
+            case Answer(which, acknowledge, damage, times):
                 self._received += self._peer.received_nowait()
                 if self._received:
                     text = _reply(self._received[which % len(self._received)], acknowledge)
-                    self.say(self._data.draw(damaged([text])) if damage else text)
+                    for _ in range(times):
+                        self.say(self._data.draw(damaged([text])) if damage else text)
             case Say(text):
                 self.say(text)
             case Pause(seconds):

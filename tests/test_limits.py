@@ -119,7 +119,7 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
 
 
 @pytest.mark.slow
-async def test_a_request_that_waits_takes_less_than_seven_kibibytes_with_the_task_of_its_caller() -> None:
+async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller() -> None:
     many = 2_000
     async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
         await _is_answered(peer)
@@ -131,7 +131,9 @@ async def test_a_request_that_waits_takes_less_than_seven_kibibytes_with_the_tas
             # What the peer has got is its own.
             assert len(peer.received_nowait()) == many
             assert peer.connection.statistics().pending == many
-            assert (memory.now - before) / many < 7 * 1024
+            # Frames that coverage looks at are objects of their own.
+            most = 6 * 1024 if sys.gettrace() is None else 7 * 1024
+            assert (memory.now - before) / many < most
         nursery.cancel_scope.cancel()
     assert peer.connection.statistics().pending == 0
 
