@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -61,6 +63,23 @@ def simulate(session: nox.Session) -> None:
     """Runs of the whole under whatever happens: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
     _install(session, "tests")
     session.run("python", "tests/simulation/simulate.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the codec and all three roles damaged recordings, for ten minutes in all over either transport, or ``-- --minutes N``.
+
+    Examples that fail are kept in ``.hypothesis``, and come first the next time.
+    """
+    parser = argparse.ArgumentParser(prog="nox -s fuzz --")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    arguments, rest = parser.parse_known_args(session.posargs)
+    _install(session, "tests")
+    for transport in _TRANSPORTS:
+        minutes = str(arguments.minutes / len(_TRANSPORTS))
+        env = {**_over(transport), "GALAXY_TRIO_FUZZ_MINUTES": minutes}
+        modules = ("tests/test_fuzz_codec.py", "tests/test_fuzz_server.py", "tests/test_fuzz_client.py")
+        session.run("pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
 
 
 @nox.session

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from cattrs import Converter
@@ -212,7 +213,9 @@ def structure_device_info(value: JSON) -> DeviceInfo:
 
 def unstructure_device_info(info: DeviceInfo) -> dict[str, JSON]:
     """A device's information as AIP writes it; what is None is left out."""
-    members = cast("dict[str, JSON]", _converter.unstructure(info))
+    unstructured = cast("dict[str, JSON]", _converter.unstructure(info))
+    # Members of enums are strings to json, but not to the strict reader.
+    members = {name: value.value if isinstance(value, StrEnum) else value for name, value in unstructured.items()}
     extra = members.pop("extra", None)
     return {**extra, **members} if isinstance(extra, dict) else members
 

@@ -154,16 +154,20 @@ class Connection:
 
         See "Device information" in docs/reference/wire.md.
         """
-        request_id = f"device_info_{next(self._request_numbers)}"
-        message = self._identity.message(
-            ClientMessageType.DEVICE_INFO_REQUEST, request_id=request_id, target_id=self._identity.device_id
-        )
-        request = await self._conversation.send(message, RequestKind.DEVICE_INFO, request_id, timeout)
+        request = await self._send_device_info_request(timeout)
         try:
             reply = await self._conversation.receive(request, timeout)
         finally:
             self._conversation.abandon(request)
         return structure_device_info(reply.result)
+
+    async def _send_device_info_request(self, timeout: float) -> Request:
+        # Apart from the wait for the reply, which would hold the message in its frame all the while.
+        request_id = f"device_info_{next(self._request_numbers)}"
+        message = self._identity.message(
+            ClientMessageType.DEVICE_INFO_REQUEST, request_id=request_id, target_id=self._identity.device_id
+        )
+        return await self._conversation.send(message, RequestKind.DEVICE_INFO, request_id, timeout)
 
     async def run_task(
         self,

@@ -249,19 +249,8 @@ class Link(Generic[In]):
             while True:
                 if self._pause_reading and not self._transport.has_room:
                     await self._transport.wait_for_room()
-                text = await self._transport.receive()
-                if self.closed:
-                    # Its end has been told meanwhile: what was read before belongs to nobody any more.
-                    continue
-                self.messages_received += 1
-                logger.debug("from %s: %s characters", self.peer, len(text))
-                try:
-                    message = self._decode(text)
-                except InvalidMessage as invalid:
-                    logger.debug("%s: %s", self.peer, invalid)
-                    self._receiver.received_invalid(invalid)
-                else:
-                    self._receiver.received(message)
+                # Nothing here may name a message, which would be kept until the next one comes.
+                self._hand_on(await self._transport.receive())
         except TransportEnded as ended:
             self.lose(ended.reason, ended.code, ended.cause)
         except trio.Cancelled:
@@ -273,6 +262,20 @@ class Link(Generic[In]):
         finally:
             if not self._closing:
                 await self._transport.abort()
+
+    def _hand_on(self, text: str | bytes) -> None:
+        if self.closed:
+            # Its end has been told meanwhile: what was read before belongs to nobody any more.
+            return
+        self.messages_received += 1
+        logger.debug("from %s: %s characters", self.peer, len(text))
+        try:
+            message = self._decode(text)
+        except InvalidMessage as invalid:
+            logger.debug("%s: %s", self.peer, invalid)
+            self._receiver.received_invalid(invalid)
+        else:
+            self._receiver.received(message)
 
     async def _ping(self, interval: float) -> None:
         while True:

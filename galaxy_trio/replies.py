@@ -20,7 +20,7 @@ from galaxy_trio.errors import GalaxyError, InvalidMessage, QueueFull, Registrat
 from galaxy_trio.messages import ServerMessage, ServerMessageType, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 Reply: TypeAlias = ServerMessage | Exception
 """What a request gets: a message of the server, or the error to raise in its stead."""
@@ -77,7 +77,7 @@ class Request:
     answered: bool = False
     """Its last reply has come, while it waited or later."""
 
-    async def receive(self) -> Reply:
+    def receive(self) -> Awaitable[Reply]:
         """Wait for the next reply: a task has two, its acknowledgement and its end, in either order; all else has one.
 
         Cancelling loses no reply, but whoever does not come back must `PendingReplies.abandon` the request.
@@ -87,7 +87,8 @@ class Request:
         """
         if self._channel is None:
             raise trio.ClosedResourceError("this request was abandoned: nothing comes any more")
-        return await self._channel[1].receive()
+        # Not awaited here: one frame less for each request that waits, of which there may be very many.
+        return self._channel[1].receive()
 
     def deliver(self, reply: Reply) -> None:
         """Give it a reply. Never blocks: the buffer holds all that a request can get."""

@@ -87,7 +87,10 @@ class IncomingMessages:
         self.protocol.receive_data(self._data if whole else self._data[start : self._position])
         for event in self.protocol.events_received():
             # Requests and responses come no more.
-            self._take(cast("Frame", event))
+            frame = cast("Frame", event)
+            self._take(frame)
+            # The protocol's parser holds the frame until the next one comes.
+            frame.data = b""
             if self.ended is not None:
                 return
         self._look_for_end()

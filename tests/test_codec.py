@@ -959,6 +959,7 @@ def test_an_object_is_a_message_exactly_if_its_fields_are_what_the_class_says(
 
 
 @given(json_values | objects)
+@example({"device_id": "d", "platform": "linux", "platform_type": "computer"})
 def test_any_json_is_device_information_or_is_refused(value: JSON) -> None:
     info = outcome(structure_device_info, value)
     if isinstance(info, DeviceInfo):

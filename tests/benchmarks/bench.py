@@ -19,6 +19,8 @@ from .constellation import measure_constellation
 from .event_loop import CASES
 from .fleet import draw, measure_fleets
 from .import_time import PACKAGE, dependencies, measure_import
+from .limits import CASES as LIMITS
+from .limits import TRANSPORTS, measure_limit
 from .machine import describe, load
 from .meter import Rate
 from .wire import LARGE
@@ -32,7 +34,7 @@ CONTENDERS: Final = ("floor", "reference", "galaxy", "fast")
 _COMPARED: Final = [(one, other) for one in ("galaxy", "fast") for other in ("floor", "reference")]
 _RATIOS: Final = [f"{one} / {other}" for one, other in _COMPARED]
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
-_PARTS: Final = ("rates", "large", "import", "holds", "fleet", "constellation")
+_PARTS: Final = ("rates", "large", "import", "holds", "limits", "fleet", "constellation")
 _DEVICES: Final = 300
 _TIMEOUT: Final = 120.0
 """Seconds that one measurement may take."""
@@ -241,6 +243,19 @@ def bench_holds(peer: Peer, effort: Effort) -> None:
     _print_table(("what", "s"), rows)
 
 
+def bench_limits(effort: Effort) -> None:
+    """What is large, many or long."""
+    print("\n## Limits")
+    rows: list[tuple[str, ...]] = []
+    for case in LIMITS:
+        columns = [measure_limit(case, transport, effort.holds, _running_peer) for transport in TRANSPORTS]
+        rows += [
+            (figures[0].what, figures[0].unit, *(f"{figure.value:,.{figure.digits}f}" for figure in figures))
+            for figures in zip(*columns, strict=True)
+        ]
+    _print_table(("what", "unit", *TRANSPORTS), rows)
+
+
 def bench_fleet(effort: Effort, chart: str | None) -> None:
     """Tasks with a command each, over the number of devices."""
     print("\n## A fleet: each device has a constellation that keeps one task on it, of one command")
@@ -332,6 +347,8 @@ def main() -> None:
             bench_import(effort)
         if "holds" in only:
             bench_holds(peer, effort)
+    if "limits" in only:
+        bench_limits(effort)
     if "constellation" in only:
         bench_constellation(effort)
     if "fleet" in only:

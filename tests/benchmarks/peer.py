@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, cast
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from .wire import LARGE, LIMIT, MARGIN, MIB, Task, recorded
+from .wire import LARGE, LIMIT, MARGIN, MIB, UNKNOWN_REPLIES, Task, recorded
 
 _REQUEST_ID: Final = b'"request_id":"'
 _TEXT: Final = 0x81
@@ -57,7 +57,7 @@ def _result(task: Task) -> bytes:
     """What follows ``"result":`` in a task's end, to the end of the message."""
     room = LIMIT - MARGIN
     match task:
-        case Task.OTHER:
+        case Task.OTHER | Task.SILENCE | Task.UNKNOWN:
             return b'"%b"}' % _LINE.ljust(MIB, b"x")
         case Task.LARGE_STRING:
             return b'"%b"}' % _LINE.ljust(LARGE, b"x")
@@ -85,25 +85,30 @@ class Peer:
                 start = text.find(_REQUEST_ID, 0, 1000) + len(_REQUEST_ID)
                 if start >= len(_REQUEST_ID):
                     await connection.send(_DEVICE_INFO.with_id(text[start : text.index(b'"', start)]), text=True)
-                else:
-                    await self._answer(connection, text)
+                elif await self._answer(connection, text) is Task.SILENCE:
+                    async for _ in connection:
+                        pass
         except ConnectionClosed:
             return
 
-    async def _answer(self, connection: ServerConnection, text: bytes) -> None:
+    async def _answer(self, connection: ServerConnection, text: bytes) -> Task:
         message = cast("dict[str, str]", json.loads(text))
         if message["type"] != "task":
             await connection.send(_CONFIRMATION, text=True)
-            return
+            return Task.OTHER
         session_id = message["session_id"].encode()
         await connection.send(_ACKNOWLEDGEMENT.with_id(session_id), text=True)
         task = Task(message["request"]) if message["request"] in list(Task) else Task.OTHER
+        if task is Task.UNKNOWN:
+            for number in range(UNKNOWN_REPLIES):
+                await connection.send(_END.with_id(b"nobody's %d" % number), text=True)
         if self._last[0] is not task:
             self._last = task, _result(task)
         beginning, result = _UP_TO_RESULT.with_id(session_id) + b'"result":', self._last[1]
         # One frame, written in two parts: `send` would copy the large one several times first.
         connection.transport.write(struct.pack("!BBQ", _TEXT, _IN_8_BYTES, len(beginning) + len(result)) + beginning)
         connection.transport.write(result)
+        return task
 
 
 async def main() -> None:

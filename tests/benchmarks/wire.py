@@ -17,11 +17,16 @@ MARGIN: Final = 1024
 _RECORDINGS: Final = Path(__file__).parents[1] / "data"
 
 
+UNKNOWN_REPLIES: Final = 100_000
+
+
 class Task(StrEnum):
     """The requests that the peer knows; each asks for the result that it names."""
 
     OTHER = "anything else"
     LARGE_STRING = "a string of 64 MiB"
+    SILENCE = "no answer to anything from now on"
+    UNKNOWN = "100,000 replies to nothing that was asked, first"
     LIMIT_STRING = "one string of 100 MiB"
     LIMIT_LIST = "a list of small objects, 100 MiB"
     LIMIT_BROKEN_STRING = "a string of 100 MiB that does not end"
