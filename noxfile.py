@@ -1,4 +1,4 @@
-"""What is run to check the project. `nox` alone runs the tests, the linter and the type checkers."""
+"""What is run to check the project. `nox` alone runs the tests, the simulation, the linter and the type checkers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["tests", "simulation", "lint", "types"]
 nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
@@ -15,6 +15,7 @@ _PROJECT = nox.project.load_toml("pyproject.toml")
 _FRONT_ENDS = "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
 
+_FAST = "not slow and not simulation"
 _TRANSPORTS = ("trio-websocket", "websockets")
 
 
@@ -29,7 +30,7 @@ def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,fast,m
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests over either transport, in random order, with branch coverage: 100 % of the package, 90 % of its command line."""
+    """All tests but the simulation, over either transport, with branch coverage: 100 % of the package, 90 % of its command line."""
     _install(session, "tests")
     session.run("coverage", "erase")
     if session.posargs:
@@ -37,7 +38,7 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "combine", "--quiet")
     else:
         for transport in _TRANSPORTS:
-            for which in ("not slow", "slow"):
+            for which in (_FAST, "slow"):
                 session.run("coverage", "run", "-m", "pytest", "-m", which, "-n", "auto", env=_over(transport))
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
@@ -48,7 +49,7 @@ def tests(session: nox.Session) -> None:
 def fast(session: nox.Session) -> None:
     """What takes less than a minute: for the time between two commits."""
     _install(session, "tests")
-    session.run("pytest", "-m", "not slow", "-n", "auto", *session.posargs)
+    session.run("pytest", "-m", _FAST, "-n", "auto", *session.posargs)
 
 
 @nox.session
@@ -56,6 +57,14 @@ def slow(session: nox.Session) -> None:
     """What takes longer: other programs' processes, and whole fleets at every step."""
     _install(session, "tests")
     session.run("pytest", "-m", "slow", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def simulation(session: nox.Session) -> None:
+    """200 runs of the whole, deliberate breakages that must be found, servers that are killed: over either transport, without coverage."""
+    _install(session, "tests")
+    for transport in _TRANSPORTS:
+        session.run("pytest", "-m", "simulation", "-n", "auto", *session.posargs, env=_over(transport))
 
 
 @nox.session

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.task import OnCancel
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.simulation
 
 TASKS: Final = 200
 DEVICES: Final = 10

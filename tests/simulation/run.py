@@ -14,7 +14,7 @@ import trio
 from galaxy_trio import ConnectFailed, GalaxyError, NoSuchDevice, open_connection
 from galaxy_trio.config import DeviceConfig
 from galaxy_trio.constellation import open_constellation
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.device_events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
 from simulation.journal import ErrorLog, Journal
@@ -286,6 +286,13 @@ class _Run:
                 await trio.sleep(1)
         if left:
             self._broken.append(f"there is something left: {left}")
+        await trio.testing.wait_all_tasks_blocked()
+        told = {event.device_id: event.status for event in self._journal.events if isinstance(event, StatusChanged)}
+        for device in constellation.devices.values():
+            if device.status is not told[device.device_id]:
+                self._broken.append(
+                    f"{device.device_id} is {device.status}, and was last said to be {told[device.device_id]}"
+                )
 
     def _left(self, world: World, constellation: Constellation) -> str:
         statistics = constellation.statistics()

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from simulation.mutations import MUTATIONS, Mutation
-from simulation.run import simulate
-from simulation.simulate import main, report_of, summary_of
 from transport_under_test import TRANSPORT, only_trio_websocket
 
-pytestmark = pytest.mark.slow
+from simulation.mutations import route_by_kind
+from simulation.run import simulate
+from simulation.simulate import main, report_of, summary_of
+
+pytestmark = pytest.mark.simulation
 
 # So many seeds, in parts, which may run side by side.
 SEEDS: Final = 200
 _PARTS: Final = 10
-_CATCHING: Final = 50
-"""Within so many seeds a breakage must be found."""
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
@@ -39,7 +38,7 @@ def _digests(hash_seed: str) -> str:
         "for seed in range(12):\n"
         "    print(hashlib.sha256(str(simulate(seed, sys.argv[1]).journal).encode()).hexdigest())\n"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(  # noqa: S603  # ourselves
         [sys.executable, "-c", program, TRANSPORT], env=environment, capture_output=True, text=True, check=True
     )
@@ -53,23 +52,15 @@ def test_a_seed_is_the_same_run_byte_for_byte_in_every_process() -> None:
 
 
 @only_trio_websocket
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
-    with mutation():
-        assert any(simulate(seed).broken for seed in range(_CATCHING))
-
-
-@only_trio_websocket
 def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
-    mutation = next(each for each in MUTATIONS if each.__name__ == "route_by_kind")
-    with mutation():
-        summary = summary_of(0)
+    with route_by_kind():
+        summary = summary_of(4)
         assert "BROKEN: " in summary.report
-        assert summary.report.startswith("seed 0\n")
-        assert "nox -s simulate -- --first-seed 0 --seeds 1\n" in summary.report
-        assert "--transport websockets" in report_of(simulate(0), "websockets")
+        assert summary.report.startswith("seed 4\n")
+        assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report
+        assert "--transport websockets" in report_of(simulate(4), "websockets")
         # The processes that it starts are forked, and as broken as this one.
-        assert main(["--seeds", "1", "--jobs", "1"]) == 1
+        assert main(["--first-seed", "4", "--seeds", "1", "--jobs", "1"]) == 1
     assert "BROKEN: " in capsys.readouterr().out
 
 

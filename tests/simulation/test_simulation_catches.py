@@ -1,0 +1,22 @@
+"""Breakages of the package, one at a time: the simulation finds each of them within 50 seeds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from transport_under_test import only_trio_websocket
+
+from simulation.mutations import MUTATIONS, Mutation
+from simulation.run import simulate
+
+pytestmark = pytest.mark.simulation
+
+_SEEDS: Final = 50
+
+
+@only_trio_websocket
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
+def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
+    with mutation():
+        assert any(simulate(seed).broken for seed in range(_SEEDS))
