@@ -210,12 +210,13 @@ class Device:
         """
         with trio.move_on_after(timeout):
             while True:
-                await self.wait_connected()
-                connection = self._kept.connection
-                if connection is not None:
-                    # This side may let go of it meanwhile, to connect anew.
-                    with suppress(trio.ClosedResourceError):
-                        return await connection.device_info(timeout=math.inf)
+                connection = None
+                while connection is None:
+                    await self.wait_connected()
+                    connection = self._kept.connection
+                # This side may let go of it meanwhile, to connect anew.
+                with suppress(trio.ClosedResourceError):
+                    return await connection.device_info(timeout=math.inf)
         raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
 
     async def run_task(

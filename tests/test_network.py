@@ -325,6 +325,24 @@ async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_cloc
         nursery.cancel_scope.cancel()
 
 
+async def test_a_handshake_that_comes_in_pieces_goes_on_as_it_is_and_what_is_left_out_is_not_what_is_corrupted() -> (
+    None
+):
+    link = Network(3).connect()
+    link.edit_replies(lambda message: () if message == b"no" else (message,))
+    link.corrupt()
+    handshake = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+    await link.server.send_all(handshake[:30])
+    await link.server.send_all(b"")
+    await link.server.send_all(handshake[30:] + b"\x81\x02no")
+    received = await link.client.receive_some()
+    # One bit of what was sent on.
+    assert len(received) == len(handshake)
+    assert sum((a ^ b).bit_count() for a, b in zip(received, handshake, strict=True)) == 1
+    await link.server.send_all(b"\x81\x02no\x81\x03yes")
+    assert await link.client.receive_some() == b"\x81\x03yes"
+
+
 async def test_links_whose_ends_are_closed_are_forgotten() -> None:
     network = Network()
     for _ in range(10):

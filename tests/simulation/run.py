@@ -278,7 +278,8 @@ class _Run:
         self._journal.write("world", "mends", "all")
         await world.mend_all()
         for device in constellation.devices.values():
-            callers.start_soon(self._connect, device.connect)
+            # And so may this side.
+            callers.start_soon(self._connect, device.reconnect if self._plan.has("corruption") else device.connect)
         await self._wait_all_ended("though all was mended")
         left = "nobody looked"
         with trio.move_on_after(_PATIENCE):

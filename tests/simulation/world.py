@@ -204,4 +204,7 @@ class World:
             link.heal()
         await self.fleet.start_server()
         for device in self.plan.devices:
+            if self.plan.has("corruption") and device.name in self.fleet.running:
+                # The server may have been told that it is something else.
+                await self.fleet.kill_device(device.name)
             await self.fleet.start_device(device.name)
