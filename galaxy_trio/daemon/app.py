@@ -1,0 +1,211 @@
+"""The daemon's HTTP interface: who wants what of the tasks, the devices and the events. See openapi.py for all of it in one place."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from galaxy_trio import NoSuchDevice
+from galaxy_trio.daemon.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
+from galaxy_trio.daemon.dispatcher import DaemonBusy
+from galaxy_trio.daemon.openapi import DOCUMENT
+from galaxy_trio.daemon.records import TaskState
+from galaxy_trio.daemon.store import IdempotencyConflict, NoSuchTask, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from galaxy_trio import Constellation
+    from galaxy_trio.daemon.dispatcher import Dispatcher
+    from galaxy_trio.daemon.feed import Feed
+    from galaxy_trio.daemon.metrics import Metrics
+    from galaxy_trio.daemon.records import TaskRecord
+    from galaxy_trio.daemon.store import Store
+
+_LONGEST_WAIT: Final = 300.0
+_LARGEST_PAGE: Final = 1_000
+_RECONNECT_TIMEOUT: Final = 30.0
+
+
+class Api:
+    """The routes, over what they are about."""
+
+    def __init__(
+        self, store: Store, constellation: Constellation, dispatcher: Dispatcher, feed: Feed, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._constellation = constellation
+        self._dispatcher = dispatcher
+        self._feed = feed
+        self._metrics = metrics
+
+    def make_app(self) -> Starlette:
+        """The application, for any ASGI server."""
+        return Starlette(
+            routes=[
+                Route("/tasks", self.submit, methods=["POST"]),
+                Route("/tasks", self.list_tasks),
+                Route("/tasks/{id}", self.show_task),
+                Route("/tasks/{id}", self.cancel_task, methods=["DELETE"]),
+                Route("/tasks/{id}/result", self.show_result),
+                Route("/tasks/{id}/retry", self.retry_task, methods=["POST"]),
+                Route("/devices", self.list_devices),
+                Route("/devices/{id}", self.show_device),
+                Route("/devices/{id}/reconnect", self.reconnect_device, methods=["POST"]),
+                Route("/events", self.events),
+                Route("/health", self.health),
+                Route("/ready", self.ready),
+                Route("/metrics", self.metrics),
+                Route("/openapi.json", self.openapi),
+            ],
+            exception_handlers={
+                BadRequest: _answer(400),
+                NoSuchTask: _answer(404),
+                NoSuchDevice: _answer(404),
+                IdempotencyConflict: _answer(409),
+                DaemonBusy: _answer(503),
+                StoreError: _answer(507),
+            },
+        )
+
+    # ---- tasks
+
+    async def submit(self, request: Request) -> Response:
+        record, is_new = await self._dispatcher.submit(parse_task(await request.body()))
+        return JSONResponse(
+            task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"}
+        )
+
+    async def list_tasks(self, request: Request) -> Response:
+        state = request.query_params.get("state")
+        if state is not None and state not in TaskState:
+            raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
+        limit = _number(request, "limit", 100, _LARGEST_PAGE)
+        records = await self._store.list(
+            state=None if state is None else TaskState(state),
+            device=request.query_params.get("device"),
+            limit=int(limit),
+            before=request.query_params.get("before"),
+        )
+        following = records[-1].id if len(records) == int(limit) else None
+        return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
+
+    async def show_task(self, request: Request) -> Response:
+        task_id = request.path_params["id"]
+        with trio.move_on_after(_number(request, "wait", 0, _LONGEST_WAIT)):
+            await self._dispatcher.wait(task_id)
+        return JSONResponse(await self._task_with_result(await self._record(task_id)))
+
+    async def _record(self, task_id: str) -> TaskRecord:
+        record = await self._store.get(task_id)
+        if record is None:
+            raise NoSuchTask(f"there is no task {task_id!r}")
+        return record
+
+    async def _task_with_result(self, record: TaskRecord) -> dict[str, object]:
+        shown = task_as_json(record)
+        if record.result_size is not None and record.result_size <= INLINE:
+            text = b"".join([piece async for piece in self._store.read_result(record.id)])
+            shown["result"] = json.loads(text)
+        return shown
+
+    async def show_result(self, request: Request) -> Response:
+        record = await self._record(request.path_params["id"])
+        if record.result_size is None:
+            raise NoSuchTask(f"task {record.id!r} has no result: it is {record.state}")
+        return StreamingResponse(
+            self._store.read_result(record.id),
+            media_type="application/json",
+            headers={"Content-Length": str(record.result_size)},
+        )
+
+    async def cancel_task(self, request: Request) -> Response:
+        return JSONResponse(task_as_json(await self._dispatcher.cancel(request.path_params["id"])))
+
+    async def retry_task(self, request: Request) -> Response:
+        record = await self._dispatcher.retry(request.path_params["id"])
+        return JSONResponse(task_as_json(record), 202, {"Location": f"/tasks/{record.id}"})
+
+    # ---- devices
+
+    async def list_devices(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        devices = self._constellation.statistics().devices.values()
+        return JSONResponse({"devices": [device_as_json(device) for device in devices]})
+
+    async def show_device(self, request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return JSONResponse(self._device(request.path_params["id"]))
+
+    def _device(self, name: str) -> dict[str, object]:
+        device = self._constellation.statistics().devices.get(name)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {name!r}")
+        return device_as_json(device)
+
+    async def reconnect_device(self, request: Request) -> Response:
+        name = request.path_params["id"]
+        device = self._constellation.devices.get(name)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {name!r}")
+        with trio.move_on_after(_RECONNECT_TIMEOUT):
+            await device.reconnect()
+        return JSONResponse(self._device(name))
+
+    # ---- all else
+
+    async def events(self, request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return StreamingResponse(
+            self._feed.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream"
+        )
+
+    async def health(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return JSONResponse({"status": "live"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether a task would be taken, and its device is there."""
+        await self._store.counts()
+        devices = self._constellation.devices.values()
+        connected = sum(device.connected for device in devices)
+        ready = bool(connected) and not self._dispatcher.closed
+        body = {"status": "ready" if ready else "not ready", "devices": len(devices), "connected": connected}
+        return JSONResponse(body, 200 if ready else 503)
+
+    async def metrics(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return JSONResponse(DOCUMENT)
+
+
+def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_request: Request, error: Exception) -> Response:
+        await trio.lowlevel.checkpoint()
+        return JSONResponse({"error": str(error)}, status)
+
+    return answer
+
+
+def _number(request: Request, name: str, default: float, most: float) -> float:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= most:
+        raise BadRequest(f"{name}: expected a number from 0 to {most:g}")
+    return number

@@ -1,0 +1,291 @@
+"""Tasks that survive: from the disk to a device, and back to the disk.
+
+A task is on disk before anybody is told that it was accepted, and ``running`` is on disk before anything of it leaves. So a daemon that is killed
+at any point knows afterwards what has not begun, which runs, and what may have run, which is ``lost``: it is never begun twice by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio import ConnectionLost, GalaxyError, NoSuchDevice, TaskStatus
+from galaxy_trio.daemon.records import TaskState
+from galaxy_trio.daemon.store import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from galaxy_trio import Constellation, Reservation
+    from galaxy_trio.daemon.records import TaskRecord, TaskRequest
+    from galaxy_trio.daemon.store import Store
+
+logger = logging.getLogger(__name__)
+
+_AGAIN: Final = 5.0
+"""Seconds to wait before what could not be written is tried again."""
+_WRITING: Final = 10.0
+"""Seconds that a write may take while nothing can cancel it."""
+
+
+class DaemonBusy(Exception):
+    """Nothing is accepted now; why."""
+
+
+@attrs.frozen
+class _End:
+    """How a task ended."""
+
+    state: TaskState
+    error: str | None = None
+    result: str | None = None
+
+
+class Dispatcher:
+    """Runs the tasks of a store on a constellation. Made by `open_dispatcher`.
+
+    Args:
+        nursery: Of the tasks; the end of the daemon cancels it.
+        max_queued: Tasks that may wait; one more is refused.
+        on_change: Told of each task whose state is another, when it is on disk. Must not block or raise.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: Store,
+        constellation: Constellation,
+        max_queued: int,
+        on_change: Callable[[TaskRecord], None],
+    ) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._constellation = constellation
+        self._max_queued = max_queued
+        self._on_change = on_change
+        # Those that wait or run, by id; each leaves when it has ended.
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._ended: dict[str, trio.Event] = {}
+        self._running = 0
+        self._at_rest = trio.Event()
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return len(self._scopes) - self._running
+
+    @property
+    def running(self) -> int:
+        """How many run."""
+        return self._running
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is begun any more."""
+        return self._closed
+
+    # ---- what clients do
+
+    async def submit(self, request: TaskRequest) -> tuple[TaskRecord, bool]:
+        """Accept a task; it is on disk when this returns. Cancelling may leave it accepted.
+
+        Returns:
+            The task, and whether it is new: the same idempotency key gives the same task.
+
+        Raises:
+            NoSuchDevice: There is no device of that name.
+            DaemonBusy: Too many wait already, or the daemon is being stopped.
+            StoreError: It could not be written; nothing was accepted.
+        """
+        if request.device is not None and request.device not in self._constellation.devices:
+            raise NoSuchDevice(f"there is no device {request.device!r}")
+        self._check_room()
+        record, is_new = await self._store.add(request)
+        if is_new:
+            self._begin(record)
+        return record, is_new
+
+    async def retry(self, task_id: str) -> TaskRecord:
+        """Run a task that has ended once more, as a new one: the only way in which one runs twice."""
+        self._check_room()
+        record = await self._store.retry(task_id)
+        self._begin(record)
+        return record
+
+    async def cancel(self, task_id: str) -> TaskRecord:
+        """Cancel a task. One that waits will never run; one that runs is stopped on its device, and this waits until it is."""
+        record = await self._store.mark_cancelled(task_id)
+        scope = self._scopes.get(task_id)
+        if scope is not None:
+            scope.cancel()
+            await self.wait(task_id)
+        return await self._store.get(task_id) or record
+
+    async def wait(self, task_id: str) -> None:
+        """Wait until a task has ended, if it has not."""
+        if task_id in self._scopes:
+            await self._ended.setdefault(task_id, trio.Event()).wait()
+
+    def _check_room(self) -> None:
+        if self._closed:
+            raise DaemonBusy("the daemon is being stopped: try again when it is back")
+        if self.queued >= self._max_queued:
+            raise DaemonBusy(f"{self._max_queued:,} tasks wait already: this one was not taken")
+
+    # ---- their way
+
+    async def resume(self) -> None:
+        """Begin with what a daemon before this one has left."""
+        lost = await self._store.recover()
+        queued = await self._store.queued()
+        for record in queued:
+            self._begin(record)
+        if lost or queued:
+            logger.info("from before: %s tasks were running and are lost, %s wait", lost, len(queued))
+
+    def _begin(self, record: TaskRecord) -> None:
+        scope = self._scopes[record.id] = trio.CancelScope()
+        self._on_change(record)
+        self._nursery.start_soon(self._run, record, scope)
+
+    async def _run(self, record: TaskRecord, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._run_when_written(record)
+            if scope.cancelled_caught:
+                await self._tell_cancelled(record.id)
+        finally:
+            del self._scopes[record.id]
+            ended = self._ended.pop(record.id, None)
+            if ended is not None:
+                ended.set()
+
+    async def _run_when_written(self, record: TaskRecord) -> None:
+        """Reserve a device and run it there; what cannot be written now is tried again, for nothing has run yet."""
+        while True:
+            try:
+                async with self._reserve(record) as reservation:
+                    await self._run_reserved(record, reservation)
+            except (GalaxyError, trio.ClosedResourceError) as error:
+                # No slot. When all is being closed, it waits for the next daemon.
+                if not self._closed:
+                    await self._finish(record.id, _End(TaskState.FAILED, str(error)))
+            except StoreError as error:
+                logger.error("task %s cannot be begun: %s; trying again", record.id, error)  # noqa: TRY400  # it says it all
+                await trio.sleep(_AGAIN)
+                continue
+            return
+
+    async def _tell_cancelled(self, task_id: str) -> None:
+        try:
+            record = await self._store.get(task_id)
+        except StoreError as error:
+            logger.warning("task %s was cancelled, which could not be told: %s", task_id, error)
+        else:
+            if record is not None and record.state is TaskState.CANCELLED:
+                self._on_change(record)
+
+    def _reserve(self, record: TaskRecord) -> AbstractAsyncContextManager[Reservation]:
+        asked = record.asked
+        if asked.device is None:
+            return self._constellation.reserve(os=asked.os, capabilities=asked.capabilities)
+        device = self._constellation.devices.get(asked.device)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {asked.device!r} any more")
+        return device.reserve()
+
+    async def _run_reserved(self, record: TaskRecord, reservation: Reservation) -> None:
+        """Run it in its slot. `running` is on disk before anything leaves; how it ended, before the slot is free."""
+        if self._closed:
+            return
+        with _shielded():
+            begun = await self._store.mark_running(record.id, reservation.device_id)
+            self._on_change(begun)
+        self._running += 1
+        # Unless something else becomes of it: it was stopped with the daemon.
+        end = _End(TaskState.LOST, "the daemon was stopped while it ran")
+        try:
+            end = await self._outcome(record, reservation)
+        except trio.Cancelled:
+            if not self._closed:
+                end = _End(TaskState.CANCELLED)
+            raise
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._at_rest.set()
+                self._at_rest = trio.Event()
+            with _shielded():
+                await self._finish_once(record.id, end)
+
+    async def _outcome(self, record: TaskRecord, reservation: Reservation) -> _End:
+        asked = record.asked
+        try:
+            ended = await reservation.run_task(asked.request, timeout=asked.timeout, task_id=record.id)
+        except (ConnectionLost, trio.ClosedResourceError) as lost:
+            return _End(TaskState.LOST, str(lost))
+        except GalaxyError as failed:
+            return _End(TaskState.FAILED, str(failed))
+        # It may be as large as a message may be.
+        result = await trio.to_thread.run_sync(json.dumps, ended.result)
+        if ended.status is TaskStatus.COMPLETED:
+            return _End(TaskState.COMPLETED, None, result)
+        return _End(TaskState.FAILED, ended.error, result)
+
+    async def _finish_once(self, task_id: str, end: _End) -> None:
+        try:
+            self._on_change(await self._store.finish(task_id, end.state, error=end.error, result=end.result))
+        except StoreError as error:
+            logger.error("how task %s ended cannot be written: %s; trying again", task_id, error)  # noqa: TRY400
+            self._nursery.start_soon(self._finish, task_id, end)
+
+    async def _finish(self, task_id: str, end: _End) -> None:
+        """Write down how it ended, again and again while that cannot be written: what has run is not forgotten over a full disk."""
+        while True:
+            try:
+                record = await self._store.finish(task_id, end.state, error=end.error, result=end.result)
+            except StoreError as error:
+                logger.warning("how task %s ended cannot be written: %s; trying again", task_id, error)
+                await trio.sleep(_AGAIN)
+            else:
+                self._on_change(record)
+                return
+
+    # ---- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Begin nothing more, and let what runs come to its end for so long; what waits stays on disk for the next daemon."""
+        self.close()
+        with trio.move_on_after(seconds):
+            while self._running:
+                await self._at_rest.wait()
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._closed = True
+
+
+def _shielded() -> trio.CancelScope:
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITING)
+
+
+@asynccontextmanager
+async def open_dispatcher(
+    store: Store, constellation: Constellation, max_queued: int, on_change: Callable[[TaskRecord], None]
+) -> AsyncGenerator[Dispatcher]:
+    """Run the tasks of a store for the length of the block. What runs at its end is stopped, and is ``lost``: see `Dispatcher.drain`."""
+    async with trio.open_nursery() as nursery:
+        dispatcher = Dispatcher(nursery, store, constellation, max_queued, on_change)
+        await dispatcher.resume()
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.close()
+            nursery.cancel_scope.cancel()
