@@ -55,7 +55,7 @@ class Pause:
 
 Step = Say | Leave | Pause
 WHO: Final = ("device", "constellation", "third")
-_RESPONSE, _SESSION = "\u2039response\u203a", "\u2039session\u203a"
+_RESPONSE, _SESSION = "<response>", "<session>"
 """Stand for the ids of the last command that a client got."""
 
 
@@ -64,7 +64,7 @@ def _with_marks(text: str) -> str:
     if '"command_results"' not in text:
         return text
     members: Members = json.loads(text)
-    return json.dumps({**members, "prev_response_id": _RESPONSE, "session_id": _SESSION}, ensure_ascii=False)
+    return json.dumps({**members, "prev_response_id": _RESPONSE, "session_id": _SESSION})
 
 
 def _aimed(text: str) -> list[str]:
