@@ -355,9 +355,10 @@ def transcripts(
 ) -> list[T]:
     """A conversation with messages dropped, doubled, moved and damaged, and others in between."""
     steps = list(base)
-    for _ in range(draw(st.integers(0, 6))):
+    # Few mostly: of a conversation that is broken in many places, nothing comes to its end.
+    for _ in range(draw(st.sampled_from([1, 1, 1, 1, 2, 2, 3, 6]))):
         index = draw(st.integers(0, max(0, len(steps) - 1)))
-        match draw(st.sampled_from(["insert", "drop", "double", "move", "damage", "damage"])):
+        match draw(st.sampled_from(["insert", "drop", "double", "move", "damage", "damage", "damage"])):
             case "insert":
                 steps.insert(index, draw(others))
             case "drop" if steps:
