@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ from galaxy_trio.cli_terminal import (
     prepare_streams,
     print_rows,
     printable,
-    silence_stdout,
+    silence,
 )
 from galaxy_trio.demo import demo
 from galaxy_trio.errors import (
@@ -117,7 +118,7 @@ class _CommandLine(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            silence_stdout()
+            silence(sys.stdout)
         raise click.exceptions.Exit(_PIPE_CLOSED)
 
 
@@ -317,6 +318,6 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return _USAGE
     except OSError as error:
         complain(reason_of(error))
-        silence_stdout()
+        silence(sys.stdout)
         return _UNWRITTEN
     return status if isinstance(status, int) else 0

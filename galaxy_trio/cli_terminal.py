@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 import click
 from rich.cells import cell_len
@@ -47,9 +47,17 @@ def complain(sentence: str) -> None:
     shown = one_line(sentence)
     if len(shown) > _SENTENCE:
         shown = f"{shown[:_SENTENCE]}…"
-    # Without a reader there is nobody to tell; the exit status still does.
-    with suppress(OSError):
-        click.echo(f"{click.style('error:', fg='red')} {shown}", err=True)
+    _say_on_stderr(f"{click.style('error:', fg='red')} {shown}")
+
+
+def _say_on_stderr(text: str) -> None:
+    """Without a reader there is nobody to tell; the exit status still does."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        silence(sys.stderr)
+    except OSError:
+        pass
 
 
 class PipeConsole(Console):
@@ -127,8 +135,7 @@ class _StderrHandler(logging.Handler):
     """Writes to what is stderr at that moment: a progress bar may stand in for it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):
-            click.echo(printable(self.format(record)), err=True)
+        _say_on_stderr(printable(self.format(record)))
 
 
 @contextmanager
@@ -163,10 +170,10 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def silence_stdout() -> None:
-    """Stdout cannot be written to: let Python's own flush at its exit go nowhere instead of complaining."""
+def silence(stream: TextIO) -> None:
+    """This stream cannot be written to: let Python's own flush at its exit go nowhere instead of failing."""
     with suppress(OSError, ValueError, AttributeError):
-        stdout = sys.stdout.fileno()
+        number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stdout)
+        os.dup2(nowhere, number)
         os.close(nowhere)

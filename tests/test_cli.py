@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
-import runpy
 import select
 import signal
 import ssl
@@ -60,7 +60,7 @@ from galaxy_trio.agent import open_device_connection
 from galaxy_trio.cli import exit_status, info, run, run_command_line
 from galaxy_trio.cli_destination import Destination
 from galaxy_trio.cli_signals import Interrupted, run_trio, until_signalled
-from galaxy_trio.cli_terminal import READABLE_WIDTH, logging_to_stderr, open_console, print_rows, silence_stdout
+from galaxy_trio.cli_terminal import READABLE_WIDTH, logging_to_stderr, open_console, print_rows, silence
 from galaxy_trio.server import Server, ServerTask, open_server
 
 if TYPE_CHECKING:
@@ -553,8 +553,11 @@ def test_a_stdout_that_fails_is_one_sentence_and_one_that_is_closed_none(
     assert capsys.readouterr().err == ""
 
 
-def test_a_stderr_that_has_gone_changes_no_exit_status(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", _Failing(BrokenPipeError()))
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_stderr_that_has_gone_or_is_full_changes_no_exit_status(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    monkeypatch.setattr(sys, "stderr", _Failing(error))
     assert run_command_line(["info", NOBODY, DEVICE]) == 3
 
 
@@ -563,7 +566,7 @@ def test_a_silenced_stdout_can_be_flushed(tmp_path: Path, monkeypatch: pytest.Mo
     with file.open("w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         stdout.write("never seen")
-        silence_stdout()
+        silence(sys.stdout)
     assert file.read_bytes() == b""
 
 
@@ -689,15 +692,8 @@ def test_ctrl_c_while_the_command_is_still_loading_exits_with_130_too(monkeypatc
     assert galaxy_trio.__main__.main() == 130
 
 
-def test_python_m_is_the_command(
-    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["galaxy-trio", "--version"])
-    monkeypatch.delitem(sys.modules, "galaxy_trio.__main__")
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("galaxy_trio", run_name="__main__")
-    assert ended.value.code == 0
-    assert capsys.readouterr().out == f"galaxy-trio {__version__}\n"
+async def test_python_m_is_the_command() -> None:
+    assert await call_process("--version") == Outcome(0, f"galaxy-trio {__version__}\n", "")
 
 
 if __name__ == "__main__":

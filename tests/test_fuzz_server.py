@@ -35,6 +35,8 @@ class Say:
     who: str
     text: str | bytes
     binary: bool = False
+    hurry: bool = False
+    """Others say what comes next before anything has come of it."""
 
 
 @attrs.frozen
@@ -53,7 +55,7 @@ class Pause:
 
 Step = Say | Leave | Pause
 WHO: Final = ("device", "constellation", "third")
-_RESPONSE, _SESSION = "\u2039response\u203a", "\u2039session\u203a"
+_RESPONSE, _SESSION = "<response>", "<session>"
 """Stand for the ids of the last command that a client got."""
 
 
@@ -62,28 +64,33 @@ def _with_marks(text: str) -> str:
     if '"command_results"' not in text:
         return text
     members: Members = json.loads(text)
-    return json.dumps({**members, "prev_response_id": _RESPONSE, "session_id": _SESSION}, ensure_ascii=False)
-
-
-def _conversation(name: str) -> list[Step]:
-    registrations = [frame for frame in FRAMES["registration_ok"] if frame.receiver == "server"]
-    said = [frame for frame in FRAMES[name] if frame.receiver == "server"]
-    return [Say(frame.sender, _with_marks(frame.text)) for frame in [*registrations, *said]]
-
-
-_TEXTS: Final = [_with_marks(text) for text in TO_SERVER]
-_NAMES: Final = (BYSTANDER, ITS_CONSTELLATION)
+    return json.dumps({**members, "prev_response_id": _RESPONSE, "session_id": _SESSION})
 
 
 def _aimed(text: str) -> list[str]:
-    """The same about those who have nothing to do with it."""
-    return [text, text.replace("demo@device_001", ITS_CONSTELLATION), text.replace("device_001", BYSTANDER)]
+    """The same about those who have nothing to do with it: a task for another device, and then what is said in others' names."""
+    return [
+        text,
+        text.replace('"target_id": "device_001"', f'"target_id": "{BYSTANDER}"'),
+        text.replace("demo@device_001", ITS_CONSTELLATION),
+        text.replace("device_001", BYSTANDER),
+    ]
 
 
+def _conversation(name: str, aim: int) -> list[Step]:
+    registrations = [frame for frame in FRAMES["registration_ok"] if frame.receiver == "server"]
+    said = [frame for frame in FRAMES[name] if frame.receiver == "server"]
+    return [
+        *(Say(frame.sender, frame.text) for frame in registrations),
+        *(Say(frame.sender, _aimed(_with_marks(frame.text))[aim]) for frame in said),
+    ]
+
+
+_TEXTS: Final = [_with_marks(text) for text in TO_SERVER]
 _what = damaged([each for text in _TEXTS for each in _aimed(text)])
 _who = st.sampled_from(WHO)
 _any_step: st.SearchStrategy[Step] = st.one_of(
-    st.builds(Say, _who, _what),
+    st.builds(Say, _who, _what, st.just(False), st.booleans()),
     st.builds(Say, _who, st.sampled_from(_TEXTS)),
     st.builds(Say, _who, st.binary(max_size=200)),
     st.builds(Say, _who, st.binary(max_size=200), st.just(True)),
@@ -94,11 +101,15 @@ _any_step: st.SearchStrategy[Step] = st.one_of(
 
 def _damage(step: Step) -> st.SearchStrategy[Step]:
     if isinstance(step, Say) and isinstance(step.text, str):
-        return st.builds(Say, st.just(step.who) | _who, damaged([step.text]))
+        return st.builds(Say, st.just(step.who) | _who, damaged([step.text]), st.just(False), st.booleans())
     return _any_step
 
 
-_scripts = st.sampled_from(sorted(FRAMES)).flatmap(lambda name: transcripts(_conversation(name), _any_step, _damage))
+# There is one in which a device is given commands, and there is most to be broken in it.
+_names = st.sampled_from([*sorted(FRAMES), *["task_with_commands"] * 10])
+_scripts = st.tuples(_names, st.sampled_from([0, 0, 1])).flatmap(
+    lambda which: transcripts(_conversation(*which), _any_step, _damage)
+)
 
 
 async def _session(task: ServerTask) -> object:
@@ -235,6 +246,8 @@ async def _take(step: Step, visitors: dict[str, _Visitor]) -> None:
     match step:
         case Say():
             await visitors[step.who].say(step)
+            if not step.hurry:
+                await trio.testing.wait_all_tasks_blocked()
         case Leave():
             await visitors[step.who].leave()
             await visitors[step.who].come()
