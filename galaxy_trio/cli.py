@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from galaxy_trio import __version__
 from galaxy_trio.cli_agent import be_device, load_tools
+from galaxy_trio.cli_daemon import daemon_command
 from galaxy_trio.cli_destination import (
     TOKEN_VARIABLE,
     Destination,
@@ -29,6 +28,7 @@ from galaxy_trio.cli_devices import check_command, devices_command
 from galaxy_trio.cli_options import json_option, tells_what_happens, verbose
 from galaxy_trio.cli_server import read_server_certificate, serve
 from galaxy_trio.cli_signals import Interrupted, run_service, run_trio
+from galaxy_trio.cli_task import events_command, task_command
 from galaxy_trio.cli_terminal import (
     READABLE_WIDTH,
     complain,
@@ -39,6 +39,7 @@ from galaxy_trio.cli_terminal import (
     print_rows,
     printable,
     silence,
+    spinner,
 )
 from galaxy_trio.demo import demo
 from galaxy_trio.errors import (
@@ -57,7 +58,7 @@ from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -94,19 +95,6 @@ async def run(destination: Destination, request: str, timeout: float) -> TaskRes
     """Run a task on a connection of its own: a timeout and cancelling close it, which ends the task on the server too."""
     async with destination.connect() as connection:
         return await connection.run_task(request, timeout=timeout)
-
-
-@contextmanager
-def spinner(sentence: str) -> Generator[None]:
-    """Show on stderr, if that is a terminal, that something is waited for, and for how long."""
-    console = open_console(stderr=True)
-    if not console.is_interactive:
-        yield
-        return
-    columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(sentence, total=None)
-        yield
 
 
 # ---- the commands
@@ -274,6 +262,9 @@ def agent_command(
 
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
+command_line.add_command(daemon_command)
+command_line.add_command(task_command)
+command_line.add_command(events_command)
 
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 import click
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -116,6 +117,19 @@ def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:
         ("other", json.dumps(info.extra, ensure_ascii=False) if info.extra else None),
     ]
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
+
+
+@contextmanager
+def spinner(sentence: str) -> Generator[None]:
+    """Show on stderr, if that is a terminal, that something is waited for, and for how long."""
+    console = open_console(stderr=True)
+    if not console.is_interactive:
+        yield
+        return
+    columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(sentence, total=None)
+        yield
 
 
 class _Format(logging.Formatter):

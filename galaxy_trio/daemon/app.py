@@ -15,8 +15,9 @@ from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
 from galaxy_trio.daemon.dispatcher import DaemonBusy
 from galaxy_trio.daemon.openapi import DOCUMENT
+from galaxy_trio.daemon.operations import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.records import TaskState
-from galaxy_trio.daemon.store import IdempotencyConflict, NoSuchTask, StoreError
+from galaxy_trio.daemon.schema import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,6 +72,7 @@ class Api:
                 NoSuchTask: _answer(404),
                 NoSuchDevice: _answer(404),
                 IdempotencyConflict: _answer(409),
+                WrongState: _answer(409),
                 DaemonBusy: _answer(503),
                 StoreError: _answer(507),
             },
@@ -79,17 +81,17 @@ class Api:
     # ---- tasks
 
     async def submit(self, request: Request) -> Response:
+        """Keep a task; only then say so."""
         record, is_new = await self._dispatcher.submit(parse_task(await request.body()))
-        return JSONResponse(
-            task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"}
-        )
+        return JSONResponse(task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
 
     async def list_tasks(self, request: Request) -> Response:
+        """A page of them, the newest first."""
         state = request.query_params.get("state")
-        if state is not None and state not in TaskState:
+        if state is not None and state not in list(TaskState):
             raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
         limit = _number(request, "limit", 100, _LARGEST_PAGE)
-        records = await self._store.list(
+        records = await self._store.page(
             state=None if state is None else TaskState(state),
             device=request.query_params.get("device"),
             limit=int(limit),
@@ -99,6 +101,7 @@ class Api:
         return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
 
     async def show_task(self, request: Request) -> Response:
+        """One, with its result if that is small; with ``wait``, as soon as it has ended."""
         task_id = request.path_params["id"]
         with trio.move_on_after(_number(request, "wait", 0, _LONGEST_WAIT)):
             await self._dispatcher.wait(task_id)
@@ -118,6 +121,7 @@ class Api:
         return shown
 
     async def show_result(self, request: Request) -> Response:
+        """A result of any size."""
         record = await self._record(request.path_params["id"])
         if record.result_size is None:
             raise NoSuchTask(f"task {record.id!r} has no result: it is {record.state}")
@@ -128,20 +132,24 @@ class Api:
         )
 
     async def cancel_task(self, request: Request) -> Response:
+        """Stop it, wherever it is."""
         return JSONResponse(task_as_json(await self._dispatcher.cancel(request.path_params["id"])))
 
     async def retry_task(self, request: Request) -> Response:
+        """Once more, as a new one."""
         record = await self._dispatcher.retry(request.path_params["id"])
         return JSONResponse(task_as_json(record), 202, {"Location": f"/tasks/{record.id}"})
 
     # ---- devices
 
     async def list_devices(self, _request: Request) -> Response:
+        """All of them."""
         await trio.lowlevel.checkpoint()
         devices = self._constellation.statistics().devices.values()
         return JSONResponse({"devices": [device_as_json(device) for device in devices]})
 
     async def show_device(self, request: Request) -> Response:
+        """One."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(self._device(request.path_params["id"]))
 
@@ -152,6 +160,7 @@ class Api:
         return device_as_json(device)
 
     async def reconnect_device(self, request: Request) -> Response:
+        """Connect it anew, and wait a while for that."""
         name = request.path_params["id"]
         device = self._constellation.devices.get(name)
         if device is None:
@@ -163,12 +172,14 @@ class Api:
     # ---- all else
 
     async def events(self, request: Request) -> Response:
+        """What happens, as it happens."""
         await trio.lowlevel.checkpoint()
         return StreamingResponse(
             self._feed.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream"
         )
 
     async def health(self, _request: Request) -> Response:
+        """It lives."""
         await trio.lowlevel.checkpoint()
         return JSONResponse({"status": "live"})
 
@@ -182,10 +193,12 @@ class Api:
         return JSONResponse(body, 200 if ready else 503)
 
     async def metrics(self, _request: Request) -> Response:
+        """For Prometheus."""
         await trio.lowlevel.checkpoint()
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, _request: Request) -> Response:
+        """All of this, for programs."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(DOCUMENT)
 

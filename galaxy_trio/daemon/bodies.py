@@ -40,12 +40,13 @@ def parse_task(body: bytes) -> TaskRequest:
     values = cast("dict[str, object]", document)
     problems = [_unknown(key) for key in values if key not in _KEYS]
     request = values.get("request")
-    if not isinstance(request, str) or not request.strip():
+    if not isinstance(request, str) or not request.strip() or not _is_writable(request):
         problems.append("request: expected a text that says what to do")
     names = {key: _name(values.get(key), key, problems) for key in ("device", "os", "idempotency_key")}
     capabilities = values.get("capabilities", [])
     if not isinstance(capabilities, list) or not all(
-        isinstance(item, str) and 0 < len(item) <= _MAX_NAME for item in cast("list[object]", capabilities)
+        isinstance(item, str) and 0 < len(item) <= _MAX_NAME and item.isprintable()
+        for item in cast("list[object]", capabilities)
     ):
         problems.append("capabilities: expected a list of texts")
         capabilities = []
@@ -69,6 +70,15 @@ def parse_task(body: bytes) -> TaskRequest:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
+
+
+def _is_writable(text: str) -> bool:
+    """Not with halves of characters, which JSON can have, and nothing else."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unknown(key: str) -> str:
@@ -100,7 +110,7 @@ def task_as_json(record: TaskRecord) -> dict[str, object]:
         "started": None if record.started is None else record.started.isoformat(),
         "ended": None if record.ended is None else record.ended.isoformat(),
         "error": record.error,
-        "retry_of": record.attempt_of,
+        "retry_of": record.retry_of,
         "result_size": record.result_size,
         "result_url": None if record.result_size is None else f"/tasks/{record.id}/result",
     }

@@ -1,25 +1,26 @@
 """Tasks that survive: from the disk to a device, and back to the disk.
 
-A task is on disk before anybody is told that it was accepted, and ``running`` is on disk before anything of it leaves. So a daemon that is killed
-at any point knows afterwards what has not begun, which runs, and what may have run, which is ``lost``: it is never begun twice by itself.
+A task is on disk before anybody is told that it was accepted, and ``running`` is on disk before anything of it leaves. So a daemon
+that is killed at any point knows afterwards what has not begun, which runs, and what may have run, which is ``lost``: none is begun twice.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from galaxy_trio import ConnectionLost, GalaxyError, NoSuchDevice, TaskStatus
+from galaxy_trio.daemon.operations import WrongState
 from galaxy_trio.daemon.records import TaskState
-from galaxy_trio.daemon.store import StoreError
+from galaxy_trio.daemon.schema import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Generator
     from contextlib import AbstractAsyncContextManager
 
     from galaxy_trio import Constellation, Reservation
@@ -67,7 +68,7 @@ class Dispatcher:
         self._nursery = nursery
         self._store = store
         self._constellation = constellation
-        self._max_queued = max_queued
+        self.max_queued = max_queued
         self._on_change = on_change
         # Those that wait or run, by id; each leaves when it has ended.
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -75,6 +76,7 @@ class Dispatcher:
         self._running = 0
         self._at_rest = trio.Event()
         self._closed = False
+        self._rearranging: trio.Event | None = None
 
     @property
     def queued(self) -> int:
@@ -104,7 +106,8 @@ class Dispatcher:
             DaemonBusy: Too many wait already, or the daemon is being stopped.
             StoreError: It could not be written; nothing was accepted.
         """
-        if request.device is not None and request.device not in self._constellation.devices:
+        is_there = request.device is None or request.device in self._constellation.devices
+        if not is_there and self._rearranging is None:
             raise NoSuchDevice(f"there is no device {request.device!r}")
         self._check_room()
         record, is_new = await self._store.add(request)
@@ -120,12 +123,23 @@ class Dispatcher:
         return record
 
     async def cancel(self, task_id: str) -> TaskRecord:
-        """Cancel a task. One that waits will never run; one that runs is stopped on its device, and this waits until it is."""
-        record = await self._store.mark_cancelled(task_id)
+        """Cancel a task. One that waits will never run; one that runs is stopped on its device, and this waits until it is.
+
+        Returns:
+            The task as it is now; what had ended already stays as it was.
+
+        Raises:
+            NoSuchTask: There is none of this id.
+            StoreError: It could not be written down; the task goes on.
+        """
+        record, changed = await self._store.cancel_queued(task_id)
+        if changed:
+            self._on_change(record)
         scope = self._scopes.get(task_id)
-        if scope is not None:
-            scope.cancel()
-            await self.wait(task_id)
+        if scope is None:
+            return record
+        scope.cancel()
+        await self.wait(task_id)
         return await self._store.get(task_id) or record
 
     async def wait(self, task_id: str) -> None:
@@ -136,8 +150,8 @@ class Dispatcher:
     def _check_room(self) -> None:
         if self._closed:
             raise DaemonBusy("the daemon is being stopped: try again when it is back")
-        if self.queued >= self._max_queued:
-            raise DaemonBusy(f"{self._max_queued:,} tasks wait already: this one was not taken")
+        if self.queued >= self.max_queued:
+            raise DaemonBusy(f"{self.max_queued:,} tasks wait already: this one was not taken")
 
     # ---- their way
 
@@ -147,6 +161,8 @@ class Dispatcher:
         queued = await self._store.queued()
         for record in queued:
             self._begin(record)
+            # Those that trio begins together, it begins in any order.
+            await trio.lowlevel.checkpoint()
         if lost or queued:
             logger.info("from before: %s tasks were running and are lost, %s wait", lost, len(queued))
 
@@ -158,39 +174,42 @@ class Dispatcher:
     async def _run(self, record: TaskRecord, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                await self._run_when_written(record)
-            if scope.cancelled_caught:
-                await self._tell_cancelled(record.id)
+                await self._run_when_written(record, scope)
         finally:
             del self._scopes[record.id]
             ended = self._ended.pop(record.id, None)
             if ended is not None:
                 ended.set()
 
-    async def _run_when_written(self, record: TaskRecord) -> None:
+    async def _run_when_written(self, record: TaskRecord, scope: trio.CancelScope) -> None:
         """Reserve a device and run it there; what cannot be written now is tried again, for nothing has run yet."""
-        while True:
+        while not self._closed:
             try:
                 async with self._reserve(record) as reservation:
-                    await self._run_reserved(record, reservation)
-            except (GalaxyError, trio.ClosedResourceError) as error:
-                # No slot. When all is being closed, it waits for the next daemon.
-                if not self._closed:
-                    await self._finish(record.id, _End(TaskState.FAILED, str(error)))
+                    await self._run_reserved(record, reservation, scope)
             except StoreError as error:
                 logger.error("task %s cannot be begun: %s; trying again", record.id, error)  # noqa: TRY400  # it says it all
                 await trio.sleep(_AGAIN)
                 continue
+            except NoSuchDevice as gone:
+                if self._rearranging is not None:
+                    await self._rearranging.wait()
+                    continue
+                if self._is_there_again(record):
+                    await trio.lowlevel.checkpoint()
+                    continue
+                await self._finish(record.id, _End(TaskState.FAILED, str(gone)))
+            except (GalaxyError, trio.ClosedResourceError) as error:
+                # No slot. When all is being closed, it waits for the next daemon.
+                if not self._closed:
+                    await self._finish(record.id, _End(TaskState.FAILED, str(error)))
+            except WrongState:
+                # It was cancelled just now.
+                pass
             return
 
-    async def _tell_cancelled(self, task_id: str) -> None:
-        try:
-            record = await self._store.get(task_id)
-        except StoreError as error:
-            logger.warning("task %s was cancelled, which could not be told: %s", task_id, error)
-        else:
-            if record is not None and record.state is TaskState.CANCELLED:
-                self._on_change(record)
+    def _is_there_again(self, record: TaskRecord) -> bool:
+        return record.asked.device is not None and record.asked.device in self._constellation.devices
 
     def _reserve(self, record: TaskRecord) -> AbstractAsyncContextManager[Reservation]:
         asked = record.asked
@@ -201,20 +220,18 @@ class Dispatcher:
             raise NoSuchDevice(f"there is no device {asked.device!r} any more")
         return device.reserve()
 
-    async def _run_reserved(self, record: TaskRecord, reservation: Reservation) -> None:
+    async def _run_reserved(self, record: TaskRecord, reservation: Reservation, scope: trio.CancelScope) -> None:
         """Run it in its slot. `running` is on disk before anything leaves; how it ended, before the slot is free."""
         if self._closed:
             return
-        with _shielded():
-            begun = await self._store.mark_running(record.id, reservation.device_id)
-            self._on_change(begun)
+        self._on_change(await self._store.mark_running(record.id, reservation.device_id))
         self._running += 1
-        # Unless something else becomes of it: it was stopped with the daemon.
-        end = _End(TaskState.LOST, "the daemon was stopped while it ran")
+        # Unless something else becomes of it.
+        end = _End(TaskState.LOST, "the daemon was stopped while the task ran: it may have run")
         try:
             end = await self._outcome(record, reservation)
         except trio.Cancelled:
-            if not self._closed:
+            if scope.cancel_called:
                 end = _End(TaskState.CANCELLED)
             raise
         finally:
@@ -222,8 +239,7 @@ class Dispatcher:
             if not self._running:
                 self._at_rest.set()
                 self._at_rest = trio.Event()
-            with _shielded():
-                await self._finish_once(record.id, end)
+            await self._finish_at_once(record.id, end)
 
     async def _outcome(self, record: TaskRecord, reservation: Reservation) -> _End:
         asked = record.asked
@@ -239,12 +255,16 @@ class Dispatcher:
             return _End(TaskState.COMPLETED, None, result)
         return _End(TaskState.FAILED, ended.error, result)
 
-    async def _finish_once(self, task_id: str, end: _End) -> None:
-        try:
-            self._on_change(await self._store.finish(task_id, end.state, error=end.error, result=end.result))
-        except StoreError as error:
-            logger.error("how task %s ended cannot be written: %s; trying again", task_id, error)  # noqa: TRY400
-            self._nursery.start_soon(self._finish, task_id, end)
+    async def _finish_at_once(self, task_id: str, end: _End) -> None:
+        """Write down how it ended, whoever is cancelled; if that takes too long or fails, it goes on without the slot."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITING):
+            try:
+                self._on_change(await self._store.finish(task_id, end.state, error=end.error, result=end.result))
+            except StoreError as error:
+                logger.error("how task %s ended cannot be written: %s; trying again", task_id, error)  # noqa: TRY400
+            else:
+                return
+        self._nursery.start_soon(self._finish, task_id, end)
 
     async def _finish(self, task_id: str, end: _End) -> None:
         """Write down how it ended, again and again while that cannot be written: what has run is not forgotten over a full disk."""
@@ -254,9 +274,24 @@ class Dispatcher:
             except StoreError as error:
                 logger.warning("how task %s ended cannot be written: %s; trying again", task_id, error)
                 await trio.sleep(_AGAIN)
+            except WrongState:
+                # It was cancelled just now.
+                return
             else:
                 self._on_change(record)
                 return
+
+    # ---- other devices
+
+    @contextmanager
+    def rearranging(self) -> Generator[None]:
+        """While the block changes which devices there are, tasks of a device that is missing wait for the end of it."""
+        self._rearranging = done = trio.Event()
+        try:
+            yield
+        finally:
+            self._rearranging = None
+            done.set()
 
     # ---- the end
 
@@ -270,10 +305,6 @@ class Dispatcher:
     def close(self) -> None:
         """Begin nothing more."""
         self._closed = True
-
-
-def _shielded() -> trio.CancelScope:
-    return trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITING)
 
 
 @asynccontextmanager

@@ -115,4 +115,6 @@ class Metrics:
         yield messages
         yield CounterMetricFamily("galaxy_events_lost", "Events that the daemon missed.", value=self._lost_events)
         yield GaugeMetricFamily("galaxy_event_listeners", "Who listens to the events.", value=self._feed.listeners)
-        yield CounterMetricFamily("galaxy_event_listeners_dropped", "Listeners that were too slow.", value=self._feed.dropped)
+        yield CounterMetricFamily(
+            "galaxy_event_listeners_dropped", "Listeners that were too slow.", value=self._feed.dropped
+        )

@@ -30,7 +30,10 @@ def _answers(**answers: tuple[str, JSON]) -> JSON:
         status.removeprefix("s"): {"description": description, "content": _content(schema)}
         for status, (description, schema) in answers.items()
     }
-    for status, description in (("401", "The token is missing or wrong."), ("403", "The host or origin is not allowed.")):
+    for status, description in (
+        ("401", "The token is missing or wrong."),
+        ("403", "The host or origin is not allowed."),
+    ):
         found[status] = {"description": description, "content": _content(_ref("Error"))}
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from galaxy_trio import Constellation, DeviceConfig
-
-logger = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -42,20 +40,20 @@ def changes_between(constellation: Constellation, devices: Sequence[DeviceConfig
     )
 
 
-async def apply_devices(constellation: Constellation, devices: Sequence[DeviceConfig]) -> Changes:
-    """Have these devices and no others. What runs on one that goes, or changes, is stopped; what waits for it goes elsewhere, or fails."""
+async def apply_devices(constellation: Constellation, devices: Sequence[DeviceConfig], patience: float) -> Changes:
+    """Have these devices and no others. What runs on one that goes or changes may go on for some seconds, and is stopped then."""
     changes = changes_between(constellation, devices)
     wanted = {device.device_id: device for device in devices}
     async with trio.open_nursery() as nursery:
         for name in changes.removed + changes.changed:
-            nursery.start_soon(_remove, constellation, name)
-    for name in changes.added + changes.changed:
-        constellation.add_device(wanted[name])
+            nursery.start_soon(_replace, constellation, name, wanted.get(name), patience)
+        for name in changes.added:
+            constellation.add_device(wanted[name])
     return changes
 
 
-async def _remove(constellation: Constellation, name: str) -> None:
-    try:
-        await constellation.remove_device(name, wait=False)
-    except NoSuchDevice:
-        logger.info("device %r had gone already", name)
+async def _replace(constellation: Constellation, name: str, by: DeviceConfig | None, patience: float) -> None:
+    with trio.move_on_after(patience), suppress(NoSuchDevice):
+        await constellation.remove_device(name)
+    if by is not None:
+        constellation.add_device(by)

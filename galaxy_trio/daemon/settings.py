@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 T = TypeVar("T")
 
+TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
 _MOST: Final = 1_000_000
 
 
@@ -43,7 +47,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     keep_days: float = 30.0
     keep_tasks: int = 100_000
-    max_queued: int = 100_000
+    max_queued: int = 20_000
     drain: float = 30.0
     log: str = "console"
 
@@ -56,30 +60,41 @@ class Settings:
         return read_config(self.devices)
 
     def read_tokens(self) -> tuple[str, ...]:
-        """The tokens of now.
+        """The tokens of now: those in the file, and that in the environment.
 
         Raises:
-            ConfigError: The file cannot be read, or holds none.
+            ConfigError: The file cannot be read, or holds none, or no header can carry one.
         """
-        if self.token_file is None:
-            return ()
-        reason = "it is no UTF-8 text"
-        text: str | None = None
-        try:
-            text = self.token_file.read_text(encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-        except UnicodeDecodeError:
-            # It holds what is in the file, and must not become the error's context.
-            pass
-        if text is None:
-            raise ConfigError(f"the tokens cannot be read from {self.token_file}: {reason}")
-        tokens = tuple(line.strip() for line in text.splitlines() if line.strip())
-        if not tokens:
-            raise ConfigError(f"there is no token in {self.token_file}: write one, in a line of its own")
-        if any(not token.isascii() or not token.isprintable() or " " in token for token in tokens):
-            raise ConfigError(f"a token in {self.token_file} has characters that no header can carry: use letters and digits")
+        tokens = () if self.token_file is None else _tokens_in(self.token_file)
+        given = os.environ.get(TOKEN_VARIABLE)
+        if given:
+            _check_tokens((given,), f"the variable {TOKEN_VARIABLE}")
+            tokens += (given,)
         return tokens
+
+
+def _tokens_in(path: Path) -> tuple[str, ...]:
+    reason = "it is no UTF-8 text"
+    text: str | None = None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except UnicodeDecodeError:
+        # It holds what is in the file, and must not become the error's context.
+        pass
+    if text is None:
+        raise ConfigError(f"the tokens cannot be read from {path}: {reason}")
+    tokens = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not tokens:
+        raise ConfigError(f"there is no token in {path}: write one, in a line of its own")
+    _check_tokens(tokens, str(path))
+    return tokens
+
+
+def _check_tokens(tokens: Iterable[str], where: str) -> None:
+    if any(not token.isascii() or not token.isprintable() or " " in token for token in tokens):
+        raise ConfigError(f"a token in {where} has characters that no header can carry: use letters and digits")
 
 
 def read_settings(path: str | Path) -> Settings:
@@ -113,7 +128,7 @@ def read_settings(path: str | Path) -> Settings:
         allowed_hosts=reader.take("allowed_hosts", (), _texts, "a list of host names"),
         keep_days=reader.take("keep_days", 30.0, _number, "a number of days above 0"),
         keep_tasks=reader.take("keep_tasks", 100_000, _count, f"a whole number from 1 to {_MOST:,}"),
-        max_queued=reader.take("max_queued", 100_000, _count, f"a whole number from 1 to {_MOST:,}"),
+        max_queued=reader.take("max_queued", 20_000, _count, f"a whole number from 1 to {_MOST:,}"),
         drain=reader.take("drain", 30.0, _number, "a number of seconds above 0"),
         log=reader.take("log", "console", _log, "'console' or 'json'"),
     )

@@ -1,0 +1,43 @@
+"""What happens to devices, for those who listen and those who count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from galaxy_trio.daemon.bodies import device_as_json
+from galaxy_trio.device_events import (
+    DeviceConnected,
+    DeviceDisconnected,
+    DeviceFailed,
+    DeviceNeedsAttention,
+    InformationUpdated,
+    StatusChanged,
+)
+from galaxy_trio.events import EventsLost
+
+if TYPE_CHECKING:
+    from galaxy_trio import Constellation
+    from galaxy_trio.daemon.feed import Feed
+    from galaxy_trio.daemon.metrics import Metrics
+    from galaxy_trio.events import EventStream
+
+_TOLD = {
+    DeviceConnected: "connected",
+    DeviceDisconnected: "disconnected",
+    DeviceNeedsAttention: "needs attention",
+    DeviceFailed: "failed",
+    InformationUpdated: "information",
+}
+
+
+async def watch_devices(events: EventStream, constellation: Constellation, feed: Feed, metrics: Metrics) -> None:
+    """Pass on what happens, until the constellation is closed."""
+    async for event in events:
+        metrics.count(event)
+        if isinstance(event, EventsLost):
+            continue
+        if isinstance(event, StatusChanged):
+            feed.publish("status", {"device_id": event.device_id, "status": event.status.value})
+        elif type(event) in _TOLD and event.device_id in constellation.devices:
+            statistics = constellation.devices[event.device_id].statistics()
+            feed.publish("device", {"what": _TOLD[type(event)], **device_as_json(statistics)})
