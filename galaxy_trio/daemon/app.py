@@ -90,14 +90,14 @@ class Api:
         state = request.query_params.get("state")
         if state is not None and state not in list(TaskState):
             raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
-        limit = _number(request, "limit", 100, _LARGEST_PAGE)
+        limit = _page_size(request)
         records = await self._store.page(
             state=None if state is None else TaskState(state),
             device=request.query_params.get("device"),
-            limit=int(limit),
+            limit=limit,
             before=request.query_params.get("before"),
         )
-        following = records[-1].id if len(records) == int(limit) else None
+        following = records[-1].id if len(records) == limit else None
         return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
 
     async def show_task(self, request: Request) -> Response:
@@ -209,6 +209,15 @@ def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
         return JSONResponse({"error": str(error)}, status)
 
     return answer
+
+
+def _page_size(request: Request) -> int:
+    text = request.query_params.get("limit", "100")
+    if not (
+        text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST_PAGE)) and 0 < int(text) <= _LARGEST_PAGE
+    ):
+        raise BadRequest(f"limit: expected a whole number from 1 to {_LARGEST_PAGE}")
+    return int(text)
 
 
 def _number(request: Request, name: str, default: float, most: float) -> float:

@@ -28,9 +28,9 @@ from galaxy_trio.daemon.store import Store, open_store
 from galaxy_trio.daemon.watch import watch_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from galaxy_trio import Constellation
+    from galaxy_trio import Constellation, DeviceConfig
     from galaxy_trio.daemon.listening import Address
     from galaxy_trio.daemon.records import TaskRecord
 
@@ -40,7 +40,13 @@ _CLEANING: Final = 3600.0
 """Seconds between two times at which old tasks are forgotten."""
 
 
-async def run_daemon(settings: Settings, stop: trio.Event, *, on_listening: Callable[[Address], None]) -> None:
+async def run_daemon(
+    settings: Settings,
+    stop: trio.Event,
+    *,
+    on_listening: Callable[[Address], None],
+    connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None,
+) -> None:
     """Run the daemon until it is to stop. SIGHUP reads its configuration anew.
 
     Nothing more is begun when it is to stop, what runs may go on for as long as the configuration says, and what waits is there for the
@@ -50,6 +56,7 @@ async def run_daemon(settings: Settings, stop: trio.Event, *, on_listening: Call
         settings: What ``galaxy.toml`` says.
         stop: Set from outside.
         on_listening: Told where, when all is there.
+        connect: Opens the stream to a device's server, in place of TCP.
 
     Raises:
         ConfigError: The configuration does not do.
@@ -66,7 +73,9 @@ async def run_daemon(settings: Settings, stop: trio.Event, *, on_listening: Call
             open_listeners(parse_address(settings.listen), has_token=bool(tokens))
         )
         # The dispatcher says how many may wait; whatever it takes from the disk must find room.
-        constellation = await stack.enter_async_context(open_constellation(devices, max_queued=sys.maxsize))
+        constellation = await stack.enter_async_context(
+            open_constellation(devices, connect=connect, max_queued=sys.maxsize)
+        )
         daemon = _Daemon(settings, tokens, store, constellation, feed)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -74,13 +83,14 @@ async def run_daemon(settings: Settings, stop: trio.Event, *, on_listening: Call
             open_dispatcher(store, constellation, settings.max_queued, daemon.on_change)
         )
         metrics = daemon.metrics = Metrics(constellation, dispatcher, feed)
+        await dispatcher.resume()
         nursery.start_soon(watch_devices, events, constellation, feed, metrics)
         nursery.start_soon(metrics.watch_scheduler)
         nursery.start_soon(daemon.forget_old_tasks)
         nursery.start_soon(daemon.reload_when_told, dispatcher)
         nursery.start_soon(notify.feed_watchdog)
         app = Security(
-            Api(store, constellation, dispatcher, feed, metrics).make_app(),
+            metrics.timed(Api(store, constellation, dispatcher, feed, metrics).make_app()),
             tokens=lambda: daemon.tokens,
             hosts=lambda: daemon.settings.allowed_hosts,
             open_paths=("/health",),
@@ -114,8 +124,7 @@ class _Daemon:
     def on_change(self, record: TaskRecord) -> None:
         """A task is in another state, on disk."""
         self._feed.publish("task", task_as_json(record))
-        if record.state.ended:
-            self.metrics.count_end(record.state.value)
+        self.metrics.count_task(record)
 
     async def forget_old_tasks(self) -> None:
         """Keep to what is to be kept, for ever."""

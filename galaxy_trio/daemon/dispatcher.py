@@ -156,7 +156,7 @@ class Dispatcher:
     # ---- their way
 
     async def resume(self) -> None:
-        """Begin with what a daemon before this one has left."""
+        """Begin with what a daemon before this one has left; to be called once, before anything else."""
         lost = await self._store.recover()
         queued = await self._store.queued()
         for record in queued:
@@ -314,7 +314,6 @@ async def open_dispatcher(
     """Run the tasks of a store for the length of the block. What runs at its end is stopped, and is ``lost``: see `Dispatcher.drain`."""
     async with trio.open_nursery() as nursery:
         dispatcher = Dispatcher(nursery, store, constellation, max_queued, on_change)
-        await dispatcher.resume()
         try:
             yield dispatcher
         finally:

@@ -46,9 +46,15 @@ def logging_as(form: str) -> Generator[None]:
     logger = logging.getLogger("galaxy_trio")
     handlers, level = logger.handlers, logger.level
     logger.handlers = [handler]
-    logger.setLevel(min(logging.INFO, level or logging.INFO))
+    # Each task has a connection of its own: what that tells is too much, unless it is asked for.
+    own = logging.getLogger("galaxy_trio.daemon")
+    own_level = own.level
+    if level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)
+        own.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.handlers = handlers
         logger.setLevel(level)
+        own.setLevel(own_level)

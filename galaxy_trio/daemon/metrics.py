@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.dispatcher import Dispatcher
     from galaxy_trio.daemon.feed import Feed
+    from galaxy_trio.daemon.records import TaskRecord
     from galaxy_trio.events import Event
 
 _EVERY: Final = 1.0
 """Seconds between two looks at how late the scheduler is."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _COUNTED: Final = {
     LateReplyReceived: "late",
     DuplicateReplyReceived: "duplicate",
@@ -51,10 +54,16 @@ class Metrics:
         self._lost_events = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self.request_seconds = Histogram(
+        self._requests = Histogram(
             "galaxy_http_request_seconds",
             "Seconds until the response to a request began.",
             ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._tasks = Histogram(
+            "galaxy_task_seconds",
+            "Seconds that a task ran.",
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
             registry=self._registry,
         )
         self._lag = Histogram(
@@ -71,9 +80,31 @@ class Metrics:
         elif type(event) in _COUNTED:
             self._messages[_COUNTED[type(event)]] += 1
 
-    def count_end(self, state: str) -> None:
-        """A task has ended."""
-        self._ended[state] += 1
+    def count_task(self, record: TaskRecord) -> None:
+        """A task is in another state."""
+        if record.ended is not None:
+            self._ended[record.state.value] += 1
+            if record.started is not None:
+                self._tasks.observe((record.ended - record.started).total_seconds())
+
+    def timed(self, app: ASGIApp) -> ASGIApp:
+        """The same application, with its requests timed."""
+
+        async def time_request(scope: Scope, receive: Receive, send: Send) -> None:
+            began = trio.current_time()
+
+            async def watch(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    # The routes that there are, and not whatever somebody asks for.
+                    endpoint: object = scope.get("endpoint")
+                    method = scope["method"] if scope["method"] in _METHODS else "other"
+                    labels = (method, getattr(endpoint, "__name__", "none"), str(message["status"]))
+                    self._requests.labels(*labels).observe(trio.current_time() - began)
+                await send(message)
+
+            await app(scope, receive, watch)
+
+        return time_request
 
     async def watch_scheduler(self) -> None:
         """Look at how late trio's scheduler is, for ever."""

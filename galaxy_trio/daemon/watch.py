@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from galaxy_trio.daemon.bodies import device_as_json
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.feed import Feed
     from galaxy_trio.daemon.metrics import Metrics
     from galaxy_trio.events import EventStream
+
+logger = logging.getLogger(__name__)
 
 _TOLD = {
     DeviceConnected: "connected",
@@ -40,4 +43,5 @@ async def watch_devices(events: EventStream, constellation: Constellation, feed:
             feed.publish("status", {"device_id": event.device_id, "status": event.status.value})
         elif type(event) in _TOLD and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
+            logger.info("device %r: %s", event.device_id, _TOLD[type(event)])
             feed.publish("device", {"what": _TOLD[type(event)], **device_as_json(statistics)})
