@@ -64,12 +64,12 @@ class RunningDaemon:
 
     async def wait_state(self, task_id: str, state: str) -> None:
         """Wait until it is in a state."""
-        while await self.state(task_id) != state:
+        while await self.state(task_id) != state:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     async def wait_connected(self, count: int) -> None:
         """Wait until so many devices are there."""
-        while (await self.client.get("/ready")).json()["connected"] < count:
+        while (await self.client.get("/ready")).json()["connected"] < count:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     async def reload(self) -> None:
@@ -79,7 +79,7 @@ class RunningDaemon:
 
     async def wait_stopping(self) -> None:
         """Wait until nothing is begun any more."""
-        while (await self.client.get("/ready")).status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+        while (await self.client.get("/ready")).status_code != httpx2.codes.SERVICE_UNAVAILABLE:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     def devices(self, *names: str, **more: JSON) -> None:

@@ -275,7 +275,7 @@ async def test_what_runs_when_the_daemon_stops_may_end_and_is_lost_after_that(tm
             "is being stopped"
             in (await daemon.ask("POST", "/tasks", 503, json={"request": "echo late", "device": "d1"}))["error"]
         )
-        assert (await daemon.ask("GET", "/ready", 503))["status"] == "not ready"
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is being stopped"
         daemon.work.let_go("a")
     assert daemon.work.cancelled == ["wait"]
     async with open_daemon(tmp_path, "d1", "d2") as daemon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -20,9 +21,10 @@ from galaxy_trio.daemon.records import TaskState
 from galaxy_trio.daemon.schema import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from starlette.requests import Request
+    from starlette.types import Send
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.dispatcher import Dispatcher
@@ -125,7 +127,7 @@ class Api:
         record = await self._record(request.path_params["id"])
         if record.result_size is None:
             raise NoSuchTask(f"task {record.id!r} has no result: it is {record.state}")
-        return StreamingResponse(
+        return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
             headers={"Content-Length": str(record.result_size)},
@@ -174,9 +176,7 @@ class Api:
     async def events(self, request: Request) -> Response:
         """What happens, as it happens."""
         await trio.lowlevel.checkpoint()
-        return StreamingResponse(
-            self._feed.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream"
-        )
+        return _Stream(self._feed.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
 
     async def health(self, _request: Request) -> Response:
         """It lives."""
@@ -184,13 +184,18 @@ class Api:
         return JSONResponse({"status": "live"})
 
     async def ready(self, _request: Request) -> Response:
-        """Whether a task would be taken, and its device is there."""
-        await self._store.counts()
+        """Whether a task would be taken, and there is a device to run one."""
         devices = self._constellation.devices.values()
         connected = sum(device.connected for device in devices)
-        ready = bool(connected) and not self._dispatcher.closed
-        body = {"status": "ready" if ready else "not ready", "devices": len(devices), "connected": connected}
-        return JSONResponse(body, 200 if ready else 503)
+        problem = None if connected else "no device is connected"
+        if self._dispatcher.closed:
+            problem = "the daemon is being stopped"
+        try:
+            await self._store.counts()
+        except StoreError as error:
+            problem = str(error)
+        body = {"ready": problem is None, "problem": problem, "devices": len(devices), "connected": connected}
+        return JSONResponse(body, 200 if problem is None else 503)
 
     async def metrics(self, _request: Request) -> Response:
         """For Prometheus."""
@@ -201,6 +206,20 @@ class Api:
         """All of this, for programs."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(DOCUMENT)
+
+
+class _Stream(StreamingResponse):
+    """Closes what it streams, however it ends."""
+
+    def __init__(
+        self, content: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._content = content
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._content):
+            await super().stream_response(send)
 
 
 def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -95,15 +95,15 @@ async def run_daemon(
             hosts=lambda: daemon.settings.allowed_hosts,
             open_paths=("/health",),
         )
-        await stack.enter_async_context(serve_http(app, listeners))
-        on_listening(address)
-        notify.ready()
-        logger.info("listening at %s, with %s devices", address, len(constellation.devices))
-        await stop.wait()
-        notify.stopping()
-        logger.info("stopping: %s tasks run, %s wait", dispatcher.running, dispatcher.queued)
-        await dispatcher.drain(settings.drain)
-        feed.close()
+        async with serve_http(app, listeners):
+            on_listening(address)
+            notify.ready()
+            logger.info("listening at %s, with %s devices", address, len(constellation.devices))
+            await stop.wait()
+            notify.stopping()
+            logger.info("stopping: %s tasks run, %s wait", dispatcher.running, dispatcher.queued)
+            await dispatcher.drain(settings.drain)
+            feed.close()
         nursery.cancel_scope.cancel()
 
 
