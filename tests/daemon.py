@@ -38,6 +38,7 @@ class RunningDaemon:
         self.ended = trio.Event()
         self.scope = trio.CancelScope()
         self.client: httpx2.AsyncClient
+        self.url = ""
 
     # ---- what clients do
 
@@ -90,21 +91,29 @@ class RunningDaemon:
 
 @asynccontextmanager
 async def open_daemon(
-    directory: Path, *names: str, settings: str = "", work: Work | None = None
+    directory: Path,
+    *names: str,
+    settings: str = "",
+    listen: str = "",
+    work: Work | None = None,
+    seconds: float = SECONDS,
 ) -> AsyncGenerator[RunningDaemon]:
     """Run a daemon with these devices for the length of the block; its files are in the directory."""
     work = work or Work()
-    with trio.fail_after(SECONDS):
+    listen = listen or f"unix:{directory / 's'}"
+    with trio.fail_after(seconds):
         async with open_memory_fleet(*names, session=work) as fleet:
             running = RunningDaemon(directory, fleet, work)
             running.devices(*names)
             (directory / "galaxy.toml").write_text(
-                f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = 0.5\n{settings}'
+                f'devices = "devices.json"\nlisten = "{listen}"\ndrain = 0.5\n{settings}'
             )
             async with open_background() as nursery:
                 await nursery.start(_run, running)
-                transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s"))
-                async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=15) as client:
+                unix = not running.url.startswith("http")
+                transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s") if unix else None)
+                base = "http://localhost" if unix else running.url
+                async with httpx2.AsyncClient(transport=transport, base_url=base, timeout=15) as client:
                     running.client = client
                     yield running
                 running.stop.set()
@@ -112,7 +121,8 @@ async def open_daemon(
 
 
 async def _run(running: RunningDaemon, *, task_status: trio.TaskStatus[None]) -> None:
-    def started(_address: Address) -> None:
+    def started(address: Address) -> None:
+        running.url = str(address)
         task_status.started()
 
     settings = read_settings(running.directory / "galaxy.toml")

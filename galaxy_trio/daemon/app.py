@@ -54,10 +54,10 @@ class Api:
         """The application, for any ASGI server."""
         return Starlette(
             routes=[
-                Route("/tasks", self.submit, methods=["POST"]),
-                Route("/tasks", self.list_tasks),
-                Route("/tasks/{id}", self.show_task),
-                Route("/tasks/{id}", self.cancel_task, methods=["DELETE"]),
+                Route("/tasks", _by_method(GET=self.list_tasks, POST=self.submit), methods=["GET", "POST"]),
+                Route(
+                    "/tasks/{id}", _by_method(GET=self.show_task, DELETE=self.cancel_task), methods=["GET", "DELETE"]
+                ),
                 Route("/tasks/{id}/result", self.show_result),
                 Route("/tasks/{id}/retry", self.retry_task, methods=["POST"]),
                 Route("/devices", self.list_devices),
@@ -126,7 +126,9 @@ class Api:
         """A result of any size."""
         record = await self._record(request.path_params["id"])
         if record.result_size is None:
-            raise NoSuchTask(f"task {record.id!r} has no result: it is {record.state}")
+            if record.state.ended:
+                raise NoSuchTask(f"task {record.id} has no result: it was {record.state.value}")
+            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
         return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
@@ -206,6 +208,16 @@ class Api:
         """All of this, for programs."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(DOCUMENT)
+
+
+def _by_method(**endpoints: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """One route for all that can be done at an address: what cannot is answered with what can."""
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints[request.method if request.method != "HEAD" else "GET"](request)
+
+    endpoint.__name__ = next(iter(endpoints.values())).__name__
+    return endpoint
 
 
 class _Stream(StreamingResponse):

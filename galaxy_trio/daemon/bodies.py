@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 INLINE: Final = 2**20
 """Bytes of a result up to which it is part of its task; a larger one has an address of its own."""
-_MAX_TIMEOUT: Final = 7 * 24 * 3600.0
-_MAX_NAME: Final = 900
+MAX_TIMEOUT: Final = 7 * 24 * 3600.0
+"""Seconds that a task may be allowed at most."""
+MAX_NAME: Final = 900
+"""Characters of a name, of a capability, and of an idempotency key."""
 _KEYS: Final = ("request", "device", "os", "capabilities", "timeout", "idempotency_key")
 
 
@@ -40,19 +42,19 @@ def parse_task(body: bytes) -> TaskRequest:
     values = cast("dict[str, object]", document)
     problems = [_unknown(key) for key in values if key not in _KEYS]
     request = values.get("request")
-    if not isinstance(request, str) or not request.strip() or not _is_writable(request):
+    if not isinstance(request, str) or not request or not _is_writable(request):
         problems.append("request: expected a text that says what to do")
     names = {key: _name(values.get(key), key, problems) for key in ("device", "os", "idempotency_key")}
     capabilities = values.get("capabilities", [])
     if not isinstance(capabilities, list) or not all(
-        isinstance(item, str) and 0 < len(item) <= _MAX_NAME and item.isprintable()
+        isinstance(item, str) and 0 < len(item) <= MAX_NAME and _is_writable(item)
         for item in cast("list[object]", capabilities)
     ):
         problems.append("capabilities: expected a list of texts")
         capabilities = []
     timeout = values.get("timeout", 1000)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_TIMEOUT:
-        problems.append(f"timeout: expected a number of seconds above 0, of at most {_MAX_TIMEOUT:.0f}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
+        problems.append(f"timeout: expected a number of seconds above 0, of at most {MAX_TIMEOUT:.0f}")
         timeout = math.inf
     if names["device"] is not None and (names["os"] is not None or capabilities):
         problems.append("device: give a device, or what one must have, and not both")
@@ -89,8 +91,8 @@ def _unknown(key: str) -> str:
 def _name(value: object, key: str, problems: list[str]) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or not value.isprintable():
-        problems.append(f"{key}: expected a text of 1 to {_MAX_NAME} characters")
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not _is_writable(value):
+        problems.append(f"{key}: expected a text of 1 to {MAX_NAME} characters")
         return None
     return value
 

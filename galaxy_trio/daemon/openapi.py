@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import DeviceStatus, __version__
-from galaxy_trio.daemon.bodies import INLINE
+from galaxy_trio.daemon.bodies import INLINE, MAX_NAME, MAX_TIMEOUT
 from galaxy_trio.daemon.records import TaskState
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _TEXT: Final[JSON] = {"type": "string"}
 _TEXT_OR_NULL: Final[JSON] = {"type": ["string", "null"]}
+_NAME_OR_NULL: Final[dict[str, JSON]] = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME}
 _TIME_OR_NULL: Final[JSON] = {"type": ["string", "null"], "format": "date-time"}
 
 
@@ -25,17 +26,25 @@ def _ref(name: str) -> JSON:
 
 
 def _answers(**answers: tuple[str, JSON]) -> JSON:
-    """Answers by status, written ``s202``; all routes may refuse a token, and be refused room."""
-    found: dict[str, JSON] = {
-        status.removeprefix("s"): {"description": description, "content": _content(schema)}
-        for status, (description, schema) in answers.items()
-    }
-    for status, description in (
+    """Answers by status, written ``s202``."""
+    return _with_refusals(
+        {
+            status.removeprefix("s"): {"description": description, "content": _content(schema)}
+            for status, (description, schema) in answers.items()
+        }
+    )
+
+
+def _with_refusals(answers: dict[str, JSON]) -> JSON:
+    """All routes may refuse a token, a host, and an origin."""
+    refusals = (
         ("401", "The token is missing or wrong."),
-        ("403", "The host or origin is not allowed."),
-    ):
-        found[status] = {"description": description, "content": _content(_ref("Error"))}
-    return found
+        ("403", "It comes from another site."),
+        ("421", "The daemon has another name."),
+    )
+    for status, description in refusals:
+        answers[status] = {"description": description, "content": _content(_ref("Error"))}
+    return answers
 
 
 def _parameter(name: str, where: str, schema: JSON, description: str) -> JSON:
@@ -81,7 +90,11 @@ DOCUMENT: Final[dict[str, JSON]] = {
                     _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many; 100."),
                     _parameter("before", "query", _TEXT, "Only those older than this one: the page before's `before`."),
                 ],
-                "responses": _answers(s200=("Some tasks.", _ref("Tasks")), s400=_BAD),
+                "responses": _answers(
+                    s200=("Some tasks.", _ref("Tasks")),
+                    s400=_BAD,
+                    s404=("There is no task `before` any more.", _ref("Error")),
+                ),
             },
         },
         "/tasks/{id}": {
@@ -111,7 +124,11 @@ DOCUMENT: Final[dict[str, JSON]] = {
                 "operationId": "show_result",
                 "summary": "Its result, whatever its size.",
                 "parameters": [_TASK_ID],
-                "responses": _answers(s200=("The result.", {}), s404=_NO_TASK),
+                "responses": _answers(
+                    s200=("The result.", {}),
+                    s404=("There is no such task, or it has no result.", _ref("Error")),
+                    s409=("It has not ended.", _ref("Error")),
+                ),
             }
         },
         "/tasks/{id}/retry": {
@@ -161,6 +178,7 @@ DOCUMENT: Final[dict[str, JSON]] = {
         "/health": {
             "get": {
                 "operationId": "health",
+                "security": [],
                 "summary": "Whether the daemon lives.",
                 "responses": _answers(s200=("It does.", _ref("Health"))),
             }
@@ -176,7 +194,9 @@ DOCUMENT: Final[dict[str, JSON]] = {
             "get": {
                 "operationId": "metrics",
                 "summary": "For Prometheus.",
-                "responses": {"200": {"description": "Metrics.", "content": _content(_TEXT, "text/plain")}},
+                "responses": _with_refusals(
+                    {"200": {"description": "Metrics.", "content": _content(_TEXT, "text/plain")}}
+                ),
             }
         },
         "/openapi.json": {
@@ -196,14 +216,22 @@ DOCUMENT: Final[dict[str, JSON]] = {
                 "type": "object",
                 "required": ["request"],
                 "additionalProperties": False,
+                "anyOf": [
+                    {"properties": {"device": {"type": "null"}}},
+                    {"properties": {"os": {"type": "null"}, "capabilities": {"maxItems": 0}}},
+                ],
                 "properties": {
                     "request": {"type": "string", "minLength": 1, "description": "What to do, in words."},
-                    "device": {"type": ["string", "null"], "description": "Which device; without it, any that fits."},
-                    "os": {"type": ["string", "null"], "description": "What the device must run."},
-                    "capabilities": {"type": "array", "items": _TEXT, "description": "What it must be able to do."},
-                    "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 604800, "default": 1000},
+                    "device": {**_NAME_OR_NULL, "description": "Which device; without it, any that fits."},
+                    "os": {**_NAME_OR_NULL, "description": "What the device must run, if `device` is not given."},
+                    "capabilities": {
+                        "type": "array",
+                        "items": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+                        "description": "What it must be able to do, if `device` is not given.",
+                    },
+                    "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT, "default": 1000},
                     "idempotency_key": {
-                        "type": ["string", "null"],
+                        **_NAME_OR_NULL,
                         "description": "The same key gives the same task, however often it is sent.",
                     },
                 },
@@ -262,8 +290,13 @@ DOCUMENT: Final[dict[str, JSON]] = {
             "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT}},
             "Ready": {
                 "type": "object",
-                "required": ["status", "devices", "connected"],
-                "properties": {"status": _TEXT, "devices": {"type": "integer"}, "connected": {"type": "integer"}},
+                "required": ["ready", "problem", "devices", "connected"],
+                "properties": {
+                    "ready": {"type": "boolean"},
+                    "problem": _TEXT_OR_NULL,
+                    "devices": {"type": "integer"},
+                    "connected": {"type": "integer"},
+                },
             },
         },
     },
