@@ -1,0 +1,122 @@
+"""The daemon's configuration: what is right, and every way to be wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from galaxy_trio import ConfigError
+from galaxy_trio.daemon.settings import TOKEN_VARIABLE, Settings, read_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _read(directory: Path, text: str) -> Settings:
+    (directory / "galaxy.toml").write_text(text)
+    return read_settings(directory / "galaxy.toml")
+
+
+def test_an_empty_file_is_a_daemon_on_loopback_with_its_files_beside_it(tmp_path: Path) -> None:
+    settings = _read(tmp_path, "")
+    assert settings == Settings(
+        tmp_path / "galaxy.toml", tmp_path / "devices.toml", "127.0.0.1:8765", tmp_path / "galaxy.db"
+    )
+    assert settings.read_tokens() == ()
+
+
+def test_everything_can_be_said(tmp_path: Path) -> None:
+    settings = _read(
+        tmp_path,
+        """
+        devices = "fleet.yaml"
+        listen = "unix:/run/galaxy/socket"
+        database = "/var/lib/galaxy/tasks.db"
+        token_file = "tokens"
+        allowed_hosts = ["galaxy.example.org"]
+        keep_days = 7
+        keep_tasks = 1000
+        max_queued = 50
+        drain = 2.5
+        log = "json"
+        """,
+    )
+    assert str(settings.database) == "/var/lib/galaxy/tasks.db"
+    assert settings.token_file == tmp_path / "tokens"
+    assert settings.allowed_hosts == ("galaxy.example.org",)
+    assert (settings.keep_days, settings.keep_tasks, settings.max_queued) == (7.0, 1000, 50)
+    assert (settings.drain, settings.log) == (2.5, "json")
+
+
+def test_all_that_is_wrong_is_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _read(
+            tmp_path,
+            'listen = 5\nallowed_hosts = "x"\nkeep_days = 0\nkeep_tasks = 1.5\nmax_queued = true\ndrain = inf\nlog = "xml"\ndatabse = "x"\n'
+            'devices = ""\nzzz = 1\n',
+        )
+    for part in (
+        "devices: expected the name of a file, got ''",
+        "listen: expected 'unix:PATH' or 'HOST:PORT', got 5",
+        "allowed_hosts: expected a list of host names",
+        "keep_days: expected a number of days above 0",
+        "keep_tasks: expected a whole number from 1 to 1,000,000",
+        "max_queued: expected a whole number",
+        "drain: expected a number of seconds above 0",
+        "log: expected 'console' or 'json'",
+        "databse: there is no such key; did you mean 'database'?",
+        "zzz: there is no such key",
+    ):
+        assert part in str(caught.value)
+    assert len(caught.value.problems) == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(b"= 5", "is not TOML"), (b"\xff", "it is no UTF-8 text"), (None, "No such file")]
+)
+def test_a_file_that_cannot_be_read_is_told_with_its_path(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "galaxy.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        read_settings(path)
+    assert str(path) in str(caught.value)
+
+
+def test_tokens_come_from_the_file_and_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokens").write_text("one\n\n  two  \n")
+    settings = _read(tmp_path, 'token_file = "tokens"')
+    assert settings.read_tokens() == ("one", "two")
+    monkeypatch.setenv(TOKEN_VARIABLE, "three")
+    assert settings.read_tokens() == ("one", "two", "three")
+    assert _read(tmp_path, "").read_tokens() == ("three",)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read"),
+        (b"", "there is no token in"),
+        (b"secr\xff", "it is no UTF-8 text"),
+        ("secret\u00e9".encode(), "no header can carry"),
+        (b"secret one", "no header can carry"),
+    ],
+)
+def test_tokens_that_do_not_do_are_refused_and_not_shown(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "tokens").write_bytes(content)
+    settings = _read(tmp_path, 'token_file = "tokens"')
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        settings.read_tokens()
+    assert "secr" not in str(caught.value)
+    assert caught.value.__context__ is None or "secr" not in str(caught.value.__context__)
+
+
+def test_a_token_in_the_environment_that_no_header_can_carry_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret one")
+    with pytest.raises(ConfigError, match=TOKEN_VARIABLE) as caught:
+        _read(tmp_path, "").read_tokens()
+    assert "secret" not in str(caught.value)
