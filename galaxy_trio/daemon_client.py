@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -90,7 +91,14 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
         address: ``http://HOST:PORT``, or ``unix:PATH``.
         token: Which it wants; `None`: it wants none.
         longest_wait: Seconds that it is asked to wait at most.
+
+    Raises:
+        ConfigError: It is no address.
+        ConnectFailed: Nobody answers there.
+        RequestTimeout: The answer does not come.
     """
+    if not _is_address(address):
+        raise ConfigError(f"{address!r} is no address of a daemon: give http://HOST:PORT or unix:PATH")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     base = "http://localhost" if socket is not None else address
@@ -101,12 +109,20 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
             yield DaemonClient(client)
     except httpx2.TimeoutException:
         raise RequestTimeout(f"the daemon at {address} does not answer") from None
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise ConfigError(f"{address!r} is no address of a daemon: give http://HOST:PORT or unix:PATH") from error
     except httpx2.TransportError as error:
         raise ConnectFailed(
             f"no daemon answers at {address}: {_why(error)}; is it running? (galaxy-trio daemon, --url or {ADDRESS_VARIABLE})"
         ) from None
+
+
+def _is_address(address: str) -> bool:
+    if address.startswith("unix:"):
+        return len(address) > len("unix:")
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _why(error: BaseException) -> str:
