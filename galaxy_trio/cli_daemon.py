@@ -49,7 +49,8 @@ def daemon_command(*, config: Path, check: bool) -> int:
     if check:
         devices = settings.read_devices().devices
         settings.read_tokens()
-        click.echo(f"{config}: all is right, with {len(devices)} devices")
+        count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+        click.echo(f"{config}: all is right, with {count}")
         return 0
     with logging_as(settings.log):
         return run_service(partial(run_daemon, settings, on_listening=_print))

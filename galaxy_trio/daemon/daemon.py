@@ -98,7 +98,7 @@ async def run_daemon(
         async with serve_http(app, listeners):
             on_listening(address)
             notify.ready()
-            logger.info("listening at %s, with %s devices", address, len(constellation.devices))
+            logger.info("listening at %s", address)
             await stop.wait()
             notify.stopping()
             logger.info("stopping: %s tasks run, %s wait", dispatcher.running, dispatcher.queued)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -75,6 +76,8 @@ async def serve_http(
     config.h11_max_incomplete_size = _MAX_HEADERS
     config.keep_alive_timeout = _HEADERS_WITHIN
     config.include_server_header = False
+    # A client that asks much need not connect again and again.
+    config.keep_alive_max_requests = sys.maxsize
     context = WorkerContext(None)
     places = trio.Semaphore(max_connections)
     # Starlette's types and Hypercorn's say the same in different words.

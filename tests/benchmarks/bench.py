@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from .constellation import measure_constellation
+from .daemon import CLIENTS, DEVICES, TASKS, measure_daemon
 from .event_loop import CASES
 from .fleet import draw, measure_fleets
 from .import_time import PACKAGE, dependencies, measure_import
@@ -34,7 +35,7 @@ CONTENDERS: Final = ("floor", "reference", "galaxy", "fast")
 _COMPARED: Final = [(one, other) for one in ("galaxy", "fast") for other in ("floor", "reference")]
 _RATIOS: Final = [f"{one} / {other}" for one, other in _COMPARED]
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
-_PARTS: Final = ("rates", "large", "import", "holds", "limits", "fleet", "constellation")
+_PARTS: Final = ("rates", "large", "import", "holds", "limits", "fleet", "constellation", "daemon")
 _DEVICES: Final = 300
 _TIMEOUT: Final = 120.0
 """Seconds that one measurement may take."""
@@ -256,6 +257,21 @@ def bench_limits(effort: Effort) -> None:
     _print_table(("what", "unit", *TRANSPORTS), rows)
 
 
+def bench_daemon() -> None:
+    """What the daemon does with many tasks."""
+    print(f"\n## The daemon: {TASKS:,} tasks for {DEVICES} devices, over its Unix socket\n")
+    daemon = measure_daemon()
+    print("| | |\n| --- | ---: |")
+    print(f"| accepted, {CLIENTS} clients | {daemon.submit_rate:,.0f} a second |")
+    print(f"| until it is on disk and told, median of {CLIENTS} clients | {daemon.submit_median * 1e3:.1f} ms |")
+    print(f"| the slowest of a hundred | {daemon.submit_slowest * 1e3:.1f} ms |")
+    print(f"| the median of one client alone | {daemon.alone * 1e3:.1f} ms |")
+    print(f"| memory of a task that waits | {daemon.memory / 1024:.1f} KiB |")
+    print(f"| memory of the daemon with all of them | {daemon.resident / 2**20:.0f} MiB |")
+    print(f"| killed with all of them, until the next one listens | {daemon.restart:.1f} s |")
+    print(f"| ended, each on a connection of its own | {daemon.run_rate:,.0f} a second |")
+
+
 def bench_fleet(effort: Effort, chart: str | None) -> None:
     """Tasks with a command each, over the number of devices."""
     print("\n## A fleet: each device has a constellation that keeps one task on it, of one command")
@@ -351,6 +367,8 @@ def main() -> None:
         bench_limits(effort)
     if "constellation" in only:
         bench_constellation(effort)
+    if "daemon" in only:
+        bench_daemon()
     if "fleet" in only:
         bench_fleet(effort, arguments.chart)
     print(f"\nTook {time.monotonic() - began:.0f} s. Load after: {load()}.")

@@ -48,7 +48,7 @@ class Kept(NamedTuple):
 
 
 @contextmanager
-def _running_server(devices: int) -> Generator[tuple[str, IO[str], IO[str]]]:
+def running_server(devices: int) -> Generator[tuple[str, IO[str], IO[str]]]:
     command = [sys.executable, "-m", f"{__package__}.constellation_server", json.dumps(devices)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -144,7 +144,7 @@ def measure_constellation(devices: int, idle_seconds: float) -> Kept:
 def main() -> None:
     """What to do comes as JSON in the argument, what came of it goes out as JSON."""
     devices, idle_seconds = cast("tuple[int, float]", json.loads(sys.argv[1]))
-    with _running_server(devices) as (url, restart, _):
+    with running_server(devices) as (url, restart, _):
         print(json.dumps(trio.run(_measure, url, restart, devices, idle_seconds)))
 
 
