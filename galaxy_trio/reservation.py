@@ -97,15 +97,27 @@ class Reservation:
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
+        before_sending: Callable[[], Awaitable[None]] | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Run a task in this slot; arguments, result and errors are those of `Device.run_task`. One at a time.
+        """Run a task in this slot; other arguments, result and errors are those of `Device.run_task`. One at a time.
+
+        Args:
+            request: What to do.
+            timeout: Seconds that it may run.
+            task_id: Its id.
+            on_cancel: What becomes of it when the call is cancelled or its time is up.
+            before_sending: Awaited when the device is there and nothing has left yet, such as to write down that it may have run from now
+                on. It may be awaited again, when the connection is lost before the task is sent.
+            task_status: For ``nursery.start``.
 
         Raises:
             trio.BusyResourceError: Another task runs in it.
             trio.ClosedResourceError: The block of the reservation has ended.
+            Exception: Whatever `before_sending` raises; nothing has left then.
         """
         task = make_task(request, timeout, task_id, on_cancel, task_status)
+        task.before_sending = before_sending
         with telling_the_end(task, self._workplace.publish):
             return await self.run(task)
 
@@ -248,6 +260,8 @@ class Reservation:
                 sent.abandon()
 
     async def _send(self, task: Task, connection: Connection) -> SentTask:
+        if task.before_sending is not None:
+            await task.before_sending()
         try:
             sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
         except ConnectionLost as lost:

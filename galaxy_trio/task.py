@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -50,6 +50,7 @@ class Task:
         abandoned: Whether its caller has gone, and its end is told by somebody else.
         refusals: How often the name of its connection was still registered.
         backoff: How long it waits when its connection fails to open, on whichever device.
+        before_sending: Awaited each time before it leaves.
     """
 
     request: str
@@ -62,6 +63,7 @@ class Task:
     abandoned: bool = False
     refusals: int = 0
     backoff: Backoff | None = None
+    before_sending: Callable[[], Awaitable[None]] | None = None
 
 
 def make_task(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from galaxy_trio.reservation import Reservation
+    from galaxy_trio.task import OnCancel
 
 
 async def _hold(
@@ -189,3 +190,48 @@ async def test_who_waits_in_a_slot_for_a_device_is_told_at_once_that_it_is_remov
             assert not removing.ended.is_set()
         await removing.ended.wait()
         await world.fleet.start_server()
+
+
+# ---- before it is sent
+
+
+async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_there_and_nothing_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
+        await world.fleet.remove_device("a")
+        told = trio.Event()
+        go = trio.Event()
+
+        async def tell() -> None:
+            told.set()
+            await go.wait()
+
+        call = await start(nursery, partial(reservation.run_task, "echo 1", before_sending=tell))
+        await trio.sleep(100)
+        assert not told.is_set()
+        await world.fleet.add_device("a")
+        await told.wait()
+        await trio.sleep(1)
+        assert world.begun == []
+        go.set()
+        await call.ended.wait()
+        assert (call.echo, world.begun) == ("1", ["echo 1"])
+
+
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
+async def test_a_task_whose_sending_is_refused_before_has_never_left(
+    autojump_clock: MockClock, on_cancel: OnCancel
+) -> None:
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("the disk is full")
+
+    async with open_world("a") as world, world.a.reserve() as reservation:
+        with pytest.raises(ValueError, match="the disk is full"):
+            await reservation.run_task("echo 1", before_sending=refuse, on_cancel=on_cancel)
+        with trio.move_on_after(1) as scope:
+            await reservation.run_task("echo 2", before_sending=trio.sleep_forever, on_cancel=on_cancel)
+        assert scope.cancelled_caught
+        assert (await reservation.run_task("echo 3")).unwrap()
+        assert world.begun == ["echo 3"]

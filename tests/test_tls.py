@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from sockets import open_sockets
 
 from galaxy_trio import (
     ConnectFailed,
@@ -35,21 +34,15 @@ if TYPE_CHECKING:
     from galaxy_trio.server.sessions import ServerTask
 
 MB = 1_000_000
-_DESCRIPTORS = Path("/proc/self/fd")
 _INFO = DeviceInfo("device_001", "linux", hostname="behind-tls")
-
-
-def _count_descriptors() -> int:
-    """How many files and sockets this process has open; 0 where the system does not tell."""
-    return len(os.listdir(_DESCRIPTORS)) if _DESCRIPTORS.exists() else 0
 
 
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left_open() -> Generator[None]:
     """Neither the client nor the server may leave a socket open, however a test of this file ends."""
-    before = _count_descriptors()
+    before = open_sockets()
     yield
-    assert _count_descriptors() == before
+    assert open_sockets() <= before
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +87,14 @@ async def _fail(
     within: float = 5.0,
 ) -> ConnectFailed:
     """Open a connection that must fail; unless told otherwise, long before its timeout. No socket of it may be open afterwards."""
-    before = _count_descriptors()
+    before = open_sockets()
     with trio.fail_after(within), pytest.raises(ConnectFailed) as caught:
         async with open_connection(
             url, "device_001", ssl_context=ssl_context, stream=stream, connect_timeout=connect_timeout
         ):
             raise AssertionError("not reached")
     # The server's end may still be open, and be one socket more.
-    assert _count_descriptors() <= before + 1
+    assert len(open_sockets() - before) <= 1
     return caught.value
 
 
