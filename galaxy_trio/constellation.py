@@ -24,7 +24,7 @@ from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio.outcomes import open_background
 from galaxy_trio.selection import Requirements
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import NotRun, OnCancel, Task, make_task, telling_the_end
+from galaxy_trio.task import BeforeSending, NotRun, OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -170,6 +170,7 @@ class Constellation:
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
+        before_sending: BeforeSending | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
         """Give a task to the device that fits best, and wait for its end.
@@ -187,6 +188,7 @@ class Constellation:
             timeout: As for `Device.run_task`, and so are the other arguments.
             task_id: The same.
             on_cancel: The same.
+            before_sending: The same.
             task_status: The same.
 
         Raises:
@@ -194,7 +196,7 @@ class Constellation:
             QueueFull: Too many tasks wait already.
             Exception: As for `Device.run_task`.
         """
-        task = make_task(request, timeout, task_id, on_cancel, task_status)
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
         requirements = Requirements(os, capabilities, where)
         with telling_the_end(task, self._events.publish):
             while True:

@@ -19,7 +19,7 @@ from galaxy_trio.reservation import Reservation, Workplace
 from galaxy_trio.slots import Place, Slot, Slots
 from galaxy_trio.status_waits import StatusWaits
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import OnCancel, Task, make_task, telling_the_end
+from galaxy_trio.task import BeforeSending, OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -226,6 +226,7 @@ class Device:
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
+        before_sending: BeforeSending | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
         """Give the device a task when its turn has come, and wait for its end.
@@ -240,6 +241,8 @@ class Device:
             task_id: The task's name, used once, of at most 64 characters; a fresh uuid if not given.
             on_cancel: ``"abandon"`` sends it on the device's shared connection: that is cheaper, but when it is cancelled or its time
                 is up it goes on, and the device stays occupied until it has ended, for at most 300 s.
+            before_sending: Awaited with the device's name when the device is there and nothing has left, such as to write down that the
+                task may run from now on. Awaited again if the connection is lost even then. What it raises comes out, and nothing has left.
             task_status: Told the task's id when the server has accepted it.
 
         Raises:
@@ -253,7 +256,7 @@ class Device:
             NoSuchDevice: The device was removed.
             trio.ClosedResourceError: The constellation was closed.
         """
-        task = make_task(request, timeout, task_id, on_cancel, task_status)
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
         with telling_the_end(task, self._publish):
             slot = await self.queue(task).wait()
             async with self.occupy(slot) as reservation:

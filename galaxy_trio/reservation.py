@@ -34,7 +34,7 @@ from galaxy_trio.kept_connection import KeptConnection
 from galaxy_trio.messages import TaskStatus
 from galaxy_trio.slots import Slots
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import NotRun, OnCancel, Task, make_task, telling_the_end
+from galaxy_trio.task import BeforeSending, NotRun, OnCancel, Task, make_task, telling_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,27 +97,16 @@ class Reservation:
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
-        before_sending: Callable[[], Awaitable[None]] | None = None,
+        before_sending: BeforeSending | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Run a task in this slot; other arguments, result and errors are those of `Device.run_task`. One at a time.
-
-        Args:
-            request: What to do.
-            timeout: Seconds that it may run.
-            task_id: Its id.
-            on_cancel: What becomes of it when the call is cancelled or its time is up.
-            before_sending: Awaited when the device is there and nothing has left yet, such as to write down that it may have run from now
-                on. It may be awaited again, when the connection is lost before the task is sent.
-            task_status: For ``nursery.start``.
+        """Run a task in this slot; arguments, result and errors are those of `Device.run_task`. One at a time.
 
         Raises:
             trio.BusyResourceError: Another task runs in it.
             trio.ClosedResourceError: The block of the reservation has ended.
-            Exception: Whatever `before_sending` raises; nothing has left then.
         """
-        task = make_task(request, timeout, task_id, on_cancel, task_status)
-        task.before_sending = before_sending
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
         with telling_the_end(task, self._workplace.publish):
             return await self.run(task)
 
@@ -261,7 +250,7 @@ class Reservation:
 
     async def _send(self, task: Task, connection: Connection) -> SentTask:
         if task.before_sending is not None:
-            await task.before_sending()
+            await task.before_sending(self.device_id)
         try:
             sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
         except ConnectionLost as lost:

@@ -26,6 +26,10 @@ OnCancel: TypeAlias = Literal["stop", "abandon"]
 """What becomes of a task when its call is cancelled or its time is up: it is stopped, or it goes on and keeps its device occupied."""
 
 
+BeforeSending: TypeAlias = Callable[[str], Awaitable[None]]
+"""Awaited with the device's name when it is there and nothing of the task has left, such as to write down that it may run from now on."""
+
+
 class NotRun(Exception):
     """A task did not run, and may be given to another device, or to this one later.
 
@@ -63,7 +67,7 @@ class Task:
     abandoned: bool = False
     refusals: int = 0
     backoff: Backoff | None = None
-    before_sending: Callable[[], Awaitable[None]] | None = None
+    before_sending: BeforeSending | None = None
 
 
 def make_task(
@@ -71,6 +75,7 @@ def make_task(
     timeout: float,
     task_id: str | None,
     on_cancel: OnCancel,
+    before_sending: BeforeSending | None,
     task_status: trio.TaskStatus[str],
 ) -> Task:
     """A task from the arguments of ``run_task``.
@@ -84,7 +89,8 @@ def make_task(
     if not timeout >= 0:
         raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
     task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
-    return Task(request, timeout, on_cancel, task_id, partial(task_status.started, task_id))
+    accepted = partial(task_status.started, task_id)
+    return Task(request, timeout, on_cancel, task_id, accepted, before_sending=before_sending)
 
 
 @contextmanager

@@ -203,7 +203,8 @@ async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_
         told = trio.Event()
         go = trio.Event()
 
-        async def tell() -> None:
+        async def tell(device_id: str) -> None:
+            assert device_id == "a"
             told.set()
             await go.wait()
 
@@ -223,15 +224,34 @@ async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_
 async def test_a_task_whose_sending_is_refused_before_has_never_left(
     autojump_clock: MockClock, on_cancel: OnCancel
 ) -> None:
-    async def refuse() -> None:
+    async def refuse(_device_id: str) -> None:
         await trio.lowlevel.checkpoint()
         raise ValueError("the disk is full")
+
+    async def never(_device_id: str) -> None:
+        await trio.sleep_forever()
 
     async with open_world("a") as world, world.a.reserve() as reservation:
         with pytest.raises(ValueError, match="the disk is full"):
             await reservation.run_task("echo 1", before_sending=refuse, on_cancel=on_cancel)
         with trio.move_on_after(1) as scope:
-            await reservation.run_task("echo 2", before_sending=trio.sleep_forever, on_cancel=on_cancel)
+            await reservation.run_task("echo 2", before_sending=never, on_cancel=on_cancel)
         assert scope.cancelled_caught
         assert (await reservation.run_task("echo 3")).unwrap()
         assert world.begun == ["echo 3"]
+
+
+async def test_a_task_for_any_device_tells_on_which_it_is_about_to_run(autojump_clock: MockClock) -> None:
+    async with open_world("a", "b") as world:
+        told: list[str] = []
+
+        async def tell(device_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            told.append(device_id)
+
+        await world.fleet.remove_device("a")
+        for number in range(2):
+            assert (await world.constellation.run_task(f"echo {number}", before_sending=tell)).unwrap()
+        assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=tell)).unwrap()
+        # The one that has left was tried, perhaps, and nothing was sent there.
+        assert told == ["b"] * 3
