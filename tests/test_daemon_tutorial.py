@@ -53,7 +53,7 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
         assert serve[1].strip() == SERVER
         for name, text in zip(("devices.toml", "galaxy.toml"), files, strict=True):
             # Both ports are taken by whoever tries the tutorial on this machine.
-            Path(name).write_text(text.replace(SERVER, url).replace("127.0.0.1:8765", "127.0.0.1:0"))
+            (tmp_path / name).write_text(text.replace(SERVER, url).replace("127.0.0.1:8765", "127.0.0.1:0"))
         assert (await call_process(*check[0])).out == check[1]
         device = [url if word == SERVER else word for word in be_device[0]]
 

@@ -210,8 +210,8 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
         if task["state"] == "completed":
             assert task["result"] == request
             assert (ran.begun[request], ran.ended[request]) == (1, 1)
-    # No more can have run at once.
-    assert states["lost"] <= 2 * DEVICES
+    # No more can have run at once, or just have ended.
+    assert states["lost"] <= 4 * DEVICES
     sys.stdout.write(f"seed {seed}: killed after {ran.wanted} had begun, {len(known)} accepted: {dict(states)}\n")
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable, Callable  # attrs reads annotations at run time
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -20,10 +22,9 @@ from galaxy_trio.daemon.records import TaskState
 from galaxy_trio.daemon.schema import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Generator
 
-    from galaxy_trio import Constellation, Reservation
+    from galaxy_trio import Constellation, TaskResult
     from galaxy_trio.daemon.records import TaskRecord, TaskRequest
     from galaxy_trio.daemon.store import Store
 
@@ -46,6 +47,24 @@ class _End:
     state: TaskState
     error: str | None = None
     result: str | None = None
+
+
+class _NothingBegins(Exception):
+    """The daemon is being stopped: what waits is for the next one."""
+
+
+@attrs.define
+class _Running:
+    """Whether a task may have run."""
+
+    begin_once: Callable[[str], Awaitable[None]]
+    begun: bool = False
+
+    async def begin(self, device_id: str) -> None:
+        """It is about to be sent; perhaps once more, after a connection that was lost before."""
+        if not self.begun:
+            await self.begin_once(device_id)
+            self.begun = True
 
 
 class Dispatcher:
@@ -174,19 +193,18 @@ class Dispatcher:
     async def _run(self, record: TaskRecord, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                await self._run_when_written(record, scope)
+                await self._run_until_ended(record, scope)
         finally:
             del self._scopes[record.id]
             ended = self._ended.pop(record.id, None)
             if ended is not None:
                 ended.set()
 
-    async def _run_when_written(self, record: TaskRecord, scope: trio.CancelScope) -> None:
-        """Reserve a device and run it there; what cannot be written now is tried again, for nothing has run yet."""
+    async def _run_until_ended(self, record: TaskRecord, scope: trio.CancelScope) -> None:
+        """Run it; what cannot be written now, and what has lost its device for a moment, is tried again, for nothing has run yet."""
         while not self._closed:
             try:
-                async with self._reserve(record) as reservation:
-                    await self._run_reserved(record, reservation, scope)
+                await self._run_once(record, scope)
             except StoreError as error:
                 logger.error("task %s cannot be begun: %s; trying again", record.id, error)  # noqa: TRY400  # it says it all
                 await trio.sleep(_AGAIN)
@@ -200,63 +218,76 @@ class Dispatcher:
                     continue
                 await self._finish(record.id, _End(TaskState.FAILED, str(gone)))
             except (GalaxyError, trio.ClosedResourceError) as error:
-                # No slot. When all is being closed, it waits for the next daemon.
+                # When all is being closed, it waits for the next daemon.
                 if not self._closed:
                     await self._finish(record.id, _End(TaskState.FAILED, str(error)))
-            except WrongState:
-                # It was cancelled just now.
+            except (WrongState, _NothingBegins):
+                # It was cancelled just now, or is for the next daemon.
                 pass
             return
 
     def _is_there_again(self, record: TaskRecord) -> bool:
         return record.asked.device is not None and record.asked.device in self._constellation.devices
 
-    def _reserve(self, record: TaskRecord) -> AbstractAsyncContextManager[Reservation]:
-        asked = record.asked
-        if asked.device is None:
-            return self._constellation.reserve(os=asked.os, capabilities=asked.capabilities)
-        device = self._constellation.devices.get(asked.device)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {asked.device!r} any more")
-        return device.reserve()
-
-    async def _run_reserved(self, record: TaskRecord, reservation: Reservation, scope: trio.CancelScope) -> None:
-        """Run it in its slot. `running` is on disk before anything leaves; how it ended, before the slot is free."""
-        if self._closed:
-            return
-        self._on_change(await self._store.mark_running(record.id, reservation.device_id))
-        self._running += 1
+    async def _run_once(self, record: TaskRecord, scope: trio.CancelScope) -> None:
+        """Run it, when its turn has come. `running` is on disk before anything leaves; raises why it has not begun."""
+        running = _Running(partial(self._begin_running, record.id))
         # Unless something else becomes of it.
         end = _End(TaskState.LOST, "the daemon was stopped while the task ran: it may have run")
         try:
-            end = await self._outcome(record, reservation)
+            end = await self._outcome(record, running)
         except trio.Cancelled:
             if scope.cancel_called:
                 end = _End(TaskState.CANCELLED)
             raise
         finally:
-            self._running -= 1
-            if not self._running:
-                self._at_rest.set()
-                self._at_rest = trio.Event()
-            await self._finish_at_once(record.id, end)
+            if running.begun:
+                self._running -= 1
+                if not self._running:
+                    self._at_rest.set()
+                    self._at_rest = trio.Event()
+                await self._finish_at_once(record.id, end)
 
-    async def _outcome(self, record: TaskRecord, reservation: Reservation) -> _End:
-        asked = record.asked
+    async def _begin_running(self, task_id: str, device_id: str) -> None:
+        if self._closed:
+            raise _NothingBegins
+        self._on_change(await self._store.mark_running(task_id, device_id))
+        self._running += 1
+
+    async def _outcome(self, record: TaskRecord, running: _Running) -> _End:
         try:
-            ended = await reservation.run_task(asked.request, timeout=asked.timeout, task_id=record.id)
-        except (ConnectionLost, trio.ClosedResourceError) as lost:
-            return _End(TaskState.LOST, str(lost))
-        except GalaxyError as failed:
-            return _End(TaskState.FAILED, str(failed))
+            ended = await self._run_task(record, running)
+        except (GalaxyError, trio.ClosedResourceError) as error:
+            if not running.begun:
+                raise
+            is_lost = isinstance(error, ConnectionLost | trio.ClosedResourceError)
+            return _End(TaskState.LOST if is_lost else TaskState.FAILED, str(error))
         # It may be as large as a message may be.
         result = await trio.to_thread.run_sync(json.dumps, ended.result)
         if ended.status is TaskStatus.COMPLETED:
             return _End(TaskState.COMPLETED, None, result)
         return _End(TaskState.FAILED, ended.error, result)
 
+    async def _run_task(self, record: TaskRecord, running: _Running) -> TaskResult:
+        asked = record.asked
+        if asked.device is None:
+            return await self._constellation.run_task(
+                asked.request,
+                os=asked.os,
+                capabilities=asked.capabilities,
+                timeout=asked.timeout,
+                task_id=record.id,
+                before_sending=running.begin,
+            )
+        device = self._constellation.devices.get(asked.device)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {asked.device!r} any more")
+        return await device.run_task(
+            asked.request, timeout=asked.timeout, task_id=record.id, before_sending=running.begin
+        )
+
     async def _finish_at_once(self, task_id: str, end: _End) -> None:
-        """Write down how it ended, whoever is cancelled; if that takes too long or fails, it goes on without the slot."""
+        """Write down how it ended, whoever is cancelled; if that takes too long or fails, it goes on behind."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITING):
             try:
                 self._on_change(await self._store.finish(task_id, end.state, error=end.error, result=end.result))
