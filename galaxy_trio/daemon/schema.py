@@ -131,35 +131,39 @@ def connect(path: Path) -> Engine:
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreError(f"the database {path} cannot be opened: {error.strerror}") from error
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY, "check_same_thread": False}
-    )
+    url = URL.create("sqlite", database=str(path))
+    looking = create_engine(url)
+    engine = create_engine(url, connect_args={"timeout": _BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     try:
+        # Before anything of it is changed, its journal's mode included.
+        with looking.connect() as connection:
+            is_new = _check(path, connection)
         with engine.begin() as connection:
-            _create_tables(path, connection)
+            if is_new:
+                METADATA.create_all(connection, checkfirst=False)
+                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error
-    except StoreError:
-        engine.dispose()
-        raise
+    finally:
+        looking.dispose()
     return engine
 
 
-def _create_tables(path: Path, connection: Connection) -> None:
+def _check(path: Path, connection: Connection) -> bool:
+    """Whether the database is a new one; raises if it is none of ours."""
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > VERSION:
         raise StoreError(f"the database {path} is of a newer galaxy_trio: install that one, or name another file")
     if version == VERSION:
-        # It reads the tables' first pages, so that a file that is damaged there is told now.
+        # It reads the table's first pages, so that a file that is damaged there is told now.
         connection.execute(TASKS.select().limit(1))
-        return
+        return False
     if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
         raise StoreError(f"the database {path} is another program's: name another file")
-    METADATA.create_all(connection, checkfirst=False)
-    connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+    return True
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
