@@ -28,7 +28,7 @@ from galaxy_trio.daemon.store import Store, open_store
 from galaxy_trio.daemon.watch import watch_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from galaxy_trio import Constellation, DeviceConfig
     from galaxy_trio.daemon.listening import Address
@@ -67,6 +67,8 @@ async def run_daemon(
     tokens = await trio.to_thread.run_sync(settings.read_tokens)
     feed = Feed()
     async with AsyncExitStack() as stack:
+        # Without a receiver the signal would end the process.
+        reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
         # What is opened first is closed last: nobody writes to what has gone, or asks for it.
         store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
@@ -87,7 +89,7 @@ async def run_daemon(
         nursery.start_soon(watch_devices, events, constellation, feed, metrics)
         nursery.start_soon(metrics.watch_scheduler)
         nursery.start_soon(daemon.forget_old_tasks)
-        nursery.start_soon(daemon.reload_when_told, dispatcher)
+        nursery.start_soon(daemon.reload_when_told, reloads, dispatcher)
         nursery.start_soon(notify.feed_watchdog)
         app = Security(
             metrics.timed(Api(store, constellation, dispatcher, feed, metrics).make_app()),
@@ -139,16 +141,15 @@ class _Daemon:
                     logger.info("%s old tasks were forgotten", forgotten)
             await trio.sleep(_CLEANING)
 
-    async def reload_when_told(self, dispatcher: Dispatcher) -> None:
-        """Read the configuration anew at each SIGHUP, for ever."""
-        with trio.open_signal_receiver(signal.SIGHUP) as signals:
-            async for _ in signals:
-                notify.reloading()
-                try:
-                    await self._reload(dispatcher)
-                except ConfigError as error:
-                    logger.error("nothing was changed: %s", error)  # noqa: TRY400  # the sentence says it all
-                notify.ready()
+    async def reload_when_told(self, signals: AsyncIterator[int], dispatcher: Dispatcher) -> None:
+        """Read the configuration anew at each signal, for ever."""
+        async for _ in signals:
+            notify.reloading()
+            try:
+                await self._reload(dispatcher)
+            except ConfigError as error:
+                logger.error("nothing was changed: %s", error)  # noqa: TRY400  # the sentence says it all
+            notify.ready()
 
     async def _reload(self, dispatcher: Dispatcher) -> None:
         settings = await trio.to_thread.run_sync(read_settings, self.settings.path)

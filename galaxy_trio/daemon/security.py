@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 2**20
 """Bytes that a request may have."""
+MAX_HEADERS: Final = 16 * 1024
+"""Bytes of a request's address and headers."""
 _BODY_WITHIN: Final = 30.0
 """Seconds for it to come."""
 _HEADERS: Final = (
@@ -87,6 +89,11 @@ class Security:
         if scope["http_version"] not in ("1.0", "1.1"):
             raise Refusal(505, "this is spoken in HTTP/1.1 here")
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        size = (
+            len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
+        )
+        if size > MAX_HEADERS:
+            raise Refusal(431, f"a request's address and headers may have {MAX_HEADERS} bytes")
         host = _only(headers, b"host")
         self._check_host(host)
         _check_origin(headers, host, scope)
@@ -152,7 +159,11 @@ def _check_content(headers: list[tuple[bytes, bytes]]) -> None:
     length = _only(headers, b"content-length")
     if length is not None and int(length) > MAX_BODY:
         raise Refusal(413, f"a request may have {MAX_BODY} bytes")
-    if length in (None, "0") and _only(headers, b"transfer-encoding") is None:
+    encoding = _only(headers, b"transfer-encoding")
+    if length is not None and encoding is not None:
+        # Where it ends is a matter of opinion: a proxy before the daemon may have another.
+        raise Refusal(400, "a request has a length or an encoding, and not both")
+    if length in (None, "0") and encoding is None:
         return
     media_type = (_only(headers, b"content-type") or "").partition(";")[0].strip().lower()
     if media_type != "application/json":

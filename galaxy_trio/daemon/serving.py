@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 200
 """Clients at once; another one gets a 503."""
-_MAX_HEADERS: Final = 16 * 1024
-"""Bytes of a request's first line and headers."""
+_MAX_HEADERS: Final = 64 * 1024
+"""Bytes of a request's first line and headers that are not complete yet; see `security.MAX_HEADERS` for those that are."""
 _HEADERS_WITHIN: Final = 10.0
 """Seconds for a request's headers to come, and for a connection to be idle."""
 _READ_WITHIN: Final = 10.0
