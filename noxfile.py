@@ -1,4 +1,4 @@
-"""What is run to check the project. `nox` alone runs the tests, the simulation, the linter and the type checkers."""
+"""What is run to check the project. `nox` alone runs what has to pass before a change lands."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import argparse
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "simulation", "lint", "types"]
+nox.options.sessions = ["tests", "simulation", "conformance", "lint", "types"]
 nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
 # The command line and the daemon talk to people: what is left of them untested is small, and counted apart.
-_FRONT_ENDS = "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
+_FRONT_ENDS = (
+    "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*,galaxy_trio/daemon_client.py"
+)
 
-
-_FAST = "not slow and not simulation"
+_FAST = "not slow and not simulation and not daemon"
+_DAEMON = "daemon and not simulation"
 _TRANSPORTS = ("trio-websocket", "websockets")
 
 
@@ -24,13 +26,13 @@ def _over(transport: str) -> dict[str, str]:
     return {"GALAXY_TRIO_TRANSPORT": transport}
 
 
-def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,fast,mcp,yaml") -> None:
+def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,daemon,fast,mcp,yaml") -> None:
     session.install("--editable", f".[{extras}]", *nox.project.dependency_groups(_PROJECT, *groups))
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but the simulation, over either transport, with branch coverage: 100 % of the package, 90 % of its command line."""
+    """All tests but the simulation, over either transport, with branch coverage: 100 % of the package, 90 % of its front ends."""
     _install(session, "tests")
     session.run("coverage", "erase")
     if session.posargs:
@@ -40,6 +42,8 @@ def tests(session: nox.Session) -> None:
         for transport in _TRANSPORTS:
             for which in (_FAST, "slow"):
                 session.run("coverage", "run", "-m", "pytest", "-m", which, "-n", "auto", env=_over(transport))
+        # It is all the same to the daemon.
+        session.run("coverage", "run", "-m", "pytest", "-m", _DAEMON, "-n", "auto")
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
         session.run("coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
@@ -53,6 +57,20 @@ def fast(session: nox.Session) -> None:
 
 
 @nox.session
+def daemon(session: nox.Session) -> None:
+    """The tests of the daemon, for the time between two commits of it."""
+    _install(session, "tests")
+    session.run("pytest", "-m", _DAEMON, "-n", "auto", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
+    _install(session, "tests", "conformance")
+    session.run("python", "tests/conformance.py", *(session.posargs or ["--max-time", "25", "--no-color"]))
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     """What takes longer: other programs' processes, and whole fleets at every step."""
     _install(session, "tests")
@@ -61,10 +79,14 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """200 runs of the whole, deliberate breakages that must be found, servers that are killed: over either transport, without coverage."""
+    """200 runs of the whole, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
     _install(session, "tests")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
     for transport in _TRANSPORTS:
-        session.run("pytest", "-m", "simulation", "-n", "auto", *session.posargs, env=_over(transport))
+        session.run("pytest", "-m", "simulation and not daemon", "-n", "auto", env=_over(transport))
+    session.run("pytest", "-m", "simulation and daemon", "-n", "auto")
 
 
 @nox.session

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
+pytestmark = pytest.mark.daemon
+
 SECRET = "a-secret-of-the-daemon"
 
 

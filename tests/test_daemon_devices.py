@@ -13,6 +13,8 @@ import galaxy_trio.daemon.app
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.daemon
+
 
 async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.daemon
+
 
 class Listener:
     """Reads events as a browser would. Made by `listen`."""

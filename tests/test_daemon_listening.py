@@ -12,6 +12,8 @@ import trio
 
 from galaxy_trio.daemon.listening import Address, ListenError, open_listeners, parse_address
 
+pytestmark = pytest.mark.daemon
+
 
 @pytest.mark.parametrize(
     ("text", "address", "shown"),

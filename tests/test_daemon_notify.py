@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.daemon
+
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(

@@ -27,6 +27,8 @@ from galaxy_trio.outcomes import split_cancelled
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.daemon
+
 
 async def test_health_and_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:

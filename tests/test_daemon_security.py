@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+pytestmark = pytest.mark.daemon
+
 TOKEN = "t0ken-of-the-daemon"
 SECONDS = 10.0
 JSON = ("Content-Type", "application/json")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+pytestmark = pytest.mark.daemon
+
 REQUEST = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 

@@ -12,6 +12,8 @@ from galaxy_trio.daemon.settings import TOKEN_VARIABLE, Settings, read_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.daemon
+
 
 def _read(directory: Path, text: str) -> Settings:
     (directory / "galaxy.toml").write_text(text)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.daemon
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

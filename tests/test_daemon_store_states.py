@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
+import pytest
 import trio
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -18,6 +19,8 @@ from galaxy_trio.daemon.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.daemon
 
 _ENDS = [state for state in TaskState if state.ended]
 _PICK = st.integers(0, 10_000)

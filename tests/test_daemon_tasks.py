@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
 
+pytestmark = pytest.mark.daemon
+
 
 # ---- what is accepted
 

@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from command_line import call_process, open_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
+
+pytestmark = pytest.mark.daemon
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "daemon.md"
 SERVER = "ws://127.0.0.1:5000/ws"

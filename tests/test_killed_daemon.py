@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
-pytestmark = pytest.mark.simulation
+pytestmark = [pytest.mark.daemon, pytest.mark.simulation]
 
 KILLS: Final = int(os.environ.get("GALAXY_TRIO_KILLS", "20"))
 DEVICES: Final = 4
