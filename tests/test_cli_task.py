@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -15,7 +16,17 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 import trio
-from command_line import SECONDS, Call, Outcome, call_process, caller, is_one_sentence, open_process
+from command_line import (
+    SECONDS,
+    Call,
+    Outcome,
+    call_process,
+    caller,
+    command_of,
+    environment,
+    is_one_sentence,
+    open_process,
+)
 from daemon import open_daemon
 from fleet import Work
 
@@ -159,6 +170,31 @@ def test_the_same_key_gives_the_same_task(call: Call) -> None:
     outcome = call("task", "submit", "echo y", "--device", "d1", "--key", "same")
     assert outcome.status == 5
     assert "the idempotency key 'same'" in outcome.err
+
+
+async def test_on_a_terminal_waiting_shows_for_how_long_and_the_result_stays_clean(address: str) -> None:
+    submitted = await call_process("task", "submit", "hold terminal", "--device", "d2", "--url", address)
+    task_id = submitted.out.strip()
+    terminal, its_end = os.openpty()
+    with trio.fail_after(SECONDS):
+        async with trio.lowlevel.FdStream(terminal) as screen, trio.open_nursery() as nursery:
+            command = [*command_of("task", "wait", task_id, "--url", address)]
+            outcomes: list[int | None] = []
+
+            async def wait() -> None:
+                done = await trio.run_process(
+                    command, check=False, capture_stdout=True, stderr=its_end, env=environment()
+                )
+                assert done.stdout == b""
+                outcomes.append(done.returncode)
+
+            nursery.start_soon(wait)
+            shown = b""
+            while f"task {task_id}".encode() not in shown or b"0:00:0" not in shown:
+                shown += await screen.receive_some()
+            await call_process("task", "cancel", task_id, "--url", address)
+    os.close(its_end)
+    assert outcomes == [1]
 
 
 # ---- the others
