@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +13,12 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from galaxy_trio import NoSuchDevice
+from galaxy_trio import DeviceStatus, NoSuchDevice
 from galaxy_trio.daemon.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
 from galaxy_trio.daemon.dispatcher import DaemonBusy
 from galaxy_trio.daemon.openapi import DOCUMENT
 from galaxy_trio.daemon.operations import IdempotencyConflict, NoSuchTask, WrongState
+from galaxy_trio.daemon.page import page_routes
 from galaxy_trio.daemon.records import TaskState
 from galaxy_trio.daemon.schema import StoreError
 
@@ -68,6 +70,8 @@ class Api:
                 Route("/ready", self.ready),
                 Route("/metrics", self.metrics),
                 Route("/openapi.json", self.openapi),
+                Route("/summary", self.summary),
+                *page_routes(),
             ],
             exception_handlers={
                 BadRequest: _answer(400),
@@ -198,6 +202,14 @@ class Api:
             problem = str(error)
         body = {"ready": problem is None, "problem": problem, "devices": len(devices), "connected": connected}
         return JSONResponse(body, 200 if problem is None else 503)
+
+    async def summary(self, _request: Request) -> Response:
+        """How many there are of what."""
+        tasks = {state.value: count for state, count in (await self._store.counts()).items()}
+        devices = Counter(device.status.value for device in self._constellation.devices.values())
+        return JSONResponse(
+            {"tasks": tasks, "devices": {status.value: devices[status.value] for status in DeviceStatus}}
+        )
 
     async def metrics(self, _request: Request) -> Response:
         """For Prometheus."""

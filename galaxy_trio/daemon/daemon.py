@@ -19,6 +19,7 @@ from galaxy_trio.daemon.dispatcher import Dispatcher, open_dispatcher
 from galaxy_trio.daemon.feed import Feed
 from galaxy_trio.daemon.listening import open_listeners, parse_address
 from galaxy_trio.daemon.metrics import Metrics
+from galaxy_trio.daemon.page import PAGE_PATHS
 from galaxy_trio.daemon.reload import apply_devices
 from galaxy_trio.daemon.schema import StoreError
 from galaxy_trio.daemon.security import Security
@@ -95,7 +96,7 @@ async def run_daemon(
             metrics.timed(Api(store, constellation, dispatcher, feed, metrics).make_app()),
             tokens=lambda: daemon.tokens,
             hosts=lambda: daemon.settings.allowed_hosts,
-            open_paths=("/health",),
+            open_paths=("/health", *PAGE_PATHS),
         )
         async with serve_http(app, listeners):
             on_listening(address)

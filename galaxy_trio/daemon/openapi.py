@@ -175,6 +175,15 @@ DOCUMENT: Final[dict[str, JSON]] = {
                 "responses": {"200": {"description": "Events.", "content": _content(_TEXT, "text/event-stream")}},
             }
         },
+        "/summary": {
+            "get": {
+                "operationId": "summary",
+                "summary": "How many tasks there are in each state, and devices of each status.",
+                "responses": _answers(
+                    s200=("The numbers.", _ref("Summary")), s507=("The database fails.", _ref("Error"))
+                ),
+            }
+        },
         "/health": {
             "get": {
                 "operationId": "health",
@@ -288,6 +297,14 @@ DOCUMENT: Final[dict[str, JSON]] = {
                 "properties": {"devices": {"type": "array", "items": _ref("Device")}},
             },
             "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT}},
+            "Summary": {
+                "type": "object",
+                "required": ["tasks", "devices"],
+                "properties": {
+                    "tasks": {"type": "object", "additionalProperties": {"type": "integer"}},
+                    "devices": {"type": "object", "additionalProperties": {"type": "integer"}},
+                },
+            },
             "Ready": {
                 "type": "object",
                 "required": ["ready", "problem", "devices", "connected"],

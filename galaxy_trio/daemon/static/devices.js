@@ -1,0 +1,141 @@
+// The devices, one row each, which change in place.
+
+import { ask, sentence } from "./api.js";
+import { $, ago, el, number, say, soon } from "./dom.js";
+
+const CONNECTED = new Set(["idle", "busy"]);
+const ORDER = ["failed", "disconnected", "connecting", "registering", "busy", "idle"];
+
+const devices = new Map();
+const rows = new Map();
+let onChange = () => {};
+
+export const names = () => [...devices.keys()];
+export const systems = () => [...new Set([...devices.values()].map((device) => device.os).filter(Boolean))];
+export const isConnected = (name) => CONNECTED.has(devices.get(name)?.status);
+export const counts = () => ({
+  all: devices.size,
+  connected: [...devices.values()].filter((device) => CONNECTED.has(device.status)).length,
+});
+
+export async function load() {
+  const found = (await ask("devices")).devices;
+  const present = new Set(found.map((device) => device.device_id));
+  for (const name of devices.keys()) if (!present.has(name)) devices.delete(name);
+  for (const device of found) devices.set(device.device_id, device);
+  draw();
+  onChange();
+}
+
+const loadSoon = soon(() => load().catch(() => {}), 1000);
+
+/** An event `device` has all of it; one `status` only that. */
+export function update(kind, data) {
+  if (kind === "device") {
+    devices.set(data.device_id, data);
+    onChange();
+  } else if (devices.has(data.device_id)) {
+    devices.get(data.device_id).status = data.status;
+  } else {
+    loadSoon();
+    return;
+  }
+  drawSoon();
+}
+
+function makeRow(name) {
+  const row = {
+    name: el("th", { scope: "row" }, name),
+    status: el("span", {}),
+    about: el("small", {}),
+    problem: el("small", { className: "problem" }),
+    queue: el("td", { className: "count" }),
+    heard: el("span", {}),
+    reconnects: el("small", {}),
+    reconnect: el("button", { type: "button" }, "Reconnect"),
+  };
+  row.reconnect.setAttribute("aria-label", `Reconnect ${name}`);
+  row.reconnect.onclick = () => reconnect(name, row);
+  row.name.append(row.about);
+  row.queue.dataset.label = "waiting";
+  row.element = el(
+    "tr",
+    {},
+    row.name,
+    el("td", { className: "wide" }, row.status, row.problem),
+    row.queue,
+    el("td", { className: "time" }, row.heard, row.reconnects),
+    el("td", { className: "last" }, row.reconnect),
+  );
+  return row;
+}
+
+async function reconnect(name, row) {
+  row.reconnect.disabled = true;
+  try {
+    update("device", await ask(`devices/${encodeURIComponent(name)}/reconnect`, { method: "POST", signal: AbortSignal.timeout(60_000) }));
+  } catch (error) {
+    say(row.problem, sentence(error));
+  } finally {
+    row.reconnect.disabled = false;
+  }
+}
+
+function fill(row, device) {
+  row.status.className = `state ${device.status}`;
+  say(row.status, device.status);
+  say(row.about, [device.os, ...(device.capabilities ?? [])].filter(Boolean).join(" · "));
+  const trying = device.next_try ? ` Next try ${new Date(device.next_try).toLocaleTimeString()}.` : "";
+  say(row.problem, device.problem && !CONNECTED.has(device.status) ? `${device.problem}.${trying}` : "");
+  say(row.queue, number.format(device.queued));
+  say(row.heard, ago(device.last_heard));
+  const reconnects = Math.max(0, device.connects - 1);
+  say(row.reconnects, reconnects === 1 ? "1 reconnect" : `${number.format(reconnects)} reconnects`);
+}
+
+function draw() {
+  const wanted = $("find").value.trim().toLowerCase();
+  const body = $("device-rows");
+  for (const [name, row] of rows) {
+    if (!devices.has(name)) {
+      row.element.remove();
+      rows.delete(name);
+    }
+  }
+  // Those that need somebody come first.
+  const sorted = [...devices.values()].sort(
+    (one, other) => rank(one) - rank(other) || one.device_id.localeCompare(other.device_id, undefined, { numeric: true }),
+  );
+  let shown = 0;
+  let at = body.firstElementChild;
+  for (const device of sorted) {
+    let row = rows.get(device.device_id);
+    if (!row) rows.set(device.device_id, (row = makeRow(device.device_id)));
+    fill(row, device);
+    const words = `${device.device_id} ${device.os ?? ""} ${device.status} ${(device.capabilities ?? []).join(" ")}`.toLowerCase();
+    row.element.hidden = !words.includes(wanted);
+    if (!row.element.hidden) shown += 1;
+    // A row that is where it belongs is not touched: it may have the focus.
+    if (row.element === at) at = at.nextElementSibling;
+    else body.insertBefore(row.element, at);
+  }
+  $("no-devices").hidden = shown > 0 && counts().connected > 0;
+  say(
+    $("no-devices-words"),
+    !devices.size ? "There is no device." : shown ? "No device is connected. Does their server run?" : `None of ${devices.size} devices is like that.`,
+  );
+}
+
+// Idle and busy change many times a second: they keep their places.
+const rank = (device) => (CONNECTED.has(device.status) ? ORDER.length : ORDER.indexOf(device.status));
+
+const drawSoon = soon(draw);
+
+export function start(changed) {
+  onChange = changed;
+  $("find").oninput = draw;
+  // Queues and times are not told of one by one.
+  setInterval(() => {
+    if (!document.hidden && devices.size) load().catch(() => {});
+  }, 5000);
+}

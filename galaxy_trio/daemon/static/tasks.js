@@ -1,0 +1,174 @@
+// The tasks: a page of the newest, kept as they are by what is told of them; older ones on demand.
+
+import { ask, sentence } from "./api.js";
+import { $, ago, clock, el, number, say, soon } from "./dom.js";
+import { showResult } from "./result.js";
+
+const PAGE = 50;
+const MOST = 1000;
+const ENDED = new Set(["completed", "failed", "cancelled", "lost"]);
+const WORDS = { queued: "waiting" };
+
+// The newest first.
+let tasks = new Map();
+const rows = new Map();
+let before = null;
+let shownInDialog = null;
+
+const wanted = () => $("state").value;
+
+export async function load() {
+  const state = wanted();
+  const page = await ask(`tasks?limit=${PAGE}${state ? `&state=${state}` : ""}`);
+  if (state !== wanted()) return;
+  tasks = new Map(page.tasks.map((task) => [task.id, task]));
+  before = page.before;
+  draw();
+}
+
+async function loadOlder() {
+  const state = wanted();
+  $("older").disabled = true;
+  try {
+    const page = await ask(`tasks?limit=${PAGE}&before=${before}${state ? `&state=${state}` : ""}`);
+    if (state !== wanted()) return;
+    for (const task of page.tasks) tasks.set(task.id, task);
+    before = page.before;
+    draw();
+  } catch (error) {
+    say($("submit-outcome"), sentence(error));
+  } finally {
+    $("older").disabled = false;
+  }
+}
+
+export function update(task) {
+  if (tasks.has(task.id) || !wanted() || wanted() === task.state) {
+    if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });
+    else {
+      tasks = new Map([[task.id, task], ...tasks]);
+      if (tasks.size > MOST) tasks = new Map([...tasks].slice(0, PAGE));
+    }
+    drawSoon();
+  }
+  if (shownInDialog === task.id) showSoon();
+}
+
+function makeRow(id) {
+  const row = { state: el("span", {}), request: el("button", { type: "button", className: "link" }), error: el("small", { className: "problem" }) };
+  row.device = el("td", {});
+  row.when = el("td", { className: "time" });
+  row.actions = el("td", { className: "last" });
+  row.request.onclick = () => show(id);
+  row.element = el("tr", {}, el("td", {}, row.state), el("td", { className: "wide" }, row.request, row.error), row.device, row.when, row.actions);
+  return row;
+}
+
+function fill(row, task) {
+  row.state.className = `state ${task.state}`;
+  say(row.state, WORDS[task.state] ?? task.state);
+  say(row.request, shortened(task.request));
+  row.request.setAttribute("aria-label", `Show task: ${shortened(task.request)}`);
+  say(row.error, task.state === "failed" || task.state === "lost" ? shortened(task.error ?? "") : "");
+  say(row.device, task.device ?? (task.wants.device ? `${task.wants.device}` : task.wants.os ? `any ${task.wants.os}` : "any"));
+  say(row.when, ago(task.ended ?? task.started ?? task.created));
+  row.when.title = new Date(task.created).toLocaleString();
+  if (row.actionsFor !== task.state) {
+    row.actionsFor = task.state;
+    row.actions.replaceChildren(...actions(task));
+  }
+}
+
+const shortened = (text) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
+
+function actions(task) {
+  const what = shortened(task.request);
+  const button = (word, method, path) => {
+    const made = el("button", { type: "button" }, word);
+    made.setAttribute("aria-label", `${word}: ${what}`);
+    made.onclick = async () => {
+      made.disabled = true;
+      try {
+        update(await ask(path, { method, signal: AbortSignal.timeout(60_000) }));
+        say($("submit-outcome"), word === "Cancel" ? `Cancelled: ${what}` : `Once more: ${what}`);
+        $("submit-outcome").className = "outcome";
+      } catch (error) {
+        say($("submit-outcome"), sentence(error));
+        $("submit-outcome").className = "outcome bad";
+      } finally {
+        made.disabled = false;
+      }
+    };
+    return made;
+  };
+  if (!ENDED.has(task.state)) return [button("Cancel", "DELETE", `tasks/${task.id}`)];
+  return [button("Retry", "POST", `tasks/${task.id}/retry`)];
+}
+
+function draw() {
+  const body = $("task-rows");
+  for (const [id, row] of rows) {
+    if (!tasks.has(id)) {
+      row.element.remove();
+      rows.delete(id);
+    }
+  }
+  let at = body.firstElementChild;
+  for (const task of tasks.values()) {
+    let row = rows.get(task.id);
+    if (!row) rows.set(task.id, (row = makeRow(task.id)));
+    fill(row, task);
+    if (row.element === at) at = at.nextElementSibling;
+    else body.insertBefore(row.element, at);
+  }
+  $("older").hidden = before === null;
+  $("no-tasks").hidden = tasks.size > 0;
+  say($("no-tasks-words"), wanted() ? `No task is ${$("state").selectedOptions[0].textContent}.` : "There are no tasks yet.");
+}
+
+const drawSoon = soon(draw);
+
+// ---- one of them
+
+async function show(id) {
+  shownInDialog = id;
+  const dialog = $("task-dialog");
+  let task = tasks.get(id);
+  const place = $("task-result");
+  try {
+    task = await ask(`tasks/${id}`);
+  } catch (error) {
+    place.replaceChildren(el("p", { className: "outcome bad" }, sentence(error)));
+  }
+  if (shownInDialog !== id || !task) return;
+  say($("task-title"), `Task ${task.id.slice(0, 8)}`);
+  say($("task-request"), task.request);
+  const facts = [
+    ["State", WORDS[task.state] ?? task.state],
+    ["Device", task.device ?? "–"],
+    ["Wanted", [task.wants.device, task.wants.os, ...task.wants.capabilities].filter(Boolean).join(", ") || "any device"],
+    ["Submitted", clock(task.created)],
+    ["Started", task.started ? clock(task.started) : "–"],
+    ["Ended", task.ended ? `${clock(task.ended)}${task.started ? `, after ${((Date.parse(task.ended) - Date.parse(task.started)) / 1000).toFixed(1)} s` : ""}` : "–"],
+    ["Timeout", `${number.format(task.timeout)} s`],
+    ["Id", task.id],
+  ];
+  if (task.error) facts.splice(1, 0, ["Why", task.error]);
+  if (task.retry_of) facts.push(["Retry of", task.retry_of]);
+  $("task-facts").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  $("result-title").hidden = place.hidden = task.result_size === null;
+  if (task.result_size !== null) showResult(place, task);
+  $("task-actions").replaceChildren(...actions(task));
+  if (!dialog.open) dialog.showModal();
+}
+
+const showSoon = soon(() => shownInDialog && show(shownInDialog));
+
+export function start() {
+  $("state").onchange = () => load().catch((error) => say($("submit-outcome"), sentence(error)));
+  $("older").onclick = loadOlder;
+  $("task-dialog").onclose = () => {
+    shownInDialog = null;
+  };
+  setInterval(drawSoon, 5000);
+}

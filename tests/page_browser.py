@@ -1,0 +1,101 @@
+"""A world and a browser that looks at it, for the page's tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from playwright.sync_api import Browser
+
+SECONDS: Final = 30.0
+_ARGUMENTS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+class World:
+    """A server, devices and a daemon in a process of their own; see page_world.py."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.url = str(self._answer())
+
+    def do(self, word: str, *arguments: object) -> object:
+        """Let something happen, and wait until it has."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps([word, *arguments])}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> object:
+        assert self._process.stdout is not None
+        assert select.select([self._process.stdout], [], [], SECONDS)[0], "the world does not answer"
+        line = self._process.stdout.readline()
+        assert line, "the world has ended"
+        answer: object = json.loads(line)
+        return answer
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port
+
+
+@contextmanager
+def open_world(
+    directory: Path,
+    devices: Sequence[str] = ("laptop", "server", "phone"),
+    *,
+    token: str = "",
+    missing: Sequence[str] = (),
+) -> Generator[World]:
+    """Run a world for the length of the block; the missing devices are configured and never there."""
+    arguments = json.dumps([list(devices), token, _free_port(), list(missing)])
+    command = [sys.executable, str(Path(__file__).with_name("page_world.py")), str(directory), arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
+        try:
+            yield World(process)
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(SECONDS)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def open_browser() -> Generator[Browser]:
+    """Debian's Chromium, without a screen."""
+    path = os.environ.get("GALAXY_TRIO_CHROMIUM") or shutil.which("chromium")
+    assert path, "the page's tests need Chromium: apt-get install chromium, or set GALAXY_TRIO_CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def options(**more: Any) -> dict[str, Any]:
+    """Of a page's context: times and words do not depend on the machine."""
+    return {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "UTC", **more}
