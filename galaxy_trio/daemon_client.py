@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
@@ -77,7 +78,7 @@ def _object(response: httpx2.Response) -> dict[str, JSON] | None:
     answer = cast("dict[str, JSON]", body) if isinstance(body, dict) else None
     if response.is_error:
         why = str((answer or {}).get("error", f"status {response.status_code}"))
-        if response.status_code == httpx2.codes.UNAUTHORIZED:
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
             why += f" (in {TOKEN_VARIABLE}, or with --token-file)"
         raise RequestRejected(f"the daemon refused: {why}", words=why)
     return answer

@@ -80,7 +80,7 @@ class RunningDaemon:
 
     async def wait_stopping(self) -> None:
         """Wait until nothing is begun any more."""
-        while (await self.client.get("/ready")).status_code != httpx2.codes.SERVICE_UNAVAILABLE:  # noqa: ASYNC110
+        while (await self.client.get("/ready")).status_code != 503:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     def devices(self, *names: str, **more: JSON) -> None:

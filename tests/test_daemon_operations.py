@@ -132,9 +132,7 @@ async def _start(directory: Path) -> Exception:
     with pytest.RaisesGroup(pytest.RaisesExc(Exception), flatten_subgroups=True, allow_unwrapped=True) as caught:
         with trio.fail_after(10):
             await run_daemon(read_settings(directory / "galaxy.toml"), trio.Event(), on_listening=lambda _: None)
-    error: BaseException | None = caught.value
-    if isinstance(error, BaseExceptionGroup):
-        _, error = split_cancelled(error)
+    _, error = split_cancelled(caught.value)
     assert isinstance(error, Exception)
     return error
 

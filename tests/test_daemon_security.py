@@ -433,7 +433,7 @@ async def test_http_2_is_answered_that_it_is_not_spoken() -> None:
         raise AssertionError("not reached")
 
     security = Security(never, tokens=list, hosts=list)
-    scope = {"type": "http", "http_version": "2", "method": "GET", "path": "/", "headers": []}
+    scope: dict[str, Any] = {"type": "http", "http_version": "2", "method": "GET", "path": "/", "headers": []}
     await security(scope, receive, send)
     assert sent[0]["status"] == 505
     await security({"type": "lifespan"}, receive, send)

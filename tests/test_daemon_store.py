@@ -324,13 +324,29 @@ async def test_pages_that_are_damaged_are_told_and_stop_nothing_else(tmp_path: P
             await store.queued()
 
 
+def _not_a_database(path: Path) -> None:
+    path.write_bytes(b"nothing of SQLite" * 1000)
+
+
+def _a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _a_newer_one(path: Path) -> None:
+    _execute(path, "PRAGMA user_version = 2")
+
+
+def _another_programs(path: Path) -> None:
+    _execute(path, "CREATE TABLE tasks (x)")
+
+
 @pytest.mark.parametrize(
     ("prepare", "sentence"),
     [
-        (lambda path: path.write_bytes(b"nothing of SQLite" * 1000), "it is no database: name another file"),
-        (lambda path: path.mkdir(), "cannot be opened: Is a directory"),
-        (lambda path: _execute(path, "PRAGMA user_version = 2"), "is of a newer galaxy_trio: install that one"),
-        (lambda path: _execute(path, "CREATE TABLE tasks (x)"), "is another program's: name another file"),
+        (_not_a_database, "it is no database: name another file"),
+        (_a_directory, "cannot be opened: Is a directory"),
+        (_a_newer_one, "is of a newer galaxy_trio: install that one"),
+        (_another_programs, "is another program's: name another file"),
     ],
 )
 async def test_a_file_that_does_not_do_is_told_and_left_alone(

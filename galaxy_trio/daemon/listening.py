@@ -9,7 +9,7 @@ import socket
 import stat
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import trio
@@ -110,7 +110,8 @@ def _reasons(error: OSError) -> str:
 
 
 def _inner(error: OSError) -> tuple[BaseException, ...]:
-    return error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else ()
+    cause: object = error.__cause__
+    return cast("BaseExceptionGroup[BaseException]", cause).exceptions if isinstance(cause, BaseExceptionGroup) else ()
 
 
 def _check_loopback(address: Address, listeners: list[trio.SocketListener]) -> None:

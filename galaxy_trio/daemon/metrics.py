@@ -20,7 +20,7 @@ from galaxy_trio.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prometheus_client.core import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EVERY: Final = 1.0
 """Seconds between two looks at how late the scheduler is."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
-_COUNTED: Final = {
+_COUNTED: Final[Mapping[type[object], str]] = {
     LateReplyReceived: "late",
     DuplicateReplyReceived: "duplicate",
     UnknownReplyReceived: "unknown",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.daemon.bodies import device_as_json
 from galaxy_trio.device_events import (
@@ -17,6 +17,8 @@ from galaxy_trio.device_events import (
 from galaxy_trio.events import EventsLost
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.feed import Feed
     from galaxy_trio.daemon.metrics import Metrics
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TOLD = {
+_TOLD: Final[Mapping[type[object], str]] = {
     DeviceConnected: "connected",
     DeviceDisconnected: "disconnected",
     DeviceNeedsAttention: "needs attention",
