@@ -7,7 +7,7 @@ import argparse
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "simulation", "conformance", "lint", "types"]
+nox.options.sessions = ["tests", "simulation", "conformance", "page", "lint", "types"]
 nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
@@ -16,7 +16,7 @@ _FRONT_ENDS = (
     "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*,galaxy_trio/daemon_client.py"
 )
 
-_FAST = "not slow and not simulation and not daemon"
+_FAST = "not slow and not simulation and not daemon and not page"
 _DAEMON = "daemon and not simulation"
 _TRANSPORTS = ("trio-websocket", "websockets")
 
@@ -68,6 +68,16 @@ def conformance(session: nox.Session) -> None:
     """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
     _install(session, "tests", "conformance")
     session.run("python", "tests/conformance.py", *(session.posargs or ["--max-time", "25", "--no-color"]))
+
+
+@nox.session
+def page(session: nox.Session) -> None:
+    """The daemon's page in Debian's Chromium, before a real daemon, server and devices: ``apt-get install chromium`` comes first.
+
+    ``GALAXY_TRIO_SCREENSHOTS=docs/images`` makes the documentation's pictures anew.
+    """
+    _install(session, "tests", "page")
+    session.run("pytest", "-m", "page", "-n", "auto", *session.posargs)
 
 
 @nox.session

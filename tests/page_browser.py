@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-SECONDS: Final = 30.0
+SECONDS: Final = 60.0
 _ARGUMENTS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -69,9 +69,10 @@ def open_world(
     *,
     token: str = "",
     missing: Sequence[str] = (),
+    ended: int = 0,
 ) -> Generator[World]:
-    """Run a world for the length of the block; the missing devices are configured and never there."""
-    arguments = json.dumps([list(devices), token, _free_port(), list(missing)])
+    """Run a world for the length of the block; the missing devices are configured and never there, and so many tasks have ended before."""
+    arguments = json.dumps([list(devices), token, _free_port(), list(missing), ended])
     command = [sys.executable, str(Path(__file__).with_name("page_world.py")), str(directory), arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
         try:

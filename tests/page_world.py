@@ -18,6 +18,8 @@ import trio
 
 from galaxy_trio import DeviceInfo
 from galaxy_trio.agent import open_agent
+from galaxy_trio.daemon.records import TaskRequest, TaskState
+from galaxy_trio.daemon.store import open_store
 from galaxy_trio.errors import TaskFailed
 from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import Server, ServerLimits, open_server
@@ -143,7 +145,21 @@ def say(answer: object) -> None:
     sys.stdout.flush()
 
 
-async def main(directory: Path, names: list[str], token: str, port: int, extra: list[str]) -> None:
+async def remember(path: Path, tasks: int) -> None:
+    """Let there be tasks that ended before."""
+    async with open_store(path) as store:
+
+        async def end(number: int) -> None:
+            record, _ = await store.add(TaskRequest(f"Write letter {number}", "device-000"))
+            await store.finish(record.id, TaskState.COMPLETED, result='"written"')
+
+        for first in range(0, tasks, 500):
+            async with trio.open_nursery() as nursery:
+                for number in range(first, first + 500):
+                    nursery.start_soon(end, number)
+
+
+async def main(directory: Path, names: list[str], token: str, port: int, extra: list[str], ended: int) -> None:
     """Run until standard input ends."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(
@@ -161,8 +177,11 @@ async def main(directory: Path, names: list[str], token: str, port: int, extra: 
         (directory / "galaxy.toml").write_text(
             f'devices = "devices.json"\nlisten = "127.0.0.1:{port}"\ndrain = 0.2\n{guard}'
         )
-        for number, name in enumerate(names):
-            await world.device(name, ("linux", "windows", "android")[number % 3])
+        async with trio.open_nursery() as connecting:
+            for number, name in enumerate(names):
+                connecting.start_soon(world.device, name, ("linux", "windows", "android")[number % 3])
+        if ended:
+            await remember(directory / "galaxy.db", ended)
         say(await world.start_daemon())
         lines = trio.wrap_file(sys.stdin)
         async for line in lines:
@@ -175,4 +194,5 @@ async def main(directory: Path, names: list[str], token: str, port: int, extra: 
 
 if __name__ == "__main__":
     os.environ.pop("GALAXY_TRIO_TOKEN", None)
-    trio.run(main, Path(sys.argv[1]), *json.loads(sys.argv[2]))
+    names, token, port, extra, ended = json.loads(sys.argv[2])
+    trio.run(main, Path(sys.argv[1]), names, token, port, extra, ended)

@@ -61,7 +61,7 @@ def page_routes() -> list[Route]:
 
 
 def _serve(name: str) -> Callable[[Request], Awaitable[Response]]:
-    content = files(__package__).joinpath("static", name).read_bytes()
+    content = files("galaxy_trio.daemon").joinpath("static", name).read_bytes()
     headers = {"Content-Security-Policy": _POLICY}
 
     async def page(_request: Request) -> Response:

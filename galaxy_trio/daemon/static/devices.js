@@ -27,7 +27,8 @@ export async function load() {
   onChange();
 }
 
-const loadSoon = soon(() => load().catch(() => {}), 1000);
+/** A queue's length is told by no event: who hears of a task asks. */
+export const loadSoon = soon(() => load().catch(() => {}), 2000);
 
 /** An event `device` has all of it; one `status` only that. */
 export function update(kind, data) {
@@ -48,7 +49,7 @@ function makeRow(name) {
     name: el("th", { scope: "row" }, name),
     status: el("span", {}),
     about: el("small", {}),
-    problem: el("small", { className: "problem" }),
+    problem: el("td", { className: "problem", colSpan: 5 }),
     queue: el("td", { className: "count" }),
     heard: el("span", {}),
     reconnects: el("small", {}),
@@ -62,11 +63,13 @@ function makeRow(name) {
     "tr",
     {},
     row.name,
-    el("td", { className: "wide" }, row.status, row.problem),
+    el("td", { className: "wide" }, row.status),
     row.queue,
     el("td", { className: "time" }, row.heard, row.reconnects),
     el("td", { className: "last" }, row.reconnect),
   );
+  // Why it is not connected, beneath.
+  row.beneath = el("tr", {}, row.problem);
   return row;
 }
 
@@ -76,6 +79,8 @@ async function reconnect(name, row) {
     update("device", await ask(`devices/${encodeURIComponent(name)}/reconnect`, { method: "POST", signal: AbortSignal.timeout(60_000) }));
   } catch (error) {
     say(row.problem, sentence(error));
+    explain(row);
+    row.element.after(row.beneath);
   } finally {
     row.reconnect.disabled = false;
   }
@@ -91,6 +96,11 @@ function fill(row, device) {
   say(row.heard, ago(device.last_heard));
   const reconnects = Math.max(0, device.connects - 1);
   say(row.reconnects, reconnects === 1 ? "1 reconnect" : `${number.format(reconnects)} reconnects`);
+  explain(row);
+}
+
+function explain(row) {
+  row.element.classList.toggle("explained", row.problem.textContent !== "");
 }
 
 function draw() {
@@ -99,6 +109,7 @@ function draw() {
   for (const [name, row] of rows) {
     if (!devices.has(name)) {
       row.element.remove();
+      row.beneath.remove();
       rows.delete(name);
     }
   }
@@ -113,11 +124,16 @@ function draw() {
     if (!row) rows.set(device.device_id, (row = makeRow(device.device_id)));
     fill(row, device);
     const words = `${device.device_id} ${device.os ?? ""} ${device.status} ${(device.capabilities ?? []).join(" ")}`.toLowerCase();
-    row.element.hidden = !words.includes(wanted);
+    row.element.hidden = row.beneath.hidden = !words.includes(wanted);
     if (!row.element.hidden) shown += 1;
-    // A row that is where it belongs is not touched: it may have the focus.
-    if (row.element === at) at = at.nextElementSibling;
-    else body.insertBefore(row.element, at);
+    const explained = row.problem.textContent !== "";
+    if (!explained && row.beneath === at) at = at.nextElementSibling;
+    if (!explained) row.beneath.remove();
+    for (const element of explained ? [row.element, row.beneath] : [row.element]) {
+      // A row that is where it belongs is not touched: it may have the focus.
+      if (element === at) at = at.nextElementSibling;
+      else body.insertBefore(element, at);
+    }
   }
   $("no-devices").hidden = shown > 0 && counts().connected > 0;
   say(

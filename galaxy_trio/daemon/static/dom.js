@@ -29,6 +29,7 @@ export function clock(time) {
 export function ago(time, now = Date.now()) {
   if (!time) return "–";
   const seconds = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
+  if (seconds < 1) return "now";
   if (seconds < 60) return `${seconds} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;

@@ -116,8 +116,10 @@ function tell(kind, data) {
 
 function onEvent(kind, data) {
   tell(kind, data);
-  if (kind === "task") tasks.update(data);
-  else devices.update(kind, data);
+  if (kind === "task") {
+    tasks.update(data);
+    devices.loadSoon();
+  } else devices.update(kind, data);
   loadSummarySoon();
 }
 
@@ -126,7 +128,7 @@ async function onFresh() {
 }
 
 function onStatus(status) {
-  $("live").className = `live ${status}`;
+  $("live").className = `liveness ${status}`;
   say($("live-words"), LIVE[status]);
   document.body.classList.toggle("away", status !== "live");
 }

@@ -42,7 +42,11 @@ async function loadOlder() {
   }
 }
 
+// What is told may overtake what was asked for: a task never goes back.
+const progress = (task) => (ENDED.has(task.state) ? 2 : task.state === "running" ? 1 : 0);
+
 export function update(task) {
+  if (tasks.has(task.id) && progress(task) < progress(tasks.get(task.id))) return;
   if (tasks.has(task.id) || !wanted() || wanted() === task.state) {
     if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });
     else {
