@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "simulation", "conformance", "page", "lint", "types"]
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["tests", "simulation", "conformance", "docs", "page", "dist", "lint", "types"]
 nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
@@ -16,9 +20,13 @@ _FRONT_ENDS = (
     "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*,galaxy_trio/daemon_client.py"
 )
 
-_FAST = "not slow and not simulation and not daemon and not page"
-_DAEMON = "daemon and not simulation"
+_EXTRAS = "agent,cli,daemon,fast,mcp,yaml"
+_FAST = "not slow and not simulation and not daemon and not docs and not page"
+# What is all the same whichever package is beneath the WebSockets.
+_ONCE = "(daemon or docs) and not simulation"
 _TRANSPORTS = ("trio-websocket", "websockets")
+# Where the sessions run that test something: to make an environment takes longer than most of them.
+_ENVIRONMENT = Path(".nox/environment/bin").resolve()
 
 
 def _over(transport: str) -> dict[str, str]:
@@ -26,87 +34,97 @@ def _over(transport: str) -> dict[str, str]:
     return {"GALAXY_TRIO_TRANSPORT": transport}
 
 
-def _install(session: nox.Session, *groups: str, extras: str = "agent,cli,daemon,fast,mcp,yaml") -> None:
-    session.install("--editable", f".[{extras}]", *nox.project.dependency_groups(_PROJECT, *groups))
+def _install(session: nox.Session, *groups: str) -> None:
+    session.install("--editable", f".[{_EXTRAS}]", *nox.project.dependency_groups(_PROJECT, *groups))
 
 
-@nox.session
+def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    path = f"{_ENVIRONMENT}{os.pathsep}{os.environ['PATH']}"
+    session.run(str(_ENVIRONMENT / program), *arguments, env={**(env or {}), "PATH": path}, external=True)
+
+
+@nox.session(reuse_venv=True)
+def environment(session: nox.Session) -> None:
+    """Make, or bring up to date, the environment of the sessions that test something."""
+    _install(session, "tests", "conformance", "docs", "page")
+
+
+_tests_something = nox.session(venv_backend="none", requires=["environment"])
+
+
+@_tests_something
 def tests(session: nox.Session) -> None:
     """All tests but the simulation, over either transport, with branch coverage: 100 % of the package, 90 % of its front ends."""
-    _install(session, "tests")
-    session.run("coverage", "erase")
+    _run(session, "coverage", "erase")
     if session.posargs:
-        session.run("coverage", "run", "-m", "pytest", *session.posargs)
-        session.run("coverage", "combine", "--quiet")
-    else:
-        for transport in _TRANSPORTS:
-            for which in (_FAST, "slow"):
-                session.run("coverage", "run", "-m", "pytest", "-m", which, "-n", "auto", env=_over(transport))
-        # It is all the same to the daemon.
-        session.run("coverage", "run", "-m", "pytest", "-m", _DAEMON, "-n", "auto")
-        session.run("coverage", "combine", "--quiet")
-        session.run("coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
-        session.run("coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
+        _run(session, "coverage", "run", "-m", "pytest", *session.posargs)
+        _run(session, "coverage", "combine", "--quiet")
+        return
+    for transport in _TRANSPORTS:
+        # All but the transport itself is covered by the first: to trace it again would only take time.
+        only = (
+            () if transport == _TRANSPORTS[0] else ("--include=galaxy_trio/websockets_*.py,galaxy_trio/transports.py",)
+        )
+        for which in (_FAST, "slow"):
+            command = ("run", *only, "-m", "pytest", "-m", which, "-n", "auto")
+            _run(session, "coverage", *command, env=_over(transport))
+    _run(session, "coverage", "run", "-m", "pytest", "-m", _ONCE, "-n", "auto")
+    _run(session, "coverage", "combine", "--quiet")
+    _run(session, "coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
+    _run(session, "coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
 
 
-@nox.session
+@_tests_something
 def fast(session: nox.Session) -> None:
     """What takes less than a minute: for the time between two commits."""
-    _install(session, "tests")
-    session.run("pytest", "-m", _FAST, "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", _FAST, "-n", "auto", *session.posargs)
 
 
-@nox.session
+@_tests_something
+def slow(session: nox.Session) -> None:
+    """What takes longer: other programs' processes, and whole fleets at every step."""
+    _run(session, "pytest", "-m", "slow", "-n", "auto", *session.posargs)
+
+
+@_tests_something
 def daemon(session: nox.Session) -> None:
-    """The tests of the daemon, for the time between two commits of it."""
-    _install(session, "tests")
-    session.run("pytest", "-m", _DAEMON, "-n", "auto", *session.posargs)
+    """The tests of the daemon and of the documentation, for the time between two commits of them."""
+    _run(session, "pytest", "-m", _ONCE, "-n", "auto", *session.posargs)
 
 
-@nox.session
+@_tests_something
 def conformance(session: nox.Session) -> None:
     """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
-    _install(session, "tests", "conformance")
-    session.run("python", "tests/conformance.py", *(session.posargs or ["--max-time", "25", "--no-color"]))
+    _run(session, "python", "tests/conformance.py", *(session.posargs or ["--max-time", "25", "--no-color"]))
 
 
-@nox.session
+@_tests_something
 def page(session: nox.Session) -> None:
     """The daemon's page in Debian's Chromium, before a real daemon, server and devices: ``apt-get install chromium`` comes first.
 
     ``GALAXY_TRIO_SCREENSHOTS=docs/images`` makes the documentation's pictures anew.
     """
-    _install(session, "tests", "page")
-    session.run("pytest", "-m", "page", "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", "page", "-n", "auto", *session.posargs)
 
 
-@nox.session
-def slow(session: nox.Session) -> None:
-    """What takes longer: other programs' processes, and whole fleets at every step."""
-    _install(session, "tests")
-    session.run("pytest", "-m", "slow", "-n", "auto", *session.posargs)
-
-
-@nox.session
+@_tests_something
 def simulation(session: nox.Session) -> None:
     """200 runs of the whole, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
-    _install(session, "tests")
     if session.posargs:
-        session.run("pytest", *session.posargs)
+        _run(session, "pytest", *session.posargs)
         return
     for transport in _TRANSPORTS:
-        session.run("pytest", "-m", "simulation and not daemon", "-n", "auto", env=_over(transport))
-    session.run("pytest", "-m", "simulation and daemon", "-n", "auto")
+        _run(session, "pytest", "-m", "simulation and not daemon", "-n", "auto", env=_over(transport))
+    _run(session, "pytest", "-m", "simulation and daemon", "-n", "auto")
 
 
-@nox.session
+@_tests_something
 def simulate(session: nox.Session) -> None:
     """Runs of the whole under whatever happens: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
-    _install(session, "tests")
-    session.run("python", "tests/simulation/simulate.py", *session.posargs)
+    _run(session, "python", "tests/simulation/simulate.py", *session.posargs)
 
 
-@nox.session
+@_tests_something
 def fuzz(session: nox.Session) -> None:
     """Feed the codec and all three roles damaged recordings, for ten minutes in all over either transport, or ``-- --minutes N``.
 
@@ -115,12 +133,47 @@ def fuzz(session: nox.Session) -> None:
     parser = argparse.ArgumentParser(prog="nox -s fuzz --")
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments, rest = parser.parse_known_args(session.posargs)
-    _install(session, "tests")
     for transport in _TRANSPORTS:
         minutes = str(arguments.minutes / len(_TRANSPORTS))
         env = {**_over(transport), "GALAXY_TRIO_FUZZ_MINUTES": minutes}
         modules = ("tests/test_fuzz_codec.py", "tests/test_fuzz_server.py", "tests/test_fuzz_client.py")
-        session.run("pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
+        _run(session, "pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
+
+
+@_tests_something
+def docs(session: nox.Session) -> None:
+    """Build the documentation into ``docs/_build``; a warning is an error, and so is a link within it that leads nowhere."""
+    shutil.rmtree("docs/_build", ignore_errors=True)
+    _run(session, "sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
+    _run(session, "python", "tests/built_site.py", "docs/_build")
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build the wheel and the sdist into ``dist``, and see that each works where nothing else is."""
+    session.install("build", "hatchling", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", silent=True)
+    built = sorted(Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *map(str, built))
+    for package in built:
+        # Away from the checkout, so that what is imported is what was installed.
+        folder = Path(session.create_tmp()).resolve() / package.suffix.strip(".")
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "venv", str(folder), silent=True)
+        python = str(folder / "bin" / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", f"{package}[cli,daemon]", "pytest", external=True)
+        test = str(shutil.copy("tests/installed.py", folder))
+        options = ("-q", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider")
+        session.run(python, "-P", "-m", "pytest", *options, test, external=True)
+
+
+@nox.session(python=False)
+def dev(session: nox.Session) -> None:
+    """Install all that changing the package takes into the environment that nox itself runs in."""
+    groups = nox.project.dependency_groups(_PROJECT, "dev")
+    command = ("-m", "pip", "install", "--quiet", "--editable", f".[{_EXTRAS}]")
+    session.run(sys.executable, *command, *groups, external=True)
 
 
 @nox.session
@@ -133,10 +186,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers, strictly, over the package and its tests."""
+    """Both type checkers, strictly, over the package and its tests; and whether each public name has a type."""
     _install(session, "types")
     session.run("mypy", "galaxy_trio", "tests")
     session.run("pyright", "galaxy_trio", "tests")
+    session.run("pyright", "--verifytypes", "galaxy_trio", "--ignoreexternal")
 
 
 @nox.session

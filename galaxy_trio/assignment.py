@@ -33,7 +33,7 @@ class Waiting:
     def __init__(self, requirements: Requirements, task: Task | None, hope: Device) -> None:
         self.requirements = requirements
         self._task = task
-        self.hope = hope
+        self.hope: Device = hope
         self.device: Device | None = None
         self._place: Place | None = None
         self._assigned = trio.Event()

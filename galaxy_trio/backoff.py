@@ -69,7 +69,7 @@ class Backoff:
         self._ceiling = first
         self._failures = 0
         self._still_registered = 0
-        self.needs_attention = False
+        self.needs_attention: bool = False
 
     @property
     def failures(self) -> int:

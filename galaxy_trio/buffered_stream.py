@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.inbound import InboundWatch
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 HIGH_WATER_MARK: Final = 2**20
 """Bytes held from which on senders wait. At most the mark plus one message is held."""
@@ -75,14 +75,14 @@ class BufferedStream(trio.abc.Stream):
         self._flushed = trio.lowlevel.ParkingLot()
         self._full_since: float | None = None
         self._filled = trio.lowlevel.ParkingLot()
-        self.held = 0
+        self.held: int = 0
         """Bytes that are taken and not yet written."""
-        self.write_failed = False
-        self.close_frame_taken = False
-        self.ended = trio.Event()
+        self.write_failed: bool = False
+        self.close_frame_taken: bool = False
+        self.ended: trio.Event = trio.Event()
         """Nothing more will come in: the peer's end of stream, an error, or a close of our own."""
         self.end_cause: Exception | None = None
-        self.last_received = trio.current_time()
+        self.last_received: float = trio.current_time()
         """When bytes last came in, on trio's clock."""
 
     # ---- out

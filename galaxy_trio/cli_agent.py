@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.cli_destination import Destination
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _NAMES_SHOWN: Final = 50
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
@@ -13,6 +13,16 @@ from galaxy_trio.cli_terminal import log_level
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_Command = TypeVar("_Command", bound="Callable[..., object]")
+
+
+class Decorator(Protocol):
+    """Gives a command an option."""
+
+    def __call__(self, command: _Command, /) -> _Command:
+        """The same command, with the option."""
+        ...
+
 
 def _set_log_level(context: click.Context, parameter: click.Parameter, value: int) -> None:
     del parameter
@@ -20,7 +30,7 @@ def _set_log_level(context: click.Context, parameter: click.Parameter, value: in
         context.with_resource(log_level(logging.INFO if value == 1 else logging.DEBUG))
 
 
-verbose = click.option(
+verbose: Decorator = click.option(
     "-v", "--verbose", count=True, expose_value=False, callback=_set_log_level,
     help="Show the log on stderr; -vv shows more of it.",
 )  # fmt: skip
@@ -41,6 +51,6 @@ def tells_what_happens(command: Callable[..., int]) -> Callable[..., int]:
     return more(less(telling))
 
 
-json_option = click.option(
+json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout."
 )

@@ -13,7 +13,7 @@ from galaxy_trio.structuring import shorten
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 USAGE: Final = "write 'echo TEXT', or the name of a tool and its parameters: TOOL {\"name\": value}"
 

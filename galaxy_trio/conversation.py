@@ -47,8 +47,8 @@ class Router:
 
     def __init__(self, device_id: str, max_pending: int, on_event: Callable[[Event], None] | None = None) -> None:
         self._device_id = device_id
-        self.replies = PendingReplies(device_id, max_pending=max_pending)
-        self.events = EventFanOut(on_event)
+        self.replies: PendingReplies = PendingReplies(device_id, max_pending=max_pending)
+        self.events: EventFanOut = EventFanOut(on_event)
 
     def received(self, message: ServerMessage) -> None:
         """Route a message; see `Receiver`."""

@@ -81,9 +81,9 @@ class Demonstration:
     def __init__(self, report: Report, pace: float) -> None:
         self.report = report
         self.pace = pace
-        self.work = Work(pace)
-        self.token = secrets.token_urlsafe()
-        self.server_scope = trio.CancelScope()
+        self.work: Work = Work(pace)
+        self.token: str = secrets.token_urlsafe()
+        self.server_scope: trio.CancelScope = trio.CancelScope()
 
     async def run(self) -> None:
         """Show them all."""

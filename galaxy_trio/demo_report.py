@@ -35,8 +35,8 @@ class Report:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.checks = 0
-        self.failures = 0
+        self.checks: int = 0
+        self.failures: int = 0
         self._steps = 0
 
     def say(self, sentences: str, *, indent: int = 0, style: str = "") -> None:
@@ -111,7 +111,7 @@ class SchedulerPasses(trio.abc.Instrument):
     """Counts how often trio's scheduler has gone round."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
 
     def before_io_wait(self, timeout: float) -> None:
         """It does this once each time."""

@@ -28,9 +28,9 @@ class Work:
         self._pace = pace
         self._expected = 0
         self._running = 0
-        self.all_begun = trio.Event()
-        self.cancelled = trio.Event()
-        self.most_at_once = 0
+        self.all_begun: trio.Event = trio.Event()
+        self.cancelled: trio.Event = trio.Event()
+        self.most_at_once: int = 0
 
     def expect(self, sessions: int) -> None:
         """From now on, sessions wait until so many of them run, which `all_begun` tells of."""

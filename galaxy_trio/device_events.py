@@ -15,7 +15,7 @@ class DeviceStatus(StrEnum):
     """Where a device stands with us."""
 
     DISCONNECTED = "disconnected"
-    """There is no connection: it is not wanted, or the next try is still to come."""
+    """There is no connection; it is not wanted, or the next try is still to come."""
     CONNECTING = "connecting"
     REGISTERING = "registering"
     """The WebSocket is open; the server has still to let us in and to tell what it knows of the device."""
@@ -24,7 +24,7 @@ class DeviceStatus(StrEnum):
     BUSY = "busy"
     """It is connected, and runs tasks."""
     FAILED = "failed"
-    """No trying will help: see `Device.failure`. `Device.reconnect` tries again."""
+    """No trying will help; `Device.failure` says why, and `Device.reconnect` tries again."""
 
 
 CONNECTED = frozenset({DeviceStatus.IDLE, DeviceStatus.BUSY})
@@ -37,13 +37,13 @@ class TaskOutcome(StrEnum):
     FAILED = "failed"
     """It ran, and failed."""
     REJECTED = "rejected"
-    """It never ran: the server refused it."""
+    """It never ran, for the server refused it."""
     TIMED_OUT = "timed out"
     CANCELLED = "cancelled"
     LOST = "lost"
-    """The connection went: whether it ran is not known."""
+    """The connection went, and whether it ran is not known."""
     NOT_SENT = "not sent"
-    """It never ran: the device was removed, or could not be reached."""
+    """It never ran, for the device was removed, or could not be reached."""
     UNKNOWN = "unknown"
     """It was abandoned, and its end did not come in time; or its reply was broken."""
 

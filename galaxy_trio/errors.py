@@ -28,7 +28,7 @@ class ConfigError(GalaxyError, ValueError):
 
     def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class ConnectFailed(GalaxyError):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from galaxy_trio.events import Event
     from galaxy_trio.messages import DeviceInfo
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 INFORMATION_TIMEOUT: Final = 10.0
 """Seconds that the server has to tell what it knows of a device."""
@@ -81,8 +81,8 @@ class KeptConnection:
         self.failure: GalaxyError | None = None
         self.problem: str | None = None
         self.next_try: float | None = None
-        self.connects = 0
-        self.failures = 0
+        self.connects: int = 0
+        self.failures: int = 0
         self.connected_at: datetime | None = None
         self._wanted = endpoint.config.auto_connect
         self._over = False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import ClientMessage, ServerMessage
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 3.0
 """Seconds that writing what was sent and the close handshake share."""
@@ -91,8 +91,8 @@ class Link(Generic[In]):
         self._closing = False
         self._ended = trio.Event()
         self._lost: Callable[[], ConnectionLost] | None = None
-        self.messages_sent = 0
-        self.messages_received = 0
+        self.messages_sent: int = 0
+        self.messages_received: int = 0
 
     # ---- its end
 

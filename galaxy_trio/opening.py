@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.transports import TransportName
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 MAX_ID: Final = 1_000
 """Characters of the names of devices and clients."""

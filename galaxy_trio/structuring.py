@@ -34,7 +34,7 @@ class Mismatch(Exception):
         super().__init__(expected, came)
         self.expected = expected
         self.came = came
-        self.path = ""
+        self.path: str = ""
 
     def __str__(self) -> str:
         if not self.came:

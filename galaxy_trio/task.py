@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from galaxy_trio.events import Event
 
 OnCancel: TypeAlias = Literal["stop", "abandon"]
-"""What becomes of a task when its call is cancelled or its time is up: it is stopped, or it goes on and keeps its device occupied."""
+"""When its call is cancelled or its time is up, a task is stopped, or goes on and keeps its device occupied."""
 
 
 BeforeSending: TypeAlias = Callable[[str], Awaitable[None]]

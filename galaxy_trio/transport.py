@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.url import Target
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 256 * 1024
 _LARGE_RECEIVE_BYTES: Final = 2**20

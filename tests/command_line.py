@@ -146,7 +146,11 @@ class Process:
 
 @asynccontextmanager
 async def open_process(
-    *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, token: str | None = TOKEN
+    *arguments: str,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    token: str | None = TOKEN,
+    python: Sequence[str] = ("-m", "galaxy_trio"),
 ) -> AsyncGenerator[Process]:
     """A command as a process, for the length of the block, which kills it if it is still there."""
     env = environment()
@@ -154,7 +158,7 @@ async def open_process(
         del env["GALAXY_TRIO_TOKEN"]
     start = partial(
         trio.run_process,
-        command_of(*arguments),
+        [sys.executable, *python, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.daemon
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "daemon.md"
+TUTORIAL = Path(__file__).parents[1] / "docs" / "howto" / "daemon.md"
 SERVER = "ws://127.0.0.1:5000/ws"
 DAEMON = "http://127.0.0.1:8765"
 _ID = re.compile(r"[0-9a-f]{32}")

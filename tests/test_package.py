@@ -16,7 +16,8 @@ from galaxy_trio import DeviceInfo, Platform
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.server import ServerTask, open_server
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SECONDS = 30.0
 
@@ -38,8 +39,10 @@ def test_who_needs_one_connection_imports_no_constellation() -> None:
     assert first.stdout == "False\n"
 
 
-def test_the_readme_has_examples() -> None:
-    assert len(EXAMPLES) >= 2
+def test_the_readmes_examples_are_those_of_the_documentation() -> None:
+    files = {path.read_text("utf-8") for path in (ROOT / "docs" / "examples").glob("readme_*.py")}
+    assert set(EXAMPLES) == files
+    assert len(files) == 2
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.split("await ", 1)[-1][:30] for example in EXAMPLES])

@@ -248,6 +248,9 @@ def test_results_are_text_folded_json_and_pictures_and_large_ones_are_downloaded
 
 
 def test_tasks_are_shown_by_state_and_older_ones_on_demand(page: Page, world: World) -> None:
+    _submit(page, "hold until cancelled")
+    page.get_by_role("button", name="Cancel: hold until cancelled").click()
+    expect(_row(page, "hold until cancelled").locator(".state")).to_have_text("cancelled")
     for number in range(60):
         _post(world, {"request": f"echo number {number}", "device": "server"})
     expect(page.get_by_role("button", name="Show task: echo number 59", exact=True)).to_be_visible()

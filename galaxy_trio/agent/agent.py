@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     # Opens one connection: the agent's own way, with the system information of now.
     _Open = Callable[[Callable[[ServerMessage], None]], AbstractAsyncContextManager[DeviceConnection]]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 @attrs.frozen

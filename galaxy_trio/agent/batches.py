@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from galaxy_trio.agent.outbox import Outbox
     from galaxy_trio.agent.toolbox import Toolbox
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BATCHES: Final = 100
 """Batches that may wait, unless told otherwise."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from galaxy_trio.link import Link
     from galaxy_trio.transports import TransportName
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _KEPT: Final = 100
 """How many of the last messages are kept for whoever looks."""
@@ -43,7 +43,7 @@ class _DeviceReceiver:
     """The receiver's side: acknowledgements to whom they belong, all else is for the device."""
 
     def __init__(self, device_id: str) -> None:
-        self.replies = PendingReplies(device_id)
+        self.replies: PendingReplies = PendingReplies(device_id)
         self.messages: deque[ServerMessage] = deque(maxlen=_KEPT)
         self.hand_on: Callable[[ServerMessage], object] = self.messages.append
 

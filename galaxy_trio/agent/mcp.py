@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.agent.tools import Tool
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _LEAST_DELAY: Final = 1.0
 _MOST_DELAY: Final = 60.0

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from galaxy_trio.agent.mcp import McpServer
     from galaxy_trio.messages import JSON
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 MAX_TOOLS: Final = 1_000
 """Tools of one server that are offered."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from galaxy_trio.agent.connection import DeviceConnection
     from galaxy_trio.messages import ClientMessage
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _MOST: Final = 100
 """Answers that may wait: a server that asks on and on and reads nothing cannot make the device hold more."""

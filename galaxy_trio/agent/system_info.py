@@ -20,7 +20,7 @@ from galaxy_trio.messages import DeviceInfo, Platform, PlatformType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = "1.0"
 

@@ -23,9 +23,9 @@ class ToolThreads:
 
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
-        self.limiter = trio.CapacityLimiter(maximum)
-        self.abandoned = 0
-        self.starved = False
+        self.limiter: trio.CapacityLimiter = trio.CapacityLimiter(maximum)
+        self.abandoned: int = 0
+        self.starved: bool = False
 
     @property
     def running(self) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from galaxy_trio.agent.threads import ToolThreads
     from galaxy_trio.agent.tools import Tool, ToolSource
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _LONGEST: Final = 500
 """Characters that an error's line may have."""

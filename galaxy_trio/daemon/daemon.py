@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.listening import Address
     from galaxy_trio.daemon.records import TaskRecord
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _CLEANING: Final = 3600.0
 """Seconds between two times at which old tasks are forgotten."""

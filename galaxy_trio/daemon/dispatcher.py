@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.records import TaskRecord, TaskRequest
     from galaxy_trio.daemon.store import Store
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _AGAIN: Final = 5.0
 """Seconds to wait before what could not be written is tried again."""

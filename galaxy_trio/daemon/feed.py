@@ -40,7 +40,7 @@ class Feed:
         self._events: deque[FeedEvent] = deque(maxlen=_KEPT)
         self._numbers = 0
         self._listeners: set[trio.MemorySendChannel[FeedEvent]] = set()
-        self.dropped = 0
+        self.dropped: int = 0
         """Listeners that were too slow."""
 
     @property

@@ -14,7 +14,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _MICROSECONDS: Final = 1_000_000
 

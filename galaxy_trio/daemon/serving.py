@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 200
 """Clients at once; another one gets a 503."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.metrics import Metrics
     from galaxy_trio.events import EventStream
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _TOLD: Final[Mapping[type[object], str]] = {
     DeviceConnected: "connected",

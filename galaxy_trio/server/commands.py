@@ -61,7 +61,7 @@ class UnansweredCommands:
         self._device_id = device_id
         self._max_unanswered = max_unanswered
         self._batches: dict[str, Batch] = {}
-        self.unexpected_results = 0
+        self.unexpected_results: int = 0
         """Results that nobody waited for: late ones, duplicates, for an unknown batch or another's session."""
 
     def __len__(self) -> int:

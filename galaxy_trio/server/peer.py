@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from galaxy_trio.server.registry import Registry
     from galaxy_trio.server.sessions import Sessions
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class Peer:
@@ -50,7 +50,7 @@ class Peer:
         self._sessions = sessions
         self._max_unanswered_commands = max_unanswered_commands
         self.client: Client | None = None
-        self.first_message = trio.Event()
+        self.first_message: trio.Event = trio.Event()
         """Set when the first message has come, or the connection has ended without one."""
         self.refused_with: int | None = None
         """The code to close with, when the registration was refused."""

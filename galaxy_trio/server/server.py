@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from galaxy_trio.server.registry import Client, ClientInfo
     from galaxy_trio.transports import TransportName
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008

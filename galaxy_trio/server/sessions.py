@@ -20,7 +20,7 @@ from galaxy_trio.messages import JSON, Command, CommandResult, ServerMessage, Se
 from galaxy_trio.server.registry import Client
 from galaxy_trio.structuring import shorten
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 DEVICE_LEFT = "Task was cancelled because target device disconnected"
 CONSTELLATION_LEFT = "Task was cancelled because its constellation disconnected"

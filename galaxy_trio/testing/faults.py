@@ -25,7 +25,7 @@ class FaultyStream(trio.abc.Stream):
         self._silent = False
         self._going = trio.Event()
         self._going.set()
-        self.closed = False
+        self.closed: bool = False
 
     def reset(self) -> None:
         """From now on this end meets a broken connection, like after a TCP reset; what had arrived is lost."""

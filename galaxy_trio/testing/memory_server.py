@@ -23,7 +23,7 @@ _URL: Final = "ws://server.test/ws"
 
 
 class MemoryServer(Server):
-    """A `Server` without sockets: give `connect`'s stream to `open_connection`, together with `url`."""
+    """A `Server` without sockets. Made by `open_memory_server`; give `connect`'s stream to `open_connection`, together with `url`."""
 
     def connect(self) -> trio.abc.Stream:
         """A new connection to the server: the client's end of it."""

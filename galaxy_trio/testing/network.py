@@ -167,7 +167,7 @@ class _Direction:
 
 
 class NetworkStream(trio.abc.Stream):
-    """One end of a `NetworkLink`."""
+    """One end of a `NetworkLink`. Made by `Network.connect`."""
 
     def __init__(self, outward: _Direction, inward: _Direction) -> None:
         self._outward = outward
@@ -242,8 +242,8 @@ class NetworkLink:
         self._random = random
         self._to_server = _Direction(conditions, random)
         self._to_client = _Direction(conditions, random)
-        self.client = NetworkStream(self._to_server, self._to_client)
-        self.server = NetworkStream(self._to_client, self._to_server)
+        self.client: NetworkStream = NetworkStream(self._to_server, self._to_client)
+        self.server: NetworkStream = NetworkStream(self._to_client, self._to_server)
 
     @property
     def ended(self) -> bool:
@@ -348,7 +348,7 @@ class Network:
     def __init__(self, seed: int | str = 0, conditions: Conditions | None = None) -> None:
         # What happens to bytes is no secret.
         self._random = Random(seed)  # noqa: S311
-        self.conditions = conditions or Conditions()
+        self.conditions: Conditions = conditions or Conditions()
         self.links: list[NetworkLink] = []
 
     def connect(self) -> NetworkLink:

@@ -1,4 +1,4 @@
-"""Fixtures for pytest-trio, there wherever this package is installed; see docs/testing.md."""
+"""Fixtures for pytest-trio, there wherever this package is installed; see docs/howto/testing.md."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ def _make_fixture() -> object:
     return cast("Callable[[object], object]", trio_fixture)(_memory_fleet)
 
 
-memory_fleet = _make_fixture()
+memory_fleet: object = _make_fixture()

@@ -51,7 +51,7 @@ class ScriptedPeer:
 
     def __init__(self) -> None:
         client_end, self._server_stream = trio.testing.memory_stream_pair()
-        self.stream = FaultyStream(client_end)
+        self.stream: FaultyStream = FaultyStream(client_end)
         self._transport = Transport(
             self._server_stream, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE
         )
@@ -61,12 +61,12 @@ class ScriptedPeer:
         self._response_numbers = itertools.count(1)
         self._connection: Connection | None = None
         self.reject_with: int | None = None
-        self.path = ""
+        self.path: str = ""
         self.headers: list[tuple[bytes, bytes]] = []
 
     @property
     def connection(self) -> Connection:
-        """The registered client: with `open_scripted_peer` only."""
+        """The registered client; with `open_scripted_peer` only."""
         if self._connection is None:
             raise RuntimeError("this peer was opened without a connection")
         return self._connection

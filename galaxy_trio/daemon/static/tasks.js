@@ -19,21 +19,37 @@ const wanted = () => $("state").value;
 
 export async function load() {
   const state = wanted();
-  const page = await ask(`tasks?limit=${PAGE}${state ? `&state=${state}` : ""}`);
-  if (state !== wanted()) return;
-  tasks = new Map(page.tasks.map((task) => [task.id, task]));
-  before = page.before;
+  await read(`tasks?limit=${PAGE}${state ? `&state=${state}` : ""}`, (page) => {
+    if (state !== wanted()) return;
+    tasks = new Map(page.tasks.map((task) => [task.id, task]));
+    before = page.before;
+  });
   draw();
+}
+
+// What is told while a page is on its way may be newer than the page.
+const readers = new Set();
+
+async function read(path, take) {
+  const told = [];
+  readers.add(told);
+  try {
+    take(await ask(path));
+  } finally {
+    readers.delete(told);
+  }
+  told.forEach(update);
 }
 
 async function loadOlder() {
   const state = wanted();
   $("older").disabled = true;
   try {
-    const page = await ask(`tasks?limit=${PAGE}&before=${before}${state ? `&state=${state}` : ""}`);
-    if (state !== wanted()) return;
-    for (const task of page.tasks) tasks.set(task.id, task);
-    before = page.before;
+    await read(`tasks?limit=${PAGE}&before=${before}${state ? `&state=${state}` : ""}`, (page) => {
+      if (state !== wanted()) return;
+      for (const task of page.tasks) tasks.set(task.id, task);
+      before = page.before;
+    });
     draw();
   } catch (error) {
     say($("submit-outcome"), sentence(error));
@@ -46,6 +62,7 @@ async function loadOlder() {
 const progress = (task) => (ENDED.has(task.state) ? 2 : task.state === "running" ? 1 : 0);
 
 export function update(task) {
+  for (const told of readers) told.push(task);
   if (tasks.has(task.id) && progress(task) < progress(tasks.get(task.id))) return;
   if (tasks.has(task.id) || !wanted() || wanted() === task.state) {
     if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });

@@ -1,0 +1,32 @@
+import trio
+
+from galaxy_trio import Constellation, open_constellation
+from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, TaskEnded
+from galaxy_trio.events import EventsLost
+
+
+async def watch(constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
+    async with constellation.subscribe() as events:
+        task_status.started()
+        async for event in events:  # until the constellation has ended
+            match event:
+                case DeviceConnected():
+                    print(f"{event.device_id} is there")
+                case DeviceDisconnected():
+                    print(f"{event.device_id} is away: {event.reason}; next try: {event.next_try}")
+                case TaskEnded():
+                    print(f"a task on {event.device_id} is over: {event.outcome}")
+                case EventsLost():
+                    print(f"too slow for {event.count} events")
+                case _:
+                    pass
+
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery, open_constellation("devices.toml") as constellation:
+        await nursery.start(watch, constellation)
+        await constellation.wait_connected()
+        await constellation.devices["phone"].run_task('greet {"name": "Ada"}')
+
+
+trio.run(main)
