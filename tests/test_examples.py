@@ -74,7 +74,7 @@ async def test_the_tutorials_examples_print_what_the_tutorial_says(folder: Path)
     async with open_world(folder, "laptop") as world:
         for name in ("first_connection", "first_task", "many_at_once", "timeout", "cancellation"):
             assert as_documented(name, await run(name))
-        assert await world["laptop"].said("gave up on Mail") == (
+        assert await world["laptop"].said("gave up on Mail\n") == (
             "registered as laptop with 2 tools: greet, open_window\ngave up on Browser\ngave up on Mail\n"
         )
 
@@ -137,7 +137,7 @@ async def test_the_agents_of_the_examples_do_what_they_are_asked(
     async with open_world(folder) as world:
         url = (await world["server"].said("\n")).strip()
         async with open_process(python=(f"{example}.py",)) as agent:
-            assert await agent.said("registered") == "notebook is registered\n"
+            assert await agent.said("registered\n") == "notebook is registered\n"
             done = await call_process("run", url, "notebook", request_, token="")
             assert (done.status, done.err) == (0, "")
             assert answer in done.out
