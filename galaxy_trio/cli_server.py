@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galaxy_trio.cli_destination import reason_of
+from galaxy_trio.cli_destination import TOKEN_VARIABLE, reason_of
 from galaxy_trio.cli_session import run_as_command
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.server import ServerLimits, open_server
+from galaxy_trio.server.admission import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,11 @@ async def serve(
     stop: trio.Event,
 ) -> None:
     """Run the server until it is to stop."""
+    if not tokens and not is_loopback(host):
+        raise ConfigError(
+            f"a server at {host!r} can be reached from other machines and needs a token: "
+            f"give one in {TOKEN_VARIABLE} or with --token-file, or listen at 127.0.0.1"
+        )
     async with AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(

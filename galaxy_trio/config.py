@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from galaxy_trio.configuration_files import read_configuration_file
+from galaxy_trio.configuration_files import can_name_a_file, read_configuration_file
 from galaxy_trio.connection import check_client_name
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
@@ -154,6 +154,11 @@ def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
     given = [name for name in ("token", "token_env", "token_file") if getattr(config, name) is not None]
     if len(given) > 1:
         problems.append((given[1], f"the token is given twice, here and as {given[0]}: leave out one"))
+    problems.extend(
+        (name, "no file can have this name")
+        for name in ("token_file", "ca_file")
+        if isinstance(getattr(config, name), str) and not can_name_a_file(getattr(config, name))
+    )
     if config.token == "":
         problems.append(("token", "an empty token: leave it out, or give one"))
     try:
@@ -290,6 +295,8 @@ def _beside(folder: Path, path: str | None) -> str | None:
 
 
 def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple[DeviceConfig, ...]:
+    if value is None and any(problem.startswith(f"{at}: ") for problem in problems):
+        return ()  # it is said already what stands there instead
     if not isinstance(value, list) or not value:
         problems.append(f"{at}: expected a list of devices with at least one in it")
         return ()
@@ -369,4 +376,6 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
 def _found(folder: Path, name: str) -> Path:
     """The original names its devices file from where it is started, which need not be where the file is."""
     beside = folder / name
+    if not can_name_a_file(name):
+        return beside
     return beside if beside.exists() or not (folder / Path(name).name).exists() else folder / Path(name).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -11,9 +12,15 @@ from typing import TYPE_CHECKING, cast
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
-    import os
-
     import yaml
+
+
+def can_name_a_file(path: str) -> bool:
+    """Whether the system could have a file of that name: it can hold neither a null nor what cannot be encoded."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
@@ -26,6 +33,8 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     Raises:
         ConfigError: The file cannot be read or parsed.
     """
+    if not can_name_a_file(os.fspath(path)):
+        raise ConfigError(f"{what} {os.fspath(path)!r} cannot be read: no file can have this name")
     shown = f"{what} {path}"
     text: str | None = None
     try:

@@ -35,16 +35,23 @@ class DaemonClient:
         Raises:
             RequestRejected: The daemon refused, and says why; or it is none.
         """
-        answer = _object(self._client.request(method, path, params=params, json=json))
+        answer = self._object(self._client.request(method, path, params=params, json=json))
         if answer is None:
-            raise RequestRejected(f"what answers at {self._client.base_url} is no galaxy-trio daemon", words="")
+            raise _no_daemon(self._address)
         return answer
+
+    @property
+    def _address(self) -> str:
+        return str(self._client.base_url)
+
+    def _object(self, response: httpx2.Response) -> dict[str, JSON] | None:
+        return _object(response, self._address)
 
     def read(self, path: str) -> JSON:
         """Whatever is there, as JSON."""
         response = self._client.get(path)
         if response.is_error:
-            _object(response)
+            self._object(response)
         return cast("JSON", response.json())
 
     def events(self) -> Iterator[tuple[str, str]]:
@@ -52,7 +59,7 @@ class DaemonClient:
         with self._client.stream("GET", "/events", timeout=None) as response:
             if response.is_error:
                 response.read()
-                _object(response)
+                self._object(response)
             kind, data = "message", ""
             for line in response.iter_lines():
                 name, _, value = line.partition(": ")
@@ -65,7 +72,11 @@ class DaemonClient:
                     kind, data = "message", ""
 
 
-def _object(response: httpx2.Response) -> dict[str, JSON] | None:
+def _no_daemon(address: str, what: str = "") -> RequestRejected:
+    return RequestRejected(f"what answers at {address} is no galaxy-trio daemon{what}", words="")
+
+
+def _object(response: httpx2.Response, address: str) -> dict[str, JSON] | None:
     """The object that a response has, if it has one.
 
     Raises:
@@ -77,7 +88,9 @@ def _object(response: httpx2.Response) -> dict[str, JSON] | None:
         body = None
     answer = cast("dict[str, JSON]", body) if isinstance(body, dict) else None
     if response.is_error:
-        why = str((answer or {}).get("error", f"status {response.status_code}"))
+        if answer is None or "error" not in answer:
+            raise _no_daemon(address, f" (it said {response.status_code})")
+        why = str(answer["error"])
         if response.status_code == HTTPStatus.UNAUTHORIZED:
             why += f" (in {TOKEN_VARIABLE}, or with --token-file)"
         raise RequestRejected(f"the daemon refused: {why}", words=why)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from galaxy_trio.connecting import open_stream
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.link import Link, Receiver
-from galaxy_trio.transport import open_stream
 from galaxy_trio.transports import find_transport
 from galaxy_trio.url import check_headers, parse_url
 

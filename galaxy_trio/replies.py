@@ -27,6 +27,11 @@ Reply: TypeAlias = ServerMessage | Exception
 
 MAX_PENDING: Final = 10_000
 _QUOTED: Final = 500
+# What to do about the refusals that everybody meets once.
+_ADVICE: Final = {
+    "is not connected": "; is the device's agent running, and under this name?",
+    "already registered": "; another client has this name, or its end has not been noticed yet",
+}
 """How many characters of the server's words an error's sentence quotes."""
 HISTORY: Final = 1_000
 """How many ended requests are remembered, to tell late and duplicate replies from unknown ones."""
@@ -344,7 +349,8 @@ class PendingReplies:
         said = " ".join(words[:_QUOTED].split()) or "it gave no reason"
         sentence = f"the server refused the {kind.value} for device {self._device_id!r}: {said}"
         if kind is RequestKind.REGISTRATION:
-            return RegistrationRejected(sentence, words=words)
+            advice = next((advice for said, advice in _ADVICE.items() if said in words.lower()), "")
+            return RegistrationRejected(f"{sentence}{advice}", words=words)
         return RequestRejected(sentence, words=words)
 
     # ---- the tables

@@ -8,8 +8,6 @@ during the handshake, limits in bytes, errors of its reader, the socket.
 from __future__ import annotations
 
 import logging
-import os
-import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -18,7 +16,6 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
-from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.inbound import InboundWatch
 from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
 from galaxy_trio.websocket import (
@@ -56,64 +53,6 @@ _FAULTS = (
     "unrecognized extension",
     "unrecognized subprotocol",
 )
-
-
-async def open_stream(
-    target: Target, stream: trio.abc.Stream | None, ssl_context: ssl.SSLContext | None
-) -> trio.abc.Stream:
-    """Connect to where a URL points, with TLS where it says so. A failure or cancellation leaves nothing open.
-
-    Args:
-        target: Where to.
-        stream: Used in place of TCP; TLS is spoken on it all the same.
-        ssl_context: In place of the default, which verifies the certificate and its name.
-
-    Raises:
-        ConnectFailed: DNS, TCP or TLS failed.
-    """
-    if stream is None:
-        try:
-            stream = await trio.open_tcp_stream(target.host, target.port)
-        except OSError as error:
-            raise ConnectFailed(f"cannot connect to {target.shown}: {_os_reason(error)}") from error
-    if not target.secure:
-        return stream
-    context = ssl_context if ssl_context is not None else ssl.create_default_context()
-    try:
-        secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
-        await secure.do_handshake()
-    except BaseException as error:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-            await trio.aclose_forcefully(stream)
-        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
-            cause = error.__cause__ or error
-            raise ConnectFailed(f"no TLS connection to {target.shown}: {_tls_reason(cause)}") from cause
-        if isinstance(error, ssl.SSLError | ValueError):
-            raise ConfigError(
-                f"the ssl_context cannot be used to connect to {target.shown}: {_tls_reason(error)}"
-            ) from error
-        raise
-    return secure
-
-
-def _os_reason(error: OSError) -> str:
-    """The first of the reasons: with several addresses they lie in a group beneath."""
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
-    deepest = cause if isinstance(cause, OSError) else error
-    # trio puts the address into strerror, where the caller has it already; name resolution has negative numbers of its own.
-    if deepest.errno is not None and deepest.errno > 0:
-        return os.strerror(deepest.errno).lower()
-    return (deepest.strerror or str(deepest)).lower()
-
-
-def _tls_reason(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
-    return str(error) or "the server ended the connection"
 
 
 class _Host(str):

@@ -67,8 +67,12 @@ def parse_url(url: str, token: str | None = None) -> Target:
         )
     parts = _split(url)
     if parts.scheme not in _DEFAULT_PORTS:
-        begins = f"with {parts.scheme + '://'!r}" if parts.scheme else "without a scheme"
-        raise ConfigError(f"a server's URL begins with ws:// or wss://, but this one {begins}")
+        # What stands before the colon in "localhost:5000" looks like a scheme.
+        has_scheme = parts.scheme and url.strip().lower().startswith(f"{parts.scheme}://")
+        begins = f"begins with {parts.scheme + '://'!r}" if has_scheme else "has neither"
+        raise ConfigError(
+            f"a server's URL begins with ws:// or wss://, and this one {begins}: it should look like ws://host:port/ws"
+        )
     if parts.username is not None or parts.password is not None:
         raise ConfigError("a server's URL takes no user and password: give a token, or a header")
     if parts.fragment:

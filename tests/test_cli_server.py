@@ -474,7 +474,7 @@ def test_a_server_for_others_needs_a_token(call: Call, monkeypatch: pytest.Monke
     monkeypatch.delenv("GALAXY_TRIO_TOKEN")
     outcome = call(*ANY_PORT, "--host", "0.0.0.0")  # noqa: S104  # that is the point
     assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (2, "", True)
-    assert "needs a token" in outcome.err
+    assert "needs a token: give one in GALAXY_TRIO_TOKEN or with --token-file" in outcome.err
 
 
 # ---- how it ends

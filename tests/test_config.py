@@ -333,3 +333,21 @@ def test_any_file_is_a_configuration_or_is_refused(tmp_path_factory: pytest.Temp
     else:
         return
     assert "any.json" in refused
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no file can have this name"):
+        read_config(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"device_info: .*no file can have this name"):
+        read_config(write(tmp_path, "c.json", json.dumps({"DEVICE_INFO": name})))
+    with pytest.raises(ConfigError, match="token_file: no file can have this name"):
+        DeviceConfig("d", "ws://h", token_file=name)
+    with pytest.raises(ConfigError, match="ca_file: no file can have this name"):
+        DeviceConfig("d", "ws://h", ca_file=name)
+
+
+def test_what_stands_in_place_of_the_devices_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "c.json", '{"devices": 3}'))
+    assert caught.value.problems == ("devices: expected a list of devices, got 3",)

@@ -26,6 +26,14 @@ async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
         assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'"}
 
 
+async def test_a_path_or_a_method_that_is_not_there_is_an_error_like_the_others(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        assert await daemon.ask("GET", "/fridges", 404) == {
+            "error": "there is nothing at '/fridges': see /openapi.json"
+        }
+        assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not what can be done")
+
+
 async def test_a_device_is_connected_anew_when_told(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)

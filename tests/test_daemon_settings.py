@@ -122,3 +122,10 @@ def test_a_token_in_the_environment_that_no_header_can_carry_is_refused(
     with pytest.raises(ConfigError, match=TOKEN_VARIABLE) as caught:
         _read(tmp_path, "").read_tokens()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["devices", "database", "token_file"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "galaxy.toml").write_text(f'{key} = "a\\u0000b"\n', "utf-8")
+    with pytest.raises(ConfigError, match=f"{key}: expected the name of a file"):
+        read_settings(tmp_path / "galaxy.toml")

@@ -210,7 +210,7 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
 
 async def test_a_program_that_is_not_there_is_a_config_error_and_nothing_is_left_running(tmp_path: Path) -> None:
     secret = McpServer("missing", ["/no/such/program", "--key=SECRET"])
-    with pytest.raises(ConfigError, match="'missing' cannot be started with '/no/such/program'") as raised:
+    with pytest.raises(ConfigError, match="'/no/such/program': there is no such program; is it installed") as raised:
         async with opened(odd("is silent", tmp_path / "starts"), secret):
             raise AssertionError
     assert "SECRET" not in f"{raised.value} {secret!r}"

@@ -131,7 +131,10 @@ def test_a_registration_is_refused_by_an_error_in_the_servers_words() -> None:
     (reply,) = received(request)
     assert type(reply) is RegistrationRejected
     assert reply.words == "already registered"
-    assert str(reply) == "the server refused the registration for device 'device_001': already registered"
+    assert str(reply) == (
+        "the server refused the registration for device 'device_001': already registered; "
+        "another client has this name, or its end has not been noticed yet"
+    )
     assert counted(replies) == {}
 
 

@@ -100,17 +100,18 @@ def test_a_target_never_shows_its_token(url: str, token: str | None) -> None:
 @pytest.mark.parametrize(
     ("url", "begins"),
     [
-        ("http://host/ws", "with 'http://'"),
-        ("https://host/ws", "with 'https://'"),
-        ("wsss://host/ws", "with 'wsss://'"),
-        ("host:5000/ws", "with 'host://'"),
-        ("host/ws", "without a scheme"),
-        ("//host/ws", "without a scheme"),
-        ("", "without a scheme"),
+        ("http://host/ws", "begins with 'http://'"),
+        ("https://host/ws", "begins with 'https://'"),
+        ("wsss://host/ws", "begins with 'wsss://'"),
+        ("host:5000/ws", "has neither"),
+        ("host/ws", "has neither"),
+        ("//host/ws", "has neither"),
+        ("", "has neither"),
     ],
 )
 def test_another_scheme_than_a_websockets_is_refused(url: str, begins: str) -> None:
-    assert refusal(url, SECRET) == f"a server's URL begins with ws:// or wss://, but this one {begins}"
+    advice = "it should look like ws://host:port/ws"
+    assert refusal(url, SECRET) == f"a server's URL begins with ws:// or wss://, and this one {begins}: {advice}"
     refusal(f"{url}?token={SECRET}")
 
 

@@ -220,7 +220,9 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
         cancelled, rest = split_cancelled(error)
         if isinstance(rest, Exception):
             if not opened:
-                raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {rest}") from rest
+                missing = isinstance(rest, FileNotFoundError)
+                why = "there is no such program; is it installed?" if missing else rest
+                raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {why}") from rest
             logger.warning("the session with MCP server %r broke down", server.name, exc_info=rest)
             stray = cancelled
     try:

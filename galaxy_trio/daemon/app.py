@@ -6,10 +6,11 @@ import json
 import math
 from collections import Counter
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -81,6 +82,7 @@ class Api:
                 WrongState: _answer(409),
                 DaemonBusy: _answer(503),
                 StoreError: _answer(507),
+                HTTPException: _answer_as_http_does,
             },
         )
 
@@ -252,6 +254,18 @@ def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
         return JSONResponse({"error": str(error)}, status)
 
     return answer
+
+
+async def _answer_as_http_does(request: Request, error: Exception) -> Response:
+    refusal = cast("HTTPException", error)
+    await trio.lowlevel.checkpoint()
+    sentences = {
+        404: f"there is nothing at {request.url.path[:200]!r}: see /openapi.json",
+        405: f"{request.method[:20]} is not what can be done with {request.url.path[:200]!r}: see /openapi.json",
+    }
+    return JSONResponse(
+        {"error": sentences.get(refusal.status_code, refusal.detail)}, refusal.status_code, refusal.headers
+    )
 
 
 def _page_size(request: Request) -> int:

@@ -113,7 +113,7 @@ def read_settings(path: str | Path) -> Settings:
     except UnicodeDecodeError:
         pass
     if text is None:
-        raise ConfigError(f"the daemon's configuration {path} cannot be read: {reason}")
+        raise ConfigError(f"the daemon's configuration {path} cannot be read: {reason}; --config names another")
     try:
         document = cast("dict[str, object]", tomllib.loads(text))
     except ValueError as error:
@@ -121,10 +121,10 @@ def read_settings(path: str | Path) -> Settings:
     reader = _Reader(document)
     settings = Settings(
         path,
-        devices=path.parent / reader.take("devices", "devices.toml", _text, "the name of a file"),
+        devices=path.parent / reader.take("devices", "devices.toml", _file, "the name of a file"),
         listen=reader.take("listen", "127.0.0.1:8765", _text, "'unix:PATH' or 'HOST:PORT'"),
-        database=path.parent / reader.take("database", "galaxy.db", _text, "the name of a file"),
-        token_file=reader.take("token_file", None, lambda value: path.parent / _text(value), "the name of a file"),
+        database=path.parent / reader.take("database", "galaxy.db", _file, "the name of a file"),
+        token_file=reader.take("token_file", None, lambda value: path.parent / _file(value), "the name of a file"),
         allowed_hosts=reader.take("allowed_hosts", (), _texts, "a list of host names"),
         keep_days=reader.take("keep_days", 30.0, _number, "a number of days above 0"),
         keep_tasks=reader.take("keep_tasks", 100_000, _count, f"a whole number from 1 to {_MOST:,}"),
@@ -172,6 +172,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError
     return value
+
+
+def _file(value: object) -> str:
+    name = _text(value)
+    if "\0" in name:
+        raise ValueError
+    return name
 
 
 def _texts(value: object) -> tuple[str, ...]:
