@@ -127,7 +127,10 @@ class Assignment:
         if device is not None:
             waiting.assign(device)
         elif self.unassigned >= self._max_queued:
-            raise QueueFull(f"{self._max_queued} tasks wait for devices to connect already: this one was not taken")
+            raise QueueFull(
+                f"{self._max_queued} tasks wait for devices to connect already: this one was not taken; "
+                "wait for some to end, or raise max_queued"
+            )
         self._waiting[waiting] = None
         try:
             yield waiting

@@ -185,7 +185,8 @@ class PendingReplies:
             raise self._closed()
         if len(self._waiting) >= self._max_pending:
             raise QueueFull(
-                f"{self._max_pending} requests wait already on the connection for device {self._device_id!r}: nothing was sent"
+                f"{self._max_pending} requests wait already on the connection for device {self._device_id!r}: nothing was sent; "
+                "wait for some to end"
             )
 
     def hand_over(self, request: Request) -> None:

@@ -149,7 +149,8 @@ class Slots:
         if len(self._queue) > self._max_queued:
             del self._queue[place]
             raise QueueFull(
-                f"{self._max_queued} tasks wait for device {self._device_id!r} already: this one was not taken"
+                f"{self._max_queued} tasks wait for device {self._device_id!r} already: this one was not taken; "
+                "wait for some to end, or raise max_queued"
             )
         return place
 

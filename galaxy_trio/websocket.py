@@ -134,7 +134,10 @@ def check_size(text: str, limit: int, peer: str) -> None:
     """Raise `MessageTooLarge` for a message of more bytes than the limit."""
     size = len(text) if text.isascii() else len(text.encode())
     if size > limit:
-        raise MessageTooLarge(f"a message of {size} bytes to {peer} is above the limit of {limit}: nothing was sent")
+        raise MessageTooLarge(
+            f"a message of {size} bytes to {peer} is above the limit of {limit}: nothing was sent; "
+            "send less, or raise max_message_size at both ends"
+        )
 
 
 def is_hopeless(watch: InboundWatch) -> bool:
