@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from importlib import import_module
 from pathlib import Path
 
@@ -81,6 +82,30 @@ def test_every_command_that_the_documentation_speaks_of_is_there() -> None:
         assert command is not None, words
         if isinstance(command, click.Group) and rest:
             assert command.get_command(context, rest[0]) is not None, words
+
+
+def _command_lines() -> list[list[str]]:
+    """Each line of a code block that runs the program."""
+    blocks = [
+        block
+        for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md"))
+        for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    ]
+    lines = [line for block in blocks for line in block.splitlines() if re.match(r"(\$ )?(\S*/)?galaxy-trio ", line)]
+    return [shlex.split(line.removeprefix("$ "))[1:] for line in lines]
+
+
+@pytest.mark.parametrize("arguments", _command_lines(), ids=" ".join)
+def test_every_command_line_of_the_documentation_can_be_given(arguments: list[str]) -> None:
+    command: click.Command = command_line
+    context = click.Context(command_line)
+    while isinstance(command, click.Group) and arguments:
+        found = command.get_command(context, arguments[0])
+        assert found is not None, arguments
+        command, arguments = found, arguments[1:]
+    # Parsed, and not run.
+    with command.make_context("galaxy-trio", arguments):
+        pass
 
 
 def test_the_version_comes_from_one_place() -> None:
