@@ -60,13 +60,9 @@ def tests(session: nox.Session) -> None:
         _run(session, "coverage", "run", "-m", "pytest", *session.posargs)
         _run(session, "coverage", "combine", "--quiet")
         return
-    for transport in _TRANSPORTS:
-        # All but the transport itself is covered by the first: to trace it again would only take time.
-        only = (
-            () if transport == _TRANSPORTS[0] else ("--include=galaxy_trio/websockets_*.py,galaxy_trio/transports.py",)
-        )
+    for transport, what in zip(_TRANSPORTS, ("pyproject.toml", "tests/second_transport.coveragerc"), strict=True):
         for which in (_FAST, "slow"):
-            command = ("run", *only, "-m", "pytest", "-m", which, "-n", "auto")
+            command = ("run", f"--rcfile={what}", "-m", "pytest", "-m", which, "-n", "auto")
             _run(session, "coverage", *command, env=_over(transport))
     _run(session, "coverage", "run", "-m", "pytest", "-m", _ONCE, "-n", "auto")
     _run(session, "coverage", "combine", "--quiet")

@@ -194,6 +194,14 @@ async def test_where_nothing_listens_the_error_names_the_url_and_its_cause() -> 
     assert isinstance(error.__cause__, OSError)
 
 
+async def test_an_address_that_cannot_be_connected_to_is_told_in_the_systems_words_alone() -> None:
+    # To everybody on the network, which is no one.
+    error = await _fail("ws://255.255.255.255:9/ws")
+    assert type(error) is ConnectFailed
+    assert str(error).startswith("cannot connect to ws://255.255.255.255:9/ws: ")
+    assert not str(error).endswith("?")
+
+
 async def test_a_name_that_does_not_resolve_is_told_in_the_resolvers_words() -> None:
     trio.socket.set_custom_hostname_resolver(Resolver())
     before = open_sockets()
