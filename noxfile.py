@@ -21,10 +21,25 @@ _FRONT_ENDS = (
 )
 
 _EXTRAS = "agent,cli,daemon,fast,mcp,yaml"
-_FAST = "not slow and not simulation and not daemon and not docs and not page"
+_FAST = "not slow and not simulation and not daemon and not once and not page"
 # What is all the same whichever package is beneath the WebSockets.
-_ONCE = "(daemon or docs) and not simulation"
+_ONCE = "(daemon or once) and not simulation"
 _TRANSPORTS = ("trio-websocket", "websockets")
+_OF_THE_TRANSPORT = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        "connection",
+        "endings",
+        "inbound",
+        "link",
+        "opening",
+        "send_buffer",
+        "tls",
+        "transport",
+        "transports",
+        "websockets_messages",
+    )
+)
 # Where the sessions run that test something: to make an environment takes longer than most of them.
 _ENVIRONMENT = Path(".nox/environment/bin").resolve()
 
@@ -60,10 +75,14 @@ def tests(session: nox.Session) -> None:
         _run(session, "coverage", "run", "-m", "pytest", *session.posargs)
         _run(session, "coverage", "combine", "--quiet")
         return
-    for transport, what in zip(_TRANSPORTS, ("pyproject.toml", "tests/second_transport.coveragerc"), strict=True):
-        for which in (_FAST, "slow"):
-            command = ("run", f"--rcfile={what}", "-m", "pytest", "-m", which, "-n", "auto")
-            _run(session, "coverage", *command, env=_over(transport))
+    first, second = map(_over, _TRANSPORTS)
+    _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", env=first)
+    # To be traced takes as long again: of the second run what drives the transport itself is enough, and of the slow tests none.
+    _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", *_OF_THE_TRANSPORT, env=second)
+    others = (f"--ignore={name}" for name in _OF_THE_TRANSPORT)
+    _run(session, "pytest", "-m", _FAST, "-n", "auto", *others, env=second)
+    for transport in (first, second):
+        _run(session, "pytest", "-m", "slow", "-n", "auto", env=transport)
     _run(session, "coverage", "run", "-m", "pytest", "-m", _ONCE, "-n", "auto")
     _run(session, "coverage", "combine", "--quiet")
     _run(session, "coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
@@ -78,13 +97,13 @@ def fast(session: nox.Session) -> None:
 
 @_tests_something
 def slow(session: nox.Session) -> None:
-    """What takes longer: other programs' processes, and whole fleets at every step."""
+    """What takes longer: whole fleets at every step, large and many things."""
     _run(session, "pytest", "-m", "slow", "-n", "auto", *session.posargs)
 
 
 @_tests_something
 def daemon(session: nox.Session) -> None:
-    """The tests of the daemon and of the documentation, for the time between two commits of them."""
+    """The tests of the daemon, of MCP servers and of the documentation, for the time between two commits of them."""
     _run(session, "pytest", "-m", _ONCE, "-n", "auto", *session.posargs)
 
 
@@ -160,7 +179,7 @@ def dist(session: nox.Session) -> None:
         python = str(folder / "bin" / "python")
         session.run(python, "-m", "pip", "install", "--quiet", f"{package}[cli,daemon]", "pytest", external=True)
         test = str(shutil.copy("tests/installed.py", folder))
-        options = ("-q", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider")
+        options = ("-q", "-c", os.devnull, "--rootdir", str(folder), "--noconftest", "-p", "no:cacheprovider")
         session.run(python, "-P", "-m", "pytest", *options, test, external=True)
 
 

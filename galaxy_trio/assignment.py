@@ -16,7 +16,7 @@ from galaxy_trio.slots import Moved
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from galaxy_trio.device import Device
+    from galaxy_trio.kept_device import KeptDevice
     from galaxy_trio.selection import Requirements
     from galaxy_trio.slots import Place, Slot
     from galaxy_trio.task import Task
@@ -30,11 +30,11 @@ class Waiting:
         hope: One that fits, or may turn out to: while there is such a device it waits.
     """
 
-    def __init__(self, requirements: Requirements, task: Task | None, hope: Device) -> None:
+    def __init__(self, requirements: Requirements, task: Task | None, hope: KeptDevice) -> None:
         self.requirements = requirements
         self._task = task
-        self.hope: Device = hope
-        self.device: Device | None = None
+        self.hope: KeptDevice = hope
+        self.device: KeptDevice | None = None
         self._place: Place | None = None
         self._assigned = trio.Event()
         self._error: Exception | None = None
@@ -49,7 +49,7 @@ class Waiting:
         """Whether it waits in no device's queue."""
         return self.device is None and self._error is None
 
-    async def wait(self) -> tuple[Device, Slot]:
+    async def wait(self) -> tuple[KeptDevice, Slot]:
         """Wait for a slot on whichever device."""
         while True:
             if self._error is not None:
@@ -64,7 +64,7 @@ class Waiting:
             except Moved:
                 pass
 
-    def assign(self, device: Device | None) -> None:
+    def assign(self, device: KeptDevice | None) -> None:
         """Queue for this device, and no other any more.
 
         Raises:
@@ -96,12 +96,12 @@ class Assignment:
         max_queued: How many may wait while no device that fits is connected.
     """
 
-    def __init__(self, devices: Mapping[str, Device], max_queued: int) -> None:
+    def __init__(self, devices: Mapping[str, KeptDevice], max_queued: int) -> None:
         self._devices = devices
         self._max_queued = max_queued
         self._waiting: dict[Waiting, None] = {}
-        self._changed: dict[Device, None] = {}
-        self._rechecked: dict[Device, None] = {}
+        self._changed: dict[KeptDevice, None] = {}
+        self._rechecked: dict[KeptDevice, None] = {}
         # Some are in no queue because those of all that fit were full: they go before those who come later.
         self._crowded_out = False
         self._settling = False
@@ -138,18 +138,18 @@ class Assignment:
             del self._waiting[waiting]
             waiting.leave()
 
-    def _choose(self, requirements: Requirements) -> Device | None:
+    def _choose(self, requirements: Requirements) -> KeptDevice | None:
         fitting = [device for device in self._devices.values() if device.takes_now and requirements.fit(device)]
         return min(fitting, key=lambda device: device.load, default=None)
 
     # ---- when something has changed
 
-    def reconsider(self, device: Device) -> None:
+    def reconsider(self, device: KeptDevice) -> None:
         """A device may have more room than before, or none any more. To be called whenever that may be; never blocks."""
         self._changed[device] = None
         self._settle()
 
-    def recheck(self, device: Device) -> None:
+    def recheck(self, device: KeptDevice) -> None:
         """A device has connected, is known better, was given up, or was removed: it may now be what somebody waits for, or not any more."""
         self._rechecked[device] = None
         self._settle()
@@ -168,7 +168,7 @@ class Assignment:
         finally:
             self._settling = False
 
-    def _reconsider(self, device: Device) -> None:
+    def _reconsider(self, device: KeptDevice) -> None:
         if not device.takes_now:
             for waiting in self._waiting:
                 if waiting.device is device and waiting.may_move:
@@ -182,7 +182,7 @@ class Assignment:
                 break
             first.assign(device)
 
-    def _could_use(self, waiting: Waiting, device: Device) -> bool:
+    def _could_use(self, waiting: Waiting, device: KeptDevice) -> bool:
         if not waiting.may_move:
             return False
         try:
@@ -199,7 +199,7 @@ class Assignment:
                 self._crowded_out = True
                 waiting.assign(None)
 
-    def _recheck(self, device: Device) -> None:
+    def _recheck(self, device: KeptDevice) -> None:
         has_places = device.takes_now
         for waiting in self._waiting:
             with _telling(waiting):
@@ -232,7 +232,7 @@ class Assignment:
                 waiting.fail(error())
 
 
-def _pop_first(devices: dict[Device, None]) -> Device:
+def _pop_first(devices: dict[KeptDevice, None]) -> KeptDevice:
     first = next(iter(devices))
     del devices[first]
     return first

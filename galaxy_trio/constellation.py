@@ -14,14 +14,16 @@ from galaxy_trio.assignment import Assignment
 from galaxy_trio.certificates import Certificates
 from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.connection import check_client_name
-from galaxy_trio.device import MAX_QUEUED, Device
+from galaxy_trio.device import Device
 from galaxy_trio.device_statistics import ConstellationStatistics
 from galaxy_trio.endpoint import ConnectionSettings, ConnectLimits, Endpoint
 from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
 from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
+from galaxy_trio.kept_device import MAX_QUEUED, KeptDevice
 from galaxy_trio.link import CLOSE_TIMEOUT
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio.outcomes import open_background
+from galaxy_trio.reservation import Reservation
 from galaxy_trio.selection import Requirements
 from galaxy_trio.stops import Stops
 from galaxy_trio.task import BeforeSending, NotRun, OnCancel, Task, make_task, telling_the_end
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from random import Random
 
+    from galaxy_trio.held_slot import HeldSlot
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.profile import DeviceProfile
-    from galaxy_trio.reservation import Reservation
     from galaxy_trio.transports import TransportName
 
     Where = Callable[[DeviceProfile], bool]
@@ -56,7 +58,9 @@ class Constellation:
         self._limits = ConnectLimits()
         self._certificates = Certificates()
         self._events = EventFanOut()
-        self._devices: dict[str, Device] = {}
+        self._devices: dict[str, KeptDevice] = {}
+        # The same, as users see them.
+        self._faces: dict[str, Device] = {}
         self._assignment = Assignment(self._devices, max_queued)
         # Those who wait between two tries, on no device.
         self._pauses = Stops()
@@ -71,7 +75,7 @@ class Constellation:
     @property
     def devices(self) -> Mapping[str, Device]:
         """By name, in the order in which they were added."""
-        return MappingProxyType(self._devices)
+        return MappingProxyType(self._faces)
 
     def add_device(self, config: DeviceConfig) -> Device:
         """Add a device, and begin to connect it, unless its `auto_connect` is false.
@@ -86,7 +90,7 @@ class Constellation:
                 f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
             )
         endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url), self._certificates)
-        device = Device(
+        device = KeptDevice(
             endpoint,
             self._nursery,
             self._total,
@@ -95,10 +99,11 @@ class Constellation:
             self._assignment.recheck,
             self._max_queued,
         )
-        self._devices[config.device_id] = device
+        face = Device(device)
+        self._devices[config.device_id], self._faces[config.device_id] = device, face
         self._nursery.start_soon(device.run)
         self._assignment.reconsider(device)
-        return device
+        return face
 
     async def remove_device(self, device_id: str, *, wait: bool = True) -> None:
         """Remove a device, and close its connections. Those who wait for it are told at once; tasks that any device may do go elsewhere.
@@ -122,7 +127,7 @@ class Constellation:
             device.leave(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
             # Somebody else may have removed it meanwhile, and added another of its name.
             if self._devices.get(device_id) is device:
-                del self._devices[device_id]
+                del self._devices[device_id], self._faces[device_id]
                 self._limits.give_back(device.config.server_url)
         await device.wait_ended()
 
@@ -143,7 +148,7 @@ class Constellation:
         enough, bearable = (len(wanted), 0) if which == "all" else (1, len(wanted) - 1)
         async with trio.open_nursery() as nursery:
 
-            async def watch(device: Device) -> None:
+            async def watch(device: KeptDevice) -> None:
                 nonlocal connected
                 try:
                     await device.wait_connected()
@@ -200,9 +205,9 @@ class Constellation:
         requirements = Requirements(os, capabilities, where)
         with telling_the_end(task, self._events.publish):
             while True:
-                async with self._reserve(requirements, task) as reservation:
+                async with self._reserve(requirements, task) as held:
                     try:
-                        return await reservation.run_here_or_elsewhere(task)
+                        return await held.run_here_or_elsewhere(task)
                     except NotRun as not_run:
                         wait = not_run.wait
                 with self._pauses.guard():
@@ -216,16 +221,16 @@ class Constellation:
 
         Arguments and errors are those of `run_task`.
         """
-        async with self._reserve(Requirements(os, capabilities, where), None) as reservation:
-            yield reservation
+        async with self._reserve(Requirements(os, capabilities, where), None) as held:
+            yield Reservation(held)
 
     @asynccontextmanager
-    async def _reserve(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[Reservation]:
+    async def _reserve(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[HeldSlot]:
         self._check_open()
         with self._assignment.queue(requirements, task) as waiting:
             device, slot = await waiting.wait()
-        async with device.occupy(slot) as reservation:
-            yield reservation
+        async with device.occupy(slot) as held:
+            yield held
 
     # ---- what happens
 
@@ -256,7 +261,7 @@ class Constellation:
         if self._closed:
             raise _closed()
 
-    async def close(self, drain: float) -> None:
+    async def _close(self, drain: float) -> None:
         """Take no more tasks, let those that run go on for `drain` seconds, stop them, and close all connections at once."""
         self._take_no_more()
         with trio.move_on_after(drain):
@@ -268,7 +273,7 @@ class Constellation:
             for device in self._devices.values():
                 await device.wait_ended()
 
-    async def wait_cancelled(self) -> None:
+    async def _wait_cancelled(self) -> None:
         """Tell all who wait, wherever they are, that it is over, in the step in which that is known.
 
         A block that is cancelled, or raises, may take its time to come to its end, and many of those who wait are not in it.
@@ -279,7 +284,7 @@ class Constellation:
             self._take_no_more()
             self._stop()
 
-    def end_events(self) -> None:
+    def _end_events(self) -> None:
         """Nothing happens any more."""
         self._events.end()
 
@@ -389,9 +394,9 @@ async def open_constellation(
     with ExitStack() as at_last:
         async with open_background() as nursery:
             constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-            at_last.callback(constellation.end_events)
-            nursery.start_soon(constellation.wait_cancelled)
+            at_last.callback(constellation._end_events)  # noqa: SLF001  # its own module
+            nursery.start_soon(constellation._wait_cancelled)  # noqa: SLF001
             for device in config.devices:
                 constellation.add_device(device)
             yield constellation
-            await constellation.close(drain)
+            await constellation._close(drain)  # noqa: SLF001

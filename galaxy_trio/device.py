@@ -1,39 +1,25 @@
-"""One device of a constellation: kept connected, with a queue for its tasks."""
+"""One device of a constellation, as its users see it."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from contextlib import asynccontextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
-from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
-from galaxy_trio.device_statistics import DeviceStatistics, statistics_of
-from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
-from galaxy_trio.kept_connection import KeptConnection
-from galaxy_trio.profile import DeviceProfile, profile_of
-from galaxy_trio.reservation import Reservation, Workplace
-from galaxy_trio.slots import Place, Slot, Slots
-from galaxy_trio.status_waits import StatusWaits
-from galaxy_trio.stops import Stops
-from galaxy_trio.task import BeforeSending, OnCancel, Task, make_task, telling_the_end
+from galaxy_trio.reservation import Reservation
+from galaxy_trio.task import BeforeSending, OnCancel, make_task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from galaxy_trio.config import DeviceConfig
-    from galaxy_trio.endpoint import Endpoint
-    from galaxy_trio.events import Event
+    from galaxy_trio.device_events import DeviceStatus
+    from galaxy_trio.device_statistics import DeviceStatistics
+    from galaxy_trio.errors import GalaxyError
+    from galaxy_trio.kept_device import KeptDevice
     from galaxy_trio.messages import DeviceInfo, TaskResult
-
-MAX_QUEUED: Final = 1_000
-"""Tasks that may wait for a device."""
-
-# Which came first, also where a clock's ticks are too coarse to tell.
-_times = itertools.count(1)
+    from galaxy_trio.profile import DeviceProfile
 
 
 class Device:
@@ -42,73 +28,38 @@ class Device:
     It is kept connected; tasks wait for it, first come, first served. Any number of tasks may use it at once.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        nursery: trio.Nursery,
-        total: trio.CapacityLimiter | None,
-        publish: Callable[[Event], None],
-        on_change: Callable[[Device], None],
-        on_certainty: Callable[[Device], None],
-        max_queued: int = MAX_QUEUED,
-    ) -> None:
-        self._config = endpoint.config
-        self._on_change = on_change
-        self._on_certainty = on_certainty
-        self._publish = publish
-        self._status = DeviceStatus.DISCONNECTED
-        self._profile = profile_of(self._config)
-        self._connected = False
-        self._idle_since = 0
-        self._waits = StatusWaits()
-        self._is_gone = False
-        self._ended = trio.Event()
-        self._kept = KeptConnection(endpoint, self)
-        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
-        # What runs, and what holds a slot and waits all the same.
-        self._stops, self._pauses = Stops(), Stops()
-        self._workplace = Workplace(
-            device_id=self.device_id,
-            kept=self._kept,
-            endpoint=endpoint,
-            slots=self._slots,
-            total=total,
-            nursery=nursery,
-            stops=self._stops,
-            pauses=self._pauses,
-            publish=publish,
-            wait_ready=self._wait_ready,
-        )
+    def __init__(self, kept: KeptDevice) -> None:
+        self._kept = kept
 
     def __repr__(self) -> str:
-        return f"<Device {self.device_id!r}, {self._status.value}>"
+        return f"<Device {self.device_id!r}, {self.status.value}>"
 
     # ---- what it is
 
     @property
     def device_id(self) -> str:
         """Its name at the server."""
-        return self._config.device_id
+        return self._kept.device_id
 
     @property
     def config(self) -> DeviceConfig:
         """As it was configured."""
-        return self._config
+        return self._kept.config
 
     @property
     def profile(self) -> DeviceProfile:
         """What is known of it."""
-        return self._profile
+        return self._kept.profile
 
     @property
     def status(self) -> DeviceStatus:
         """Where it stands now."""
-        return self._status
+        return self._kept.status
 
     @property
     def connected(self) -> bool:
         """Whether it could run a task now."""
-        return self._status in CONNECTED
+        return self._kept.connected
 
     @property
     def failure(self) -> GalaxyError | None:
@@ -118,16 +69,16 @@ class Device:
     @property
     def running(self) -> int:
         """How many of its slots are taken."""
-        return self._slots.taken
+        return self._kept.running
 
     @property
     def queued(self) -> int:
         """How many tasks and reservations wait for it."""
-        return self._slots.queued
+        return self._kept.queued
 
     def statistics(self) -> DeviceStatistics:
         """What it is now, and what became of it so far."""
-        return statistics_of(self, self._kept)
+        return self._kept.statistics()
 
     # ---- waiting for it
 
@@ -137,13 +88,7 @@ class Device:
         Raises:
             trio.ClosedResourceError: It was removed, or the constellation was closed.
         """
-        await trio.lowlevel.checkpoint()
-        if self._status in statuses:
-            return self._status
-        found = None if self._is_gone else await self._waits.wait(frozenset(statuses))
-        if found is None:
-            raise self._belongs_nowhere()
-        return found
+        return await self._kept.wait_status(*statuses)
 
     async def wait_connected(self) -> None:
         """Wait until it is connected.
@@ -152,10 +97,7 @@ class Device:
             GalaxyError: It was given up; why.
             trio.ClosedResourceError: It was removed, or the constellation was closed.
         """
-        while not self.connected:
-            if await self.wait_status(*CONNECTED, DeviceStatus.FAILED) is DeviceStatus.FAILED and self.failure:
-                raise fresh(self.failure)
-        await trio.lowlevel.checkpoint()
+        await self._kept.wait_connected()
 
     async def connect(self) -> None:
         """Connect, stay connected from now on, and wait until it is. Cancelling only ends the wait.
@@ -164,38 +106,21 @@ class Device:
             GalaxyError: It was given up; why.
             trio.ClosedResourceError: It was removed, or the constellation was closed.
         """
-        await self._begin(anew=False)
+        await self._kept.connect(anew=False)
 
     async def reconnect(self) -> None:
         """Connect anew, at once: a connection is closed, a wait is cut short, a failure forgotten. Otherwise like `connect`.
 
         Tasks with connections of their own go on.
         """
-        await self._begin(anew=True)
-
-    async def _begin(self, *, anew: bool) -> None:
-        if self._is_gone:
-            raise self._belongs_nowhere()
-        if self.connected and not anew:
-            await trio.lowlevel.checkpoint()
-            return
-        self._slots.reopen()
-        self._kept.keep(anew=anew)
-        await self.wait_connected()
+        await self._kept.connect(anew=True)
 
     async def disconnect(self) -> None:
         """Close its connections, and stay away until `connect`. Returns when all are closed; cancelling does not undo it.
 
         What runs is stopped and raises `ConnectionLost`; what waits goes on waiting.
         """
-        reason = "this side disconnected it"
-        if self.connected:
-            # At once: who has been given a slot in this step waits.
-            self.moved(DeviceStatus.DISCONNECTED)
-        at_rest = self._kept.let_go()
-        self._stops.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
-        await self._stops.wait_stopped()
-        await at_rest.wait()
+        await self._kept.disconnect()
 
     # ---- work
 
@@ -208,16 +133,7 @@ class Device:
         Raises:
             GalaxyError: As for `Connection.device_info`; or the device was given up.
         """
-        with trio.move_on_after(timeout):
-            while True:
-                connection = None
-                while connection is None:
-                    await self.wait_connected()
-                    connection = self._kept.connection
-                # This side may let go of it meanwhile, to connect anew.
-                with suppress(trio.ClosedResourceError):
-                    return await connection.device_info(timeout=math.inf)
-        raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
+        return await self._kept.device_info(timeout)
 
     async def run_task(
         self,
@@ -256,11 +172,7 @@ class Device:
             NoSuchDevice: The device was removed.
             trio.ClosedResourceError: The constellation was closed.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
-        with telling_the_end(task, self._publish):
-            slot = await self.queue(task).wait()
-            async with self.occupy(slot) as reservation:
-                return await reservation.run(task)
+        return await self._kept.run_task(make_task(request, timeout, task_id, on_cancel, before_sending, task_status))
 
     @asynccontextmanager
     async def reserve(self) -> AsyncGenerator[Reservation]:
@@ -270,135 +182,5 @@ class Device:
             QueueFull: Too many tasks wait for the device already.
             Exception: As for `run_task`, when the device is given up, removed or closed.
         """
-        async with self.occupy(await self.queue().wait()) as reservation:
-            yield reservation
-
-    def queue(self, task: Task | None = None) -> Place:
-        """Take a place in its queue; what comes of it is for `occupy`."""
-        place = self._slots.enter()
-        if task is not None:
-            task.device_id = self.device_id
-            self._publish(TaskQueued(self.device_id, task.task_id))
-        self._slots_changed()
-        return place
-
-    @asynccontextmanager
-    async def occupy(self, slot: Slot) -> AsyncGenerator[Reservation]:
-        """Hold a slot for the length of the block, which begins when there are not too many tasks on all devices together."""
-        reservation = Reservation(self._workplace, slot)
-        if self._workplace.total is not None:
-            try:
-                with self._pauses.guard():
-                    await self._workplace.total.acquire_on_behalf_of(reservation)
-            except BaseException:
-                self._slots.release(slot)
-                raise
-        try:
-            yield reservation
-        finally:
-            reservation.end()
-
-    # ---- for the constellation
-
-    @property
-    def load(self) -> tuple[bool, int, int]:
-        """The less of it, the sooner it is chosen: idle before busy, then the shortest queue, then the longest idle."""
-        return self._slots.taken > 0, self._slots.queued - self._slots.free, self._idle_since
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a task would run at once."""
-        return self.takes_now and self._slots.free > 0 and not self._slots.queued
-
-    @property
-    def takes_now(self) -> bool:
-        """Whether it is connected, and tasks may be queued for it."""
-        return self.connected and self.takes_tasks
-
-    @property
-    def takes_tasks(self) -> bool:
-        """Whether tasks may be queued for it, now or when it is connected."""
-        return not self._is_gone and not self._slots.closed
-
-    async def run(self) -> None:
-        """Keep it connected, until `end` is called."""
-        try:
-            await self._kept.run()
-        finally:
-            self._ended.set()
-
-    def take_no_more(self, why: Callable[[], Exception]) -> None:
-        """Refuse all tasks from now on, those that wait among them; what runs goes on."""
-        self._is_gone = True
-        # Those who take any device go elsewhere, before the others are told.
-        self._on_change(self)
-        self._slots.close(why)
-        self._pauses.close(why)
-        self._pauses.stop(why)
-        self._waits.end()
-        self._on_certainty(self)
-
-    async def wait_unoccupied(self) -> None:
-        """Wait until nothing runs."""
-        await self._slots.wait_all_free()
-
-    def leave(self, why: Callable[[], Exception]) -> None:
-        """Stop what runs, and close its connections, after `take_no_more`."""
-        self._stops.close(why)
-        self._stops.stop(why)
-        self._kept.end()
-
-    async def wait_ended(self) -> None:
-        """Wait until that is done."""
-        await self._stops.wait_stopped()
-        await self._ended.wait()
-
-    # ---- what becomes of its connection: see `kept_connection.Listener`
-
-    def moved(self, status: DeviceStatus) -> None:
-        """Its connection has another state."""
-        self._connected = status is DeviceStatus.IDLE
-        if self._connected:
-            self._idle_since = next(_times)
-            self._slots.open_gate()
-        else:
-            self._slots.shut_gate()
-        if status is DeviceStatus.FAILED and self.failure is not None and not self._is_gone:
-            self._slots.close(partial(fresh, self.failure))
-        self._move_to(DeviceStatus.BUSY if self._connected and self._slots.taken else status)
-        if self._connected or status is DeviceStatus.FAILED:
-            self._on_certainty(self)
-
-    def learned(self, info: DeviceInfo) -> None:
-        """The server has told what it knows of it."""
-        self._profile = profile_of(self._config, info)
-        self._on_change(self)
-        self._on_certainty(self)
-
-    def publish(self, event: Event) -> None:
-        """Something happened on its connection."""
-        self._publish(event)
-
-    async def _wait_ready(self) -> None:
-        """Wait until it is connected, in a slot: whoever does is told what those are told who wait for one."""
-        if not self.connected:
-            with self._pauses.guard():
-                await self.wait_connected()
-
-    def _belongs_nowhere(self) -> Exception:
-        return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
-
-    def _slots_changed(self) -> None:
-        if not self._slots.taken and self._status is DeviceStatus.BUSY:
-            self._idle_since = next(_times)
-        if self._connected:
-            self._move_to(DeviceStatus.BUSY if self._slots.taken else DeviceStatus.IDLE)
-        self._on_change(self)
-
-    def _move_to(self, status: DeviceStatus) -> None:
-        if status is self._status:
-            return
-        previous, self._status = self._status, status
-        self._publish(StatusChanged(self.device_id, status, previous))
-        self._waits.tell(status)
-        self._on_change(self)
+        async with self._kept.reserve() as held:
+            yield Reservation(held)

@@ -13,8 +13,8 @@ from galaxy_trio.connection import ConnectionStatistics
 from galaxy_trio.device_events import DeviceStatus
 
 if TYPE_CHECKING:
-    from galaxy_trio.device import Device
     from galaxy_trio.kept_connection import KeptConnection
+    from galaxy_trio.kept_device import KeptDevice
 
 
 @attrs.frozen
@@ -65,7 +65,7 @@ class ConstellationStatistics:
     unassigned: int
 
 
-def statistics_of(device: Device, kept: KeptConnection) -> DeviceStatistics:
+def statistics_of(device: KeptDevice, kept: KeptConnection) -> DeviceStatistics:
     """What a device is now, and what became of its connection so far."""
     connection = kept.connection
     return DeviceStatistics(

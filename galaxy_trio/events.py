@@ -141,7 +141,7 @@ class EventStream:
         self._ended = False
         self._arrival = trio.lowlevel.ParkingLot()
 
-    def put_nowait(self, event: Event) -> None:
+    def _put_nowait(self, event: Event) -> None:
         """Add an event; if the backlog is full, the oldest is lost instead."""
         if len(self._events) >= self._backlog:
             self._events.popleft()
@@ -149,7 +149,7 @@ class EventStream:
         self._events.append(event)
         self._arrival.unpark()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """No more events will come; those that are there can still be received."""
         self._ended = True
         self._arrival.unpark_all()
@@ -187,13 +187,13 @@ class EventFanOut:
         if self._on_event is not None:
             self._on_event(event)
         for stream in self._streams:
-            stream.put_nowait(event)
+            stream._put_nowait(event)  # noqa: SLF001  # its own module
 
     def end(self) -> None:
         """End all streams, and those opened later."""
         self._ended = True
         for stream in self._streams:
-            stream.end()
+            stream._end()  # noqa: SLF001
 
     @contextmanager
     def subscribe(self, backlog: int = BACKLOG) -> Generator[EventStream]:
@@ -209,10 +209,10 @@ class EventFanOut:
             raise ValueError(f"a backlog holds at least one event, and this one {backlog!r}")
         stream = EventStream(backlog)
         if self._ended:
-            stream.end()
+            stream._end()  # noqa: SLF001
         self._streams.add(stream)
         try:
             yield stream
         finally:
             self._streams.discard(stream)
-            stream.end()
+            stream._end()  # noqa: SLF001

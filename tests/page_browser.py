@@ -77,11 +77,14 @@ def open_world(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
         try:
             yield World(process)
+        finally:
+            # It takes its daemon with it.
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(SECONDS)
-        finally:
-            process.kill()
+            try:
+                process.wait(SECONDS)
+            finally:
+                process.kill()
 
 
 @contextmanager

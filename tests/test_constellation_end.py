@@ -240,7 +240,7 @@ async def test_what_hangs_in_the_opening_of_a_connection_does_not_hold_up_the_en
         await trio.testing.wait_all_tasks_blocked()
         assert constellation.devices["a"].status is DeviceStatus.CONNECTING
         began = trio.current_time()
-        close = constellation.close
+        close = constellation._close
         await close(0)
         assert trio.current_time() - began < 5
     # Its own task is waited for all the same: nothing outlives the block.

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.task import OnCancel
 
-pytestmark = pytest.mark.slow
 
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
@@ -57,6 +56,7 @@ def _runner(world: World, how: str) -> RunTask:
             return partial(_in_a_reservation, world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 @pytest.mark.parametrize("how", ["device", "constellation", "reservation"])
 async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_runs(

@@ -53,7 +53,7 @@ async def test_a_subscriber_that_has_left_gets_nothing_more_and_the_others_do() 
             fan_out.publish(event(1))
         fan_out.publish(event(2))
         fan_out.end()
-        leaves.end()
+        leaves._end()
         assert await rest(leaves) == events(1)
         assert await rest(stays) == events(1, 2)
 
@@ -63,7 +63,7 @@ async def test_a_subscriber_leaves_also_when_its_block_raises() -> None:
     with pytest.raises(ZeroDivisionError), fan_out.subscribe() as stream:
         raise ZeroDivisionError
     fan_out.publish(event(1))
-    stream.end()
+    stream._end()
     assert await rest(stream) == []
 
 
@@ -187,7 +187,7 @@ async def test_a_wait_that_is_cancelled_in_the_step_in_which_its_event_comes_los
                     scope.cancel()
                 fan_out.publish(event(1))
                 scope.cancel()
-            stream.end()
+            stream._end()
             assert received + await rest(stream) == events(1)
 
 

@@ -15,6 +15,7 @@ from scripted_server import open_scripted_server
 from galaxy_trio import ConnectionLost, InvalidMessage, TaskResult
 from galaxy_trio.constellation import Constellation, open_constellation
 from galaxy_trio.device_events import TaskEnded, TaskOutcome
+from galaxy_trio.testing import run
 
 if TYPE_CHECKING:
     from scripted_server import ScriptedServer
@@ -38,6 +39,7 @@ async def wait_sent(server: ScriptedServer) -> str:
     return task.session_id
 
 
+FAILED = '{"type": "task_end", "status": "failed", "session_id": "%s", "error": "no paper"}'
 BROKEN = '{"type": "task_end", "status": "completed", "session_id": "%s", "result": NaN}'
 
 
@@ -88,6 +90,31 @@ async def test_an_abandoned_task_that_is_answered_so_frees_its_device(
         [end] = journal.of(TaskEnded)
         assert isinstance(end, TaskEnded)
         assert end.outcome is outcome
+
+
+def test_an_abandoned_task_that_fails_as_its_device_is_removed_has_nobody_looked_at() -> None:
+    async def remove_after(steps: int) -> TaskOutcome:
+        async with (
+            open_scripted_server() as server,
+            open_constellation([device_config("a")], connect=server.connect, heartbeat_interval=1e6) as constellation,
+            recording(constellation) as journal,
+            trio.open_nursery() as nursery,
+        ):
+            call = await start(nursery, partial(constellation.devices["a"].run_task, "x", on_cancel="abandon"))
+            session_id = await wait_sent(server)
+            call.scope.cancel()
+            await call.ended.wait()
+            server.peer.send_text(FAILED % session_id)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await constellation.remove_device("a", wait=False)
+            [end] = journal.of(TaskEnded)
+            assert isinstance(end, TaskEnded)
+            return end.outcome
+
+    # Its end may be read before its device is gone, after that, or in the same step: some seed has each.
+    outcomes = {run(remove_after, steps, seed=seed) for steps in range(12) for seed in range(4)}
+    assert outcomes == {TaskOutcome.FAILED, TaskOutcome.LOST}
 
 
 @pytest.mark.parametrize("steps", STEPS)

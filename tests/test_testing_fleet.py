@@ -52,7 +52,7 @@ def _pytest(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
     for example in EXAMPLES.iterdir():
         if example.suffix == ".py":
@@ -60,7 +60,7 @@ def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
     assert "2 passed" in _pytest(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_without_pytest_trio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(memory_fleet): ...\n", encoding="utf-8")
     # In its stead, as if it were not installed.

@@ -144,7 +144,7 @@ class Agent:
 
     # ---- its task
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Register, and stay registered, until `leave`.
 
         Raises:
@@ -158,7 +158,7 @@ class Agent:
             self._ended = True
             self._now_registered.set()
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Come to an end: in good order if there is a connection, and at once if there is none."""
         self._leaving = True
         (self._staying or self._trying).cancel()
@@ -343,14 +343,14 @@ async def open_agent(
     try:
         async with trio.open_nursery() as nursery:
             try:
-                await nursery.start(agent.run)
+                await nursery.start(agent._run)  # noqa: SLF001  # its own module
                 yield agent
             except BaseException as error:  # raised below, as the same object
                 if nursery.cancel_scope.cancel_called:
                     # The agent gave up, and the nursery has cancelled the block: it knows its own.
                     raise
                 failure = error
-            agent.leave()
+            agent._leave()  # noqa: SLF001
     except BaseExceptionGroup as group:
         stray = group
     try:
