@@ -40,6 +40,21 @@ _OF_THE_TRANSPORT = tuple(
         "websockets_messages",
     )
 )
+# What opens no WebSocket, or only in programs of its own, for which it is trio-websocket.
+_WITHOUT_A_TRANSPORT = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        "backoff",
+        "codec",
+        "config",
+        "demo",
+        "device_config",
+        "package",
+        "replies",
+        "replies_state_machine",
+        "url",
+    )
+)
 # Where the sessions run that test something: to make an environment takes longer than most of them.
 _ENVIRONMENT = Path(".nox/environment/bin").resolve()
 
@@ -79,7 +94,7 @@ def tests(session: nox.Session) -> None:
     _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", env=first)
     # To be traced takes as long again: of the second run what drives the transport itself is enough, and of the slow tests none.
     _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", *_OF_THE_TRANSPORT, env=second)
-    others = (f"--ignore={name}" for name in _OF_THE_TRANSPORT)
+    others = (f"--ignore={name}" for name in (*_OF_THE_TRANSPORT, *_WITHOUT_A_TRANSPORT))
     _run(session, "pytest", "-m", _FAST, "-n", "auto", *others, env=second)
     for transport in (first, second):
         _run(session, "pytest", "-m", "slow", "-n", "auto", env=transport)
@@ -110,7 +125,7 @@ def daemon(session: nox.Session) -> None:
 @_tests_something
 def conformance(session: nox.Session) -> None:
     """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
-    _run(session, "python", "tests/conformance.py", *(session.posargs or ["--max-time", "25", "--no-color"]))
+    _run(session, "python", "tests/conformance.py", *(session.posargs or ["--max-time", "15", "--no-color"]))
 
 
 @_tests_something
