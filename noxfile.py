@@ -47,7 +47,6 @@ _WITHOUT_A_TRANSPORT = tuple(
         "backoff",
         "codec",
         "config",
-        "demo",
         "device_config",
         "package",
         "replies",

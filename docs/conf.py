@@ -28,6 +28,8 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "examples"]
+# Options keep their two dashes.
+smartquotes = False
 html_theme = "furo"
 html_title = f"galaxy_trio {release}"
 html_favicon = "images/logo.svg"

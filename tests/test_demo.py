@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
+# It is a program, and takes its time.
+pytestmark = pytest.mark.once
+
 BOUND = 15.0
 """Seconds that the demonstration may take."""
 
