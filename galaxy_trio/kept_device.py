@@ -244,7 +244,7 @@ class KeptDevice:
         return not self._is_gone and not self._slots.closed
 
     async def run(self) -> None:
-        """Keep it connected, until `end` is called."""
+        """Keep it connected, until `leave` is called."""
         try:
             await self._kept.run()
         finally:
