@@ -91,7 +91,8 @@ function fill(row, device) {
   say(row.status, device.status);
   say(row.about, [device.os, ...(device.capabilities ?? [])].filter(Boolean).join(" · "));
   const trying = device.next_try ? ` Next try ${new Date(device.next_try).toLocaleTimeString()}.` : "";
-  say(row.problem, device.problem && !CONNECTED.has(device.status) ? `${device.problem}.${trying}` : "");
+  const problem = `${device.problem}${/[.?!]$/.test(device.problem ?? "") ? "" : "."}${trying}`;
+  say(row.problem, device.problem && !CONNECTED.has(device.status) ? problem : "");
   say(row.queue, number.format(device.queued));
   say(row.heard, ago(device.last_heard));
   const reconnects = Math.max(0, device.connects - 1);
