@@ -20,47 +20,10 @@ _FRONT_ENDS = (
     "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*,galaxy_trio/daemon_client.py"
 )
 
-_EXTRAS = "agent,cli,daemon,fast,mcp,yaml"
-_FAST = "not slow and not simulation and not daemon and not once and not page"
-# What is all the same whichever package is beneath the WebSockets.
-_ONCE = "(daemon or once) and not simulation"
-_TRANSPORTS = ("trio-websocket", "websockets")
-_OF_THE_TRANSPORT = tuple(
-    f"tests/test_{name}.py"
-    for name in (
-        "connection",
-        "endings",
-        "inbound",
-        "link",
-        "opening",
-        "send_buffer",
-        "tls",
-        "transport",
-        "transports",
-        "websockets_messages",
-    )
-)
-# What opens no WebSocket, or only in programs of its own, for which it is trio-websocket.
-_WITHOUT_A_TRANSPORT = tuple(
-    f"tests/test_{name}.py"
-    for name in (
-        "backoff",
-        "codec",
-        "config",
-        "device_config",
-        "package",
-        "replies",
-        "replies_state_machine",
-        "url",
-    )
-)
+_EXTRAS = "agent,cli,daemon,mcp,yaml"
+_FAST = "not slow and not simulation and not daemon and not programs and not page"
 # Where the sessions run that test something: to make an environment takes longer than most of them.
 _ENVIRONMENT = Path(".nox/environment/bin").resolve()
-
-
-def _over(transport: str) -> dict[str, str]:
-    """The package with which the tests' WebSockets are made; for programs that tests start, it is trio-websocket."""
-    return {"GALAXY_TRIO_TRANSPORT": transport}
 
 
 def _install(session: nox.Session, *groups: str) -> None:
@@ -83,21 +46,16 @@ _tests_something = nox.session(venv_backend="none", requires=["environment"])
 
 @_tests_something
 def tests(session: nox.Session) -> None:
-    """All tests but the simulation, over either transport, with branch coverage: 100 % of the package, 90 % of its front ends."""
+    """All tests but the simulation, with branch coverage: 100 % of the package, 90 % of its front ends."""
     _run(session, "coverage", "erase")
     if session.posargs:
         _run(session, "coverage", "run", "-m", "pytest", *session.posargs)
         _run(session, "coverage", "combine", "--quiet")
         return
-    first, second = map(_over, _TRANSPORTS)
-    _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", env=first)
-    # To be traced takes as long again: of the second run what drives the transport itself is enough, and of the slow tests none.
-    _run(session, "coverage", "run", "-m", "pytest", "-m", _FAST, "-n", "auto", *_OF_THE_TRANSPORT, env=second)
-    others = (f"--ignore={name}" for name in (*_OF_THE_TRANSPORT, *_WITHOUT_A_TRANSPORT))
-    _run(session, "pytest", "-m", _FAST, "-n", "auto", *others, env=second)
-    for transport in (first, second):
-        _run(session, "pytest", "-m", "slow", "-n", "auto", env=transport)
-    _run(session, "coverage", "run", "-m", "pytest", "-m", _ONCE, "-n", "auto")
+    selected = "not slow and not simulation and not page"
+    _run(session, "coverage", "run", "-m", "pytest", "-m", selected, "-n", "auto")
+    # Tracing doubles the time of the slow tests, and they reach no line that the others do not.
+    _run(session, "pytest", "-m", "slow", "-n", "auto")
     _run(session, "coverage", "combine", "--quiet")
     _run(session, "coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
     _run(session, "coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
@@ -118,7 +76,7 @@ def slow(session: nox.Session) -> None:
 @_tests_something
 def daemon(session: nox.Session) -> None:
     """The tests of the daemon, of MCP servers and of the documentation, for the time between two commits of them."""
-    _run(session, "pytest", "-m", _ONCE, "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", "(daemon or programs) and not simulation", "-n", "auto", *session.posargs)
 
 
 @_tests_something
@@ -139,12 +97,7 @@ def page(session: nox.Session) -> None:
 @_tests_something
 def simulation(session: nox.Session) -> None:
     """200 runs of the whole, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
-    if session.posargs:
-        _run(session, "pytest", *session.posargs)
-        return
-    for transport in _TRANSPORTS:
-        _run(session, "pytest", "-m", "simulation and not daemon", "-n", "auto", env=_over(transport))
-    _run(session, "pytest", "-m", "simulation and daemon", "-n", "auto")
+    _run(session, "pytest", *(session.posargs or ["-m", "simulation", "-n", "auto"]))
 
 
 @_tests_something
@@ -155,18 +108,16 @@ def simulate(session: nox.Session) -> None:
 
 @_tests_something
 def fuzz(session: nox.Session) -> None:
-    """Feed the codec and all three roles damaged recordings, for ten minutes in all over either transport, or ``-- --minutes N``.
+    """Feed the codec and all three roles damaged recordings, for ten minutes, or ``-- --minutes N``.
 
     Examples that fail are kept in ``.hypothesis``, and come first the next time.
     """
     parser = argparse.ArgumentParser(prog="nox -s fuzz --")
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments, rest = parser.parse_known_args(session.posargs)
-    for transport in _TRANSPORTS:
-        minutes = str(arguments.minutes / len(_TRANSPORTS))
-        env = {**_over(transport), "GALAXY_TRIO_FUZZ_MINUTES": minutes}
-        modules = ("tests/test_fuzz_codec.py", "tests/test_fuzz_server.py", "tests/test_fuzz_client.py")
-        _run(session, "pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
+    env = {"GALAXY_TRIO_FUZZ_MINUTES": str(arguments.minutes)}
+    modules = ("tests/test_fuzz_codec.py", "tests/test_fuzz_server.py", "tests/test_fuzz_client.py")
+    _run(session, "pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
 
 
 @_tests_something

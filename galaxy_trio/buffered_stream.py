@@ -36,10 +36,6 @@ _PING, _PONG, _CLOSE = 0x89, 0x8A, 0x88
 """The first byte of a control frame. No handshake begins with one: they are ASCII."""
 
 
-def _nothing() -> None:
-    """For who needs no telling."""
-
-
 class BufferedStream(trio.abc.Stream):
     """A stream for a WebSocket: frames out through a buffer, bytes in under watch.
 
@@ -54,8 +50,8 @@ class BufferedStream(trio.abc.Stream):
         self,
         stream: trio.abc.Stream,
         watch: InboundWatch,
-        on_inbound: Callable[[], None] = _nothing,
-        on_close: Callable[[], None] = _nothing,
+        on_inbound: Callable[[], None],
+        on_close: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._on_close = on_close
@@ -143,11 +139,8 @@ class BufferedStream(trio.abc.Stream):
             self._wake.unpark()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what trio-websocket sends, by `take`. Never waits; no checkpoint."""
-        self.take(bytes(data))
-
-    def take(self, frame: bytes) -> None:
-        """Take what a library sends of its own: handshakes, pongs and close frames, one at a time."""
+        """Take what trio-websocket sends: a handshake, a pong or a close frame. Never waits; no checkpoint."""
+        frame = bytes(data)
         if frame[0] == _PONG:
             self.append_pong(frame)
             return

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from galaxy_trio.errors import ConnectionLost
     from galaxy_trio.events import Event
     from galaxy_trio.link import Link
-    from galaxy_trio.transports import TransportName
 
 _MAX_NAME: Final = 64
 """Characters of a client's name and of a task's id: together they name a session, and an error must be able to hold that."""
@@ -293,7 +292,6 @@ async def open_connection(
     liveness_timeout: float = 180.0,
     ping_interval: float | None = None,
     max_message_size: int = MAX_MESSAGE_SIZE,
-    transport: TransportName = "trio-websocket",
     max_pending: int = MAX_PENDING,
     on_event: Callable[[Event], None] | None = None,
 ) -> AsyncGenerator[Connection]:
@@ -319,7 +317,6 @@ async def open_connection(
         ping_interval: Seconds between WebSocket pings; None, the default, for none: the server answers heartbeats.
         max_message_size: Bytes that a message may have, both ways. One at the default limit of 100 MiB can hold the event loop
             for a second or two: docs/performance.md.
-        transport: The package that makes the WebSocket: ``"websockets"`` costs less for each message, and takes the extra ``fast``.
         max_pending: Requests that may wait at once; one more raises `QueueFull`.
         on_event: Called with each event of this connection in the step in which it happens, those before the block begins among them;
             must neither block nor raise.
@@ -353,7 +350,6 @@ async def open_connection(
             liveness_timeout=liveness_timeout,
             ping_interval=ping_interval,
             max_message_size=max_message_size,
-            transport=transport,
         ) as link:
             router.events.publish(ConnectionOpened(device_id))
             conversation = Conversation(link, router.replies, identity)

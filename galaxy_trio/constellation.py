@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from galaxy_trio.held_slot import HeldSlot
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.profile import DeviceProfile
-    from galaxy_trio.transports import TransportName
 
     Where = Callable[[DeviceProfile], bool]
     Connect = Callable[[DeviceConfig], Awaitable[trio.abc.Stream]]
@@ -332,7 +331,6 @@ async def open_constellation(
     heartbeat_interval: float | None = None,
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
-    transport: TransportName = "trio-websocket",
     reconnect_delay: float | None = None,
     max_concurrent_tasks: int | None = None,
     max_queued: int = MAX_QUEUED,
@@ -357,7 +355,6 @@ async def open_constellation(
         heartbeat_interval: Seconds between heartbeats; the file's, or 30, if not given.
         liveness_timeout: Seconds without a single byte from a server after which a connection is lost.
         max_message_size: Bytes that a message may have, both ways.
-        transport: The package that makes WebSockets: ``"websockets"`` costs less for each message, and takes the extra ``fast``.
         reconnect_delay: Seconds that the first wait before another try lasts at most; the file's, or 1, if not given.
         max_concurrent_tasks: Tasks of all devices together at once; the file's, or no limit, if not given.
         max_queued: Tasks that may wait for each device, and for none that is connected; one more raises `QueueFull`.
@@ -386,7 +383,6 @@ async def open_constellation(
         heartbeat_interval=config.heartbeat_interval if heartbeat_interval is None else heartbeat_interval,
         liveness_timeout=liveness_timeout,
         max_message_size=max_message_size,
-        transport=transport,
         reconnect_delay=config.reconnect_delay if reconnect_delay is None else reconnect_delay,
         abandon_timeout=abandon_timeout,
         random=random,

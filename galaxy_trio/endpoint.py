@@ -18,7 +18,6 @@ from galaxy_trio.config import DeviceConfig
 from galaxy_trio.connection import open_connection
 from galaxy_trio.errors import ConfigError, ConnectTimeout
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_given_stream, read_token
-from galaxy_trio.transports import TransportName, find_transport
 from galaxy_trio.url import parse_url
 
 if TYPE_CHECKING:
@@ -42,14 +41,12 @@ class ConnectionSettings:
     heartbeat_interval: float = 30.0
     liveness_timeout: float = 180.0
     max_message_size: int = MAX_MESSAGE_SIZE
-    transport: TransportName = "trio-websocket"
     reconnect_delay: float = 1.0
     abandon_timeout: float = 300.0
     connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None
     random: Random | None = None
 
     def __attrs_post_init__(self) -> None:
-        find_transport(self.transport)
         check_positive(
             connect_timeout=self.connect_timeout,
             register_timeout=self.register_timeout,
@@ -152,7 +149,6 @@ class Endpoint:
                         heartbeat_interval=settings.heartbeat_interval,
                         liveness_timeout=settings.liveness_timeout,
                         max_message_size=settings.max_message_size,
-                        transport=settings.transport,
                         on_event=on_event,
                     )
                 )

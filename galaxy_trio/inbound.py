@@ -23,13 +23,10 @@ class InboundWatch:
 
     Args:
         max_message_size: Bytes that one message's payload may have.
-        strict: Whether a header that cannot be right ends it too, so that none of its payload is waited for: some libraries
-            look into a header only when the whole frame is there.
     """
 
-    def __init__(self, max_message_size: int, *, strict: bool = False) -> None:
+    def __init__(self, max_message_size: int) -> None:
         self._max_message_size = max_message_size
-        self._strict = strict
         self._head: bytearray | None = bytearray()
         self._header = bytearray()
         self._payload = 0
@@ -41,8 +38,6 @@ class InboundWatch:
         """The ``Host`` header of a handshake that asks us, once its end has come."""
         self.violation: str | None = None
         """What the peer did that is not allowed."""
-        self.malformed: str | None = None
-        """What is wrong with a frame's header, if that is looked for. Nothing from that frame on may be handed on."""
 
     @property
     def in_handshake(self) -> bool:
@@ -72,34 +67,11 @@ class InboundWatch:
             self.host = None if host is None else host[1]
             self._head = None
             return end + 4 - seen
-        return self.follow_frames(data, 0, len(data))
+        return self._follow_frames(data)
 
-    @property
-    def begins_unlike_http(self) -> bool:
-        """Whether what has come of a head begins with a byte that no line of HTTP begins with."""
-        return bool(self._head and self._head[0] <= 0x20)
-
-    @property
-    def in_frame(self) -> bool:
-        """Whether what has come in ends within a frame."""
-        return bool(self._payload or self._header)
-
-    @property
-    def missing(self) -> int:
-        """Bytes of a frame's payload that have not come in."""
-        return self._payload
-
-    def follow_frames(self, data: bytes | bytearray, position: int, most: int) -> int:
-        """Follow what has come in after the handshake, through no more than so many frames.
-
-        Args:
-            data: What has come in.
-            position: Where in it to begin.
-            most: How many frames may begin.
-
-        Returns:
-            Up to where it may be handed on: to its end, unless so many frames have begun, or `violation` or `malformed` is set.
-        """
+    def _follow_frames(self, data: bytes | bytearray) -> int:
+        """Follow frames. Returns up to where they may be handed on: to the start of a header that is not allowed, or to the end."""
+        position = 0
         end = len(data)
         header = self._header
         while position < end:
@@ -108,8 +80,6 @@ class InboundWatch:
                 position += step
                 self._payload -= step
                 continue
-            if not most:
-                break
             start = position
             # Two bytes tell how long the header is.
             wanted = 2 if len(header) < 2 else _header_length(header[1])
@@ -121,7 +91,6 @@ class InboundWatch:
             if not self._take_header(header):
                 return start
             header.clear()
-            most -= 1
         return position
 
     def _take_header(self, header: bytearray) -> bool:
@@ -130,10 +99,6 @@ class InboundWatch:
             length = int.from_bytes(header[2 : 4 if length == 126 else 10])
         self._payload = length
         opcode = header[0] & 0x0F
-        if self._strict:
-            self.malformed = _fault(header, length)
-            if self.malformed is not None:
-                return False
         if opcode >= 8:
             return True
         if opcode:
@@ -145,18 +110,6 @@ class InboundWatch:
         elif self._fragments > MAX_FRAGMENTS:
             self.violation = f"a message in more than {MAX_FRAGMENTS} fragments"
         return self.violation is None
-
-
-def _fault(header: bytearray, length: int) -> str | None:
-    """What cannot be right in a header, whoever sent it, and whatever came before it."""
-    if header[0] & 0x70:
-        return "a frame with a reserved bit"
-    short = header[1] & 0x7F
-    if header[0] & 0x08 and (short > 125 or header[0] < 0x80):
-        return "a control frame that is too long or in fragments"
-    if (short == 126 and length < 126) or (short == 127 and not 2**16 <= length < 2**63):
-        return "a length in the wrong number of bytes"
-    return None
 
 
 def _header_length(second_byte: int) -> int:

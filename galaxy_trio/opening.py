@@ -12,14 +12,12 @@ import trio
 from galaxy_trio.connecting import open_stream
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.link import Link, Receiver
-from galaxy_trio.transports import find_transport
+from galaxy_trio.transport import Transport
 from galaxy_trio.url import check_headers, parse_url
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-
-    from galaxy_trio.transports import TransportName
 
 logger: Final = logging.getLogger(__name__)
 
@@ -49,7 +47,6 @@ async def open_client_link(
     liveness_timeout: float,
     ping_interval: float | None,
     max_message_size: int,
-    transport: TransportName,
 ) -> AsyncGenerator[Link[In]]:
     """Connect to a server, for the length of the block. The arguments are those of `open_connection`, and of `Link`.
 
@@ -63,7 +60,6 @@ async def open_client_link(
         ping_interval=ping_interval,
         max_message_size=max_message_size,
     )
-    make_websocket = find_transport(transport)
     target = parse_url(url, token)
     checked_headers = check_headers(headers)
     deadline = trio.current_time() + connect_timeout
@@ -72,7 +68,7 @@ async def open_client_link(
         opened = await open_stream(target, stream, ssl_context)
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
-    websocket = make_websocket(opened, peer=target.shown, client=True, max_message_size=max_message_size)
+    websocket = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
     link = Link(websocket, receiver, decode, peer=peer)
     async with link.running(
         partial(websocket.run_client, target, checked_headers),

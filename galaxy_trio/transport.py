@@ -16,22 +16,11 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import ProtocolError, RemoteProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
+from galaxy_trio.errors import MessageTooLarge
 from galaxy_trio.inbound import InboundWatch
 from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
-from galaxy_trio.websocket import (
-    ABNORMAL,
-    LAST_WORDS,
-    SWITCHING_PROTOCOLS,
-    TransportEnded,
-    broke_off,
-    check_size,
-    closed_by_peer,
-    closed_by_us,
-    handshake_error,
-    is_hopeless,
-    not_let_in,
-    too_much,
-)
+from galaxy_trio.websocket import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
+from galaxy_trio.websocket_errors import broke_off, closed_by_peer, closed_by_us, handshake_error, not_let_in, too_much
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +34,8 @@ _LARGE_RECEIVE_BYTES: Final = 2**20
 """For a message that is known to be large: fewer passes of the scheduler. For small ones the memory would cost more than it saves."""
 _AT_ONCE: Final = 64
 """Frames that are read in one step, before other tasks have their turn."""
+_LAST_WORDS: Final = 1.0
+"""Seconds for the last data to be sent: why a handshake is rejected, why a WebSocket ends."""
 _FAULTS = (
     "Bad accept token",
     "Bad HTTP message",
@@ -162,7 +153,7 @@ class Transport:
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
                 await request.reject(status)
-                with trio.move_on_after(LAST_WORDS):
+                with trio.move_on_after(_LAST_WORDS):
                     await self._stream.flush()
                 return None
             return await request.accept()
@@ -200,8 +191,10 @@ class Transport:
 
     def _on_inbound(self) -> None:
         """End the handshake when nothing good can come any more: trio-websocket itself would wait on."""
-        hopeless = is_hopeless(self._watch) if self._frames.client else self._watch.violation is not None
-        if self._opening is not None and (hopeless or self._stream.ended.is_set()):
+        if self._opening is None:
+            return
+        rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
+        if rejected or self._watch.violation is not None or self._stream.ended.is_set():
             self._opening.cancel()
 
     @property
@@ -226,7 +219,12 @@ class Transport:
 
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
-        check_size(text, self._max_message_size, self._peer)
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > self._max_message_size:
+            raise MessageTooLarge(
+                f"a message of {size} bytes to {self._peer} is above the limit of {self._max_message_size}: nothing was sent; "
+                "send less, or raise max_message_size at both ends"
+            )
 
     def send_nowait(self, text: str) -> None:
         """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
@@ -375,7 +373,7 @@ class Transport:
     async def abort(self) -> None:
         """Close the socket now, also under cancellation; only last words that explain it have a second to go out."""
         self._closing = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * LAST_WORDS):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * _LAST_WORDS):
             if self._last_words:
                 await self._stream.aclose()
             else:

@@ -30,6 +30,11 @@ class End:
     stream: FaultyStream
 
 
+def accept(path: str, headers: list[tuple[bytes, bytes]]) -> int:
+    """Accept any client."""
+    return 101
+
+
 @asynccontextmanager
 async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End]]:
     """A client's and a server's end, open to each other. Both must have closed their streams when the block ends."""
@@ -38,10 +43,6 @@ async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End
         End(Transport(stream, peer="the other", client=client, max_message_size=max_message_size), stream)
         for stream, client in zip(streams, (True, False), strict=True)
     )
-
-    def accept(path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        del path, headers
-        return 101
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:

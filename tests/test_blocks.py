@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from transport_under_test import TRANSPORT, only_trio_websocket
 from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
@@ -19,7 +18,7 @@ from galaxy_trio.link import Link
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server, open_scripted_peer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from galaxy_trio.messages import ServerMessage
 
@@ -250,17 +249,15 @@ def _crash_writer(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
 
 
 def _crash_reader(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
-    # trio-websocket's reader is a task of its own; otherwise it is the receiver who reads.
-    reads = "receive_some" if TRANSPORT == "trio-websocket" else "receive_unread"
-    original: Callable[[BufferedStream, int | None], Awaitable[bytes | bytearray]] = getattr(BufferedStream, reads)
+    original = BufferedStream.receive_some
 
-    async def receive(self: BufferedStream, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(self: BufferedStream, max_bytes: int | None = None) -> bytes | bytearray:
         data = await original(self, max_bytes)
         if b"trigger" in data:
             raise bug
         return data
 
-    monkeypatch.setattr(BufferedStream, reads, receive)
+    monkeypatch.setattr(BufferedStream, "receive_some", receive_some)
 
 
 def _crash_liveness(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
@@ -349,7 +346,6 @@ async def test_a_crash_of_the_receiver_tells_all_who_wait(monkeypatch: pytest.Mo
     assert [lost.__cause__ for lost in told] == [bug, bug, bug]
 
 
-@only_trio_websocket
 async def test_a_protocol_error_of_the_websocket_library_is_a_lost_connection_and_no_bug(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:

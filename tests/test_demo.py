@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
 
 # It is a program, and takes its time.
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.programs
 
 BOUND = 15.0
 """Seconds that the demonstration may take."""

@@ -16,7 +16,7 @@ from galaxy_trio import GalaxyError, device_events, errors, events
 from galaxy_trio.cli import command_line
 from galaxy_trio.daemon.settings import Settings
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.programs
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROOT = DOCS.parent

@@ -16,7 +16,7 @@ from command_line import Outcome, Process, call_process, open_process
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.programs
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 URL = "ws://127.0.0.1:5000/ws"

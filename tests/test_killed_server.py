@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 from calls import Call
-from transport_under_test import TRANSPORT
 
 from galaxy_trio import ConnectionLost, DeviceInfo
 from galaxy_trio.agent import open_agent
@@ -51,7 +50,7 @@ class _Killed:
         """Start it, where it was before."""
         port = self.url.rpartition(":")[2].partition("/")[0]
         program = str(Path(__file__).with_name("server_to_kill.py"))
-        command = [sys.executable, program, port, str(self._path), TRANSPORT]
+        command = [sys.executable, program, port, str(self._path)]
         self._process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         line = b""
@@ -91,7 +90,7 @@ async def _be_agent(url: str, device: str) -> None:
         return name
 
     info = DeviceInfo(device, "linux")
-    async with open_agent(url, device, [work], system_info=info, reconnect_delay=0.05, transport=TRANSPORT):
+    async with open_agent(url, device, [work], system_info=info, reconnect_delay=0.05):
         await trio.sleep_forever()
 
 
@@ -105,9 +104,7 @@ async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int
             for device in devices:
                 nursery.start_soon(_be_agent, killed.url, device)
             configs = [DeviceConfig(device, killed.url, max_concurrent_tasks=2) for device in devices]
-            async with open_constellation(
-                configs, reconnect_delay=0.05, transport=TRANSPORT, random=random
-            ) as constellation:
+            async with open_constellation(configs, reconnect_delay=0.05, random=random) as constellation:
                 for number, (name, call) in enumerate(calls.items()):
                     chosen = constellation.devices[devices[number % DEVICES]]
                     how = chosen.run_task if number % 2 else constellation.run_task

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from galaxy_trio.agent.tools import Tool
     from galaxy_trio.messages import JSON
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.programs
 
 _HERE = Path(__file__).parent
 REAL = McpServer("real", [sys.executable, str(_HERE / "mcp_server.py")])

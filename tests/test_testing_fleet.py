@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.testing
 from calls import start
-from transport_under_test import TRANSPORT
 
 from galaxy_trio import ConnectionLost, open_connection
 from galaxy_trio.constellation import open_constellation
@@ -52,7 +51,7 @@ def _pytest(folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.once
+@pytest.mark.programs
 def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
     for example in EXAMPLES.iterdir():
         if example.suffix == ".py":
@@ -60,7 +59,7 @@ def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
     assert "2 passed" in _pytest(tmp_path)
 
 
-@pytest.mark.once
+@pytest.mark.programs
 def test_without_pytest_trio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(memory_fleet): ...\n", encoding="utf-8")
     # In its stead, as if it were not installed.
@@ -74,9 +73,9 @@ async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_b
         await trio.sleep(0 if task.request == "quick" else 1000)
         return task.device_id
 
-    async with open_memory_fleet("a", session=wait, transport=TRANSPORT) as fleet:
+    async with open_memory_fleet("a", session=wait) as fleet:
         async with (
-            open_constellation(fleet.configs, connect=fleet.connect, transport=TRANSPORT) as constellation,
+            open_constellation(fleet.configs, connect=fleet.connect) as constellation,
             trio.open_nursery() as nursery,
         ):
             await constellation.wait_connected()
@@ -97,9 +96,9 @@ async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_b
 
 
 async def test_a_server_that_ends_or_is_killed_can_be_started_again(autojump_clock: MockClock) -> None:
-    async with open_memory_fleet("a", transport=TRANSPORT) as fleet:
+    async with open_memory_fleet("a") as fleet:
         for end, reason in ((fleet.stop_server, "1001, going away"), (fleet.kill_server, "without a close")):
-            async with open_connection(fleet.url, "a", stream=await fleet.connect(), transport=TRANSPORT) as connection:
+            async with open_connection(fleet.url, "a", stream=await fleet.connect()) as connection:
                 await end()
                 lost = await connection.wait_closed()
             assert isinstance(lost, ConnectionLost)

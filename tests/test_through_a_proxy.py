@@ -13,7 +13,6 @@ import trio
 import trio.lowlevel
 from calls import Call, start
 from proxy import ProxiedConnection, Proxy, open_proxy
-from transport_under_test import TRANSPORT
 
 from galaxy_trio import ConnectFailed, ConnectionLost, DeviceInfo, open_connection
 from galaxy_trio.agent import open_agent, open_device_connection
@@ -64,8 +63,8 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def _open_ends(limits: ServerLimits | None = None) -> AsyncGenerator[_Ends]:
     with trio.fail_after(LONG):
         async with (
-            open_server(session=_session, limits=limits, transport=TRANSPORT) as server,
-            open_device_connection(server.url, DEVICE, system_info=INFO, transport=TRANSPORT),
+            open_server(session=_session, limits=limits) as server,
+            open_device_connection(server.url, DEVICE, system_info=INFO),
             open_proxy(server.url) as proxy,
         ):
             yield _Ends(server, proxy)
@@ -76,7 +75,7 @@ async def _open_connected(liveness_timeout: float = 60) -> AsyncGenerator[tuple[
     async with (
         _open_ends() as ends,
         open_connection(
-            ends.proxy.url, DEVICE, transport=TRANSPORT, liveness_timeout=liveness_timeout, heartbeat_interval=0.05
+            ends.proxy.url, DEVICE, liveness_timeout=liveness_timeout, heartbeat_interval=0.05
         ) as connection,
     ):
         yield ends, connection
@@ -133,7 +132,7 @@ async def test_a_line_that_trickles_carries_everything_whole() -> None:
     async with _open_ends() as ends:
         # From the handshake on.
         ends.proxy.trickle = (7, 0.0)
-        async with open_connection(ends.proxy.url, DEVICE, transport=TRANSPORT) as connection:
+        async with open_connection(ends.proxy.url, DEVICE) as connection:
             assert (await connection.device_info()).device_id == DEVICE
             assert (await connection.run_task("ü€😀" * 30)).unwrap() == "ü€😀" * 30
             assert (await connection.run_task("large 20000")).unwrap() == "x" * 20_000
@@ -157,7 +156,7 @@ async def test_a_line_that_ends_in_the_opening_fails_it_at_once(bytes_before: in
         if bytes_before:
             nursery.start_soon(cut_soon)
         with trio.fail_after(5), pytest.raises(ConnectFailed):
-            async with open_connection(ends.proxy.url, DEVICE, transport=TRANSPORT):
+            async with open_connection(ends.proxy.url, DEVICE):
                 raise AssertionError
 
 
@@ -190,7 +189,7 @@ async def test_whatever_the_lines_do_each_task_ends_once_and_rightly(seed: int) 
     devices = [f"d{number}" for number in range(5)]
     with trio.fail_after(120):
         async with (
-            open_server(session=journal.session, limits=limits, transport=TRANSPORT) as server,
+            open_server(session=journal.session, limits=limits) as server,
             open_proxy(server.url) as proxy,
             trio.open_nursery() as nursery,
         ):
@@ -203,7 +202,6 @@ async def test_whatever_the_lines_do_each_task_ends_once_and_rightly(seed: int) 
                 reconnect_delay=0.05,
                 liveness_timeout=2,
                 heartbeat_interval=0.3,
-                transport=TRANSPORT,
                 random=random,
             ) as constellation:
                 for number, call in enumerate(calls):
@@ -242,7 +240,6 @@ async def _be_agent(url: str, device: str) -> None:
         reconnect_delay=0.05,
         liveness_timeout=2,
         heartbeat_interval=0.3,
-        transport=TRANSPORT,
     ):
         await trio.sleep_forever()
 

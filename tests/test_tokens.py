@@ -12,7 +12,6 @@ from urllib.parse import quote, quote_plus
 import pytest
 import trio
 import trio.testing
-from transport_under_test import TRANSPORT
 
 from galaxy_trio import (
     ConfigError,
@@ -162,10 +161,7 @@ async def test_a_connection_that_succeeds_shows_its_token_nowhere(token: str, ca
             shown += [*await _converse(memory_server.url, memory_server, token, "t2"), memory_server]
     # What was logged is what would have shown it.
     logged = {record.name for record in caplog.records}
-    assert {"galaxy_trio.link", "galaxy_trio.server.server"} <= logged
-    # The other package has a logger that is silent.
-    assert ("trio-websocket" in logged) == (TRANSPORT == "trio-websocket")
-    assert not any(name.startswith("websockets") for name in logged)
+    assert {"galaxy_trio.link", "galaxy_trio.server.server", "trio-websocket"} <= logged
     _shown_nowhere(token, caplog, *shown)
 
 

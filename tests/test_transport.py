@@ -43,6 +43,28 @@ async def _connect(
                 yield connection
 
 
+# ---- both ways
+
+
+async def test_texts_of_all_sizes_arrive_whole_and_in_order_both_ways() -> None:
+    # The sizes are those around which a frame's length takes more bytes.
+    sizes = [0, 1, 125, 126, 127, 2**16 - 1, 2**16, 2**18]
+    texts = [*("é" * (size // 2) + "x" * (size % 2) for size in sizes), "☃"]
+    async with open_pair() as (client, server):
+        for one, other in ((client, server), (server, client)):
+            for text in texts:
+                one.transport.send_nowait(text)
+                one.transport.ping_nowait()
+            assert [await other.transport.receive() for _ in texts] == texts
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.transport.aclose, 1001, "leaving")
+            with pytest.raises(TransportEnded) as caught:
+                await server.transport.receive()
+        assert caught.value.code == 1001
+        assert caught.value.reason == "the WebSocket was closed with 1001, going away 'leaving'"
+        await server.transport.abort()
+
+
 # ---- ends that cross
 
 

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.agent.tools import Tool, ToolSource
     from galaxy_trio.messages import DeviceInfo
-    from galaxy_trio.transports import TransportName
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
     # Opens one connection: the agent's own way, with the system information of now.
@@ -252,7 +251,6 @@ async def open_agent(
     heartbeat_interval: float = 30.0,
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
-    transport: TransportName = "trio-websocket",
     reconnect_delay: float = FIRST,
     max_retries: int | None = None,
     max_threads: int = MAX_THREADS,
@@ -285,7 +283,6 @@ async def open_agent(
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
         max_message_size: Bytes that a message may have, both ways.
-        transport: The package that makes WebSockets: ``"websockets"`` costs less for each message, and takes the extra ``fast``.
         reconnect_delay: Seconds that the first wait before another try lasts at most; doubled up to 60.
         max_retries: How many failures in a row are followed by another try; None for no limit.
         max_threads: How many tools that are not async may run at a time, those that nobody waits for any more among them.
@@ -326,7 +323,6 @@ async def open_agent(
             heartbeat_interval=heartbeat_interval,
             liveness_timeout=liveness_timeout,
             max_message_size=max_message_size,
-            transport=transport,
             hand_on=hand_on,
         ) as connection:
             yield connection

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.errors import ConnectionLost, InvalidMessage
     from galaxy_trio.link import Link
-    from galaxy_trio.transports import TransportName
 
 logger: Final = logging.getLogger(__name__)
 
@@ -125,7 +124,6 @@ async def open_device_connection(
     heartbeat_interval: float = 30.0,
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
-    transport: TransportName = "trio-websocket",
     hand_on: Callable[[ServerMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
     """Register with a server as a device, for the length of the block.
@@ -145,7 +143,6 @@ async def open_device_connection(
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
         max_message_size: Bytes that a message may have, both ways.
-        transport: The package that makes the WebSocket: ``"websockets"`` costs less for each message, and takes the extra ``fast``.
         hand_on: Called with each message for the device in the step in which it comes; it must neither block nor raise. Without it,
             the last messages are kept.
 
@@ -175,7 +172,6 @@ async def open_device_connection(
             liveness_timeout=liveness_timeout,
             ping_interval=None,
             max_message_size=max_message_size,
-            transport=transport,
         ) as link:
             if hand_on is not None:
                 receiver.hand_on = hand_on

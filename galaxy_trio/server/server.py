@@ -21,7 +21,7 @@ from galaxy_trio.server.commands import MAX_UNANSWERED
 from galaxy_trio.server.peer import Peer
 from galaxy_trio.server.registry import Registry
 from galaxy_trio.server.sessions import MAX_SESSIONS, ServerTask, SessionFunction, Sessions
-from galaxy_trio.transports import find_transport
+from galaxy_trio.transport import Transport
 from galaxy_trio.url import DEFAULT_PATH
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON, ClientMessage
     from galaxy_trio.server.registry import Client, ClientInfo
-    from galaxy_trio.transports import TransportName
 
 logger: Final = logging.getLogger(__name__)
 
@@ -110,13 +109,11 @@ class Server:
         admission: Admission,
         limits: ServerLimits,
         device_config: Mapping[str, Mapping[str, JSON]] | None = None,
-        transport: TransportName = "trio-websocket",
     ) -> None:
         self._url = url
         self._nursery = nursery
         self._admission = admission
         self._limits = limits
-        self._make_websocket = find_transport(transport)
         self._registry = Registry(device_config)
         self._sessions = Sessions(session, nursery, limits.max_sessions)
         self._links: set[Link[ClientMessage]] = set()
@@ -193,9 +190,7 @@ class Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
         peer = Peer(self._registry, self._sessions, limits.max_unanswered_commands)
-        websocket = self._make_websocket(
-            stream, peer="the client", client=False, max_message_size=limits.max_message_size
-        )
+        websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
         link = Link(websocket, peer, decode_client_message, peer="a client", pause_reading=True)
         peer.attach(link)
         self._links.add(link)
@@ -275,7 +270,6 @@ async def open_server(
     allowed_origins: Iterable[str] = (),
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
-    transport: TransportName = "trio-websocket",
 ) -> AsyncGenerator[Server]:
     """Run a server for the length of the block.
 
@@ -293,13 +287,11 @@ async def open_server(
         allowed_origins: The origins of web pages whose scripts may connect, such as ``https://example.org``; without it no page may.
         device_config: What is merged into the devices' information, by device; see `read_device_config`.
         limits: What clients may take; see `ServerLimits` for the defaults.
-        transport: The package that makes WebSockets: ``"websockets"`` costs less for each message, and takes the extra ``fast``.
 
     Raises:
         ConfigError: What was asked for cannot be right.
         OSError: The port cannot be listened at.
     """
-    find_transport(transport)
     admission = Admission(token, allowed_hosts=hosts_for(host, allowed_hosts), allowed_origins=allowed_origins)
     if not admission.asks_for_token and not is_loopback(host):
         raise ConfigError(
@@ -310,7 +302,7 @@ async def open_server(
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
     url = f"{'ws' if ssl_context is None else 'wss'}://{shown}:{bound_port}{DEFAULT_PATH}"
     async with open_background() as nursery:
-        server = Server(url, nursery, session, admission, limits or ServerLimits(), device_config, transport)
+        server = Server(url, nursery, session, admission, limits or ServerLimits(), device_config)
 
         async def serve(stream: trio.SocketStream) -> None:
             if ssl_context is None:

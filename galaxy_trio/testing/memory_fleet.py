@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server.sessions import SessionFunction
     from galaxy_trio.testing.network import NetworkLink
-    from galaxy_trio.transports import TransportName
 
 URL: Final = "ws://server.test/ws"
 
@@ -60,7 +59,6 @@ class MemoryFleet:
         network: Network,
         session: SessionFunction,
         limits: ServerLimits,
-        transport: TransportName,
         patience: float,
     ) -> None:
         self.url = URL
@@ -72,7 +70,6 @@ class MemoryFleet:
         self._nursery = nursery
         self._session = session
         self._limits = limits
-        self._transport: TransportName = transport
         self._patience = patience
         self._serving: trio.Nursery | None = None
         self._stop = trio.Event()
@@ -115,7 +112,7 @@ class MemoryFleet:
         with trio.CancelScope() as self._scope:
             async with (
                 open_background() as serving,
-                open_memory_server(session=self._session, limits=self._limits, transport=self._transport) as server,
+                open_memory_server(session=self._session, limits=self._limits) as server,
             ):
                 self.server, self._serving = server, serving
                 task_status.started()
@@ -176,7 +173,6 @@ class MemoryFleet:
                 register_timeout=self._patience / 2,
                 heartbeat_interval=self._patience / 4,
                 liveness_timeout=self._patience,
-                transport=self._transport,
                 random=Random(name),  # noqa: S311  # jitter is no secret
             ):
                 await process.leave.wait()
@@ -208,7 +204,6 @@ async def open_memory_fleet(
     session: SessionFunction = echo,
     network: Network | None = None,
     limits: ServerLimits | None = None,
-    transport: TransportName = "trio-websocket",
     patience: float = 60.0,
 ) -> AsyncGenerator[MemoryFleet]:
     """Run a server with devices, in memory, for the length of the block, which begins when they are registered.
@@ -220,7 +215,6 @@ async def open_memory_fleet(
         session: What the server makes of a task; without it, its result is ``{"echo": request}``.
         network: Between all ends; without it nothing takes time there.
         limits: Of the server.
-        transport: The package that makes the WebSockets.
         patience: Seconds of silence after which devices, and servers without `limits`, take a connection for lost.
     """
     async with open_background() as nursery:
@@ -235,7 +229,6 @@ async def open_memory_fleet(
                 liveness_timeout=patience,
                 ping_interval=patience / 4,
             ),
-            transport,
             patience,
         )
         await fleet.start_server()

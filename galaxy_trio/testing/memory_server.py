@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
     from galaxy_trio.server.sessions import SessionFunction
-    from galaxy_trio.transports import TransportName
 
 _URL: Final = "ws://server.test/ws"
 
@@ -40,11 +39,10 @@ async def open_memory_server(
     allowed_origins: Iterable[str] = (),
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
-    transport: TransportName = "trio-websocket",
 ) -> AsyncGenerator[MemoryServer]:
     """Run a server in memory for the length of the block; the arguments are those of `open_server`."""
     admission = Admission(token, allowed_origins=allowed_origins)
     async with open_background() as nursery:
-        server = MemoryServer(_URL, nursery, session, admission, limits or ServerLimits(), device_config, transport)
+        server = MemoryServer(_URL, nursery, session, admission, limits or ServerLimits(), device_config)
         yield server
         await server.stop()

@@ -21,7 +21,7 @@ from .event_loop import CASES
 from .fleet import draw, measure_fleets
 from .import_time import PACKAGE, dependencies, measure_import
 from .limits import CASES as LIMITS
-from .limits import TRANSPORTS, measure_limit
+from .limits import measure_limit
 from .machine import describe, load
 from .meter import Rate
 from .wire import LARGE
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from .sampling import Line
 
-CONTENDERS: Final = ("floor", "reference", "galaxy", "fast")
-_COMPARED: Final = [(one, other) for one in ("galaxy", "fast") for other in ("floor", "reference")]
-_RATIOS: Final = [f"{one} / {other}" for one, other in _COMPARED]
+CONTENDERS: Final = ("floor", "reference", "galaxy")
+_BASELINES: Final = ("floor", "reference")
+_RATIOS: Final = [f"galaxy / {baseline}" for baseline in _BASELINES]
 IN_FLIGHT: Final = (1, 10, 100, 1_000)
 _PARTS: Final = ("rates", "large", "import", "holds", "limits", "fleet", "constellation", "daemon")
 _DEVICES: Final = 300
@@ -143,8 +143,8 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
                     for rate in (middle(in_flight, contender) for contender in CONTENDERS)
                 ),
                 *(
-                    f"{middle(in_flight, one).per_second / middle(in_flight, other).per_second:.2f}"
-                    for one, other in _COMPARED
+                    f"{middle(in_flight, 'galaxy').per_second / middle(in_flight, baseline).per_second:.2f}"
+                    for baseline in _BASELINES
                 ),
             )
             for in_flight in IN_FLIGHT
@@ -160,7 +160,10 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
                     f"{middle(in_flight, contender).cpu * 1e6:.0f} ({spread(in_flight, contender)})"
                     for contender in CONTENDERS
                 ),
-                *(f"{middle(in_flight, one).cpu / middle(in_flight, other).cpu:.2f}" for one, other in _COMPARED),
+                *(
+                    f"{middle(in_flight, 'galaxy').cpu / middle(in_flight, baseline).cpu:.2f}"
+                    for baseline in _BASELINES
+                ),
             )
             for in_flight in IN_FLIGHT
         ),
@@ -177,18 +180,6 @@ def bench_rates(peer: Peer, effort: Effort) -> None:
                 "CPU per request at 100 in flight, of the floor's",
                 2.2,
                 middle(100, "galaxy").cpu / middle(100, "floor").cpu,
-                False,
-            ),
-            (
-                "fast: requests/s at 100 in flight, of the reference's",
-                1.0,
-                middle(100, "fast").per_second / middle(100, "reference").per_second,
-                True,
-            ),
-            (
-                "fast: CPU per request at 100 in flight, of the floor's",
-                1.3,
-                middle(100, "fast").cpu / middle(100, "floor").cpu,
                 False,
             ),
         ]
@@ -247,14 +238,11 @@ def bench_holds(peer: Peer, effort: Effort) -> None:
 def bench_limits(effort: Effort) -> None:
     """What is large, many or long."""
     print("\n## Limits")
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str, str, str]] = []
     for case in LIMITS:
-        columns = [measure_limit(case, transport, effort.holds, _running_peer) for transport in TRANSPORTS]
-        rows += [
-            (figures[0].what, figures[0].unit, *(f"{figure.value:,.{figure.digits}f}" for figure in figures))
-            for figures in zip(*columns, strict=True)
-        ]
-    _print_table(("what", "unit", *TRANSPORTS), rows)
+        figures = measure_limit(case, effort.holds, _running_peer)
+        rows += [(figure.what, figure.unit, f"{figure.value:,.{figure.digits}f}") for figure in figures]
+    _print_table(("what", "unit", "measured"), rows)
 
 
 def bench_daemon() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -12,11 +11,8 @@ from galaxy_trio import Connection, open_connection
 from .meter import Meter, Plan, Rate, rate_between
 from .wire import DEVICE_ID, Task
 
-if TYPE_CHECKING:
-    from galaxy_trio.transports import TransportName
 
-
-async def measure_rate_of(plan: Plan, transport: TransportName) -> Rate:
+async def measure_rate_of(plan: Plan) -> Rate:
     meter = Meter(plan.peer_pid)
 
     async def ask(connection: Connection) -> None:
@@ -24,7 +20,7 @@ async def measure_rate_of(plan: Plan, transport: TransportName) -> Rate:
             await connection.device_info()
             meter.done += 1
 
-    async with open_connection(plan.url, DEVICE_ID, transport=transport) as connection, trio.open_nursery() as nursery:
+    async with open_connection(plan.url, DEVICE_ID) as connection, trio.open_nursery() as nursery:
         for _ in range(plan.in_flight):
             nursery.start_soon(ask, connection)
         await trio.sleep(plan.warm_up)
@@ -35,9 +31,9 @@ async def measure_rate_of(plan: Plan, transport: TransportName) -> Rate:
     return rate_between(start, end)
 
 
-async def measure_large(url: str, transport: TransportName) -> list[float]:
+async def measure_large(url: str) -> list[float]:
     times: list[float] = []
-    async with open_connection(url, DEVICE_ID, transport=transport) as connection:
+    async with open_connection(url, DEVICE_ID) as connection:
         for _ in range(2):
             start = time.perf_counter()
             await connection.run_task(Task.LARGE_STRING)
@@ -46,9 +42,9 @@ async def measure_large(url: str, transport: TransportName) -> list[float]:
 
 
 def measure_rate(plan: Plan) -> Rate:
-    return trio.run(measure_rate_of, plan, "trio-websocket")
+    return trio.run(measure_rate_of, plan)
 
 
 def measure_large_result(url: str) -> float:
     """Seconds for the second of two."""
-    return trio.run(measure_large, url, "trio-websocket")[1]
+    return trio.run(measure_large, url)[1]

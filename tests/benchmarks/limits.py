@@ -1,4 +1,4 @@
-"""What is large, many or long, over either transport: in how much time, in how much memory. Each measurement is a process of its own."""
+"""What is large, many or long, in how much time, in how much memory. Each measurement is a process of its own."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ from galaxy_trio.testing import open_memory_server
 from .wire import DEVICE_ID, LIMIT, MARGIN, UNKNOWN_REPLIES, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from galaxy_trio import Connection
-    from galaxy_trio.transports import TransportName
 
     from .bench import Peer
 
-TRANSPORTS: Final[Sequence[TransportName]] = ("trio-websocket", "websockets")
 _TIMEOUT: Final = 300.0
 _HOUR: Final = 3600.0
 _BURST: Final = 100
@@ -68,10 +66,10 @@ def _blocks() -> int:
     return sys.getallocatedblocks()
 
 
-async def measure_result(transport: TransportName, url: str, _pid: int) -> list[Figure]:
+async def measure_result(url: str, _pid: int) -> list[Figure]:
     """A result of 100 MiB, twice: the first time pays for the memory's pages."""
     seconds = 0.0
-    async with open_connection(url, DEVICE_ID, transport=transport, max_message_size=LIMIT) as connection:
+    async with open_connection(url, DEVICE_ID, max_message_size=LIMIT) as connection:
         await connection.device_info()
         before = _resident()
         for _ in range(2):
@@ -94,10 +92,10 @@ async def _wait_until_pending(connection: Connection, many: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def _measure_pending(transport: TransportName, url: str, pid: int, *, how: str, traced: bool) -> list[Figure]:
+async def _measure_pending(url: str, pid: int, *, how: str, traced: bool) -> list[Figure]:
     endings: list[float] = []
 
-    async with open_connection(url, DEVICE_ID, transport=transport) as connection, trio.open_nursery() as nursery:
+    async with open_connection(url, DEVICE_ID) as connection, trio.open_nursery() as nursery:
         # What the first request leaves behind is not theirs.
         await connection.device_info()
         await connection.run_task(Task.SILENCE)
@@ -131,24 +129,24 @@ async def _measure_pending(transport: TransportName, url: str, pid: int, *, how:
     return [memory, Figure("all 10,000 told of the loss after", "s", 2, max(endings) - killed)]
 
 
-async def measure_pending(transport: TransportName, url: str, pid: int) -> list[Figure]:
+async def measure_pending(url: str, pid: int) -> list[Figure]:
     """10,000 requests that wait, asked for in small bursts."""
-    return await _measure_pending(transport, url, pid, how="one by one", traced=False)
+    return await _measure_pending(url, pid, how="one by one", traced=False)
 
 
-async def measure_pending_at_once(transport: TransportName, url: str, pid: int) -> list[Figure]:
+async def measure_pending_at_once(url: str, pid: int) -> list[Figure]:
     """10,000 requests that wait, asked for in one step: most have to wait for room in the send buffer first."""
-    return await _measure_pending(transport, url, pid, how="at once", traced=False)
+    return await _measure_pending(url, pid, how="at once", traced=False)
 
 
-async def measure_pending_traced(transport: TransportName, url: str, pid: int) -> list[Figure]:
+async def measure_pending_traced(url: str, pid: int) -> list[Figure]:
     """What Python has allocated for them, without what the heap loses between."""
-    return await _measure_pending(transport, url, pid, how="one by one", traced=True)
+    return await _measure_pending(url, pid, how="one by one", traced=True)
 
 
-async def measure_unknown(transport: TransportName, url: str, _pid: int) -> list[Figure]:
+async def measure_unknown(url: str, _pid: int) -> list[Figure]:
     """Replies that nobody asked for."""
-    async with open_connection(url, DEVICE_ID, transport=transport) as connection:
+    async with open_connection(url, DEVICE_ID) as connection:
         await connection.run_task(Task.UNKNOWN)
         blocks, resident = _blocks(), _resident()
         start = time.perf_counter()
@@ -164,16 +162,14 @@ async def measure_unknown(transport: TransportName, url: str, _pid: int) -> list
     ]
 
 
-async def measure_day(transport: TransportName) -> list[Figure]:
+async def measure_day() -> list[Figure]:
     """Heartbeats of a device and a constellation, and their server's pings, on a clock that jumps."""
     start = time.perf_counter()
     info = DeviceInfo(DEVICE_ID, Platform.LINUX)
     async with (
         open_memory_server() as server,
-        open_device_connection(
-            server.url, DEVICE_ID, system_info=info, stream=server.connect(), transport=transport
-        ) as device,
-        open_connection(server.url, DEVICE_ID, stream=server.connect(), transport=transport) as connection,
+        open_device_connection(server.url, DEVICE_ID, system_info=info, stream=server.connect()) as device,
+        open_connection(server.url, DEVICE_ID, stream=server.connect()) as connection,
     ):
         await trio.sleep(_HOUR)
         blocks, resident = _blocks(), _resident()
@@ -198,14 +194,12 @@ _ON_PEER: Final = {
 CASES: Final = (*_ON_PEER, "day")
 
 
-def measure_limit(
-    case: str, transport: TransportName, rounds: int, running_peer: Callable[[], AbstractContextManager[Peer]]
-) -> list[Figure]:
+def measure_limit(case: str, rounds: int, running_peer: Callable[[], AbstractContextManager[Peer]]) -> list[Figure]:
     """The medians of some rounds. Each has a peer of its own, which may be killed."""
     taken: list[list[Figure]] = []
     for _ in range(rounds):
         with running_peer() as peer:
-            what = json.dumps([case, transport, *peer])
+            what = json.dumps([case, *peer])
             command = [sys.executable, "-m", f"{__package__}.limits", what]
             completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT)
         taken.append([Figure(*figure) for figure in cast("list[list[object]]", json.loads(completed.stdout))])  # type: ignore[arg-type]
@@ -216,12 +210,12 @@ def measure_limit(
 
 def main() -> None:
     """One measurement; what it is comes in the argument."""
-    case, transport, url, pid = cast("tuple[str, TransportName, str, int]", json.loads(sys.argv[1]))
+    case, url, pid = cast("tuple[str, str, int]", json.loads(sys.argv[1]))
     if case == "day":
         clock = trio.testing.MockClock(autojump_threshold=0)
-        figures = trio.run(measure_day, transport, clock=clock)
+        figures = trio.run(measure_day, clock=clock)
     else:
-        figures = trio.run(partial(_ON_PEER[case], transport, url, pid))
+        figures = trio.run(partial(_ON_PEER[case], url, pid))
     print(json.dumps(figures))
 
 

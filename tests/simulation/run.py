@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.connection import Connection
     from galaxy_trio.constellation import Constellation
-    from galaxy_trio.transports import TransportName
 
 _PATIENCE: Final = 1_000.0
 """Seconds that everything may take to come to its end when nothing goes wrong any more."""
@@ -47,7 +46,7 @@ class Run:
     broken: list[str]
 
 
-def simulate(seed: int, transport: TransportName = "trio-websocket") -> Run:
+def simulate(seed: int) -> Run:
     """Carry out the plan of a seed, and judge it."""
     plan = make_plan(seed)
     journal = Journal()
@@ -56,7 +55,7 @@ def simulate(seed: int, transport: TransportName = "trio-websocket") -> Run:
     logger.addHandler(log)
     broken: list[str] = []
     try:
-        run(partial(_Run(plan, journal, transport, broken).run), seed=seed)
+        run(partial(_Run(plan, journal, broken).run), seed=seed)
     except Exception as error:  # noqa: BLE001  # it is a result, and is shown with the plan
         broken.append(f"something raised {error!r}: {_innermost(error)!r}")
     finally:
@@ -72,10 +71,9 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 class _Run:
-    def __init__(self, plan: Plan, journal: Journal, transport: TransportName, broken: list[str]) -> None:
+    def __init__(self, plan: Plan, journal: Journal, broken: list[str]) -> None:
         self._plan = plan
         self._journal = journal
-        self._transport: TransportName = transport
         self._broken = broken
         self._open = 0
         self._all_ended = trio.Event()
@@ -84,7 +82,7 @@ class _Run:
     async def run(self) -> None:
         with trio.fail_after(100_000):
             world = World(self._plan, self._journal)
-            async with world.running(self._transport):
+            async with world.running():
                 async with trio.open_nursery() as callers:
                     await self._keep(world, callers)
                     # Nobody has a constellation any more, and everybody has been told.
@@ -107,7 +105,6 @@ class _Run:
             max_concurrent_tasks=plan.max_concurrent_tasks,
             max_queued=plan.max_queued,
             drain=plan.drain,
-            transport=self._transport,
             random=Random(f"backoff {plan.seed}"),
         ) as constellation:
             await callers.start(self._write_events, constellation)
@@ -238,7 +235,6 @@ class _Run:
                 register_timeout=OPENING,
                 heartbeat_interval=HEARTBEAT,
                 liveness_timeout=LIVENESS,
-                transport=self._transport,
             ) as connection:
                 async with trio.open_nursery() as nursery:
                     began_at = trio.current_time()

@@ -7,15 +7,13 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from galaxy_trio.transports import TransportName
 from simulation.run import simulate
 
 if TYPE_CHECKING:
@@ -36,10 +34,10 @@ class Summary:
     counts: Counter[str]
 
 
-def summary_of(seed: int, transport: TransportName = "trio-websocket") -> Summary:
+def summary_of(seed: int) -> Summary:
     """Carry out the plan of one seed."""
-    run = simulate(seed, transport)
-    return Summary(seed, report_of(run, transport) if run.broken else "", _counts_of(run))
+    run = simulate(seed)
+    return Summary(seed, report_of(run) if run.broken else "", _counts_of(run))
 
 
 def _counts_of(run: Run) -> Counter[str]:
@@ -59,17 +57,16 @@ def _counts_of(run: Run) -> Counter[str]:
     )
 
 
-def report_of(run: Run, transport: TransportName) -> str:
+def report_of(run: Run) -> str:
     """What was broken, by what plan, and how to see it again."""
-    chosen = "" if transport == "trio-websocket" else f" --transport {transport}"
     return "\n".join(
         [
             str(run.plan),
             "",
             *(f"BROKEN: {promise}" for promise in run.broken),
             "",
-            f"again:        nox -s simulate -- --first-seed {run.plan.seed} --seeds 1{chosen}",
-            f"with journal: nox -s simulate -- --first-seed {run.plan.seed} --seeds 1{chosen} --journal",
+            f"again:        nox -s simulate -- --first-seed {run.plan.seed} --seeds 1",
+            f"with journal: nox -s simulate -- --first-seed {run.plan.seed} --seeds 1 --journal",
         ]
     )
 
@@ -79,19 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many (200)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
-    parser.add_argument("--transport", choices=get_args(TransportName), default="trio-websocket")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes side by side")
     parser.add_argument("--journal", action="store_true", help="print what happened, step by step")
     options = parser.parse_args(arguments)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.journal:
         for seed in seeds:
-            print(simulate(seed, options.transport).journal)
+            print(simulate(seed).journal)
     began = told = time.perf_counter()
     counts: Counter[str] = Counter()
     with multiprocessing.Pool(options.jobs) as pool:
-        work = partial(summary_of, transport=options.transport)
-        for count, summary in enumerate(pool.imap_unordered(work, seeds, chunksize=4), 1):
+        for count, summary in enumerate(pool.imap_unordered(summary_of, seeds, chunksize=4), 1):
             counts += summary.counts
             if summary.report:
                 print(summary.report)
@@ -101,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{count} of {len(seeds)} seeds", flush=True)
     held = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     seconds = time.perf_counter() - began
-    print(f"{len(seeds)} seeds over {options.transport} in {seconds:.0f} s: {held}. Every promise was kept.")
+    print(f"{len(seeds)} seeds in {seconds:.0f} s: {held}. Every promise was kept.")
     return 0
 
 

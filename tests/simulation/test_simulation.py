@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from transport_under_test import TRANSPORT, only_trio_websocket
 
 from simulation.mutations import route_by_kind
 from simulation.run import simulate
@@ -26,39 +25,37 @@ _PARTS: Final = 10
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_every_promise_is_kept_whatever_happens(part: int) -> None:
     for seed in range(part, SEEDS, _PARTS):
-        run = simulate(seed, TRANSPORT)
-        assert not run.broken, report_of(run, TRANSPORT)
+        run = simulate(seed)
+        assert not run.broken, report_of(run)
 
 
 def _digests(hash_seed: str) -> str:
     """What came of a few seeds, in a process of its own, whose sets are in another order."""
     program = (
-        "import sys, hashlib\n"
+        "import hashlib\n"
         "from simulation.run import simulate\n"
         "for seed in range(12):\n"
-        "    print(hashlib.sha256(str(simulate(seed, sys.argv[1]).journal).encode()).hexdigest())\n"
+        "    print(hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest())\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(  # noqa: S603  # ourselves
-        [sys.executable, "-c", program, TRANSPORT], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout
 
 
 def test_a_seed_is_the_same_run_byte_for_byte_in_every_process() -> None:
-    here = [hashlib.sha256(str(simulate(seed, TRANSPORT).journal).encode()).hexdigest() for seed in range(12)]
+    here = [hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest() for seed in range(12)]
     assert _digests("1").split() == _digests("2").split() == here
     assert len(set(here)) == 12
 
 
-@only_trio_websocket
 def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
     with route_by_kind():
         summary = summary_of(4)
         assert "BROKEN: " in summary.report
         assert summary.report.startswith("seed 4\n")
         assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report
-        assert "--transport websockets" in report_of(simulate(4), "websockets")
         # The processes that it starts are forked, and as broken as this one.
         assert main(["--first-seed", "4", "--seeds", "1", "--jobs", "1"]) == 1
     assert "BROKEN: " in capsys.readouterr().out
@@ -68,5 +65,5 @@ def test_the_command_line_counts_what_the_runs_held(capsys: pytest.CaptureFixtur
     assert main(["--seeds", "1", "--first-seed", "3", "--jobs", "1", "--journal"]) == 0
     out = capsys.readouterr().out
     assert " caller asks r" in out
-    assert "1 seeds over trio-websocket in " in out
+    assert "1 seeds in " in out
     assert out.endswith("Every promise was kept.\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from transport_under_test import only_trio_websocket
 
 from simulation.mutations import MUTATIONS, Mutation
 from simulation.run import simulate
@@ -15,7 +14,6 @@ pytestmark = pytest.mark.simulation
 _SEEDS: Final = 50
 
 
-@only_trio_websocket
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
     with mutation():

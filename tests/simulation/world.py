@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
-    from galaxy_trio.transports import TransportName
     from simulation.journal import Journal
     from simulation.plan import Ask, DevicePlan, Disturbance, Plan
 
@@ -63,11 +62,11 @@ class World:
         self._refusals = 0
 
     @asynccontextmanager
-    async def running(self, transport: TransportName) -> AsyncGenerator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """The server and the devices run in the block."""
         network = Network(f"network {self.plan.seed}", self.plan.conditions)
         async with open_memory_fleet(
-            session=self._session, network=network, limits=_LIMITS, transport=transport, patience=LIVENESS
+            session=self._session, network=network, limits=_LIMITS, patience=LIVENESS
         ) as self.fleet:
             if self.plan.dishonest:
                 self.fleet.on_link = lambda link: link.edit_replies(self._spoil)
