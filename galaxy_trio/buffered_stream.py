@@ -78,6 +78,7 @@ class BufferedStream(trio.abc.Stream):
         self.ended: trio.Event = trio.Event()
         """Nothing more will come in: the peer's end of stream, an error, or a close of our own."""
         self.end_cause: Exception | None = None
+        self._arrival = trio.lowlevel.ParkingLot()
         self.last_received: float = trio.current_time()
         """When bytes last came in, on trio's clock."""
 
@@ -268,9 +269,16 @@ class BufferedStream(trio.abc.Stream):
             raise
         if data:
             self.last_received = trio.current_time()
+            if self._arrival:
+                self._arrival.unpark_all()
         else:
             self._end(None)
         return data
+
+    async def wait_received(self) -> None:
+        """Return when bytes next come in, or when none can come any more."""
+        if not self.ended.is_set():
+            await self._arrival.park()
 
     @property
     def is_left(self) -> bool:
@@ -295,6 +303,7 @@ class BufferedStream(trio.abc.Stream):
         if not self.ended.is_set():
             self.end_cause = cause
             self.ended.set()
+            self._arrival.unpark_all()
             self._die()
             self._on_inbound()
 

@@ -26,6 +26,8 @@ HEARTBEAT_INTERVAL: Final = 30.0
 """Seconds between heartbeats, unless told otherwise."""
 RECONNECT_DELAY: Final = 1.0
 """Seconds that the first wait before a reconnect lasts at most, unless told otherwise."""
+KEEPALIVE_EXPIRY: Final = 5.0
+"""Seconds for which an idle connection is kept for the next task, unless told otherwise."""
 
 
 def _strings(items: Iterable[str]) -> tuple[str, ...]:
@@ -123,6 +125,7 @@ class ConstellationConfig:
         heartbeat_interval: Seconds between heartbeats.
         reconnect_delay: Seconds that the first wait before a reconnect lasts at most.
         max_concurrent_tasks: Tasks of all devices together at once; None for no limit.
+        keepalive_expiry: Seconds for which an idle connection is kept for the next task; 0 to close it immediately.
     """
 
     devices: tuple[DeviceConfig, ...]
@@ -130,6 +133,7 @@ class ConstellationConfig:
     heartbeat_interval: float = HEARTBEAT_INTERVAL
     reconnect_delay: float = RECONNECT_DELAY
     max_concurrent_tasks: int | None = None
+    keepalive_expiry: float = KEEPALIVE_EXPIRY
 
 
 class _DeviceProblems(ConfigError):
@@ -226,10 +230,10 @@ class _Object:
     def integer(self, key: str) -> int | None:
         return cast("int | None", self.take(key, "a whole number", int))
 
-    def seconds(self, key: str) -> float | None:
+    def seconds(self, key: str, *, zero: bool = False) -> float | None:
         value = cast("float | None", self.take(key, "a number of seconds", int, float))
-        if value is not None and not 0 < value < float("inf"):
-            self.problem(key, f"must be above 0 s, and is {value!r}")
+        if value is not None and not (0 < value < float("inf") or (zero and value == 0)):
+            self.problem(key, f"must be {'0 s or more' if zero else 'above 0 s'}, and is {value!r}")
             return None
         return value
 
@@ -340,6 +344,7 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
     elsewhere = members.text("device_info") if names_another else None
     constellation_id = members.text("constellation_id")
     heartbeat_interval, reconnect_delay = members.seconds("heartbeat_interval"), members.seconds("reconnect_delay")
+    keepalive_expiry = members.seconds("keepalive_expiry", zero=True)
     max_concurrent_tasks = members.integer("max_concurrent_tasks")
     # The original's limit of its planning, which is not done here.
     members.integer("max_step")
@@ -370,6 +375,7 @@ def _read(path: str | os.PathLike[str], *, names_another: bool) -> Constellation
         heartbeat_interval or HEARTBEAT_INTERVAL,
         reconnect_delay or RECONNECT_DELAY,
         max_concurrent_tasks,
+        KEEPALIVE_EXPIRY if keepalive_expiry is None else keepalive_expiry,
     )
 
 

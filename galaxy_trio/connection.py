@@ -82,6 +82,11 @@ class SentTask:
         end = await self._conversation.receive_end(self._request, timeout, accepted)
         return TaskResult(self.task_id, self.device_id, end.status, end.result, end.error)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether both its acknowledgement and its end have arrived: the connection owes it nothing more."""
+        return self._request.acknowledged and self._request.answered
+
     def abandon(self) -> None:
         """Nobody waits for it any more: what still comes for it is counted and dropped."""
         self._conversation.abandon(self._request)
@@ -133,6 +138,28 @@ class Connection:
             Why it was lost; None if the block of `open_connection` has ended.
         """
         return await self._link.wait_closed()
+
+    async def is_alive(self, *, timeout: float = 2.0) -> bool:
+        """Send a WebSocket ping, and return whether any byte arrives from the server in time. Cancelling is safe.
+
+        Args:
+            timeout: Seconds to wait; `math.inf` for no limit.
+        """
+        return await self._link.is_alive(timeout)
+
+    def is_free_for(self, task_id: str) -> bool:
+        """Whether a task could have the connection to itself.
+
+        That is: it is open, nothing on it is pending, unanswered or unwritten, and no task of this id was sent on it lately.
+        """
+        return (
+            not self.closed
+            and not self._link.bytes_held
+            and self._router.replies.is_free_for(self._session_id(task_id))
+        )
+
+    def _session_id(self, task_id: str) -> str:
+        return f"{self._identity.client_name}@{task_id}"
 
     async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
         """Ask the server what it knows about this device.
@@ -225,7 +252,7 @@ class Connection:
             Exception: As for `run_task`; whatever it is, nothing was sent.
         """
         task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
-        session_id = f"{self._identity.client_name}@{task_id}"
+        session_id = self._session_id(task_id)
         message = self._identity.message(
             ClientMessageType.TASK,
             status=TaskStatus.CONTINUE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast
@@ -26,15 +27,16 @@ from galaxy_trio.outcomes import open_background
 from galaxy_trio.reservation import Reservation
 from galaxy_trio.selection import Requirements
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import BeforeSending, NotRun, OnCancel, Task, make_task, telling_the_end
+from galaxy_trio.task import BeforeSending, OnCancel, Task, make_task, publishing_end
+from galaxy_trio.task_runner import TaskRunner, run_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from random import Random
 
-    from galaxy_trio.held_slot import HeldSlot
     from galaxy_trio.messages import TaskResult
     from galaxy_trio.profile import DeviceProfile
+    from galaxy_trio.slots import Lease
 
     Where = Callable[[DeviceProfile], bool]
     Connect = Callable[[DeviceConfig], Awaitable[trio.abc.Stream]]
@@ -202,15 +204,14 @@ class Constellation:
         """
         task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
         requirements = Requirements(os, capabilities, where)
-        with telling_the_end(task, self._events.publish):
-            while True:
-                async with self._reserve(requirements, task) as held:
-                    try:
-                        return await held.run_here_or_elsewhere(task)
-                    except NotRun as not_run:
-                        wait = not_run.wait
-                with self._pauses.guard():
-                    await trio.sleep(wait)
+        with publishing_end(task, self._events.publish):
+            return await run_task(task, partial(self._next_lease, requirements, task), self._pauses)
+
+    @asynccontextmanager
+    async def _next_lease(self, requirements: Requirements, task: Task) -> AsyncGenerator[tuple[TaskRunner, Lease]]:
+        """A slot on the device that fits best, chosen again for each attempt."""
+        async with self._lease(requirements, task) as (device, lease):
+            yield device.runner, lease
 
     @asynccontextmanager
     async def reserve(
@@ -220,16 +221,16 @@ class Constellation:
 
         Arguments and errors are those of `run_task`.
         """
-        async with self._reserve(Requirements(os, capabilities, where), None) as held:
-            yield Reservation(held)
+        async with self._lease(Requirements(os, capabilities, where), None) as (device, lease):
+            yield Reservation(device, lease)
 
     @asynccontextmanager
-    async def _reserve(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[HeldSlot]:
+    async def _lease(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[tuple[KeptDevice, Lease]]:
         self._check_open()
         with self._assignment.queue(requirements, task) as waiting:
             device, slot = await waiting.wait()
-        async with device.occupy(slot) as held:
-            yield held
+        async with device.lease(slot) as lease:
+            yield device, lease
 
     # ---- what happens
 
@@ -332,6 +333,7 @@ async def open_constellation(
     liveness_timeout: float = 180.0,
     max_message_size: int = MAX_MESSAGE_SIZE,
     reconnect_delay: float | None = None,
+    keepalive_expiry: float | None = None,
     max_concurrent_tasks: int | None = None,
     max_queued: int = MAX_QUEUED,
     abandon_timeout: float = 300.0,
@@ -356,6 +358,8 @@ async def open_constellation(
         liveness_timeout: Seconds without a single byte from a server after which a connection is lost.
         max_message_size: Bytes that a message may have, both ways.
         reconnect_delay: Seconds that the first wait before another try lasts at most; the file's, or 1, if not given.
+        keepalive_expiry: Seconds for which a connection on which a task ended is kept for the device's next task; the file's, or 5, if
+            not given; 0 to close it immediately.
         max_concurrent_tasks: Tasks of all devices together at once; the file's, or no limit, if not given.
         max_queued: Tasks that may wait for each device, and for none that is connected; one more raises `QueueFull`.
         abandon_timeout: Seconds for which a task that was abandoned keeps its device occupied at most.
@@ -384,6 +388,7 @@ async def open_constellation(
         liveness_timeout=liveness_timeout,
         max_message_size=max_message_size,
         reconnect_delay=config.reconnect_delay if reconnect_delay is None else reconnect_delay,
+        keepalive_expiry=config.keepalive_expiry if keepalive_expiry is None else keepalive_expiry,
         abandon_timeout=abandon_timeout,
         random=random,
     )

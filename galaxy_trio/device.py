@@ -182,5 +182,5 @@ class Device:
             QueueFull: Too many tasks wait for the device already.
             Exception: As for `run_task`, when the device is given up, removed or closed.
         """
-        async with self._kept.reserve() as held:
-            yield Reservation(held)
+        async with self._kept.reserve() as lease:
+            yield Reservation(self._kept, lease)

@@ -24,6 +24,7 @@ class DeviceStatistics:
     Attributes:
         running: Tasks and reservations that hold one of its slots, those that were abandoned among them.
         queued: Tasks and reservations that wait for it.
+        idle_connections: Connections that are kept for its next tasks.
         connects: How often it was connected.
         failures: How many tries failed in a row.
         problem: Why it is not connected.
@@ -39,6 +40,7 @@ class DeviceStatistics:
     capabilities: tuple[str, ...]
     running: int
     queued: int
+    idle_connections: int
     connects: int
     failures: int
     problem: str | None
@@ -75,6 +77,7 @@ def statistics_of(device: KeptDevice, kept: KeptConnection) -> DeviceStatistics:
         capabilities=device.profile.capabilities,
         running=device.running,
         queued=device.queued,
+        idle_connections=device.idle_connections,
         connects=kept.connects,
         failures=kept.failures,
         problem=kept.problem,

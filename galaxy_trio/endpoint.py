@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio.config import DeviceConfig
+from galaxy_trio.config import KEEPALIVE_EXPIRY, DeviceConfig
 from galaxy_trio.connection import open_connection
 from galaxy_trio.errors import ConfigError, ConnectTimeout
 from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive, open_given_stream, read_token
@@ -43,6 +43,7 @@ class ConnectionSettings:
     max_message_size: int = MAX_MESSAGE_SIZE
     reconnect_delay: float = 1.0
     abandon_timeout: float = 300.0
+    keepalive_expiry: float = KEEPALIVE_EXPIRY
     connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None
     random: Random | None = None
 
@@ -56,6 +57,8 @@ class ConnectionSettings:
             reconnect_delay=self.reconnect_delay,
             abandon_timeout=self.abandon_timeout,
         )
+        if not self.keepalive_expiry >= 0:
+            raise ConfigError(f"keepalive_expiry is a number of seconds, and is {self.keepalive_expiry!r}")
         if self.reconnect_delay == math.inf:
             raise ConfigError(
                 "reconnect_delay is a number of seconds, and is without end: nothing would be tried again"
@@ -107,30 +110,23 @@ class Endpoint:
         self.settings = settings
         self._limiter = limiter
         self._certificates = certificates
-        # The same for a device's life: a server that has not noticed the end of a connection refuses the next one of that name, so
-        # that no session can start beside one that still runs.
         self._name = f"{settings.client_name}-{secrets.token_hex(3)}"
         self._ssl_context: ssl.SSLContext | None = None
 
-    def client_id(self, slot_number: int | None = None) -> str:
-        """The name of the supervised connection, or of those of a slot."""
-        slot = "" if slot_number is None else f".{slot_number}"
-        return f"{self._name}{slot}@{self.config.device_id}"
-
     @asynccontextmanager
     async def open(
-        self, slot_number: int | None = None, on_event: Callable[[Event], None] | None = None
+        self, suffix: str = "", on_event: Callable[[Event], None] | None = None
     ) -> AsyncGenerator[Connection]:
         """Open a connection, for the length of the block; errors are those of `open_connection`.
 
         Args:
-            slot_number: Of the slot that it is for; None for the supervised connection.
+            suffix: Distinguishes the name of the connection from the supervised one's, which has none.
             on_event: As for `open_connection`.
         """
         config, settings = self.config, self.settings
         async with AsyncExitStack() as stack:
             async with self._limiter:
-                token, context = await self._read_files(anew=slot_number is None)
+                token, context = await self._read_files(anew=not suffix)
                 stream = None
                 if settings.connect is not None:
                     stream = await open_given_stream(partial(settings.connect, config), settings.connect_timeout)
@@ -139,7 +135,7 @@ class Endpoint:
                         config.server_url,
                         config.device_id,
                         client_name=settings.client_name,
-                        client_id=self.client_id(slot_number),
+                        client_id=f"{self._name}{suffix}@{config.device_id}",
                         token=token,
                         headers=config.headers,
                         ssl_context=context,

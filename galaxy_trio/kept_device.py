@@ -13,13 +13,14 @@ import trio
 from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
 from galaxy_trio.device_statistics import DeviceStatistics, statistics_of
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
-from galaxy_trio.held_slot import HeldSlot, Workplace
 from galaxy_trio.kept_connection import KeptConnection
 from galaxy_trio.profile import DeviceProfile, profile_of
-from galaxy_trio.slots import Place, Slot, Slots
+from galaxy_trio.pool import ConnectionPool
+from galaxy_trio.slots import Lease, Place, Slot, Slots
 from galaxy_trio.status_waits import StatusWaits
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import Task, telling_the_end
+from galaxy_trio.task import Task, publishing_end
+from galaxy_trio.task_runner import TaskRunner, run_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -59,22 +60,20 @@ class KeptDevice:
         self._idle_since = 0
         self._waits = StatusWaits()
         self._is_gone = False
+        self._total = total
         self._ended = trio.Event()
         self._kept = KeptConnection(endpoint, self)
         self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
         # What runs, and what holds a slot and waits all the same.
         self._stops, self._pauses = Stops(), Stops()
-        self._workplace = Workplace(
-            device_id=self.device_id,
+        self._pool = ConnectionPool(endpoint, nursery, self._kept.forward, endpoint.settings.keepalive_expiry)
+        self._runner = TaskRunner(
             kept=self._kept,
             endpoint=endpoint,
-            slots=self._slots,
-            total=total,
+            pool=self._pool,
             nursery=nursery,
             stops=self._stops,
-            pauses=self._pauses,
             publish=publish,
-            wait_ready=self._wait_ready,
         )
 
     # ---- what it is
@@ -118,6 +117,11 @@ class KeptDevice:
     def queued(self) -> int:
         """How many tasks and reservations wait for it."""
         return self._slots.queued
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections are kept for its next tasks."""
+        return self._pool.idle
 
     def statistics(self) -> DeviceStatistics:
         """What it is now, and what became of it so far."""
@@ -166,6 +170,7 @@ class KeptDevice:
         at_rest = self._kept.let_go()
         self._stops.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
         await self._stops.wait_stopped()
+        await self._pool.wait_closed()
         await at_rest.wait()
 
     # ---- work
@@ -185,19 +190,32 @@ class KeptDevice:
 
     async def run_task(self, task: Task) -> TaskResult:
         """Run a task when its turn has come."""
-        with telling_the_end(task, self._publish):
-            slot = await self.queue(task).wait()
-            async with self.occupy(slot) as held:
-                return await held.run(task)
+        with publishing_end(task, self._publish):
+            async with self.lease(await self.queue(task).wait()) as lease:
+                return await run_task(task, partial(self._when_connected, lease), self._pauses)
+
+    async def run_reserved(self, task: Task, lease: Lease) -> TaskResult:
+        """Run a task in a slot that is leased already."""
+        with publishing_end(task, self._publish), lease.exclusive():
+            task.device_id = self.device_id
+            return await run_task(task, partial(self._when_connected, lease), self._pauses)
 
     @asynccontextmanager
-    async def reserve(self) -> AsyncGenerator[HeldSlot]:
+    async def _when_connected(self, lease: Lease) -> AsyncGenerator[tuple[TaskRunner, Lease]]:
+        """The same slot for each attempt, when the device is connected."""
+        if not self.connected:
+            with self._pauses.guard():
+                await self.wait_connected()
+        yield self._runner, lease
+
+    @asynccontextmanager
+    async def reserve(self) -> AsyncGenerator[Lease]:
         """Wait for a slot, and hold it for the length of the block."""
-        async with self.occupy(await self.queue().wait()) as held:
-            yield held
+        async with self.lease(await self.queue().wait()) as lease:
+            yield lease
 
     def queue(self, task: Task | None = None) -> Place:
-        """Take a place in its queue; what comes of it is for `occupy`."""
+        """Take a place in its queue; the slot that comes of it is for `lease`."""
         place = self._slots.enter()
         if task is not None:
             task.device_id = self.device_id
@@ -206,20 +224,25 @@ class KeptDevice:
         return place
 
     @asynccontextmanager
-    async def occupy(self, slot: Slot) -> AsyncGenerator[HeldSlot]:
+    async def lease(self, slot: Slot) -> AsyncGenerator[Lease]:
         """Hold a slot for the length of the block, which begins when there are not too many tasks on all devices together."""
-        held = HeldSlot(self._workplace, slot)
-        if self._workplace.total is not None:
+        lease = Lease(self._slots, slot, self._total)
+        if self._total is not None:
             try:
                 with self._pauses.guard():
-                    await self._workplace.total.acquire_on_behalf_of(held)
+                    await self._total.acquire_on_behalf_of(lease)
             except BaseException:
                 self._slots.release(slot)
                 raise
         try:
-            yield held
+            yield lease
         finally:
-            held.end()
+            lease.end()
+
+    @property
+    def runner(self) -> TaskRunner:
+        """What runs its tasks."""
+        return self._runner
 
     # ---- which device a task goes to
 
@@ -269,11 +292,13 @@ class KeptDevice:
         """Stop what runs, and close its connections, after `take_no_more`."""
         self._stops.close(why)
         self._stops.stop(why)
+        self._pool.close()
         self._kept.end()
 
     async def wait_ended(self) -> None:
         """Wait until that is done."""
         await self._stops.wait_stopped()
+        await self._pool.wait_closed()
         await self._ended.wait()
 
     # ---- what becomes of its connection: see `kept_connection.Listener`
@@ -286,6 +311,8 @@ class KeptDevice:
             self._slots.open_gate()
         else:
             self._slots.shut_gate()
+            # Its server or its network may have failed, or it is to connect with a new token.
+            self._pool.expire()
         if status is DeviceStatus.FAILED and self.failure is not None and not self._is_gone:
             self._slots.close(partial(fresh, self.failure))
         self._move_to(DeviceStatus.BUSY if self._connected and self._slots.taken else status)
@@ -301,12 +328,6 @@ class KeptDevice:
     def publish(self, event: Event) -> None:
         """Something happened on its connection."""
         self._publish(event)
-
-    async def _wait_ready(self) -> None:
-        """Wait until it is connected, in a slot: whoever does is told what those are told who wait for one."""
-        if not self.connected:
-            with self._pauses.guard():
-                await self.wait_connected()
 
     def _belongs_nowhere(self) -> Exception:
         return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")

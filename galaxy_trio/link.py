@@ -194,6 +194,14 @@ class Link(Generic[In]):
         """Whether a message would be sent now, without waiting."""
         return self._transport.has_room
 
+    async def is_alive(self, timeout: float) -> bool:
+        """Ping the peer, and return whether any byte arrives from it within `timeout` seconds."""
+        self._transport.ping_nowait()
+        with trio.move_on_after(timeout):
+            await self._transport.wait_received()
+            return not self.closed
+        return False
+
     @property
     def bytes_held(self) -> int:
         """Bytes that were sent and are not yet written."""

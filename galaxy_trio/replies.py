@@ -189,6 +189,10 @@ class PendingReplies:
                 "wait for some to end"
             )
 
+    def is_free_for(self, key: str) -> bool:
+        """Whether no request waits, none lacks its first reply, and this key was not used among the last `HISTORY` requests."""
+        return not self._waiting and not self._order and key not in self._ended
+
     def hand_over(self, request: Request) -> None:
         """The request's message is on its way: it takes the last place in the order of first replies."""
         if self._closed is not None:

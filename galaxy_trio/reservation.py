@@ -9,23 +9,25 @@ import trio
 from galaxy_trio.task import BeforeSending, OnCancel, make_task
 
 if TYPE_CHECKING:
-    from galaxy_trio.held_slot import HeldSlot
+    from galaxy_trio.kept_device import KeptDevice
     from galaxy_trio.messages import TaskResult
+    from galaxy_trio.slots import Lease
 
 
 class Reservation:
     """A slot on a device, held until its block ends. Made by `Device.reserve` and `Constellation.reserve`."""
 
-    def __init__(self, held: HeldSlot) -> None:
-        self._held = held
+    def __init__(self, device: KeptDevice, lease: Lease) -> None:
+        self._device = device
+        self._lease = lease
 
     def __repr__(self) -> str:
-        return f"<Reservation of device {self.device_id!r}{', ended' if self._held.ended else ''}>"
+        return f"<Reservation of device {self.device_id!r}{', ended' if self._lease.ended else ''}>"
 
     @property
     def device_id(self) -> str:
         """The device whose slot it is."""
-        return self._held.device_id
+        return self._device.device_id
 
     async def run_task(
         self,
@@ -44,4 +46,4 @@ class Reservation:
             trio.ClosedResourceError: The block of the reservation has ended.
         """
         task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
-        return await self._held.run_and_tell(task)
+        return await self._device.run_reserved(task, self._lease)

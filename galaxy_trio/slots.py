@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,7 +11,7 @@ import trio
 from galaxy_trio.errors import QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 
 @attrs.frozen(eq=False)
@@ -22,6 +23,67 @@ class Slot:
     """
 
     number: int
+
+
+class Lease:
+    """The holder of a slot: its block, and each piece of work that continues after the block. The slot is free when all have released it.
+
+    Args:
+        slots: Which the slot belongs to.
+        slot: Given out by `slots`.
+        total: A limit of the leases of all devices together, acquired on behalf of this one.
+    """
+
+    def __init__(self, slots: Slots, slot: Slot, total: trio.CapacityLimiter | None) -> None:
+        self._slots = slots
+        self._slot = slot
+        self._total = total
+        self._holders = 1
+        self._exclusive = False
+        self.ended: bool = False
+        """Whether its block has ended."""
+
+    @property
+    def slot(self) -> int:
+        """The slot's number."""
+        return self._slot.number
+
+    @contextmanager
+    def exclusive(self) -> Generator[None]:
+        """Use the slot for one piece of work, which keeps it even if the block ends first.
+
+        Raises:
+            trio.ClosedResourceError: The block has ended.
+            trio.BusyResourceError: Another piece of work uses it.
+        """
+        if self.ended:
+            raise trio.ClosedResourceError(f"the reservation of device {self._slots.device_id!r} has ended")
+        if self._exclusive:
+            raise trio.BusyResourceError("a reservation runs one task at a time: reserve another slot")
+        self._exclusive = True
+        self.hold()
+        try:
+            yield
+        finally:
+            self._exclusive = False
+            self.release()
+
+    def hold(self) -> None:
+        """Keep the slot until one more `release`."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Release the slot, once for each `hold`."""
+        self._holders -= 1
+        if not self._holders:
+            if self._total is not None:
+                self._total.release_on_behalf_of(self)
+            self._slots.release(self._slot)
+
+    def end(self) -> None:
+        """Release it for the block."""
+        self.ended = True
+        self.release()
 
 
 class Moved(Exception):
@@ -107,6 +169,11 @@ class Slots:
         self._open = False
         self._closed: Callable[[], Exception] | None = None
         self._all_free = trio.Event()
+
+    @property
+    def device_id(self) -> str:
+        """Whose they are."""
+        return self._device_id
 
     @property
     def queued(self) -> int:

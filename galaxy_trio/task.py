@@ -30,18 +30,16 @@ BeforeSending: TypeAlias = Callable[[str], Awaitable[None]]
 """Awaited with the device's name when it is there and nothing of the task has left, such as to write down that it may run from now on."""
 
 
-class NotRun(Exception):
-    """A task did not run, and may be given to another device, or to this one later.
+class NotSent(Exception):
+    """A task was not sent, and may be given to another device, or to this one later.
 
     Attributes:
-        wait: Seconds to wait before it is tried again.
-        soon: Whether this device will take it as soon as its server has noticed the end of the task before.
+        wait: Seconds to wait before the next attempt.
     """
 
-    def __init__(self, wait: float, *, soon: bool = False) -> None:
-        super().__init__(wait, soon)
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait)
         self.wait = wait
-        self.soon = soon
 
 
 @attrs.define(eq=False)
@@ -52,7 +50,6 @@ class Task:
         device_id: Where it is, or waits; empty before there is such a device.
         sent: Whether it may have run.
         abandoned: Whether its caller has gone, and its end is told by somebody else.
-        refusals: How often the name of its connection was still registered.
         backoff: How long it waits when its connection fails to open, on whichever device.
         before_sending: Awaited each time before it leaves.
     """
@@ -65,7 +62,6 @@ class Task:
     device_id: str = ""
     sent: bool = False
     abandoned: bool = False
-    refusals: int = 0
     backoff: Backoff | None = None
     before_sending: BeforeSending | None = None
 
@@ -94,8 +90,8 @@ def make_task(
 
 
 @contextmanager
-def telling_the_end(task: Task, publish: Callable[[Event], None]) -> Generator[None]:
-    """Tell of the task's end what the block comes to; the block tells itself of a task that ran to its end."""
+def publishing_end(task: Task, publish: Callable[[Event], None]) -> Generator[None]:
+    """Publish `TaskEnded` if the block raises. A task that ran to its end is published by what ran it."""
     try:
         yield
     except BaseException as error:

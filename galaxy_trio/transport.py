@@ -250,6 +250,10 @@ class Transport:
         """When any byte last came in, on trio's clock."""
         return self._stream.last_received
 
+    async def wait_received(self) -> None:
+        """Return when bytes next come in, or when none can come any more."""
+        await self._stream.wait_received()
+
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.
 

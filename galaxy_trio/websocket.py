@@ -100,6 +100,9 @@ class WebSocket(Protocol):
         """When any byte last came in, on trio's clock."""
         ...
 
+    async def wait_received(self) -> None:
+        """Return when bytes next come in, or when none can come any more."""
+
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.
 

@@ -112,13 +112,15 @@ class World:
         return stream
 
     def nothing_is_held(self) -> None:
-        """No slot, no place, no connection but one for each device and the device's own, no session."""
+        """No slot, no place, no session; no connections but the devices' own, the supervised ones and those that are idle."""
         statistics = self.constellation.statistics()
         assert (statistics.running, statistics.queued, statistics.unassigned) == (0, 0, 0)
         assert self.fleet.server is not None
         held = self.fleet.server.statistics()
         assert (held.sessions, held.ending_sessions) == (0, 0)
-        assert (held.connections, held.constellations) == (2 * len(statistics.devices), len(statistics.devices))
+        devices = len(statistics.devices)
+        idle = sum(device.idle_connections for device in statistics.devices.values())
+        assert (held.connections, held.constellations) == (2 * devices + idle, devices + idle)
         assert set(self.fleet.work.running.values()) <= {0}
 
 

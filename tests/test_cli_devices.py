@@ -67,7 +67,7 @@ def config_for(url: str, *device_ids: str) -> ConstellationConfig:
 
 def statistics(device_id: str, status: DeviceStatus = DeviceStatus.IDLE, **values: object) -> DeviceStatistics:
     fields: dict[str, object] = {
-        "os": "linux", "capabilities": ("cli", "gui"), "running": 0, "queued": 0, "connects": 1, "failures": 0,
+        "os": "linux", "capabilities": ("cli", "gui"), "running": 0, "queued": 0, "idle_connections": 0, "connects": 1, "failures": 0,
         "problem": None, "next_try": None, "connected_since": None, "last_heard": None, "connection": None, **values,
     }  # fmt: skip
     return DeviceStatistics(device_id, status, **fields)  # type: ignore[arg-type]

@@ -83,8 +83,8 @@ async def test_a_departed_device_attracts_no_work(autojump_clock: MockClock) -> 
             result = await world.constellation.run_task(f"echo {number}")
             assert (result.device_id, result.unwrap()) == ("b", {"device": "b", "echo": str(number)})
         assert len(world.begun) == 5
-        # One try, and those of the device's own.
-        assert [device_id for _, device_id in world.fleet.connects].count("b") == 6
+        # One for the device, and one for all of its tasks.
+        assert [device_id for _, device_id in world.fleet.connects].count("b") == 2
 
 
 async def test_a_task_that_was_refused_and_then_is_given_up_was_never_sent(autojump_clock: MockClock) -> None:
@@ -125,7 +125,7 @@ async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_lo
 async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_own(
     how: str, delay: float, seconds: float, autojump_clock: MockClock
 ) -> None:
-    async with open_world("a", random=_Highest(), reconnect_delay=delay) as world:
+    async with open_world("a", random=_Highest(), reconnect_delay=delay, keepalive_expiry=0) as world:
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
         for number in range(1, 3):
             world.problems = [OSError("no route") for _ in range(3)]

@@ -14,13 +14,13 @@ from galaxy_trio import ConnectionLost
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.conversation import Conversation
 from galaxy_trio.events import EventFanOut
-from galaxy_trio.held_slot import HeldSlot
+from galaxy_trio.task_runner import TaskRunner
 from galaxy_trio.link import Link
 from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
 from galaxy_trio.slots import Place, Slot, Slots
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import NotRun, Task
+from galaxy_trio.task import NotSent, Task
 from galaxy_trio.text_frames import text_frame
 from galaxy_trio.transport import Transport
 
@@ -85,15 +85,15 @@ def give_a_slot_back_twice() -> AbstractContextManager[object]:
 
 def send_again_after_loss() -> AbstractContextManager[object]:
     """A task whose connection was lost is sent again, though it may have run."""
-    try_once = HeldSlot._try
+    try_once = TaskRunner._try
 
-    async def try_again(self: HeldSlot, task: Task, *, patient: bool) -> TaskResult:
+    async def try_again(self: TaskRunner, task: Task, *, patient: bool) -> TaskResult:
         try:
             return await try_once(self, task, patient=patient)
         except ConnectionLost:
-            raise NotRun(0) from None
+            raise NotSent(0) from None
 
-    return mock.patch.object(HeldSlot, "_try", try_again)
+    return mock.patch.object(TaskRunner, "_try", try_again)
 
 
 def tear_a_frame() -> AbstractContextManager[object]:
@@ -211,11 +211,11 @@ def stop_nothing() -> AbstractContextManager[object]:
 def free_an_abandoned_device() -> AbstractContextManager[object]:
     """Nobody waits for the end of a task whose caller has gone."""
 
-    def leave_behind(self: HeldSlot, task: Task, sent: object) -> None:
+    def leave_behind(self: TaskRunner, task: Task, sent: object) -> None:
         del self, sent
         task.abandoned = True
 
-    return mock.patch.object(HeldSlot, "_leave_behind", leave_behind)
+    return mock.patch.object(TaskRunner, "_leave_behind", leave_behind)
 
 
 def deliver_twice() -> AbstractContextManager[object]:
