@@ -14,8 +14,8 @@ from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, Ta
 from galaxy_trio.device_statistics import DeviceStatistics, statistics_of
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
 from galaxy_trio.kept_connection import KeptConnection
-from galaxy_trio.profile import DeviceProfile, profile_of
 from galaxy_trio.pool import ConnectionPool
+from galaxy_trio.profile import DeviceProfile, profile_of
 from galaxy_trio.slots import Lease, Place, Slot, Slots
 from galaxy_trio.status_waits import StatusWaits
 from galaxy_trio.stops import Stops

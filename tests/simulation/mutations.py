@@ -14,13 +14,13 @@ from galaxy_trio import ConnectionLost
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.conversation import Conversation
 from galaxy_trio.events import EventFanOut
-from galaxy_trio.task_runner import TaskRunner
 from galaxy_trio.link import Link
 from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
 from galaxy_trio.slots import Place, Slot, Slots
 from galaxy_trio.stops import Stops
 from galaxy_trio.task import NotSent, Task
+from galaxy_trio.task_runner import TaskRunner
 from galaxy_trio.text_frames import text_frame
 from galaxy_trio.transport import Transport
 
