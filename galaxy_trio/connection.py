@@ -152,11 +152,7 @@ class Connection:
 
         That is: it is open, nothing on it is pending, unanswered or unwritten, and no task of this id was sent on it lately.
         """
-        return (
-            not self.closed
-            and not self._link.bytes_held
-            and self._router.replies.is_free_for(self._session_id(task_id))
-        )
+        return self._link.is_idle and self._router.replies.is_free_for(self._session_id(task_id))
 
     def _session_id(self, task_id: str) -> str:
         return f"{self._identity.client_name}@{task_id}"

@@ -194,6 +194,11 @@ class Link(Generic[In]):
         """Whether a message would be sent now, without waiting."""
         return self._transport.has_room
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the connection is open, nothing is unwritten, and no end of it has come in, even one not yet reported."""
+        return not self.closed and self._transport.is_idle
+
     async def is_alive(self, timeout: float) -> bool:
         """Ping the peer, and return whether any byte arrives from it within `timeout` seconds."""
         self._transport.ping_nowait()

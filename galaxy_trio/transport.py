@@ -246,6 +246,12 @@ class Transport:
     # ---- receiving
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it is open, and nothing is unwritten, and neither an end nor a close frame has come in, even one not yet reported."""
+        # Whatever ends a WebSocket is left to trio-websocket, which takes a few scheduler passes to report it.
+        return self._websocket is not None and not (self._stream.is_left or self._stream.dead or self._stream.held)
+
+    @property
     def last_received(self) -> float:
         """When any byte last came in, on trio's clock."""
         return self._stream.last_received

@@ -96,6 +96,11 @@ class WebSocket(Protocol):
         ...
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it is open, and nothing is unwritten, and neither an end nor a close frame has come in, even one not yet reported."""
+        ...
+
+    @property
     def last_received(self) -> float:
         """When any byte last came in, on trio's clock."""
         ...
