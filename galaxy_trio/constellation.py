@@ -27,7 +27,7 @@ from galaxy_trio.outcomes import open_background
 from galaxy_trio.reservation import Reservation
 from galaxy_trio.selection import Requirements
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import BeforeSending, OnCancel, Task, make_task, publishing_end
+from galaxy_trio.task import BeforeSending, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.task_runner import TaskRunner, run_task
 
 if TYPE_CHECKING:
@@ -204,14 +204,13 @@ class Constellation:
         """
         task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
         requirements = Requirements(os, capabilities, where)
-        with publishing_end(task, self._events.publish):
-            return await run_task(task, partial(self._next_lease, requirements, task), self._pauses)
+        with PublishingEnd(task, self._events.publish):
+            return await run_task(task, partial(self._acquire, requirements, task), self._pauses)
 
-    @asynccontextmanager
-    async def _next_lease(self, requirements: Requirements, task: Task) -> AsyncGenerator[tuple[TaskRunner, Lease]]:
+    async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
         """A slot on the device that fits best, chosen again for each attempt."""
-        async with self._lease(requirements, task) as (device, lease):
-            yield device.runner, lease
+        device, lease = await self._lease(requirements, task)
+        return device.runner, lease
 
     @asynccontextmanager
     async def reserve(
@@ -221,16 +220,17 @@ class Constellation:
 
         Arguments and errors are those of `run_task`.
         """
-        async with self._lease(Requirements(os, capabilities, where), None) as (device, lease):
+        device, lease = await self._lease(Requirements(os, capabilities, where), None)
+        try:
             yield Reservation(device, lease)
+        finally:
+            lease.end()
 
-    @asynccontextmanager
-    async def _lease(self, requirements: Requirements, task: Task | None) -> AsyncGenerator[tuple[KeptDevice, Lease]]:
+    async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[KeptDevice, Lease]:
         self._check_open()
         with self._assignment.queue(requirements, task) as waiting:
             device, slot = await waiting.wait()
-        async with device.lease(slot) as lease:
-            yield device, lease
+        return device, await device.lease(slot)
 
     # ---- what happens
 

@@ -19,7 +19,7 @@ from galaxy_trio.profile import DeviceProfile, profile_of
 from galaxy_trio.slots import Lease, Place, Slot, Slots
 from galaxy_trio.status_waits import StatusWaits
 from galaxy_trio.stops import Stops
-from galaxy_trio.task import Task, publishing_end
+from galaxy_trio.task import PublishingEnd, Task
 from galaxy_trio.task_runner import TaskRunner, run_task
 
 if TYPE_CHECKING:
@@ -190,29 +190,35 @@ class KeptDevice:
 
     async def run_task(self, task: Task) -> TaskResult:
         """Run a task when its turn has come."""
-        with publishing_end(task, self._publish):
-            async with self.lease(await self.queue(task).wait()) as lease:
-                return await run_task(task, partial(self._when_connected, lease), self._pauses)
+        with PublishingEnd(task, self._publish):
+            lease = await self.lease(await self.queue(task).wait())
+            try:
+                return await run_task(task, partial(self._hold, lease), self._pauses)
+            finally:
+                lease.release()
 
     async def run_reserved(self, task: Task, lease: Lease) -> TaskResult:
         """Run a task in a slot that is leased already."""
-        with publishing_end(task, self._publish), lease.exclusive():
+        with PublishingEnd(task, self._publish), lease.exclusive():
             task.device_id = self.device_id
-            return await run_task(task, partial(self._when_connected, lease), self._pauses)
+            return await run_task(task, partial(self._hold, lease), self._pauses)
 
-    @asynccontextmanager
-    async def _when_connected(self, lease: Lease) -> AsyncGenerator[tuple[TaskRunner, Lease]]:
+    async def _hold(self, lease: Lease) -> tuple[TaskRunner, Lease]:
         """The same slot for each attempt, when the device is connected."""
         if not self.connected:
             with self._pauses.guard():
                 await self.wait_connected()
-        yield self._runner, lease
+        lease.hold()
+        return self._runner, lease
 
     @asynccontextmanager
     async def reserve(self) -> AsyncGenerator[Lease]:
         """Wait for a slot, and hold it for the length of the block."""
-        async with self.lease(await self.queue().wait()) as lease:
+        lease = await self.lease(await self.queue().wait())
+        try:
             yield lease
+        finally:
+            lease.end()
 
     def queue(self, task: Task | None = None) -> Place:
         """Take a place in its queue; the slot that comes of it is for `lease`."""
@@ -223,9 +229,8 @@ class KeptDevice:
         self._slots_changed()
         return place
 
-    @asynccontextmanager
-    async def lease(self, slot: Slot) -> AsyncGenerator[Lease]:
-        """Hold a slot for the length of the block, which begins when there are not too many tasks on all devices together."""
+    async def lease(self, slot: Slot) -> Lease:
+        """Hold a slot, once there are not too many tasks on all devices together. The lease is to be released."""
         lease = Lease(self._slots, slot, self._total)
         if self._total is not None:
             try:
@@ -234,10 +239,7 @@ class KeptDevice:
             except BaseException:
                 self._slots.release(slot)
                 raise
-        try:
-            yield lease
-        finally:
-            lease.end()
+        return lease
 
     @property
     def runner(self) -> TaskRunner:

@@ -26,7 +26,7 @@ class Slot:
 
 
 class Lease:
-    """The holder of a slot: its block, and each piece of work that continues after the block. The slot is free when all have released it.
+    """The holder of a slot: a call or a block, and what continues after it. The slot is free when all of them have released it.
 
     Args:
         slots: Which the slot belongs to.
@@ -111,11 +111,12 @@ class Place:
             Moved: It was moved.
             Exception: What the queue was closed with.
         """
-        try:
-            await self._done.wait()
-        except BaseException:
-            self.leave()
-            raise
+        if self._slot is None:
+            try:
+                await self._done.wait()
+            except BaseException:
+                self.leave()
+                raise
         slot, self._slot = self._slot, None
         if slot is None:
             raise self._error or trio.ClosedResourceError("this place in the queue was left")

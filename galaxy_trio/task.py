@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,7 +17,7 @@ from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
 from galaxy_trio.outcomes import contains_cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from types import TracebackType
 
     from galaxy_trio.events import Event
 
@@ -89,16 +88,21 @@ def make_task(
     return Task(request, timeout, on_cancel, task_id, accepted, before_sending=before_sending)
 
 
-@contextmanager
-def publishing_end(task: Task, publish: Callable[[Event], None]) -> Generator[None]:
-    """Publish `TaskEnded` if the block raises. A task that ran to its end is published by what ran it."""
-    try:
-        yield
-    except BaseException as error:
-        if task.device_id and not task.abandoned:
+class PublishingEnd:
+    """Publishes `TaskEnded` if the block raises. The end of a task that ran to it is published by what ran it."""
+
+    def __init__(self, task: Task, publish: Callable[[Event], None]) -> None:
+        self._task = task
+        self._publish = publish
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        task = self._task
+        if error is not None and task.device_id and not task.abandoned:
             words = str(error) if isinstance(error, Exception) else None
-            publish(TaskEnded(task.device_id, task.task_id, _outcome_of(error, task), words))
-        raise
+            self._publish(TaskEnded(task.device_id, task.task_id, _outcome_of(error, task), words))
 
 
 def _outcome_of(error: BaseException, task: Task) -> TaskOutcome:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -227,27 +226,29 @@ class TaskRunner:
             lease.release()
 
 
-NextLease: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[TaskRunner, Lease]]]
-"""Waits for a slot on a connected device, and holds it for the length of the block."""
+Acquire: TypeAlias = Callable[[], Awaitable[tuple[TaskRunner, Lease]]]
+"""Waits for a slot on a connected device. Its lease is to be released."""
 
 
-async def run_task(task: Task, next_lease: NextLease, pauses: Stops) -> TaskResult:
+async def run_task(task: Task, acquire: Acquire, pauses: Stops) -> TaskResult:
     """Run a task: attempt it until it is sent, then wait for its end.
 
     Args:
         task: What to run.
-        next_lease: Where, for each attempt.
+        acquire: Finds a device and a slot for each attempt.
         pauses: Ends the waits between two attempts.
 
     Raises:
         Exception: As for `Device.run_task` and `Constellation.run_task`.
     """
     while True:
-        async with next_lease() as (runner, lease):
-            try:
-                return await runner.attempt(task, lease)
-            except NotSent as not_sent:
-                wait = not_sent.wait
+        runner, lease = await acquire()
+        try:
+            return await runner.attempt(task, lease)
+        except NotSent as not_sent:
+            wait = not_sent.wait
+        finally:
+            lease.release()
         with pauses.guard():
             await trio.sleep(wait)
 
