@@ -17,7 +17,7 @@ from galaxy_trio.events import EventFanOut
 from galaxy_trio.link import Link
 from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
-from galaxy_trio.slots import Place, Slot, Slots
+from galaxy_trio.slots import Lease, Place, Slot, Slots
 from galaxy_trio.stops import Stops
 from galaxy_trio.task import NotSent, Task
 from galaxy_trio.task_runner import TaskRunner
@@ -85,15 +85,15 @@ def give_a_slot_back_twice() -> AbstractContextManager[object]:
 
 def send_again_after_loss() -> AbstractContextManager[object]:
     """A task whose connection was lost is sent again, though it may have run."""
-    try_once = TaskRunner._try
+    attempt = TaskRunner.attempt
 
-    async def try_again(self: TaskRunner, task: Task, *, patient: bool) -> TaskResult:
+    async def attempt_again(self: TaskRunner, task: Task, lease: Lease) -> TaskResult:
         try:
-            return await try_once(self, task, patient=patient)
+            return await attempt(self, task, lease)
         except ConnectionLost:
             raise NotSent(0) from None
 
-    return mock.patch.object(TaskRunner, "_try", try_again)
+    return mock.patch.object(TaskRunner, "attempt", attempt_again)
 
 
 def tear_a_frame() -> AbstractContextManager[object]:
