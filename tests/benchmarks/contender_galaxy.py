@@ -6,9 +6,9 @@ import time
 
 import trio
 
-from galaxy_trio import Connection, open_connection
+from galaxy_trio import Connection, DeviceConfig, open_connection, open_constellation
 
-from .meter import Meter, Plan, Rate, rate_between
+from .meter import WARM_UP_TASKS, Meter, Plan, Rate, TaskPlan, rate_between
 from .wire import DEVICE_ID, Task
 
 
@@ -41,6 +41,34 @@ async def measure_large(url: str) -> list[float]:
     return times
 
 
+async def _tasks(plan: TaskPlan) -> Rate:
+    meter = Meter(plan.peer_pid)
+    configs = [DeviceConfig(f"device_{number}", plan.url) for number in range(plan.devices)]
+
+    async with open_constellation(configs) as constellation:
+        await constellation.wait_connected()
+        devices = list(constellation.devices.values())
+
+        async def run_one(number: int) -> None:
+            (await devices[number % plan.devices].run_task(Task.SHORT)).unwrap()
+            meter.done += 1
+
+        async def run_all(tasks: int) -> None:
+            if not plan.together:
+                for number in range(tasks):
+                    await run_one(number)
+                return
+            async with trio.open_nursery() as nursery:
+                for number in range(tasks):
+                    nursery.start_soon(run_one, number)
+
+        await run_all(WARM_UP_TASKS)
+        start = meter.mark()
+        await run_all(plan.tasks)
+        end = meter.mark()
+    return rate_between(start, end)
+
+
 def measure_rate(plan: Plan) -> Rate:
     return trio.run(measure_rate_of, plan)
 
@@ -48,3 +76,7 @@ def measure_rate(plan: Plan) -> Rate:
 def measure_large_result(url: str) -> float:
     """Seconds for the second of two."""
     return trio.run(measure_large, url)[1]
+
+
+def measure_tasks(plan: TaskPlan) -> Rate:
+    return trio.run(_tasks, plan)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from .asyncio_reference import ReferenceClient, open_client
-from .meter import Meter, Plan, Rate, rate_between
+from .asyncio_device_manager import open_device_manager
+from .asyncio_reference import ReferenceClient, TaskStatus, open_client
+from .meter import WARM_UP_TASKS, Meter, Plan, Rate, TaskPlan, rate_between
 from .wire import DEVICE_ID, Task
 
 
@@ -39,6 +40,34 @@ async def _large_result(url: str) -> list[float]:
     return times
 
 
+async def _tasks(plan: TaskPlan) -> Rate:
+    meter = Meter(plan.peer_pid)
+    device_ids = [f"device_{number}" for number in range(plan.devices)]
+
+    async with open_device_manager(plan.url, device_ids) as manager:
+
+        async def run_one(number: int) -> None:
+            ended = await manager.run_task(device_ids[number % plan.devices], Task.SHORT)
+            if ended.status is not TaskStatus.COMPLETED:
+                raise RuntimeError(ended.error)
+            meter.done += 1
+
+        async def run_all(tasks: int) -> None:
+            if not plan.together:
+                for number in range(tasks):
+                    await run_one(number)
+                return
+            async with asyncio.TaskGroup() as group:
+                for number in range(tasks):
+                    group.create_task(run_one(number))
+
+        await run_all(WARM_UP_TASKS)
+        start = meter.mark()
+        await run_all(plan.tasks)
+        end = meter.mark()
+    return rate_between(start, end)
+
+
 def measure_rate(plan: Plan) -> Rate:
     return asyncio.run(_rate(plan))
 
@@ -46,3 +75,7 @@ def measure_rate(plan: Plan) -> Rate:
 def measure_large_result(url: str) -> float:
     """Seconds for the second of two."""
     return asyncio.run(_large_result(url))[1]
+
+
+def measure_tasks(plan: TaskPlan) -> Rate:
+    return asyncio.run(_tasks(plan))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+WARM_UP_TASKS: Final = 100
+"""Tasks that are run before those that are counted."""
 
 
 class Plan(NamedTuple):
@@ -19,12 +22,23 @@ class Plan(NamedTuple):
     """Seconds of those that are."""
 
 
+class TaskPlan(NamedTuple):
+    """What one client process is to measure of tasks."""
+
+    url: str
+    peer_pid: int
+    devices: int
+    tasks: int
+    together: bool
+    """Whether all are submitted at the same time, or each after the end of the one before."""
+
+
 class Rate(NamedTuple):
     """What it has measured."""
 
     per_second: float
     cpu: float
-    """Seconds of CPU time of the client's process per request."""
+    """Seconds of CPU time of the client's process per request, or per task."""
     peer_busy: float
     """The share of the time for which the peer's process had the CPU: near 1, the rate is the peer's and not the client's."""
 
@@ -48,7 +62,7 @@ class Meter:
 
     def mark(self) -> Mark:
         """This moment."""
-        return Mark(self.done, time.perf_counter(), time.process_time(), _cpu_time_of(self._peer_pid))
+        return Mark(self.done, time.perf_counter(), time.process_time(), cpu_time_of(self._peer_pid))
 
 
 def rate_between(start: Mark, end: Mark) -> Rate:
@@ -57,7 +71,8 @@ def rate_between(start: Mark, end: Mark) -> Rate:
     return Rate(done / wall, (end.cpu - start.cpu) / done, (end.peer_cpu - start.peer_cpu) / wall)
 
 
-def _cpu_time_of(pid: int) -> float:
+def cpu_time_of(pid: int) -> float:
+    """Seconds of CPU time that a process has had until now."""
     if platform.system() == "Linux":
         # How clock_getcpuclockid(3) makes a process's clock of its id; Python does not have it.
         return time.clock_gettime(~pid << 3 | 2)

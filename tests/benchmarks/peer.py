@@ -17,7 +17,11 @@ from websockets.exceptions import ConnectionClosed
 from .wire import LARGE, LIMIT, MARGIN, MIB, UNKNOWN_REPLIES, Task, recorded
 
 _REQUEST_ID: Final = b'"request_id":"'
+_SESSION_ID: Final = b'"session_id":"'
+_SHORT_TASK: Final = b'"request":"%b"' % Task.SHORT.encode()
 _TEXT: Final = 0x81
+_IN_1_BYTE: Final = 125
+_IN_2_BYTES: Final = 126
 _IN_8_BYTES: Final = 127
 _LINE: Final = b"The window of the text editor is open, and holds the report of the day. "
 _OBJECT: Final = b'{"id":1234567,"name":"window 12"},'
@@ -49,6 +53,14 @@ _END: Final = _template(recorded("task_completed", "server", "task_end"), "sessi
 _UP_TO_RESULT: Final = _END._replace(tail=_END.tail[: _END.tail.index(b'"result":')])
 
 
+def _short_frame(text: bytes) -> bytes:
+    """A frame of at most 64 KiB, made without the protocol: it costs a fifth of `ServerConnection.send`."""
+    size = len(text)
+    if size <= _IN_1_BYTE:
+        return struct.pack("!BB", _TEXT, size) + text
+    return struct.pack("!BBH", _TEXT, _IN_2_BYTES, size) + text
+
+
 def _filled(piece: bytes, size: int) -> bytes:
     return piece * (size // len(piece))
 
@@ -57,7 +69,7 @@ def _result(task: Task) -> bytes:
     """What follows ``"result":`` in a task's end, to the end of the message."""
     room = LIMIT - MARGIN
     match task:
-        case Task.OTHER | Task.SILENCE | Task.UNKNOWN:
+        case Task.OTHER | Task.SHORT | Task.SILENCE | Task.UNKNOWN:
             return b'"%b"}' % _LINE.ljust(MIB, b"x")
         case Task.LARGE_STRING:
             return b'"%b"}' % _LINE.ljust(LARGE, b"x")
@@ -69,6 +81,14 @@ def _result(task: Task) -> bytes:
             return b'"%b' % _filled(_LINE, room)
         case Task.LIMIT_BROKEN_LIST:
             return b"[%b0}" % _filled(_OBJECT, room)
+
+
+def _answer_short(connection: ServerConnection, text: bytes) -> None:
+    """Acknowledge a task, and end it: each a write of its own, as a server that does something between them has it."""
+    start = text.index(_SESSION_ID) + len(_SESSION_ID)
+    session_id = text[start : text.index(b'"', start)]
+    connection.transport.write(_short_frame(_ACKNOWLEDGEMENT.with_id(session_id)))
+    connection.transport.write(_short_frame(_END.with_id(session_id)))
 
 
 class Peer:
@@ -85,6 +105,8 @@ class Peer:
                 start = text.find(_REQUEST_ID, 0, 1000) + len(_REQUEST_ID)
                 if start >= len(_REQUEST_ID):
                     await connection.send(_DEVICE_INFO.with_id(text[start : text.index(b'"', start)]), text=True)
+                elif _SHORT_TASK in text:
+                    _answer_short(connection, text)
                 elif await self._answer(connection, text) is Task.SILENCE:
                     async for _ in connection:
                         pass

@@ -24,6 +24,7 @@ class Task(StrEnum):
     """The requests that the peer knows; each asks for the result that it names."""
 
     OTHER = "anything else"
+    SHORT = "a short result"
     LARGE_STRING = "a string of 64 MiB"
     SILENCE = "no answer to anything from now on"
     UNKNOWN = "100,000 replies to nothing that was asked, first"
