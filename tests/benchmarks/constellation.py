@@ -7,18 +7,23 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from statistics import median
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import psutil
 import trio
 
 from galaxy_trio import ConnectionLost, Constellation, Device, DeviceConfig, DeviceStatus, open_constellation
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
+from .processes import running_server
+from .report import print_table
 
+if TYPE_CHECKING:
+    from .effort import Effort
+    from .processes import ServerProcess
+    from .report import Target
+
+_DEVICES: Final = 300
 _RESTART = 2.0
 """Seconds for which the server is away."""
 _AWAY = (DeviceStatus.DISCONNECTED, DeviceStatus.CONNECTING, DeviceStatus.REGISTERING)
@@ -47,21 +52,6 @@ class Kept(NamedTuple):
     """Queued tasks that did not."""
 
 
-@contextmanager
-def running_server(devices: int) -> Generator[tuple[str, IO[str], IO[str]]]:
-    command = [sys.executable, "-m", f"{__package__}.constellation_server", json.dumps(devices)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            if process.stdout is None or process.stdin is None:
-                raise RuntimeError("the server has no pipes")
-            url = process.stdout.readline().strip()
-            if not url:
-                raise RuntimeError("the server did not start")
-            yield url, process.stdin, process.stdout
-        finally:
-            process.kill()
-
-
 class _Tasks:
     """Three tasks for each device: one that runs, two that wait."""
 
@@ -80,12 +70,12 @@ class _Tasks:
         self.run_after += 1
 
 
-async def _measure(url: str, restart: IO[str], devices: int, idle_seconds: float) -> Kept:
+async def _measure(server: ServerProcess, devices: int, idle_seconds: float) -> Kept:
     process = psutil.Process()
     gc.collect()
     memory = process.memory_info().rss
     began = time.perf_counter()
-    configs = [DeviceConfig(f"device_{number}", url) for number in range(devices)]
+    configs = [DeviceConfig(f"device_{number}", server.url) for number in range(devices)]
     async with open_constellation(configs, heartbeat_interval=30) as constellation:
         await constellation.wait_connected()
         connect = time.perf_counter() - began
@@ -103,8 +93,7 @@ async def _measure(url: str, restart: IO[str], devices: int, idle_seconds: float
                 nursery.start_soon(tasks.queued, constellation, device_id, 2)
             await trio.sleep(0.5)
             cpu = sum(process.cpu_times()[:2])
-            restart.write(f"{_RESTART}\n")
-            restart.flush()
+            server.write_line(f"{_RESTART}")
             began = time.perf_counter()
             for device in constellation.devices.values():
                 await device.wait_status(*_AWAY)
@@ -132,20 +121,41 @@ async def _measure(url: str, restart: IO[str], devices: int, idle_seconds: float
     )
 
 
-def measure_constellation(devices: int, idle_seconds: float) -> Kept:
+def _measure_apart(idle_seconds: float) -> Kept:
     """In a process of its own."""
-    command = [sys.executable, "-m", __name__, json.dumps([devices, idle_seconds])]
+    command = [sys.executable, "-m", __name__, json.dumps([_DEVICES, idle_seconds])]
     completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
     return Kept(
         *cast("tuple[int, float, float, float, float, float, float, int, int, int]", json.loads(completed.stdout))
     )
 
 
+def bench_constellation(effort: Effort) -> list[Target]:
+    """Many devices kept connected, and a server that goes and comes back; no target is set for it."""
+    print("\n## A constellation: devices that are kept connected, with a heartbeat every 30 s each")
+    kept = _measure_apart(effort.idle)
+    print_table(
+        ("devices", "what", "measured"),
+        (
+            (f"{kept.devices}", "time to connect all", f"{kept.connect:.2f} s"),
+            ("", "memory for each", f"{kept.memory / 1024:.0f} KiB"),
+            ("", f"CPU while idle, over {effort.idle:g} s", f"{kept.idle_cpu * 100:.2f} % of a core"),
+            ("", "server away for 2 s: half of them connected again after", f"{kept.half:.1f} s"),
+            ("", "all connected again after", f"{kept.storm:.1f} s"),
+            ("", "CPU time for that, and for 600 tasks that had waited", f"{kept.storm_cpu:.2f} s"),
+            ("", "running tasks that were notified of the loss", f"{kept.lost}"),
+            ("", "queued tasks that ran afterwards", f"{kept.run_after}"),
+            ("", "queued tasks that were lost", f"{kept.missing}"),
+        ),
+    )
+    return []
+
+
 def main() -> None:
     """What to do comes as JSON in the argument, what came of it goes out as JSON."""
     devices, idle_seconds = cast("tuple[int, float]", json.loads(sys.argv[1]))
-    with running_server(devices) as (url, restart, _):
-        print(json.dumps(trio.run(_measure, url, restart, devices, idle_seconds)))
+    with running_server("constellation_server", devices) as server:
+        print(json.dumps(trio.run(_measure, server, devices, idle_seconds)))
 
 
 if __name__ == "__main__":

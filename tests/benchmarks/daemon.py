@@ -1,160 +1,181 @@
-"""The daemon with many tasks: how fast it takes them, what each costs while it waits, how fast they run, and how long a restart takes."""
+"""The daemon with many tasks: how fast it accepts them, and how fast they end. The baseline takes turns with the working tree."""
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psutil
 import trio
 
-from .constellation import running_server
+from .daemon_process import DEVICES, configure, running_daemon, running_daemon_server, wait_listening
+from .http_client import open_unix
+from .meter import cpu_time_of
+from .processes import Core, pinned
+from .report import Target, at_least, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator, Sequence
 
-DEVICES: Final = 50
-TASKS: Final = 10_000
+    from .effort import Effort
+    from .trees import Tree
+
 CLIENTS: Final = 16
+_ALONE: Final = 400
+_TOGETHER: Final = 1_600
+TASKS: Final = _ALONE + _TOGETHER
+_ACCEPTED: Final = 202
+_MANY: Final = 2 * TASKS
 
 
 class Daemon(NamedTuple):
-    """What was measured. Seconds and bytes."""
+    """What was measured in one round."""
 
-    submit_rate: float
-    """Tasks accepted in a second, each of them on disk."""
-    submit_median: float
-    submit_slowest: float
+    accepted: float
+    """Tasks a second, each of them on disk, of all clients together."""
+    accepted_cpu: float
+    """Microseconds of the daemon's CPU time for one of them."""
+    median: float
+    """Milliseconds until one is accepted."""
+    slowest: float
     """Of a hundred."""
-    alone: float
-    """The median, when one client submits one after the other."""
-    memory: float
-    """Bytes of the daemon for a task that waits."""
+    accepted_alone: float
+    """Tasks a second, of one client that submits one after the other."""
+    accepted_alone_cpu: float
+    ended: float
+    """Tasks a second, each of them on disk three times."""
+    ended_cpu: float
+    server_busy: float
+    """The share of the time in which tasks ended for which the server had its core, in percent: near 100 the rate is the server's."""
     resident: float
-    """Bytes of the daemon with all of them."""
-    restart: float
-    """From SIGKILL with all of them waiting until the next daemon listens."""
-    run_rate: float
-    """Tasks that ended in a second, each of them on disk three times."""
+    """MiB with all of them waiting."""
 
 
-class _Client:
-    """One connection, that asks one thing after the other; it costs as little as it can."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-
-    async def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        content = b"" if body is None else json.dumps(body).encode()
-        kind = "" if body is None else "Content-Type: application/json\r\n"
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: {len(content)}\r\n\r\n"
-        await self._stream.send_all(head.encode() + content)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += await self._stream.receive_some()
-        headers, _, rest = answer.partition(b"\r\n\r\n")
-        length = int(headers.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        while len(rest) < length:
-            rest += await self._stream.receive_some()
-        return cast("dict[str, Any]", json.loads(rest))
+_WHAT: Final = (
+    f"accepted a second, {CLIENTS} clients",
+    "µs of CPU for each",
+    "median until it is on disk and accepted, ms",
+    "the slowest of a hundred, ms",
+    "accepted a second, one client",
+    "µs of CPU for each",
+    f"ended a second, on {DEVICES} devices",
+    "µs of CPU for each",
+    "the server's share of its core while they end, %",
+    f"memory with {TASKS:,} waiting, MiB",
+)
 
 
-@contextmanager
-def _running_daemon(directory: Path) -> Generator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(directory / "galaxy.toml")]
-    with (
-        (directory / "log").open("a") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        try:
-            if process.stdout is None or not process.stdout.readline():
-                raise RuntimeError((directory / "log").read_text())
-            yield process
-        finally:
-            process.kill()
+class _Accepted(NamedTuple):
+    seconds: float
+    cpu: float
+    latencies: list[float]
 
 
 async def _submit(path: Path, numbers: Iterator[int], tasks: int, latencies: list[float]) -> None:
-    async with await trio.open_unix_socket(path) as stream:
-        client = _Client(stream)
+    async with open_unix(path) as client:
         for number in numbers:
             if number >= tasks:
                 return
             began = time.perf_counter()
-            await client.ask("POST", "/tasks", {"request": f"0 {number}", "device": f"device_{number % DEVICES}"})
+            answer = await client.ask(
+                "POST", "/tasks", {"request": f"{number}", "device": f"device_{number % DEVICES}"}
+            )
             latencies.append(time.perf_counter() - began)
+            if answer.status != _ACCEPTED:
+                raise RuntimeError(f"a task was not accepted: {answer}")
 
 
-async def _submit_all(path: Path, tasks: int, clients: int) -> tuple[float, list[float]]:
+async def _submit_all(pid: int, path: Path, tasks: int, clients: int) -> _Accepted:
     latencies: list[float] = []
     numbers = count()
-    began = time.perf_counter()
+    cpu, began = cpu_time_of(pid), time.perf_counter()
     async with trio.open_nursery() as nursery:
         for _ in range(clients):
             nursery.start_soon(_submit, path, numbers, tasks, latencies)
-    return time.perf_counter() - began, latencies
+    return _Accepted(time.perf_counter() - began, cpu_time_of(pid) - cpu, latencies)
 
 
 async def _occupy(path: Path) -> None:
-    """A task on each device that does not end, so that all others wait."""
-    async with await trio.open_unix_socket(path) as stream:
-        client = _Client(stream)
+    """Run a task on each device that does not end, so that all others wait."""
+    async with open_unix(path) as client:
         held = [
-            str((await client.ask("POST", "/tasks", {"request": "1000 0", "device": f"device_{number}"}))["id"])
+            (await client.ask("POST", "/tasks", {"request": "hold", "device": f"device_{number}"})).body["id"]
             for number in range(DEVICES)
         ]
         for task in held:
-            while (await client.ask("GET", f"/tasks/{task}"))["state"] != "running":  # noqa: ASYNC110
+            while (await client.ask("GET", f"/tasks/{task}")).body["state"] != "running":  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
-async def _wait_all(path: Path) -> float:
-    """Seconds until all have ended."""
-    began = time.perf_counter()
-    async with await trio.open_unix_socket(path) as stream:
-        client = _Client(stream)
+async def _wait_all_on_disk(path: Path) -> None:
+    async with open_unix(path) as client:
         for state in ("queued", "running"):
-            while (await client.ask("GET", f"/tasks?state={state}&limit=1"))["tasks"]:  # noqa: ASYNC110
-                await trio.sleep(0.02)
-    return time.perf_counter() - began
+            while (await client.ask("GET", f"/tasks?state={state}&limit=1")).body["tasks"]:  # noqa: ASYNC110
+                await trio.sleep(0.002)
+        failed = (await client.ask("GET", "/tasks?state=failed&limit=1")).body["tasks"]
+        if failed:
+            raise RuntimeError(f"a task failed: {failed}")
 
 
-def measure_daemon() -> Daemon:
-    """Ten thousand tasks on fifty devices."""
-    with tempfile.TemporaryDirectory() as name, running_server(DEVICES) as (url, _, _):
+def _measure_once(tree: Tree) -> Daemon:
+    with tempfile.TemporaryDirectory() as name, running_daemon_server() as server:
         directory = Path(name)
         path = directory / "s"
-        devices = [{"device_id": f"device_{number}", "server_url": url} for number in range(DEVICES)]
-        (directory / "devices.json").write_text(json.dumps({"devices": devices}))
-        (directory / "galaxy.toml").write_text(f'devices = "devices.json"\nlisten = "unix:{path}"\n')
-        with _running_daemon(directory) as process:
+        configure(directory, server.url, f"unix:{path}", _MANY)
+        with running_daemon(tree, directory) as process, pinned(Core.OTHER):
+            wait_listening(process, directory)
             trio.run(_occupy, path)
-            _, alone = trio.run(_submit_all, path, 500, 1)
-            memory = psutil.Process(process.pid).memory_info().rss
-            seconds, latencies = trio.run(_submit_all, path, TASKS, CLIENTS)
+            alone = trio.run(_submit_all, process.pid, path, _ALONE, 1)
+            together = trio.run(_submit_all, process.pid, path, _TOGETHER, CLIENTS)
             resident = psutil.Process(process.pid).memory_info().rss
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        began = time.perf_counter()
-        with _running_daemon(directory):
-            restart = time.perf_counter() - began
-            run = trio.run(_wait_all, path)
+            cpu, server_cpu, began = cpu_time_of(process.pid), cpu_time_of(server.pid), time.perf_counter()
+            server.write_line(f"{TASKS}")
+            server.read_line()
+            trio.run(_wait_all_on_disk, path)
+            seconds = time.perf_counter() - began
+            cpu, server_cpu = cpu_time_of(process.pid) - cpu, cpu_time_of(server.pid) - server_cpu
     return Daemon(
-        submit_rate=TASKS / seconds,
-        submit_median=median(latencies),
-        submit_slowest=quantiles(latencies, n=100)[98],
-        alone=median(alone),
-        memory=(resident - memory) / TASKS,
-        resident=resident,
-        restart=restart,
-        run_rate=(TASKS + len(alone)) / run,
+        accepted=_TOGETHER / together.seconds,
+        accepted_cpu=together.cpu / _TOGETHER * 1e6,
+        median=median(together.latencies) * 1e3,
+        slowest=quantiles(together.latencies, n=100)[98] * 1e3,
+        accepted_alone=_ALONE / alone.seconds,
+        accepted_alone_cpu=alone.cpu / _ALONE * 1e6,
+        ended=TASKS / seconds,
+        ended_cpu=cpu / TASKS * 1e6,
+        server_busy=server_cpu / seconds * 100,
+        resident=resident / 2**20,
     )
+
+
+def bench_daemon(trees: Sequence[Tree], effort: Effort) -> list[Target]:
+    """Accept tasks and run them, in each tree."""
+    print(f"\n## The daemon: {TASKS:,} tasks on {DEVICES} devices, over its Unix socket")
+    taken: dict[str, list[Daemon]] = {tree.name: [] for tree in trees}
+    for _ in range(effort.daemon_rounds):
+        for tree in trees:
+            taken[tree.name].append(_measure_once(tree))
+    middle = [Daemon(*map(median, zip(*rounds, strict=True))) for rounds in taken.values()]
+    if len(trees) == 1:
+        rows = [(what, f"{value:,.0f}") for what, value in zip(_WHAT, middle[0], strict=True)]
+        print_table(("", trees[0].name), rows)
+        return []
+    print_table(
+        ("", *taken, "ratio"),
+        (
+            (what, f"{before:,.0f}", f"{now:,.0f}", f"{now / before:.2f}")
+            for what, before, now in zip(_WHAT, *middle, strict=True)
+        ),
+    )
+    before, now = middle
+    return [
+        at_least(f"daemon: accepted/s of {CLIENTS} clients, of the baseline's", 1.5, now.accepted / before.accepted),
+        at_least(
+            "daemon: accepted/s of one client, of the baseline's", 1.5, now.accepted_alone / before.accepted_alone
+        ),
+        at_least("daemon: ended/s, of the baseline's", 6.0, now.ended / before.ended),
+    ]

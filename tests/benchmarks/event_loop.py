@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from statistics import median
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 from galaxy_trio import InvalidMessage, open_connection
 
+from .processes import measure
+from .report import print_table
 from .wire import DEVICE_ID, LIMIT, MARGIN, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CASES: Final[Mapping[str, str]] = {
+    from .effort import Effort
+    from .processes import Peer
+    from .report import Target
+
+_CASES: Final[Mapping[str, str]] = {
     "receive one string of 100 MiB": Task.LIMIT_STRING,
     "receive a 100 MiB list of small objects": Task.LIMIT_LIST,
     "refuse a string of 100 MiB for an error at its end": Task.LIMIT_BROKEN_STRING,
@@ -41,7 +48,7 @@ class LongestStep(trio.abc.Instrument):
 
 
 async def _hold(url: str, case: str) -> float:
-    request = CASES[case] or "x" * (LIMIT - MARGIN)
+    request = _CASES[case] or "x" * (LIMIT - MARGIN)
     async with open_connection(url, DEVICE_ID, max_message_size=LIMIT) as connection:
         longest = LongestStep()
         trio.lowlevel.add_instrument(longest)
@@ -54,3 +61,14 @@ async def _hold(url: str, case: str) -> float:
 
 def measure_hold(url: str, case: str) -> float:
     return trio.run(_hold, url, case)
+
+
+def bench_event_loop(peer: Peer, effort: Effort) -> list[Target]:
+    """The time for which a message at the limit holds the event loop; no target is set for it."""
+    print("\n## The longest step of the event loop while a message at the limit of 100 MiB passes")
+    rows: list[tuple[str, str]] = []
+    for case in _CASES:
+        holds = [cast("float", measure("hold", peer.url, case)) for _ in range(effort.holds)]
+        rows.append((case, f"{median(holds):.2f}"))
+    print_table(("what", "s"), rows)
+    return []

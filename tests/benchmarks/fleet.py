@@ -8,56 +8,39 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
 from statistics import median
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from .fleet_clients import Fleet
+from .processes import running_server
+from .report import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from .effort import Effort
 
-DEVICES: Final = (1, 10, 100, 250)
+_DEVICES: Final = (1, 10, 100, 250)
 _TIMEOUT: Final = 120.0
-
-
-class _Server(NamedTuple):
-    url: str
-    pid: int
-
-
-@contextmanager
-def _running_server() -> Generator[_Server]:
-    command = [sys.executable, "-m", f"{__package__}.fleet_server"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = process.stdout.readline().strip() if process.stdout is not None else ""
-            if not url:
-                raise RuntimeError("the server did not start")
-            yield _Server(url, process.pid)
-        finally:
-            process.kill()
 
 
 def _measure_once(devices: int, warm_up: float, seconds: float) -> Fleet:
     """A server of its own each time: its memory is compared with what it was before."""
-    with _running_server() as server:
-        what = json.dumps([*server, devices, warm_up, seconds])
+    with running_server("fleet_server") as server:
+        what = json.dumps([server.url, server.pid, devices, warm_up, seconds])
         command = [sys.executable, "-m", f"{__package__}.fleet_clients", what]
         completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT)
     return Fleet(*cast("tuple[int, float, float, float, float, float]", json.loads(completed.stdout)))
 
 
-def measure_fleets(rounds: int, warm_up: float, seconds: float) -> list[Fleet]:
+def _measure(rounds: int, warm_up: float, seconds: float) -> list[Fleet]:
     """The medians for each number of devices."""
-    taken = {devices: [_measure_once(devices, warm_up, seconds) for _ in range(rounds)] for devices in DEVICES}
+    taken = {devices: [_measure_once(devices, warm_up, seconds) for _ in range(rounds)] for devices in _DEVICES}
     return [
         Fleet(devices, *(median(column) for column in list(zip(*fleets, strict=True))[1:]))
         for devices, fleets in taken.items()
     ]
 
 
-def draw(fleets: list[Fleet], path: str) -> None:
+def _draw(fleets: list[Fleet], path: str) -> None:
     """A chart of the throughput, as SVG."""
     # Imported where it is needed: it takes a second, and most runs draw nothing.
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -72,3 +55,32 @@ def draw(fleets: list[Fleet], path: str) -> None:
     axes.set_title("Throughput of one server: a task is one command and its result", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
+
+
+def bench_fleet(effort: Effort, chart: str | None) -> None:
+    """Tasks with a command each, over the number of devices."""
+    print("\n## A fleet: each device has a constellation that keeps one task on it, of one command")
+    fleets = _measure(effort.holds, effort.warm_up, effort.seconds)
+    print_table(
+        (
+            "devices",
+            "tasks/s",
+            "server: µs/task",
+            "clients: µs/task",
+            "server: KiB/connection",
+            "clients: KiB/connection",
+        ),
+        (
+            (
+                f"{fleet.devices}",
+                f"{fleet.tasks_per_second:,.0f}",
+                f"{fleet.server_cpu * 1e6:.0f}",
+                f"{fleet.clients_cpu * 1e6:.0f}",
+                f"{fleet.server_memory / 1024:.0f}",
+                f"{fleet.clients_memory / 1024:.0f}",
+            )
+            for fleet in fleets
+        ),
+    )
+    if chart is not None:
+        _draw(fleets, chart)

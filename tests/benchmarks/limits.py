@@ -25,15 +25,14 @@ from galaxy_trio.messages import DeviceInfo, Platform
 from galaxy_trio.replies import MAX_PENDING
 from galaxy_trio.testing import open_memory_server
 
+from .processes import running_peer
+from .report import Target, at_most, print_table
 from .wire import DEVICE_ID, LIMIT, MARGIN, UNKNOWN_REPLIES, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from galaxy_trio import Connection
 
-    from .bench import Peer
+    from .effort import Effort
 
 _TIMEOUT: Final = 300.0
 _HOUR: Final = 3600.0
@@ -191,20 +190,38 @@ _ON_PEER: Final = {
     "pending traced": measure_pending_traced,
     "unknown": measure_unknown,
 }
-CASES: Final = (*_ON_PEER, "day")
+_CASES: Final = (*_ON_PEER, "day")
 
 
-def measure_limit(case: str, rounds: int, running_peer: Callable[[], AbstractContextManager[Peer]]) -> list[Figure]:
+def _measure(case: str, rounds: int) -> list[Figure]:
     """The medians of some rounds. Each has a peer of its own, which may be killed."""
     taken: list[list[Figure]] = []
     for _ in range(rounds):
         with running_peer() as peer:
             what = json.dumps([case, *peer])
-            command = [sys.executable, "-m", f"{__package__}.limits", what]
+            command = [sys.executable, "-m", __name__, what]
             completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT)
         taken.append([Figure(*figure) for figure in cast("list[list[object]]", json.loads(completed.stdout))])  # type: ignore[arg-type]
     return [
         figures[0]._replace(value=median(figure.value for figure in figures)) for figures in zip(*taken, strict=True)
+    ]
+
+
+def bench_limits(effort: Effort) -> list[Target]:
+    """What is large, many or long."""
+    print("\n## Limits")
+    measured = {case: _measure(case, effort.holds) for case in _CASES}
+    print_table(
+        ("what", "unit", "measured"),
+        (
+            (figure.what, figure.unit, f"{figure.value:,.{figure.digits}f}")
+            for figures in measured.values()
+            for figure in figures
+        ),
+    )
+    return [
+        at_most(f"memory of a pending request, made {how}, KiB", 6.0, measured[case][0].value)
+        for case, how in (("pending", "one by one"), ("pending at once", "in one step"))
     ]
 
 

@@ -7,17 +7,22 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from .report import print_table
+
 LIBRARIES = ("trio", "trio-websocket", "wsproto", "attrs", "cattrs", "websockets", "pydantic", "pydantic_core")
 
 
-def describe() -> list[tuple[str, str]]:
-    """What it is, and what runs on it."""
-    return [
+def print_machine() -> None:
+    """Say what it is, and what runs on it."""
+    print("## Machine")
+    rows = [
         ("CPU", f"{_cpu()}, {os.cpu_count()} cores"),
         ("System", platform.platform()),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         *((library, version(library)) for library in LIBRARIES),
     ]
+    print_table(("what", "which"), rows)
+    print(f"Load before: {load()}.")
 
 
 def load() -> str:
