@@ -157,16 +157,14 @@ class Conversation:
 
     async def receive_end(self, task: Request, timeout: float, accepted: Callable[[], None]) -> ServerMessage:
         """Wait for the end of a task; `accepted` is called once, when the server has accepted it."""
-        told = False
         with trio.move_on_after(timeout):
-            while True:
-                reply = _message_or_raise(await task.receive())
-                if not told:
-                    # A task's end may come before its acknowledgement, and tells as much.
-                    accepted()
-                    told = True
-                if reply.type is ServerMessageType.TASK_END:
-                    return reply
+            reply = _message_or_raise(await task.receive())
+            # A task's end may come before its acknowledgement, and tells as much.
+            accepted()
+            while reply.type is not ServerMessageType.TASK_END:
+                # It often arrives together with the acknowledgement: waiting would take another scheduler pass.
+                reply = _message_or_raise(task.receive_nowait() or await task.receive())
+            return reply
         raise RequestTimeout(
             f"task {task.key!r} did not end on device {self._identity.device_id!r} within {timeout:g} s"
         )

@@ -95,6 +95,13 @@ class Request:
         # Not awaited here: one frame less for each request that waits, of which there may be very many.
         return self._channel[1].receive()
 
+    def receive_nowait(self) -> Reply | None:
+        """The next reply, if it is there already."""
+        try:
+            return None if self._channel is None else self._channel[1].receive_nowait()
+        except trio.WouldBlock:
+            return None
+
     def deliver(self, reply: Reply) -> None:
         """Give it a reply. Never blocks: the buffer holds all that a request can get."""
         # Only what waits is given anything, and only what was abandoned has no channel.
