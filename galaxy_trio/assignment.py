@@ -146,13 +146,15 @@ class Assignment:
 
     def reconsider(self, device: KeptDevice) -> None:
         """A device may have more room than before, or none any more. To be called whenever that may be; never blocks."""
-        self._changed[device] = None
-        self._settle()
+        if self._waiting:
+            self._changed[device] = None
+            self._settle()
 
     def recheck(self, device: KeptDevice) -> None:
         """A device has connected, is known better, was given up, or was removed: it may now be what somebody waits for, or not any more."""
-        self._rechecked[device] = None
-        self._settle()
+        if self._waiting:
+            self._rechecked[device] = None
+            self._settle()
 
     def _settle(self) -> None:
         # What is done about one change makes others: they have their turn after it.

@@ -14,6 +14,7 @@ import trio
 
 from galaxy_trio.codec import decode_server_message, structure_device_info
 from galaxy_trio.conversation import Conversation, Identity, Router
+from galaxy_trio.errors import RequestTimeout
 from galaxy_trio.events import BACKLOG, ConnectionOpened, EventStream
 from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
 from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
@@ -72,14 +73,13 @@ class SentTask:
     _conversation: Conversation = attrs.field(repr=False)
     _request: Request = attrs.field(repr=False)
 
-    async def wait(self, *, timeout: float, accepted: Callable[[], None]) -> TaskResult:
+    async def wait(self, accepted: Callable[[], None]) -> TaskResult:
         """Wait for its end; errors are those of `Connection.run_task`. Cancelling loses nothing: it can be waited for again.
 
         Args:
-            timeout: Seconds from now on; `math.inf` for no limit.
             accepted: Called once, when the server has accepted it.
         """
-        end = await self._conversation.receive_end(self._request, timeout, accepted)
+        end = await self._conversation.receive_end(self._request, accepted)
         return TaskResult(self.task_id, self.device_id, end.status, end.result, end.error)
 
     @property
@@ -146,6 +146,11 @@ class Connection:
             timeout: Seconds to wait; `math.inf` for no limit.
         """
         return await self._link.is_alive(timeout)
+
+    @property
+    def may_have_unread(self) -> bool:
+        """Whether something may have arrived that the receiver has not read yet. It does so within a few scheduler passes."""
+        return self._link.may_have_unread
 
     def is_free_for(self, task_id: str) -> bool:
         """Whether a task could have the connection to itself.
@@ -229,7 +234,9 @@ class Connection:
         """
         sent = await self.send_task(request, timeout=timeout, task_id=task_id)
         try:
-            return await sent.wait(timeout=timeout, accepted=partial(task_status.started, sent.task_id))
+            with trio.move_on_after(timeout):
+                return await sent.wait(partial(task_status.started, sent.task_id))
+            raise RequestTimeout(f"task {sent.task_id!r} did not end on device {self.device_id!r} within {timeout:g} s")
         finally:
             sent.abandon()
 

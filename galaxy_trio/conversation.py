@@ -155,19 +155,15 @@ class Conversation:
             f"no reply to the {request.kind.value} for device {self._identity.device_id!r} within {timeout:g} s"
         )
 
-    async def receive_end(self, task: Request, timeout: float, accepted: Callable[[], None]) -> ServerMessage:
+    async def receive_end(self, task: Request, accepted: Callable[[], None]) -> ServerMessage:
         """Wait for the end of a task; `accepted` is called once, when the server has accepted it."""
-        with trio.move_on_after(timeout):
-            reply = _message_or_raise(await task.receive())
-            # A task's end may come before its acknowledgement, and tells as much.
-            accepted()
-            while reply.type is not ServerMessageType.TASK_END:
-                # It often arrives together with the acknowledgement: waiting would take another scheduler pass.
-                reply = _message_or_raise(task.receive_nowait() or await task.receive())
-            return reply
-        raise RequestTimeout(
-            f"task {task.key!r} did not end on device {self._identity.device_id!r} within {timeout:g} s"
-        )
+        reply = _message_or_raise(await task.receive())
+        # A task's end may come before its acknowledgement, and tells as much.
+        accepted()
+        while reply.type is not ServerMessageType.TASK_END:
+            # It often arrives together with the acknowledgement: waiting would take another scheduler pass.
+            reply = _message_or_raise(task.receive_nowait() or await task.receive())
+        return reply
 
     async def register(self) -> None:
         """Introduce this constellation to the server, and wait until it is confirmed."""

@@ -195,6 +195,11 @@ class Link(Generic[In]):
         return self._transport.has_room
 
     @property
+    def may_have_unread(self) -> bool:
+        """Whether something may have arrived that was not read yet."""
+        return self._transport.may_have_unread
+
+    @property
     def is_idle(self) -> bool:
         """Whether the connection is open, nothing is unwritten, and no end of it has come in, even one not yet reported."""
         return not self.closed and self._transport.is_idle

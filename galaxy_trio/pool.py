@@ -33,8 +33,8 @@ FRESH: Final = 1.0
 """Seconds since the last byte from the server within which an idle connection is used without a ping."""
 PING_TIMEOUT: Final = 2.0
 """Seconds for the server to answer the ping on an idle connection."""
-_PASSES: Final = 2
-"""Scheduler passes that give the receiver the chance to process what is readable: one to be woken, one to read."""
+_PASSES: Final = 3
+"""Scheduler passes that give the receiver the chance to process what is readable: two for a socket, one more for a stream around one."""
 _ABORT_TIMEOUT: Final = 3.0
 """Seconds that closing a socket may take."""
 _FIRST_WAIT: Final = 0.05
@@ -80,9 +80,11 @@ class PooledConnection:
         self._opened_at = 0.0
         self._tasks = 0
         self._idle = False
+        self._idle_until = math.inf
         self._expired = False
-        # Leaving the one closes in good order, and the other without a word.
+        # Leaving the one closes in good order, and the other without a close frame.
         self._staying = trio.CancelScope()
+        self._closing = False
         self._aborting = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -116,23 +118,30 @@ class PooledConnection:
                     self._name.has_session = False
                     self._opened_at = trio.current_time()
                     task_status.started()
-                    with self._staying:
-                        await self._connection.wait_closed()
+                    await self._stay(self._connection)
         finally:
             self._idle = False
             self._name.connection_ended()
             self._on_end(self)
             self._ended.set()
 
+    async def _stay(self, connection: Connection) -> None:
+        """Return when the connection is lost, was idle for too long, or is to be closed."""
+        while not self._closing and (not self._idle or trio.current_time() < self._idle_until):
+            # Moving a deadline for each task would cost as much as all the rest here: it may come too early, and never too late.
+            with trio.CancelScope(deadline=self._idle_until if self._idle else math.inf) as self._staying:
+                await connection.wait_closed()
+                return
+        self._idle = False
+
     # A task's way through it.
 
     def take(self) -> bool:
         """Take it for a task. Returns whether it was idle, and still is open as far as is known."""
-        # Its time may be up in this very step.
-        if not self._idle or self._staying.cancel_called:
+        # Its time may be up, and its own task not have run yet.
+        if not self._idle or self._closing or trio.current_time() >= self._idle_until:
             return False
         self._idle = False
-        self._staying.deadline = math.inf
         return True
 
     async def is_ready(self, task_id: str) -> bool:
@@ -142,9 +151,10 @@ class PooledConnection:
         """
         if not self._tasks:
             return True
-        for _ in range(_PASSES):
-            await trio.lowlevel.checkpoint()
         connection = self.connection
+        if connection.may_have_unread:
+            for _ in range(_PASSES):
+                await trio.lowlevel.checkpoint()
         if not connection.is_free_for(task_id):
             return False
         if trio.current_time() - connection.last_received <= FRESH:
@@ -164,7 +174,9 @@ class PooledConnection:
         if self._expired or until <= now or self._tasks >= MAX_TASKS or self.connection.closed:
             return False
         self._idle = True
-        self._staying.deadline = until
+        self._idle_until = until
+        if self._staying.deadline > until:
+            self._staying.deadline = until
         return True
 
     # Its end.
@@ -173,8 +185,12 @@ class PooledConnection:
         """Run no further task: close it in good order, now if it is idle."""
         self._expired = True
         if self._idle:
-            self._idle = False
-            self._staying.cancel()
+            self._close()
+
+    def _close(self) -> None:
+        self._idle = False
+        self._closing = True
+        self._staying.cancel()
 
     async def wait_ended(self) -> None:
         """Wait until it is closed."""
@@ -182,7 +198,7 @@ class PooledConnection:
 
     async def aclose(self) -> None:
         """Close it in good order. Cancelling closes the socket immediately."""
-        self._staying.cancel()
+        self._close()
         try:
             await self._ended.wait()
         except BaseException:

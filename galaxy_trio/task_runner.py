@@ -77,13 +77,15 @@ class TaskRunner:
         try:
             with self._stops.guard() as scope:
                 if task.on_cancel == "stop":
-                    result = await self._run_on_pooled_connection(task, lease)
+                    result = await self._run_on_pooled_connection(task, lease, scope)
                 else:
                     result = await self._run_on_shared_connection(task, lease, shared, scope)
                 self._publish(_ended(task, result))
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon(lease)
                 return result
+            # Nothing else leaves the scope without a reason.
+            raise _timed_out(task)
         except RequestRejected as rejected:
             with self._stops.guard():
                 if await self._kept.has_departed(rejected.words):
@@ -98,7 +100,14 @@ class TaskRunner:
 
     # A connection to itself: closing it is what stops the task.
 
-    async def _run_on_pooled_connection(self, task: Task, lease: Lease) -> TaskResult:
+    async def _run_on_pooled_connection(self, task: Task, lease: Lease, scope: trio.CancelScope) -> TaskResult:
+        """Run a task on a connection of the pool.
+
+        Args:
+            task: What to run.
+            lease: Of its slot.
+            scope: Around all of it: gets the task's timeout as its deadline when the task is sent.
+        """
         pooled = self._pool.take(lease.slot) or await self._open(task, lease)
         try:
             await self._call_before_sending(task)
@@ -107,17 +116,21 @@ class TaskRunner:
                 pooled = await self._open(task, lease)
             sent = await self._send(task, pooled.connection)
             pooled.task_sent()
+            # One scope is for both, the timeout and a stop.
+            scope.deadline = trio.current_time() + task.timeout
             try:
-                result = await sent.wait(timeout=task.timeout, accepted=partial(self._publish_accepted, task))
+                result = await sent.wait(partial(self._publish_accepted, task))
             finally:
                 sent.abandon()
         except Exception:
+            scope.deadline = math.inf
             await pooled.aclose()
             raise
         except BaseException:
             await pooled.abort()
             raise
         if not (sent.is_settled and self._pool.put_back(pooled)):
+            scope.deadline = math.inf
             await pooled.aclose()
         return result
 
@@ -163,7 +176,9 @@ class TaskRunner:
         await self._call_before_sending(task)
         sent = await self._send(task, connection)
         try:
-            return await sent.wait(timeout=task.timeout, accepted=partial(self._publish_accepted, task))
+            with trio.move_on_after(task.timeout):
+                return await sent.wait(partial(self._publish_accepted, task))
+            raise _timed_out(task)
         except trio.ClosedResourceError:
             # If the task was stopped in the same step, that is the reason.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -189,7 +204,7 @@ class TaskRunner:
         end = ended(TaskOutcome.LOST, "the constellation was closed")
         try:
             with trio.move_on_after(timeout) as waiting:
-                result = await sent.wait(timeout=math.inf, accepted=_nothing)
+                result = await sent.wait(_nothing)
                 end = _ended(task, result)
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon(lease)
@@ -265,6 +280,10 @@ def _ended(task: Task, result: TaskResult) -> TaskEnded:
         TaskOutcome.COMPLETED if completed else TaskOutcome.FAILED,
         None if completed else result.error,
     )
+
+
+def _timed_out(task: Task) -> RequestTimeout:
+    return RequestTimeout(f"task {task.task_id!r} did not end on device {task.device_id!r} within {task.timeout:g} s")
 
 
 def _lost(device_id: str) -> ConnectionLost:

@@ -246,6 +246,11 @@ class Transport:
     # ---- receiving
 
     @property
+    def may_have_unread(self) -> bool:
+        """Whether something may have arrived that was not read yet: True also where that cannot be known."""
+        return True
+
+    @property
     def is_idle(self) -> bool:
         """Whether it is open, and nothing is unwritten, and neither an end nor a close frame has come in, even one not yet reported."""
         # Whatever ends a WebSocket is left to trio-websocket, which takes a few scheduler passes to report it.

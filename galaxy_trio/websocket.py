@@ -96,6 +96,11 @@ class WebSocket(Protocol):
         ...
 
     @property
+    def may_have_unread(self) -> bool:
+        """Whether something may have arrived that was not read yet: True also where that cannot be known."""
+        ...
+
+    @property
     def is_idle(self) -> bool:
         """Whether it is open, and nothing is unwritten, and neither an end nor a close frame has come in, even one not yet reported."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -162,11 +163,9 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
 def take_the_acknowledgement_for_the_end() -> AbstractContextManager[object]:
     """A task has ended when the server has accepted it."""
 
-    async def receive_end(
-        self: Conversation, task: Request, timeout: float, accepted: Callable[[], None]
-    ) -> ServerMessage:
+    async def receive_end(self: Conversation, task: Request, accepted: Callable[[], None]) -> ServerMessage:
         accepted()
-        reply = await self.receive(task, timeout)
+        reply = await self.receive(task, math.inf)
         object.__setattr__(reply, "status", "completed")
         return reply
 
