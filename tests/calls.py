@@ -55,10 +55,15 @@ class Call:
         return isinstance(self.ending, BaseException) and contains_cancelled(self.ending)
 
     @property
+    def result(self) -> TaskResult:
+        """The result of a task."""
+        result: TaskResult = self.ending  # type: ignore[assignment]
+        return result
+
+    @property
     def echo(self) -> str:
         """The rest of its request, which came back, in a task's result."""
-        result: TaskResult = self.ending  # type: ignore[assignment]
-        echo: str = result.unwrap()["echo"]  # type: ignore[assignment,call-overload,index]
+        echo: str = self.result.unwrap()["echo"]  # type: ignore[assignment,call-overload,index]
         return echo
 
 

@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 from calls import Call
+from killable_server import KillableServer, be_agent, open_killable_server
 
-from galaxy_trio import ConnectionLost, DeviceInfo
-from galaxy_trio.agent import open_agent
+from galaxy_trio import ConnectionLost
 from galaxy_trio.config import DeviceConfig
 from galaxy_trio.constellation import open_constellation
 from galaxy_trio.messages import TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from galaxy_trio.task import OnCancel
 
@@ -38,71 +37,22 @@ _QUIET: Final = 0.05
 """Seconds that a server needs for the next lot of tasks."""
 
 
-class _Killed:
-    """A server's process, and what it has written down."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._process: trio.Process | None = None
-        self.url = "ws://127.0.0.1:0/ws"
-
-    async def start(self) -> None:
-        """Start it, where it was before."""
-        port = self.url.rpartition(":")[2].partition("/")[0]
-        program = str(Path(__file__).with_name("server_to_kill.py"))
-        command = [sys.executable, program, port, str(self._path)]
-        self._process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        line = b""
-        while not line.endswith(b"\n"):
-            piece = await self._process.stdout.receive_some()
-            assert piece, "the server did not start"
-            line += piece
-        self.url = line.decode().strip()
-
-    async def kill(self) -> None:
-        """With SIGKILL."""
-        assert self._process is not None
-        self._process.kill()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            await self._process.wait()
-
-    def lines(self, word: str) -> list[str]:
-        """The tasks that were begun, or ended."""
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        return [line.partition(" ")[2] for line in text.splitlines() if line.startswith(word)]
-
-
 @pytest.fixture
-async def killed(tmp_path: Path) -> AsyncGenerator[_Killed]:
+async def killed(tmp_path: Path) -> AsyncGenerator[KillableServer]:
     """A server that can be killed."""
-    server = _Killed(tmp_path / "journal")
-    await server.start()
-    try:
+    async with open_killable_server(tmp_path) as server:
         yield server
-    finally:
-        await server.kill()
-
-
-async def _be_agent(url: str, device: str) -> None:
-    async def work(name: str) -> str:
-        await trio.sleep(0.02)
-        return name
-
-    info = DeviceInfo(device, "linux")
-    async with open_agent(url, device, [work], system_info=info, reconnect_delay=0.05):
-        await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int, killed: _Killed) -> None:
+async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int, killed: KillableServer) -> None:
     random = Random(seed)
     calls = {f"task {number}": Call() for number in range(TASKS)}
     with trio.fail_after(90):
         async with trio.open_nursery() as nursery:
             devices = [f"d{number}" for number in range(DEVICES)]
             for device in devices:
-                nursery.start_soon(_be_agent, killed.url, device)
+                nursery.start_soon(be_agent, killed.url, device)
             configs = [DeviceConfig(device, killed.url, max_concurrent_tasks=2) for device in devices]
             async with open_constellation(configs, reconnect_delay=0.05, random=random) as constellation:
                 for number, (name, call) in enumerate(calls.items()):
