@@ -1,4 +1,4 @@
-"""When to try again to connect, and when not to. Pure: it neither waits nor looks at a clock.
+"""When to try again to connect, and when to give up. Pure: it neither waits nor reads a clock.
 
 See "Reconnecting" in docs/reference/wire.md.
 """
@@ -19,6 +19,12 @@ FIRST: Final = 1.0
 """Seconds that the first wait lasts at most."""
 MAXIMUM: Final = 60.0
 """Seconds that any wait with jitter lasts at most."""
+RECENT: Final = 30.0
+"""Seconds for which an outage is recent: its waits are short, because most servers are back within that time."""
+RECENT_MAXIMUM: Final = 4.0
+"""Seconds that a wait with jitter lasts at most in a recent outage, unless `first` is longer."""
+ABSENT: Final = 10.0
+"""Seconds of "not connected" that count as one failure: after a server restarts, its devices need some time to register."""
 STEADY: Final = 60.0
 """Seconds that a connection must have lived for its loss to count as the first failure."""
 STILL_REGISTERED: Final = 5.0
@@ -28,15 +34,22 @@ NOT_ALLOWED: Final = 300.0
 
 _PATIENCE: Final = 60.0
 """Seconds of "already registered" after which somebody else may have the name: worth a warning."""
-_NOT_ALLOWED = (401, 403)
+_ABSENCE_SHARE: Final = 0.1
+"""The part of a device's absence so far that the next wait for it lasts at most."""
+_NOT_CONNECTED: Final = "not connected"
+_NOT_ALLOWED: Final = (401, 403)
 
 
 class Backoff:
     """How long to wait before the next try, by what the last one met.
 
-    Most failures wait for a random time between 0 and a ceiling, which begins at `first` and doubles up to `maximum`. A name that is still
-    registered is tried again every 5 s; a token that is not taken, every 300 s. What no trying can mend ends it: a certificate that is not
-    accepted, a configuration that cannot be right.
+    After most failures the wait is random, between 0 and a ceiling that begins at `first` and doubles up to `maximum`; in the first 30 s of
+    an outage the ceiling is at most 4 s. While the server answers that the device is not connected, the ceiling is a tenth of the
+    time since its first such answer, but at least `first`; this neither advances nor resets the doubling. A name that is still
+    registered is tried again every 5 s; a token that is not taken, every 300 s. A certificate that is not accepted and a
+    configuration that cannot be right are raised: another try does not help.
+
+    All times are seconds on one monotonic clock, such as `trio.current_time`.
 
     Args:
         first: Seconds that the first wait lasts at most.
@@ -69,18 +82,21 @@ class Backoff:
         self._ceiling = first
         self._failures = 0
         self._still_registered = 0
+        self._outage_began: float | None = None
+        self._absent_since: float | None = None
         self.needs_attention: bool = False
 
     @property
     def failures(self) -> int:
-        """How many failures there were since the last steady connection."""
+        """How many failures there were since the last steady connection; "not connected" counts once in its first 10 s."""
         return self._failures
 
-    def failed(self, error: Exception) -> float:
-        """A try to connect has failed.
+    def failed(self, error: Exception, *, now: float) -> float:
+        """Record that a try to connect has failed.
 
         Args:
             error: What it raised.
+            now: The current time.
 
         Returns:
             Seconds to wait before the next.
@@ -91,28 +107,33 @@ class Backoff:
         self.needs_attention = False
         if not isinstance(error, ConnectFailed | ConnectionLost) or _is_unacceptable_certificate(error):
             raise error
-        self._failures += 1
-        if self._max_retries is not None and self._failures > self._max_retries:
-            raise error
+        if self._outage_began is None:
+            self._outage_began = now
+        absence = self._note_absence(error, now)
+        if absence is None or not 0 < absence < ABSENT:
+            self._failures += 1
+            if self._max_retries is not None and self._failures > self._max_retries:
+                raise error
         if is_still_registered(error):
             waited = self._still_registered * STILL_REGISTERED
             self._still_registered += 1
             self.needs_attention = waited > 0 and waited % _PATIENCE == 0
             return STILL_REGISTERED
         self._still_registered = 0
+        if absence is not None:
+            return self._random.uniform(0, min(max(absence * _ABSENCE_SHARE, self._first), self._maximum))
         if isinstance(error, HandshakeRejected) and error.status_code in _NOT_ALLOWED:
             self.needs_attention = True
             return NOT_ALLOWED
-        ceiling = self._ceiling
-        self._ceiling = min(ceiling * 2, self._maximum)
-        return self._random.uniform(0, ceiling)
+        return self._draw_exponential(now - self._outage_began)
 
-    def lost(self, lived: float, error: ConnectionLost) -> float:
-        """A connection was lost after it had come about.
+    def lost(self, lived: float, error: ConnectionLost, *, now: float) -> float:
+        """Record that a registered connection was lost.
 
         Args:
             lived: Seconds between its registration and its end.
             error: Why it ended.
+            now: The current time.
 
         Returns:
             Seconds to wait before the next try.
@@ -123,12 +144,34 @@ class Backoff:
         if lived >= STEADY:
             self._ceiling = self._first
             self._failures = 0
-        return self.failed(error)
+            self._outage_began = None
+        return self.failed(error, now=now)
+
+    def _note_absence(self, error: Exception, now: float) -> float | None:
+        """Seconds since the first answer in a row that the device is not connected; None if this is another error."""
+        if not (isinstance(error, RegistrationRejected) and says_not_connected(error.words)):
+            self._absent_since = None
+            return None
+        if self._absent_since is None:
+            self._absent_since = now
+        return now - self._absent_since
+
+    def _draw_exponential(self, outage: float) -> float:
+        ceiling = self._ceiling
+        if outage < RECENT:
+            ceiling = min(ceiling, max(RECENT_MAXIMUM, self._first))
+        self._ceiling = min(ceiling * 2, self._maximum)
+        return self._random.uniform(0, ceiling)
 
 
 def is_still_registered(error: Exception) -> bool:
     """Whether the server has refused a registration because of another of the same name, whose end it may not have noticed yet."""
     return isinstance(error, RegistrationRejected) and "already registered" in error.words.lower()
+
+
+def says_not_connected(words: str) -> bool:
+    """Whether the server has refused because the device is not registered there now."""
+    return _NOT_CONNECTED in words.lower()
 
 
 def _is_unacceptable_certificate(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from galaxy_trio import wall_clock
-from galaxy_trio.backoff import MAXIMUM, Backoff
+from galaxy_trio.backoff import MAXIMUM, Backoff, says_not_connected
 from galaxy_trio.device_events import (
     DeviceConnected,
     DeviceDisconnected,
@@ -37,8 +37,6 @@ INFORMATION_TIMEOUT: Final = 10.0
 ASK_AGAIN: Final = 30.0
 """Seconds to wait before it is asked again, when it knew nothing, or its answer was broken or did not come."""
 
-
-_NOT_CONNECTED: Final = "not connected"
 _QUOTED: Final = 500
 """Characters of the server's words that are kept."""
 
@@ -224,10 +222,10 @@ class KeptConnection:
             return
         try:
             if failed is not None:
-                wait = backoff.failed(failed)
+                wait = backoff.failed(failed, now=trio.current_time())
                 self.problem = str(failed)
             elif lost is not None:
-                wait = backoff.lost(lived, lost)
+                wait = backoff.lost(lived, lost, now=trio.current_time())
                 self.problem = lost.reason
             else:
                 # It was let go of, and is wanted again.
@@ -337,7 +335,7 @@ class KeptConnection:
         unknown = await self._ask(connection)
         # A server that never knew anything of it says the same while it is there.
         words = _quoted(words)
-        departed = (unknown is not None and self._was_known) or _NOT_CONNECTED in words.lower()
+        departed = (unknown is not None and self._was_known) or says_not_connected(words)
         if departed and self.connection is connection and self._staying is not None:
             self._departed = unknown or words
             self._listener.moved(DeviceStatus.DISCONNECTED)

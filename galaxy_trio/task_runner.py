@@ -138,7 +138,7 @@ class TaskRunner:
         try:
             return await self._pool.open(lease.slot)
         except ConnectFailed as failed:
-            wait = self._backoff_of(task).failed(failed)
+            wait = self._backoff_of(task).failed(failed, now=trio.current_time())
             if isinstance(failed, RegistrationRejected) and await self._kept.has_departed(failed.words):
                 wait = 0
             raise NotSent(wait) from None
@@ -157,7 +157,7 @@ class TaskRunner:
         try:
             sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
         except ConnectionLost as lost:
-            raise NotSent(self._backoff_of(task).failed(lost)) from None
+            raise NotSent(self._backoff_of(task).failed(lost, now=trio.current_time())) from None
         except trio.ClosedResourceError:
             raise NotSent(0) from None
         task.sent = True

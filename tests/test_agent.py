@@ -95,6 +95,19 @@ async def test_it_tries_until_it_is_registered_waiting_longer_each_time(
     assert "device 'device_001' is not registered: cannot connect: unreachable; trying again in 1.0 s" in caplog.text
 
 
+async def test_its_waits_last_at_most_4_s_in_the_first_30_s_of_an_outage_and_double_after_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_agent_server() as server:
+        server.failing = [OSError("unreachable")] * 13
+        with pytest.raises(ConnectFailed):
+            async with open_agent(
+                PEER_URL, DEVICE, system_info=INFO, connect=server.connect, random=Longest(), max_retries=12
+            ):
+                raise AssertionError("not reached")
+        assert server.tries == [0, 1, 3, 7, 11, 15, 19, 23, 27, 31, 39, 55, 87]
+
+
 async def test_a_first_wait_of_another_length_can_be_given(autojump_clock: trio.testing.MockClock) -> None:
     async with open_agent_server() as server:
         server.failing = [OSError("unreachable")] * 5
@@ -109,7 +122,7 @@ async def test_a_first_wait_of_another_length_can_be_given(autojump_clock: trio.
                 max_retries=3,
             ):
                 raise AssertionError("not reached")
-        assert server.tries == [0, 20, 60, 120]
+        assert server.tries == [0, 20, 40, 80]
 
 
 async def test_used_up_retries_raise_the_last_error_itself(autojump_clock: trio.testing.MockClock) -> None:

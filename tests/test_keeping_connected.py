@@ -24,21 +24,30 @@ if TYPE_CHECKING:
 
 REGISTERED = "client_id 'galaxy_trio-1@a' is already registered"
 NOT_CONNECTED = "Target device 'a' is not connected"
-CEILINGS = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+CEILINGS = [1, 2, 4, 4, 4, 4, 4, 4, 4, 8, 16, 32, 60, 60, 60]
+SLOW_CEILINGS = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+"""When each try takes so long that the first 30 s of the outage are over after a few."""
 
 
 # ---- when
 
 
-async def test_the_waits_are_drawn_below_ceilings_that_double_from_1_s_to_60_s(autojump_clock: MockClock) -> None:
+async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_and_then_to_60_s(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server:
         server.then = ConnectionRefusedError()
         async with open_constellation([device_config("a")], connect=server.connect, random=Random(7)):
             await trio.sleep(600)
             jitter = Random(7)
-            expected = [round(jitter.uniform(0, ceiling), 6) for ceiling in CEILINGS]
-            assert server.waits()[: len(CEILINGS)] == expected
-            assert len(set(expected)) == len(CEILINGS)
+            expected: list[float] = []
+            ceiling = 1
+            while ceiling < 60:
+                ceiling = min(ceiling, 4 if sum(expected) < 30 else 60)
+                expected.append(jitter.uniform(0, ceiling))
+                ceiling *= 2
+            assert server.waits()[: len(expected)] == [round(wait, 6) for wait in expected]
+            assert len(set(expected)) == len(expected) > 14
 
 
 @pytest.mark.parametrize(
@@ -59,7 +68,6 @@ async def test_the_waits_are_drawn_below_ceilings_that_double_from_1_s_to_60_s(a
         (429, 0),
         (500, 0),
         (503, 0),
-        (NOT_CONNECTED, 0),
         ("some other words", 0),
     ],
     ids=str,
@@ -81,13 +89,61 @@ async def test_what_may_mend_itself_is_tried_again_for_ever(
         ):
             await trio.sleep(1200)
             device = constellation.devices["a"]
-            assert server.waits()[: len(CEILINGS)] == [ceiling + seconds for ceiling in CEILINGS]
+            ceilings = SLOW_CEILINGS if seconds else CEILINGS
+            assert server.waits()[: len(ceilings)] == [ceiling + seconds for ceiling in ceilings]
             assert device.status in (DeviceStatus.DISCONNECTED, DeviceStatus.CONNECTING, DeviceStatus.REGISTERING)
             assert device.failure is None
-            assert device.statistics().failures >= len(CEILINGS)
+            assert device.statistics().failures >= len(ceilings)
             assert device.statistics().problem
         assert journal.of(DeviceNeedsAttention) == []
-        assert len(journal.of(DeviceDisconnected)) >= len(CEILINGS)
+        assert len(journal.of(DeviceDisconnected)) >= len(ceilings)
+
+
+async def test_an_absent_device_is_tried_within_1_s_for_10_s_and_then_within_a_tenth_of_its_absence(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_scripted_server() as server:
+        server.then = NOT_CONNECTED
+        async with open_constellation([device_config("a")], connect=server.connect, random=Highest()) as constellation:
+            await trio.sleep(3600)
+            device = constellation.devices["a"]
+            assert (device.connected, device.failure) == (False, None)
+            assert server.waits()[:11] == [1] * 11
+            tries = [each.at for each in server.tries]
+            for at, wait in zip(tries[11:], server.waits()[11:], strict=False):
+                assert wait == pytest.approx(min(at / 10, 60))
+            # A device that stays away does not cause a connection each second for ever.
+            assert len(tries) < 120
+
+
+@pytest.mark.parametrize("away", [3, 30, 300, 3000])
+async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_absence(
+    away: float, autojump_clock: MockClock
+) -> None:
+    async with open_scripted_server() as server:
+        server.then = NOT_CONNECTED
+        configs = [device_config(f"d{number}") for number in range(20)]
+        async with open_constellation(configs, connect=server.connect, random=Random(away)) as constellation:
+            await trio.sleep(away)
+            server.then = Meet.WELCOME
+            await constellation.wait_connected()
+            assert trio.current_time() - away <= min(max(1, away / 10), 60)
+
+
+async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_is_not_given_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_scripted_server() as server:
+        config = device_config("a", max_retries=3)
+        async with open_constellation([config], connect=server.connect, random=Random(3)) as constellation:
+            await constellation.wait_connected()
+            await trio.sleep(60)
+            server.then = NOT_CONNECTED
+            server.peer.reset()
+            await trio.sleep(10)
+            assert len(server.tries) > 10
+            server.then = Meet.WELCOME
+            await constellation.wait_connected()
 
 
 async def test_what_never_answers_is_lost_when_it_has_been_silent_for_long(autojump_clock: MockClock) -> None:

@@ -171,12 +171,13 @@ class Agent:
                 began = trio.current_time()
                 lost = await self._stay(connection, task_status)
         except GalaxyError as error:
-            wait = self._backoff.failed(error)
+            wait = self._backoff.failed(error, now=trio.current_time())
             self._log("is not registered", error, wait)
         else:
             if lost is None or self._leaving:
                 return True
-            wait = self._backoff.lost(trio.current_time() - began, lost)
+            now = trio.current_time()
+            wait = self._backoff.lost(now - began, lost, now=now)
             self._log("is registered no more", lost, wait)
         finally:
             # What waits belongs to this connection; it may have come before the registration was confirmed, or refused.
@@ -283,7 +284,8 @@ async def open_agent(
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
         max_message_size: Bytes that a message may have, both ways.
-        reconnect_delay: Seconds that the first wait before another try lasts at most; doubled up to 60.
+        reconnect_delay: Seconds that the first wait before another try lasts at most; doubled up to 60,
+            in the first 30 s of an outage up to 4.
         max_retries: How many failures in a row are followed by another try; None for no limit.
         max_threads: How many tools that are not async may run at a time, those that nobody waits for any more among them.
         max_queued_batches: How many batches may wait; the commands of one more fail at once.
