@@ -21,6 +21,7 @@ from .import_time import bench_import
 from .large_result import bench_large_result
 from .limits import bench_limits
 from .machine import load, print_machine
+from .outage import bench_outage
 from .processes import running_peer
 from .rates import CONTENDERS, bench_rates, print_profile
 from .report import Target, print_targets
@@ -34,7 +35,7 @@ _ON_PEER: Final = {
     "event-loop": bench_event_loop,
 }
 _OF_TREES: Final = {"import": bench_import, "daemon": bench_daemon, "daemon-start": bench_daemon_start}
-_ALONE: Final = {"limits": bench_limits, "constellation": bench_constellation}
+_ALONE: Final = {"limits": bench_limits, "constellation": bench_constellation, "outage": bench_outage}
 _PARTS: Final = (*_ON_PEER, *_OF_TREES, *_ALONE, "fleet")
 
 

@@ -14,6 +14,7 @@ class Effort(NamedTuple):
     imports: int
     holds: int
     idle: float
+    outages: int
     daemon_rounds: int
     queued: tuple[int, ...]
     """Tasks that wait when a daemon starts."""
@@ -26,9 +27,10 @@ FULL: Final = Effort(
     imports=15,
     holds=3,
     idle=60,
+    outages=20,
     daemon_rounds=5,
     queued=(20_000, 100_000),
 )
 QUICK: Final = Effort(
-    rounds=3, warm_up=0.3, seconds=0.7, imports=5, holds=1, idle=10, daemon_rounds=2, queued=(20_000,)
+    rounds=3, warm_up=0.3, seconds=0.7, imports=5, holds=1, idle=10, outages=2, daemon_rounds=2, queued=(20_000,)
 )
