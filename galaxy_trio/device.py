@@ -109,9 +109,9 @@ class Device:
         await self._kept.connect(anew=False)
 
     async def reconnect(self) -> None:
-        """Connect anew, at once: a connection is closed, a wait is cut short, a failure forgotten. Otherwise like `connect`.
+        """Connect again now: close the connection, cut a wait short, forget a failure. Otherwise like `connect`.
 
-        Tasks with connections of their own go on.
+        Running tasks continue on their own connections, which are not used again; idle connections are closed.
         """
         await self._kept.connect(anew=True)
 
@@ -147,9 +147,9 @@ class Device:
     ) -> TaskResult:
         """Give the device a task when its turn has come, and wait for its end.
 
-        It waits for as long as the device is not connected or has other tasks to do. Each task has a connection of its own, and
-        **cancelling and the timeout stop it**: when the call has returned, the server has been told. A task that is known not to have
-        run is sent again; one that may have run is not.
+        It waits for as long as the device is not connected or has other tasks to do. A running task has a connection to itself, and
+        **cancelling and the timeout stop it** by closing that connection: it is closed when the call returns. A task that is known not to
+        have run is sent again; one that may have run is not.
 
         Args:
             request: What to do, in words.

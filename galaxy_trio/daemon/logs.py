@@ -46,7 +46,7 @@ def logging_as(form: str) -> Generator[None]:
     logger = logging.getLogger("galaxy_trio")
     handlers, level = logger.handlers, logger.level
     logger.handlers = [handler]
-    # Each task has a connection of its own: what that tells is too much, unless it is asked for.
+    # The connections of tasks log too much for an operator, unless the level is set.
     own = logging.getLogger("galaxy_trio.daemon")
     own_level = own.level
     if level == logging.NOTSET:
