@@ -16,10 +16,14 @@ import galaxy_trio.daemon.feed
 from galaxy_trio.daemon.feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.daemon
+
+
+def _saying(number: int) -> Callable[[], dict[str, object]]:
+    return lambda: {"number": number}
 
 
 class Listener:
@@ -160,7 +164,7 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
         await trio.testing.wait_all_tasks_blocked()
         assert feed.listeners == 2
         for number in range(5_000):
-            feed.publish("number", {"number": number})
+            feed.publish("number", _saying(number))
             if number % 100 == 0:
                 await trio.testing.wait_all_tasks_blocked()
         assert (feed.listeners, feed.dropped) == (1, 1)
@@ -174,13 +178,13 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
 
 async def test_of_what_is_no_longer_kept_one_is_told() -> None:
     feed = Feed()
-    feed.publish("first", {})
+    feed.publish("first", _saying(0))
     listening = feed.listen("")
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     first = (await anext(listening)).split(b"\n")[0].removeprefix(b"id: ").decode()
     await listening.aclose()
     for number in range(10_001):
-        feed.publish("number", {"number": number})
+        feed.publish("number", _saying(number))
     listening = feed.listen(first)
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     await listening.aclose()

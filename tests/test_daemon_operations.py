@@ -19,6 +19,7 @@ from galaxy_trio import ConfigError
 from galaxy_trio.daemon.daemon import run_daemon
 from galaxy_trio.daemon.listening import ListenError
 from galaxy_trio.daemon.logs import logging_as
+from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.schema import StoreError
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.daemon.store import Store
@@ -26,6 +27,8 @@ from galaxy_trio.outcomes import split_cancelled
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from galaxy_trio.messages import JSON
 
 pytestmark = pytest.mark.daemon
 
@@ -209,3 +212,63 @@ def test_who_asks_for_more_of_the_log_gets_all_of_it(capsys: pytest.CaptureFixtu
     finally:
         logger.setLevel(before)
     assert "all of it" in capsys.readouterr().err
+
+
+# ---- its start
+
+
+async def test_it_answers_while_it_looks_at_its_database_and_accepts_tasks_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = trio.Event()
+    recover = Store.recover
+
+    async def recover_late(store: Store) -> int:
+        await looked.wait()
+        return await recover(store)
+
+    monkeypatch.setattr(Store, "recover", recover_late)
+    async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
+        assert await daemon.ask("GET", "/health") == {"status": "live"}
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is starting"
+        tasks: list[str] = []
+
+        async def submit() -> None:
+            tasks.append(await daemon.submit("echo a"))
+
+        nursery.start_soon(submit)
+        await trio.sleep(0.02)
+        assert not tasks
+        looked.set()
+        await until(lambda: bool(tasks))
+        assert (await daemon.ended_task(tasks[0]))["state"] == "completed"
+
+
+# ---- results
+
+
+@pytest.mark.parametrize(
+    ("result", "small"),
+    [
+        (None, True),
+        (["a", {"b": 1.5}], True),
+        ("x" * 4_000, True),
+        ("x" * 5_000, False),
+        ([0] * 5_000, False),
+        ({str(number): None for number in range(2_000)}, False),
+        ([["x" * 100] * 10] * 10, False),
+    ],
+)
+async def test_only_a_large_result_is_encoded_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, result: JSON, small: bool
+) -> None:
+    threads: list[object] = []
+    run_sync = trio.to_thread.run_sync
+
+    async def counting(*arguments: object, **keywords: object) -> object:
+        threads.append(arguments[0])
+        return await run_sync(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", counting)
+    assert json.loads(await encode(result)) == result
+    assert len(threads) == (0 if small else 1)

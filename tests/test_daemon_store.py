@@ -45,6 +45,11 @@ async def _ended(store: Store, state: TaskState = TaskState.COMPLETED, result: s
     return await store.finish(record.id, state, result=result)
 
 
+async def _queued(store: Store) -> list[TaskRecord]:
+    """All that are queued, the oldest first."""
+    return (await store.page(state=TaskState.QUEUED, limit=10_000))[::-1]
+
+
 async def _result(store: Store, task_id: str) -> str:
     return b"".join([piece async for piece in store.read_result(task_id)]).decode()
 
@@ -59,7 +64,7 @@ async def test_a_task_is_on_disk_as_it_was_asked_for(tmp_path: Path) -> None:
         assert (record.asked, record.state, record.created, is_new) == (request, TaskState.QUEUED, NOW, True)
     async with open_store(tmp_path / "db") as store:
         assert await store.get(record.id) == record
-        assert await store.queued() == [record]
+        assert await _queued(store) == [record]
         assert await store.get("nothing") is None
 
 
@@ -166,7 +171,7 @@ async def test_those_who_write_at_the_same_time_share_the_waits_for_the_disk(tmp
                 nursery.start_soon(_add, store, f"task {number}")
         assert store.commits - before < 30
     async with open_store(tmp_path / "db") as store:
-        assert len(await store.queued()) == 300
+        assert len(await _queued(store)) == 300
 
 
 async def test_what_was_running_is_lost_when_the_daemon_that_ran_it_has_gone(tmp_path: Path) -> None:
@@ -231,7 +236,7 @@ async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_
             for scope in scopes:
                 scope.cancel()
         # Whoever has it knows of it, and nobody else has it.
-        assert {record.id for record in await store.queued()} == {record.id for record in records}
+        assert {record.id for record in await _queued(store)} == {record.id for record in records}
 
 
 async def test_the_end_of_the_block_waits_for_what_was_taken_and_takes_no_more(tmp_path: Path) -> None:
@@ -245,7 +250,7 @@ async def test_the_end_of_the_block_waits_for_what_was_taken_and_takes_no_more(t
         with pytest.raises(trio.ClosedResourceError):
             await _add(store)
     async with open_store(tmp_path / "db") as store:
-        assert len(await store.queued()) == 20
+        assert len(await _queued(store)) == 20
 
 
 # ---- a disk that fails
@@ -292,7 +297,7 @@ async def test_an_operation_that_fails_fails_alone(tmp_path: Path) -> None:
             for number in range(20):
                 nursery.start_soon(add, "\ud800" if number == 7 else "fine")
         assert (outcomes.count("failed"), outcomes.count("kept")) == (1, 19)
-        assert len(await store.queued()) == 19
+        assert len(await _queued(store)) == 19
 
 
 async def test_a_database_that_is_read_only_can_still_be_read(tmp_path: Path) -> None:
@@ -306,7 +311,7 @@ async def test_a_database_that_is_read_only_can_still_be_read(tmp_path: Path) ->
         store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
         with pytest.raises(StoreError, match="it, or its directory, is read-only"):
             await _add(store)
-        assert await store.queued() == [record]
+        assert await _queued(store) == [record]
 
 
 async def test_pages_that_are_damaged_are_told_and_stop_nothing_else(tmp_path: Path) -> None:
@@ -321,7 +326,7 @@ async def test_pages_that_are_damaged_are_told_and_stop_nothing_else(tmp_path: P
             file.write(b"\xff" * 4096)
     async with open_store(path) as store:
         with pytest.raises(StoreError, match="it is damaged: put back a copy of it"):
-            await store.queued()
+            await _queued(store)
 
 
 def _not_a_database(path: Path) -> None:
@@ -389,7 +394,7 @@ async def test_two_stores_never_have_the_same_file(tmp_path: Path) -> None:
                     raise AssertionError("not reached")
         await _add(store)
     async with open_store(tmp_path / "db") as store:
-        assert len(await store.queued()) == 1
+        assert len(await _queued(store)) == 1
 
 
 _ADDS_UNTIL_KILLED = """
@@ -422,6 +427,6 @@ def test_what_was_told_before_the_process_was_killed_is_there(tmp_path: Path) ->
 
     async def look() -> set[str]:
         async with open_store(tmp_path / "db") as store:
-            return {record.id for record in await store.queued()}
+            return {record.id for record in await _queued(store)}
 
     assert set(told) <= trio.run(look)

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from galaxy_trio.daemon.operations import IdempotencyConflict, WrongState
-from galaxy_trio.daemon.records import TaskRequest, TaskState
+from galaxy_trio.daemon.records import Requirement, TaskRequest, TaskState
 from galaxy_trio.daemon.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class StoreStates(RuleBasedStateMachine):
             records = await store.page(limit=1000)
             assert [(record.id, record.state) for record in reversed(records)] == list(self._states.items())
             queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
-            assert [record.id for record in await store.queued()] == queued
+            assert [record.id for record in await store.queued(Requirement(), 0, 1000)] == queued
             counts = await store.counts()
             assert {state: counts[state] for state in TaskState} == {
                 state: list(self._states.values()).count(state) for state in TaskState

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Send
 
-    from galaxy_trio import Constellation
+    from galaxy_trio import Constellation, DeviceStatistics
     from galaxy_trio.daemon.dispatcher import Dispatcher
     from galaxy_trio.daemon.feed import Feed
     from galaxy_trio.daemon.metrics import Metrics
@@ -110,16 +110,10 @@ class Api:
 
     async def show_task(self, request: Request) -> Response:
         """One, with its result if that is small; with ``wait``, as soon as it has ended."""
-        task_id = request.path_params["id"]
-        with trio.move_on_after(_number(request, "wait", 0, _LONGEST_WAIT)):
-            await self._dispatcher.wait(task_id)
-        return JSONResponse(await self._task_with_result(await self._record(task_id)))
-
-    async def _record(self, task_id: str) -> TaskRecord:
-        record = await self._store.get(task_id)
-        if record is None:
-            raise NoSuchTask(f"there is no task {task_id!r}")
-        return record
+        seconds = _number(request, "wait", 0, _LONGEST_WAIT)
+        return JSONResponse(
+            await self._task_with_result(await self._dispatcher.wait(request.path_params["id"], seconds))
+        )
 
     async def _task_with_result(self, record: TaskRecord) -> dict[str, object]:
         shown = task_as_json(record)
@@ -130,7 +124,7 @@ class Api:
 
     async def show_result(self, request: Request) -> Response:
         """A result of any size."""
-        record = await self._record(request.path_params["id"])
+        record = await self._dispatcher.wait(request.path_params["id"], 0)
         if record.result_size is None:
             if record.state.ended:
                 raise NoSuchTask(f"task {record.id} has no result: it was {record.state.value}")
@@ -156,7 +150,7 @@ class Api:
         """All of them."""
         await trio.lowlevel.checkpoint()
         devices = self._constellation.statistics().devices.values()
-        return JSONResponse({"devices": [device_as_json(device) for device in devices]})
+        return JSONResponse({"devices": [self._as_json(device) for device in devices]})
 
     async def show_device(self, request: Request) -> Response:
         """One."""
@@ -167,7 +161,10 @@ class Api:
         device = self._constellation.statistics().devices.get(name)
         if device is None:
             raise NoSuchDevice(f"there is no device {name!r}")
-        return device_as_json(device)
+        return self._as_json(device)
+
+    def _as_json(self, device: DeviceStatistics) -> dict[str, object]:
+        return device_as_json(device, self._dispatcher.queued_for(device.device_id))
 
     async def reconnect_device(self, request: Request) -> Response:
         """Connect it anew, and wait a while for that."""
@@ -196,6 +193,8 @@ class Api:
         devices = self._constellation.devices.values()
         connected = sum(device.connected for device in devices)
         problem = None if connected else "no device is connected"
+        if not self._dispatcher.resumed:
+            problem = "the daemon is starting"
         if self._dispatcher.closed:
             problem = "the daemon is being stopped"
         try:

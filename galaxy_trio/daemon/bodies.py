@@ -7,6 +7,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Final, cast
 
+import attrs
+
 from galaxy_trio.codec import unstructure_statistics
 from galaxy_trio.daemon.records import TaskRequest
 
@@ -34,7 +36,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: All that is wrong with it.
     """
     try:
-        document = cast("object", json.loads(body, parse_constant=_no_constant))
+        document = cast("object", _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -72,6 +74,9 @@ def parse_task(body: bytes) -> TaskRequest:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _is_writable(text: str) -> bool:
@@ -118,6 +123,6 @@ def task_as_json(record: TaskRecord) -> dict[str, object]:
     }
 
 
-def device_as_json(device: DeviceStatistics) -> dict[str, object]:
-    """A device as it is now."""
-    return cast("dict[str, object]", unstructure_statistics(device))
+def device_as_json(device: DeviceStatistics, queued: int) -> dict[str, object]:
+    """A device as it is now, with the number of tasks that wait for it: most of them are on disk."""
+    return cast("dict[str, object]", unstructure_statistics(attrs.evolve(device, queued=queued)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -56,7 +56,7 @@ async def run_daemon(
     Args:
         settings: What ``galaxy.toml`` says.
         stop: Set from outside.
-        on_listening: Told where, when all is there.
+        on_listening: Called with the address as soon as requests are answered. Tasks are accepted when the database was looked at.
         connect: Opens the stream to a device's server, in place of TCP.
 
     Raises:
@@ -75,19 +75,21 @@ async def run_daemon(
         address, listeners = await stack.enter_async_context(
             open_listeners(parse_address(settings.listen), has_token=bool(tokens))
         )
-        # The dispatcher says how many may wait; whatever it takes from the disk must find room.
-        constellation = await stack.enter_async_context(
-            open_constellation(devices, connect=connect, max_queued=sys.maxsize)
-        )
+        constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
         daemon = _Daemon(settings, tokens, store, constellation, feed)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())
         dispatcher = await stack.enter_async_context(
-            open_dispatcher(store, constellation, settings.max_queued, daemon.on_change)
+            open_dispatcher(
+                store,
+                constellation,
+                settings.max_queued,
+                daemon.on_change,
+                max_running=devices.max_concurrent_tasks,
+            )
         )
         metrics = daemon.metrics = Metrics(constellation, dispatcher, feed)
-        await dispatcher.resume()
-        nursery.start_soon(watch_devices, events, constellation, feed, metrics)
+        nursery.start_soon(watch_devices, events, constellation, dispatcher, feed, metrics)
         nursery.start_soon(metrics.watch_scheduler)
         nursery.start_soon(daemon.forget_old_tasks)
         nursery.start_soon(daemon.reload_when_told, reloads, dispatcher)
@@ -100,8 +102,9 @@ async def run_daemon(
         )
         async with serve_http(app, listeners):
             on_listening(address)
-            notify.ready()
             logger.info("listening at %s", address)
+            await dispatcher.resume()
+            notify.ready()
             await stop.wait()
             notify.stopping()
             logger.info("stopping: %s tasks run, %s wait", dispatcher.running, dispatcher.queued)
@@ -126,7 +129,7 @@ class _Daemon:
 
     def on_change(self, record: TaskRecord) -> None:
         """A task is in another state, on disk."""
-        self._feed.publish("task", task_as_json(record))
+        self._feed.publish("task", partial(task_as_json, record))
         self.metrics.count_task(record)
 
     async def forget_old_tasks(self) -> None:

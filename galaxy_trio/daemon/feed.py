@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections import deque
+from collections.abc import Callable, Mapping  # attrs reads annotations at run time
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
 _KEPT: Final = 10_000
 """Events that are kept for those who come back."""
@@ -23,12 +24,27 @@ _KEEPALIVE: Final = 15.0
 """Seconds without an event after which a comment shows that all is well."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class FeedEvent:
-    """One of them, as it is sent."""
+    """One of them.
+
+    Attributes:
+        data: What it says; called when somebody wants to know, so that it must say the same later.
+    """
 
     number: int
-    text: bytes
+    id: str
+    kind: str
+    data: Callable[[], Mapping[str, object]]
+    _text: bytes | None = attrs.field(default=None, init=False)
+
+    @property
+    def text(self) -> bytes:
+        """The event as it is sent: made once, and only if somebody listens."""
+        if self._text is None:
+            body = json.dumps(self.data(), separators=(",", ":"), default=str)
+            self._text = f"id: {self.id}\nevent: {self.kind}\ndata: {body}\n\n".encode()
+        return self._text
 
 
 class Feed:
@@ -48,11 +64,15 @@ class Feed:
         """How many listen now."""
         return len(self._listeners)
 
-    def publish(self, kind: str, data: Mapping[str, object]) -> None:
-        """Tell all who listen. Never blocks: whoever is too far behind is dropped, and may come back for what is kept."""
+    def publish(self, kind: str, data: Callable[[], Mapping[str, object]]) -> None:
+        """Send an event to all listeners. Never blocks: one that is too far behind is dropped, and may come back for what is kept.
+
+        Args:
+            kind: The event's name.
+            data: Gives what it says, as it is now, whenever it is called.
+        """
         self._numbers += 1
-        body = json.dumps(data, separators=(",", ":"), default=str)
-        event = FeedEvent(self._numbers, f"id: {self._life}-{self._numbers}\nevent: {kind}\ndata: {body}\n\n".encode())
+        event = FeedEvent(self._numbers, f"{self._life}-{self._numbers}", kind, data)
         self._events.append(event)
         for listener in tuple(self._listeners):
             try:

@@ -32,6 +32,7 @@ class _Write:
     """One that waits: what to do, and what became of it."""
 
     run: Callable[[Connection], None]
+    deliver: Callable[[], None]
     done: trio.Event = attrs.field(factory=trio.Event)
     error: Exception | None = None
 
@@ -44,13 +45,15 @@ class GroupCommit:
         self.commits = 0
         """Transactions until now."""
 
-    async def write(self, operation: Callable[[Connection], T]) -> T:
+    async def write(self, operation: Callable[[Connection], T], deliver: Callable[[T], None] | None = None) -> T:
         """Run an operation in a transaction, in a worker thread; it is on disk when this returns.
 
         Cancelling works until the write is taken. From then on it is waited for, so that nobody is in doubt about what is on disk.
 
         Args:
             operation: Called with a connection, and again if a transaction with others fails.
+            deliver: Called with the result as soon as it is on disk, in the order in which the operations were done; callers return in any
+                order. Must not block or raise.
 
         Raises:
             Exception: What the operation or the database raised; nothing of it is on disk then.
@@ -61,7 +64,11 @@ class GroupCommit:
         def run(connection: Connection) -> None:
             results[:] = [operation(connection)]
 
-        write = _Write(run)
+        def deliver_result() -> None:
+            if deliver is not None:
+                deliver(results[0])
+
+        write = _Write(run, deliver_result)
         await self._sending.send(write)
         with trio.CancelScope(shield=True):
             await write.done.wait()
@@ -94,6 +101,8 @@ async def _write_all(group: GroupCommit, engine: Engine, receiving: trio.MemoryR
                     break
             group.commits += await trio.to_thread.run_sync(_commit_all, engine, writes, limiter=limiter)
             for write in writes:
+                if write.error is None:
+                    write.deliver()
                 write.done.set()
 
 

@@ -126,10 +126,12 @@ class Metrics:
             connections.add_metric([status.value], statuses[status])
         yield connections
         reconnects = CounterMetricFamily("galaxy_connects", "Times that a device was connected.", labels=["device"])
-        queues = GaugeMetricFamily("galaxy_device_queue", "Tasks that wait for a device.", labels=["device"])
+        queues = GaugeMetricFamily(
+            "galaxy_device_queue", "Tasks that wait for a device by its name.", labels=["device"]
+        )
         for name, device in statistics.devices.items():
             reconnects.add_metric([name], device.connects)
-            queues.add_metric([name], device.queued)
+            queues.add_metric([name], self._dispatcher.queued_for(name))
         yield reconnects
         yield queues
         tasks = GaugeMetricFamily("galaxy_tasks", "Tasks that wait or run.", labels=["state"])
@@ -140,6 +142,11 @@ class Metrics:
         for state in ("completed", "failed", "cancelled", "lost"):
             ended.add_metric([state], self._ended[state])
         yield ended
+        yield GaugeMetricFamily(
+            "galaxy_tasks_in_memory",
+            "Tasks that wait and are in memory; the others are on disk.",
+            value=self._dispatcher.in_memory,
+        )
         messages = CounterMetricFamily("galaxy_messages", "Messages of servers that were nobody's.", labels=["kind"])
         for kind in _COUNTED.values():
             messages.add_metric([kind], self._messages[kind])

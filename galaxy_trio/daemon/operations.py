@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
 
 from galaxy_trio.daemon.group_commit import Refused
-from galaxy_trio.daemon.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.schema import RESULTS, TASKS
+from galaxy_trio.daemon.records import Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, RowMapping
+    from sqlalchemy import Connection, Executable, Row
 
 FORGOTTEN: Final = 500
 """Tasks that are forgotten in one transaction: others write between two."""
@@ -35,10 +35,57 @@ class IdempotencyConflict(Refused):
     """The key was used for something else."""
 
 
+# Statements are made once: to put one together takes several times as long as to run it.
+_INSERT_TASK: Final = insert(TASKS).returning(TASKS.c.number)
+_INSERT_PIECE: Final = insert(RESULTS)
+_BY_ID: Final = select(TASKS).where(TASKS.c.id == bindparam("task_id"))
+_BY_KEY: Final = select(TASKS).where(TASKS.c.idempotency_key == bindparam("key"))
+_BEGIN: Final = (
+    update(TASKS)
+    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED)
+    .values(state=TaskState.RUNNING.value, device=bindparam("on_device"), started=bindparam("now"))
+    .returning(TASKS)
+)
+_FINISH: Final = (
+    update(TASKS)
+    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state.in_((TaskState.QUEUED.value, TaskState.RUNNING.value)))
+    .values(state=bindparam("to_state"), ended=bindparam("now"), error=bindparam("why"), result_size=bindparam("size"))
+    .returning(TASKS)
+)
+_END_QUEUED: Final[dict[str, BindParameter[object]]] = {
+    "state": bindparam("to_state"),
+    "ended": bindparam("now"),
+    "error": bindparam("why"),
+}
+_CANCEL: Final = update(TASKS).where(TASKS.c.id == bindparam("task_id"), IS_QUEUED).values(_END_QUEUED).returning(TASKS)
+_NEEDS: Final = (
+    IS_QUEUED
+    & TASKS.c.asked_device.is_not_distinct_from(bindparam("needs_device"))
+    & TASKS.c.os.is_not_distinct_from(bindparam("needs_os"))
+    & (TASKS.c.capabilities == bindparam("needs_capabilities"))
+)
+_QUEUED: Final = (
+    select(TASKS)
+    .where(_NEEDS, TASKS.c.number > bindparam("after"))
+    .order_by(TASKS.c.number)
+    .limit(bindparam("at_most"))
+)
+_FAIL_QUEUED: Final = (
+    update(TASKS)
+    .where(
+        TASKS.c.number.in_(
+            select(TASKS.c.number).where(_NEEDS).order_by(TASKS.c.number).limit(bindparam("at_most")).scalar_subquery()
+        )
+    )
+    .values(_END_QUEUED)
+    .returning(TASKS)
+)
+
+
 def add(request: TaskRequest, now: datetime, connection: Connection) -> tuple[TaskRecord, bool]:
     """A new task, or the one with its idempotency key."""
     if request.idempotency_key is not None:
-        known = _first(TASKS.c.idempotency_key == request.idempotency_key, connection)
+        known = _first(_BY_KEY, {"key": request.idempotency_key}, connection)
         if known is not None:
             if known.asked != request:
                 raise IdempotencyConflict(
@@ -56,14 +103,14 @@ def _insert(request: TaskRequest, now: datetime, retry_of: str | None, connectio
         "request": request.request,
         "asked_device": request.device,
         "os": request.os,
-        "capabilities": json.dumps(request.capabilities),
+        "capabilities": _listed(request.capabilities),
         "timeout": request.timeout,
         "idempotency_key": request.idempotency_key,
         "created": now.timestamp(),
         "retry_of": retry_of,
     }
-    connection.execute(insert(TASKS).values(values))
-    return TaskRecord(task_id, request, TaskState.QUEUED, now, retry_of=retry_of)
+    number = connection.execute(_INSERT_TASK, values).scalar_one()
+    return TaskRecord(task_id, request, TaskState.QUEUED, now, retry_of=retry_of, number=number)
 
 
 def retry(task_id: str, now: datetime, connection: Connection) -> TaskRecord:
@@ -78,36 +125,72 @@ def retry(task_id: str, now: datetime, connection: Connection) -> TaskRecord:
     return _insert(asked, now, task_id, connection)
 
 
-def change(
-    task_id: str, states: Sequence[TaskState], values: Mapping[str, object], connection: Connection
+def begin(task_id: str, device: str, now: float, connection: Connection) -> TaskRecord:
+    """From `queued` to `running`."""
+    return _changed(_BEGIN, {"task_id": task_id, "on_device": device, "now": now}, connection)
+
+
+def finish(
+    task_id: str,
+    state: TaskState,
+    now: float,
+    error: str | None,
+    size: int | None,
+    pieces: Sequence[str],
+    connection: Connection,
 ) -> TaskRecord:
-    """Another state, if it is in one of these."""
-    changed = connection.execute(
-        update(TASKS).where(TASKS.c.id == task_id, TASKS.c.state.in_([state.value for state in states])).values(values)
-    )
-    record = _get(task_id, connection)
-    if not changed.rowcount:
-        raise WrongState(f"task {task_id} is {record.state.value}")
-    return record
-
-
-def finish(task_id: str, values: Mapping[str, object], pieces: Sequence[str], connection: Connection) -> TaskRecord:
     """An end, with the pieces of its result."""
-    record = change(task_id, (TaskState.QUEUED, TaskState.RUNNING), values, connection)
-    number = select(TASKS.c.number).where(TASKS.c.id == task_id).scalar_subquery()
+    values = {"task_id": task_id, "to_state": state.value, "now": now, "why": error, "size": size}
+    record = _changed(_FINISH, values, connection)
     for part, piece in enumerate(pieces):
-        connection.execute(insert(RESULTS).values(task=number, part=part, body=piece.encode("ascii")))
+        connection.execute(_INSERT_PIECE, {"task": record.number, "part": part, "body": piece.encode("ascii")})
     return record
 
 
 def cancel_queued(task_id: str, now: float, connection: Connection) -> tuple[TaskRecord, bool]:
     """`cancelled`, if it is queued."""
-    changed = connection.execute(
-        update(TASKS)
-        .where(TASKS.c.id == task_id, TASKS.c.state == TaskState.QUEUED.value)
-        .values(state=TaskState.CANCELLED.value, ended=now)
-    )
-    return _get(task_id, connection), bool(changed.rowcount)
+    values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
+    cancelled = _first(_CANCEL, values, connection)
+    return (_get(task_id, connection), False) if cancelled is None else (cancelled, True)
+
+
+def fail_queued(
+    requirement: Requirement, error: str, now: float, at_most: int, connection: Connection
+) -> list[TaskRecord]:
+    """`failed`, for the oldest that are queued and need this of a device."""
+    values = {"to_state": TaskState.FAILED.value, "now": now, "why": error, "at_most": at_most}
+    rows = connection.execute(_FAIL_QUEUED, values | _needs(requirement)).all()
+    return sorted(map(_record, rows), key=lambda record: record.number)
+
+
+def queued(requirement: Requirement, after: int, at_most: int, connection: Connection) -> list[TaskRecord]:
+    """The oldest after a number that are queued and need this of a device."""
+    values = {"after": after, "at_most": at_most} | _needs(requirement)
+    return [_record(row) for row in connection.execute(_QUEUED, values)]
+
+
+def count_queued(connection: Connection) -> dict[Requirement, int]:
+    """How many are queued, by what they need of a device."""
+    needs = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)
+    rows = connection.execute(select(*needs, func.count()).where(IS_QUEUED).group_by(*needs)).all()
+    return {Requirement(device, os, _tuple(capabilities)): count for device, os, capabilities, count in rows}
+
+
+def _needs(requirement: Requirement) -> dict[str, str | None]:
+    return {
+        "needs_device": requirement.device,
+        "needs_os": requirement.os,
+        "needs_capabilities": _listed(requirement.capabilities),
+    }
+
+
+def _changed(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord:
+    """The task that a statement has changed; raises why it has changed none."""
+    record = _first(statement, values, connection)
+    if record is None:
+        task_id = str(values["task_id"])
+        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
+    return record
 
 
 def recover(now: float, connection: Connection) -> int:
@@ -142,11 +225,11 @@ def _get(task_id: str, connection: Connection) -> TaskRecord:
 
 def find(task_id: str, connection: Connection) -> TaskRecord | None:
     """The task of this id."""
-    return _first(TASKS.c.id == task_id, connection)
+    return _first(_BY_ID, {"task_id": task_id}, connection)
 
 
-def _first(condition: ColumnElement[bool], connection: Connection) -> TaskRecord | None:
-    row = connection.execute(select(TASKS).where(condition)).mappings().first()
+def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
+    row = connection.execute(statement, values).first()
     return None if row is None else _record(row)
 
 
@@ -164,7 +247,7 @@ def list_tasks(
         if number is None:
             raise NoSuchTask(f"there is no task {before!r:.100} to list those before: begin anew")
         query = query.where(TASKS.c.number < number)
-    return [_record(row) for row in connection.execute(query).mappings()]
+    return [_record(row) for row in connection.execute(query)]
 
 
 def counts(connection: Connection) -> dict[TaskState, int]:
@@ -184,34 +267,29 @@ def piece(task_id: str, part: int, connection: Connection) -> bytes | None:
     return connection.execute(query).scalar()
 
 
-def _record(row: RowMapping) -> TaskRecord:
-    asked = TaskRequest(
-        request=row["request"],
-        device=row["asked_device"],
-        os=row["os"],
-        capabilities=tuple(cast("list[str]", json.loads(row["capabilities"]))),
-        timeout=row["timeout"],
-        idempotency_key=row["idempotency_key"],
-    )
+def _record(row: Row[Any]) -> TaskRecord:  # Any: what a table holds
+    (
+        number, task_id, state, request, asked_device, os, capabilities, timeout, idempotency_key,
+        device, created, started, ended, error, result_size, retry_of,
+    ) = cast("tuple[Any, ...]", row)  # fmt: skip
     return TaskRecord(
-        id=row["id"],
-        asked=asked,
-        state=TaskState(row["state"]),
-        created=datetime.fromtimestamp(row["created"], UTC),
-        device=row["device"],
-        started=_time(row["started"]),
-        ended=_time(row["ended"]),
-        error=row["error"],
-        result_size=row["result_size"],
-        retry_of=row["retry_of"],
+        task_id,
+        TaskRequest(request, asked_device, os, _tuple(capabilities), timeout, idempotency_key),
+        TaskState(state),
+        datetime.fromtimestamp(created, UTC),
+        device,
+        None if started is None else datetime.fromtimestamp(started, UTC),
+        None if ended is None else datetime.fromtimestamp(ended, UTC),
+        error,
+        result_size,
+        retry_of,
+        number,
     )
 
 
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def _listed(capabilities: tuple[str, ...]) -> str:
+    return json.dumps(capabilities) if capabilities else "[]"
 
 
-def queued(connection: Connection) -> list[TaskRecord]:
-    """What waits, the oldest first."""
-    query = select(TASKS).where(TASKS.c.state == TaskState.QUEUED.value).order_by(TASKS.c.number)
-    return [_record(row) for row in connection.execute(query).mappings()]
+def _tuple(capabilities: str) -> tuple[str, ...]:
+    return () if capabilities == "[]" else tuple(cast("list[str]", json.loads(capabilities)))

@@ -27,6 +27,21 @@ class TaskState(StrEnum):
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
 
+@attrs.frozen(cache_hash=True)
+class Requirement:
+    """What a task needs of a device. Tasks that need the same wait in the same queue.
+
+    Attributes:
+        device: The device that has to run it; `None`: any that fits.
+        os: What the device has to run; `None`: anything.
+        capabilities: What it has to be able to do.
+    """
+
+    device: str | None = None
+    os: str | None = None
+    capabilities: tuple[str, ...] = ()
+
+
 @attrs.frozen
 class TaskRequest:
     """What a client asks for.
@@ -47,6 +62,11 @@ class TaskRequest:
     timeout: float = 1000.0
     idempotency_key: str | None = None
 
+    @property
+    def requirement(self) -> Requirement:
+        """What it needs of a device."""
+        return Requirement(self.device, self.os, self.capabilities)
+
 
 @attrs.frozen
 class TaskRecord:
@@ -61,6 +81,7 @@ class TaskRecord:
         error: Why it did not complete.
         result_size: Bytes of its result as JSON; `None` if it has none.
         retry_of: The task that this one repeats.
+        number: Its place in the order of acceptance.
     """
 
     id: str
@@ -73,3 +94,4 @@ class TaskRecord:
     error: str | None = None
     result_size: int | None = None
     retry_of: str | None = None
+    number: int = 0

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    text,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -63,6 +64,19 @@ TASKS = Table(
     sqlite_autoincrement=True,
 )
 """A number is never used again: pages of a list hold, whatever is forgotten meanwhile."""
+
+IS_QUEUED: Final = TASKS.c.state == text("'queued'")
+"""Written out, or SQLite would not know that the index below has what is looked for."""
+
+TASKS_QUEUED: Final = Index(
+    "tasks_queued",
+    TASKS.c.asked_device,
+    TASKS.c.os,
+    TASKS.c.capabilities,
+    TASKS.c.number,
+    sqlite_where=IS_QUEUED,
+)
+"""The tasks that wait, by what they need of a device, in order: one is found without a look at the others."""
 
 RESULTS = Table(
     "results",
@@ -144,6 +158,8 @@ def connect(path: Path) -> Engine:
             if is_new:
                 METADATA.create_all(connection, checkfirst=False)
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            else:
+                TASKS_QUEUED.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error

@@ -12,7 +12,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon import operations
 from galaxy_trio.daemon.group_commit import GroupCommit, open_group_commit
-from galaxy_trio.daemon.records import TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.schema import connect, explain, only_user
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
+
+    from galaxy_trio.daemon.records import Requirement, TaskRecord, TaskRequest, TaskState
 
 T = TypeVar("T")
 
@@ -49,8 +50,14 @@ class Store:
 
     # ---- what is written
 
-    async def add(self, request: TaskRequest) -> tuple[TaskRecord, bool]:
+    async def add(
+        self, request: TaskRequest, deliver: Callable[[tuple[TaskRecord, bool]], None] | None = None
+    ) -> tuple[TaskRecord, bool]:
         """Keep a new task, `queued`.
+
+        Args:
+            request: What is asked for.
+            deliver: Called with what is returned, in the order of acceptance. Must not block or raise.
 
         Returns:
             The task, and whether it is new: the same idempotency key gives the same task, however far that is.
@@ -58,16 +65,16 @@ class Store:
         Raises:
             IdempotencyConflict: The key is that of a task that asks for something else.
         """
-        return await self._write(partial(operations.add, request, self._clock()))
+        return await self._write(partial(operations.add, request, self._clock()), deliver)
 
-    async def retry(self, task_id: str) -> TaskRecord:
+    async def retry(self, task_id: str, deliver: Callable[[TaskRecord], None] | None = None) -> TaskRecord:
         """Keep a new task, `queued`, that asks for the same as one that has ended.
 
         Raises:
             NoSuchTask: There is none of this id.
             WrongState: It has not ended.
         """
-        return await self._write(partial(operations.retry, task_id, self._clock()))
+        return await self._write(partial(operations.retry, task_id, self._clock()), deliver)
 
     async def mark_running(self, task_id: str, device: str) -> TaskRecord:
         """From `queued` to `running`.
@@ -75,8 +82,7 @@ class Store:
         Raises:
             WrongState: It is not queued; it was cancelled meanwhile.
         """
-        values = {"state": TaskState.RUNNING.value, "device": device, "started": self._clock().timestamp()}
-        return await self._write(partial(operations.change, task_id, (TaskState.QUEUED,), values))
+        return await self._write(partial(operations.begin, task_id, device, self._clock().timestamp()))
 
     async def finish(
         self, task_id: str, state: TaskState, *, error: str | None = None, result: str | None = None
@@ -87,14 +93,11 @@ class Store:
             WrongState: It has ended already.
         """
         pieces = () if result is None else tuple(result[at : at + PIECE] for at in range(0, len(result), PIECE))
-        values = {
-            "state": state.value,
-            "ended": self._clock().timestamp(),
-            # A device may send half of a character.
-            "error": None if error is None else error.encode("utf-8", "backslashreplace").decode(),
-            "result_size": None if result is None else len(result),
-        }
-        return await self._write(partial(operations.finish, task_id, values, pieces))
+        # A device may send half of a character.
+        error = None if error is None else error.encode("utf-8", "backslashreplace").decode()
+        size = None if result is None else len(result)
+        now = self._clock().timestamp()
+        return await self._write(partial(operations.finish, task_id, state, now, error, size, pieces))
 
     async def cancel_queued(self, task_id: str) -> tuple[TaskRecord, bool]:
         """From `queued` to `cancelled`; a task that is no longer queued stays as it is.
@@ -106,6 +109,21 @@ class Store:
             NoSuchTask: There is none of this id.
         """
         return await self._write(partial(operations.cancel_queued, task_id, self._clock().timestamp()))
+
+    async def fail_queued(
+        self,
+        requirement: Requirement,
+        error: str,
+        at_most: int,
+        deliver: Callable[[list[TaskRecord]], None] | None = None,
+    ) -> list[TaskRecord]:
+        """From `queued` to `failed`: the oldest tasks that need this of a device.
+
+        Returns:
+            The tasks that this has changed, the oldest first.
+        """
+        now = self._clock().timestamp()
+        return await self._write(partial(operations.fail_queued, requirement, error, now, at_most), deliver)
 
     async def recover(self) -> int:
         """Every `running` task becomes `lost`: the daemon that ran it has gone.
@@ -144,9 +162,22 @@ class Store:
         """
         return await self._read(partial(operations.list_tasks, state, device, limit, before))
 
-    async def queued(self) -> list[TaskRecord]:
-        """All that are queued, in the order in which they were accepted."""
-        return await self._read(operations.queued)
+    async def queued(
+        self,
+        requirement: Requirement,
+        after: int,
+        at_most: int,
+        deliver: Callable[[list[TaskRecord]], None] | None = None,
+    ) -> list[TaskRecord]:
+        """The oldest queued tasks that need this of a device, from a number on, in the order of acceptance.
+
+        They are read between two writes, so that `deliver` gets them in order with what `add` delivers.
+        """
+        return await self._write(partial(operations.queued, requirement, after, at_most), deliver)
+
+    async def count_queued(self) -> dict[Requirement, int]:
+        """How many are queued, by what they need of a device."""
+        return await self._read(operations.count_queued)
 
     async def counts(self) -> dict[TaskState, int]:
         """How many are in each state."""
@@ -164,9 +195,9 @@ class Store:
 
     # ---- in threads
 
-    async def _write(self, operation: Callable[[Connection], T]) -> T:
+    async def _write(self, operation: Callable[[Connection], T], deliver: Callable[[T], None] | None = None) -> T:
         try:
-            return await self._group.write(operation)
+            return await self._group.write(operation, deliver)
         except SQLAlchemyError as error:
             raise explain(self._path, error) from error
 

@@ -17,9 +17,10 @@ from galaxy_trio.device_events import (
 from galaxy_trio.events import EventsLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from galaxy_trio import Constellation
+    from galaxy_trio.daemon.dispatcher import Dispatcher
     from galaxy_trio.daemon.feed import Feed
     from galaxy_trio.daemon.metrics import Metrics
     from galaxy_trio.events import EventStream
@@ -35,15 +36,27 @@ _TOLD: Final[Mapping[type[object], str]] = {
 }
 
 
-async def watch_devices(events: EventStream, constellation: Constellation, feed: Feed, metrics: Metrics) -> None:
+async def watch_devices(
+    events: EventStream, constellation: Constellation, dispatcher: Dispatcher, feed: Feed, metrics: Metrics
+) -> None:
     """Pass on what happens, until the constellation is closed."""
     async for event in events:
         metrics.count(event)
         if isinstance(event, EventsLost):
+            dispatcher.look_at_devices()
             continue
+        if isinstance(event, StatusChanged | InformationUpdated):
+            dispatcher.look_at_device(event.device_id)
         if isinstance(event, StatusChanged):
-            feed.publish("status", {"device_id": event.device_id, "status": event.status.value})
+            status: dict[str, object] = {"device_id": event.device_id, "status": event.status.value}
+            feed.publish("status", _always(status))
         elif type(event) in _TOLD and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
             logger.info("device %r: %s", event.device_id, _TOLD[type(event)])
-            feed.publish("device", {"what": _TOLD[type(event)], **device_as_json(statistics)})
+            queued = dispatcher.queued_for(event.device_id)
+            shown = {"what": _TOLD[type(event)], **device_as_json(statistics, queued)}
+            feed.publish("device", _always(shown))
+
+
+def _always(data: dict[str, object]) -> Callable[[], Mapping[str, object]]:
+    return lambda: data

@@ -1,0 +1,44 @@
+"""Results as JSON: small ones directly, others in a thread, for they may be as large as a message may be."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+if TYPE_CHECKING:
+    from galaxy_trio.messages import JSON
+
+_SMALL: Final = 4_096
+"""Characters and values up to which a result is encoded in the event loop: that takes less than a switch to a thread."""
+_threads: Final = trio.CapacityLimiter(2)
+
+
+async def encode(result: JSON) -> str:
+    """A result as JSON, in ASCII."""
+    if is_small(result):
+        return json.dumps(result)
+    return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads)
+
+
+def is_small(result: JSON) -> bool:
+    """Whether a result is quickly encoded; looks at no more than a small one has."""
+    left = _SMALL
+    values: list[object] = [result]
+    while values and left >= 0:
+        value = values.pop()
+        left -= 1
+        if isinstance(value, str):
+            left -= len(value)
+        elif isinstance(value, list | dict):
+            items = cast("list[object] | dict[str, object]", value)
+            left -= len(items)
+            if left < 0:
+                break
+            if isinstance(items, dict):
+                values.extend(items.keys())
+                values.extend(items.values())
+            else:
+                values.extend(items)
+    return left >= 0
