@@ -17,6 +17,7 @@ from cattrs import Converter
 
 from galaxy_trio.converters import make_converter
 from galaxy_trio.errors import InvalidMessage
+from galaxy_trio.generated_structure import generate_structure
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,
@@ -46,14 +47,10 @@ _converter = make_converter()
 _plain = Converter(unstruct_collection_overrides={tuple: list})
 
 
-def _structure_for(cls: type[T]) -> Callable[[object, object], T]:
-    return cast("Callable[[object, object], T]", _converter.get_structure_hook(cls))
-
-
-_server_message = _structure_for(ServerMessage)
-_client_message = _structure_for(ClientMessage)
-_transfer_message = _structure_for(TransferMessage)
-_device_info = _structure_for(DeviceInfo)
+_server_message = generate_structure(ServerMessage)
+_client_message = generate_structure(ClientMessage)
+_transfer_message = generate_structure(TransferMessage)
+_device_info = generate_structure(DeviceInfo, keeps_extra=True)
 
 
 class _Unreadable(Exception):
@@ -150,7 +147,23 @@ def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str)
     )
 
 
-def _decode(structure: Callable[[object, object], T], kind: str, text: str | bytes, reply_to: str = "response_id") -> T:
+def _structure(value: object, cls: type[T], generated: Callable[[object], T | None]) -> T:
+    """The message that a JSON value stands for.
+
+    Raises:
+        Mismatch: There is none.
+    """
+    instance = generated(value)
+    return _converter.structure(value, cls) if instance is None else instance
+
+
+def _decode(
+    text: str | bytes,
+    cls: type[T],
+    generated: Callable[[object], T | None],
+    kind: str,
+    reply_to: str = "response_id",
+) -> T:
     if not isinstance(text, str):
         raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP has text")
     try:
@@ -159,7 +172,7 @@ def _decode(structure: Callable[[object, object], T], kind: str, text: str | byt
         invalid = _invalid(kind, str(error), _ids_in(text), reply_to)
     else:
         try:
-            return structure(value, None)
+            return _structure(value, cls, generated)
         except Mismatch as mismatch:
             members = cast("dict[str, object]", value) if type(value) is dict else {}
             invalid = _invalid(kind, str(mismatch), members, reply_to)
@@ -177,7 +190,7 @@ def decode_server_message(text: str | bytes) -> ServerMessage:
 
     See "ServerMessage" in docs/reference/wire.md.
     """
-    return _decode(_server_message, "message from the server", text)
+    return _decode(text, ServerMessage, _server_message, "message from the server")
 
 
 def decode_client_message(text: str | bytes) -> ClientMessage:
@@ -185,7 +198,7 @@ def decode_client_message(text: str | bytes) -> ClientMessage:
 
     See "ClientMessage" in docs/reference/wire.md.
     """
-    return _decode(_client_message, "message to the server", text, "prev_response_id")
+    return _decode(text, ClientMessage, _client_message, "message to the server", "prev_response_id")
 
 
 def decode_transfer_message(text: str | bytes) -> TransferMessage:
@@ -193,7 +206,7 @@ def decode_transfer_message(text: str | bytes) -> TransferMessage:
 
     See "Binary transfer" in docs/reference/wire.md.
     """
-    return _decode(_transfer_message, "transfer message", text)
+    return _decode(text, TransferMessage, _transfer_message, "transfer message")
 
 
 def structure_device_info(value: JSON) -> DeviceInfo:
@@ -205,7 +218,7 @@ def structure_device_info(value: JSON) -> DeviceInfo:
     See "Device information" in docs/reference/wire.md.
     """
     try:
-        return _device_info(value, None)
+        return _structure(value, DeviceInfo, _device_info)
     except Mismatch as mismatch:
         problem = str(mismatch)
     raise InvalidMessage(f"invalid device information: {problem}")

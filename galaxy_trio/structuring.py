@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     # What cattrs hands to a hook: the value, and the type that it is to become.
     Structure = Callable[[object, object], object]
 
+LARGEST_NUMBER = 1e300
+"""Integers from here on are not taken where a number is wanted: somewhat above, no float is near them."""
 SHOWN = 60
 """How many characters of a bad value an error shows."""
 
@@ -126,7 +128,7 @@ def _exactly_or_null(kind: type, expected: str) -> Structure:
 def _number(value: object, _: object) -> float:
     if type(value) is float:
         return value
-    if type(value) is int and abs(value) < 1e300:
+    if type(value) is int and abs(value) < LARGEST_NUMBER:
         return float(value)
     raise mismatch("a number", value)
 
@@ -247,7 +249,8 @@ def _null(value: object, _: object) -> object:
     return value
 
 
-def _is_any(wanted: object) -> bool:
+def is_any(wanted: object) -> bool:
+    """Whether a type takes any JSON value."""
     if wanted is Any or wanted is object:
         return True
     # What JSON is resolved to: its list and object hold references to it, which are not.
@@ -271,7 +274,7 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
         return _one_of([(argument, argument) for argument in arguments])
     if origin is list:
         return _list_of(strict_hook(arguments[0], converter), arguments[0])
-    if origin is dict and _is_any(arguments[1]):
+    if origin is dict and is_any(arguments[1]):
         return _exactly(dict, "an object")
     if origin is dict and arguments[0] is str:
         return _object_of(strict_hook(arguments[1], converter), arguments[1])
@@ -283,7 +286,7 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
 def _simple_hook(wanted: object) -> Structure | None:
     """The check for a type that holds no other."""
     hook: Structure | None = None
-    if _is_any(wanted):
+    if is_any(wanted):
         hook = _any_json
     elif wanted in _EXPECTED:
         hook = _exactly(cast("type", wanted), _EXPECTED[wanted])
