@@ -256,6 +256,29 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
     raise InvalidMessage(f"cannot send a {kind} message: {problem}")
 
 
+class Template:
+    """The text of messages that differ in a few ids and times only, made once.
+
+    Args:
+        message: One of them, with any text in the fields that differ.
+        varying: The names of those fields.
+    """
+
+    def __init__(self, message: ClientMessage | ServerMessage, *varying: str) -> None:
+        members = cast("dict[str, object]", _converter.unstructure(message))
+        written = {name: encode_value(value).replace("%", "%%") for name, value in members.items()}
+        written |= {name: f'"%({name})s"' for name in varying}
+        self._format = "{" + ",".join(f'"{name}":{value}' for name, value in written.items()) + "}"
+
+    def text(self, **values: str) -> str:
+        """The text of a message.
+
+        Args:
+            values: One for each field that differs, of characters that JSON does not escape.
+        """
+        return self._format % values
+
+
 def encode_value(value: object) -> str:
     """Write what is to be part of a message; errors are those of `encode`."""
     try:

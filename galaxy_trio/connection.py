@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import uuid
 from contextlib import asynccontextmanager
@@ -105,7 +104,6 @@ class Connection:
         self._router = router
         self._conversation = conversation
         self._identity = identity
-        self._request_numbers = itertools.count(1)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -181,20 +179,7 @@ class Connection:
 
         See "Device information" in docs/reference/wire.md.
         """
-        request = await self._send_device_info_request(timeout)
-        try:
-            reply = await self._conversation.receive(request, timeout)
-        finally:
-            self._conversation.abandon(request)
-        return structure_device_info(reply.result)
-
-    async def _send_device_info_request(self, timeout: float) -> Request:
-        # Apart from the wait for the reply, which would hold the message in its frame all the while.
-        request_id = f"device_info_{next(self._request_numbers)}"
-        message = self._identity.message(
-            ClientMessageType.DEVICE_INFO_REQUEST, request_id=request_id, target_id=self._identity.device_id
-        )
-        return await self._conversation.send(message, RequestKind.DEVICE_INFO, request_id, timeout)
+        return structure_device_info(await self._conversation.device_info(timeout))
 
     async def run_task(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from galaxy_trio import wall_clock
+from galaxy_trio.codec import Template
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, RequestTimeout
 from galaxy_trio.events import (
     ConnectionEnded,
@@ -125,8 +128,30 @@ class Conversation:
         self._link = link
         self._replies = replies
         self._identity = identity
+        self._request_numbers = itertools.count(1)
 
-    async def send(self, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
+    async def device_info(self, timeout: float) -> JSON:
+        """Ask for the device's information; the errors are those of `Connection.device_info`."""
+        request_id = f"device_info_{next(self._request_numbers)}"
+        request = await self.send(
+            self._device_info_request.text(timestamp=wall_clock.timestamp(), request_id=request_id),
+            RequestKind.DEVICE_INFO,
+            request_id,
+            timeout,
+        )
+        try:
+            return (await self.receive(request, timeout)).result
+        finally:
+            self._replies.abandon(request)
+
+    @cached_property
+    def _device_info_request(self) -> Template:
+        """A template, for nothing is asked as often."""
+        identity = self._identity
+        message = identity.message(ClientMessageType.DEVICE_INFO_REQUEST, request_id="", target_id=identity.device_id)
+        return Template(message, "timestamp", "request_id")
+
+    async def send(self, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float) -> Request:
         """Register a request and send it, in one step, once there is room for it."""
         # A caller who is cancelled together with the connection gets his cancellation, and not the connection's end.
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -140,7 +165,7 @@ class Conversation:
             return request
 
         if self._link.has_room:
-            return await self._link.send(message, hand_over)
+            return self._link.send_if_open(message, hand_over)
         with trio.move_on_after(timeout):
             return await self._link.send(message, hand_over)
         raise RequestTimeout(

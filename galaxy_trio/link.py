@@ -145,14 +145,14 @@ class Link(Generic[In]):
 
     # ---- sending
 
-    async def send(self, message: ClientMessage | ServerMessage, hand_over: Callable[[], T]) -> T:
+    async def send(self, message: ClientMessage | ServerMessage | str, hand_over: Callable[[], T]) -> T:
         """Send a message, in two phases.
 
         First wait for room in the send buffer: cancellable, nothing sent. Then, without a checkpoint between, call `hand_over`
         and send the whole message. Cancelling therefore leaves it unsent or sent, and never half sent.
 
         Args:
-            message: What to send.
+            message: What to send, or its text.
             hand_over: Called in the step in which the message is sent; if it raises, nothing is sent.
 
         Raises:
@@ -162,32 +162,36 @@ class Link(Generic[In]):
             trio.ClosedResourceError: This side closed it.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        text = self._text(message)
         if not self._transport.has_room:
-            # Who waits holds no second copy of what may be large.
-            del text
+            # What cannot be sent is refused before the wait; who waits holds no second copy of what may be large.
+            self._text(message)
             await self._transport.wait_for_room()
-            text = self._text(message)
+        return self.send_if_open(message, hand_over)
+
+    def send_if_open(self, message: ClientMessage | ServerMessage | str, hand_over: Callable[[], T]) -> T:
+        """Send a message whatever the send buffer holds: the second phase of `send`, for those who know that there is room."""
+        text = self._text(message)
         if self.closed:
             raise self._current_error()
         result = hand_over()
-        self._transport.send_nowait(text)
-        self.messages_sent += 1
-        logger.debug("to %s: %s characters", self.peer, len(text))
+        self._send_text(text)
         return result
 
     def send_nowait(self, message: ClientMessage | ServerMessage) -> None:
         """Send a message whatever the send buffer holds; for small ones that answer what came in. After the end, it is dropped."""
         text = self._text(message)
         if not self.closed:
-            self._transport.send_nowait(text)
-            self.messages_sent += 1
-            logger.debug("to %s: %s characters", self.peer, len(text))
+            self._send_text(text)
 
-    def _text(self, message: ClientMessage | ServerMessage) -> str:
-        text = encode(message)
+    def _text(self, message: ClientMessage | ServerMessage | str) -> str:
+        text = message if isinstance(message, str) else encode(message)
         self._transport.check_size(text)
         return text
+
+    def _send_text(self, text: str) -> None:
+        self._transport.send_nowait(text)
+        self.messages_sent += 1
+        logger.debug("to %s: %s characters", self.peer, len(text))
 
     @property
     def has_room(self) -> bool:

@@ -18,6 +18,7 @@ from recordings import NAMES, text_frames
 
 from galaxy_trio import messages
 from galaxy_trio.codec import (
+    Template,
     decode_client_message,
     decode_server_message,
     decode_transfer_message,
@@ -1079,3 +1080,21 @@ def test_an_item_that_is_no_message_part_cannot_be_sent() -> None:
 def test_device_information_with_an_integer_that_python_does_not_write_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="very many digits"):
         structure_device_info({"device_id": "d", "platform": "linux", "hostname": 10**5000})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ClientMessage(
+            ClientMessageType.DEVICE_INFO_REQUEST, TaskStatus.OK, client_id='100% "ü"', timestamp="", request_id=""
+        ),
+        ServerMessage(
+            ServerMessageType.HEARTBEAT, TaskStatus.OK, timestamp="", response_id="", result={"%(timestamp)s": "%"}
+        ),
+    ],
+)
+def test_a_templates_text_is_the_one_that_its_message_has(message: ClientMessage | ServerMessage) -> None:
+    field = "request_id" if isinstance(message, ClientMessage) else "response_id"
+    template = Template(message, "timestamp", field)
+    for values in ({"timestamp": "2026-01-02", field: "a%sb"}, {"timestamp": "2027", field: "2"}):
+        assert template.text(**values) == encode(attrs.evolve(message, **values))
