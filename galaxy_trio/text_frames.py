@@ -50,14 +50,17 @@ def text_frame(text: str, *, masked: bool) -> bytes:
     if not masked:
         return header + payload
     key = os.urandom(4)
+    if size <= _MASK_SLICE:
+        return b"".join((header, key, _mask(payload, key)))
     slices = (_mask(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
     return b"".join((header, key, *slices))
 
 
 def _mask(payload: bytes, key: bytes) -> bytes:
-    size = len(payload)
-    mask = int.from_bytes((key * (size // 4 + 1))[:size])
-    return (int.from_bytes(payload) ^ mask).to_bytes(size)
+    # As one number, of whole words: the key need not be cut.
+    words = (len(payload) + 3) // 4
+    number = int.from_bytes(payload, "little") ^ int.from_bytes(key * words, "little")
+    return number.to_bytes(4 * words, "little")[: len(payload)]
 
 
 @attrs.frozen
