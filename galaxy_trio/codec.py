@@ -75,6 +75,19 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+_NOT_SPACE = re.compile(r"[^ \t\n\r]")
+
+
+def _decode_json(text: str) -> object:
+    """The same as `json.JSONDecoder.decode`, without looking for the white space around a message that hardly ever is there."""
+    if not text.startswith("{"):
+        return _decoder.decode(text)
+    value, end = _decoder.raw_decode(text)
+    if end < len(text) and (extra := _NOT_SPACE.search(text, end)):
+        raise json.JSONDecodeError("Extra data", text, extra.start())
+    return value
+
+
 def _parse(text: str) -> object:
     """What a JSON text says.
 
@@ -82,7 +95,7 @@ def _parse(text: str) -> object:
         _Unreadable: Why not, in one line with no more of the text than an error may show.
     """
     try:
-        value = _decoder.decode(text)
+        value = _decode_json(text)
         # Only an escape can bring a lone surrogate in, for the text came as UTF-8. Pairs, as in emoji, are well; writing tells.
         if "\\" in text and _SURROGATE.search(text):
             _encoder.encode(value).encode()

@@ -1082,19 +1082,39 @@ def test_device_information_with_an_integer_that_python_does_not_write_is_refuse
         structure_device_info({"device_id": "d", "platform": "linux", "hostname": 10**5000})
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        ClientMessage(
-            ClientMessageType.DEVICE_INFO_REQUEST, TaskStatus.OK, client_id='100% "ü"', timestamp="", request_id=""
-        ),
-        ServerMessage(
-            ServerMessageType.HEARTBEAT, TaskStatus.OK, timestamp="", response_id="", result={"%(timestamp)s": "%"}
-        ),
-    ],
-)
-def test_a_templates_text_is_the_one_that_its_message_has(message: ClientMessage | ServerMessage) -> None:
-    field = "request_id" if isinstance(message, ClientMessage) else "response_id"
-    template = Template(message, "timestamp", field)
-    for values in ({"timestamp": "2026-01-02", field: "a%sb"}, {"timestamp": "2027", field: "2"}):
-        assert template.text(**values) == encode(attrs.evolve(message, **values))
+def _request(timestamp: str, request_id: str) -> ClientMessage:
+    return ClientMessage(
+        ClientMessageType.DEVICE_INFO_REQUEST,
+        TaskStatus.OK,
+        client_id='100% "ü"',
+        timestamp=timestamp,
+        request_id=request_id,
+        metadata={"%(timestamp)s": "%"},
+    )
+
+
+def test_a_templates_text_is_the_one_that_its_message_has() -> None:
+    template = Template(_request("", ""), "timestamp", "request_id")
+    for timestamp, request_id in (("2026-01-02", "a%sb"), ("2027", "2")):
+        text = template.text(timestamp=timestamp, request_id=request_id)
+        assert text == encode(_request(timestamp, request_id))
+
+
+@pytest.mark.parametrize("before", ["", " ", "\n\t"])
+@pytest.mark.parametrize("value", ['{"type":"heartbeat","status":"ok"}', "{}", "{", '"x"', "[]", ""])
+@pytest.mark.parametrize("after", ["", " ", "\r\n", "x", " }", "\f", " {}"])
+def test_white_space_around_a_message_is_json_s_and_what_else_is_there_is_an_error_in_json_s_words(
+    before: str, value: str, after: str
+) -> None:
+    text = before + value + after
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        with pytest.raises(InvalidMessage, match=f"not JSON: {error.msg} at character {error.pos}, in "):
+            decode_server_message(text)
+    else:
+        if "type" in value:
+            assert decode_server_message(text).type is ServerMessageType.HEARTBEAT
+        else:
+            with pytest.raises(InvalidMessage, match=r"expected an object|is missing"):
+                decode_server_message(text)

@@ -100,6 +100,31 @@ def test_what_a_generated_function_accepts_the_strict_one_accepts_with_the_same_
     _check_agreement(*case)
 
 
+_AWKWARD: Final[list[object]] = [
+    *(None, True, False, 0, 1, -1, 10**299, 10**300, -(10**300), 2**64, 1e300, 0.5),
+    *("", "x", "ok", "register", "command", "device", "action", "success", "binary_data", "linux", "computer", "OK"),
+    *(
+        [],
+        ["x"],
+        ["x", 1],
+        [None],
+        {},
+        {"x": 1},
+        [{}],
+        [{"tool_name": "click", "tool_type": "action"}],
+        [{"status": "success"}],
+    ),
+]
+
+
+@pytest.mark.parametrize("cls", _CLASSES)
+def test_the_two_agree_on_each_field_with_each_awkward_value(cls: type[AttrsInstance]) -> None:
+    for field in attrs.fields(cls):
+        for value in _AWKWARD:
+            members: dict[str, object] = {**_RIGHT[cls][0], field.name: value}
+            _check_agreement(cls, members)
+
+
 @fuzz(200, text=damaged(EVERYTHING), cls=st.sampled_from(_CLASSES))
 def test_the_two_agree_on_damaged_recordings_and_on_the_device_information_in_them(
     text: str, cls: type[AttrsInstance]
