@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio.direct_socket import DirectSocketStream
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -54,16 +56,19 @@ class BufferedStream(trio.abc.Stream):
         on_close: Callable[[], None],
     ) -> None:
         self._stream = stream
+        self._direct = stream if isinstance(stream, DirectSocketStream) else None
         self._on_close = on_close
         self._reading_over = False
         self._unread: bytes | bytearray = b""
         self._left = trio.Event()
+        self.is_left: bool = False
+        """Whether reading has been left to trio-websocket."""
         self._watch = watch
         self._on_inbound = on_inbound
         self._frames: deque[bytes | bytearray] = deque()
         self._ping: bytes | None = None
         self._pong: bytes | None = None
-        self._writing = False
+        self._is_frame_begun = False
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._room_turn = trio.StrictFIFOLock()
@@ -116,17 +121,32 @@ class BufferedStream(trio.abc.Stream):
         """Whether nothing more can be sent."""
         return self.write_failed or self.ended.is_set()
 
-    def append(self, frame: bytes | bytearray) -> None:
-        """Take a whole frame, in one step. When nothing more can be sent it is dropped."""
-        if not self.dead:
-            self._frames.append(frame)
-            self.held += len(frame)
-            # Waking nobody takes longer than to see that there is nobody.
-            if self._wake:
-                self._wake.unpark()
-            if self.held >= HIGH_WATER_MARK and self._full_since is None:
-                self._full_since = trio.current_time()
-                self._filled.unpark_all()
+    def append(self, frame: bytes | bytearray, *, gather: bool = False) -> None:
+        """Take a whole frame, in one step. When nothing more can be sent it is dropped.
+
+        Where nothing else waits and the socket takes it, it is written in this step.
+
+        Args:
+            frame: The whole frame.
+            gather: Leave it to the writer, because others are likely to come with it: one write takes them all.
+        """
+        if self.dead:
+            return
+        is_first = not self.held and self._ping is None and self._pong is None
+        if is_first and not gather and self._direct is not None and len(frame) <= _BATCH:
+            written = self._direct.send_nowait(frame)
+            if written == len(frame):
+                return
+            self._is_frame_begun = written > 0
+            frame = frame[written:]
+        self._frames.append(frame)
+        self.held += len(frame)
+        # Waking nobody takes longer than to see that there is nobody.
+        if self._wake:
+            self._wake.unpark()
+        if self.held >= HIGH_WATER_MARK and self._full_since is None:
+            self._full_since = trio.current_time()
+            self._filled.unpark_all()
 
     def append_ping(self, frame: bytes | bytearray) -> None:
         """Take a ping; it goes out before waiting messages, and instead of a ping that still waits."""
@@ -184,8 +204,14 @@ class BufferedStream(trio.abc.Stream):
                 break
 
     def _next_batch(self) -> bytes | bytearray:
-        """Whole frames only: control frames first, then one large frame or as many small ones as fit."""
+        """Whole frames only: control frames first, then one large frame or as many small ones as fit.
+
+        A frame that was begun comes before all of them.
+        """
         batch = bytearray()
+        if self._is_frame_begun:
+            self._is_frame_begun = False
+            batch += self._frames.popleft()
         for control in (self._ping, self._pong):
             if control is not None:
                 batch += control
@@ -280,15 +306,11 @@ class BufferedStream(trio.abc.Stream):
         if not self.ended.is_set():
             await self._arrival.park()
 
-    @property
-    def is_left(self) -> bool:
-        """Whether reading has been left to trio-websocket."""
-        return self._left.is_set()
-
     def leave_to_library(self, rest: bytes = b"") -> None:
         """Leave all further reading to trio-websocket. It begins with `rest`, the start of a frame that has been received."""
         if rest:
             self._unread = rest
+        self.is_left = True
         self._left.set()
 
     def stop_reading(self) -> None:
