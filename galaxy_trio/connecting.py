@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from galaxy_trio.direct_socket import directly
 from galaxy_trio.errors import ConfigError, ConnectFailed
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ async def open_stream(
     """
     if stream is None:
         try:
-            stream = await trio.open_tcp_stream(target.host, target.port)
+            opened = await trio.open_tcp_stream(target.host, target.port)
         except OSError as error:
             raise ConnectFailed(f"cannot connect to {target.shown}: {_os_reason(error)}") from error
+        stream = opened if target.secure else directly(opened)
     if not target.secure:
         return stream
     context = ssl_context if ssl_context is not None else ssl.create_default_context()

@@ -8,19 +8,18 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
 from galaxy_trio.codec import encode
 from galaxy_trio.errors import ConnectionLost, ConnectTimeout, InvalidMessage
+from galaxy_trio.messages import ClientMessage, ServerMessage
 from galaxy_trio.outcomes import contains_cancelled, raise_outcome, split_cancelled
 from galaxy_trio.websocket import TransportEnded, WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from galaxy_trio.messages import ClientMessage, ServerMessage
 
 logger: Final = logging.getLogger(__name__)
 
@@ -30,6 +29,8 @@ CLOSE_TIMEOUT: Final = 3.0
 In = TypeVar("In")
 In_contra = TypeVar("In_contra", contravariant=True)
 T = TypeVar("T")
+Sendable: TypeAlias = ClientMessage | ServerMessage | str
+"""A message, or its text."""
 
 
 class Handshake(Protocol):
@@ -90,16 +91,13 @@ class Link(Generic[In]):
         self._aborted = False
         self._closing = False
         self._ended = trio.Event()
+        self.closed: bool = False
+        """Whether the connection has ended, whoever ended it."""
         self._lost: Callable[[], ConnectionLost] | None = None
         self.messages_sent: int = 0
         self.messages_received: int = 0
 
     # ---- its end
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection has ended, whoever ended it."""
-        return self._ended.is_set()
 
     @property
     def last_received(self) -> float:
@@ -134,6 +132,7 @@ class Link(Generic[In]):
 
     def _end(self, error: Callable[[], Exception]) -> None:
         if not self.closed:
+            self.closed = True
             self._ended.set()
             self._receiver.ended(error)
 
@@ -145,7 +144,7 @@ class Link(Generic[In]):
 
     # ---- sending
 
-    async def send(self, message: ClientMessage | ServerMessage | str, hand_over: Callable[[], T]) -> T:
+    async def send(self, message: Sendable, hand_over: Callable[[], T]) -> T:
         """Send a message, in two phases.
 
         First wait for room in the send buffer: cancellable, nothing sent. Then, without a checkpoint between, call `hand_over`
@@ -168,30 +167,26 @@ class Link(Generic[In]):
             await self._transport.wait_for_room()
         return self.send_if_open(message, hand_over)
 
-    def send_if_open(self, message: ClientMessage | ServerMessage | str, hand_over: Callable[[], T]) -> T:
-        """Send a message whatever the send buffer holds: the second phase of `send`, for those who know that there is room."""
+    def send_if_open(self, message: Sendable, hand_over: Callable[[], T], *, gather: bool = False) -> T:
+        """The second phase of `send` alone, for callers that know that there is room; `gather` is that of `WebSocket.send_nowait`."""
         text = self._text(message)
         if self.closed:
             raise self._current_error()
         result = hand_over()
-        self._send_text(text)
+        self._transport.send_nowait(text, gather=gather)
+        self.messages_sent += 1
+        logger.debug("to %s: %s characters", self.peer, len(text))
         return result
 
     def send_nowait(self, message: ClientMessage | ServerMessage) -> None:
         """Send a message whatever the send buffer holds; for small ones that answer what came in. After the end, it is dropped."""
-        text = self._text(message)
         if not self.closed:
-            self._send_text(text)
+            self.send_if_open(message, lambda: None)
 
-    def _text(self, message: ClientMessage | ServerMessage | str) -> str:
+    def _text(self, message: Sendable) -> str:
         text = message if isinstance(message, str) else encode(message)
         self._transport.check_size(text)
         return text
-
-    def _send_text(self, text: str) -> None:
-        self._transport.send_nowait(text)
-        self.messages_sent += 1
-        logger.debug("to %s: %s characters", self.peer, len(text))
 
     @property
     def has_room(self) -> bool:
@@ -273,6 +268,7 @@ class Link(Generic[In]):
                     await self._transport.wait_for_room()
                 # Nothing here may name a message, which would be kept until the next one comes.
                 self._hand_on(await self._transport.receive())
+                self._hand_on_the_rest()
         except TransportEnded as ended:
             self.lose(ended.reason, ended.code, ended.cause)
         except trio.Cancelled:
@@ -284,6 +280,14 @@ class Link(Generic[In]):
         finally:
             if not self._closing:
                 await self._transport.abort()
+
+    def _hand_on_the_rest(self) -> None:
+        """Hand on the texts that came in together with the last one."""
+        while not self._pause_reading or self._transport.has_room:
+            text = self._transport.receive_nowait()
+            if text is None:
+                return
+            self._hand_on(text)
 
     def _hand_on(self, text: str | bytes) -> None:
         if self.closed:

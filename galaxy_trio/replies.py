@@ -227,6 +227,11 @@ class PendingReplies:
             self._end(request)
         request.release()
 
+    @property
+    def unanswered(self) -> int:
+        """How many messages were handed over and have no first reply."""
+        return len(self._order)
+
     def close(self, error: Callable[[], Exception]) -> None:
         """End every request at once: the connection has ended. Later calls, and later messages, change nothing.
 
@@ -426,7 +431,7 @@ class PendingReplies:
         """How many requests wait, and what came that belonged to none of them."""
         return PendingStatistics(
             pending=len(self._waiting),
-            unanswered=len(self._order),
+            unanswered=self.unanswered,
             late_replies=self._late,
             duplicate_replies=self._duplicate,
             unknown_replies=self._unknown,

@@ -20,11 +20,12 @@ _MAX_SHORT: Final = 125
 """The longest payload whose length fits into the second byte, and the longest of a ping or pong."""
 _LENGTH_OF_2_BYTES: Final = 126
 _LENGTH_OF_8_BYTES: Final = 127
-"""In the second byte: the length follows, in 8 bytes. Anything greater has the bit of a mask."""
+"""In the second byte: the length follows, in 8 bytes."""
 _LARGE: Final = 2**16
 """Bytes from which on a text that has not come in whole is decoded piece by piece. A shorter one is kept, and read when it is whole."""
 
 _MASKED: Final = 0x80
+_KEY_SIZE: Final = 4
 _MASK_SLICE: Final = 2**16
 """Bytes that are masked at once: as one number that stays in the processor's cache."""
 
@@ -56,7 +57,8 @@ def text_frame(text: str, *, masked: bool) -> bytes:
     return b"".join((header, key, *slices))
 
 
-def _mask(payload: bytes, key: bytes) -> bytes:
+def _mask(payload: bytes | bytearray, key: bytes) -> bytes:
+    """A payload under a mask, or without the one that it is under."""
     # As one number, of whole words: the key need not be cut.
     words = (len(payload) + 3) // 4
     number = int.from_bytes(payload, "little") ^ int.from_bytes(key * words, "little")
@@ -85,12 +87,15 @@ class _LargeText:
     """A text whose frame comes in many pieces, decoded as they come: the last one is not to hold up everything else.
 
     Args:
-        header: Of its frame.
+        header: Of its frame, with the key.
+        key: Of its mask; empty if it has none.
         size: Bytes of its payload.
     """
 
-    def __init__(self, header: bytes, size: int) -> None:
+    def __init__(self, header: bytes, key: bytes, size: int) -> None:
         self._header = header
+        self._key = key
+        self._size = size
         self._decoder = _utf8()
         self._pieces: list[str] = []
         self.missing = size
@@ -103,6 +108,9 @@ class _LargeText:
             If it is no UTF-8: all bytes of the frame that have come.
         """
         undecoded, _ = self._decoder.getstate()
+        if self._key:
+            turned = (self._size - self.missing) % 4
+            piece = _mask(piece, self._key[turned:] + self._key[:turned])
         self.missing -= len(piece)
         try:
             self._pieces.append(self._decoder.decode(piece, not self.missing))
@@ -114,7 +122,8 @@ class _LargeText:
         """All bytes of the frame that have come, as they came."""
         if undecoded is None:
             undecoded, _ = self._decoder.getstate()
-        return self._header + "".join(self._pieces).encode() + undecoded
+        payload = "".join(self._pieces).encode() + undecoded
+        return self._header + (_mask(payload, self._key) if self._key else payload)
 
     def text(self) -> str:
         """The text, when nothing is missing."""
@@ -122,14 +131,17 @@ class _LargeText:
 
 
 class TextFrames:
-    """Reads a server's frames, which are unmasked. Bytes in, messages out; no I/O.
+    """Reads the frames of the other end. Bytes in, messages out; no I/O.
 
     Args:
         max_message_size: Bytes of a message. A larger one is left, as soon as its header is there.
+        masked: Whether they are a client's. A frame that is masked and must not be, or the other way round, is left.
     """
 
-    def __init__(self, max_message_size: int) -> None:
+    def __init__(self, max_message_size: int, *, masked: bool) -> None:
         self._max_message_size = max_message_size
+        self._mask_bit = _MASKED if masked else 0
+        self._key_size = _KEY_SIZE if masked else 0
         self._data: bytes | bytearray = b""
         self._position = 0
         self._wanted = 2
@@ -140,6 +152,11 @@ class TextFrames:
     def missing(self) -> int:
         """Bytes that a large text still lacks; 0 if none has begun."""
         return 0 if self._large is None else self._large.missing
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something was fed that has not been read."""
+        return self._position < len(self._data)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take what has come in, when `next` has asked for more."""
@@ -154,7 +171,7 @@ class TextFrames:
         available = len(self._data) - self._position
         if available < self._wanted:
             return NoMessage.MORE_NEEDED
-        first, length = self._data[self._position], self._data[self._position + 1]
+        first, length = self._data[self._position], self._data[self._position + 1] ^ self._mask_bit
         if first == _TEXT and length <= _LENGTH_OF_8_BYTES:
             return self._next_text(length, available)
         if first in (_PING, _PONG) and length <= _MAX_SHORT:
@@ -172,18 +189,22 @@ class TextFrames:
                 return NoMessage.LEFT
         if length > self._max_message_size:
             return NoMessage.LEFT
-        start += header
-        if available < header + length:
-            if length < _LARGE:
-                return self._need(header + length)
-            self._large = _LargeText(bytes(self._data[start - header : start]), length)
+        header += self._key_size
+        whole = header + length
+        needed = whole if length < _LARGE else header
+        if available < needed:
+            return self._need(needed)
+        key = bytes(self._data[start + header - _KEY_SIZE : start + header]) if self._key_size else b""
+        if available < whole:
+            self._large = _LargeText(bytes(self._data[start : start + header]), key, length)
             self._advance(header)
             return self._next_piece(self._large)
+        payload = self._data[start + header : start + whole]
         try:
-            text = str(self._data[start : start + length], "utf-8")
+            text = str(_mask(payload, key) if key else payload, "utf-8")
         except UnicodeDecodeError:
             return NoMessage.LEFT
-        self._advance(header + length)
+        self._advance(whole)
         return text
 
     def _next_piece(self, large: _LargeText) -> str | NoMessage:
@@ -200,10 +221,13 @@ class TextFrames:
         return large.text()
 
     def _next_control(self, first: int, length: int, available: int) -> Ping | NoMessage:
-        start, size = self._position, 2 + length
+        start, header = self._position, 2 + self._key_size
+        size = header + length
         if available < size:
             return self._need(size)
-        payload = bytes(self._data[start + 2 : start + size])
+        key, payload = bytes(self._data[start + 2 : start + header]), bytes(self._data[start + header : start + size])
+        if key:
+            payload = _mask(payload, key)
         self._advance(size)
         return Ping(payload) if first == _PING else NoMessage.PONG
 

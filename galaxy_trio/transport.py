@@ -13,14 +13,23 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 import trio_websocket
 from wsproto.frame_protocol import CloseReason, FrameProtocol
-from wsproto.utilities import ProtocolError, RemoteProtocolError
+from wsproto.utilities import ProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.errors import MessageTooLarge
 from galaxy_trio.inbound import InboundWatch
 from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
 from galaxy_trio.websocket import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
-from galaxy_trio.websocket_errors import broke_off, closed_by_peer, closed_by_us, handshake_error, not_let_in, too_much
+from galaxy_trio.websocket_errors import (
+    broke_off,
+    closed_by_peer,
+    closed_by_us,
+    fault_in,
+    first_leaf,
+    handshake_error,
+    not_let_in,
+    too_much,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,14 +45,6 @@ _AT_ONCE: Final = 64
 """Frames that are read in one step, before other tasks have their turn."""
 _LAST_WORDS: Final = 1.0
 """Seconds for the last data to be sent: why a handshake is rejected, why a WebSocket ends."""
-_FAULTS = (
-    "Bad accept token",
-    "Bad HTTP message",
-    "Missing header, 'Connection: Upgrade'",
-    "Missing header, 'Upgrade: websocket'",
-    "unrecognized extension",
-    "unrecognized subprotocol",
-)
 
 
 class _Host(str):
@@ -79,10 +80,8 @@ class Transport:
         self._reader_done = trio.Event()
         self._reader_error: Exception | None = None
         self._receiving = False
-        self._text_frames = TextFrames(max_message_size)
+        self._text_frames = TextFrames(max_message_size, masked=not client)
         self._read_at_once = 0
-        if not client:
-            self._stream.leave_to_library()
         self._closing = False
         self._last_words = False
 
@@ -122,7 +121,7 @@ class Transport:
         await self._run(shake_hands, task_status)
         if self._websocket is None:
             # Not from what the library raised: it quotes the server's answer, which may quote the URL and the token in it.
-            fault = None if self._reader_error is None else _fault(self._reader_error)
+            fault = None if self._reader_error is None else fault_in(self._reader_error)
             raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
 
     async def run_server(
@@ -182,7 +181,7 @@ class Transport:
         except* Exception as group:  # noqa: BLE001  # told apart below; bugs are raised again
             # Once our close has begun, a ping or an end that crosses it is an error to trio-websocket, and none to us.
             if not self._closing:
-                self._reader_error = error = _first_leaf(group)
+                self._reader_error = error = first_leaf(group)
                 bug = error if self._websocket is not None and not isinstance(error, ProtocolError) else None
         finally:
             self._reader_done.set()
@@ -226,9 +225,11 @@ class Transport:
                 "send less, or raise max_message_size at both ends"
             )
 
-    def send_nowait(self, text: str) -> None:
-        """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
-        self._stream.append(text_frame(text, masked=self._frames.client))
+    def send_nowait(self, text: str, *, gather: bool = False) -> None:
+        """Send a message: whole, in one step; see `WebSocket.send_nowait`."""
+        # Messages that came in together are answered together.
+        gather = gather or self._stream.is_left or self._text_frames.has_unread
+        self._stream.append(text_frame(text, masked=self._frames.client), gather=gather)
 
     def ping_nowait(self) -> None:
         """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
@@ -272,8 +273,7 @@ class Transport:
             TransportEnded: The WebSocket has ended.
             trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this connection: there can be one")
+        self._check_receiving()
         if self._websocket is None:
             raise TransportEnded("the WebSocket was never opened", ABNORMAL)
         self._receiving = True
@@ -291,23 +291,40 @@ class Transport:
                 self._leave_to_library()
         raise ended
 
+    def receive_nowait(self) -> str | None:
+        """Receive the next text that has come in already; see `WebSocket.receive_nowait`."""
+        self._check_receiving()
+        return self._next_text()
+
+    def _check_receiving(self) -> None:
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this connection: there can be one")
+
     async def _receive_text(self) -> str | None:
         """The next text message, for as long as the peer sends nothing else; None from then on."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not self._stream.is_left:
-            if self._read_at_once < _AT_ONCE:
-                self._read_at_once += 1
-                await trio.lowlevel.checkpoint_if_cancelled()
-            else:
+            if (text := self._next_text()) is not None:
+                return text
+            if self._read_at_once >= _AT_ONCE:
                 self._read_at_once = 0
                 await trio.lowlevel.checkpoint()
+            elif not self._stream.is_left:
+                self._read_at_once = 0
+                await self._receive_more()
+        return None
+
+    def _next_text(self) -> str | None:
+        """The next text of what has come in, up to so many frames in one step."""
+        while self._read_at_once < _AT_ONCE and not self._stream.is_left:
+            self._read_at_once += 1
             match self._text_frames.next():
                 case str() as text:
                     return text
                 case Ping(payload):
                     self._stream.append_pong(self._frames.pong(payload))
                 case NoMessage.MORE_NEEDED:
-                    self._read_at_once = 0
-                    await self._receive_more()
+                    return None
                 case NoMessage.LEFT:
                     self._leave_to_library()
                 case _:
@@ -393,16 +410,3 @@ class Transport:
                 await self._stream.aclose()
             else:
                 await self._stream.force_close()
-
-
-def _first_leaf(error: BaseException) -> Exception:
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return cast("Exception", error)
-
-
-def _fault(error: BaseException | None) -> str:
-    """What wsproto found wrong with a handshake, in words of its own only. Reporting it, trio-websocket's reader crashes."""
-    while error is not None and not isinstance(error, RemoteProtocolError):
-        error = error.__context__
-    return next((fault.lower() for fault in _FAULTS if str(error).startswith(fault)), "")

@@ -84,8 +84,13 @@ class WebSocket(Protocol):
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
 
-    def send_nowait(self, text: str) -> None:
-        """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded."""
+    def send_nowait(self, text: str, *, gather: bool = False) -> None:
+        """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded.
+
+        Args:
+            text: The whole message.
+            gather: Others are likely to be sent in the same step or the next: one write is to take them all.
+        """
 
     def ping_nowait(self) -> None:
         """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
@@ -118,6 +123,14 @@ class WebSocket(Protocol):
 
         Raises:
             TransportEnded: The WebSocket has ended.
+            trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
+        """
+        ...
+
+    def receive_nowait(self) -> str | None:
+        """Receive the next text that has come in already; None where `receive` is to be awaited, because other tasks have a turn, too.
+
+        Raises:
             trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
         """
         ...

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import RemoteProtocolError
 
 from galaxy_trio.errors import ConnectFailed, HandshakeRejected
 from galaxy_trio.websocket import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
@@ -18,6 +19,15 @@ _HINTS = {
     404: ": is the path of the URL right?",
     426: ": is it a WebSocket server?",
 }
+
+_FAULTS = (
+    "Bad accept token",
+    "Bad HTTP message",
+    "Missing header, 'Connection: Upgrade'",
+    "Missing header, 'Upgrade: websocket'",
+    "unrecognized extension",
+    "unrecognized subprotocol",
+)
 
 
 def handshake_error(watch: InboundWatch, peer: str, fault: str | None) -> ConnectFailed:
@@ -82,3 +92,17 @@ def _close_name(code: int) -> str:
     except ValueError:
         # Codes below 1000 and from 5000 on are not for the wire: no library hands them on.
         return "rfc reserved" if code < 3000 else "iana reserved" if code < 4000 else "private reserved"
+
+
+def first_leaf(error: BaseException) -> Exception:
+    """The first exception of a group, however deep."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return cast("Exception", error)
+
+
+def fault_in(error: BaseException | None) -> str:
+    """What wsproto found wrong with a handshake, in words of its own only. Reporting it, trio-websocket's reader crashes."""
+    while error is not None and not isinstance(error, RemoteProtocolError):
+        error = error.__context__
+    return next((fault.lower() for fault in _FAULTS if str(error).startswith(fault)), "")

@@ -94,9 +94,11 @@ class RawPeer:
 
 
 @asynccontextmanager
-async def open_raw_peer() -> AsyncGenerator[RawPeer]:
-    """Listen for one client."""
+async def open_raw_peer(receive_buffer: int | None = None) -> AsyncGenerator[RawPeer]:
+    """Listen for one client, with a buffer of about so many bytes for what was not read."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    if receive_buffer is not None:
+        listener.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
     peer = RawPeer(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/ws")
 
     async def accept() -> None:

@@ -593,8 +593,8 @@ async def test_a_peer_that_floods_and_does_not_read_holds_bounded_memory_and_har
     held: list[int] = []
     send_nowait = Transport.send_nowait
 
-    def watched(self: Transport, text: str) -> None:
-        send_nowait(self, text)
+    def watched(self: Transport, text: str, *, gather: bool = False) -> None:
+        send_nowait(self, text, gather=gather)
         held.append(self.bytes_held)
 
     monkeypatch.setattr(Transport, "send_nowait", watched)

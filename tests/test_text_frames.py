@@ -28,6 +28,15 @@ def server_frame(payload: str | bytes, *, fin: bool = True) -> bytes:
     return bytes(FrameProtocol(client=False, extensions=[]).send_data(payload, fin=fin))
 
 
+def under_mask(frame: bytes, key: bytes = b"\x01\xff\x00\x80") -> bytes:
+    """A frame of a server's, or the beginning of one, as a client would send it."""
+    header = {126: 4, 127: 10}.get(frame[1], 2)
+    payload = bytearray(frame[header:])
+    for turn, part in enumerate(key):
+        payload[turn::4] = payload[turn::4].translate(bytes(byte ^ part for byte in range(256)))
+    return bytes((frame[0], frame[1] | 0x80)) + frame[2:header] + key + payload
+
+
 def ping(payload: bytes) -> bytes:
     return bytes(FrameProtocol(client=False, extensions=[]).ping(payload))
 
@@ -44,9 +53,9 @@ class Read:
     """What is left to the library, once something is."""
 
 
-def read(chunks: Iterable[bytes], limit: int = LIMIT) -> Read:
+def read(chunks: Iterable[bytes], limit: int = LIMIT, *, masked: bool = False) -> Read:
     """Feed and read as a transport does, up to what is left."""
-    frames, result = TextFrames(limit), Read()
+    frames, result = TextFrames(limit, masked=masked), Read()
     for chunk in chunks:
         if result.rest is not None:
             result.rest += chunk
@@ -107,25 +116,38 @@ def test_a_lone_surrogate_is_never_sent() -> None:
 @given(
     st.lists(st.one_of(texts, st.binary(max_size=125).map(Ping), st.just(PONG)), max_size=6),
     st.lists(st.integers(0, 10**7), max_size=12),
+    st.booleans(),
 )
-@example(["a" * 125, "b" * 126, "c" * (2**16 - 1), "d" * 2**16, ""], list(range(0, 3 * 2**16, 1000)))
-@example([LARGE, "after"], list(range(20)))
-@example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1])
+@example(["a" * 125, "b" * 126, "c" * (2**16 - 1), "d" * 2**16, ""], list(range(0, 3 * 2**16, 1000)), False)
+@example(["a" * 125, "b" * 126, "c" * (2**16 - 1), "d" * 2**16, ""], list(range(0, 3 * 2**16, 1000)), True)
+@example([LARGE, "after"], list(range(20)), False)
+@example([LARGE, "after"], list(range(20)), True)
+@example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], False)
+@example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], True)
 def test_however_the_bytes_are_cut_each_message_comes_once_whole_and_in_order(
-    sent: list[str | Ping | bytes], places: list[int]
+    sent: list[str | Ping | bytes], places: list[int], masked: bool
 ) -> None:
-    data = b"".join(
+    frames = [
         server_frame(item) if isinstance(item, str) else ping(item.payload) if isinstance(item, Ping) else item
         for item in sent
-    )
-    result = read(cut(data, places))
+    ]
+    data = b"".join(map(under_mask, frames) if masked else frames)
+    result = read(cut(data, places), masked=masked)
     assert result.messages == [item for item in sent if not isinstance(item, bytes)]
     assert result.rest is None
 
 
-def test_bytes_that_come_one_by_one_are_read_too() -> None:
-    data = server_frame("né") + ping(b"12") + server_frame("m" * 200)
-    assert read(bytes([byte]) for byte in data).messages == ["né", Ping(b"12"), "m" * 200]
+@pytest.mark.parametrize("masked", [False, True])
+def test_bytes_that_come_one_by_one_are_read_too(masked: bool) -> None:
+    frames = [server_frame("né"), ping(b"12"), server_frame("m" * 200)]
+    data = b"".join(map(under_mask, frames) if masked else frames)
+    assert read((bytes([byte]) for byte in data), masked=masked).messages == ["né", Ping(b"12"), "m" * 200]
+
+
+@given(texts)
+@example(LARGE)
+def test_a_reader_of_a_clients_frames_reads_what_a_client_writes(text: str) -> None:
+    assert read([text_frame(text, masked=True)], masked=True).messages == [text]
 
 
 _LEFT = {
@@ -156,18 +178,31 @@ _LEFT = {
 }
 
 
-@pytest.mark.parametrize("what", _LEFT)
-@pytest.mark.parametrize("before", [b"", server_frame("before")], ids=["first", "after a message"])
+_LEFT_OF_A_CLIENT = {
+    "a text that is not masked": server_frame("text"),
+    "a ping that is not masked": ping(b"ping"),
+    **{what: under_mask(frame) for what, frame in _LEFT.items() if not what.startswith("a masked")},
+}
+
+
+@pytest.mark.parametrize(
+    ("masked", "what"), [*((False, what) for what in _LEFT), *((True, what) for what in _LEFT_OF_A_CLIENT)]
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "after a message"])
 @pytest.mark.parametrize("step", [1, 5, 1000, 2**16 + 5, 2**20])
 def test_what_is_left_is_left_whole_from_the_start_of_its_frame_with_all_that_follows(
-    what: str, before: bytes, step: int
+    masked: bool, what: str, is_first: bool, step: int
 ) -> None:
-    data = before + _LEFT[what] + server_frame("after")
+    left = (_LEFT_OF_A_CLIENT if masked else _LEFT)[what]
+    before, after = (
+        under_mask(frame) if masked else frame for frame in (server_frame("before"), server_frame("after"))
+    )
+    data = (b"" if is_first else before) + left + after
     if step < 1000 and len(data) > 1000:
         step = 997
-    result = read(data[start : start + step] for start in range(0, len(data), step))
-    assert result.messages == (["before"] if before else [])
-    assert result.rest == _LEFT[what] + server_frame("after")
+    result = read((data[start : start + step] for start in range(0, len(data), step)), masked=masked)
+    assert result.messages == ([] if is_first else ["before"])
+    assert result.rest == left + after
 
 
 def test_a_text_of_the_limit_is_read_and_one_above_it_is_left_as_soon_as_its_header_is_there() -> None:
@@ -178,20 +213,20 @@ def test_a_text_of_the_limit_is_read_and_one_above_it_is_left_as_soon_as_its_hea
 
 
 def test_the_rest_is_all_that_was_not_read_also_in_the_midst_of_a_frame() -> None:
-    for data in (b"\x81", server_frame("abc")[:4], server_frame(LARGE)[:-1], server_frame(LARGE)[:12], ping(b"12")[:3]):
-        frames = TextFrames(LIMIT)
-        frames.feed(server_frame("read"))
-        assert frames.next() == "read"
-        frames.feed(data)
-        assert frames.next() is NoMessage.MORE_NEEDED
-        assert frames.rest() == data
-        frames.feed(server_frame("again"))
-        assert frames.next() == "again"
+    begun = [b"\x81", server_frame("abc")[:4], server_frame(LARGE)[:-1], server_frame(LARGE)[:12], ping(b"12")[:3]]
+    for data, masked in [*((each, False) for each in begun), *((under_mask(each), True) for each in begun[1:])]:
+        frames = TextFrames(LIMIT, masked=masked)
+        for text in ("read", "again"):
+            frames.feed(under_mask(server_frame(text)) if masked else server_frame(text))
+            assert (frames.has_unread, frames.next(), frames.has_unread) == (True, text, False)
+            frames.feed(data)
+            assert frames.next() is NoMessage.MORE_NEEDED
+            assert frames.rest() == data
 
 
 def test_what_a_large_text_still_lacks_is_told() -> None:
     data = server_frame("x" * 100_000)
-    frames = TextFrames(LIMIT)
+    frames = TextFrames(LIMIT, masked=False)
     assert frames.missing == 0
     frames.feed(data[:10])
     assert (frames.next(), frames.missing) == (NoMessage.MORE_NEEDED, 100_000)

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from galaxy_trio.codec import decode_client_message
+from galaxy_trio.direct_socket import directly
 from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.link import CLOSE_TIMEOUT, Link
 from galaxy_trio.messages import ClientType
@@ -306,7 +307,7 @@ async def open_server(
 
         async def serve(stream: trio.SocketStream) -> None:
             if ssl_context is None:
-                await server.serve_stream(stream)
+                await server.serve_stream(directly(stream))
             else:
                 await server.serve_stream(trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True))
 
