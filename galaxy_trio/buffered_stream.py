@@ -301,6 +301,11 @@ class BufferedStream(trio.abc.Stream):
             self._end(None)
         return data
 
+    @property
+    def may_have_unread(self) -> bool:
+        """Whether something may have arrived that was not read yet: True also where that cannot be known."""
+        return self._direct is None or self._direct.has_unread
+
     async def wait_received(self) -> None:
         """Return when bytes next come in, or when none can come any more."""
         if not self.ended.is_set():

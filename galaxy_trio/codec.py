@@ -11,6 +11,7 @@ import json
 import math
 import re
 from enum import StrEnum
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from cattrs import Converter
@@ -280,16 +281,27 @@ class Template:
     def __init__(self, message: ClientMessage | ServerMessage, *varying: str) -> None:
         members = cast("dict[str, object]", _converter.unstructure(message))
         written = {name: encode_value(value).replace("%", "%%") for name, value in members.items()}
-        written |= {name: f'"%({name})s"' for name in varying}
+        written |= {name: f"%({name})s" for name in varying}
         self._format = "{" + ",".join(f'"{name}":{value}' for name, value in written.items()) + "}"
 
     def text(self, **values: str) -> str:
         """The text of a message.
 
         Args:
-            values: One for each field that differs, of characters that JSON does not escape.
+            values: One for each field that differs.
+
+        Raises:
+            InvalidMessage: A value is no text, or holds what JSON cannot.
         """
-        return self._format % values
+        try:
+            text = self._format % {name: encode_basestring(value) for name, value in values.items()}
+            if not text.isascii():
+                text.encode()
+        except _UNWRITABLE as error:
+            problem = _why_unwritable(error)
+        else:
+            return text
+        raise InvalidMessage(problem)
 
 
 def encode_value(value: object) -> str:

@@ -15,9 +15,9 @@ from galaxy_trio.codec import decode_server_message, structure_device_info
 from galaxy_trio.conversation import Conversation, Identity, Router
 from galaxy_trio.errors import RequestTimeout
 from galaxy_trio.events import BACKLOG, ConnectionOpened, EventStream
-from galaxy_trio.messages import ClientMessageType, DeviceInfo, ServerMessage, TaskResult, TaskStatus
+from galaxy_trio.messages import DeviceInfo, ServerMessage, TaskResult
 from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
-from galaxy_trio.replies import MAX_PENDING, Request, RequestKind
+from galaxy_trio.replies import MAX_PENDING, Request
 
 if TYPE_CHECKING:
     import ssl
@@ -155,10 +155,7 @@ class Connection:
 
         That is: it is open, nothing on it is pending, unanswered or unwritten, and no task of this id was sent on it lately.
         """
-        return self._link.is_idle and self._router.replies.is_free_for(self._session_id(task_id))
-
-    def _session_id(self, task_id: str) -> str:
-        return f"{self._identity.client_name}@{task_id}"
+        return self._link.is_idle and self._router.replies.is_free_for(self._conversation.session_id(task_id))
 
     async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
         """Ask the server what it knows about this device.
@@ -240,16 +237,7 @@ class Connection:
             Exception: As for `run_task`; whatever it is, nothing was sent.
         """
         task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
-        session_id = self._session_id(task_id)
-        message = self._identity.message(
-            ClientMessageType.TASK,
-            status=TaskStatus.CONTINUE,
-            session_id=session_id,
-            task_name=f"galaxy/{self._identity.client_name}/{task_id}",
-            target_id=self._identity.device_id,
-            request=request,
-        )
-        sent = await self._conversation.send(message, RequestKind.TASK, session_id, timeout)
+        sent = await self._conversation.send_task(task_id, request, timeout)
         return SentTask(task_id, self._identity.device_id, self._conversation, sent)
 
     def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream]:

@@ -158,6 +158,43 @@ class Conversation:
         message = identity.message(ClientMessageType.DEVICE_INFO_REQUEST, request_id="", target_id=identity.device_id)
         return Template(message, "timestamp", "request_id")
 
+    async def send_task(self, task_id: str, request: str, timeout: float) -> Request:
+        """Send a task; its replies name the session of `session_id`."""
+        session_id = self.session_id(task_id)
+        message: ClientMessage | str
+        if self._link.has_room:
+            message = self._task.text(
+                session_id=session_id,
+                task_name=self._task_name(task_id),
+                request=request,
+                timestamp=wall_clock.timestamp(),
+            )
+        else:
+            # A text would be a second copy, for as long as it waits.
+            message = self._task_message(session_id, self._task_name(task_id), request)
+        return await self.send(message, RequestKind.TASK, session_id, timeout)
+
+    def session_id(self, task_id: str) -> str:
+        """The session that a task of this id has on the server."""
+        return f"{self._identity.client_name}@{task_id}"
+
+    def _task_name(self, task_id: str) -> str:
+        return f"galaxy/{self._identity.client_name}/{task_id}"
+
+    @cached_property
+    def _task(self) -> Template:
+        return Template(self._task_message("", "", ""), "session_id", "task_name", "request", "timestamp")
+
+    def _task_message(self, session_id: str, task_name: str, request: str) -> ClientMessage:
+        return self._identity.message(
+            ClientMessageType.TASK,
+            status=TaskStatus.CONTINUE,
+            session_id=session_id,
+            task_name=task_name,
+            target_id=self._identity.device_id,
+            request=request,
+        )
+
     async def send(self, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float) -> Request:
         """Register a request and send it, in one step, once there is room for it."""
         # A caller who is cancelled together with the connection gets his cancellation, and not the connection's end.

@@ -7,6 +7,7 @@ is nearly always in vain. Both cost more than all else that a request takes.
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Final
 
@@ -29,6 +30,7 @@ class DirectSocketStream(trio.abc.Stream):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._sending = False
+        self._poll: select.poll | None = None
         self._is_drained = False
 
     def send_nowait(self, data: bytes | bytearray) -> int:
@@ -46,6 +48,18 @@ class DirectSocketStream(trio.abc.Stream):
             return os.write(self._descriptor(), data)
         except (trio.ClosedResourceError, OSError):
             return 0
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the socket has anything to read: bytes, its end, or an error."""
+        try:
+            descriptor = self._descriptor()
+        except trio.ClosedResourceError:
+            return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of it; see `trio.abc.SendStream.send_all`."""

@@ -249,7 +249,7 @@ class Transport:
     @property
     def may_have_unread(self) -> bool:
         """Whether something may have arrived that was not read yet: True also where that cannot be known."""
-        return True
+        return self._stream.may_have_unread
 
     @property
     def is_idle(self) -> bool:
