@@ -144,7 +144,7 @@ def demo_command() -> int:
     """Show what the package does, on this machine alone.
 
     Runs a server, a device and a client in one process, over loopback sockets, and lets things go well and badly.
-    It takes a few seconds, and exits with 1 if anything does not turn out as it should.
+    It takes a few seconds, and exits with 1 if a check fails.
     """
     return run_trio(partial(demo, open_console(max_width=READABLE_WIDTH)))
 

@@ -1,4 +1,4 @@
-"""What a demonstration shows, step by step: claims that are checked, figures that were measured."""
+"""The output of a demonstration, step by step: checked claims and measured figures."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TENTH: Final = 0.1
 
 
 class Report:
-    """Steps with their figures, and whether all turned out as it should.
+    """Steps with their figures, and the results of their checks.
 
     Args:
-        console: Where they are shown.
+        console: Where to print.
 
     Attributes:
-        checks: How many claims were checked.
-        failures: How many of them did not hold, and what else went wrong.
+        checks: The number of claims checked.
+        failures: The number of claims that did not hold, and of other errors.
     """
 
     def __init__(self, console: Console) -> None:
@@ -46,7 +46,7 @@ class Report:
         self.console.print(Text(text, style=style), soft_wrap=True)
 
     def begin(self, title: str, sentences: str) -> None:
-        """Begin a step: say what it is going to show."""
+        """Begin a step: print its title and what it shows."""
         self._steps += 1
         self.console.print()
         self.console.print(Text(f"{self._steps}  {title}", style="bold"))
@@ -54,33 +54,33 @@ class Report:
         self.console.print()
 
     def show(self, *rows: tuple[str, str]) -> None:
-        """Show figures, with their labels."""
+        """Print figures with their labels."""
         print_rows(self.console, rows, indent=2 * _INDENT)
 
     def check(self, claim: str, *, holds: bool) -> None:
-        """Count a claim, and say so if it does not hold."""
+        """Count a claim, and report it if it does not hold."""
         self.checks += 1
         if not holds:
-            self.fail(f"this does not hold: {claim}.")
+            self.fail(f"check failed: {claim}.")
 
     def fail(self, sentence: str) -> None:
-        """Say what went wrong."""
+        """Report what went wrong."""
         self.failures += 1
-        self.say(f"NOT AS IT SHOULD BE: {sentence}", indent=_INDENT, style="bold red")
+        self.say(f"UNEXPECTED: {sentence}", indent=_INDENT, style="bold red")
 
     def conclude(self, seconds: float) -> int:
-        """Say how it went in all, and return the exit status."""
+        """Print the verdict and return the exit status."""
         self.console.print()
         if self.failures:
-            self.say(f"Not all is as it should be: see above, {self.failures} times.", style="bold red")
+            self.say(f"UNEXPECTED results: {self.failures}, see above.", style="bold red")
             return 1
-        self.say(f"All is as it should be: {self.checks} checks held, in {seconds:.1f} s.", style="green")
+        self.say(f"All checks passed: {self.checks} in {seconds:.1f} s.", style="green")
         return 0
 
 
 @contextmanager
 def progress_bar(console: Console, label: str, total: int) -> Generator[Callable[[], None]]:
-    """Show, if the console is a terminal, how many are done; call what the block is given for each."""
+    """Show a progress bar if the console is a terminal; the block calls what it gets for each item done."""
     if not console.is_interactive:
         yield lambda: None
         return
@@ -95,30 +95,30 @@ def progress_bar(console: Console, label: str, total: int) -> Generator[Callable
 
 
 class Stopwatch:
-    """Measures one lap after the other, on trio's clock."""
+    """Measures laps on trio's clock."""
 
     def __init__(self) -> None:
         self._since = trio.current_time()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Return the seconds since the last lap."""
         now = trio.current_time()
         took, self._since = now - self._since, now
         return took
 
 
 class SchedulerPasses(trio.abc.Instrument):
-    """Counts how often trio's scheduler has gone round."""
+    """Counts the passes of trio's scheduler."""
 
     def __init__(self) -> None:
         self.count: int = 0
 
     def before_io_wait(self, timeout: float) -> None:
-        """It does this once each time."""
+        """Count a pass: trio calls this once in each."""
         del timeout
         self.count += 1
 
 
 def show_time(seconds: float) -> str:
-    """A time as people read it."""
+    """Return a time as text, in s or ms."""
     return f"{seconds:.2f} s" if seconds >= _TENTH else f"{seconds * 1000:.1f} ms"

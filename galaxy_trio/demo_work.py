@@ -1,4 +1,4 @@
-"""The work of the demonstration's tasks: it takes time, and nothing else."""
+"""The work of the demonstration's tasks: it takes time and does nothing else."""
 
 from __future__ import annotations
 
@@ -12,33 +12,48 @@ if TYPE_CHECKING:
 
 
 def seconds_of_work(number: int) -> float:
-    """How long a task takes, from 0.2 to 1.5 s: random to look at, and the same every time."""
+    """Return how long a task takes, from 0.2 to 1.5 s: looks random, and is the same in every run."""
     golden_ratio = (math.sqrt(5) - 1) / 2
     return round(0.2 + 1.3 * (number * golden_ratio % 1), 2)
 
 
 class Work:
-    """What the server's sessions do: take their time. It takes notes for the report.
+    """The function of the server's sessions: takes time, and counts for the report.
 
     Args:
-        pace: What a second lasts, in seconds.
+        pace: How long a second of work lasts, in seconds.
+
+    Attributes:
+        all_begun: Set when as many sessions run as `expect` was given.
+        cancelled: Set when a session was cancelled.
+        most_at_once: The largest number of sessions that ran concurrently.
     """
 
     def __init__(self, pace: float) -> None:
         self._pace = pace
         self._expected = 0
         self._running = 0
+        self._released = trio.Event()
+        self._released.set()
         self.all_begun: trio.Event = trio.Event()
         self.cancelled: trio.Event = trio.Event()
         self.most_at_once: int = 0
 
     def expect(self, sessions: int) -> None:
-        """From now on, sessions wait until so many of them run, which `all_begun` tells of."""
+        """Let sessions start their work only when this many of them run."""
         self._expected = sessions
         self.all_begun = trio.Event()
 
+    def hold(self) -> None:
+        """Let no session end before `release`."""
+        self._released = trio.Event()
+
+    def release(self) -> None:
+        """Let sessions end when their work is done."""
+        self._released.set()
+
     async def session(self, task: ServerTask) -> object:
-        """Work for as many seconds as the request says."""
+        """Work for the seconds that the request names."""
         self._running += 1
         self.most_at_once = max(self.most_at_once, self._running)
         if self._running >= self._expected:
@@ -46,6 +61,7 @@ class Work:
         try:
             await self.all_begun.wait()
             await trio.sleep(float(task.request) * self._pace)
+            await self._released.wait()
         except trio.Cancelled:
             self.cancelled.set()
             raise
