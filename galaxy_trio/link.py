@@ -313,6 +313,8 @@ class Link(Generic[In]):
         silent_at = self._transport.last_received + timeout
         while silent_at > trio.current_time():
             await trio.sleep_until(silent_at)
+            # When this process was held up, what has arrived is read first: its own delay is not the peer's silence.
+            await trio.lowlevel.checkpoint()
             silent_at = self._transport.last_received + timeout
         self.lose(f"nothing was received for {timeout:g} s")
         await self._transport.abort()

@@ -296,6 +296,21 @@ async def test_losing_the_connection_after_the_send_ends_it(
         assert peer.stream.closed
 
 
+async def test_a_delay_of_this_process_is_not_taken_for_the_silence_of_its_peer(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=50) as peer:
+        # Which task trio runs first, when several can go on, is up to chance.
+        for _ in range(30):
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send_raw(b"\x8a\x00")
+            mock_clock.jump(51)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not peer.connection.closed
+        mock_clock.jump(51)
+        await peer.connection.wait_closed()
+
+
 @pytest.mark.parametrize("how", LOSSES)
 async def test_losing_the_connection_before_the_send_ends_it(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
