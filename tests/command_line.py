@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import attrs
 import trio
+from waiting import SECONDS
 
 from galaxy_trio import open_connection
 from galaxy_trio.cli import run_command_line
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 TOKEN = "s3cret-t0ken"
 DEVICE = "linux_agent_1"
-SECONDS = 20.0
-"""How long anything here may take."""
 NOBODY = "ws://127.0.0.1:1"
 """Where nothing listens."""
 

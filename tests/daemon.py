@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import trio
 import trio.testing
+import waiting
 from fleet import Work
 
 from galaxy_trio.daemon.daemon import run_daemon
@@ -18,13 +19,14 @@ from galaxy_trio.outcomes import open_background
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from galaxy_trio.daemon.listening import Address
     from galaxy_trio.messages import JSON
 
-SECONDS = 20.0
+SECONDS = 2 * waiting.SECONDS
+"""Seconds that a test with a daemon may take."""
 
 
 class RunningDaemon:
@@ -55,7 +57,7 @@ class RunningDaemon:
 
     async def ended_task(self, task_id: str) -> dict[str, Any]:
         """A task, when it has ended."""
-        task = await self.ask("GET", f"/tasks/{task_id}", params={"wait": 10})
+        task = await self.ask("GET", f"/tasks/{task_id}", params={"wait": waiting.SECONDS})
         assert task["ended"] is not None, task
         return task
 
@@ -96,6 +98,7 @@ async def open_daemon(
     settings: str = "",
     listen: str = "",
     work: Work | None = None,
+    drain: float = 0.5,
     seconds: float = SECONDS,
 ) -> AsyncGenerator[RunningDaemon]:
     """Run a daemon with these devices for the length of the block; its files are in the directory."""
@@ -106,14 +109,16 @@ async def open_daemon(
             running = RunningDaemon(directory, fleet, work)
             running.devices(*names)
             (directory / "galaxy.toml").write_text(
-                f'devices = "devices.json"\nlisten = "{listen}"\ndrain = 0.5\n{settings}'
+                f'devices = "devices.json"\nlisten = "{listen}"\ndrain = {drain}\n{settings}'
             )
             async with open_background() as nursery:
                 await nursery.start(_run, running)
                 unix = not running.url.startswith("http")
                 transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s") if unix else None)
                 base = "http://localhost" if unix else running.url
-                async with httpx2.AsyncClient(transport=transport, base_url=base, timeout=15) as client:
+                async with httpx2.AsyncClient(
+                    transport=transport, base_url=base, timeout=2 * waiting.SECONDS
+                ) as client:
                     running.client = client
                     yield running
                 running.stop.set()
@@ -131,9 +136,3 @@ async def _run(running: RunningDaemon, *, task_status: trio.TaskStatus[None]) ->
             await run_daemon(settings, running.stop, on_listening=started, connect=running.fleet.connect)
     finally:
         running.ended.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that nobody tells of."""
-    while not condition():  # noqa: ASYNC110
-        await trio.sleep(0.005)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 server = MCPServer("for tests", log_level="CRITICAL")
 cancelled: list[str] = []
+waiting: list[str] = []
 
 
 class Point(BaseModel):
@@ -34,12 +35,19 @@ def process_id() -> str:
 
 @server.tool(structured_output=False)
 async def wait(label: str) -> str:
-    """Wait for ever, and remember who has cancelled it."""
+    """Wait until cancelled, and remember which calls were."""
+    waiting.append(label)
     try:
         await anyio.sleep_forever()
     finally:
+        waiting.remove(label)
         cancelled.append(label)
     return "never"
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def who_waits() -> list[str]:
+    return sorted(waiting)
 
 
 @server.tool(annotations=ToolAnnotations(read_only_hint=True))

@@ -44,7 +44,7 @@ async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End
         for stream, client in zip(streams, (True, False), strict=True)
     )
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.transport.run_writer)
             nursery.start_soon(server.transport.run_writer)

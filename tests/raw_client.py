@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
+from waiting import SECONDS
 from wsproto.frame_protocol import FrameProtocol
 
 from galaxy_trio.opening import MAX_MESSAGE_SIZE
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Members: TypeAlias = dict[str, object]
 """A message's members."""
-
-PATIENCE = 10.0
-"""Seconds that a message may take to come, unless a test says otherwise."""
 
 
 class RawClient:
@@ -53,14 +51,14 @@ class RawClient:
 
     # ---- what comes
 
-    async def receive(self, patience: float = PATIENCE) -> Members:
+    async def receive(self, patience: float = SECONDS) -> Members:
         """The next message, without what is null and without its time."""
         with trio.fail_after(patience):
             members: Members = json.loads(await self._transport.receive())
         assert members.pop("timestamp")
         return {name: value for name, value in members.items() if value is not None}
 
-    async def receive_until_ended(self, patience: float = PATIENCE) -> tuple[list[Members], int]:
+    async def receive_until_ended(self, patience: float = SECONDS) -> tuple[list[Members], int]:
         """All messages up to the connection's end, and its close code: 1006 where there was no close."""
         messages: list[Members] = []
         while True:
@@ -69,7 +67,7 @@ class RawClient:
             except TransportEnded as ended:
                 return messages, ended.code
 
-    async def close_code(self, patience: float = PATIENCE) -> int:
+    async def close_code(self, patience: float = SECONDS) -> int:
         """Wait until the connection has ended; no message may come before that."""
         messages, code = await self.receive_until_ended(patience)
         assert messages == []
@@ -101,7 +99,7 @@ async def open_raw_client(
     async with open_background() as nursery:
         nursery.start_soon(transport.run_writer)
         try:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(SECONDS):
                 await nursery.start(partial(transport.run_client, parse_url(f"ws://localhost{path}", token), []))
             yield RawClient(stream, transport)
         finally:

@@ -73,7 +73,7 @@ async def test_it_tells_the_system_information_that_it_was_given() -> None:
 
 
 async def test_without_a_stream_of_its_own_it_connects_by_tcp() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_server() as server, open_agent(server.url, DEVICE, system_info=INFO):
             assert server.devices == [DEVICE]
 
@@ -173,7 +173,7 @@ async def test_a_name_that_is_still_registered_is_tried_every_5_s_with_a_warning
 
 @pytest.mark.parametrize("url", ["http://example.com", "ws://user:word@example.com"])
 async def test_a_bad_url_is_raised_at_once(url: str) -> None:
-    with trio.fail_after(5), pytest.raises(ConfigError):
+    with trio.fail_after(60), pytest.raises(ConfigError):
         async with open_agent(url, DEVICE, system_info=INFO):
             raise AssertionError("not reached")
 
@@ -216,7 +216,7 @@ async def test_a_connect_that_does_not_come_to_an_end_is_a_connect_timeout(
 async def test_system_information_above_the_message_limit_is_raised_at_once() -> None:
     async with open_agent_server() as server:
         info = DeviceInfo(DEVICE, Platform.LINUX, hostname="x" * 2000)
-        with trio.fail_after(5), pytest.raises(MessageTooLarge):
+        with trio.fail_after(60), pytest.raises(MessageTooLarge):
             async with open_agent(PEER_URL, DEVICE, system_info=info, connect=server.connect, max_message_size=1000):
                 raise AssertionError("not reached")
 
@@ -240,7 +240,7 @@ async def test_system_information_above_the_message_limit_is_raised_at_once() ->
 async def test_what_cannot_be_right_is_a_config_error(arguments: dict[str, object], said: str) -> None:
     given: dict[str, object] = {"device_id": DEVICE, "system_info": INFO, **arguments}
     async with open_agent_server() as server:
-        with trio.fail_after(5), pytest.raises(ConfigError, match=said):
+        with trio.fail_after(60), pytest.raises(ConfigError, match=said):
             async with open_agent(PEER_URL, connect=server.connect, **given):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
                 raise AssertionError("not reached")
 
@@ -304,7 +304,7 @@ async def test_a_token_that_is_not_read_in_time_is_a_connect_timeout() -> None:
         return "late"
 
     async with open_agent_server() as server:
-        with trio.fail_after(5), pytest.raises(ConnectTimeout, match=r"the token could not be read within 0\.01 s"):
+        with trio.fail_after(60), pytest.raises(ConnectTimeout, match=r"the token could not be read within 0\.01 s"):
             async with open_agent(
                 PEER_URL,
                 DEVICE,
@@ -422,14 +422,14 @@ async def test_when_it_gives_up_its_error_comes_out_of_the_block_which_is_cancel
 
 
 async def test_when_its_retries_are_used_up_a_loss_comes_out_of_the_block() -> None:
-    with trio.fail_after(5), pytest.raises(ConnectionLost, match="'device_001' was lost"):
+    with trio.fail_after(60), pytest.raises(ConnectionLost, match="'device_001' was lost"):
         async with open_commanded_agent(max_retries=0) as (peer, _, _):
             peer.reset()
             await trio.sleep_forever()
 
 
 async def test_what_the_block_raises_while_it_gives_up_comes_out_beside_it() -> None:
-    with trio.fail_after(5), pytest.raises(BaseExceptionGroup) as caught:
+    with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as caught:
         async with open_commanded_agent(max_retries=0) as (peer, _, _):
             peer.reset()
             try:
@@ -587,7 +587,7 @@ async def test_a_dispatched_task_runs_on_the_server_that_dispatched_it() -> None
             agent._received(
                 ServerMessage(ServerMessageType.TASK, TaskStatus.OK, user_request="open x", session_id="s7"),
             )
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 await ended.wait()
             assert agent.registered
     assert asked == ["open x"]

@@ -361,7 +361,7 @@ async def test_a_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
         await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
 
-    with trio.fail_after(5), pytest.raises(KeyboardInterrupt):
+    with trio.fail_after(60), pytest.raises(KeyboardInterrupt):
         async with open_commanded_agent([press]) as (peer, _, _):
             send_batch(peer, call("press"))
             await trio.sleep_forever()

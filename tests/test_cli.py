@@ -25,7 +25,6 @@ import trustme
 from command_line import (
     DEVICE,
     NOBODY,
-    SECONDS,
     TOKEN,
     Call,
     Outcome,
@@ -35,6 +34,7 @@ from command_line import (
     is_one_sentence,
 )
 from rich.console import Console
+from waiting import SECONDS
 
 import galaxy_trio.__main__
 import galaxy_trio.cli

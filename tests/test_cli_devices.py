@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
-from command_line import DEVICE, NOBODY, SECONDS, TOKEN, Call, Command, beside_a_command, caller, set_environment
+from command_line import DEVICE, NOBODY, TOKEN, Call, Command, beside_a_command, caller, set_environment
 from rich.console import Console
+from waiting import SECONDS
 
 from galaxy_trio import DeviceConfig, DeviceInfo, DeviceStatistics, DeviceStatus
 from galaxy_trio.agent import open_device_connection

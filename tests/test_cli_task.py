@@ -17,7 +17,6 @@ import click
 import pytest
 import trio
 from command_line import (
-    SECONDS,
     Call,
     Outcome,
     call_process,
@@ -29,6 +28,7 @@ from command_line import (
 )
 from daemon import open_daemon
 from fleet import Work
+from waiting import SECONDS
 
 import galaxy_trio.cli_task
 

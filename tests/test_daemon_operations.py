@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from daemon import open_daemon, until
+from daemon import open_daemon
+from waiting import until
 
 import galaxy_trio.daemon.daemon
 import galaxy_trio.daemon.metrics
@@ -133,7 +134,7 @@ async def test_old_tasks_that_cannot_be_forgotten_stop_nothing(
 
 async def _start(directory: Path) -> Exception:
     with pytest.RaisesGroup(pytest.RaisesExc(Exception), flatten_subgroups=True, allow_unwrapped=True) as caught:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await run_daemon(read_settings(directory / "galaxy.toml"), trio.Event(), on_listening=lambda _: None)
     _, error = split_cancelled(caught.value)
     assert isinstance(error, Exception)

@@ -15,6 +15,7 @@ import trio
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from waiting import SECONDS
 
 import galaxy_trio.daemon.security
 from galaxy_trio.daemon.security import MAX_BODY, Security
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 TOKEN = "t0ken-of-the-daemon"
-SECONDS = 10.0
 JSON = ("Content-Type", "application/json")
 
 

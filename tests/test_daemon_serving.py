@@ -12,7 +12,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from test_daemon_security import SECONDS, Http, open_http, parse
+from test_daemon_security import Http, open_http, parse
+from waiting import SECONDS
 
 import galaxy_trio.daemon.serving
 
@@ -137,7 +138,7 @@ async def test_headers_that_come_too_slowly_are_not_waited_for(monkeypatch: pyte
 
 
 async def test_a_connection_that_asks_nothing_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.serving, "_HEADERS_WITHIN", 0.1)
+    monkeypatch.setattr(galaxy_trio.daemon.serving, "_HEADERS_WITHIN", 0.5)
     async with open_http(App().app, secure=False) as http:
         assert parse(await http.raw(REQUEST)).body == b"hello"
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from daemon import open_daemon, until
+from daemon import open_daemon
 from fleet import Work
+from waiting import SECONDS, until
 
 import galaxy_trio.daemon.bodies
 import galaxy_trio.daemon.dispatcher
@@ -126,7 +127,7 @@ async def test_a_task_that_takes_too_long_fails_and_is_stopped(tmp_path: Path) -
         task = await daemon.ended_task(await daemon.submit("wait", timeout=0.1))
         assert task["state"] == "failed"
         assert "0.1 s" in task["error"]
-        await until(lambda: bool(daemon.work.cancelled))
+        await until(lambda: daemon.work.cancelled == daemon.work.begun)
 
 
 async def test_a_task_whose_connection_breaks_is_lost_and_runs_again_only_when_told(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ async def test_waiting_for_a_task_ends_with_the_task_or_with_the_time(tmp_path: 
             answers: list[str] = []
 
             async def wait() -> None:
-                answers.append((await daemon.ask("GET", f"/tasks/{task_id}", params={"wait": 10}))["state"])
+                answers.append((await daemon.ask("GET", f"/tasks/{task_id}", params={"wait": SECONDS}))["state"])
 
             nursery.start_soon(wait)
             nursery.start_soon(wait)

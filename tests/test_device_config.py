@@ -172,7 +172,7 @@ def test_whatever_a_device_says_of_itself_its_configuration_can_be_merged(
 
 async def test_the_flow_of_a_devices_information_from_the_device_through_the_server_to_a_constellation() -> None:
     info = await collect_system_info(DEVICE)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with (
             open_memory_server(device_config=CONFIG) as server,
             open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()),

@@ -25,7 +25,7 @@ async def _ask(request: bytes, judge: Judge) -> bytes:
     ours, theirs = trio.testing.memory_stream_pair()
     server = Transport(theirs, peer="the client", client=False, max_message_size=MB)
     answer = b""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run_writer)
             await ours.send_all(request)
@@ -106,7 +106,7 @@ async def test_a_rejected_client_gets_the_status_and_the_judge_gets_its_whole_re
 async def test_an_extension_that_a_client_offers_is_declined() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     server = Transport(theirs, peer="the client", client=False, max_message_size=MB)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run_writer)
             await ours.send_all(_request(*_GOOD, b"Sec-WebSocket-Extensions: permessage-deflate"))

@@ -319,7 +319,7 @@ async def test_ten_connections_to_a_server_are_opened_at_a_time_and_other_server
         configs += [DeviceConfig(f"other{number}", "ws://other.test/ws") for number in range(5)]
         configs += [DeviceConfig(f"port{number}", "ws://server.test:81/ws") for number in range(5)]
         async with open_constellation(configs, connect=connect) as constellation:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 for device in list(constellation.devices.values())[35:]:
                     await device.wait_connected()
                 await trio.testing.wait_all_tasks_blocked()
@@ -343,7 +343,7 @@ async def test_devices_that_come_and_go_do_not_change_how_many_are_opened_at_a_t
 
     configs = [device_config(f"d{number}") for number in range(12)]
     async with open_constellation(configs, connect=connect) as constellation:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             for leaving, staying in ((12, 0), (7, 5), (12, 0)):
                 await trio.testing.wait_all_tasks_blocked()
                 assert (opening, most) == (10, 10)

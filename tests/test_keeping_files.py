@@ -298,7 +298,7 @@ async def test_who_is_cancelled_while_it_loads_leaves_the_loading_to_the_next(mo
         contexts.append(await certificates.context(None))
 
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery, trio.open_nursery() as first:
                 first.start_soon(load)
                 await trio.to_thread.run_sync(begun.acquire)

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import trio
 from command_line import environment
+from waiting import SECONDS, until
 
 from galaxy_trio import DeviceInfo
 from galaxy_trio.agent import open_agent
@@ -43,11 +44,14 @@ class Ran:
         self.ended: Counter[str] = Counter()
         self.enough = trio.Event()
         self.wanted = 1
+        self.released = trio.Event()
+        self.released.set()
 
     async def __call__(self, task: ServerTask) -> object:
         self.begun[task.request] += 1
         if self.begun.total() >= self.wanted:
             self.enough.set()
+        await self.released.wait()
         [result] = await task.execute([Command("work", ToolType.ACTION, {"name": task.request})])
         self.ended[task.request] += 1
         return result.result
@@ -79,7 +83,7 @@ class DaemonProcess:
         """Send a signal, and wait for its exit status."""
         assert self._process is not None
         self._process.send_signal(number)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * SECONDS):
             await self._process.wait()
         assert self._process.returncode is not None, "it does not end"
         return self._process.returncode
@@ -87,7 +91,7 @@ class DaemonProcess:
 
 def _client(directory: Path) -> httpx2.AsyncClient:
     transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s"))
-    return httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
+    return httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=2 * SECONDS)
 
 
 @asynccontextmanager
@@ -109,7 +113,7 @@ async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess
         devices = [{"device_id": name, "server_url": server.url, "max_concurrent_tasks": 2} for name in names]
         (directory / "devices.json").write_text(json.dumps({"devices": devices}))
         (directory / "galaxy.toml").write_text(
-            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = 10\n'
+            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n'
         )
         for name in names:
             nursery.start_soon(be_agent, server.url, name)
@@ -159,7 +163,7 @@ async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dic
         for request, task_id in accepted.items():
             task: dict[str, Any] = {"ended": None}
             while task["ended"] is None:
-                response = await client.get(f"/tasks/{task_id}", params={"wait": 20})
+                response = await client.get(f"/tasks/{task_id}", params={"wait": SECONDS})
                 assert response.status_code == 200, f"an accepted task is missing: {response.text}"
                 task = response.json()
             ended[request] = task
@@ -171,7 +175,7 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
     seed: int, tmp_path: Path
 ) -> None:
     random = Random(seed)
-    with trio.fail_after(90):
+    with trio.fail_after(10 * SECONDS):
         async with open_world(tmp_path) as (ran, daemon):
             submitted = Submitted(tmp_path)
             requests = [f"task {number}" for number in range(TASKS)]
@@ -218,15 +222,19 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
 async def test_a_daemon_that_is_stopped_under_load_lets_what_runs_end_and_leaves_the_rest_to_the_next(
     tmp_path: Path,
 ) -> None:
-    with trio.fail_after(90):
+    with trio.fail_after(10 * SECONDS):
         async with open_world(tmp_path) as (ran, daemon):
             submitted = Submitted(tmp_path)
             requests = [f"task {number}" for number in range(TASKS)]
-            ran.wanted = TASKS // 4
+            # All slots are taken, and more tasks are queued, when it is stopped.
+            ran.released = trio.Event()
+            ran.wanted = 2 * DEVICES
             async with trio.open_nursery() as nursery:
                 for number in range(CLIENTS):
                     nursery.start_soon(submitted.submit_all, requests[number::CLIENTS])
                 await ran.enough.wait()
+                await until(lambda: len(submitted.accepted) >= TASKS // 2)
+                ran.released.set()
                 assert await daemon.end(signal.SIGTERM) == 0
             # All that began has ended, and is on disk.
             assert ran.begun == ran.ended

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
+from waiting import SECONDS
 
 from galaxy_trio.agent.mcp import McpServer, McpTools, open_mcp_tools
 from galaxy_trio.agent.mcp_session import McpSession, open_session
@@ -37,15 +38,15 @@ _HERE = Path(__file__).parent
 REAL = McpServer("real", [sys.executable, str(_HERE / "mcp_server.py")])
 
 
-def odd(kind: str, starts: Path | None = None, *, start_timeout: float = 30) -> McpServer:
+def odd(kind: str, starts: Path | None = None, *, start_timeout: float = SECONDS) -> McpServer:
     env = None if starts is None else {"STARTS": str(starts)}
     return McpServer(kind, [sys.executable, str(_HERE / "odd_mcp_server.py"), kind], env, start_timeout=start_timeout)
 
 
 @asynccontextmanager
 async def opened(*servers: McpServer) -> AsyncGenerator[McpTools]:
-    """The tools of servers, for half a minute at most."""
-    with trio.fail_after(30):
+    """The tools of servers, for a minute at most."""
+    with trio.fail_after(SECONDS):
         async with open_mcp_tools(servers) as tools:
             yield tools
 
@@ -127,14 +128,18 @@ async def test_cancelling_a_call_cancels_it_at_the_server_and_leaves_all_others_
     async def add(tools: McpTools, number: int) -> None:
         sums.append(int(str(await call(tools, "add", a=number, b=0))))
 
+    async def waiting_are(tools: McpTools, *labels: str) -> bool:
+        return await call(tools, "who_waits") == {"result": sorted(labels)}
+
     async def cancelled_are(tools: McpTools, *labels: str) -> bool:
         return await call(tools, "who_was_cancelled") == {"result": [*labels]}
 
     async with opened(REAL) as tools, trio.open_nursery() as nursery:
         nursery.start_soon(wait, tools, "the last")
-        with trio.move_on_after(0.3) as scope:
-            await wait(tools, "the first")
-        assert scope.cancelled_caught
+        async with trio.open_nursery() as cancelled:
+            cancelled.start_soon(wait, tools, "the first")
+            await until(partial(waiting_are, tools, "the first", "the last"))
+            cancelled.cancel_scope.cancel()
         async with trio.open_nursery() as adding:
             for number in range(50):
                 adding.start_soon(add, tools, number)
@@ -154,12 +159,15 @@ async def test_when_a_server_crashes_its_calls_fail_at_once_and_it_is_started_ag
     async def wait(tools: McpTools) -> None:
         failures.append(await failure(tools, "wait", label="in vain"))
 
+    async def all_wait(tools: McpTools) -> bool:
+        return await call(tools, "who_waits") == {"result": ["in vain"] * 3}
+
     async with opened(REAL) as tools:
         before = await call(tools, "process_id")
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(wait, tools)
-            await trio.sleep(0.1)
+            await until(partial(all_wait, tools))
             failures.append(await failure(tools, "crash"))
         assert set(failures) == {"MCP server 'real' is not running: it ended before it had answered"}
         assert len(failures) == 4
@@ -175,15 +183,17 @@ async def test_when_a_server_crashes_its_calls_fail_at_once_and_it_is_started_ag
 @pytest.mark.parametrize("cancelled", [False, True], ids=["left", "cancelled"])
 async def test_no_process_is_left_when_the_block_has_ended(cancelled: bool, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
+
+    async def both_started() -> bool:
+        return len(pids_in(starts)) >= 2
+
     with trio.CancelScope() as scope:
         async with opened(odd("ends well", starts), odd("is silent", starts, start_timeout=0.2)) as tools:
             assert await call(tools, "answer", answer="here") == "here"
-            began = trio.current_time()
+            await until(both_started)
             if cancelled:
                 scope.cancel()
                 await trio.sleep_forever()
-    assert trio.current_time() - began < 5
-    assert len(pids_in(starts)) >= 2
     assert not any(process_exists(pid) for pid in pids_in(starts))
 
 
@@ -191,9 +201,7 @@ async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     with trio.CancelScope() as scope:
         async with opened(odd("does not stop", tmp_path / "starts")) as tools:
             assert await call(tools, "answer", answer="here") == "here"
-            began = trio.current_time()
             scope.cancel()
-    assert trio.current_time() - began < 7
     [pid] = pids_in(tmp_path / "starts")
     assert not process_exists(pid)
 
@@ -225,18 +233,18 @@ async def test_a_server_that_does_not_list_its_tools_holds_nobody_up_and_is_star
     kind: str, problem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     starts = tmp_path / "starts"
-    server = odd(kind, starts, start_timeout=0.5)
+    # Only silence takes time, and that of a busy machine is none of its.
+    server = odd(kind, starts, start_timeout=0.5 if kind == "is silent" else SECONDS)
     if kind == "ends":
         script = f"import os; open({str(starts)!r}, 'a').write(f'{{os.getpid()}}\\n')"
         server = McpServer("ends", [sys.executable, "-c", script], {})
 
     async def started_twice() -> bool:
-        return len(pids_in(starts)) >= 2
+        return caplog.text.count(problem) >= 2
 
     async with opened(server) as tools:
         assert tools.tools() == []
         await until(started_twice)
-    assert problem in caplog.text
 
 
 async def test_at_most_a_thousand_tools_are_offered_each_once_and_no_name_is_too_long(
@@ -311,7 +319,7 @@ async def test_when_the_sdk_breaks_down_the_session_has_ended_and_nothing_else_c
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     after = trio.Event()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_session(odd("answers")) as session:
             await session.initialize()
             async with trio.open_nursery() as nursery:
@@ -323,7 +331,7 @@ async def test_when_the_sdk_breaks_down_the_session_has_ended_and_nothing_else_c
 
 
 async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down() -> None:
-    with trio.fail_after(10), trio.CancelScope() as scope:
+    with trio.fail_after(60), trio.CancelScope() as scope:
         async with open_session(odd("answers")) as session:
             await session.initialize()
             scope.cancel()
@@ -338,7 +346,7 @@ async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down() -> None:
 @pytest.mark.parametrize("breaks", [False, True], ids=["alone", "with the SDK"])
 async def test_what_a_sessions_block_raises_comes_out_as_it_is(error: BaseException, breaks: bool) -> None:
     caught: BaseException | None = None
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         try:
             async with open_session(odd("answers")) as session:
                 if breaks:

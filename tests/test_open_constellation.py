@@ -167,7 +167,7 @@ async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock:
 
 
 async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with (
             open_server() as server,
             open_device_connection(server.url, "a", system_info=DeviceInfo("a", "linux")),
@@ -189,7 +189,7 @@ async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
 async def opened(*arguments: object, **named: object) -> None:
     """Open a constellation that cannot be."""
     open_it = cast("Callable[..., Awaitable[None]]", _open)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await open_it(*arguments, **named)
 
 

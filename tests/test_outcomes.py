@@ -136,7 +136,7 @@ async def test_whether_a_cancellation_is_in_it() -> None:
 async def _outcome(block: Callable[[trio.Nursery], Awaitable[None]]) -> BaseException | None:
     """What comes out of the block of a background nursery."""
     try:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with open_background() as nursery:
                 await block(nursery)
     except BaseException as error:  # noqa: BLE001  # the question is what it is

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from waiting import SECONDS
 
 import galaxy_trio
 from galaxy_trio import DeviceInfo, Platform
@@ -19,7 +20,6 @@ from galaxy_trio.server import ServerTask, open_server
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SECONDS = 30.0
 
 
 def test_all_public_names_are_there_and_listed() -> None:

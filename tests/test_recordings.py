@@ -70,7 +70,7 @@ async def _converse(name: str, use: Use) -> None:
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_play, peer, frames(name))
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await use(peer.connection)
         await trio.testing.wait_all_tasks_blocked()
         statistics = peer.connection.statistics()
@@ -82,7 +82,7 @@ async def test_registration_ok() -> None:
     recorded = list(_of_constellation("registration_ok"))
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_play, peer, recorded)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with open_connection(
                 PEER_URL, "device_001", client_name="demo", client_id="demo@device_001", stream=peer.stream
             ) as connection:
@@ -208,7 +208,7 @@ async def test_registration_errors(first: int, device_id: str, words: str) -> No
     recorded = frames("registration_errors")[first : first + 3]
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_play, peer, recorded)
-        with trio.fail_after(5), pytest.raises(RegistrationRejected) as caught:
+        with trio.fail_after(60), pytest.raises(RegistrationRejected) as caught:
             async with open_connection(PEER_URL, device_id, client_id=f"demo@{device_id}", stream=peer.stream):
                 raise AssertionError("not reached")
         assert caught.value.words == words
@@ -221,7 +221,7 @@ async def test_bad_token(token: str | None) -> None:
     assert statuses[1:] == [403, 403]
     async with open_bare_peer() as peer:
         peer.reject_with = 403
-        with trio.fail_after(5), pytest.raises(HandshakeRejected) as caught:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
             async with open_connection(PEER_URL, "device_001", token=token, stream=peer.stream):
                 raise AssertionError("not reached")
         assert caught.value.status_code == 403

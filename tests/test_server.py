@@ -376,11 +376,11 @@ async def test_a_server_without_a_token_takes_any() -> None:
 async def test_tokens_over_a_socket() -> None:
     async with open_server(token="s3cret") as server:
         for wrong in (None, "wrong"):
-            with trio.fail_after(5), pytest.raises(HandshakeRejected) as caught:
+            with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
                 async with open_connection(server.url, DEVICE, token=wrong):
                     raise AssertionError("was let in")
             assert caught.value.status_code == 403
-        with trio.fail_after(5), pytest.raises(ConnectFailed, match="Target device 'device_001' is not connected"):
+        with trio.fail_after(60), pytest.raises(ConnectFailed, match="Target device 'device_001' is not connected"):
             async with open_connection(server.url, DEVICE, token="s3cret"):
                 raise AssertionError("there is no device")
 
@@ -389,7 +389,7 @@ async def test_a_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level(logging.DEBUG)
     async with open_server(token="s3cret") as server:
         assert "s3cret" not in repr(server) + server.url + repr(server.statistics())
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with open_device_connection(
                 server.url, DEVICE, token="s3cret", system_info=DeviceInfo(DEVICE, Platform.LINUX)
             ):
@@ -445,7 +445,7 @@ async def test_a_server_with_a_token_may_listen_everywhere_and_its_url_works() -
 
 async def _device_gets_in(server: Server, *, token: str | None, context: ssl.SSLContext | None = None) -> bool:
     system_info = DeviceInfo(DEVICE, Platform.LINUX)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_device_connection(
             server.url, DEVICE, token=token, system_info=system_info, ssl_context=context
         ):
@@ -463,7 +463,7 @@ async def test_it_listens_at_its_url_for_the_length_of_its_block() -> None:
             async with open_server(port=port):
                 raise AssertionError("the port is taken")
         assert await _device_gets_in(server, token=None)
-    with trio.fail_after(5), pytest.raises(OSError, match=str(port)):
+    with trio.fail_after(60), pytest.raises(OSError, match=str(port)):
         await trio.open_tcp_stream("127.0.0.1", port)
     async with open_server(port=port) as again:
         assert again.url == server.url
@@ -481,7 +481,7 @@ async def test_it_speaks_tls() -> None:
 
 async def test_a_task_over_a_socket() -> None:
     async with open_server() as server:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with (
                 open_device_connection(server.url, DEVICE, system_info=DeviceInfo(DEVICE, Platform.LINUX)),
                 open_connection(server.url, DEVICE) as connection,
@@ -545,7 +545,7 @@ async def test_what_is_no_handshake_ends_that_connection_only(sent: bytes, caplo
     async with open_cast() as cast:
         stream = cast.server.connect()
         await stream.send_all(sent)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while await stream.receive_some():
                 pass
         await trio.testing.wait_all_tasks_blocked()

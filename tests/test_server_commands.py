@@ -389,7 +389,7 @@ async def test_a_session_that_has_ended_can_run_no_more_commands() -> None:
         try:
             await trio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True), trio.fail_after(5):
+            with trio.CancelScope(shield=True), trio.fail_after(60):
                 try:
                     await task.execute([LOOK])
                 except trio.ClosedResourceError as error:

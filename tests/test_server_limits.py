@@ -148,7 +148,7 @@ async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_an
         visitors = _Visitors(nursery)
 
         async def all_closed(count: int) -> None:
-            for _ in range(500):
+            for _ in range(6_000):
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 if len(visitors.closed_at) >= count:
                     return

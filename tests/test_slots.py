@@ -128,7 +128,7 @@ async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
         await slots.wait_all_free()
         freed.append(number)
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for number in range(3):
                 nursery.start_soon(wait, number)
@@ -143,7 +143,7 @@ async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
 async def test_who_waits_for_all_to_be_free_waits_on_when_one_is_taken_before_his_turn() -> None:
     slots = _slots(1)
     held = await slots.enter().wait()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slots.wait_all_free)
             await trio.testing.wait_all_tasks_blocked()

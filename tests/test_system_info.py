@@ -427,7 +427,7 @@ async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(n
         collected.append(await collect_system_info(DEVICE))
 
     try:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(collect)
                 await name_server.asked.wait()
@@ -466,7 +466,7 @@ def test_a_thread_that_outlives_its_run_takes_nothing_from_the_next(name_server:
     collected: list[DeviceInfo] = []
 
     async def collect() -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             collected.append(await collect_system_info(DEVICE))
 
     async def cancel() -> None:

@@ -96,7 +96,7 @@ async def _confirm(peer: ScriptedPeer) -> None:
 async def test_a_peer_rejects_the_handshake_when_it_is_told_to(status: int) -> None:
     async with open_bare_peer() as peer:
         peer.reject_with = status
-        with trio.fail_after(5), pytest.raises(HandshakeRejected) as caught:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
             async with open_connection(PEER_URL, "device_001", stream=peer.stream):
                 raise AssertionError("not reached")
         assert caught.value.status_code == status
@@ -106,7 +106,7 @@ async def test_a_peer_rejects_the_handshake_when_it_is_told_to(status: int) -> N
 async def test_a_peer_whose_client_speaks_no_websocket_lets_it_go() -> None:
     async with open_bare_peer() as peer:
         await peer.stream.send_all(b"HELO\r\n\r\n")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert b"101" not in await _receive_all(peer.stream)
 
 
@@ -116,7 +116,7 @@ async def test_a_peer_that_rejects_the_handshake_ends_the_stream() -> None:
         handshake = b"GET /ws HTTP/1.1\r\nHost: peer.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         await peer.stream.send_all(handshake + key)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert (await _receive_all(peer.stream)).startswith(b"HTTP/1.1 503")
 
 
@@ -144,11 +144,11 @@ async def test_a_scripted_peer_comes_with_a_client_that_is_registered() -> None:
 
 async def test_a_scripted_peers_client_has_the_limits_that_were_asked_for() -> None:
     async with open_scripted_peer(max_message_size=5000, max_pending=1) as peer, trio.open_nursery() as nursery:
-        with trio.fail_after(5), pytest.raises(MessageTooLarge):
+        with trio.fail_after(60), pytest.raises(MessageTooLarge):
             await peer.connection.run_task("x" * 5000)
         nursery.start_soon(peer.connection.run_task, "waits")
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(5), pytest.raises(QueueFull):
+        with trio.fail_after(60), pytest.raises(QueueFull):
             await peer.connection.device_info()
         await peer.answer_all()
 
@@ -373,11 +373,11 @@ async def test_waiting_for_the_end_leaves_out_what_was_not_received_and_tells_a_
 async def test_a_peer_whose_block_has_ended_says_so() -> None:
     async with open_scripted_peer() as peer:
         pass
-    with trio.fail_after(5), pytest.raises(TransportEnded):
+    with trio.fail_after(60), pytest.raises(TransportEnded):
         await peer.receive()
     async with open_bare_peer() as peer, open_raw_client(peer.stream):
         pass
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert (await peer.wait_ended()).code == 1006
 
 
@@ -539,7 +539,7 @@ async def test_a_silent_stream_can_be_reset_and_closed() -> None:
     async with trio.open_nursery() as nursery:
 
         async def receive() -> None:
-            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError, match="this end was closed"):
+            with trio.fail_after(60), pytest.raises(trio.ClosedResourceError, match="this end was closed"):
                 await faulty.receive_some()
 
         nursery.start_soon(receive)
@@ -559,7 +559,7 @@ async def test_sending_to_a_stalled_stream_waits_until_it_goes_on() -> None:
         await far.send_all(b"at once")
         assert await faulty.receive_some() == b"at once"
         faulty.resume()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await far.receive_some() == b"later"
     await faulty.send_all(b"again")
     await faulty.wait_send_all_might_not_block()
@@ -572,7 +572,7 @@ async def test_closing_a_stalled_stream_ends_who_waits() -> None:
     async with trio.open_nursery() as nursery:
 
         async def send() -> None:
-            with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
+            with trio.fail_after(60), pytest.raises(trio.ClosedResourceError):
                 await faulty.send_all(b"never")
 
         nursery.start_soon(send)
@@ -699,7 +699,7 @@ async def test_stalling_twice_loses_nobody_who_waits() -> None:
         await trio.testing.wait_all_tasks_blocked()
         faulty.stall()
         faulty.resume()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await far.receive_some() == b"x"
 
 

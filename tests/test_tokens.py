@@ -154,7 +154,7 @@ async def _converse(url: str, server: MemoryServer | None, token: str | None, se
 
 
 async def test_a_connection_that_succeeds_shows_its_token_nowhere(token: str, caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_server(token=token) as server:
             shown = await _converse(server.url, None, token, "t1")
             shown += [server, server.url, server.statistics()]
@@ -167,7 +167,7 @@ async def test_a_connection_that_succeeds_shows_its_token_nowhere(token: str, ca
 
 
 async def test_a_token_in_the_url_is_shown_nowhere_either(token: str, caplog: pytest.LogCaptureFixture) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_server(token=token) as server:
             url = f"{server.url}?token={quote(token, safe='')}"
             shown = await _converse(url, None, None, "t1")
@@ -250,7 +250,7 @@ async def test_a_wrong_token_is_a_403_and_neither_it_nor_the_right_one_is_shown(
     token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = "the-r1ght-one"
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_server(token=right) as server:
             for url, given in ((server.url, token), (f"{server.url}?token={quote(token, safe='')}", None)):
                 with pytest.raises(HandshakeRejected) as caught:
@@ -267,7 +267,7 @@ async def test_a_wrong_token_is_a_403_and_neither_it_nor_the_right_one_is_shown(
 
 async def test_a_device_with_a_wrong_token_is_refused_just_so(token: str, caplog: pytest.LogCaptureFixture) -> None:
     async with open_memory_server(token="the-r1ght-one") as server:
-        with trio.fail_after(5), pytest.raises(HandshakeRejected) as caught:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
             async with open_device_connection(
                 server.url, "device_001", system_info=_INFO, token=token, stream=server.connect()
             ):
@@ -281,7 +281,7 @@ async def test_a_missing_token_is_refused_and_the_right_one_is_not_shown(
     token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_memory_server(token=token) as server:
-        with trio.fail_after(5), pytest.raises(HandshakeRejected) as caught:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
             async with open_connection(server.url, "device_001", stream=server.connect()):
                 raise AssertionError("not reached")
     assert caught.value.status_code == 403
@@ -290,7 +290,7 @@ async def test_a_missing_token_is_refused_and_the_right_one_is_not_shown(
 
 async def test_a_registration_that_is_refused_shows_no_token(token: str, caplog: pytest.LogCaptureFixture) -> None:
     async with open_memory_server(token=token) as server:
-        with trio.fail_after(5), pytest.raises(RegistrationRejected) as caught:
+        with trio.fail_after(60), pytest.raises(RegistrationRejected) as caught:
             async with open_connection(server.url, "nobody", token=token, stream=server.connect()):
                 raise AssertionError("not reached")
     _shown_nowhere(token, caplog, caught.value)
@@ -377,7 +377,7 @@ async def test_a_connection_that_fails_shows_its_token_nowhere(
     failure: str, in_url: bool, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     url, beside = (f"{PEER_URL}?token={quote(token, safe='')}", None) if in_url else (PEER_URL, token)
-    with trio.fail_after(5), pytest.raises(ConnectFailed) as caught:
+    with trio.fail_after(60), pytest.raises(ConnectFailed) as caught:
         await _FAILURES[failure](url, beside)
     assert isinstance(caught.value, ConnectTimeout) == failure.startswith("silence")
     _shown_nowhere(token, caplog, caught.value)
@@ -499,7 +499,7 @@ async def _connect_to_what_answers(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        with trio.fail_after(5), pytest.raises(ConnectFailed) as caught:
+        with trio.fail_after(60), pytest.raises(ConnectFailed) as caught:
             async with open_connection(PEER_URL, "device_001", token=_GIVEN_BACK, stream=client_end):
                 raise AssertionError("not reached")
     _shown_nowhere(_GIVEN_BACK, caplog, caught.value)

@@ -34,7 +34,7 @@ async def _confirm(peer: ScriptedPeer) -> None:
 async def _connect(
     peer: ScriptedPeer, *, max_message_size: int = MB, client_id: str | None = None
 ) -> AsyncGenerator[Connection]:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_confirm, peer)
             async with open_connection(
@@ -133,7 +133,7 @@ async def test_messages_and_a_close_that_cross_our_close_frame_raise_nothing() -
 async def test_closing_after_the_peer_has_closed_closes_the_stream(closing: str) -> None:
     async with open_pair() as (client, server):
         first, second = (client, server) if closing == "server" else (server, client)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(first.transport.aclose, 1001)
                 with pytest.raises(TransportEnded) as caught:
@@ -219,7 +219,7 @@ async def test_the_limit_is_of_a_message_and_not_of_its_fragments(over: int) -> 
         await peer.send_raw(b"".join(_in_fragments(pieces)))
         await trio.testing.wait_all_tasks_blocked()
         if over:
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 lost = await peer.connection.wait_closed()
             assert lost is not None
             assert lost.code == 1009
@@ -286,7 +286,7 @@ async def test_endless_empty_fragments_end_with_1009_on_both_sides_and_are_not_r
     async with open_scripted_peer() as peer:
         pieces_read.clear()
         await peer.send_raw(b"\x01\x00" + b"\x00\x00" * (_FLOOD // 2))
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             lost = await peer.connection.wait_closed()
             assert lost is not None
             assert lost.code == 1009
@@ -383,7 +383,7 @@ async def test_a_violation_of_the_protocol_ends_with_its_code_on_both_sides_and_
         pieces_read.clear()
         # What came before it is received; what comes after it is not, however well it is made.
         await peer.send_raw(bytes(message + data + message * (_FLOOD // len(message))))
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             lost = await peer.connection.wait_closed()
             assert lost is not None
             assert lost.code == code
@@ -405,7 +405,7 @@ async def test_a_servers_end_ends_with_the_same_codes_and_reads_nothing_on(
     async with open_pair() as (client, server):
         pieces_read.clear()
         await client.stream.send_all(data + bytes(_FLOOD))
-        with trio.fail_after(5), pytest.raises(TransportEnded) as caught:
+        with trio.fail_after(60), pytest.raises(TransportEnded) as caught:
             await server.transport.receive()
         assert caught.value.code == code
         await server.transport.abort()
@@ -421,7 +421,7 @@ async def test_a_server_refuses_a_message_above_the_limit_by_its_header(size: in
         pieces_read.clear()
         length = b"\xfe" + size.to_bytes(2) if size < 2**16 else b"\xff" + size.to_bytes(8)
         await client.stream.send_all(b"\x81" + length + bytes(4) + bytes(_FLOOD))
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             with pytest.raises(TransportEnded) as caught:
                 await server.transport.receive()
             assert caught.value.code == 1009
@@ -456,7 +456,7 @@ async def test_what_is_sent_after_the_end_is_dropped_and_counts_for_nothing() ->
         client.transport.send_nowait("x" * KB)
         client.transport.ping_nowait()
         assert client.transport.bytes_held == 0
-        with trio.fail_after(1):
+        with trio.fail_after(60):
             await client.transport.wait_for_room()
         await client.transport.abort()
 
@@ -467,7 +467,7 @@ async def test_nothing_can_be_received_before_the_handshake() -> None:
     with pytest.raises(TransportEnded, match="never opened"):
         await transport.receive()
     await transport.aclose()
-    with trio.fail_after(1), pytest.raises(trio.ClosedResourceError):
+    with trio.fail_after(60), pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()
 
 
