@@ -118,9 +118,15 @@ async def test_connecting_anew_leaves_tasks_with_connections_of_their_own_alone(
 
 async def test_nothing_is_sent_on_a_connection_that_is_being_closed(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        nursery.start_soon(world.a.reconnect)
-        await trio.lowlevel.checkpoint()
-        # In the step after; a task that comes now waits for the next connection.
+        begun = trio.Event()
+
+        async def reconnect() -> None:
+            begun.set()
+            await world.a.reconnect()
+
+        nursery.start_soon(reconnect)
+        # A task that comes in the step after waits for the next connection.
+        await begun.wait()
         result = await world.a.run_task("echo 1", on_cancel="abandon")
         assert result.unwrap()
         assert world.begun == ["echo 1"]
