@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
+from waiting import SECONDS
 
 from galaxy_trio import DeviceInfo
 from galaxy_trio.agent import open_agent
@@ -45,7 +46,7 @@ class KillableServer:
         assert self._process is not None
         self._process.kill()
         # A suspended process ends as well.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + SECONDS):
             await self._process.wait()
 
     def lines(self, word: str) -> list[str]:

@@ -617,7 +617,7 @@ async def test_messages_that_say_nothing_to_a_device_are_ignored() -> None:
 
 
 async def test_a_server_that_asks_on_and_on_and_reads_nothing_cannot_make_it_hold_ever_more(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_commanded_agent() as (peer, agent, _):
         connection = agent._connection

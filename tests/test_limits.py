@@ -62,9 +62,9 @@ def _traced_memory() -> Generator[_Memory]:
 
 
 @pytest.mark.slow
-async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_and_nothing_holds_it_afterwards() -> (
-    None
-):
+async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_and_nothing_holds_it_afterwards(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     size = 100 * MIB - 1024
     held: list[int] = []
     async with open_scripted_peer() as peer:
@@ -98,9 +98,9 @@ async def _is_answered(peer: ScriptedPeer) -> None:
 
 
 @pytest.mark.slow
-async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_and_its_loss_ends_all_in_one_step() -> (
-    None
-):
+async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_and_its_loss_ends_all_in_one_step(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     calls = [Call() for _ in range(MAX_PENDING)]
     async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
         await _is_answered(peer)
@@ -119,7 +119,9 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
 
 
 @pytest.mark.slow
-async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller() -> None:
+async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     many = 2_000
     async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
         await _is_answered(peer)
@@ -142,7 +144,9 @@ async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_
 
 
 @pytest.mark.slow
-async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_keep_no_reply_from_its_request() -> None:
+async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_keep_no_reply_from_its_request(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     rounds, each = 20, 5_000
     async with open_scripted_peer() as peer:
         await _send_unknown(peer, each)

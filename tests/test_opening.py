@@ -173,10 +173,6 @@ class Resolver(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def _nothing(stream: trio.SocketStream) -> None:
-    """Accept, and say nothing."""
-
-
 @pytest.fixture
 def refusing_port() -> Generator[int]:
     """A port of loopback that refuses connections, and that no other process can take."""

@@ -588,7 +588,7 @@ async def test_a_client_that_has_gone_without_a_word_is_forgotten_and_one_that_o
 
 
 async def test_a_peer_that_floods_and_does_not_read_holds_bounded_memory_and_harms_nobody_else(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     held: list[int] = []
     send_nowait = Transport.send_nowait
@@ -879,7 +879,7 @@ async def test_a_constellation_that_leaves_while_its_tasks_end_costs_the_device_
         assert await cast.device.receive_until_ended() == ([], 1000)
 
 
-async def test_200_tasks_run_at_once_and_each_is_told_its_own_end() -> None:
+async def test_200_tasks_run_at_once_and_each_is_told_its_own_end(autojump_clock: trio.testing.MockClock) -> None:
     gates = {f"s{number}": trio.Event() for number in range(200)}
     running: set[str] = set()
 
@@ -1126,7 +1126,9 @@ def _alive() -> int:
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)
 
 
-async def test_it_keeps_nothing_of_connections_and_sessions_that_have_ended() -> None:
+async def test_it_keeps_nothing_of_connections_and_sessions_that_have_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_cast() as cast:
 
         async def come_and_go(number: int) -> None:

@@ -374,7 +374,9 @@ async def test_a_device_that_floods_with_results_changes_nothing_and_leaves_noth
         assert cast.server.statistics().unexpected_results == 0
 
 
-async def test_of_clients_that_were_refused_or_broke_the_protocol_nothing_is_kept() -> None:
+async def test_of_clients_that_were_refused_or_broke_the_protocol_nothing_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_cast() as cast:
 
         async def come_and_go() -> None:

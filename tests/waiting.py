@@ -6,7 +6,7 @@ Such a test waits for a condition and never for a duration, so that a busy machi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -15,6 +15,7 @@ from galaxy_trio.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FunctionType
 
     import pytest
 
@@ -31,7 +32,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def close_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let closing wait for the peer forever: what closes early then had another reason than the time that has passed."""
-    defaults = Link.__init__.__kwdefaults__
+    defaults = cast("FunctionType", vars(Link)["__init__"]).__kwdefaults__
     assert defaults is not None
     assert "close_timeout" in defaults
     monkeypatch.setitem(defaults, "close_timeout", math.inf)
