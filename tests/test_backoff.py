@@ -293,7 +293,7 @@ class Endings(RuleBasedStateMachine):
                 self._end(error)
             assert caught.value is error
         else:
-            assert self._end(error) == expected(self.now - self.outage_began)
+            assert self._end(error) == pytest.approx(expected(self.now - self.outage_began))
 
     def _end(self, error: Exception) -> float:
         if error is LOST:

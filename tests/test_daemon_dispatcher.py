@@ -12,9 +12,9 @@ import attrs
 import hypothesis.strategies as st
 import pytest
 import trio
-from daemon import until
 from fleet import Work
 from hypothesis import given, settings
+from waiting import until
 
 import galaxy_trio.daemon.dispatcher
 import galaxy_trio.daemon.scheduler
