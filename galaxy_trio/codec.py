@@ -258,16 +258,7 @@ def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
     Raises:
         InvalidMessage: It holds what JSON or UTF-8 cannot: another type, NaN, an infinity, a lone surrogate, a cycle.
     """
-    kind = message.type.value
-    try:
-        text = _encoder.encode(_converter.unstructure(message))
-        if not text.isascii():
-            text.encode()
-    except _UNWRITABLE as error:
-        problem = _why_unwritable(error)
-    else:
-        return text
-    raise InvalidMessage(f"cannot send a {kind} message: {problem}")
+    return _written(lambda: _encoder.encode(_converter.unstructure(message)), f"cannot send a {message.type} message: ")
 
 
 class Template:
@@ -279,6 +270,7 @@ class Template:
     """
 
     def __init__(self, message: ClientMessage | ServerMessage, *varying: str) -> None:
+        self._problem = f"cannot send a {message.type} message: "
         members = cast("dict[str, object]", _converter.unstructure(message))
         written = {name: encode_value(value).replace("%", "%%") for name, value in members.items()}
         written |= {name: f"%({name})s" for name in varying}
@@ -291,30 +283,16 @@ class Template:
             values: One for each field that differs.
 
         Raises:
-            InvalidMessage: A value is no text, or holds what JSON cannot.
+            InvalidMessage: A value is no text, or holds what UTF-8 cannot.
         """
-        try:
-            text = self._format % {name: encode_basestring(value) for name, value in values.items()}
-            if not text.isascii():
-                text.encode()
-        except _UNWRITABLE as error:
-            problem = _why_unwritable(error)
-        else:
-            return text
-        raise InvalidMessage(problem)
+        return _written(
+            lambda: self._format % {name: encode_basestring(value) for name, value in values.items()}, self._problem
+        )
 
 
 def encode_value(value: object) -> str:
     """Write what is to be part of a message; errors are those of `encode`."""
-    try:
-        text = _encoder.encode(value)
-        if not text.isascii():
-            text.encode()
-    except _UNWRITABLE as error:
-        problem = _why_unwritable(error)
-    else:
-        return text
-    raise InvalidMessage(problem)
+    return _written(lambda: _encoder.encode(value))
 
 
 def decode_value(text: str) -> JSON:
@@ -323,6 +301,20 @@ def decode_value(text: str) -> JSON:
 
 
 _UNWRITABLE = (AttributeError, TypeError, ValueError, RecursionError)
+
+
+def _written(write: Callable[[], str], problem: str = "") -> str:
+    """The text that `write` makes, if UTF-8 can hold it; `problem` begins the error otherwise."""
+    try:
+        text = write()
+        if not text.isascii():
+            text.encode()
+    except _UNWRITABLE as error:
+        why = _why_unwritable(error)
+    else:
+        return text
+    # Not from within: the error's traceback would keep what may be large.
+    raise InvalidMessage(f"{problem}{why}")
 
 
 def _why_unwritable(error: Exception) -> str:
