@@ -1,4 +1,4 @@
-"""Deliberate breakages of the package, one at a time: what the simulation must find."""
+"""Deliberate breakages of the package, one at a time, which the simulation must find."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import trio.testing
 
 from galaxy_trio import ConnectionLost
 from galaxy_trio.buffered_stream import BufferedStream
+from galaxy_trio.connection import Connection, SentTask
 from galaxy_trio.conversation import Conversation
 from galaxy_trio.events import EventFanOut
 from galaxy_trio.link import Link
+from galaxy_trio.pool import ConnectionPool, PooledConnection, _Name
 from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
 from galaxy_trio.slots import Lease, Place, Slot, Slots
@@ -34,7 +36,7 @@ Mutation: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 def register_after_send() -> AbstractContextManager[object]:
-    """A request is registered when the event loop comes round to it again, and not before it is sent."""
+    """A request is registered in a later scheduler pass than the one in which it is sent."""
 
     async def send(self: Conversation, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
         del timeout
@@ -48,7 +50,7 @@ def register_after_send() -> AbstractContextManager[object]:
 
 
 def forget_to_remove_on_cancel() -> AbstractContextManager[object]:
-    """Whoever is cancelled leaves his request in the table."""
+    """A cancelled request stays in the table."""
     return mock.patch.object(PendingReplies, "abandon", return_value=None)
 
 
@@ -63,7 +65,7 @@ def route_by_kind() -> AbstractContextManager[object]:
 
 
 def do_not_end_waiters_on_close() -> AbstractContextManager[object]:
-    """Nobody is told that the connection has ended."""
+    """Pending requests are not notified when the connection ends."""
 
     def close(self: PendingReplies, error: Callable[[], Exception]) -> None:
         self._closed = error
@@ -73,7 +75,7 @@ def do_not_end_waiters_on_close() -> AbstractContextManager[object]:
 
 
 def give_a_slot_back_twice() -> AbstractContextManager[object]:
-    """A slot that is given back is there twice."""
+    """Releasing a slot makes two free slots of it."""
     release = Slots.release
 
     def release_twice(self: Slots, slot: Slot) -> None:
@@ -98,7 +100,7 @@ def send_again_after_loss() -> AbstractContextManager[object]:
 
 
 def tear_a_frame() -> AbstractContextManager[object]:
-    """A frame is sent in two halves, and cancelling comes between."""
+    """A frame is sent in two halves, and a cancellation can come between them."""
 
     async def send_in_halves(
         self: Link[ServerMessage], message: ClientMessage | ServerMessage, hand_over: Callable[[], T]
@@ -118,7 +120,7 @@ def tear_a_frame() -> AbstractContextManager[object]:
 
 
 def lose_a_wake_up() -> AbstractContextManager[object]:
-    """Who waits is not told of a slot that is given back."""
+    """A released slot is not given to the first in the queue."""
 
     def release(self: Slots, slot: Slot) -> None:
         self._free.append(slot)
@@ -127,7 +129,7 @@ def lose_a_wake_up() -> AbstractContextManager[object]:
 
 
 def blame_the_newest() -> AbstractContextManager[object]:
-    """An error of the server goes to the request that was sent last."""
+    """The server's error goes to the request that was sent last."""
     route = PendingReplies._route_error
 
     def route_error(self: PendingReplies, message: ServerMessage) -> Routing:
@@ -161,7 +163,7 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
 
 
 def take_the_acknowledgement_for_the_end() -> AbstractContextManager[object]:
-    """A task has ended when the server has accepted it."""
+    """A task's acknowledgement is taken for its end."""
 
     async def receive_end(self: Conversation, task: Request, accepted: Callable[[], None]) -> ServerMessage:
         accepted()
@@ -173,12 +175,12 @@ def take_the_acknowledgement_for_the_end() -> AbstractContextManager[object]:
 
 
 def leave_no_queue() -> AbstractContextManager[object]:
-    """Whoever is cancelled in a queue stays in it."""
+    """A cancelled caller keeps its place in the queue."""
     return mock.patch.object(Place, "leave", return_value=None)
 
 
 def keep_a_slot_that_came_too_late() -> AbstractContextManager[object]:
-    """A slot that is given in the step of a cancellation is nobody's."""
+    """A slot that is given in the step of a cancellation is never released."""
 
     def leave(self: Place) -> None:
         if self.waiting:
@@ -189,12 +191,12 @@ def keep_a_slot_that_came_too_late() -> AbstractContextManager[object]:
 
 
 def let_sessions_go_on() -> AbstractContextManager[object]:
-    """The server goes on with the tasks of a client that has left."""
+    """The server continues the sessions of a client that has left."""
     return mock.patch.object(Sessions, "client_left", return_value=None)
 
 
-def turn_nobody_away() -> AbstractContextManager[object]:
-    """Who waits for a device that is removed is not told."""
+def notify_no_waiting_caller() -> AbstractContextManager[object]:
+    """Callers that wait for a removed device are not notified."""
 
     def close(self: Slots, error: Callable[[], Exception]) -> None:
         self._closed = error
@@ -203,22 +205,22 @@ def turn_nobody_away() -> AbstractContextManager[object]:
 
 
 def stop_nothing() -> AbstractContextManager[object]:
-    """What runs on a device that is let go of is not stopped."""
+    """Tasks that run on a disconnected or removed device are not stopped."""
     return mock.patch.object(Stops, "stop", return_value=None)
 
 
 def free_an_abandoned_device() -> AbstractContextManager[object]:
-    """Nobody waits for the end of a task whose caller has gone."""
+    """The slot of an abandoned task is released before the task has ended."""
 
-    def leave_behind(self: TaskRunner, task: Task, sent: object) -> None:
-        del self, sent
+    def leave(self: TaskRunner, task: Task, lease: Lease, sent: SentTask) -> None:
+        del self, lease, sent
         task.abandoned = True
 
-    return mock.patch.object(TaskRunner, "_leave_behind", leave_behind)
+    return mock.patch.object(TaskRunner, "_abandon", leave)
 
 
 def deliver_twice() -> AbstractContextManager[object]:
-    """A reply is also taken for that of the next who waits."""
+    """A reply is also delivered to the next pending request."""
     finish = PendingReplies._finish
 
     def finish_two(self: PendingReplies, request: Request, reply: Reply) -> None:
@@ -231,8 +233,8 @@ def deliver_twice() -> AbstractContextManager[object]:
     return mock.patch.object(PendingReplies, "_finish", finish_two)
 
 
-def write_on_from_the_middle() -> AbstractContextManager[object]:
-    """When the writer wakes up, one frame in twenty is gone."""
+def drop_frames() -> AbstractContextManager[object]:
+    """The writer drops one frame in twenty."""
     append = BufferedStream.append
     count = 0
 
@@ -243,6 +245,128 @@ def write_on_from_the_middle() -> AbstractContextManager[object]:
             append(self, frame)
 
     return mock.patch.object(BufferedStream, "append", append_most)
+
+
+# ---- the connection pool
+
+
+def reuse_after_a_cancel() -> AbstractContextManager[object]:
+    """The connection of a task that was cancelled, timed out or refused runs the next one instead of being closed."""
+    abort, aclose = PooledConnection.abort, PooledConnection.aclose
+
+    def keep(self: PooledConnection) -> bool:
+        return self._name.has_session and self.task_ended(5)
+
+    async def abort_others(self: PooledConnection) -> None:
+        if not (trio.current_effective_deadline() == -math.inf and keep(self)):
+            await abort(self)
+
+    async def close_others(self: PooledConnection) -> None:
+        if not keep(self):
+            await aclose(self)
+
+    return _both(
+        mock.patch.object(PooledConnection, "abort", abort_others),
+        mock.patch.object(PooledConnection, "aclose", close_others),
+    )
+
+
+def reuse_a_dead_connection() -> AbstractContextManager[object]:
+    """An idle connection is used without a check."""
+
+    async def is_ready(self: PooledConnection, task_id: str) -> bool:
+        del self, task_id
+        await trio.lowlevel.checkpoint()
+        return True
+
+    return mock.patch.object(PooledConnection, "is_ready", is_ready)
+
+
+def reuse_a_silent_connection() -> AbstractContextManager[object]:
+    """An idle connection is used without a ping."""
+
+    async def is_alive(self: Connection, *, timeout: float = 2.0) -> bool:
+        del timeout
+        await trio.lowlevel.checkpoint()
+        return not self.closed
+
+    return mock.patch.object(Connection, "is_alive", is_alive)
+
+
+def reuse_before_the_acknowledgement() -> AbstractContextManager[object]:
+    """A connection whose task has ended without an acknowledgement runs the next one."""
+    return mock.patch.object(SentTask, "is_settled", new=True)
+
+
+def never_expire() -> AbstractContextManager[object]:
+    """An idle connection is kept for good."""
+    task_ended = PooledConnection.task_ended
+
+    def keep(self: PooledConnection, keepalive_expiry: float) -> bool:
+        kept = task_ended(self, keepalive_expiry)
+        self._idle_until = self._staying.deadline = math.inf
+        return kept
+
+    return mock.patch.object(PooledConnection, "task_ended", keep)
+
+
+def keep_connections_of_a_disconnected_device() -> AbstractContextManager[object]:
+    """Idle connections stay open when their device is disconnected or removed."""
+
+    async def wait_closed(self: ConnectionPool) -> None:
+        del self
+        await trio.lowlevel.checkpoint()
+
+    return _both(
+        mock.patch.object(ConnectionPool, "expire", return_value=None),
+        mock.patch.object(ConnectionPool, "wait_closed", wait_closed),
+    )
+
+
+def expire_in_use() -> AbstractContextManager[object]:
+    """A connection that was taken for a task still expires as if it were idle."""
+
+    async def stay(self: PooledConnection, connection: Connection) -> None:
+        if not self._closing:
+            with self._staying:
+                await connection.wait_closed()
+        self._idle = False
+
+    return mock.patch.object(PooledConnection, "_stay", stay)
+
+
+def always_take_a_new_name() -> AbstractContextManager[object]:
+    """A slot's next connection has a new name, though a session may still run under the last one."""
+
+    def connection_ended(self: _Name) -> None:
+        self.number += 1
+
+    return mock.patch.object(_Name, "connection_ended", connection_ended)
+
+
+def share_a_connection() -> AbstractContextManager[object]:
+    """A slot takes the connection of another slot, on which a task may run."""
+
+    def take(self: ConnectionPool, slot: int) -> PooledConnection | None:
+        del slot
+        usable = (each for each in self._connections.values() if each._connection and not each._connection.closed)
+        connection = next(usable, None)
+        if connection is not None:
+            connection.take()
+        return connection
+
+    return mock.patch.object(ConnectionPool, "take", take)
+
+
+def open_next_to_the_previous() -> AbstractContextManager[object]:
+    """A slot's next connection is opened while the one before is still being closed."""
+    open_pooled = ConnectionPool.open
+
+    async def open_another(self: ConnectionPool, slot: int) -> PooledConnection:
+        self._connections.pop(slot, None)
+        return await open_pooled(self, slot)
+
+    return mock.patch.object(ConnectionPool, "open", open_another)
 
 
 def _both(*patches: AbstractContextManager[object]) -> AbstractContextManager[object]:
@@ -267,9 +391,19 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     leave_no_queue,
     keep_a_slot_that_came_too_late,
     let_sessions_go_on,
-    turn_nobody_away,
+    notify_no_waiting_caller,
     stop_nothing,
     free_an_abandoned_device,
     deliver_twice,
-    write_on_from_the_middle,
+    drop_frames,
+    reuse_after_a_cancel,
+    reuse_a_dead_connection,
+    reuse_a_silent_connection,
+    reuse_before_the_acknowledgement,
+    never_expire,
+    keep_connections_of_a_disconnected_device,
+    expire_in_use,
+    always_take_a_new_name,
+    share_a_connection,
+    open_next_to_the_previous,
 )

@@ -1,4 +1,4 @@
-"""What happens in a run: all of it follows from a seed, and can be read."""
+"""The plan of a run: everything that happens in it follows from a seed, and can be printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 from galaxy_trio.task import OnCancel
 from galaxy_trio.testing import Conditions
 
-Way: TypeAlias = Literal["device", "constellation", "reservation", "information"]
+Way: TypeAlias = Literal["device", "constellation", "reservation", "information", "hold"]
 What: TypeAlias = Literal[
     "reset",
     "partition",
@@ -18,6 +18,11 @@ What: TypeAlias = Literal[
     "slow reader",
     "corruption",
     "shuffle",
+    "pooled reset",
+    "pooled partition",
+    "pooled silence",
+    "pooled close",
+    "lost acknowledgement",
     "refusal of connections",
     "death of device",
     "leave of device",
@@ -26,7 +31,7 @@ What: TypeAlias = Literal[
     "disconnect",
     "reconnect",
     "removal",
-    "removal at once",
+    "immediate removal",
 ]
 
 _OF_LINKS: Final[tuple[What, ...]] = ("reset", "partition", "silence", "slow reader", "corruption", "shuffle")
@@ -37,7 +42,15 @@ _OF_ENDS: Final[tuple[What, ...]] = (
     "death of server",
     "stop of server",
 )
-_OF_CONFIG: Final[tuple[What, ...]] = ("disconnect", "reconnect", "removal", "removal at once")
+_OF_POOL: Final[tuple[What, ...]] = (
+    "pooled reset",
+    "pooled partition",
+    "pooled silence",
+    "pooled silence",
+    "pooled close",
+)
+_UNSEEN: Final[tuple[What, ...]] = ("pooled partition", "pooled silence")
+_OF_CONFIG: Final[tuple[What, ...]] = ("disconnect", "reconnect", "removal", "immediate removal")
 
 
 @attrs.frozen
@@ -52,10 +65,10 @@ class DevicePlan:
 
 @attrs.frozen
 class Ask:
-    """A request of somebody.
+    """A request of a caller.
 
     Attributes:
-        at: Seconds from the beginning of the run, or of the talk that it is part of.
+        at: Seconds from the beginning of the run, from the beginning of its talk, or from the end of the task before it in its series.
         seconds: How long the device is to work on it.
         size: Characters of its result.
         cancel_after: Seconds until its caller is cancelled.
@@ -79,6 +92,8 @@ class Ask:
         task = f"works {self.seconds:g} s" + (" and fails" if self.fails else f", gives {self.size} characters")
         if self.way == "information":
             task = "asks what the server knows"
+        elif self.way == "hold":
+            task = f"holds a slot for {self.seconds:g} s and runs nothing"
         return f"{self.at:8.3f} {self.name}: {self.way} {self.device.name}: {task}, {limits}"
 
 
@@ -98,9 +113,10 @@ class Talk:
 
 @attrs.frozen
 class Disturbance:
-    """Something goes wrong, or is changed.
+    """A fault, or a change of the configuration.
 
     Attributes:
+        at: Seconds from the beginning of the run, or from the end of the task before it in its series.
         seconds: Until it is mended, where it can be.
         number: Which of several: links, replies.
     """
@@ -115,7 +131,25 @@ class Disturbance:
         return f"{self.at:8.3f} {self.what}: {self.device}, for {self.seconds:g} s, number {self.number}"
 
 
-Step: TypeAlias = Ask | Talk | Disturbance
+@attrs.frozen
+class Series:
+    """Tasks of one caller on one device, each after the end of the one before. Connections are idle in the pauses, and may end there.
+
+    Attributes:
+        steps: The tasks, and what happens in the pause before a task, or while it runs.
+    """
+
+    at: float
+    name: str
+    device: DevicePlan
+    steps: tuple[Ask | Disturbance, ...]
+
+    def __str__(self) -> str:
+        head = f"{self.at:8.3f} {self.name}: one after the other on {self.device.name}"
+        return "\n".join([head, *(f"         +{step}" for step in self.steps)])
+
+
+Step: TypeAlias = Ask | Talk | Series | Disturbance
 
 
 @attrs.frozen
@@ -123,10 +157,10 @@ class Plan:
     """A run.
 
     Attributes:
-        dishonest: How many of a hundred messages of the server are broken, sent twice or lost.
-        closes_at: When the constellation is closed, whatever goes on; None for when all is done.
-        drain: How long it lets tasks go on then.
-        shown: Which promises can be held: those are what the faults leave.
+        keepalive_expiry: Seconds for which the constellation keeps an idle connection.
+        dishonest: Percentage of the server's messages that are broken, sent twice, sent once more later, or lost.
+        closes_at: When the constellation is closed, whatever runs; None to close it when everything has ended.
+        drain: Seconds that it lets tasks continue then.
     """
 
     seed: int
@@ -134,6 +168,7 @@ class Plan:
     conditions: Conditions
     max_concurrent_tasks: int | None
     max_queued: int
+    keepalive_expiry: float
     dishonest: int
     closes_at: float | None
     drain: float
@@ -144,21 +179,30 @@ class Plan:
         lines += [f"{each.name}: {each.platform}, {each.feature}, {each.slots} slots" for each in self.devices]
         lines.append(f"{self.conditions}")
         lines.append(
-            f"at most {self.max_concurrent_tasks} at once, {self.max_queued} in a queue, {self.dishonest} % of replies spoiled, "
-            f"closed at {self.closes_at} with {self.drain:g} s of drain"
+            f"at most {self.max_concurrent_tasks} at a time, {self.max_queued} in a queue, idle connections kept for "
+            f"{self.keepalive_expiry:g} s, {self.dishonest} % of replies spoiled, closed at {self.closes_at} with {self.drain:g} s of drain"
         )
         return "\n".join([*lines, *map(str, self.steps)])
 
     @property
     def disturbances(self) -> list[Disturbance]:
-        """What goes wrong."""
-        return [step for step in self.steps if isinstance(step, Disturbance)]
+        """All faults and changes."""
+        return [step for step in self._all_steps if isinstance(step, Disturbance)]
 
     @property
     def asks(self) -> list[Ask]:
-        """All that is asked for."""
-        talked = [ask for step in self.steps if isinstance(step, Talk) for ask in step.asks]
-        return [step for step in self.steps if isinstance(step, Ask)] + talked
+        """All requests."""
+        return [step for step in self._all_steps if isinstance(step, Ask)] + self.talked
+
+    @property
+    def talked(self) -> list[Ask]:
+        """The requests of talks: they are not the constellation's."""
+        return [ask for step in self.steps if isinstance(step, Talk) for ask in step.asks]
+
+    @property
+    def _all_steps(self) -> list[Step]:
+        in_series = [each for step in self.steps if isinstance(step, Series) for each in step.steps]
+        return [*self.steps, *in_series]
 
     def has(self, *whats: What) -> bool:
         """Whether any of this happens."""
@@ -183,6 +227,11 @@ def make_plan(seed: int) -> Plan:
     steps += [make.ask(span) for _ in range(random.randint(2, 10 + 2 * len(devices)))]
     for _ in range(random.choice([0, 0, 1, 2, 3])):
         steps += make.talk()
+    if random.random() < 0.4:
+        steps += make.handover()
+    keepalive_expiry = random.choice([0.0, 0.2, 5.0, 5.0, 5.0, 100.0])
+    for _ in range(random.choice([0, 1, 1, 2])):
+        steps.append(make.series(keepalive_expiry))
     if random.random() < 0.75:
         steps += [make.disturbance() for _ in range(random.choice([1, 1, 2, 3, 5, 8]))]
     steps.sort(key=lambda step: step.at)
@@ -196,6 +245,7 @@ def make_plan(seed: int) -> Plan:
         ),
         max_concurrent_tasks=random.choice([None, None, None, 1, 3]),
         max_queued=random.choice([1000, 1000, 1000, 2]),
+        keepalive_expiry=keepalive_expiry,
         dishonest=random.choice([0, 0, 0, 0, 3, 15]),
         closes_at=random.uniform(0, span) if random.random() < 0.15 else None,
         drain=random.choice([0.0, 0.0, 3.0]),
@@ -209,7 +259,7 @@ class _StepMaker:
         self._devices = devices
         self._span = span
         self._count = 0
-        # Often all want the same: queues are where most can go wrong.
+        # Often all callers want the same device: most faults concern queues.
         self._wanted = devices[:1] if random.random() < 0.4 else devices
 
     def _name(self, letter: str) -> str:
@@ -233,21 +283,21 @@ class _StepMaker:
         )
 
     def _cancel_after(self) -> float | None:
-        # Often at once, or while little else happens: what is cancelled between two steps is what breaks.
+        # Often immediately, or while little else happens: what breaks is what is cancelled between two steps.
         random = self._random
         if random.random() < 0.6:
             return None
         return random.choice([0.0, random.uniform(0, 0.01), random.uniform(0, 1), random.uniform(0, 10)])
 
     def talk(self) -> list[Step]:
-        """A connection with its requests, in the midst of which the device may go."""
+        """A connection with its requests, during which the device may leave."""
         random = self._random
-        # In bursts: what is on its way together is what can be mistaken for each other.
+        # In bursts: what is in flight at the same time can be confused.
         bursts = random.sample([0.0, random.uniform(0, 1), 1.2, 1.2, 3.5], random.randint(1, 4))
         asks = [attrs.evolve(self.ask(0.0), at=random.choice(bursts)) for _ in range(random.randint(2, 10))]
         dies = random.random() < 0.5
         if dies:
-            # The server refuses some of the last burst, and answers the rest.
+            # The server refuses some of the last burst, and answers the others.
             asks += [attrs.evolve(self.ask(0.0), at=1.2, cancel_after=None) for _ in range(4)]
         talk = Talk(
             round(random.uniform(0, self._span), 3),
@@ -259,6 +309,92 @@ class _StepMaker:
             return [talk]
         at = round(talk.at + random.uniform(0.6, 1.2), 3)
         return [talk, Disturbance(at, "death of device", talk.device.name, random.choice([1.0, 10.0]), 0)]
+
+    def handover(self) -> list[Ask]:
+        """Slots that are released in the step in which those that wait for them are cancelled."""
+        random = self._random
+        device = random.choice(self._wanted)
+        at, seconds = round(random.uniform(0, self._span), 3), random.choice([0.5, 2.0])
+        ask = attrs.evolve(self.ask(0.0), at=at, device=device, seconds=seconds, cancel_after=None)
+        holders = [attrs.evolve(ask, name=self._name("r"), way="hold") for _ in range(device.slots)]
+        waiting = [attrs.evolve(ask, name=self._name("r"), way="device", cancel_after=seconds) for _ in range(2)]
+        return holders + waiting
+
+    def series(self, keepalive_expiry: float) -> Series:
+        """Tasks one after the other, with pauses around the times at which a connection's use changes."""
+        random = self._random
+        device = random.choice(self._wanted)
+        steps: list[Ask | Disturbance] = [self._in_series(device, 0.0)]
+        calm = random.random() < 0.3
+        for _ in range(random.randint(1, 5)):
+            pause = self._pause(keepalive_expiry)
+            chance = 1.0 if calm else random.random()
+            if chance < 0.5:
+                steps.append(self._in_pause(random.choice(_OF_POOL), device, pause))
+            elif chance < 0.6:
+                steps.append(self._in_pause(random.choice([*_OF_ENDS, *_OF_CONFIG]), device, pause))
+            elif chance < 0.65:
+                steps += self._unacknowledged(device)
+            elif chance < 0.7:
+                steps += self._cut_off(device)
+            elif chance < 0.85:
+                steps += self._silenced(device)
+            elif chance < 0.92:
+                steps += self._stopped(device)
+            steps.append(self._in_series(device, pause))
+        return Series(round(random.uniform(0, self._span), 3), self._name("s"), device, tuple(steps))
+
+    def _pause(self, keepalive_expiry: float) -> float:
+        random = self._random
+        around = random.choice([0.5, 0.99, 1.0, 1.01, keepalive_expiry, keepalive_expiry + 0.001])
+        pause = random.choice([0.0, random.uniform(0, 1), random.uniform(1, 5), random.uniform(1, 5), around])
+        return round(min(pause, 22.0), 3)
+
+    def _in_pause(self, what: What, device: DevicePlan, pause: float) -> Disturbance:
+        random = self._random
+        at = random.choice([0.0, pause, random.uniform(0, pause), max(0.0, pause - random.uniform(0.9, 1.2))])
+        return Disturbance(
+            at=round(at, 3),
+            what=what,
+            device=device.name,
+            seconds=random.choice([0.0, 0.1, 2.0, 45.0]),
+            number=random.randrange(10),
+        )
+
+    def _in_series(self, device: DevicePlan, at: float) -> Ask:
+        random = self._random
+        return attrs.evolve(
+            self.ask(0.0),
+            at=at,
+            way=random.choice(["device", "device", "device", "reservation"]),
+            device=device,
+            on_cancel="stop",
+            cancel_after=self._cancel_after() if random.random() < 0.5 else None,
+        )
+
+    def _unacknowledged(self, device: DevicePlan) -> list[Ask | Disturbance]:
+        """A task whose acknowledgement is lost."""
+        task = attrs.evolve(self._in_series(device, 0.0), seconds=0.0, size=10, timeout=5.0, cancel_after=None)
+        return [Disturbance(0.0, "lost acknowledgement", device.name, 0.0, 0), task]
+
+    def _silenced(self, device: DevicePlan) -> list[Ask | Disturbance]:
+        """A task after a pause in which the connection was silent without a sign."""
+        pause = self._random.choice([0.5, 1.1, 2.0, 4.0])
+        timeout = self._random.choice([5.0, 5.0, 60.0])
+        task = attrs.evolve(self._in_series(device, pause), seconds=0.0, size=10, timeout=timeout, cancel_after=None)
+        return [Disturbance(0.0, self._random.choice(_UNSEEN), device.name, 45.0, 0), task]
+
+    def _stopped(self, device: DevicePlan) -> list[Ask | Disturbance]:
+        """A long task whose device is disconnected or removed while it runs."""
+        what: What = self._random.choice(["disconnect", "immediate removal"])
+        task = attrs.evolve(self._in_series(device, 0.0), seconds=8.0, timeout=60.0, cancel_after=None)
+        return [Disturbance(1.5, what, device.name, 0.1, 1), task]
+
+    def _cut_off(self, device: DevicePlan) -> list[Ask | Disturbance]:
+        """A task that is stopped while the server cannot learn of it."""
+        what = self._random.choice(_UNSEEN)
+        task = attrs.evolve(self._in_series(device, 0.0), seconds=8.0, timeout=60.0, cancel_after=4.0)
+        return [Disturbance(2.0, what, device.name, 45.0, 0), task]
 
     def disturbance(self) -> Disturbance:
         random = self._random

@@ -1,4 +1,4 @@
-"""What the journal of a run must show, whatever went wrong in it."""
+"""The promises: what the journal of a run must show, whatever faults there were."""
 
 from __future__ import annotations
 
@@ -7,44 +7,64 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.device_events import StatusChanged, TaskEnded, TaskOutcome
-from simulation.plan import Ask
+from galaxy_trio.pool import FRESH
+from simulation.slot_promises import OF_DEVICES, OF_POOL, broken_promises_of_slots, times_of_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from galaxy_trio.device_events import DeviceStatus
     from simulation.journal import Entry, Journal
-    from simulation.plan import Plan, What
+    from simulation.plan import Ask, Plan, What
 
-_OF_DEVICES: Final[frozenset[What]] = frozenset(
-    {"death of device", "leave of device", "disconnect", "reconnect", "removal", "removal at once"}
-)
-"""What leaves the way between a talk and the server as it is."""
 _SOON: Final = 0.01
-"""Seconds for what takes no time: tasks have their turns one after the other."""
-_LONGEST: Final = 100.0
-"""Seconds that a task may run."""
+"""Seconds for what takes no time: trio's tasks run one after the other."""
 _SLOW: Final = 1e6
-"""Bytes a second: below that, results delay each other by more than is reckoned with."""
+"""Bytes a second: below that, results delay each other by more than these promises allow for."""
+_STOP_OF_SERVER: Final = 10.0
+"""Seconds in which a server stops in good order."""
+_UNSEEN: Final[frozenset[What]] = frozenset(
+    {"partition", "silence", "slow reader", "pooled partition", "pooled silence"},
+)
+"""Faults that no socket shows: only the missing answer to a ping does."""
+_SEEN: Final[frozenset[What]] = frozenset(
+    {
+        "reset",
+        "pooled reset",
+        "pooled close",
+        "death of server",
+        "disconnect",
+        "reconnect",
+        "removal",
+        "immediate removal",
+    }
+)
+"""Faults and changes that the socket shows as soon as the network has carried the news."""
 
 
 def broken_promises(plan: Plan, journal: Journal) -> list[str]:
-    """What was promised and is not so, in words."""
-    return [*_Requests(plan, journal).problems(), *_of_events(plan, journal), *_of_slots(plan, journal)]
+    """The promises that were not kept, in words."""
+    return [
+        *_Requests(plan, journal).problems(),
+        *_of_events(plan, journal),
+        *broken_promises_of_slots(plan, journal),
+    ]
 
 
 class _Requests:
-    """Each request ended once and rightly, and its task ran once at most."""
+    """Each request ended once and correctly, and its task ran once at most."""
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self._plan = plan
         self._journal = journal
-        self._talked = {ask.name for ask in plan.asks} - {step.name for step in plan.steps if isinstance(step, Ask)}
+        self._talked = {ask.name for ask in plan.talked}
         self._changed = plan.has("corruption")
-        # Errors name no request: their order tells whose they are, and this server does not keep to it.
+        # Errors name no request: they belong to the oldest, and this server does not keep to the order.
         self._disordered = self._changed or bool(plan.dishonest) or plan.has("shuffle")
+        self._troubles = [entry for entry in journal.entries if (entry.who, entry.what) == ("world", "disturbs")]
+        self._submitted = times_of_submission(journal)
         self._trouble_at = self._first_trouble(frozenset())
-        self._way_trouble_at = self._first_trouble(_OF_DEVICES)
+        self._way_trouble_at = self._first_trouble(OF_DEVICES)
         conditions = plan.conditions
         self._carriage = 6 * (conditions.latency + conditions.jitter) + 2e6 / conditions.bandwidth + _SOON
         self._judges: dict[str, Callable[[Ask, Entry, Entry], str | None]] = {
@@ -52,6 +72,7 @@ class _Requests:
             "completed with": self._completed_with_another_result,
             "failed": self._failed,
             "informed": self._informed,
+            "held": self._held,
             "cancelled": self._cancelled,
             "RequestTimeout": self._timed_out,
             "RequestRejected": self._rejected,
@@ -65,8 +86,29 @@ class _Requests:
     def _first_trouble(self, harmless: frozenset[What]) -> float:
         if self._plan.dishonest:
             return 0.0
-        times = [step.at for step in self._plan.disturbances if step.what not in harmless]
+        times = [trouble.at for trouble in self._troubles if trouble.name not in harmless]
         return min([*times, math.inf if self._plan.closes_at is None else self._plan.closes_at])
+
+    def _could_be_lost(self, device: str, sent_at: float, ended_at: float) -> bool:
+        """Whether a fault explains the loss of a task, or of its connection.
+
+        One that the pool could have noticed before it sent the task does not: a connection that has been silent for more than `FRESH`
+        seconds must answer a ping, and one whose end the socket shows is not used.
+        """
+        if self._disordered or (self._plan.closes_at is not None and self._plan.closes_at <= ended_at):
+            return True
+        return any(
+            trouble.at <= ended_at and sent_at <= trouble.at + self._noticed_after(trouble.name)
+            for trouble in self._troubles
+            if trouble.name not in OF_POOL | OF_DEVICES or trouble.detail.startswith(f"{device}, ")
+        )
+
+    def _noticed_after(self, what: str) -> float:
+        if what in _UNSEEN:
+            return FRESH + _SOON
+        if what in _SEEN:
+            return self._carriage
+        return _STOP_OF_SERVER + self._carriage if what == "stop of server" else -math.inf
 
     def problems(self) -> Iterator[str]:
         for ask in self._plan.asks:
@@ -86,9 +128,9 @@ class _Requests:
         for who in ("device", "server"):
             begun = len(self._journal.of(who, "begins", ask.name))
             if begun > 1:
-                yield f"{ask.name} was begun {begun} times by the {who}"
+                yield f"the {who} began {ask.name} {begun} times"
             if begun != len(self._journal.of(who, "ends", ask.name)):
-                yield f"{ask.name} was begun by the {who}, and never ended"
+                yield f"the {who} began {ask.name} and never ended it"
 
     # ---- one way to end each
 
@@ -109,6 +151,10 @@ class _Requests:
         del asked, ended
         return None if ask.way == "information" else "it was a task"
 
+    def _held(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
+        del asked, ended
+        return None if ask.way == "hold" else "it was a task"
+
     def _failed(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         del asked
         if self._trouble_at <= ended.at:
@@ -117,7 +163,7 @@ class _Requests:
 
     def _cancelled(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         if ask.cancel_after is None:
-            return "nobody cancelled it"
+            return "it was not cancelled"
         if ended.at < asked.at + ask.cancel_after - 1e-6:
             return "that was too early"
         return self._not_stopped(ask, ended)
@@ -125,18 +171,18 @@ class _Requests:
     def _timed_out(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         if ended.at < asked.at + ask.timeout - 1e-6:
             return "that was too early"
-        return self._not_stopped(ask, ended) or self._not_told(ask, asked, ended)
+        return self._not_stopped(ask, ended) or self._not_answered(ask, asked, ended) or self._not_delivered(ask, ended)
 
     def _not_stopped(self, ask: Ask, ended: Entry) -> str | None:
-        """The server has been told, and its device too, as soon as the network has carried it there."""
+        """The server knows of it, and so does the device, as soon as the network has carried the news."""
         soon = ended.at + self._carriage
         if ask.name in self._talked or ask.on_cancel != "stop" or self._trouble_at < soon:
             return None
         late = [entry for entry in self._journal.of("device", "ends", ask.name) if entry.at > soon]
         return f"the device went on until {late[0].at}" if late else None
 
-    def _not_told(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        """What the server had to tell of it has come, unless something is wrong with the way."""
+    def _not_answered(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
+        """The server's answer has arrived, unless there was a fault on its way."""
         if self._plan.conditions.bandwidth < _SLOW:
             return None
         results = [each.at for each in self._journal.of("server", "ends", ask.name) if each.detail != "cancelled"]
@@ -147,7 +193,23 @@ class _Requests:
         if ask.way == "information":
             return "the server has answered"
         begun = self._journal.of("server", "begins", ask.name)
-        return None if begun else "the server has refused it, or never heard of it"
+        return None if begun else "the server has refused it, or never received it"
+
+    def _not_delivered(self, ask: Ask, ended: Entry) -> str | None:
+        """A task of the constellation reached the server, and the server's refusal the caller."""
+        if self._plan.conditions.bandwidth < _SLOW or ask.name in self._talked or ask.on_cancel != "stop":
+            return None
+        if ask.way == "information" or self._journal.of("server", "begins", ask.name):
+            return None
+        device, sent_at = self._sent(ask, ended)
+        if sent_at + self._carriage > ended.at or self._could_be_lost(device, sent_at, ended.at):
+            return None
+        return f"it was sent at {sent_at}, and the server has refused it, or never received it"
+
+    def _sent(self, ask: Ask, ended: Entry) -> tuple[str, float]:
+        """To which device it was sent last, and when; never, if it was not."""
+        sent = [(device, at) for at, device in self._submitted.get(ask.name, []) if at <= ended.at]
+        return sent[-1] if sent else ("", math.inf)
 
     def _rejected(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         del asked
@@ -167,7 +229,7 @@ class _Requests:
 
     def _no_such_device(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         del asked, ended
-        if not self._plan.has("removal", "removal at once"):
+        if not self._plan.has("removal", "immediate removal"):
             return "no device was removed"
         return self._begun(ask)
 
@@ -179,13 +241,22 @@ class _Requests:
         closes = self._journal.of("world", "closes")
         if closes and closes[0].at <= ended.at:
             return None
-        # A device that was removed is closed for who asks what is known of it.
-        removed = self._plan.has("removal", "removal at once") and ask.way == "information"
+        # A removed device refuses requests for its information like this.
+        removed = self._plan.has("removal", "immediate removal") and ask.way == "information"
         return None if removed else "nothing was closed"
 
     def _lost(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del ask, asked
-        return "nothing went wrong" if self._trouble_at > ended.at else None
+        del asked
+        if self._trouble_at > ended.at:
+            return "nothing went wrong"
+        if ask.name in self._talked or ask.on_cancel != "stop" or ask.way == "information":
+            return None
+        device, sent_at = self._sent(ask, ended)
+        if sent_at == math.inf:
+            return "it was not sent"
+        if self._could_be_lost(device, sent_at, ended.at):
+            return None
+        return f"it was sent at {sent_at}, on a connection whose end could have been noticed"
 
 
 _OUTCOMES: Final = {
@@ -197,15 +268,15 @@ _OUTCOMES: Final = {
 
 
 def _of_events(plan: Plan, journal: Journal) -> Iterator[str]:
-    """Every task's events are in order, end once, and say the same as its caller was told; a device's statuses follow each other."""
-    told: dict[str, list[str]] = {}
+    """Each task's events are in order, end once, and agree with its caller's result; a device's statuses follow each other."""
+    published: dict[str, list[str]] = {}
     statuses: dict[str, DeviceStatus] = {}
     for event in journal.events:
         match event:
             case StatusChanged():
                 before = statuses.get(event.device_id, event.previous)
-                if event.previous is not before and not plan.has("removal", "removal at once"):
-                    yield f"{event.device_id} was {before}, and is said to have been {event.previous}"
+                if event.previous is not before and not plan.has("removal", "immediate removal"):
+                    yield f"{event.device_id} was {before}, and its event says that it was {event.previous}"
                 statuses[event.device_id] = event.status
             case TaskEnded():
                 yield from _of_end(journal, event)
@@ -213,8 +284,8 @@ def _of_events(plan: Plan, journal: Journal) -> Iterator[str]:
                 pass
         name = getattr(event, "task_id", None)
         if name is not None:
-            told.setdefault(name, []).append(type(event).__name__)
-    for name, events in told.items():
+            published.setdefault(name, []).append(type(event).__name__)
+    for name, events in published.items():
         counts = Counter(events)
         orderly = counts["TaskEnded"] == 1 and events[-1] == "TaskEnded"
         for later, earlier in (("TaskAcknowledged", "TaskSubmitted"), ("TaskAbandoned", "TaskSubmitted")):
@@ -228,24 +299,3 @@ def _of_end(journal: Journal, event: TaskEnded) -> Iterator[str]:
     expected = _OUTCOMES.get(ended.detail.partition(":")[0])
     if expected is not None and event.outcome not in expected:
         yield f"{event.task_id} ended as {ended.detail!r}, and the event says {event.outcome}"
-
-
-def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
-    """No device has more tasks at once than slots.
-
-    Those that may be abandoned share a connection, which may go before the server has noticed: they count while nothing goes wrong.
-    """
-    asks = {step.name: step for step in plan.steps if isinstance(step, Ask)}
-    slots = {device.name: device.slots for device in plan.devices}
-    running: dict[str, set[str]] = {name: set() for name in slots}
-    trouble_at = 0.0 if plan.dishonest else min((step.at for step in plan.disturbances), default=math.inf)
-    for entry in journal.entries:
-        if entry.who != "server" or entry.name not in asks:
-            continue
-        if entry.what == "ends":
-            for each in running.values():
-                each.discard(entry.name)
-        elif asks[entry.name].on_cancel == "stop" or entry.at + _LONGEST < trouble_at:
-            running[entry.detail].add(entry.name)
-            if len(running[entry.detail]) > slots[entry.detail]:
-                yield f"{sorted(running[entry.detail])} ran at once on {entry.detail}, which has {slots[entry.detail]} slots"

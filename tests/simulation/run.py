@@ -1,4 +1,4 @@
-"""One run: a plan carried out, everything mended, everything ended, and what is left looked at."""
+"""One run: carries out a plan, mends all faults, waits until everything has ended, and looks for what is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from galaxy_trio.device_events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
 from simulation.journal import ErrorLog, Journal
-from simulation.plan import Ask, Disturbance, Plan, Talk, make_plan
+from simulation.plan import Ask, Disturbance, Plan, Series, Talk, make_plan
 from simulation.promises import broken_promises
 from simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation import Constellation
 
 _PATIENCE: Final = 1_000.0
-"""Seconds that everything may take to come to its end when nothing goes wrong any more."""
+"""Seconds until everything must have ended after all faults were mended."""
 _ABANDON: Final = 40.0
 
 
 @attrs.frozen
 class Run:
-    """What came of a seed.
+    """The result of a seed.
 
     Attributes:
         broken: The promises that were broken, in words.
@@ -77,7 +77,8 @@ class _Run:
         self._broken = broken
         self._open = 0
         self._all_ended = trio.Event()
-        self._removed: set[str] = set()
+        # For the faults of series, while the plan is carried out.
+        self._faults: trio.Nursery | None = None
 
     async def run(self) -> None:
         with trio.fail_after(100_000):
@@ -85,7 +86,7 @@ class _Run:
             async with world.running():
                 async with trio.open_nursery() as callers:
                     await self._keep(world, callers)
-                    # Nobody has a constellation any more, and everybody has been told.
+                    # The constellation is closed, and every caller has learned of it.
                     await self._wait_all_ended("after the constellation was closed")
                     callers.cancel_scope.cancel()
                 await self._look_at_server(world, constellations=0)
@@ -96,7 +97,7 @@ class _Run:
         plan = self._plan
         async with open_constellation(
             [DeviceConfig(device.name, world.fleet.url, max_concurrent_tasks=device.slots) for device in plan.devices],
-            connect=world.fleet.connect,
+            connect=world.connect,
             connect_timeout=OPENING,
             register_timeout=OPENING,
             heartbeat_interval=HEARTBEAT,
@@ -104,6 +105,7 @@ class _Run:
             abandon_timeout=_ABANDON,
             max_concurrent_tasks=plan.max_concurrent_tasks,
             max_queued=plan.max_queued,
+            keepalive_expiry=plan.keepalive_expiry,
             drain=plan.drain,
             random=Random(f"backoff {plan.seed}"),
         ) as constellation:
@@ -111,6 +113,7 @@ class _Run:
             await callers.start(self._lag, constellation)
             async with trio.open_nursery() as steps:
                 steps.cancel_scope.deadline = trio.current_time() + (plan.closes_at or _PATIENCE)
+                self._faults = steps
                 for step in plan.steps:
                     await trio.sleep_until(step.at)
                     match step:
@@ -119,12 +122,20 @@ class _Run:
                             callers.start_soon(self._ask, step, partial(self._make, constellation, step))
                         case Talk():
                             callers.start_soon(self._talk, world, step)
+                        case Series():
+                            done = trio.Event()
+                            callers.start_soon(self._run_series, world, constellation, step, done)
+                            # The plan lasts until all series have ended.
+                            steps.start_soon(done.wait)
                         case Disturbance():
                             steps.start_soon(self._disturb, world, constellation, step)
+            self._faults = None
             if plan.closes_at is None:
                 await self._settle(world, constellation, callers)
             else:
                 self._journal.write("world", "closes", "constellation")
+        for each in plan.devices:
+            self._look_at_connections(world, each.name, "the constellation was closed")
 
     async def _write_events(self, constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
         async with constellation.subscribe(1_000_000) as events:
@@ -140,19 +151,23 @@ class _Run:
                 await trio.sleep(100)
 
     async def _disturb(self, world: World, constellation: Constellation, step: Disturbance) -> None:
-        """What is done by hand; the rest is the world's."""
+        """Change the configuration, or have the world cause a fault."""
         device = constellation.devices.get(step.device)
         match step.what:
-            case "disconnect" | "reconnect" | "removal" | "removal at once":
+            case "disconnect" | "reconnect" | "removal" | "immediate removal":
                 self._journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
             case _:
                 await world.disturb(step)
                 return
         if device is None:
             return
+        if step.what in ("disconnect", "immediate removal"):
+            self._journal.write("world", "stops", step.device)
         match step.what:
             case "disconnect":
                 await device.disconnect()
+                if device.status is DeviceStatus.DISCONNECTED:
+                    self._look_at_connections(world, step.device, "it was disconnected")
                 await trio.sleep(step.seconds)
                 await self._connect(device.connect)
             case "reconnect":
@@ -162,17 +177,27 @@ class _Run:
                     await constellation.remove_device(step.device, wait=step.what == "removal")
                 except NoSuchDevice:
                     return
+                if step.device not in constellation.devices:
+                    self._look_at_connections(world, step.device, "it was removed")
                 await trio.sleep(step.seconds)
                 if step.number % 2 and step.device not in constellation.devices:
                     constellation.add_device(device.config)
         self._journal.write("world", "mends", step.what, f"{step.device}, {step.number}")
 
+    async def _disturb_later(self, world: World, constellation: Constellation, step: Disturbance) -> None:
+        await trio.sleep(step.at)
+        await self._disturb(world, constellation, step)
+
     async def _connect(self, connect: Callable[[], Awaitable[None]]) -> None:
-        # It was removed meanwhile.
+        # It may have been removed.
         with contextlib.suppress(trio.ClosedResourceError):
             await connect()
 
-    # ---- those who ask
+    def _look_at_connections(self, world: World, device: str, after: str) -> None:
+        if count := world.open_connections(device):
+            self._broken.append(f"{count} connections of {device} are open after {after}")
+
+    # ---- callers
 
     async def _make(self, constellation: Constellation, ask: Ask) -> object:
         device = constellation.devices.get(ask.device.name)
@@ -193,6 +218,9 @@ class _Run:
         if ask.way == "information":
             return await device.device_info(timeout=ask.timeout)
         async with device.reserve() as reservation:
+            if ask.way == "hold":
+                await trio.sleep(ask.seconds)
+                return "held"
             return await reservation.run_task(request, timeout=ask.timeout, on_cancel=ask.on_cancel, task_id=ask.name)
 
     async def _ask(self, ask: Ask, call: Callable[[], Awaitable[object]]) -> None:
@@ -216,6 +244,8 @@ class _Run:
             self._ended(1)
 
     def _describe(self, ask: Ask, result: object) -> str:
+        if result == "held":
+            return "held"
         if not isinstance(result, TaskResult):
             return "informed"
         if result.status != "completed":
@@ -243,11 +273,29 @@ class _Run:
                         began += 1
                         nursery.start_soon(self._ask, ask, partial(self._make_on, connection, ask))
                 if connection.statistics().pending:
-                    self._broken.append(f"{talk.name} is left with requests that nobody made")
+                    self._broken.append(f"{talk.name} has requests pending that no caller waits for")
         except (ConnectFailed, OSError) as error:
             self._journal.write("caller", "is not connected", talk.name, error)
         finally:
             self._ended(len(talk.asks) - began + 1)
+
+    async def _run_series(self, world: World, constellation: Constellation, series: Series, done: trio.Event) -> None:
+        asks = sum(isinstance(step, Ask) for step in series.steps)
+        self._open += asks
+        try:
+            ended_at = trio.current_time()
+            for step in series.steps:
+                if isinstance(step, Disturbance):
+                    if self._faults is not None and not self._faults.cancel_scope.cancel_called:
+                        self._faults.start_soon(self._disturb_later, world, constellation, step)
+                    continue
+                await trio.sleep_until(ended_at + step.at)
+                asks -= 1
+                await self._ask(step, partial(self._make, constellation, step))
+                ended_at = trio.current_time()
+        finally:
+            self._ended(asks)
+            done.set()
 
     async def _make_on(self, connection: Connection, ask: Ask) -> object:
         if ask.way == "information":
@@ -270,25 +318,27 @@ class _Run:
             self._broken.append(f"{self._open} requests never ended {when}")
 
     async def _settle(self, world: World, constellation: Constellation, callers: trio.Nursery) -> None:
-        """Everything is mended: all ends, and nothing is left."""
+        """Mend all faults. Then everything ends, and nothing is left."""
         self._journal.write("world", "mends", "all")
         await world.mend_all()
         for device in constellation.devices.values():
-            # And so may this side.
+            # This side may have learned something wrong as well.
             callers.start_soon(self._connect, device.reconnect if self._plan.has("corruption") else device.connect)
         await self._wait_all_ended("though all was mended")
-        left = "nobody looked"
+        left = "unknown"
         with trio.move_on_after(_PATIENCE):
-            while left := self._left(world, constellation):  # noqa: ASYNC110  # nothing tells of all this together
+            while left := self._left(world, constellation):  # noqa: ASYNC110  # there is no single event for it
                 await trio.sleep(1)
         if left:
             self._broken.append(f"there is something left: {left}")
         await trio.testing.wait_all_tasks_blocked()
-        told = {event.device_id: event.status for event in self._journal.events if isinstance(event, StatusChanged)}
+        published = {
+            event.device_id: event.status for event in self._journal.events if isinstance(event, StatusChanged)
+        }
         for device in constellation.devices.values():
-            if device.status is not told[device.device_id]:
+            if device.status is not published[device.device_id]:
                 self._broken.append(
-                    f"{device.device_id} is {device.status}, and was last said to be {told[device.device_id]}"
+                    f"{device.device_id} is {device.status}, but its last event says {published[device.device_id]}"
                 )
 
     def _left(self, world: World, constellation: Constellation) -> str:
@@ -300,7 +350,7 @@ class _Run:
                 return f"{device.device_id} is {device.status}: {device.problem}"
             if device.connection.pending:
                 return f"{device.connection.pending} requests pending on {device.device_id}"
-        # One for each device, and one that tells of cancellation.
+        # One for each device, and one that waits for cancellation: idle connections have expired.
         tasks = len(constellation._nursery.child_tasks)
         if tasks != len(statistics.devices) + 1:
             return f"{tasks} tasks in the nursery for {len(statistics.devices)} devices"
@@ -319,7 +369,7 @@ class _Run:
 
     async def _look_at_server(self, world: World, *, constellations: int) -> None:
         await world.mend_all()
-        left = "nobody looked"
+        left = "unknown"
         with trio.move_on_after(_PATIENCE):
             while left := self._left_on_server(world, constellations):  # noqa: ASYNC110
                 await trio.sleep(1)

@@ -1,9 +1,10 @@
-"""A server, its devices, and the network between them and the constellation, with all that may go wrong there."""
+"""A server, its devices, and the network between them and the constellation, with their faults."""
 
 from __future__ import annotations
 
+import re
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from galaxy_trio.testing import MemoryFleet, Network, NetworkLink, open_memory_f
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
+    from galaxy_trio.config import DeviceConfig
     from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
     from simulation.journal import Journal
@@ -34,23 +36,29 @@ _LIMITS: Final = ServerLimits(
 )
 
 
+_HEARTBEAT: Final = b'"type":"heartbeat"'
+_SESSION: Final = re.compile(rb'"session_id":"[^"]*@([^"]*)"')
+_CLOSE_FRAME: Final = b"\x88\x02\x03\xe9"
+"""A server's WebSocket close frame: 1001, going away."""
+
+
 def request_of(ask: Ask) -> str:
-    """What a device is asked to do; the sum shows what was changed on the way."""
+    """The text of a task. Its checksum shows a change on the way."""
     text = f"{ask.name} {ask.seconds} {ask.size} {int(ask.fails)}"
     return f"{text} {zlib.crc32(text.encode())}"
 
 
 def result_of(ask: Ask) -> dict[str, JSON]:
-    """What it is to give back."""
+    """The result that a device must return."""
     return {"name": ask.name, "text": ask.name[-1] * ask.size}
 
 
 class World:
-    """All that is not the constellation.
+    """Everything but the constellation.
 
     Attributes:
         fleet: The server, the devices and the network, while it is `running`.
-        working: How often devices work on each task now.
+        working: How many times devices work on each task now.
     """
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
@@ -60,6 +68,10 @@ class World:
         self.working: dict[str, int] = {}
         self._random = Random(f"world {plan.seed}")
         self._refusals = 0
+        # The constellation's, by device.
+        self._opened: dict[str, list[NetworkLink]] = {device.name: [] for device in plan.devices}
+        # Devices whose next acknowledgement is lost.
+        self._unacknowledged: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -69,7 +81,7 @@ class World:
             session=self._session, network=network, limits=_LIMITS, patience=LIVENESS
         ) as self.fleet:
             if self.plan.dishonest:
-                self.fleet.on_link = lambda link: link.edit_replies(self._spoil)
+                self.fleet.on_link = lambda link: link.edit_replies(_Spoiler(self._random, self.plan.dishonest).edit)
             for device in self.plan.devices:
                 await self._start_device(device)
             yield
@@ -82,29 +94,41 @@ class World:
 
     # ---- the network
 
-    def _spoil(self, message: bytes) -> Iterable[bytes]:
-        # A command that comes twice is to be done twice.
-        if self._random.random() * 100 >= self.plan.dishonest or b'"type":"command"' in message:
+    async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
+        """A connection of the constellation."""
+        device = config.device_id
+        stream = await self.fleet.connect(config)
+        link = self.fleet.network.links[-1]
+        self._opened[device] = [*self._open_links(device), link]
+        self.journal.write("world", "opens", device, len(self._opened[device]))
+        if self.plan.has("lost acknowledgement"):
+            link.edit_replies(partial(self._lose_acknowledgement, device))
+        return stream
+
+    def open_connections(self, device: str) -> int:
+        """How many connections to the server the constellation has open for a device."""
+        return len(self._open_links(device))
+
+    def _open_links(self, device: str) -> list[NetworkLink]:
+        return [link for link in self._opened[device] if not link.client.closed]
+
+    def _lose_acknowledgement(self, device: str, message: bytes) -> Iterable[bytes]:
+        found = _SESSION.search(message) if device in self._unacknowledged and _HEARTBEAT in message else None
+        if found is None:
             return (message,)
-        spoiled: list[Iterable[bytes]] = [
-            (),
-            (message, message),
-            (message[: len(message) // 2],),
-            (message.replace(b'"status":', b'"status":7,"was":', 1),),
-            (b'{"type": "task_end", "status": "completed", "session_id": "nobody\'s"}', message),
-            (message, b'{"type": "error", "status": "error", "error": "nobody asked"}'),
-        ]
-        return self._random.choice(spoiled)
+        self._unacknowledged.discard(device)
+        self.journal.write("world", "loses acknowledgement", found[1].decode())
+        return ()
 
     @property
     def _links(self) -> list[NetworkLink]:
         return [link for link in self.fleet.network.links if not (link.client.closed or link.server.closed)]
 
-    # ---- what is done, at both ends
+    # ---- tasks, at both ends
 
     async def _session(self, task: ServerTask) -> object:
         name = task.request.partition(" ")[0]
-        self.journal.write("server", "begins", name, task.device_id)
+        self.journal.write("server", "begins", name, f"{task.device_id} {task.client_id}")
         end = "cancelled"
         try:
             command = Command("work", ToolType.ACTION, {"request": task.request})
@@ -138,10 +162,10 @@ class World:
             self.journal.write("device", "ends", name, end)
         return {"name": name, "text": name[-1] * int(size)}
 
-    # ---- what goes wrong
+    # ---- faults
 
     async def disturb(self, step: Disturbance) -> None:
-        """Do it, and mend it when its time is up."""
+        """Cause a fault, and mend it when its time is up."""
         fleet = self.fleet
         mend: Callable[[], Awaitable[object]] | None = None
         self.journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
@@ -157,6 +181,10 @@ class World:
             case "death of server" | "stop of server":
                 await (fleet.kill_server if step.what == "death of server" else fleet.stop_server)()
                 mend = fleet.start_server
+            case "pooled reset" | "pooled partition" | "pooled silence" | "pooled close":
+                mend = await self._disturb_pool(step)
+            case "lost acknowledgement":
+                self._unacknowledged.add(step.device)
             case _:
                 mend = self._disturb_link(step)
         if mend is not None:
@@ -195,8 +223,31 @@ class World:
                 link.shuffle_replies(2 + step.number % 3)
         return None
 
+    async def _disturb_pool(self, step: Disturbance) -> Callable[[], Awaitable[object]] | None:
+        """Disturb the connections of a device but the oldest, which is the supervised one."""
+        links = [link for link in self._open_links(step.device)[1:] if not link.server.closed]
+
+        async def heal() -> None:
+            for link in links:
+                link.heal()
+            await trio.lowlevel.checkpoint()
+
+        for link in links:
+            match step.what:
+                case "pooled reset":
+                    link.reset()
+                case "pooled partition":
+                    link.partition()
+                case "pooled silence":
+                    link.go_silent()
+                case _:
+                    # One that is in use, or broken, stays as it is.
+                    with suppress(trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
+                        await link.server.send_all(_CLOSE_FRAME)
+        return heal if step.what == "pooled partition" else None
+
     async def mend_all(self) -> None:
-        """Everything is there and well from now on; what is silent stays so until somebody gives up on it."""
+        """Mend all faults. A silent connection stays silent until one of its ends gives it up."""
         self._refusals = 0
         self.fleet.refuses = False
         for link in self._links:
@@ -204,6 +255,38 @@ class World:
         await self.fleet.start_server()
         for device in self.plan.devices:
             if self.plan.has("corruption") and device.name in self.fleet.running:
-                # The server may have been told that it is something else.
+                # Its registration may have been corrupted.
                 await self.fleet.kill_device(device.name)
             await self.fleet.start_device(device.name)
+
+
+class _Spoiler:
+    """A dishonest server's messages on one connection."""
+
+    def __init__(self, random: Random, percentage: int) -> None:
+        self._random = random
+        self._percentage = percentage
+        self._late: list[bytes] = []
+
+    def edit(self, message: bytes) -> Iterable[bytes]:
+        """The messages to send in place of one."""
+        # A command that arrives twice has to be run twice.
+        if b'"type":"command"' in message:
+            return (message,)
+        late, self._late = self._late, []
+        if self._random.random() * 100 >= self._percentage:
+            return (*late, message)
+        spoiled: list[Iterable[bytes]] = [
+            (),
+            (message, message),
+            (message[: len(message) // 2],),
+            (message.replace(b'"status":', b'"status":7,"was":', 1),),
+            (b'{"type": "task_end", "status": "completed", "session_id": "unknown"}', message),
+            (message, b'{"type": "error", "status": "error", "error": "unasked"}'),
+        ]
+        choice = self._random.randrange(len(spoiled) + 1)
+        if choice == len(spoiled):
+            # Once more, or only, before the next message: in the next task perhaps.
+            self._late = [message]
+            return (*late, message) if self._random.random() < 0.5 else late
+        return (*late, *spoiled[choice])
