@@ -71,8 +71,9 @@ class BufferedStream(trio.abc.Stream):
         self._is_frame_begun = False
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        self._room_turn = trio.StrictFIFOLock()
-        self._room_waiters: set[trio.CancelScope] = set()
+        # One waits for room, and the others for their turn to: there may be very many, so that what each takes counts.
+        self._room_is_awaited = False
+        self._room_turn = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
         self._full_since: float | None = None
         self._filled = trio.lowlevel.ParkingLot()
@@ -92,21 +93,24 @@ class BufferedStream(trio.abc.Stream):
     @property
     def has_room(self) -> bool:
         """Whether a message may be appended now: there is room, and nobody has waited for it longer."""
-        return self.held < HIGH_WATER_MARK and not self._room_turn.locked()
+        return self.held < HIGH_WATER_MARK and not self._room_is_awaited
 
     async def wait_for_room(self) -> None:
         """Return when a message may be appended, or when nothing more can be sent. First come, first served.
 
         There is no checkpoint between this one's turn and its return. Cancelling gives the turn to the next.
         """
-        with trio.CancelScope() as scope:
-            self._room_waiters.add(scope)
-            try:
-                async with self._room_turn:
-                    while self.held >= HIGH_WATER_MARK and not self.dead:
-                        await self._room.park()
-            finally:
-                self._room_waiters.discard(scope)
+        if self._room_is_awaited:
+            await self._room_turn.park()
+        self._room_is_awaited = True
+        try:
+            while self.held >= HIGH_WATER_MARK and not self.dead:
+                await self._room.park()
+        finally:
+            if self._room_turn:
+                self._room_turn.unpark()
+            else:
+                self._room_is_awaited = False
 
     async def wait_stuck(self, seconds: float) -> None:
         """Return when there has been no room for so long without a break."""
@@ -243,8 +247,8 @@ class BufferedStream(trio.abc.Stream):
     def _die(self) -> None:
         """Nothing more can be sent: let go of what is held, and tell all who wait."""
         self._frames.clear()
-        for scope in self._room_waiters:
-            scope.cancel()
+        self._room.unpark_all()
+        self._room_turn.unpark_all()
         self._flushed.unpark_all()
         self._wake.unpark_all()
 

@@ -9,7 +9,7 @@ See "The connection pool" in docs/reliability.md.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import trio
@@ -65,17 +65,10 @@ class _Name:
 class PooledConnection:
     """A connection of the pool, which runs in a task of its own until it is lost, expires or is closed."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        name: _Name,
-        on_event: Callable[[Event], None],
-        on_end: Callable[[PooledConnection], None],
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, name: _Name, on_event: Callable[[Event], None]) -> None:
         self._endpoint = endpoint
         self._name = name
         self._on_event = on_event
-        self._on_end = on_end
         self._connection: Connection | None = None
         self._opened_at = 0.0
         self._tasks = 0
@@ -90,15 +83,8 @@ class PooledConnection:
 
     @property
     def connection(self) -> Connection:
-        """The connection itself, once it is open."""
-        if self._connection is None:
-            raise RuntimeError("this connection was not opened")
-        return self._connection
-
-    @property
-    def slot(self) -> int:
-        """The slot that it is for."""
-        return self._name.slot
+        """The connection itself, while it is ready."""
+        return cast("Connection", self._connection)
 
     @property
     def idle(self) -> bool:
@@ -121,8 +107,9 @@ class PooledConnection:
                     await self._stay(self._connection)
         finally:
             self._idle = False
+            # This object stays until the slot's next connection.
+            self._connection = None
             self._name.connection_ended()
-            self._on_end(self)
             self._ended.set()
 
     async def _stay(self, connection: Connection) -> None:
@@ -131,7 +118,7 @@ class PooledConnection:
             # Moving a deadline for each task would cost as much as all the rest here: it may come too early, and never too late.
             with trio.CancelScope(deadline=self._idle_until if self._idle else math.inf) as self._staying:
                 await connection.wait_closed()
-                return
+                break
         self._idle = False
 
     # A task's way through it.
@@ -149,9 +136,9 @@ class PooledConnection:
 
         An end that the socket can show is noticed. What has been silent for longer than `FRESH` seconds must answer a ping.
         """
-        if not self._tasks:
-            return True
-        connection = self.connection
+        connection = self._connection
+        if connection is None or not self._tasks:
+            return connection is not None
         if connection.may_have_unread:
             for _ in range(_PASSES):
                 await trio.lowlevel.checkpoint()
@@ -171,7 +158,8 @@ class PooledConnection:
         self._name.has_session = False
         now = trio.current_time()
         until = min(now + keepalive_expiry, self._opened_at + MAX_AGE)
-        if self._expired or until <= now or self._tasks >= MAX_TASKS or self.connection.closed:
+        is_open = self._connection is not None and not self._connection.closed
+        if not is_open or self._expired or until <= now or self._tasks >= MAX_TASKS:
             return False
         self._idle = True
         self._idle_until = until
@@ -230,7 +218,7 @@ class ConnectionPool:
         self._on_event = on_event
         self._keepalive_expiry = keepalive_expiry
         self._closed = False
-        # By slot: those that are being opened, in use, idle, or being closed.
+        # By slot: the last that was opened, whether it is in use, idle or closed.
         self._connections: dict[int, PooledConnection] = {}
         self._names: dict[int, _Name] = {}
 
@@ -258,8 +246,7 @@ class ConnectionPool:
         name = self._names.setdefault(slot, _Name(slot))
         wait = _FIRST_WAIT
         while True:
-            connection = PooledConnection(self._endpoint, name, self._on_event, self._forget)
-            self._connections[slot] = connection
+            connection = self._connections[slot] = PooledConnection(self._endpoint, name, self._on_event)
             try:
                 await self._nursery.start(connection.run)
             except ConnectFailed as failed:
@@ -288,7 +275,3 @@ class ConnectionPool:
         """Wait until all connections are closed, after `expire`; those in use are for their tasks to close."""
         for connection in list(self._connections.values()):
             await connection.wait_ended()
-
-    def _forget(self, connection: PooledConnection) -> None:
-        if self._connections.get(connection.slot) is connection:
-            del self._connections[connection.slot]

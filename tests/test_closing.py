@@ -65,6 +65,26 @@ async def test_closing_reads_past_a_flood_of_messages_that_no_task_receives(clos
         assert caught.value.code == 1000
 
 
+async def test_a_ping_that_crosses_the_close_frame_of_a_receiving_end_is_not_answered() -> None:
+    async with _open_pair() as (client, server):
+
+        async def receive() -> None:
+            with pytest.raises(TransportEnded, match="closed by this side"):
+                await client.transport.receive()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(client.transport.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            await server.stream.send_all(b"\x89\x00")
+            await trio.testing.wait_all_tasks_blocked()
+            # A pong after a close frame would break the protocol.
+            with pytest.raises(TransportEnded) as caught:
+                await server.transport.receive()
+        assert caught.value.code == 1000
+
+
 async def test_closing_twice_concurrently_and_once_more_closes_once() -> None:
     async with _open_pair() as (client, server):
         async with trio.open_nursery() as nursery:

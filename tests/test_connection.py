@@ -328,6 +328,17 @@ async def test_pings_go_out_when_asked_for_and_their_pongs_count_as_life(
         assert trio.current_time() - start == pytest.approx(25)
 
 
+async def test_a_connection_can_be_asked_whether_its_server_is_alive(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_scripted_peer(heartbeat_interval=1e6) as peer:
+        assert await peer.connection.is_alive(timeout=5)
+        start = trio.current_time()
+        peer.go_silent()
+        assert not await peer.connection.is_alive(timeout=5)
+        assert trio.current_time() - start == pytest.approx(5)
+    assert not await peer.connection.is_alive(timeout=5)
+    assert trio.current_time() - start < 60
+
+
 async def test_the_servers_pings_are_answered_and_count_as_life(autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=25) as peer:
         for _ in range(100):

@@ -86,6 +86,42 @@ async def test_an_idle_connection_is_closed_after_its_time_and_the_next_one_has_
         assert pooled(world) == [".0.1"]
 
 
+async def test_a_task_that_comes_while_an_expired_connection_is_being_closed_does_not_wait_for_that(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world:
+        await world.a.run_task("echo 1")
+        world.streams[-1].go_silent()
+        # It takes 3 s to give up the close handshake.
+        await trio.sleep(6)
+        assert (world.a.statistics().idle_connections, world.streams[-1].closed) == (0, False)
+        began = trio.current_time()
+        assert (await world.a.run_task("echo 2")).unwrap()
+        assert trio.current_time() == began
+        assert world.streams[-2].closed
+
+
+async def test_a_connection_that_expires_in_the_step_of_a_task_is_not_used(autojump_clock: MockClock) -> None:
+    async with open_world("a", keepalive_expiry=5) as world:
+        await world.a.run_task("echo 1")
+        # Both have their time in the same step, in either order.
+        await trio.sleep(5)
+        assert (await world.a.run_task("echo 2")).unwrap()
+        assert (connects(world), pooled(world)) == (2, [".0.1"])
+
+
+async def test_a_connection_that_is_lost_before_its_first_task_is_sent_is_replaced(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world:
+
+        async def write_down(_: str) -> None:
+            if len(world.streams) == 2:
+                world.streams[-1].reset()
+                await trio.sleep(1)
+
+        assert (await world.a.run_task("echo 1", before_sending=write_down)).unwrap()
+        assert (connects(world), world.begun) == (2, ["echo 1"])
+
+
 async def test_no_task_begins_on_a_connection_that_is_older_than_a_minute(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         for _ in range(20):
