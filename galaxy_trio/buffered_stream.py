@@ -308,7 +308,7 @@ class BufferedStream(trio.abc.Stream):
     @property
     def may_have_unread(self) -> bool:
         """Whether something may have arrived that was not read yet: True also where that cannot be known."""
-        return self._direct is None or self._direct.has_unread
+        return self._direct is None or self._direct.has_unread()
 
     async def wait_received(self) -> None:
         """Return when bytes next come in, or when none can come any more."""

@@ -83,7 +83,7 @@ class SentTask:
 
     @property
     def is_settled(self) -> bool:
-        """Whether both its acknowledgement and its end have arrived: the connection owes it nothing more."""
+        """Whether both its acknowledgement and its end have arrived, after which the server sends nothing more for it."""
         return self._request.acknowledged and self._request.answered
 
     def abandon(self) -> None:

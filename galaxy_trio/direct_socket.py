@@ -49,7 +49,6 @@ class DirectSocketStream(trio.abc.Stream):
         except (trio.ClosedResourceError, OSError):
             return 0
 
-    @property
     def has_unread(self) -> bool:
         """Whether the socket has anything to read: bytes, its end, or an error."""
         try:

@@ -79,15 +79,15 @@ async def test_it_says_without_a_scheduler_pass_whether_there_is_anything_to_rea
     ours, theirs = await make_sockets()
     peer = theirs.socket
     async with DirectSocketStream(ours) as stream:
-        assert not stream.has_unread
+        assert not stream.has_unread()
         await theirs.send_all(b"one")
-        assert stream.has_unread
+        assert stream.has_unread()
         assert await stream.receive_some() == b"one"
-        assert not stream.has_unread
+        assert not stream.has_unread()
         # The end of the stream is something to read as well.
         peer.close()
-        assert stream.has_unread
-    assert stream.has_unread
+        assert stream.has_unread()
+    assert stream.has_unread()
 
 
 async def test_it_sees_a_reset_without_a_scheduler_pass() -> None:
@@ -95,7 +95,7 @@ async def test_it_sees_a_reset_without_a_scheduler_pass() -> None:
     async with DirectSocketStream(ours) as stream:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.socket.close()
-        assert stream.has_unread
+        assert stream.has_unread()
 
 
 async def test_after_a_short_read_it_waits_for_more_and_reads_it() -> None:

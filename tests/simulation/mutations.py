@@ -16,7 +16,7 @@ from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.connection import Connection, SentTask
 from galaxy_trio.conversation import Conversation
 from galaxy_trio.events import EventFanOut
-from galaxy_trio.link import Link
+from galaxy_trio.messages import ServerMessage
 from galaxy_trio.pool import ConnectionPool, PooledConnection, _Name
 from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
@@ -28,7 +28,7 @@ from galaxy_trio.text_frames import text_frame
 from galaxy_trio.transport import Transport
 
 if TYPE_CHECKING:
-    from galaxy_trio.messages import ClientMessage, ServerMessage, TaskResult
+    from galaxy_trio.messages import ClientMessage, TaskResult
 
 T = TypeVar("T")
 
@@ -103,20 +103,21 @@ def tear_a_frame() -> AbstractContextManager[object]:
     """A frame is sent in two halves, and a cancellation can come between them."""
 
     async def send_in_halves(
-        self: Link[ServerMessage], message: ClientMessage | ServerMessage, hand_over: Callable[[], T]
-    ) -> T:
+        self: Conversation, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float
+    ) -> Request:
+        del timeout
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.closed:
-            raise self._current_error()
-        assert isinstance(self._transport, Transport)
-        frame = text_frame(self._text(message), masked=True)
-        result = hand_over()
-        self._transport._stream.append(frame[:10])
+        transport = self._link._transport
+        assert isinstance(transport, Transport)
+        frame = text_frame(self._link._text(message), masked=True)
+        request = self._replies.register(kind, key)
+        self._replies.hand_over(request)
+        transport._stream.append(frame[:10])
         await trio.lowlevel.checkpoint()
-        self._transport._stream.append(frame[10:])
-        return result
+        transport._stream.append(frame[10:])
+        return request
 
-    return mock.patch.object(Link, "send", send_in_halves)
+    return mock.patch.object(Conversation, "send", send_in_halves)
 
 
 def lose_a_wake_up() -> AbstractContextManager[object]:
@@ -167,7 +168,8 @@ def take_the_acknowledgement_for_the_end() -> AbstractContextManager[object]:
 
     async def receive_end(self: Conversation, task: Request, accepted: Callable[[], None]) -> ServerMessage:
         accepted()
-        reply = await self.receive(task, math.inf)
+        reply = await task.receive()
+        assert isinstance(reply, ServerMessage)
         object.__setattr__(reply, "status", "completed")
         return reply
 
