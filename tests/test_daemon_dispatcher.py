@@ -16,6 +16,7 @@ from fleet import Work
 from hypothesis import given, settings
 from waiting import until
 
+import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.dispatcher
 import galaxy_trio.daemon.scheduler
 from galaxy_trio import open_constellation
@@ -221,7 +222,7 @@ async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Pat
 async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_BEGIN_WITHIN", 0.1)
+    monkeypatch.setattr(galaxy_trio.daemon.attempts, "_BEGIN_TIMEOUT", 0.1)
     refuses = trio.Event()
     refused: set[str] = set()
     async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
@@ -275,7 +276,7 @@ async def test_too_many_different_requirements_are_refused(tmp_path: Path, monke
 async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_AGAIN", 0.01)
+    monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_RETRY_DELAY", 0.01)
     failed: Counter[str] = Counter()
 
     def failing_once(name: str) -> None:

@@ -184,9 +184,9 @@ class SchedulerStates(RuleBasedStateMachine):
     def fail(self) -> None:
         queue = self.failing.pop()
         assert not any(
-            slots.may_run(queue.requirement) for slots in self.scheduler.devices.values() if queue.is_hopeless
+            slots.may_run(queue.requirement) for slots in self.scheduler.devices.values() if queue.has_no_candidate
         )
-        if queue.is_hopeless:
+        if queue.has_no_candidate:
             for record in [other for other in self.disk.values() if other.asked.requirement == queue.requirement]:
                 self.scheduler.withdraw(self.disk.pop(record.number))
         queue.failing = False

@@ -12,6 +12,7 @@ from daemon import open_daemon
 from fleet import Work
 from waiting import SECONDS, until
 
+import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.bodies
 import galaxy_trio.daemon.dispatcher
 from galaxy_trio.daemon.schema import StoreError
@@ -301,7 +302,7 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_agai
         await daemon.wait_state(running, "running")
         # It is gone before it could write anything more.
         monkeypatch.setattr(Store, "finish", write_nothing)
-        monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_WRITING", 0.01)
+        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
         daemon.scope.cancel()
     monkeypatch.undo()
     async with open_daemon(tmp_path, "d1") as daemon:
@@ -322,7 +323,7 @@ class _Disk:
         self.failed = 0
         for name in names:
             monkeypatch.setattr(Store, name, self._failing(getattr(Store, name)))
-        monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_AGAIN", 0.01)
+        monkeypatch.setattr(galaxy_trio.daemon.dispatcher, "_RETRY_DELAY", 0.01)
 
     def _failing(self, method: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def fail(*arguments: object, **keywords: object) -> object:

@@ -167,6 +167,6 @@ class _Daemon:
         self.settings = settings
         self.tokens = tokens
         dispatcher.max_queued = settings.max_queued
-        with dispatcher.rearranging():
+        with dispatcher.reconfiguring():
             changes = await apply_devices(self._constellation, devices.devices, settings.drain)
         logger.info("the configuration was read: %s", changes)

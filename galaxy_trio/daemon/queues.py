@@ -66,7 +66,7 @@ class TaskQueue:
         return self._known_up_to + 1 if self._more else math.inf
 
     @property
-    def is_hopeless(self) -> bool:
+    def has_no_candidate(self) -> bool:
         """Whether they wait for no device."""
         return self.waiting > 0 and not self.candidates
 

@@ -294,7 +294,7 @@ class Scheduler:
             may_fail: Whether the second list may have any; they are looked at again after `check_all`.
         """
         to_read = [queue for queue in self._to_check if queue.wants_page]
-        to_fail = [queue for queue in self._to_check if may_fail and queue.is_hopeless and not queue.failing]
+        to_fail = [queue for queue in self._to_check if may_fail and queue.has_no_candidate and not queue.failing]
         self._to_check.clear()
         for queue in to_read:
             queue.reading = True

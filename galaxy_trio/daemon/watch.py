@@ -43,10 +43,10 @@ async def watch_devices(
     async for event in events:
         metrics.count(event)
         if isinstance(event, EventsLost):
-            dispatcher.look_at_devices()
+            dispatcher.update_devices()
             continue
         if isinstance(event, StatusChanged | InformationUpdated):
-            dispatcher.look_at_device(event.device_id)
+            dispatcher.update_device(event.device_id)
         if isinstance(event, StatusChanged):
             status: dict[str, object] = {"device_id": event.device_id, "status": event.status.value}
             feed.publish("status", _always(status))

@@ -1,0 +1,279 @@
+"""Tasks that have a slot on a device: each begins there, and its end is written to disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
+from galaxy_trio.daemon.operations import WrongState
+from galaxy_trio.daemon.records import TaskRecord, TaskState
+from galaxy_trio.daemon.results import encode
+from galaxy_trio.daemon.scheduler import DeviceSlots
+from galaxy_trio.daemon.schema import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.daemon.scheduler import Scheduler
+    from galaxy_trio.daemon.store import Store
+
+logger: Final = logging.getLogger(__name__)
+
+_WRITE_TIMEOUT: Final = 10.0
+"""Seconds for a write that nothing can cancel."""
+_BEGIN_TIMEOUT: Final = 10.0
+"""Seconds for a device to begin a task that another device could run as well."""
+
+
+@attrs.frozen
+class _End:
+    """The end of a task."""
+
+    state: TaskState
+    error: str | None = None
+    result: str | None = None
+
+
+class _NotBegun(Exception):
+    """A task has not begun, and goes back to its queue."""
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """A task that has a slot on a device.
+
+    Attributes:
+        beginning: Whether `running` is being written: from then on the task stays with its device.
+        begun: Whether `running` is on disk: the task may have run.
+        withdrawn: Whether the task ended on disk before it began.
+        released: Whether its slot is free again.
+        done: Set when the attempt is over.
+    """
+
+    record: TaskRecord
+    slots: DeviceSlots
+    device: Device
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    beginning: bool = False
+    begun: bool = False
+    withdrawn: bool = False
+    released: bool = False
+    done: trio.Event = attrs.field(factory=trio.Event)
+
+
+class Attempts:
+    """All tasks that have a slot on a device.
+
+    Owns a task from `start` until its end is on disk or it is back in its queue, and returns its slot to the scheduler.
+
+    Args:
+        nursery: Runs the tasks. When it is cancelled, the tasks that run are stopped and become ``lost``.
+        store: Each change of a task's state is written here first.
+        scheduler: Gets back the slots, and the tasks that did not begin.
+        on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
+        on_slot_free: Called when the scheduler may have a task for a slot. Must not block or raise.
+        retry_delay: Seconds to wait after the database has failed.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: Store,
+        scheduler: Scheduler,
+        on_change: Callable[[TaskRecord], None],
+        on_slot_free: Callable[[], None],
+        retry_delay: float,
+    ) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._scheduler = scheduler
+        self._on_change = on_change
+        self._on_slot_free = on_slot_free
+        self._retry_delay = retry_delay
+        # By the task's id. The slots bound them, and each is removed at its end.
+        self._attempts: dict[str, _Attempt] = {}
+        self._running = 0
+        # Set, and replaced, when the last running task ends.
+        self._idle = trio.Event()
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return self._running
+
+    @property
+    def not_begun(self) -> int:
+        """How many tasks have a slot and have not begun."""
+        return sum(not attempt.begun for attempt in self._attempts.values())
+
+    @property
+    def closed(self) -> bool:
+        """Whether no task begins any more."""
+        return self._closed
+
+    def start(self, record: TaskRecord, slots: DeviceSlots, device: Device) -> None:
+        """Run a task in a slot that the scheduler has assigned to it."""
+        attempt = self._attempts[record.id] = _Attempt(record, slots, device)
+        self._nursery.start_soon(self._run, attempt)
+
+    def withdraw(self, task_id: str) -> None:
+        """Note that a task has ended on disk before it began: it must not go back to its queue."""
+        attempt = self._attempts.get(task_id)
+        if attempt is not None:
+            attempt.withdrawn = True
+
+    async def cancel(self, task_id: str) -> bool:
+        """Stop a task, and wait until its end is written.
+
+        Returns:
+            Whether the task had a slot.
+        """
+        attempt = self._attempts.get(task_id)
+        if attempt is None:
+            return False
+        attempt.scope.cancel()
+        await attempt.done.wait()
+        return True
+
+    def requeue(self, slots: DeviceSlots) -> None:
+        """Return the tasks that have slots of a device and have not begun to their queues."""
+        for attempt in self._attempts.values():
+            if attempt.slots is slots and not attempt.beginning:
+                attempt.scope.cancel()
+
+    def close(self) -> None:
+        """Begin no more tasks."""
+        self._closed = True
+
+    async def wait_idle(self) -> None:
+        """Wait until no task runs."""
+        while self._running:
+            await self._idle.wait()
+
+    async def _run(self, attempt: _Attempt) -> None:
+        """Run a task on its device. If it cannot begin, it goes back to its queue."""
+        # This stays when the daemon's end cancels the task.
+        end = _End(TaskState.LOST, "the daemon was stopped while the task ran: it may have run")
+        try:
+            with attempt.scope:
+                end = await self._run_on_device(attempt)
+            if attempt.scope.cancelled_caught:
+                end = _End(TaskState.CANCELLED)
+        except _NotBegun:
+            pass
+        finally:
+            self._release(attempt)
+            if attempt.begun:
+                self._count_end()
+            if attempt.begun or (end.state is TaskState.FAILED and not attempt.withdrawn):
+                await self._write_end(attempt.record.id, end)
+            elif not attempt.withdrawn:
+                self._scheduler.put_back(attempt.record)
+            del self._attempts[attempt.record.id]
+            attempt.done.set()
+            self._on_slot_free()
+
+    async def _run_on_device(self, attempt: _Attempt) -> _End:
+        record = attempt.record
+        if record.asked.device is None:
+            attempt.scope.deadline = trio.current_time() + _BEGIN_TIMEOUT
+        try:
+            ended = await attempt.device.run_task(
+                record.asked.request,
+                timeout=record.asked.timeout,
+                task_id=record.id,
+                before_sending=partial(self._begin, attempt),
+            )
+        except StoreError as error:
+            logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
+            await trio.sleep(self._retry_delay)
+            raise _NotBegun from error
+        except WrongState as error:
+            attempt.withdrawn = True
+            raise _NotBegun from error
+        except (GalaxyError, trio.ClosedResourceError) as error:
+            return self._end_after_error(attempt, error)
+        # The next task need not wait for this one's result to be encoded and written.
+        self._release(attempt)
+        result = await encode(ended.result)
+        if ended.status is TaskStatus.COMPLETED:
+            return _End(TaskState.COMPLETED, None, result)
+        return _End(TaskState.FAILED, ended.error, result)
+
+    def _end_after_error(self, attempt: _Attempt, error: Exception) -> _End:
+        if attempt.begun:
+            is_lost = isinstance(error, ConnectionLost | trio.ClosedResourceError)
+            return _End(TaskState.LOST if is_lost else TaskState.FAILED, str(error))
+        slots, device = attempt.slots, attempt.device
+        if isinstance(error, NoSuchDevice | trio.ClosedResourceError) or device.status is DeviceStatus.FAILED:
+            # The device gets no other task before an event says that it is connected.
+            if self._scheduler.devices.get(slots.device_id) is slots:
+                usable = device.status is not DeviceStatus.FAILED
+                self._scheduler.change_device(slots, attrs.evolve(slots.state, connected=False, usable=usable))
+            raise _NotBegun from error
+        return _End(TaskState.FAILED, str(error))
+
+    async def _begin(self, attempt: _Attempt, device_id: str) -> None:
+        """Write that the task runs, before it is sent. Called again if the connection drops before it is sent."""
+        if attempt.begun:
+            return
+        if self._closed:
+            raise _NotBegun
+        attempt.beginning = True
+        attempt.scope.deadline = math.inf
+        try:
+            record = await self._store.mark_running(attempt.record.id, device_id)
+        except BaseException:
+            attempt.beginning = False
+            raise
+        attempt.begun = True
+        self._running += 1
+        self._on_change(record)
+
+    def _release(self, attempt: _Attempt) -> None:
+        if not attempt.released:
+            attempt.released = True
+            self._scheduler.release(attempt.slots)
+            self._on_slot_free()
+
+    def _count_end(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+            self._idle = trio.Event()
+
+    async def _write_end(self, task_id: str, end: _End) -> None:
+        """Write the end of a task, also when cancelled. If that fails or takes too long, retry in the background."""
+        written = False
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
+            written = await self._try_to_write_end(task_id, end)
+        if not written:
+            self._nursery.start_soon(self._retry_to_write_end, task_id, end)
+
+    async def _retry_to_write_end(self, task_id: str, end: _End) -> None:
+        while not await self._try_to_write_end(task_id, end):  # noqa: ASYNC110  # a disk sends no event
+            await trio.sleep(self._retry_delay)
+
+    async def _try_to_write_end(self, task_id: str, end: _End) -> bool:
+        """Write the end of a task, unless one is on disk.
+
+        Returns:
+            Whether an end is on disk.
+        """
+        try:
+            record = await self._store.finish(task_id, end.state, error=end.error, result=end.result)
+        except StoreError as error:
+            logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400
+            return False
+        except WrongState:
+            # A client has cancelled it, or a write that took too long was done after all.
+            return True
+        self._on_change(record)
+        return True

@@ -1,0 +1,124 @@
+"""Waiting tasks on disk: their queues get them page by page, and they fail if no device can run them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio import NoSuchDevice
+from galaxy_trio.daemon.schema import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio import Constellation
+    from galaxy_trio.daemon.queues import TaskQueue
+    from galaxy_trio.daemon.records import Requirement, TaskRecord
+    from galaxy_trio.daemon.scheduler import Scheduler
+    from galaxy_trio.daemon.store import Store
+
+logger: Final = logging.getLogger(__name__)
+
+_PAGE: Final = 256
+"""Tasks that are read, or failed, in one transaction; other writes take their turn between two."""
+
+
+class Backlog:
+    """The waiting tasks that are on disk.
+
+    Args:
+        store: Has the tasks.
+        scheduler: Gets the pages.
+        constellation: Says why no device can run a task.
+        on_change: Called with each task that has failed, when that is on disk. Must not block or raise.
+        on_queue_change: Called when the scheduler may have something to do. Must not block or raise.
+        retry_delay: Seconds to wait after the database has failed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        constellation: Constellation,
+        on_change: Callable[[TaskRecord], None],
+        on_queue_change: Callable[[], None],
+        retry_delay: float,
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._constellation = constellation
+        self._on_change = on_change
+        self._on_queue_change = on_queue_change
+        self._retry_delay = retry_delay
+
+    async def load(self) -> int:
+        """Count the tasks that an earlier daemon has left, and mark those that ran as ``lost``. Call it once, first.
+
+        Returns:
+            How many were lost.
+
+        Raises:
+            StoreError: The database failed.
+        """
+        lost = await self._store.recover()
+        for requirement, count in (await self._store.count_queued()).items():
+            self._scheduler.load(requirement, count)
+        return lost
+
+    async def read_page(self, queue: TaskQueue) -> None:
+        """Read the next page of a queue; retry while the database fails."""
+        limit = min(queue.room - queue.in_memory, _PAGE)
+
+        def deliver(records: list[TaskRecord]) -> None:
+            self._scheduler.add_page(queue, records, is_last=len(records) < limit)
+            self._on_queue_change()
+
+        while True:
+            try:
+                await self._store.queued(queue.requirement, queue.known_up_to, limit, deliver)
+            except StoreError as error:
+                logger.error("waiting tasks cannot be read: %s; retrying", error)  # noqa: TRY400
+                await trio.sleep(self._retry_delay)
+            else:
+                return
+
+    async def fail_all(self, queue: TaskQueue) -> None:
+        """Fail all tasks of a queue, unless a device appears that could run them; retry while the database fails."""
+
+        def deliver(records: list[TaskRecord]) -> None:
+            # A task that is accepted after the last page has the scheduler check the queue again.
+            queue.failing = len(records) == _PAGE
+            for record in records:
+                self._on_change(record)
+
+        while queue.failing:
+            reason = await self._reason_to_fail(queue.requirement) if queue.has_no_candidate else None
+            if reason is None:
+                queue.failing = False
+                self._on_queue_change()
+                return
+            try:
+                await self._store.fail_queued(queue.requirement, reason, _PAGE, deliver)
+            except StoreError as error:
+                logger.error("waiting tasks cannot be failed: %s; retrying", error)  # noqa: TRY400
+                await trio.sleep(self._retry_delay)
+
+    async def _reason_to_fail(self, requirement: Requirement) -> str | None:
+        """The reason why no device can run a task; `None` if one might."""
+        if requirement.device is not None:
+            await trio.lowlevel.checkpoint()
+            device = self._constellation.devices.get(requirement.device)
+            if device is None:
+                return f"there is no device {requirement.device!r} any more"
+            return None if device.failure is None else str(device.failure)
+        try:
+            # `reserve` raises before it waits if no device can fit, and its message says what is missing.
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                async with self._constellation.reserve(os=requirement.os, capabilities=requirement.capabilities):
+                    pass
+        except NoSuchDevice as error:
+            return str(error)
+        return None
