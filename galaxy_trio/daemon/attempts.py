@@ -208,6 +208,11 @@ class Attempts:
         return _End(TaskState.FAILED, ended.error, result)
 
     def _end_after_error(self, attempt: _Attempt, error: Exception) -> _End:
+        """The end of a task whose `run_task` raised an error.
+
+        Raises:
+            _NotBegun: The device became unavailable before the task began.
+        """
         if attempt.begun:
             is_lost = isinstance(error, ConnectionLost | trio.ClosedResourceError)
             return _End(TaskState.LOST if is_lost else TaskState.FAILED, str(error))

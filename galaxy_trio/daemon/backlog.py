@@ -69,7 +69,8 @@ class Backlog:
 
     async def read_page(self, queue: TaskQueue) -> None:
         """Read the next page of a queue; retry while the database fails."""
-        limit = min(queue.room - queue.in_memory, _PAGE)
+        # There is less room if a device has disconnected since; a negative limit would read everything.
+        limit = max(0, min(queue.room - queue.in_memory, _PAGE))
 
         def deliver(records: list[TaskRecord]) -> None:
             self._scheduler.add_page(queue, records, is_last=len(records) < limit)
