@@ -1,4 +1,4 @@
-"""The waiting tasks of one requirement: the oldest few in memory, the others on disk."""
+"""Queues of waiting tasks with the same requirement: the oldest few tasks in memory, the others on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.records import Requirement, TaskRecord
 
 AHEAD: Final = 16
-"""Tasks that a queue has in memory, besides one for each slot that may take them."""
+"""Tasks that a queue has in memory in addition to one for each slot that may take them."""
 
 
 def _number(record: TaskRecord) -> int:
@@ -22,18 +22,18 @@ def _number(record: TaskRecord) -> int:
 
 
 class TaskQueue:
-    """Tasks that need the same of a device, in the order in which they were accepted.
+    """Tasks with the same requirement, in the order of acceptance.
 
-    It holds `room` tasks in memory. It learns of the others when they are read from disk: the owner reads the page that `wants_page`
-    asks for, and gives it to `add_page`. Pages and accepted tasks have to come in the order in which the database has them.
+    At most `room` tasks are in memory. The owner reads the others from disk when `wants_page` says so, and passes each page to `add_page`.
+    Pages and accepted tasks must be added in the order in which the database has them.
 
     Attributes:
-        requirement: What they need.
-        waiting: How many have not begun, in memory or not.
-        slots: How many slots of connected devices may take them.
-        candidates: The devices that they may wait for, connected or not.
+        requirement: The tasks' requirement.
+        waiting: The number of tasks that have not begun, in memory or on disk.
+        slots: The number of slots of connected devices that may take the tasks.
+        candidates: The devices that the tasks may wait for, connected or not.
         reading: Whether the next page is being read.
-        failing: Whether all of them are being failed, because no device is left for them.
+        failing: Whether the tasks are being failed because no device can run them.
     """
 
     def __init__(self, requirement: Requirement, waiting: int = 0) -> None:
@@ -44,30 +44,30 @@ class TaskQueue:
         self.reading = False
         self.failing = False
         self._head: list[TaskRecord] = []
-        # Whether there are more on disk, and the number up to which none of them is.
+        # Whether there are more tasks on disk, and a number that all of these are above.
         self._more = waiting > 0
         self._known_up_to = 0
 
     @property
     def in_memory(self) -> int:
-        """How many are in memory."""
+        """How many tasks are in memory."""
         return len(self._head)
 
     @property
     def first(self) -> TaskRecord | None:
-        """The oldest, if it is in memory."""
+        """The oldest task, if it is in memory."""
         return self._head[0] if self._head else None
 
     @property
     def next_number(self) -> float:
-        """The number of the oldest, or a lower one while that is still on disk; infinite if none waits."""
+        """The number of the oldest task, or a lower bound of it while the task is still on disk; infinite if no task waits."""
         if self._head:
             return self._head[0].number
         return self._known_up_to + 1 if self._more else math.inf
 
     @property
     def has_no_candidate(self) -> bool:
-        """Whether they wait for no device."""
+        """Whether tasks wait though no device may run them."""
         return self.waiting > 0 and not self.candidates
 
     @property
@@ -77,12 +77,12 @@ class TaskQueue:
 
     @property
     def room(self) -> int:
-        """How many are held in memory: none while no connected device can take them."""
+        """How many tasks may be in memory: none while no connected device can take them."""
         return self.slots + AHEAD if self.slots else 0
 
     @property
     def wants_page(self) -> bool:
-        """Whether the next page should be read now: half of what was in memory has gone."""
+        """Whether the next page should be read now: at most half of the room is used."""
         return self._more and not self.reading and 2 * len(self._head) <= self.room > 0
 
     def accept(self, record: TaskRecord) -> None:
@@ -92,13 +92,12 @@ class TaskQueue:
             return
         if len(self._head) < self.room:
             self._head.append(record)
-            self._known_up_to = record.number
         else:
             self._more = True
             self._known_up_to = record.number - 1
 
     def add_page(self, records: Sequence[TaskRecord], *, is_last: bool) -> None:
-        """Add what was read from disk after `known_up_to`."""
+        """Add tasks that were read from disk, those after `known_up_to`."""
         self.reading = False
         self._head += records
         self._more = not is_last
@@ -106,26 +105,28 @@ class TaskQueue:
             self._known_up_to = records[-1].number
 
     def take(self) -> TaskRecord:
-        """Remove the oldest, which is in memory."""
+        """Remove the oldest task, which must be in memory."""
         return self._head.pop(0)
 
     def put_back(self, record: TaskRecord) -> None:
-        """Add a task again that was taken and has not begun: it gets its place back."""
+        """Return a task that was taken and has not begun to its place."""
         insort(self._head, record, key=_number)
 
     def discard(self, record: TaskRecord) -> None:
-        """Remove a task that is not queued any more, if it is in memory."""
+        """Remove a task that is no longer queued, if it is in memory."""
         self._head = [other for other in self._head if other.id != record.id]
 
 
 @attrs.frozen
 class DeviceState:
-    """What the scheduler has to know of a device.
+    """The state of a device, as far as the scheduler needs it.
 
     Attributes:
         connected: Whether it could run a task now.
-        usable: Whether a task may wait for it: not if it was given up.
-        known: Whether it has said what it is; until then it may have more to tell.
+        usable: Whether a task may wait for it; `False` when reconnecting was given up.
+        known: Whether its information has arrived; until then `os` and `capabilities` may be incomplete.
+        os: Its operating system.
+        capabilities: Its capabilities.
     """
 
     connected: bool
@@ -135,11 +136,11 @@ class DeviceState:
     capabilities: frozenset[str]
 
     def fits(self, requirement: Requirement) -> bool:
-        """Whether it is what a task needs, as far as is known; whether it is the device that was asked for is not looked at."""
+        """Whether its operating system and capabilities are those that a task needs. The device's name is not compared."""
         return _same_os(requirement.os, self.os) and self.capabilities.issuperset(requirement.capabilities)
 
     def may_fit(self, requirement: Requirement) -> bool:
-        """Whether it is what a task needs, or may turn out to be."""
+        """Whether it fits, or may fit when its information has arrived."""
         if self.known:
             return self.usable and self.fits(requirement)
         return self.usable and (self.os is None or _same_os(requirement.os, self.os))

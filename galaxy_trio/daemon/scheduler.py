@@ -1,13 +1,13 @@
-"""Which task goes to which device. Pure: it holds no task, no clock and no connection, so that it can be tested by itself.
+"""Assigns waiting tasks to devices. Pure: it has no clock, no connection and no database, and can be tested without them.
 
-**The rule.** A device with a free slot takes, of all waiting tasks that it can run, the one that was accepted first: it makes no
-difference whether a task asks for this device or for any that fits. If several devices have a free slot for a task, an idle one gets it
-before a busy one, and of those the one that has been free for longest. So a task waits only while every device that can run it has
-older ones to do, and a device that is not there holds up only the tasks that need it.
+**The rule.** A device with a free slot takes the oldest waiting task that it can run, whether the task names this device or accepts any
+device that fits. If several devices have a free slot for a task, an idle device takes it before a busy one, and the device that has been
+free for longest before the others. So a task waits only while each device that can run it has older tasks to run, and a disconnected
+device delays only the tasks that need it.
 
-**What is in memory.** Tasks that need the same of a device wait in one `TaskQueue`, which knows its oldest few and leaves the others on
-disk. A device compares the oldest of all queues that it serves. If that one is still on disk, the device waits until it was read, and does
-not take a younger task meanwhile.
+**Memory.** Tasks with the same requirement wait in one `TaskQueue`, which has the oldest few in memory and leaves the others on disk. A
+device compares the oldest tasks of all queues that it serves. If the oldest of them is still on disk, the device waits until it has been
+read, and takes no younger task before.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.records import TaskRecord
 
 MAX_QUEUES: Final = 1_000
-"""Different requirements for which tasks may wait at the same time, besides those that name a device."""
-_KEPT: Final = 100
-"""Queues that are kept for the next task although they are empty."""
+"""Different requirements of waiting tasks, without those that name a device."""
+_MAX_EMPTY_QUEUES: Final = 100
+"""Queues, besides one for each device, above which the empty ones are dropped."""
 
 
 class DeviceSlots:
     """The slots of a device.
 
     Attributes:
-        device_id: Its name.
-        size: How many it has.
-        taken: How many have a task.
-        state: What is known of the device.
-        queues: Those that it serves now: none while it is not connected.
+        device_id: The device's name.
+        size: The number of slots.
+        taken: The number of slots that have a task.
+        state: The last reported state of the device.
+        queues: The queues that the device serves; none while it is not connected.
     """
 
     def __init__(self, device_id: str, size: int, state: DeviceState) -> None:
@@ -50,44 +50,44 @@ class DeviceSlots:
 
     @property
     def has_room(self) -> bool:
-        """Whether a task could be begun now."""
+        """Whether a task could begin now."""
         return self.state.connected and self.taken < self.size
 
     def can_run(self, requirement: Requirement) -> bool:
-        """Whether it is the device that was asked for, or fits."""
+        """Whether a task names this device, or accepts any and this one fits."""
         return requirement.device == self.device_id or (requirement.device is None and self.state.fits(requirement))
 
     def may_run(self, requirement: Requirement) -> bool:
-        """Whether a task may wait for it."""
+        """Whether a task may wait for this device."""
         if requirement.device is None:
             return self.state.may_fit(requirement)
         return requirement.device == self.device_id and self.state.usable
 
     def oldest(self) -> TaskQueue | None:
-        """The queue that it has to serve next."""
+        """The queue that the device has to serve next."""
         return min(self.queues.values(), key=lambda queue: queue.next_number, default=None)
 
 
 class Scheduler:
-    """Pairs waiting tasks with free slots.
+    """Assigns waiting tasks to free slots.
 
-    Tell it what happens, then call `take` and `check`, which say what is to be done.
+    Report each change of a device or a task, then call `take` for the tasks to start and `check` for the queues to read or to fail.
 
     Args:
-        max_running: Tasks of all devices together; `None`: as many as there are slots.
+        max_running: Slots of all devices that may have a task at the same time; `None` for no limit.
     """
 
     def __init__(self, max_running: int | None = None) -> None:
         self._max_running = math.inf if max_running is None else max_running
         self._taken = 0
         self._devices: dict[str, DeviceSlots] = {}
-        # Those with a free slot, each in the order in which they got it.
+        # Devices with a free slot, in the order in which they became free.
         self._idle: dict[str, DeviceSlots] = {}
         self._partly_busy: dict[str, DeviceSlots] = {}
         self._queues: dict[Requirement, TaskQueue] = {}
-        # Those of them whose tasks name no device.
+        # The queues whose tasks name no device.
         self._shared: dict[Requirement, TaskQueue] = {}
-        # Those in which something has changed since they were looked at last: to begin tasks, and for the rest. Ordered, without values.
+        # Ordered sets of the queues that have changed since the last `take`, and since the last `check`.
         self._to_take: dict[TaskQueue, None] = {}
         self._to_check: dict[TaskQueue, None] = {}
         self.waiting = 0
@@ -95,7 +95,7 @@ class Scheduler:
 
     @property
     def queues(self) -> Mapping[Requirement, TaskQueue]:
-        """All queues, by what their tasks need."""
+        """All queues, by the requirement of their tasks."""
         return self._queues
 
     @property
@@ -109,21 +109,21 @@ class Scheduler:
         return sum(queue.in_memory for queue in self._queues.values())
 
     def queued_for(self, device_id: str) -> int:
-        """How many tasks ask for a device and have not begun."""
+        """How many tasks name a device and have not begun."""
         queue = self._queues.get(Requirement(device_id))
         return 0 if queue is None else queue.waiting
 
     # ---- devices
 
     def add_device(self, device_id: str, size: int, state: DeviceState) -> DeviceSlots:
-        """A device was added; one of the same name must have been removed."""
+        """Add a device. An earlier one of the same name must have been removed."""
         slots = self._devices[device_id] = DeviceSlots(device_id, size, state)
         self._match_all(slots)
         self._set_free(slots)
         return slots
 
     def change_device(self, slots: DeviceSlots, state: DeviceState) -> None:
-        """A device may have connected or left, or is known better."""
+        """Set the state of a device that has connected, disconnected, or sent information."""
         if slots.state == state:
             return
         slots.state = state
@@ -131,20 +131,20 @@ class Scheduler:
         self._set_free(slots)
 
     def remove_device(self, slots: DeviceSlots) -> None:
-        """A device has gone; what runs in its slots still has to be released."""
+        """Remove a device. Slots that have a task still have to be released."""
         del self._devices[slots.device_id]
         slots.state = DeviceState(connected=False, usable=False, known=True, os=None, capabilities=frozenset())
         self._match_all(slots)
         self._set_free(slots)
 
     def release(self, slots: DeviceSlots) -> None:
-        """A task that was taken needs its slot no longer."""
+        """Free the slot of a task that was taken."""
         slots.taken -= 1
         self._taken -= 1
         self._set_free(slots)
 
     def _set_free(self, slots: DeviceSlots) -> None:
-        """Put a device where it is looked for when a task needs a slot."""
+        """Move a device to the end of the idle or partly busy ones; remove it if it has no free slot."""
         for free in (self._idle, self._partly_busy):
             if free.get(slots.device_id) is slots:
                 del free[slots.device_id]
@@ -160,7 +160,7 @@ class Scheduler:
             self._match(slots, queue)
 
     def _match(self, slots: DeviceSlots, queue: TaskQueue) -> None:
-        """See whether a device serves a queue, and whether its tasks may wait for the device."""
+        """Update whether a device serves a queue, and whether the queue's tasks may wait for the device."""
         requirement = queue.requirement
         serves, served = slots.state.connected and slots.can_run(requirement), requirement in slots.queues
         if serves and not served:
@@ -178,18 +178,18 @@ class Scheduler:
     # ---- tasks
 
     def has_queue_for(self, requirement: Requirement) -> bool:
-        """Whether a task that needs this can be accepted: so many different requirements are waited for and no more."""
+        """Whether a task with this requirement can be accepted: the number of different requirements is limited."""
         if requirement.device is not None or requirement in self._shared or len(self._shared) < MAX_QUEUES:
             return True
         return sum(queue.waiting > 0 for queue in self._shared.values()) < MAX_QUEUES
 
     def load(self, requirement: Requirement, waiting: int) -> None:
-        """So many tasks are on disk from before."""
+        """Add a queue for tasks that an earlier daemon has left on disk."""
         self.waiting += waiting
         self._add_queue(TaskQueue(requirement, waiting))
 
     def accept(self, record: TaskRecord) -> None:
-        """A task was accepted."""
+        """Add a task that was just accepted."""
         self.waiting += 1
         requirement = record.asked.requirement
         queue = self._queues.get(requirement) or self._add_queue(TaskQueue(requirement))
@@ -197,26 +197,26 @@ class Scheduler:
         self._touch(queue)
 
     def add_page(self, queue: TaskQueue, records: list[TaskRecord], *, is_last: bool) -> None:
-        """The next page of a queue was read."""
+        """Add the next page of a queue, read from disk."""
         queue.add_page(records, is_last=is_last)
         self._touch(queue)
-        # Devices may have waited for it to know which of their queues comes first.
+        # Devices may have waited for this page to compare the oldest tasks of their queues.
         for slots in chain(self._idle.values(), self._partly_busy.values()):
             if queue.requirement in slots.queues:
                 self._to_take.update(dict.fromkeys(slots.queues.values()))
 
     def put_back(self, record: TaskRecord) -> None:
-        """A task that was taken could not be begun; it is as it was before."""
+        """Return a task that was taken and could not begin to its place in its queue."""
         queue = self._queues[record.asked.requirement]
         queue.put_back(record)
         self._touch(queue)
 
     def begun(self, record: TaskRecord) -> None:
-        """A task that was taken runs."""
+        """Count a task that was taken as running."""
         self._count_down(record)
 
     def withdraw(self, record: TaskRecord) -> None:
-        """A task was cancelled, or has failed, and had not begun."""
+        """Remove a task that has ended before it began."""
         queue = self._count_down(record)
         queue.discard(record)
         self._to_check[queue] = None
@@ -232,18 +232,18 @@ class Scheduler:
         self._to_check[queue] = None
 
     def _add_queue(self, queue: TaskQueue) -> TaskQueue:
-        if len(self._queues) >= _KEPT + len(self._devices):
+        if len(self._queues) >= _MAX_EMPTY_QUEUES + len(self._devices):
             self._drop_empty_queues()
         self._queues[queue.requirement] = queue
         if queue.requirement.device is None:
             self._shared[queue.requirement] = queue
-        for slots in self._asked_of(queue):
+        for slots in self._devices_for(queue):
             self._match(slots, queue)
         self._touch(queue)
         return queue
 
-    def _asked_of(self, queue: TaskQueue) -> list[DeviceSlots]:
-        """The device that its tasks ask for, or all of them."""
+    def _devices_for(self, queue: TaskQueue) -> list[DeviceSlots]:
+        """The device that the queue's tasks name, or all devices."""
         if queue.requirement.device is None:
             return list(self._devices.values())
         slots = self._devices.get(queue.requirement.device)
@@ -255,13 +255,13 @@ class Scheduler:
             self._shared.pop(queue.requirement, None)
             self._to_take.pop(queue, None)
             self._to_check.pop(queue, None)
-            for slots in self._asked_of(queue):
+            for slots in self._devices_for(queue):
                 slots.queues.pop(queue.requirement, None)
 
-    # ---- what is to be done
+    # ---- what to do next
 
     def take(self) -> Iterator[tuple[TaskRecord, DeviceSlots]]:
-        """Take the tasks that are to be begun now, each with the device whose slot it has from now on."""
+        """Assign slots to the tasks that can begin now, and yield each task with its device's slots; the caller starts it."""
         while self._to_take and self._taken < self._max_running:
             queue = min(self._to_take, key=lambda queue: queue.next_number)
             slots = None if queue.first is None else self._free_slots_for(queue)
@@ -276,7 +276,7 @@ class Scheduler:
             yield record, slots
 
     def _free_slots_for(self, queue: TaskQueue) -> DeviceSlots | None:
-        """The device that is to take the oldest of a queue. One with an older task that is still on disk waits for that."""
+        """A device that can take the oldest task of a queue. A device with an older task, in memory or on disk, is left out."""
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
             return slots if slots is not None and slots.has_room and slots.oldest() is queue else None
@@ -286,12 +286,12 @@ class Scheduler:
         return None
 
     def check(self, *, may_fail: bool = True) -> tuple[list[TaskQueue], list[TaskQueue]]:
-        """The queues whose next page is to be read now, and those whose tasks are to fail, because there is no device for them.
+        """Return the queues whose next page the caller has to read, and those whose tasks it has to fail because no device can run them.
 
-        They count as being read, and as being failed, from now on.
+        They are marked as `reading` and `failing`.
 
         Args:
-            may_fail: Whether the second list may have any; they are looked at again after `check_all`.
+            may_fail: `False` leaves the second list empty; call `check_all` later to have these queues checked again.
         """
         to_read = [queue for queue in self._to_check if queue.wants_page]
         to_fail = [queue for queue in self._to_check if may_fail and queue.has_no_candidate and not queue.failing]
@@ -303,5 +303,5 @@ class Scheduler:
         return to_read, to_fail
 
     def check_all(self) -> None:
-        """Look at all queues at the next `check`."""
+        """Have all queues checked at the next `check`."""
         self._to_check.update(dict.fromkeys(self._queues.values()))
