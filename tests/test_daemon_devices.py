@@ -148,7 +148,7 @@ async def test_a_reload_takes_other_tokens_and_says_what_takes_a_new_start(
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
             await until(lambda: "the configuration was read: nothing is different" in caplog.text)
-        assert "database is another now: that takes a new start of the daemon" in caplog.text
+        assert "database has changed: restart the daemon to apply it" in caplog.text
         await daemon.ask("GET", "/devices", 401)
         daemon.client.headers["Authorization"] = "Bearer other"
         await daemon.ask("GET", "/devices")

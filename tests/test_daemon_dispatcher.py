@@ -1,4 +1,4 @@
-"""The daemon's dispatcher on real devices in memory and a real database, whatever happens to them."""
+"""The daemon's dispatcher with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECONDS: Final = 60
 
 @attrs.frozen
 class Life:
-    """One life of the daemon, without HTTP."""
+    """A daemon without HTTP, from its start to its end."""
 
     store: Store
     dispatcher: Dispatcher
@@ -51,7 +51,7 @@ class Life:
 
 @asynccontextmanager
 async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
-    """A store, a constellation and a dispatcher; leaving the block ends them without a drain."""
+    """A store, a constellation and a dispatcher; they end with the block, without a drain."""
     feed = Feed()
     async with (
         open_store(path) as store,
@@ -78,7 +78,7 @@ async def _submit(life: Life, request: str, device: str | None = None) -> TaskRe
     return record
 
 
-# ---- whatever happens
+# ---- random histories
 
 
 _ACTIONS: Final = st.one_of(
@@ -91,7 +91,7 @@ _ACTIONS: Final = st.one_of(
 
 
 class History:
-    """What was asked for, over several lives of the daemon."""
+    """The tasks that several daemons, one after the other, have accepted."""
 
     def __init__(self, path: Path, fleet: MemoryFleet) -> None:
         self._path = path
@@ -99,11 +99,11 @@ class History:
         self._accepted: list[TaskRecord] = []
 
     async def live(self, actions: list[tuple[str, str, int]]) -> None:
-        """A life of the daemon, which ends in the middle of whatever runs."""
+        """Run a daemon that ends while tasks run."""
         async with open_life(self._path, self._fleet, max_running=3) as life:
             for kind, name, number in actions:
                 await self._act(life, kind, name, number)
-                # All slots, a few more for each of the five requirements, and what has a slot and has not begun.
+                # One for each slot and a few more, for each of the five requirements, and the tasks that have a slot and have not begun.
                 assert life.dispatcher.in_memory <= 5 * (len(DEVICES) + AHEAD) + 3
 
     async def _act(self, life: Life, kind: str, name: str, number: int) -> None:
@@ -127,7 +127,7 @@ class History:
             await trio.sleep(number / 1000)
 
     async def end(self) -> list[TaskRecord]:
-        """All devices are there: everything comes to its end."""
+        """Connect all devices, and wait for the end of every task."""
         for name in DEVICES:
             if name not in self._fleet.running:
                 await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
@@ -139,7 +139,7 @@ class History:
 
 @settings(max_examples=8, deadline=None)
 @given(lives=st.lists(st.lists(_ACTIONS, max_size=12), min_size=1, max_size=3))
-def test_every_task_runs_at_most_once_and_in_order_and_none_is_forgotten(
+def test_every_task_runs_at_most_once_and_in_order_and_ends(
     lives: list[list[tuple[str, str, int]]],
 ) -> None:
     work = Work()
@@ -188,7 +188,7 @@ async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path)
                 waiting = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
                 await _ended(life, await _submit(life, "echo other", "d1"), await _submit(life, "echo any"))
                 assert life.dispatcher.queued == life.dispatcher.queued_for("d2") == 100
-                # None of them is in memory, and each can be seen and cancelled all the same.
+                # They are not in memory, but each can be read and cancelled.
                 assert life.dispatcher.in_memory == 0
                 assert (await life.dispatcher.wait(waiting[50].id, 0)).state is TaskState.QUEUED
                 assert (await life.dispatcher.cancel(waiting[50].id)).state is TaskState.CANCELLED
@@ -229,10 +229,10 @@ async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
         connect = fleet.connect
 
         async def connect_or_refuse(config: DeviceConfig) -> trio.abc.Stream:
-            # The device that gets the task first has no connection for it; the other one has.
+            # The device that gets the task first cannot connect for it; the other one can.
             if refuses.is_set() and (not refused or config.device_id in refused):
                 refused.add(config.device_id)
-                raise OSError("nobody listens there")
+                raise OSError("connection refused")
             return await connect(config)
 
         monkeypatch.setattr(fleet, "connect", connect_or_refuse)
@@ -299,8 +299,8 @@ async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are
             await _submit(life, "hold first", "d1")
             tasks = [await _submit(life, "echo", "d1") for _ in range(2 * AHEAD)]
             work.let_go("first")
-            hopeless, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
+            unservable, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
             assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
-            assert [task.state for task in await _ended(life, hopeless)] == [TaskState.FAILED]
+            assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
             await until(lambda: life.dispatcher.running == 0)
     assert min(failed.values()) > 1

@@ -1,4 +1,4 @@
-"""All of the daemon together: what it keeps, what it is connected to, and who may ask it."""
+"""The daemon: its store, constellation, dispatcher and HTTP server, opened and closed in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _CLEANING: Final = 3600.0
-"""Seconds between two times at which old tasks are forgotten."""
+"""Seconds between two deletions of old tasks."""
 
 
 async def run_daemon(
@@ -48,21 +48,21 @@ async def run_daemon(
     on_listening: Callable[[Address], None],
     connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None,
 ) -> None:
-    """Run the daemon until it is to stop. SIGHUP reads its configuration anew.
+    """Run the daemon until `stop` is set. SIGHUP reloads its configuration.
 
-    Nothing more is begun when it is to stop, what runs may go on for as long as the configuration says, and what waits is there for the
-    next one. Cancelling stops what runs, which is `lost` then.
+    When `stop` is set, no task begins any more, running tasks may go on for as long as the configuration allows, and waiting tasks stay on
+    disk for the next daemon. Cancelling stops the running tasks, which become `lost`.
 
     Args:
-        settings: What ``galaxy.toml`` says.
-        stop: Set from outside.
-        on_listening: Called with the address as soon as requests are answered. Tasks are accepted when the database was looked at.
+        settings: The settings in ``galaxy.toml``.
+        stop: Set by the caller to stop the daemon.
+        on_listening: Called with the address as soon as requests are answered. Tasks are accepted after the waiting ones are counted.
         connect: Opens the stream to a device's server, in place of TCP.
 
     Raises:
-        ConfigError: The configuration does not do.
-        StoreError: The database does not do, or another daemon uses it.
-        ListenError: It cannot listen where it should.
+        ConfigError: The configuration is invalid.
+        StoreError: The database cannot be used, or another daemon uses it.
+        ListenError: The address cannot be listened on.
     """
     devices = await trio.to_thread.run_sync(settings.read_devices)
     tokens = await trio.to_thread.run_sync(settings.read_tokens)
@@ -70,7 +70,7 @@ async def run_daemon(
     async with AsyncExitStack() as stack:
         # Without a receiver the signal would end the process.
         reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
-        # What is opened first is closed last: nobody writes to what has gone, or asks for it.
+        # Closed in reverse order, so that each part outlives its users.
         store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
             open_listeners(parse_address(settings.listen), has_token=bool(tokens))
@@ -92,7 +92,7 @@ async def run_daemon(
         nursery.start_soon(watch_devices, events, constellation, dispatcher, feed, metrics)
         nursery.start_soon(metrics.watch_scheduler)
         nursery.start_soon(daemon.forget_old_tasks)
-        nursery.start_soon(daemon.reload_when_told, reloads, dispatcher)
+        nursery.start_soon(daemon.reload_at_signals, reloads, dispatcher)
         nursery.start_soon(notify.feed_watchdog)
         app = Security(
             metrics.timed(Api(store, constellation, dispatcher, feed, metrics).make_app()),
@@ -114,7 +114,7 @@ async def run_daemon(
 
 
 class _Daemon:
-    """What may be another after a reload, and who is told what."""
+    """The parts that a reload changes, and the subscribers to changes of tasks."""
 
     metrics: Metrics
 
@@ -128,12 +128,12 @@ class _Daemon:
         self._feed = feed
 
     def on_change(self, record: TaskRecord) -> None:
-        """A task is in another state, on disk."""
+        """Publish and count a task whose state has changed on disk."""
         self._feed.publish("task", partial(task_as_json, record))
         self.metrics.count_task(record)
 
     async def forget_old_tasks(self) -> None:
-        """Keep to what is to be kept, for ever."""
+        """Delete old tasks periodically, as the settings say."""
         while True:
             try:
                 oldest = datetime.now(UTC) - timedelta(days=self.settings.keep_days)
@@ -145,14 +145,14 @@ class _Daemon:
                     logger.info("%s old tasks were forgotten", forgotten)
             await trio.sleep(_CLEANING)
 
-    async def reload_when_told(self, signals: AsyncIterator[int], dispatcher: Dispatcher) -> None:
-        """Read the configuration anew at each signal, for ever."""
+    async def reload_at_signals(self, signals: AsyncIterator[int], dispatcher: Dispatcher) -> None:
+        """Reload the configuration at each signal."""
         async for _ in signals:
             notify.reloading()
             try:
                 await self._reload(dispatcher)
             except ConfigError as error:
-                logger.error("nothing was changed: %s", error)  # noqa: TRY400  # the sentence says it all
+                logger.error("nothing was changed: %s", error)  # noqa: TRY400  # the message says it all
             notify.ready()
 
     async def _reload(self, dispatcher: Dispatcher) -> None:
@@ -160,10 +160,10 @@ class _Daemon:
         devices = await trio.to_thread.run_sync(settings.read_devices)
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
         if self.tokens and not tokens:
-            raise ConfigError("there is no token any more: the daemon has to be started anew to be without")
+            raise ConfigError("there is no token any more: restart the daemon to run without one")
         for name in ("listen", "database"):
             if getattr(settings, name) != getattr(self.settings, name):
-                logger.warning("%s is another now: that takes a new start of the daemon", name)
+                logger.warning("%s has changed: restart the daemon to apply it", name)
         self.settings = settings
         self.tokens = tokens
         dispatcher.max_queued = settings.max_queued

@@ -1,4 +1,4 @@
-"""What happens to devices, for those who listen and those who count."""
+"""Passes the constellation's events on to the dispatcher, the metrics and the feed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_TOLD: Final[Mapping[type[object], str]] = {
+_PUBLISHED: Final[Mapping[type[object], str]] = {
     DeviceConnected: "connected",
     DeviceDisconnected: "disconnected",
     DeviceNeedsAttention: "needs attention",
@@ -39,7 +39,7 @@ _TOLD: Final[Mapping[type[object], str]] = {
 async def watch_devices(
     events: EventStream, constellation: Constellation, dispatcher: Dispatcher, feed: Feed, metrics: Metrics
 ) -> None:
-    """Pass on what happens, until the constellation is closed."""
+    """Pass on each event until the constellation is closed."""
     async for event in events:
         metrics.count(event)
         if isinstance(event, EventsLost):
@@ -50,11 +50,11 @@ async def watch_devices(
         if isinstance(event, StatusChanged):
             status: dict[str, object] = {"device_id": event.device_id, "status": event.status.value}
             feed.publish("status", _always(status))
-        elif type(event) in _TOLD and event.device_id in constellation.devices:
+        elif type(event) in _PUBLISHED and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
-            logger.info("device %r: %s", event.device_id, _TOLD[type(event)])
+            logger.info("device %r: %s", event.device_id, _PUBLISHED[type(event)])
             queued = dispatcher.queued_for(event.device_id)
-            shown = {"what": _TOLD[type(event)], **device_as_json(statistics, queued)}
+            shown = {"what": _PUBLISHED[type(event)], **device_as_json(statistics, queued)}
             feed.publish("device", _always(shown))
 
 
