@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from memory_pair import End, open_pair
+from memory_pair import End, listening_to, open_pair
 
 from galaxy_trio.websocket import TransportEnded
 
@@ -119,3 +119,24 @@ async def test_a_close_frame_between_fragments_closes() -> None:
         with pytest.raises(TransportEnded) as caught:
             await client.transport.receive()
         assert caught.value.code == 1011
+
+
+async def test_messages_that_keep_coming_are_written_together_but_the_first_do_not_wait_for_the_last() -> None:
+    async with _open_pair() as (client, server):
+        written_before: list[int] = []
+
+        async def send() -> None:
+            for _ in range(50):
+                client.transport.send_nowait("one of many")
+                written_before.append(len(written))
+                await trio.lowlevel.checkpoint()
+
+        with listening_to(client.stream) as written:
+            # So many that some send in each scheduler pass, whatever the order of the tasks.
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(send)
+        assert written_before[-1] > 0
+        assert len(set(written_before)) < 50
+        for _ in range(500):
+            assert await server.transport.receive() == "one of many"
