@@ -38,11 +38,11 @@ class TaskQueue:
 
     def __init__(self, requirement: Requirement, waiting: int = 0) -> None:
         self.requirement = requirement
-        self.waiting = waiting
-        self.slots = 0
+        self.waiting: int = waiting
+        self.slots: int = 0
         self.candidates: set[str] = set()
-        self.reading = False
-        self.failing = False
+        self.reading: bool = False
+        self.failing: bool = False
         self._head: list[TaskRecord] = []
         # Whether there are more tasks on disk, and a number that all of these are above.
         self._more = waiting > 0

@@ -44,7 +44,7 @@ class DeviceSlots:
     def __init__(self, device_id: str, size: int, state: DeviceState) -> None:
         self.device_id = device_id
         self.size = size
-        self.taken = 0
+        self.taken: int = 0
         self.state = state
         self.queues: dict[Requirement, TaskQueue] = {}
 
@@ -90,7 +90,7 @@ class Scheduler:
         # Ordered sets of the queues that have changed since the last `take`, and since the last `check`.
         self._to_take: dict[TaskQueue, None] = {}
         self._to_check: dict[TaskQueue, None] = {}
-        self.waiting = 0
+        self.waiting: int = 0
         """Tasks that have not begun."""
 
     @property
