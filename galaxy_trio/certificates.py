@@ -9,11 +9,13 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
+from galaxy_trio.thread_limit import ThreadLimit
+
 FRESH: Final = 10.0
 """Seconds for which what was loaded is used again."""
 
 # Files are small and few; on a network's file system they may take long, and hold up no other threads then.
-_loading_threads = trio.CapacityLimiter(2)
+_loading_threads = ThreadLimit("loading certificates", 2)
 
 _Version: TypeAlias = tuple[int, int, int] | None
 
@@ -54,7 +56,7 @@ class Certificates:
             async with loading.lock:
                 kept = loading.context if self._is_fresh(loading) else None
                 context, loading.version = await trio.to_thread.run_sync(
-                    _load, ca_file, kept, loading.version, abandon_on_cancel=True, limiter=_loading_threads
+                    _load, ca_file, kept, loading.version, abandon_on_cancel=True, limiter=_loading_threads.get()
                 )
                 if context is not kept:
                     loading.context, loading.loaded_at = context, trio.current_time()

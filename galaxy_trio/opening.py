@@ -12,6 +12,7 @@ import trio
 from galaxy_trio.connecting import open_stream
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.link import Link, Receiver
+from galaxy_trio.thread_limit import ThreadLimit
 from galaxy_trio.transport import Transport
 from galaxy_trio.url import check_headers, parse_url
 
@@ -29,7 +30,7 @@ MAX_MESSAGE_SIZE: Final = 100 * 2**20
 In = TypeVar("In")
 
 # Files are small and few; on a network's file system they may take long, and hold up no other threads then.
-_reading = trio.CapacityLimiter(4)
+_reading = ThreadLimit("reading tokens", 4)
 
 
 @asynccontextmanager
@@ -87,7 +88,7 @@ async def read_token(read: Callable[[], str | None], timeout: float) -> str | No
     """
     try:
         with trio.move_on_after(timeout):
-            return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading)
+            return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading.get())
     except ConfigError as error:
         raise ConnectFailed(str(error)) from error
     raise ConnectTimeout(f"the token could not be read within {timeout:g} s")

@@ -6,6 +6,7 @@ import math
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 from sockets import open_sockets
+from waiting import until
 from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import generate_accept_token
 
@@ -36,6 +38,7 @@ from galaxy_trio import (
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.inbound import MAX_HEAD
 from galaxy_trio.messages import ServerMessageType
+from galaxy_trio.opening import read_token
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_memory_server
 from galaxy_trio.websocket import TransportEnded
 
@@ -901,3 +904,32 @@ async def test_a_tls_context_that_cannot_be_a_clients_is_refused_and_leaves_no_s
         with trio.fail_after(60):
             assert await stream.receive_some() == b""
         await stream.aclose()
+
+
+def test_threads_that_outlive_their_run_leave_the_next_run_all_of_its_threads() -> None:
+    hanging = threading.Event()
+    begun: list[str] = []
+
+    def hang() -> str:
+        begun.append("a thread")
+        hanging.wait()
+        return "late"
+
+    async def give_up() -> None:
+        async with trio.open_nursery() as nursery:
+            before = len(begun)
+            nursery.start_soon(read_token, hang, math.inf)
+            await until(lambda: len(begun) > before)
+            nursery.cancel_scope.cancel()
+
+    async def read() -> str | None:
+        with trio.fail_after(60):
+            return await read_token(lambda: "token", math.inf)
+
+    try:
+        # More than may read at a time.
+        for _ in range(10):
+            trio.run(give_up)
+    finally:
+        hanging.set()
+    assert trio.run(read) == "token"

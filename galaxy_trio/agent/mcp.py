@@ -22,6 +22,7 @@ from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import JSON, ToolType
 from galaxy_trio.opening import MAX_ID, check_name, check_positive
 from galaxy_trio.outcomes import open_background
+from galaxy_trio.thread_limit import ThreadLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,7 +36,7 @@ _MOST_DELAY: Final = 60.0
 _SETTLED: Final = 60.0
 """Seconds that a server must have lived for its next restart to count as the first."""
 
-_limiter = trio.CapacityLimiter(1)
+_limit = ThreadLimit("importing the MCP SDK", 1)
 
 
 def _words(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -292,7 +293,7 @@ async def open_mcp_tools(servers: Iterable[McpServer]) -> AsyncGenerator[McpTool
     if not servers:
         yield McpTools(())
         return
-    open_session = await trio.to_thread.run_sync(_load, limiter=_limiter)
+    open_session = await trio.to_thread.run_sync(_load, limiter=_limit.get())
     running = [_RunningServer(server, open_session) for server in servers]
     async with open_background() as nursery:
         tries, first_tries = trio.open_memory_channel[ConfigError | None](len(running))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType
+from galaxy_trio.thread_limit import ThreadLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,7 @@ _MOBILE: Final = (Platform.ANDROID, Platform.IOS)
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses for documentation, which nobody has."""
 _THREADS: Final = 2
-# Of each run its own: a thread that outlives its run never gives its token back.
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("system_info_limiter")
+_threads = ThreadLimit("system information", _THREADS)
 
 T = TypeVar("T")
 
@@ -48,13 +48,8 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
         device_id: The name that the information is given under.
     """
     answers = _Answers()
-    try:
-        limiter = _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
     with trio.move_on_after(_TIMEOUT):
-        await trio.to_thread.run_sync(answers.collect, abandon_on_cancel=True, limiter=limiter)
+        await trio.to_thread.run_sync(answers.collect, abandon_on_cancel=True, limiter=_threads.get())
     named = answers.platform or ("windows" if sys.platform == "win32" else sys.platform)
     known = Platform(named) if named in {member.value for member in Platform} else None
     return DeviceInfo(

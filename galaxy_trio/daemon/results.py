@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from galaxy_trio.thread_limit import ThreadLimit
+
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _SMALL: Final = 4_096
 """Characters and values up to which a result is encoded in the event loop: that takes less than a switch to a thread."""
-_threads: Final = trio.CapacityLimiter(2)
+_threads: Final = ThreadLimit("encoding results", 2)
 
 
 async def encode(result: JSON) -> str:
     """A result as JSON, in ASCII."""
     if is_small(result):
         return json.dumps(result)
-    return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads)
+    return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
 
 
 def is_small(result: JSON) -> bool:
