@@ -201,7 +201,6 @@ class Conversation:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
-        self._replies.check()
 
         def hand_over() -> Request:
             request = self._replies.register(kind, key)
@@ -211,6 +210,8 @@ class Conversation:
         if self._link.has_room:
             # Of many requests, those that are sent together are written together; each of few is better off alone.
             return self._link.send_if_open(message, hand_over, gather=self._replies.unanswered > _FEW)
+        # Who could not be registered is not to wait first.
+        self._replies.check()
         with trio.move_on_after(timeout):
             return await self._link.send(message, hand_over)
         raise RequestTimeout(

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-RECEIVE_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 64 * 1024
+"""Bytes that are read at once. Above 128 KiB the allocator maps and unmaps memory for each read, which doubles what a read takes."""
 _LARGE_RECEIVE_BYTES: Final = 2**20
 """For a message that is known to be large: fewer passes of the scheduler. For small ones the memory would cost more than it saves."""
 _AT_ONCE: Final = 64

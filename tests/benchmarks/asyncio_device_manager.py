@@ -1,14 +1,14 @@
-"""Tasks on many devices, with the steps that the client which this package replaces takes for each of them.
+"""Requests and tasks with the steps that the client which this package replaces takes for each of them.
 
-Its pattern: a queue per device, one shared connection per device with one receiver, a future per task. In detail, for each task:
+Its pattern: a queue per device, one shared connection per device with one receiver, a future per request and per task. In detail:
 
-- one that finds its device busy waits for a future of the queue, and is run by an asyncio task of its own when its turn has come;
-- before and after it the device's status changes, and an event goes to all observers (there are none here);
-- the wait for its end is a coroutine under `asyncio.wait_for`, which runs it in another asyncio task;
+- a task that finds its device busy waits for a future of the queue, and is run by an asyncio task of its own when its turn has come;
+- before and after a task the device's status changes, and an event goes to all observers (there are none here);
+- the wait for a reply is a coroutine under `asyncio.wait_for`, which runs it in another asyncio task;
 - each message that comes in is handled in an asyncio task of its own;
 - each step writes a log line, which is formatted whether or not it is logged.
 
-The connection itself is as fast as that of asyncio_reference.py: no compression, no pings, no heartbeats.
+The connection itself is as fast as that of asyncio_lean_client.py: no compression, no pings, no heartbeats.
 """
 
 # Formatting the lines is what is measured here.
@@ -17,6 +17,7 @@ The connection itself is as fast as that of asyncio_reference.py: no compression
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections import deque
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from .asyncio_reference import (
+from .asyncio_messages import (
     ClientMessage,
     ClientMessageType,
     ClientType,
@@ -85,6 +86,7 @@ class Device:
         self.pending: dict[str, asyncio.Future[ServerMessage]] = {}
         self.registered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._websocket = websocket
+        self._numbers = itertools.count(1)
         # The event loop keeps no task alive.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,40 +115,60 @@ class Device:
             **fields,
         )
 
+    async def device_info(self, timeout: float = 10.0) -> Any:
+        """Ask the server what it knows about the device."""
+        request_id = f"device_info_{self.device_id}_{next(self._numbers)}"
+        future: asyncio.Future[ServerMessage] = asyncio.get_running_loop().create_future()
+        self.pending[request_id] = future
+        message = self.message(ClientMessageType.DEVICE_INFO_REQUEST, status=TaskStatus.OK, request_id=request_id)
+        try:
+            await self.send(message)
+            _logger.debug(f"sent a device information request for {self.device_id}")
+            reply = await asyncio.wait_for(future, timeout)
+            _logger.info(f"received the device information of {self.device_id}")
+            return reply.result
+        finally:
+            self.pending.pop(request_id, None)
+
     async def receive_all(self) -> None:
         """Receive until cancelled."""
         count = 0
         while True:
-            text = await self._websocket.recv(decode=False)
+            text = await self._websocket.recv()
             count += 1
-            _logger.debug(f"device {self.device_id}, message {count}: {text!r}")
+            _logger.debug(f"device {self.device_id}, message {count}: {text}")
             self.start(self._handle(ServerMessage.model_validate_json(text)))
 
     async def _handle(self, message: ServerMessage) -> None:
         _logger.debug(f"processing a {message.type} of device {self.device_id}")
         match message.type:
+            case ServerMessageType.DEVICE_INFO_RESPONSE:
+                self._complete(message.response_id, message)
             case ServerMessageType.TASK_END:
-                future = self.pending.get(message.session_id or "")
-                if future is not None and not future.done():
-                    future.set_result(message)
-                _logger.debug(f"completed {message.session_id} with status {message.status}")
+                self._complete(message.session_id, message)
                 _logger.info(f"task {message.session_id} of device {self.device_id} ended with status {message.status}")
             case ServerMessageType.HEARTBEAT if not self.registered.done():
                 self.registered.set_result(None)
             case _:
                 pass
 
+    def _complete(self, key: str | None, message: ServerMessage) -> None:
+        future = self.pending.get(key or "")
+        if future is not None and not future.done():
+            future.set_result(message)
+        _logger.debug(f"completed {key} with status {message.status}")
+
 
 class DeviceManager:
     """Devices, each with its queue. Made by `open_device_manager`."""
 
     def __init__(self, devices: dict[str, Device]) -> None:
-        self._devices = devices
+        self.devices = devices
         self._observers: list[Callable[[StatusEvent], Awaitable[None]]] = []
 
     async def run_task(self, device_id: str, request: str, timeout: float = 1000.0) -> ExecutionResult:
         """Run a task now, or queue it while the device is busy, and wait for its end."""
-        device = self._devices[device_id]
+        device = self.devices[device_id]
         task = TaskRequest(str(uuid.uuid4()), device_id, request, timeout)
         if device.status is DeviceStatus.IDLE:
             return await self._execute(device, task)

@@ -10,10 +10,12 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from .asyncio_reference import ReferenceClient, ServerMessage, open_client
+from .asyncio_lean_client import LeanClient, open_lean_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
+
+    from .asyncio_messages import ServerMessage
 
 
 class _Queued(NamedTuple):
@@ -35,7 +37,7 @@ class LeanManager:
         self._queues[device_id].put_nowait(_Queued(request, ended))
         return await ended
 
-    async def work(self, device_id: str, client: ReferenceClient) -> None:
+    async def work(self, device_id: str, client: LeanClient) -> None:
         """Run a device's tasks, one after the other, until cancelled."""
         queue = self._queues[device_id]
         while True:
@@ -56,7 +58,7 @@ async def open_lean_manager(url: str, device_ids: Iterable[str]) -> AsyncGenerat
     device_ids = tuple(device_ids)
     manager = LeanManager(device_ids)
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(open_client(url, device_id)) for device_id in device_ids]
+        clients = [await stack.enter_async_context(open_lean_client(url, device_id)) for device_id in device_ids]
         workers = [
             asyncio.create_task(manager.work(device_id, client))
             for device_id, client in zip(device_ids, clients, strict=True)

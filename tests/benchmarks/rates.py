@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .processes import Peer
     from .sampling import Line
 
-CONTENDERS: Final = ("floor", "reference", "galaxy")
-_RATIOS: Final = ("galaxy / floor", "galaxy / reference")
+CONTENDERS: Final = ("floor", "reference", "lean", "galaxy")
+_OTHERS: Final = ("floor", "reference", "lean")
 _WANTED: Final = {1: 1.05, 10: 1.05, 100: 1.0, 1_000: 1.0}
 """Requests in flight, and the share of the reference's rate that is aimed at."""
 
@@ -46,12 +46,12 @@ def bench_rates(peer: Peer, effort: Effort) -> list[Target]:
 
     def print_rates(shown: Callable[[int, str], str], value: Callable[[Rate], float]) -> None:
         print_table(
-            ("in flight", *CONTENDERS, *_RATIOS),
+            ("in flight", *CONTENDERS, *(f"galaxy / {other}" for other in _OTHERS)),
             (
                 (
                     f"{in_flight:,}",
                     *(shown(in_flight, contender) for contender in CONTENDERS),
-                    *(f"{ratio(in_flight, other, value):.2f}" for other in ("floor", "reference")),
+                    *(f"{ratio(in_flight, other, value):.2f}" for other in _OTHERS),
                 )
                 for in_flight in _WANTED
             ),

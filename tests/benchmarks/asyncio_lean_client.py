@@ -1,8 +1,8 @@
-"""What this package replaces, as the measure of it: a client of the usual pattern on asyncio, websockets and pydantic.
+"""Requests as cheaply as asyncio, websockets and pydantic can.
 
-One task receives, and completes a future per request. It is written to be fast: no compression, no pings, no UTF-8 decoding in front
-of pydantic, which reads bytes. What this package has and it has not: a limit of requests, the order of replies, heartbeats, sending in
-two phases, and device information as a class.
+One task receives, and completes a future per request. It has no compression, no pings, no log lines, and no UTF-8 decoding in front of
+pydantic, which reads bytes. This package has, and it does not: a limit of requests, the order of replies, heartbeats, sending in two
+phases, and device information as a class.
 """
 
 from __future__ import annotations
@@ -12,107 +12,24 @@ import itertools
 import uuid
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+from .asyncio_messages import ClientMessage, ClientMessageType, ClientType, ServerMessage, ServerMessageType, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
-class ClientType(StrEnum):
-    DEVICE = "device"
-    CONSTELLATION = "constellation"
-
-
-class TaskStatus(StrEnum):
-    CONTINUE = "continue"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    OK = "ok"
-    ERROR = "error"
-
-
-class ClientMessageType(StrEnum):
-    REGISTER = "register"
-    HEARTBEAT = "heartbeat"
-    TASK = "task"
-    TASK_END = "task_end"
-    COMMAND_RESULTS = "command_results"
-    DEVICE_INFO_REQUEST = "device_info_request"
-    DEVICE_INFO_RESPONSE = "device_info_response"
-    ERROR = "error"
-
-
-class ServerMessageType(StrEnum):
-    TASK = "task"
-    COMMAND = "command"
-    TASK_END = "task_end"
-    HEARTBEAT = "heartbeat"
-    ERROR = "error"
-    DEVICE_INFO_REQUEST = "device_info_request"
-    DEVICE_INFO_RESPONSE = "device_info_response"
-
-
-class Command(BaseModel):
-    tool_name: str
-    parameters: dict[str, Any] | None = None
-    tool_type: str
-    call_id: str | None = None
-
-
-class Result(BaseModel):
-    status: str
-    error: str | None = None
-    result: Any = None
-    namespace: str | None = None
-    call_id: str | None = None
-
-
-class ClientMessage(BaseModel):
-    type: ClientMessageType
-    status: TaskStatus
-    client_type: ClientType = ClientType.DEVICE
-    session_id: str | None = None
-    task_name: str | None = None
-    client_id: str | None = None
-    target_id: str | None = None
-    request: str | None = None
-    action_results: list[Result] | None = None
-    timestamp: str | None = None
-    request_id: str | None = None
-    prev_response_id: str | None = None
-    error: str | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class ServerMessage(BaseModel):
-    type: ServerMessageType
-    status: TaskStatus
-    user_request: str | None = None
-    agent_name: str | None = None
-    process_name: str | None = None
-    root_name: str | None = None
-    actions: list[Command] | None = None
-    messages: list[str] | None = None
-    error: str | None = None
-    session_id: str | None = None
-    task_name: str | None = None
-    timestamp: str | None = None
-    response_id: str | None = None
-    result: Any = None
-
-
-class ReferenceClient:
-    """A registered connection, for one device. Made by `open_client`."""
+class LeanClient:
+    """A registered connection, for one device. Made by `open_lean_client`."""
 
     def __init__(self, websocket: ClientConnection, device_id: str) -> None:
         self._websocket = websocket
         self._device_id = device_id
-        self._client_id = f"reference@{device_id}"
+        self._client_id = f"lean@{device_id}"
         self._pending: dict[str, asyncio.Future[ServerMessage]] = {}
         self._numbers = itertools.count(1)
 
@@ -132,13 +49,13 @@ class ReferenceClient:
 
     async def run_task(self, request: str, timeout: float = 1000.0) -> ServerMessage:
         task_id = str(uuid.uuid4())
-        session_id = f"reference@{task_id}"
+        session_id = f"lean@{task_id}"
         message = ClientMessage(
             type=ClientMessageType.TASK,
             status=TaskStatus.CONTINUE,
             client_type=ClientType.CONSTELLATION,
             session_id=session_id,
-            task_name=f"galaxy/reference/{task_id}",
+            task_name=f"galaxy/lean/{task_id}",
             client_id=self._client_id,
             target_id=self._device_id,
             request=request,
@@ -200,10 +117,10 @@ class ReferenceClient:
 
 
 @asynccontextmanager
-async def open_client(url: str, device_id: str) -> AsyncGenerator[ReferenceClient]:
+async def open_lean_client(url: str, device_id: str) -> AsyncGenerator[LeanClient]:
     """Connect and register, for the length of the block."""
     async with connect(url, compression=None, max_size=100 * 2**20, ping_interval=None) as websocket:
-        client = ReferenceClient(websocket, device_id)
+        client = LeanClient(websocket, device_id)
         receiver = asyncio.create_task(client.receive_all())
         try:
             await client.register()
