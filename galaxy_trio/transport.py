@@ -17,7 +17,7 @@ from wsproto.utilities import ProtocolError
 
 from galaxy_trio.buffered_stream import BufferedStream
 from galaxy_trio.errors import MessageTooLarge
-from galaxy_trio.inbound import InboundWatch
+from galaxy_trio.inbound import MAX_HEAD, InboundWatch
 from galaxy_trio.text_frames import NoMessage, Ping, TextFrames, text_frame
 from galaxy_trio.websocket import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
 from galaxy_trio.websocket_errors import (
@@ -40,6 +40,8 @@ logger: Final = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 64 * 1024
 """Bytes that are read at once. Above 128 KiB the allocator maps and unmaps memory for each read, which doubles what a read takes."""
+_LIBRARY_RECEIVE_BYTES: Final = 2 * MAX_HEAD
+"""What trio-websocket reads at once: more than a handshake may have, so that one that is too large is refused before it is parsed."""
 _LARGE_RECEIVE_BYTES: Final = 2**20
 """For a message that is known to be large: fewer passes of the scheduler. For small ones the memory would cost more than it saves."""
 _AT_ONCE: Final = 64
@@ -116,7 +118,7 @@ class Transport:
                 target.resource,
                 extra_headers=headers,
                 max_message_size=self._max_message_size,
-                receive_buffer_size=RECEIVE_BYTES,
+                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
 
         await self._run(shake_hands, task_status)
@@ -145,7 +147,10 @@ class Transport:
         async def shake_hands(nursery: trio.Nursery) -> trio_websocket.WebSocketConnection | None:
             nonlocal rejected
             request = await trio_websocket.wrap_server_stream(
-                nursery, self._stream, max_message_size=self._max_message_size, receive_buffer_size=RECEIVE_BYTES
+                nursery,
+                self._stream,
+                max_message_size=self._max_message_size,
+                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
             # trio-websocket keeps the host apart, and to itself.
             hosts = [] if self._watch.host is None else [(b"host", self._watch.host)]

@@ -136,7 +136,7 @@ class Device:
         while True:
             text = await self._websocket.recv()
             count += 1
-            _logger.debug(f"device {self.device_id}, message {count}: {text}")
+            _logger.debug(f"device {self.device_id}, message {count}: {text!r}")
             self.start(self._handle(ServerMessage.model_validate_json(text)))
 
     async def _handle(self, message: ServerMessage) -> None:
