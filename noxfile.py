@@ -16,9 +16,7 @@ nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
 # The command line and the daemon talk to people: what is left of them untested is small, and counted apart.
-_FRONT_ENDS = (
-    "galaxy_trio/cli*.py,galaxy_trio/demo*.py,galaxy_trio/__main__.py,galaxy_trio/daemon/*,galaxy_trio/daemon_client.py"
-)
+_FRONT_ENDS = "galaxy_trio/_cli/*,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
 _EXTRAS = "agent,cli,daemon,mcp,yaml"
 _FAST = "not slow and not simulation and not daemon and not programs and not page"
@@ -82,7 +80,13 @@ def daemon(session: nox.Session) -> None:
 @_tests_something
 def conformance(session: nox.Session) -> None:
     """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
-    _run(session, "python", "tests/conformance.py", *(session.posargs or ["--max-time", "15", "--no-color"]))
+    _run(
+        session,
+        "python",
+        "-m",
+        "tests.daemon.support.conformance",
+        *(session.posargs or ["--max-time", "15", "--no-color"]),
+    )
 
 
 @_tests_something
@@ -103,7 +107,7 @@ def simulation(session: nox.Session) -> None:
 @_tests_something
 def simulate(session: nox.Session) -> None:
     """Runs of the whole under whatever happens: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
-    _run(session, "python", "tests/simulation/simulate.py", *session.posargs)
+    _run(session, "python", "-m", "tests.simulation.simulate", *session.posargs)
 
 
 @_tests_something
@@ -116,7 +120,11 @@ def fuzz(session: nox.Session) -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments, rest = parser.parse_known_args(session.posargs)
     env = {"GALAXY_TRIO_FUZZ_MINUTES": str(arguments.minutes)}
-    modules = ("tests/test_fuzz_codec.py", "tests/test_fuzz_server.py", "tests/test_fuzz_client.py")
+    modules = (
+        "tests/codec/test_fuzz_codec.py",
+        "tests/server/test_fuzz_server.py",
+        "tests/connection/test_fuzz_client.py",
+    )
     _run(session, "pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
 
 
@@ -125,7 +133,7 @@ def docs(session: nox.Session) -> None:
     """Build the documentation into ``docs/_build``; a warning is an error, and so is a link within it that leads nowhere."""
     shutil.rmtree("docs/_build", ignore_errors=True)
     _run(session, "sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
-    _run(session, "python", "tests/built_site.py", "docs/_build")
+    _run(session, "python", "tests/docs/support/built_site.py", "docs/_build")
 
 
 @nox.session
@@ -143,7 +151,7 @@ def dist(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(folder), silent=True)
         python = str(folder / "bin" / "python")
         session.run(python, "-m", "pip", "install", "--quiet", f"{package}[cli,daemon]", "pytest", external=True)
-        test = str(shutil.copy("tests/installed.py", folder))
+        test = str(shutil.copy("tests/docs/support/installed.py", folder))
         options = ("-q", "-c", os.devnull, "--rootdir", str(folder), "--noconftest", "-p", "no:cacheprovider")
         session.run(python, "-P", "-m", "pytest", *options, test, external=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.connection import Connection, ConnectionStatistics, open_connection
+from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
 from galaxy_trio.errors import (
     ConfigError,
     ConnectFailed,
@@ -26,13 +26,13 @@ from galaxy_trio.errors import (
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType, TaskResult, TaskStatus
 
 if TYPE_CHECKING:
-    from galaxy_trio.config import ConstellationConfig, DeviceConfig, read_config
-    from galaxy_trio.constellation import Constellation, open_constellation
-    from galaxy_trio.device import Device
+    from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
+    from galaxy_trio.constellation.constellation import Constellation, open_constellation
+    from galaxy_trio.constellation.device import Device
+    from galaxy_trio.constellation.device_statistics import ConstellationStatistics, DeviceStatistics
+    from galaxy_trio.constellation.profile import DeviceProfile
+    from galaxy_trio.constellation.reservation import Reservation
     from galaxy_trio.device_events import DeviceStatus
-    from galaxy_trio.device_statistics import ConstellationStatistics, DeviceStatistics
-    from galaxy_trio.profile import DeviceProfile
-    from galaxy_trio.reservation import Reservation
 
 __version__ = "0.1.0"
 
@@ -75,17 +75,17 @@ __all__ = [
 
 # Who has one device needs none of these, and does not wait for them when the package is imported.
 _IMPORTED_WHEN_ASKED_FOR: Final = {
-    "ConstellationConfig": "galaxy_trio.config",
-    "DeviceConfig": "galaxy_trio.config",
-    "read_config": "galaxy_trio.config",
-    "Constellation": "galaxy_trio.constellation",
-    "open_constellation": "galaxy_trio.constellation",
-    "Device": "galaxy_trio.device",
+    "ConstellationConfig": "galaxy_trio.constellation.config",
+    "DeviceConfig": "galaxy_trio.constellation.config",
+    "read_config": "galaxy_trio.constellation.config",
+    "Constellation": "galaxy_trio.constellation.constellation",
+    "open_constellation": "galaxy_trio.constellation.constellation",
+    "Device": "galaxy_trio.constellation.device",
     "DeviceStatus": "galaxy_trio.device_events",
-    "ConstellationStatistics": "galaxy_trio.device_statistics",
-    "DeviceStatistics": "galaxy_trio.device_statistics",
-    "DeviceProfile": "galaxy_trio.profile",
-    "Reservation": "galaxy_trio.reservation",
+    "ConstellationStatistics": "galaxy_trio.constellation.device_statistics",
+    "DeviceStatistics": "galaxy_trio.constellation.device_statistics",
+    "DeviceProfile": "galaxy_trio.constellation.profile",
+    "Reservation": "galaxy_trio.constellation.reservation",
 }
 
 

@@ -10,7 +10,7 @@ _EXTRA = ("click", "rich")
 def main() -> int:
     """Run the command line, and return its exit status."""
     try:
-        from galaxy_trio.cli import run_command_line  # noqa: PLC0415  # the extra "cli" may not be installed
+        from galaxy_trio._cli.main import run_command_line  # noqa: PLC0415  # the extra "cli" may not be installed
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from galaxy_trio import wall_clock
-from galaxy_trio.agent.batches import MAX_QUEUED_BATCHES, Batches, Counts
+from galaxy_trio._codec.codec import encode_value, unstructure_device_info
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.background import open_background, raise_outcome
+from galaxy_trio._connection.backoff import FIRST, Backoff
+from galaxy_trio._connection.client_link import (
+    MAX_ID,
+    MAX_MESSAGE_SIZE,
+    check_name,
+    check_positive,
+    open_given_stream,
+    read_token,
+)
+from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, Batches, Counts
+from galaxy_trio.agent.command_runner import Toolbox
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
-from galaxy_trio.agent.threads import ToolThreads
-from galaxy_trio.agent.toolbox import Toolbox
+from galaxy_trio.agent.thread_limiter import ToolThreads
 from galaxy_trio.agent.tools import MAX_THREADS, make_tools
-from galaxy_trio.backoff import FIRST, Backoff
-from galaxy_trio.codec import encode_value, unstructure_device_info
 from galaxy_trio.errors import (
     ConfigError,
     ConnectionLost,
@@ -32,8 +41,6 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_given_stream, read_token
-from galaxy_trio.outcomes import open_background, raise_outcome
 
 if TYPE_CHECKING:
     import ssl

@@ -7,8 +7,19 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio import wall_clock
-from galaxy_trio.codec import decode_server_message, unstructure_device_info
+from galaxy_trio._codec.codec import decode_server_message, unstructure_device_info
+from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._connection.client_link import (
+    MAX_ID,
+    MAX_MESSAGE_SIZE,
+    check_name,
+    check_positive,
+    open_client_link,
+    owning,
+    register,
+)
+from galaxy_trio._connection.pending_replies import PendingReplies, RequestKind
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,
@@ -19,9 +30,6 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive, open_client_link, owning, register
-from galaxy_trio.replies import PendingReplies, RequestKind
-from galaxy_trio.structuring import shorten
 
 if TYPE_CHECKING:
     import ssl
@@ -29,8 +37,8 @@ if TYPE_CHECKING:
 
     import trio
 
+    from galaxy_trio._connection.link import Link
     from galaxy_trio.errors import ConnectionLost, InvalidMessage
-    from galaxy_trio.link import Link
 
 logger: Final = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One life of an MCP server: its process and the session with it, by the official SDK. Its errors end here.
 
-Imports the SDK, which is slow and an extra: only `galaxy_trio.agent.mcp` imports this, when servers are opened.
+Imports the SDK, which is slow and an extra: only `galaxy_trio.agent.mcp_supervisor` imports this, when servers are opened.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 
-from galaxy_trio.agent.mcp import ListedTool
+from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
+from galaxy_trio._connection.client_link import MAX_ID
+from galaxy_trio.agent.mcp_supervisor import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
-from galaxy_trio.opening import MAX_ID
-from galaxy_trio.outcomes import contains_cancelled, open_background, raise_outcome, split_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream
     from mcp.shared.message import SessionMessage
 
-    from galaxy_trio.agent.mcp import McpServer
+    from galaxy_trio.agent.mcp_supervisor import McpServer
     from galaxy_trio.messages import JSON
 
 logger: Final = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType
-from galaxy_trio.thread_limit import ThreadLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,11 @@ from typing import (
 
 import attrs
 
-from galaxy_trio.agent.parameters import Parameters
-from galaxy_trio.agent.threads import ToolThreads, current_threads
+from galaxy_trio._connection.client_link import check_name, check_positive
+from galaxy_trio.agent.signature import Parameters
+from galaxy_trio.agent.thread_limiter import ToolThreads, current_threads
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON, ToolType
-from galaxy_trio.opening import check_name, check_positive
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence

@@ -11,17 +11,17 @@ import attrs
 import trio
 
 from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
-from galaxy_trio.daemon.operations import WrongState
-from galaxy_trio.daemon.records import TaskRecord, TaskState
 from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.scheduler import DeviceSlots
-from galaxy_trio.daemon.schema import StoreError
+from galaxy_trio.daemon.store.queries import WrongState
+from galaxy_trio.daemon.store.records import TaskRecord, TaskState
+from galaxy_trio.daemon.store.schema import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio.daemon.scheduler import Scheduler
-    from galaxy_trio.daemon.store import Store
+    from galaxy_trio.daemon.store.store import Store
 
 logger: Final = logging.getLogger(__name__)
 

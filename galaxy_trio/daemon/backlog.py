@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.daemon.schema import StoreError
+from galaxy_trio.daemon.store.schema import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.queues import TaskQueue
-    from galaxy_trio.daemon.records import Requirement, TaskRecord
     from galaxy_trio.daemon.scheduler import Scheduler
-    from galaxy_trio.daemon.store import Store
+    from galaxy_trio.daemon.store.records import Requirement, TaskRecord
+    from galaxy_trio.daemon.store.store import Store
 
 logger: Final = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from galaxy_trio.daemon.records import Requirement, TaskRecord
+    from galaxy_trio.daemon.store.records import Requirement, TaskRecord
 
 AHEAD: Final = 16
 """Tasks that a queue has in memory in addition to one for each slot that may take them."""

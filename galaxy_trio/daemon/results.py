@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from galaxy_trio.thread_limit import ThreadLimit
+from galaxy_trio._concurrency.thread_limit import ThreadLimit
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON

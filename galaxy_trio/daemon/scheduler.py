@@ -17,12 +17,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.daemon.queues import DeviceState, TaskQueue
-from galaxy_trio.daemon.records import Requirement
+from galaxy_trio.daemon.store.records import Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from galaxy_trio.daemon.records import TaskRecord
+    from galaxy_trio.daemon.store.records import TaskRecord
 
 MAX_QUEUES: Final = 1_000
 """Different requirements of waiting tasks, without those that name a device."""

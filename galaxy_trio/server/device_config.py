@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, cast
 
-from galaxy_trio.configuration_files import read_configuration_file
+from galaxy_trio._config.files import read_configuration_file
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from galaxy_trio.messages import JSON, ClientType
-from galaxy_trio.server.commands import UnansweredCommands
 from galaxy_trio.server.device_config import merge
+from galaxy_trio.server.pending_commands import UnansweredCommands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio.codec import decode_client_message
-from galaxy_trio.direct_socket import directly
+from galaxy_trio._codec.codec import decode_client_message
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
+from galaxy_trio._transport.direct_socket import directly
+from galaxy_trio._transport.url import DEFAULT_PATH
+from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.errors import ConfigError, ConnectFailed
-from galaxy_trio.link import CLOSE_TIMEOUT, Link
 from galaxy_trio.messages import ClientType
-from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
-from galaxy_trio.outcomes import open_background
-from galaxy_trio.server.admission import Admission, hosts_for, is_loopback
-from galaxy_trio.server.commands import MAX_UNANSWERED
-from galaxy_trio.server.peer import Peer
+from galaxy_trio.server.access import Admission, hosts_for, is_loopback
+from galaxy_trio.server.client_handler import Peer
+from galaxy_trio.server.pending_commands import MAX_UNANSWERED
 from galaxy_trio.server.registry import Registry
 from galaxy_trio.server.sessions import MAX_SESSIONS, ServerTask, SessionFunction, Sessions
-from galaxy_trio.transport import Transport
-from galaxy_trio.url import DEFAULT_PATH
 
 if TYPE_CHECKING:
     import ssl

@@ -14,11 +14,11 @@ from typing import Final, TypeAlias, cast
 import attrs
 import trio
 
-from galaxy_trio import wall_clock
+from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._concurrency import wall_clock
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
 from galaxy_trio.messages import JSON, Command, CommandResult, ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.server.registry import Client
-from galaxy_trio.structuring import shorten
 
 logger: Final = logging.getLogger(__name__)
 

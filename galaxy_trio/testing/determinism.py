@@ -12,7 +12,7 @@ from unittest import mock
 import trio
 import trio.testing
 
-from galaxy_trio import wall_clock
+from galaxy_trio._concurrency import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

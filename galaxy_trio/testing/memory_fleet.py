@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent.agent import open_agent
 from galaxy_trio.agent.tools import Tool
-from galaxy_trio.config import DeviceConfig
+from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.messages import DeviceInfo
-from galaxy_trio.outcomes import open_background
 from galaxy_trio.server.server import ServerLimits, echo
 from galaxy_trio.testing.memory_server import MemoryServer, open_memory_server
 from galaxy_trio.testing.network import Network

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 import trio.testing
 
-from galaxy_trio.outcomes import open_background
-from galaxy_trio.server.admission import Admission
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio.server.access import Admission
 from galaxy_trio.server.server import Server, ServerLimits, echo
 
 if TYPE_CHECKING:

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 import trio.testing
 
-from galaxy_trio import wall_clock
-from galaxy_trio.codec import decode_client_message, encode
-from galaxy_trio.connection import Connection, open_connection
+from galaxy_trio._codec.codec import decode_client_message, encode
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE
+from galaxy_trio._connection.connection import Connection, open_connection
+from galaxy_trio._connection.pending_replies import MAX_PENDING
+from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS, TransportEnded
+from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.errors import ConnectFailed
 from galaxy_trio.messages import (
     JSON,
@@ -24,12 +29,7 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.opening import MAX_MESSAGE_SIZE
-from galaxy_trio.outcomes import open_background
-from galaxy_trio.replies import MAX_PENDING
 from galaxy_trio.testing.faults import FaultyStream
-from galaxy_trio.transport import Transport
-from galaxy_trio.websocket import SWITCHING_PROTOCOLS, TransportEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

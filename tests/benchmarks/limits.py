@@ -20,9 +20,9 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectionLost, open_connection
+from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import DeviceInfo, Platform
-from galaxy_trio.replies import MAX_PENDING
 from galaxy_trio.testing import open_memory_server
 
 from .processes import running_peer

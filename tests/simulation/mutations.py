@@ -12,20 +12,20 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectionLost
-from galaxy_trio.buffered_stream import BufferedStream
-from galaxy_trio.connection import Connection, SentTask
-from galaxy_trio.conversation import Conversation
+from galaxy_trio._concurrency.cancel_group import Stops
+from galaxy_trio._connection.connection import Connection, SentTask
+from galaxy_trio._connection.pending_replies import PendingReplies, Reply, Request, RequestKind, Routing
+from galaxy_trio._connection.requests import Conversation
+from galaxy_trio._transport.frames import text_frame
+from galaxy_trio._transport.send_buffer import BufferedStream
+from galaxy_trio._transport.websocket import Transport
+from galaxy_trio.constellation.pool import ConnectionPool, PooledConnection, _Name
+from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
+from galaxy_trio.constellation.task import NotSent, Task
+from galaxy_trio.constellation.task_runner import TaskRunner
 from galaxy_trio.events import EventFanOut
 from galaxy_trio.messages import ServerMessage
-from galaxy_trio.pool import ConnectionPool, PooledConnection, _Name
-from galaxy_trio.replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio.server.sessions import Sessions
-from galaxy_trio.slots import Lease, Place, Slot, Slots
-from galaxy_trio.stops import Stops
-from galaxy_trio.task import NotSent, Task
-from galaxy_trio.task_runner import TaskRunner
-from galaxy_trio.text_frames import text_frame
-from galaxy_trio.transport import Transport
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import ClientMessage, TaskResult

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from galaxy_trio.task import OnCancel
+from galaxy_trio.constellation.task import OnCancel
 from galaxy_trio.testing import Conditions
 
 Way: TypeAlias = Literal["device", "constellation", "reservation", "information", "hold"]

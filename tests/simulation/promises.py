@@ -6,16 +6,16 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio.constellation.pool import FRESH
 from galaxy_trio.device_events import StatusChanged, TaskEnded, TaskOutcome
-from galaxy_trio.pool import FRESH
-from simulation.slot_promises import OF_DEVICES, OF_POOL, broken_promises_of_slots, times_of_submission
+from tests.simulation.slot_promises import OF_DEVICES, OF_POOL, broken_promises_of_slots, times_of_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from galaxy_trio.device_events import DeviceStatus
-    from simulation.journal import Entry, Journal
-    from simulation.plan import Ask, Plan, What
+    from tests.simulation.journal import Entry, Journal
+    from tests.simulation.plan import Ask, Plan, What
 
 _SOON: Final = 0.01
 """Seconds for what takes no time: trio's tasks run one after the other."""

@@ -12,21 +12,21 @@ import attrs
 import trio
 
 from galaxy_trio import ConnectFailed, GalaxyError, NoSuchDevice, open_connection
-from galaxy_trio.config import DeviceConfig
-from galaxy_trio.constellation import open_constellation
+from galaxy_trio.constellation.config import DeviceConfig
+from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.device_events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
-from simulation.journal import ErrorLog, Journal
-from simulation.plan import Ask, Disturbance, Plan, Series, Talk, make_plan
-from simulation.promises import broken_promises
-from simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
+from tests.simulation.journal import ErrorLog, Journal
+from tests.simulation.plan import Ask, Disturbance, Plan, Series, Talk, make_plan
+from tests.simulation.promises import broken_promises
+from tests.simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from galaxy_trio.connection import Connection
-    from galaxy_trio.constellation import Constellation
+    from galaxy_trio._connection.connection import Connection
+    from galaxy_trio.constellation.constellation import Constellation
 
 _PATIENCE: Final = 1_000.0
 """Seconds until everything must have ended after all faults were mended."""

@@ -7,19 +7,16 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from simulation.run import simulate
+from tests.simulation.run import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simulation.run import Run
+    from tests.simulation.run import Run
 
 _EVERY: Final = 10.0
 """Seconds between two lines of progress."""

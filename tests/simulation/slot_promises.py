@@ -11,8 +11,8 @@ from galaxy_trio.device_events import TaskSubmitted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from simulation.journal import Entry, Journal
-    from simulation.plan import Plan, What
+    from tests.simulation.journal import Entry, Journal
+    from tests.simulation.plan import Plan, What
 
 OF_DEVICES: Final[frozenset[What]] = frozenset(
     {"death of device", "leave of device", "disconnect", "reconnect", "removal", "immediate removal"}

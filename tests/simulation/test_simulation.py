@@ -6,14 +6,14 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from simulation.mutations import route_by_kind
-from simulation.run import simulate
-from simulation.simulate import main, report_of, summary_of
+from tests.simulation.mutations import route_by_kind
+from tests.simulation.run import simulate
+from tests.simulation.simulate import main, report_of, summary_of
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.simulation
 
@@ -33,11 +33,11 @@ def _digests(hash_seed: str) -> str:
     """What came of a few seeds, in a process of its own, whose sets are in another order."""
     program = (
         "import hashlib\n"
-        "from simulation.run import simulate\n"
+        "from tests.simulation.run import simulate\n"
         "for seed in range(12):\n"
         "    print(hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest())\n"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(  # noqa: S603  # ourselves
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )

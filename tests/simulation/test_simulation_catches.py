@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
-from simulation.mutations import MUTATIONS, Mutation
-from simulation.run import simulate
+from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.run import simulate
 
 pytestmark = pytest.mark.simulation
 

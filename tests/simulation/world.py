@@ -18,11 +18,11 @@ from galaxy_trio.testing import MemoryFleet, Network, NetworkLink, open_memory_f
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-    from galaxy_trio.config import DeviceConfig
+    from galaxy_trio.constellation.config import DeviceConfig
     from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
-    from simulation.journal import Journal
-    from simulation.plan import Ask, DevicePlan, Disturbance, Plan
+    from tests.simulation.journal import Journal
+    from tests.simulation.plan import Ask, DevicePlan, Disturbance, Plan
 
 LIVENESS: Final = 30.0
 HEARTBEAT: Final = 8.0

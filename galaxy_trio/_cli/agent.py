@@ -1,0 +1,101 @@
+"""``galaxy-trio agent``: a device whose tools are given on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, cast
+
+import click
+
+from galaxy_trio._cli.terminal import one_line
+from galaxy_trio._transport.url import parse_url
+from galaxy_trio.agent import FunctionTool, McpServer, Tool, ToolSource, open_agent, open_mcp_tools
+from galaxy_trio.agent.tools import make_tools
+from galaxy_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import trio
+
+    from galaxy_trio._cli.destination import Destination
+
+logger: Final = logging.getLogger(__name__)
+
+_NAMES_SHOWN: Final = 50
+
+
+def load_tools(names: Sequence[str]) -> list[Tool]:
+    """Import tools: ``module:function``, or ``module`` for all that it has made with `galaxy_trio.agent.tool`.
+
+    What is found twice is offered once.
+
+    Raises:
+        ConfigError: One cannot be imported, or is no tool; says which and why.
+    """
+    # As with ``python -m``: what lies here can be imported.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found = {id(loaded): loaded for name in names for loaded in _load(name)}
+    return list(make_tools(cast("list[Tool | Callable[..., object]]", list(found.values()))).values())
+
+
+def _load(name: str) -> list[object]:
+    module_name, _, path = name.partition(":")
+    try:
+        loaded: object = importlib.import_module(module_name)
+        for attribute in filter(None, path.split(".")):
+            loaded = cast("object", getattr(loaded, attribute))
+    except (Exception, SystemExit) as error:  # whatever a module raises when it is imported
+        logger.debug("importing %r", name, exc_info=error)
+        why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
+    if path:
+        return [loaded]
+    members: list[object] = list(vars(loaded).values())
+    decorated: list[object] = [member for member in members if isinstance(member, FunctionTool)]
+    if not decorated:
+        raise ConfigError(
+            f"the module {name!r} has no functions that @tool was put on: name one, as in {name}:FUNCTION"
+        )
+    return decorated
+
+
+async def be_device(
+    destination: Destination, tools: Sequence[Tool], mcp: Sequence[str], max_retries: int | None, stop: trio.Event
+) -> None:
+    """Be a device until it is to stop."""
+    # Before any MCP server starts: what is wrong with the URL is wrong for good.
+    url = parse_url(destination.url, destination.token).shown
+    servers = [McpServer.parse(command) for command in mcp]
+    async with AsyncExitStack() as stack:
+        sources: list[ToolSource] = []
+        if servers:
+            sources.append(await stack.enter_async_context(open_mcp_tools(servers)))
+        logger.info("connecting to %s", url)
+        agent = await stack.enter_async_context(
+            open_agent(
+                destination.url,
+                destination.device_id,
+                tools,
+                tool_sources=sources,
+                token=destination.read_token,
+                ssl_context=destination.ssl_context,
+                connect_timeout=destination.connect_timeout,
+                register_timeout=destination.connect_timeout,
+                max_retries=max_retries,
+            )
+        )
+        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
+        click.echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
+        await stop.wait()
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "no tools"
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return f"{len(names)} tool{'s' if len(names) > 1 else ''}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"

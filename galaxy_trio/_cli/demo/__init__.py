@@ -1,0 +1,1 @@
+"""The demonstration: everything at once in memory, checked as it goes."""

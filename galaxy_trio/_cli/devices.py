@@ -1,0 +1,234 @@
+"""``galaxy-trio devices`` and ``galaxy-trio check``: a constellation's file, and how its devices are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import click
+import trio
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from galaxy_trio._cli.destination import seconds
+from galaxy_trio._cli.options import json_option, verbose
+from galaxy_trio._cli.signals import run_service, run_trio
+from galaxy_trio._cli.terminal import one_line, open_console
+from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio.constellation.config import ConstellationConfig, read_config
+from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.device_events import (
+    CONNECTED,
+    DeviceConnected,
+    DeviceDisconnected,
+    DeviceFailed,
+    DeviceNeedsAttention,
+    DeviceStatus,
+)
+from galaxy_trio.errors import ConfigError
+from galaxy_trio.events import EventsLost
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from galaxy_trio.constellation.device_statistics import DeviceStatistics
+    from galaxy_trio.events import Event
+
+_EVERY: Final = 0.5
+"""Seconds between two looks at the devices."""
+_CHANGED_AT_MOST_EVERY: Final = 1.0
+"""Seconds between two objects of JSON."""
+_WIDE: Final = 110
+"""Columns from which on there is room for what devices can do."""
+_REASON: Final = 200
+_UNWELL: Final = 3
+_COLORS: Final = {
+    DeviceStatus.IDLE: "green",
+    DeviceStatus.BUSY: "cyan",
+    DeviceStatus.FAILED: "red",
+    DeviceStatus.DISCONNECTED: "yellow",
+}
+
+
+# ---- one look
+
+
+def table_of(devices: list[DeviceStatistics], *, width: int, rows: int | None = None) -> Table:
+    """The devices as a table; of those that `rows` has no room for it says how many they are."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    table.add_column("device", no_wrap=True, overflow="ellipsis", max_width=max(width // 3, 12))
+    # Live, each device has one line: so it is known how many there is room for.
+    table.add_column("status", overflow="fold" if rows is None else "ellipsis", no_wrap=rows is not None, ratio=1)
+    table.add_column("os", no_wrap=True, overflow="ellipsis", max_width=12)
+    if width >= _WIDE:
+        table.add_column("can", no_wrap=True, overflow="ellipsis", max_width=width // 4)
+    for title in ("tasks", "heard", "reconnects"):
+        table.add_column(title, justify="right", no_wrap=True)
+    shown = devices if rows is None or len(devices) <= rows else devices[: max(rows - 1, 1)]
+    for device in shown:
+        cells = [Text(one_line(device.device_id)), _status(device), Text(one_line(device.os or "-"))]
+        if width >= _WIDE:
+            cells.append(Text(one_line(", ".join(device.capabilities) or "-")))
+        tasks = f"{device.running}" if not device.queued else f"{device.running}+{device.queued}"
+        cells += [Text(tasks), Text(_ago(device.last_heard)), Text(str(max(device.connects - 1, 0)))]
+        table.add_row(*cells)
+    hidden = devices[len(shown) :]
+    if hidden:
+        counts = Counter(device.status.value for device in hidden)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        table.caption = Text(f"… {len(hidden)} more: {told}", "dim", justify="left")
+    return table
+
+
+def _status(device: DeviceStatistics) -> Text:
+    text = Text(device.status.value, _COLORS.get(device.status, ""))
+    if device.problem is not None and device.status not in CONNECTED:
+        when = "" if device.next_try is None else f" (again in {_seconds_until(device.next_try):.0f} s)"
+        text.append(f": {one_line(device.problem)[:_REASON]}{when}", "dim")
+    return text
+
+
+def _ago(date: str | None) -> str:
+    return "-" if date is None else f"{max(-_seconds_until(date), 0):.0f} s ago"
+
+
+def _seconds_until(date: str) -> float:
+    return (datetime.fromisoformat(date) - datetime.now(UTC)).total_seconds()
+
+
+def _print_now(constellation: Constellation, console: Console, *, as_json: bool) -> None:
+    statistics = constellation.statistics()
+    if as_json:
+        click.echo(json.dumps(unstructure_statistics(statistics)))
+    else:
+        console.print(table_of(list(statistics.devices.values()), width=console.width))
+
+
+# ---- once, and on and on
+
+
+async def look_once(config: ConstellationConfig, timeout: float, console: Console, *, as_json: bool) -> int:
+    """Wait until each device is connected or a try has failed, and print the table. 3 if not all are connected."""
+    async with open_constellation(config) as constellation:
+        wanted = [device for device in constellation.devices.values() if device.config.auto_connect]
+        with trio.move_on_after(timeout):
+            await _wait_tried(constellation, {device.device_id for device in wanted})
+        _print_now(constellation, console, as_json=as_json)
+        return 0 if all(device.connected for device in wanted) else _UNWELL
+
+
+async def _wait_tried(constellation: Constellation, device_ids: set[str]) -> None:
+    """Wait until each is connected, or a try has come to nothing."""
+    async with constellation.subscribe() as events:
+        while device_ids:
+            event = await anext(events)
+            if isinstance(event, DeviceConnected | DeviceDisconnected | DeviceFailed):
+                device_ids.discard(event.device_id)
+
+
+async def watch(config: ConstellationConfig, console: Console, as_json: bool, stop: trio.Event) -> None:
+    """Show how the devices are until it is to stop: as a live table, as lines in a pipe, or as JSON."""
+    async with open_constellation(config) as constellation, trio.open_nursery() as nursery:
+        if as_json:
+            nursery.start_soon(_tell_as_json, constellation)
+        elif console.is_interactive:
+            nursery.start_soon(_show, constellation, console)
+        else:
+            nursery.start_soon(_tell, constellation)
+        await stop.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _show(constellation: Constellation, console: Console) -> None:
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            devices = list(constellation.statistics().devices.values())
+            live.update(table_of(devices, width=console.width, rows=console.height - 2), refresh=True)
+            await trio.sleep(_EVERY)
+
+
+async def _tell(constellation: Constellation) -> None:
+    async with constellation.subscribe() as events:
+        async for event in events:
+            line = _line_of(event)
+            if line is not None:
+                click.echo(f"{datetime.now().astimezone():%H:%M:%S} {one_line(line)}")
+
+
+def _line_of(event: Event | EventsLost) -> str | None:
+    match event:
+        case DeviceConnected():
+            return f"{event.device_id} is connected"
+        case DeviceDisconnected():
+            again = "" if event.next_try is None else f"; again in {_seconds_until(event.next_try.isoformat()):.0f} s"
+            return f"{event.device_id} is not connected: {event.reason[:_REASON]}{again}"
+        case DeviceFailed():
+            return f"{event.device_id} is given up: {event.reason[:_REASON]}"
+        case DeviceNeedsAttention():
+            return f"{event.device_id} needs attention: {event.reason[:_REASON]}"
+        case EventsLost():
+            return f"{event.count} changes were too fast to be told"
+        case _:
+            return None
+
+
+async def _tell_as_json(constellation: Constellation) -> None:
+    # What happens in between is in the next one: a backlog of one is enough to know that something did.
+    async with constellation.subscribe(backlog=1) as events:
+        while True:
+            click.echo(json.dumps(unstructure_statistics(constellation.statistics())))
+            await anext(events)
+            await trio.sleep(_CHANGED_AT_MOST_EVERY)
+
+
+# ---- the commands
+
+_file = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.command("devices", epilog="\b\nExample:\n    galaxy-trio devices devices.toml")
+@_file
+@click.option("--once", is_flag=True, help="Look once: exit with 3 if a device is not connected.")
+@click.option(
+    "--timeout", type=seconds, default=10, show_default=True, metavar="SECONDS",
+    help="With --once: how long connecting may take.",
+)  # fmt: skip
+@json_option
+@verbose
+def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) -> int:
+    """Connect to the devices of FILE, and show how they are, until Ctrl-C.
+
+    In a pipe it prints a line for each change. It gives the devices no tasks.
+    """
+    config, console = read_config(file), open_console()
+    if once:
+        return run_trio(partial(look_once, config, timeout, console, as_json=as_json))
+    return run_service(partial(watch, config, console, as_json))
+
+
+@click.command("check", epilog="\b\nExample:\n    galaxy-trio check devices.toml")
+@_file
+@verbose
+def check_command(file: Path) -> int:
+    """Say whether FILE is right, and what is wrong with it. Connects to nothing."""
+    try:
+        config = read_config(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(one_line(problem), err=True)
+        if error.problems:
+            raise ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") from error
+        raise
+    servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
+    click.echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
+    return 0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,85 @@
+"""``galaxy-trio server``: a server to try devices and clients with."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from galaxy_trio._cli.destination import TOKEN_VARIABLE, reason_of
+from galaxy_trio._cli.server_session import run_as_command
+from galaxy_trio.errors import ConfigError
+from galaxy_trio.server import ServerLimits, open_server
+from galaxy_trio.server.access import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import trio
+
+    from galaxy_trio.messages import JSON
+
+
+async def serve(
+    host: str,
+    port: int,
+    tokens: Sequence[str],
+    ssl_context: ssl.SSLContext | None,
+    device_config: Mapping[str, Mapping[str, JSON]] | None,
+    allowed_hosts: Sequence[str],
+    allowed_origins: Sequence[str],
+    max_connections: int,
+    stop: trio.Event,
+) -> None:
+    """Run the server until it is to stop."""
+    if not tokens and not is_loopback(host):
+        raise ConfigError(
+            f"a server at {host!r} can be reached from other machines and needs a token: "
+            f"give one in {TOKEN_VARIABLE} or with --token-file, or listen at 127.0.0.1"
+        )
+    async with AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(
+                open_server(
+                    host,
+                    port,
+                    session=run_as_command,
+                    token=tokens or None,
+                    ssl_context=ssl_context,
+                    allowed_hosts=allowed_hosts or None,
+                    allowed_origins=allowed_origins,
+                    device_config=device_config,
+                    limits=ServerLimits(max_connections=max_connections),
+                )
+            )
+        except (OSError, UnicodeError) as error:
+            # What can be no host's name is a UnicodeError.
+            why = reason_of(error) if isinstance(error, OSError) else "this is no name of a host"
+            raise ConfigError(f"cannot listen at {host!r}, port {port}: {why}") from error
+        click.echo(server.url)
+        await stop.wait()
+
+
+def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """A context that speaks TLS with this certificate; None without one.
+
+    Raises:
+        ConfigError: The files cannot be used.
+    """
+    if certificate is None:
+        if key is not None:
+            raise ConfigError("--key goes with --certificate: give both")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the certificate {str(certificate)!r} and its key cannot be used: are both there, in PEM format, and of one pair?"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificate {str(certificate)!r} or its key: {reason_of(error)}") from error
+    return context

@@ -1,0 +1,53 @@
+"""The session of ``galaxy-trio server``: it is of use without any code."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio.errors import GalaxyError, TaskFailed
+from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
+
+if TYPE_CHECKING:
+    from galaxy_trio.server import ServerTask
+
+logger: Final = logging.getLogger(__name__)
+
+USAGE: Final = "write 'echo TEXT', or the name of a tool and its parameters: TOOL {\"name\": value}"
+
+
+async def run_as_command(task: ServerTask) -> object:
+    """Run a task: ``echo TEXT`` gives ``{"echo": TEXT}``; ``TOOL {json}``, or ``TOOL`` alone, runs that tool on the device.
+
+    Raises:
+        TaskFailed: The request says neither, or the device could not do it.
+    """
+    logger.info("task for %r: %s", task.device_id, shorten(task.request))
+    word, *rest = task.request.split(None, 1) or [""]
+    text = "".join(rest).rstrip()
+    if not word:
+        raise TaskFailed(f"the request is empty: {USAGE}")
+    if word == "echo":
+        return {"echo": text}
+    command = Command(word, ToolType.ACTION, _parameters(text))
+    try:
+        [result] = await task.execute([command])
+    except GalaxyError as error:
+        raise TaskFailed(str(error)) from error
+    if result.status is not ResultStatus.SUCCESS:
+        raise TaskFailed(result.error or f"the device answered with status {result.status}", result=result.result)
+    return result.result
+
+
+def _parameters(text: str) -> dict[str, JSON] | None:
+    if not text:
+        return None
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise TaskFailed(f"what follows the tool's name is no JSON object: {USAGE}")
+    return cast("dict[str, JSON]", value)

@@ -1,0 +1,1 @@
+"""JSON text to message and back."""

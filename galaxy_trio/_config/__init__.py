@@ -1,0 +1,1 @@
+"""Data from outside: files, checked strictly."""

@@ -1,0 +1,173 @@
+"""What the roles that connect to a server share: from a URL to a registered link."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from galaxy_trio._concurrency.thread_limit import ThreadLimit
+from galaxy_trio._connection.link import Link, Receiver
+from galaxy_trio._transport.tcp import open_stream
+from galaxy_trio._transport.url import check_headers, parse_url
+from galaxy_trio._transport.websocket import Transport
+from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+
+logger: Final = logging.getLogger(__name__)
+
+MAX_ID: Final = 1_000
+"""Characters of the names of devices and clients."""
+MAX_MESSAGE_SIZE: Final = 100 * 2**20
+"""Bytes that a message may have, both ways, unless told otherwise: what AIP's server takes."""
+
+In = TypeVar("In")
+
+# Files are small and few; on a network's file system they may take long, and hold up no other threads then.
+_reading = ThreadLimit("reading tokens", 4)
+
+
+@asynccontextmanager
+async def open_client_link(
+    url: str,
+    receiver: Receiver[In],
+    decode: Callable[[str | bytes], In],
+    *,
+    peer: str,
+    token: str | None,
+    headers: Iterable[tuple[str, str]],
+    ssl_context: ssl.SSLContext | None,
+    stream: trio.abc.Stream | None,
+    connect_timeout: float,
+    liveness_timeout: float,
+    ping_interval: float | None,
+    max_message_size: int,
+) -> AsyncGenerator[Link[In]]:
+    """Connect to a server, for the length of the block. The arguments are those of `open_connection`, and of `Link`.
+
+    Raises:
+        ConfigError: What was asked for cannot be right.
+        ConnectFailed: No WebSocket came about. Nothing that was opened here is left open.
+    """
+    check_positive(
+        connect_timeout=connect_timeout,
+        liveness_timeout=liveness_timeout,
+        ping_interval=ping_interval,
+        max_message_size=max_message_size,
+    )
+    target = parse_url(url, token)
+    checked_headers = check_headers(headers)
+    deadline = trio.current_time() + connect_timeout
+    opened: trio.abc.Stream | None = None
+    with trio.move_on_at(deadline):
+        opened = await open_stream(target, stream, ssl_context)
+    if opened is None:
+        raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
+    websocket = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
+    link = Link(websocket, receiver, decode, peer=peer)
+    async with link.running(
+        partial(websocket.run_client, target, checked_headers),
+        handshake_deadline=deadline,
+        liveness_timeout=liveness_timeout,
+        ping_interval=ping_interval,
+    ):
+        yield link
+
+
+async def read_token(read: Callable[[], str | None], timeout: float) -> str | None:
+    """Get a token from where it is kept now, in a thread.
+
+    Raises:
+        ConnectFailed: It cannot be read, which may be because it is being replaced, or not within `timeout` seconds: to be tried again.
+    """
+    try:
+        with trio.move_on_after(timeout):
+            return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_reading.get())
+    except ConfigError as error:
+        raise ConnectFailed(str(error)) from error
+    raise ConnectTimeout(f"the token could not be read within {timeout:g} s")
+
+
+async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:
+    """Open a stream in the way of whoever embeds the package: a proxy's, a test's.
+
+    Raises:
+        ConnectFailed: It failed, or took longer than `timeout` seconds.
+    """
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.move_on_after(timeout):
+            stream = await connect()
+    except trio.TooSlowError as error:
+        raise ConnectTimeout("cannot connect: it took longer than the time that it was given") from error
+    except (OSError, trio.BrokenResourceError) as error:
+        raise ConnectFailed(f"cannot connect: {error}") from error
+    if stream is None:
+        raise ConnectTimeout(f"no connection within {timeout:g} s")
+    return stream
+
+
+@asynccontextmanager
+async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
+    """Close a stream that was given to the block, should the block fail before anything else would."""
+    try:
+        yield
+    except BaseException:
+        if stream is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(stream)
+        raise
+
+
+async def register(link: Link[In], conversation: Callable[[], Awaitable[object]], timeout: float) -> None:
+    """Register with the server.
+
+    Args:
+        link: Closed at once, without a goodbye, when this fails.
+        conversation: Sends the registration, and returns when it is confirmed.
+        timeout: Seconds that it may take.
+
+    Raises:
+        RegistrationRejected: The server refused.
+        ConnectTimeout: It did not answer in time.
+        ConnectFailed: The connection ended first, or the answer was broken.
+    """
+    try:
+        with trio.move_on_after(timeout) as registering:
+            await conversation()
+        if registering.cancelled_caught:
+            raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout:g} s")
+    except (ConnectionLost, InvalidMessage) as error:
+        link.abort()
+        raise ConnectFailed(f"could not register with {link.peer}: {error}") from error
+    except BaseException:
+        link.abort()
+        raise
+    logger.info("registered with %s", link.peer)
+
+
+def check_name(what: str, name: str, most: int) -> str:
+    """Raise `ConfigError` for a name that is empty, too long, or cannot be sent; else it is the result."""
+    try:
+        name.encode()
+        sendable = True
+    except UnicodeEncodeError:
+        sendable = False
+    if not sendable:
+        raise ConfigError(f"a {what} is text, and this one holds a lone surrogate, which cannot be sent")
+    if not 0 < len(name) <= most:
+        raise ConfigError(f"a {what} has 1 to {most} characters, and this one has {len(name)}")
+    return name
+
+
+def check_positive(**numbers: float | None) -> None:
+    """Raise `ConfigError` for a number that must be above 0 and is not."""
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise ConfigError(f"{name} must be above 0, and is {number!r}")

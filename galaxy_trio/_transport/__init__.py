@@ -1,0 +1,1 @@
+"""A WebSocket over a trio stream."""

@@ -1,0 +1,90 @@
+"""Connecting to where a URL points: DNS, TCP, TLS; and what to do where that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from galaxy_trio._transport.direct_socket import directly
+from galaxy_trio.errors import ConfigError, ConnectFailed
+
+if TYPE_CHECKING:
+    from galaxy_trio._transport.url import Target
+
+# OpenSSL's numbers: signed by itself, by an unknown authority at its end, by an unknown authority.
+_OF_UNKNOWN_AUTHORITY: Final = (18, 19, 20)
+# What OpenSSL says of an answer that is no TLS.
+_OF_PLAIN_TEXT: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+
+
+async def open_stream(
+    target: Target, stream: trio.abc.Stream | None, ssl_context: ssl.SSLContext | None
+) -> trio.abc.Stream:
+    """Connect to where a URL points, with TLS where it says so. A failure or cancellation leaves nothing open.
+
+    Args:
+        target: Where to.
+        stream: Used in place of TCP; TLS is spoken on it all the same.
+        ssl_context: In place of the default, which verifies the certificate and its name.
+
+    Raises:
+        ConnectFailed: DNS, TCP or TLS failed.
+    """
+    if stream is None:
+        try:
+            opened = await trio.open_tcp_stream(target.host, target.port)
+        except OSError as error:
+            raise ConnectFailed(f"cannot connect to {target.shown}: {_os_reason(error)}") from error
+        stream = opened if target.secure else directly(opened)
+    if not target.secure:
+        return stream
+    context = ssl_context if ssl_context is not None else ssl.create_default_context()
+    try:
+        secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
+        await secure.do_handshake()
+    except BaseException as error:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+            cause = error.__cause__ or error
+            raise ConnectFailed(f"no TLS connection to {target.shown}: {_tls_reason(cause)}") from cause
+        if isinstance(error, ssl.SSLError | ValueError):
+            raise ConfigError(
+                f"the ssl_context cannot be used to connect to {target.shown}: {_tls_reason(error)}"
+            ) from error
+        raise
+    return secure
+
+
+def _os_reason(error: OSError) -> str:
+    """The first of the reasons: with several addresses they lie in a group beneath."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    deepest = cause if isinstance(cause, OSError) else error
+    # trio puts the address into strerror, where the caller has it already; name resolution has negative numbers of its own.
+    if deepest.errno is not None and deepest.errno > 0:
+        reason = os.strerror(deepest.errno).lower()
+    else:
+        reason = (deepest.strerror or str(deepest)).lower()
+    if isinstance(deepest, socket.gaierror):
+        return f"{reason}; is the host's name right?"
+    if deepest.errno == errno.ECONNREFUSED:
+        return f"{reason}; is the server running, and at this port?"
+    return reason
+
+
+def _tls_reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = "; if its authority is your own, name its file" if error.verify_code in _OF_UNKNOWN_AUTHORITY else ""
+        return f"the server's certificate is not accepted: {error.verify_message}{advice}"
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        plain = "; if the server speaks no TLS, its URL begins with ws://" if error.reason in _OF_PLAIN_TEXT else ""
+        return f"{reason}{plain}"
+    return str(error) or "the server ended the connection"

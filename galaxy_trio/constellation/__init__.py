@@ -1,0 +1,21 @@
+"""Many devices, kept connected: each task goes to one that fits."""
+
+from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
+from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.constellation.device import Device
+from galaxy_trio.constellation.device_statistics import ConstellationStatistics, DeviceStatistics
+from galaxy_trio.constellation.profile import DeviceProfile
+from galaxy_trio.constellation.reservation import Reservation
+
+__all__ = [
+    "Constellation",
+    "ConstellationConfig",
+    "ConstellationStatistics",
+    "Device",
+    "DeviceConfig",
+    "DeviceProfile",
+    "DeviceStatistics",
+    "Reservation",
+    "open_constellation",
+    "read_config",
+]

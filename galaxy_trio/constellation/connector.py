@@ -1,0 +1,181 @@
+"""How the connections to one device are opened: the supervised one, and those of its tasks."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE, check_positive, open_given_stream, read_token
+from galaxy_trio._connection.connection import open_connection
+from galaxy_trio._transport.url import parse_url
+from galaxy_trio.constellation.config import KEEPALIVE_EXPIRY, DeviceConfig
+from galaxy_trio.errors import ConfigError, ConnectTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from galaxy_trio._connection.connection import Connection
+    from galaxy_trio.constellation.tls_contexts import Certificates
+    from galaxy_trio.events import Event
+
+CONNECTS_AT_ONCE: Final = 10
+"""Connections to one server that are being opened at a time."""
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionSettings:
+    """What the connections of a constellation have in common; see `open_constellation`."""
+
+    client_name: str = "galaxy_trio"
+    connect_timeout: float = 60.0
+    register_timeout: float = 30.0
+    heartbeat_interval: float = 30.0
+    liveness_timeout: float = 180.0
+    max_message_size: int = MAX_MESSAGE_SIZE
+    reconnect_delay: float = 1.0
+    abandon_timeout: float = 300.0
+    keepalive_expiry: float = KEEPALIVE_EXPIRY
+    connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None
+    random: Random | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_positive(
+            connect_timeout=self.connect_timeout,
+            register_timeout=self.register_timeout,
+            heartbeat_interval=self.heartbeat_interval,
+            liveness_timeout=self.liveness_timeout,
+            max_message_size=self.max_message_size,
+            reconnect_delay=self.reconnect_delay,
+            abandon_timeout=self.abandon_timeout,
+        )
+        if not self.keepalive_expiry >= 0:
+            raise ConfigError(f"keepalive_expiry is a number of seconds, and is {self.keepalive_expiry!r}")
+        if self.reconnect_delay == math.inf:
+            raise ConfigError(
+                "reconnect_delay is a number of seconds, and is without end: nothing would be tried again"
+            )
+
+
+class ConnectLimits:
+    """How many connections to each server are being opened: a common limit for the devices of one server."""
+
+    def __init__(self, at_once: int = CONNECTS_AT_ONCE) -> None:
+        self._at_once = at_once
+        self._limiters: dict[tuple[str, int], trio.CapacityLimiter] = {}
+        self._users: dict[tuple[str, int], int] = {}
+
+    def take(self, url: str) -> trio.CapacityLimiter:
+        """The limiter of a URL's server, for one more device; `give_back` it when the device is removed."""
+        target = parse_url(url, None)
+        server = (target.host, target.port)
+        self._users[server] = self._users.get(server, 0) + 1
+        return self._limiters.setdefault(server, trio.CapacityLimiter(self._at_once))
+
+    def give_back(self, url: str) -> None:
+        """A device is gone."""
+        target = parse_url(url, None)
+        server = (target.host, target.port)
+        self._users[server] -= 1
+        if not self._users[server]:
+            del self._users[server], self._limiters[server]
+
+
+class Endpoint:
+    """Where a device is reached, and how.
+
+    Args:
+        config: The device's.
+        settings: The constellation's.
+        limiter: Held while a connection is being opened.
+        certificates: Those of the constellation.
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        settings: ConnectionSettings,
+        limiter: trio.CapacityLimiter,
+        certificates: Certificates,
+    ) -> None:
+        self.config = config
+        self.settings = settings
+        self._limiter = limiter
+        self._certificates = certificates
+        self._name = f"{settings.client_name}-{secrets.token_hex(3)}"
+        self._ssl_context: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def open(
+        self, suffix: str = "", on_event: Callable[[Event], None] | None = None
+    ) -> AsyncGenerator[Connection]:
+        """Open a connection, for the length of the block; errors are those of `open_connection`.
+
+        Args:
+            suffix: Distinguishes the name of the connection from the supervised one's, which has none.
+            on_event: As for `open_connection`.
+        """
+        config, settings = self.config, self.settings
+        async with AsyncExitStack() as stack:
+            async with self._limiter:
+                token, context = await self._read_files(anew=not suffix)
+                stream = None
+                if settings.connect is not None:
+                    stream = await open_given_stream(partial(settings.connect, config), settings.connect_timeout)
+                connection = await stack.enter_async_context(
+                    open_connection(
+                        config.server_url,
+                        config.device_id,
+                        client_name=settings.client_name,
+                        client_id=f"{self._name}{suffix}@{config.device_id}",
+                        token=token,
+                        headers=config.headers,
+                        ssl_context=context,
+                        stream=stream,
+                        connect_timeout=settings.connect_timeout,
+                        register_timeout=settings.register_timeout,
+                        heartbeat_interval=settings.heartbeat_interval,
+                        liveness_timeout=settings.liveness_timeout,
+                        max_message_size=settings.max_message_size,
+                        on_event=on_event,
+                    )
+                )
+            yield connection
+
+    async def _read_files(self, *, anew: bool) -> tuple[str | None, ssl.SSLContext | None]:
+        """The token of now, and the certificates. A file system that does not answer is like a server that does not."""
+        timeout = self.settings.connect_timeout
+        with trio.move_on_after(timeout):
+            return await self._read_token(), await self._get_ssl_context(anew=anew)
+        raise ConnectTimeout(
+            f"the token or the certificates of device {self.config.device_id!r} could not be read within {timeout:g} s"
+        )
+
+    async def _read_token(self) -> str | None:
+        """The token of now. A file that cannot be read is tried again: it may be being replaced; a variable cannot."""
+        if self.config.token_file is None:
+            return self.config.read_token()
+        return await read_token(self.config.read_token, self.settings.connect_timeout)
+
+    async def _get_ssl_context(self, *, anew: bool) -> ssl.SSLContext | None:
+        """Made for the supervised connection; tasks use the same."""
+        if not parse_url(self.config.server_url, None).secure:
+            return None
+        if anew or self._ssl_context is None:
+            path = self.config.ca_file
+            try:
+                self._ssl_context = await self._certificates.context(path)
+            except OSError as error:  # ssl's own among them
+                reason = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ConfigError(
+                    f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {reason}"
+                ) from error
+        return self._ssl_context

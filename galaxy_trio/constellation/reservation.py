@@ -1,0 +1,49 @@
+"""A slot on a device, held for as long as somebody wants it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from galaxy_trio.constellation.task import BeforeSending, OnCancel, make_task
+
+if TYPE_CHECKING:
+    from galaxy_trio.constellation.kept_device import KeptDevice
+    from galaxy_trio.constellation.slots import Lease
+    from galaxy_trio.messages import TaskResult
+
+
+class Reservation:
+    """A slot on a device, held until its block ends. Made by `Device.reserve` and `Constellation.reserve`."""
+
+    def __init__(self, device: KeptDevice, lease: Lease) -> None:
+        self._device = device
+        self._lease = lease
+
+    def __repr__(self) -> str:
+        return f"<Reservation of device {self.device_id!r}{', ended' if self._lease.ended else ''}>"
+
+    @property
+    def device_id(self) -> str:
+        """The device whose slot it is."""
+        return self._device.device_id
+
+    async def run_task(
+        self,
+        request: str,
+        *,
+        timeout: float = 1000.0,
+        task_id: str | None = None,
+        on_cancel: OnCancel = "stop",
+        before_sending: BeforeSending | None = None,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> TaskResult:
+        """Run a task in this slot; arguments, result and errors are those of `Device.run_task`. One at a time.
+
+        Raises:
+            trio.BusyResourceError: Another task runs in it.
+            trio.ClosedResourceError: The block of the reservation has ended.
+        """
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
+        return await self._device.run_reserved(task, self._lease)

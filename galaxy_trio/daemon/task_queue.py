@@ -1,0 +1,293 @@
+"""Accepts tasks and runs them on a constellation's devices; every task survives the end of the daemon.
+
+A task is on disk before its client is notified that it was accepted, and ``running`` is on disk before the task is sent. A daemon that
+starts after a crash therefore knows which tasks have not begun, and which may have run: these become ``lost``. No task begins twice.
+
+`scheduler.py` decides which task goes to which device. A waiting task stays on disk, and is read when a device will soon be free for it
+(`backlog.py`). A task that has a slot (`attempts.py`) goes back to its queue if its device disconnects before the task begins.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio import NoSuchDevice
+from galaxy_trio.daemon.attempts import Attempts
+from galaxy_trio.daemon.backlog import Backlog
+from galaxy_trio.daemon.device_states import DeviceStates
+from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
+from galaxy_trio.daemon.store.queries import NoSuchTask
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from galaxy_trio import Constellation
+    from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest
+    from galaxy_trio.daemon.store.store import Store
+
+logger: Final = logging.getLogger(__name__)
+
+_RETRY_DELAY: Final = 5.0
+"""Seconds to wait before an operation on the database that failed is retried."""
+
+
+class DaemonBusy(Exception):
+    """The daemon accepts no task now; the message gives the reason."""
+
+
+class Dispatcher:
+    """Runs the tasks of a store on a constellation. Made by `open_dispatcher`.
+
+    Args:
+        nursery: Runs the tasks; the daemon's end cancels it.
+        store: Keeps the tasks.
+        constellation: Has the devices.
+        max_queued: Tasks that may wait; further ones are refused.
+        max_running: Tasks that may run at the same time on all devices; `None` for as many as there are slots.
+        on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        store: Store,
+        constellation: Constellation,
+        max_queued: int,
+        max_running: int | None,
+        on_change: Callable[[TaskRecord], None],
+    ) -> None:
+        self._nursery = nursery
+        self._store = store
+        self._constellation = constellation
+        self.max_queued = max_queued
+        self._on_change = on_change
+        self._scheduler = Scheduler(max_running)
+        self._attempts = Attempts(nursery, store, self._scheduler, self._record_change, self._dispatch, _RETRY_DELAY)
+        self._backlog = Backlog(
+            store, self._scheduler, constellation, self._record_change, self._dispatch, _RETRY_DELAY
+        )
+        self._devices = DeviceStates(self._scheduler, constellation, self._attempts.requeue)
+        # An event for each call that waits for the end of a task, by the task's id; the call removes it.
+        self._waiters: dict[str, set[trio.Event]] = {}
+        self._resumed = trio.Event()
+        self._reconfiguring = False
+
+    @property
+    def queued(self) -> int:
+        """How many tasks wait."""
+        return self._scheduler.waiting
+
+    @property
+    def running(self) -> int:
+        """How many tasks run."""
+        return self._attempts.running
+
+    @property
+    def in_memory(self) -> int:
+        """How many tasks that have not begun are in memory."""
+        return self._scheduler.in_memory + self._attempts.not_begun
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the tasks of an earlier daemon have been counted; no task is accepted before."""
+        return self._resumed.is_set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no task begins any more."""
+        return self._attempts.closed
+
+    def queued_for(self, device_id: str) -> int:
+        """How many waiting tasks name a device."""
+        return self._scheduler.queued_for(device_id)
+
+    # ---- requests of clients
+
+    async def submit(self, request: TaskRequest) -> tuple[TaskRecord, bool]:
+        """Accept a task; it is on disk when this returns. If this is cancelled, the task may have been accepted.
+
+        Returns:
+            The task, and whether it is new: a repeated idempotency key returns the first task.
+
+        Raises:
+            NoSuchDevice: There is no device of that name.
+            DaemonBusy: Too many tasks wait, or the daemon is being stopped.
+            StoreError: The task could not be written; it was not accepted.
+        """
+        is_there = request.device is None or request.device in self._constellation.devices
+        if not is_there and not self._reconfiguring:
+            raise NoSuchDevice(f"there is no device {request.device!r}")
+        await self._resumed.wait()
+        self._check_room()
+        if not self._scheduler.has_queue_for(request.requirement):
+            raise DaemonBusy(
+                f"tasks with {MAX_QUEUES:,} different requirements wait already: this one was not taken; "
+                "ask for fewer combinations of os and capabilities"
+            )
+        return await self._store.add(request, self._deliver_added)
+
+    async def retry(self, task_id: str) -> TaskRecord:
+        """Rerun a finished task as a new one. Nothing else runs a task a second time."""
+        await self._resumed.wait()
+        self._check_room()
+        return await self._store.retry(task_id, self._deliver_accepted)
+
+    async def cancel(self, task_id: str) -> TaskRecord:
+        """Cancel a task. A waiting task never runs; a running one is stopped on its device, and this waits for its end.
+
+        Returns:
+            The task after that. One that had ended is not changed.
+
+        Raises:
+            NoSuchTask: There is no task of this id.
+            StoreError: The cancellation could not be written; the task goes on.
+        """
+        await self._resumed.wait()
+        record, changed = await self._store.cancel_queued(task_id)
+        if changed:
+            self._record_change(record)
+        if not await self._attempts.cancel(task_id):
+            return record
+        return await self._store.get(task_id) or record
+
+    async def wait(self, task_id: str, seconds: float) -> TaskRecord:
+        """Wait for the end of a task, for at most this many seconds.
+
+        Returns:
+            The task after that.
+
+        Raises:
+            NoSuchTask: There is no task of this id.
+        """
+        ended = trio.Event()
+        # Registered before the task is read, so that no end falls between the two.
+        self._waiters.setdefault(task_id, set()).add(ended)
+        try:
+            record = await self._get(task_id)
+            if record.state.ended or not seconds:
+                return record
+            with trio.move_on_after(seconds):
+                await ended.wait()
+        finally:
+            self._waiters[task_id].discard(ended)
+            if not self._waiters[task_id]:
+                del self._waiters[task_id]
+        return await self._get(task_id)
+
+    async def _get(self, task_id: str) -> TaskRecord:
+        record = await self._store.get(task_id)
+        if record is None:
+            raise NoSuchTask(f"there is no task {task_id!r:.100}")
+        return record
+
+    def _check_room(self) -> None:
+        if self.closed:
+            raise DaemonBusy("the daemon is being stopped: try again when it is back")
+        if self.queued >= self.max_queued:
+            raise DaemonBusy(f"{self.max_queued:,} tasks wait already: this one was not taken")
+
+    # ---- from queues to devices
+
+    async def resume(self) -> None:
+        """Take over the tasks that an earlier daemon has left. Call it once; requests of clients wait for it.
+
+        Raises:
+            StoreError: The database failed.
+        """
+        lost = await self._backlog.load()
+        if lost or self.queued:
+            logger.info("from before: %s tasks were running and are lost, %s wait", lost, self.queued)
+        self._resumed.set()
+        self.update_devices()
+
+    def _deliver_added(self, added: tuple[TaskRecord, bool]) -> None:
+        record, is_new = added
+        if is_new:
+            self._deliver_accepted(record)
+
+    def _deliver_accepted(self, record: TaskRecord) -> None:
+        self._scheduler.accept(record)
+        self._on_change(record)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Do all that the scheduler asks for now: start tasks, read pages of waiting ones, fail those that no device can run."""
+        if self.closed or not self.resumed:
+            return
+        for record, slots in self._scheduler.take():
+            self._attempts.start(record, slots, self._devices.device_of(slots))
+        to_read, to_fail = self._scheduler.check(may_fail=not self._reconfiguring)
+        for queue in to_read:
+            self._nursery.start_soon(self._backlog.read_page, queue)
+        for queue in to_fail:
+            self._nursery.start_soon(self._backlog.fail_all, queue)
+
+    def _record_change(self, record: TaskRecord) -> None:
+        """Notify the scheduler, subscribers and pending calls that a task's state has changed on disk."""
+        if not record.state.ended:
+            self._scheduler.begun(record)
+        elif record.started is None:
+            self._attempts.withdraw(record.id)
+            self._scheduler.withdraw(record)
+        self._on_change(record)
+        if record.state.ended:
+            for ended in self._waiters.get(record.id, ()):
+                ended.set()
+
+    # ---- devices
+
+    def update_device(self, device_id: str) -> None:
+        """Take account of an event of a device."""
+        if self._devices.update(device_id):
+            self._dispatch()
+
+    def update_devices(self) -> None:
+        """Take account of events of any devices."""
+        self._devices.update_all()
+        self._scheduler.check_all()
+        self._dispatch()
+
+    @contextmanager
+    def reconfiguring(self) -> Generator[None]:
+        """Let the block add and remove devices; until its end, no task fails because its device is missing."""
+        self._reconfiguring = True
+        try:
+            yield
+        finally:
+            self._reconfiguring = False
+            self.update_devices()
+
+    # ---- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more tasks, and wait at most this long for those that run. Waiting tasks stay on disk for the next daemon."""
+        self.close()
+        with trio.move_on_after(seconds):
+            await self._attempts.wait_idle()
+
+    def close(self) -> None:
+        """Begin no more tasks."""
+        self._attempts.close()
+
+
+@asynccontextmanager
+async def open_dispatcher(
+    store: Store,
+    constellation: Constellation,
+    max_queued: int,
+    on_change: Callable[[TaskRecord], None],
+    *,
+    max_running: int | None = None,
+) -> AsyncGenerator[Dispatcher]:
+    """Run the tasks of a store inside the block. Its end stops the tasks that run, and they become ``lost``; see `Dispatcher.drain`."""
+    async with trio.open_nursery() as nursery:
+        dispatcher = Dispatcher(nursery, store, constellation, max_queued, max_running, on_change)
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.close()
+            nursery.cancel_scope.cancel()

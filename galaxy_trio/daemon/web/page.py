@@ -1,0 +1,71 @@
+"""The page at ``/``: a few files that a browser needs, and what they may do there."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+import trio
+from starlette.responses import Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+_TYPES: Final = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_NAMES: Final = (
+    "page.css",
+    "icon.svg",
+    "api.js",
+    "devices.js",
+    "dom.js",
+    "live.js",
+    "main.js",
+    "result.js",
+    "tasks.js",
+)
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        # Results may be pictures.
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        # Nothing of it becomes markup or code, whatever a device says.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+PAGE_PATHS: Final = ("/", *(f"/page/{name}" for name in _NAMES))
+"""What can be had without a token: there is nothing in it that is not in the package."""
+
+
+def page_routes() -> list[Route]:
+    """The routes of the page's files, which are read now."""
+    return [
+        Route("/", _serve("index.html")),
+        *(Route(f"/page/{name}", _serve(name)) for name in _NAMES),
+    ]
+
+
+def _serve(name: str) -> Callable[[Request], Awaitable[Response]]:
+    content = files("galaxy_trio.daemon.web").joinpath("static", name).read_bytes()
+    headers = {"Content-Security-Policy": _POLICY}
+
+    async def page(_request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return Response(content, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
+
+    return page

@@ -1,0 +1,242 @@
+"""One connection to a server: what its client may say, and the server's first reply to each message, in order."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._connection.client_link import MAX_ID
+from galaxy_trio.errors import InvalidMessage, MessageTooLarge
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    ClientType,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+)
+from galaxy_trio.server.pending_commands import UnansweredCommands
+from galaxy_trio.server.registry import Client, ClientInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio._connection.link import Link
+    from galaxy_trio.server.registry import Registry
+    from galaxy_trio.server.sessions import Sessions
+
+logger: Final = logging.getLogger(__name__)
+
+
+class Peer:
+    """The receiver of one connection's messages. Every reply is sent in the step in which its message is received.
+
+    Args:
+        registry: The server's.
+        sessions: The server's.
+        max_unanswered_commands: Batches of commands that it may leave unanswered, if it is a device.
+    """
+
+    _link: Link[ClientMessage]
+    """Set by `attach`: the link needs its receiver first."""
+
+    def __init__(self, registry: Registry, sessions: Sessions, max_unanswered_commands: int) -> None:
+        self._registry = registry
+        self._sessions = sessions
+        self._max_unanswered_commands = max_unanswered_commands
+        self.client: Client | None = None
+        self.first_message: trio.Event = trio.Event()
+        """Set when the first message has come, or the connection has ended without one."""
+        self.refused_with: int | None = None
+        """The code to close with, when the registration was refused."""
+
+    def attach(self, link: Link[ClientMessage]) -> None:
+        """Replies go here. To be called before anything is received."""
+        self._link = link
+
+    # ---- what comes in
+
+    def received(self, message: ClientMessage) -> None:
+        """Answer a message; see `Receiver`."""
+        if self.refused_with is not None:
+            return
+        if self.client is None:
+            self._register(message)
+            return
+        self.client.last_active = trio.current_time()
+        if message.client_id is not None and message.client_id != self.client.client_id:
+            self._refuse("client_id does not match the registered connection")
+        elif message.client_type is not self.client.client_type:
+            self._refuse("client_type does not match the registered connection")
+        else:
+            self._converse(message, self.client)
+
+    def received_invalid(self, invalid: InvalidMessage) -> None:
+        """Answer a broken message; see `Receiver`."""
+        if self.refused_with is not None:
+            return
+        if self.client is not None and invalid.type == ClientMessageType.COMMAND_RESULTS:
+            self.client.commands.route_invalid(invalid)
+        self._refuse(str(invalid))
+        if self.client is None:
+            self._turn_away(1008)
+
+    def ended(self, error: Callable[[], Exception]) -> None:
+        """Forget the client, and stop its sessions, in the step in which its end is known; see `Receiver`."""
+        self.first_message.set()
+        if self.client is not None:
+            self._registry.remove(self.client)
+            self.client.commands.close(error)
+            self._sessions.client_left(self.client)
+
+    # ---- registration
+
+    def _register(self, message: ClientMessage) -> None:
+        if message.type is not ClientMessageType.REGISTER or not message.client_id:
+            self._refuse("the first message must be a registration with a client_id")
+            self._turn_away(1008)
+            return
+        if len(message.client_id) > MAX_ID:
+            self._refuse(f"a client_id has at most {MAX_ID} characters, and this one has {len(message.client_id)}")
+            self._turn_away(1008)
+            return
+        metadata = message.metadata or {}
+        is_device = message.client_type is ClientType.DEVICE
+        system_info, platform = metadata.get("system_info"), metadata.get("platform")
+        told = system_info if is_device and isinstance(system_info, dict) else None
+        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id, told)
+        if refusal is not None:
+            self._refuse(refusal)
+            self._turn_away(1000)
+            return
+        named = platform[:MAX_ID] if isinstance(platform, str) else None
+        self.client = Client(
+            ClientInfo(
+                message.client_id,
+                message.client_type,
+                wall_clock.now(),
+                named,
+                None if is_device else message.target_id,
+                self._registry.system_info(message.client_id, told, named),
+            ),
+            self._link,
+            UnansweredCommands(message.client_id, self._max_unanswered_commands),
+        )
+        self._registry.add(self.client)
+        self._link.peer = f"{message.client_type} {message.client_id!r}"
+        logger.info("%s has registered", self._link.peer)
+        self._reply(ServerMessageType.HEARTBEAT)
+        self.first_message.set()
+
+    def _turn_away(self, code: int) -> None:
+        self.refused_with = code
+        self.first_message.set()
+
+    # ---- conversation
+
+    def _converse(self, message: ClientMessage, client: Client) -> None:
+        match message.type:
+            case ClientMessageType.HEARTBEAT:
+                self._reply(ServerMessageType.HEARTBEAT)
+            case ClientMessageType.DEVICE_INFO_REQUEST:
+                self._tell_device_info(message, client)
+            case ClientMessageType.TASK:
+                self._start_task(message, client)
+            case ClientMessageType.ERROR:
+                self._refuse(message.error or "")
+            case ClientMessageType.COMMAND_RESULTS:
+                # No reply, whatever they are: only the batch that they answer learns of them.
+                if not client.commands.route(message):
+                    logger.debug("%r: results that nobody waits for", client.client_id)
+            case ClientMessageType.DEVICE_INFO_RESPONSE:
+                logger.debug("%r: information that nobody asked for", client.client_id)
+            case _:
+                # A second registration, or a task's end, which clients have no business with.
+                self._refuse(f"Unknown message type: ClientMessageType.{message.type.name}")
+
+    def _tell_device_info(self, message: ClientMessage, client: Client) -> None:
+        wanted = message.target_id
+        allowed = client.client_type is ClientType.CONSTELLATION and client.info.target_id in (None, wanted)
+        if wanted is None or not allowed:
+            self._refuse("Not authorized to request device info for this device")
+            return
+        device = self._registry.device(wanted)
+        result: JSON = None if device is None else device.info.system_info
+        if result is None:
+            result = {"error": f"Device {wanted} not found or no system info available"}
+        self._reply(ServerMessageType.DEVICE_INFO_RESPONSE, response_id=message.request_id, result=result)
+
+    def _start_task(self, message: ClientMessage, client: Client) -> None:
+        is_device = client.client_type is ClientType.DEVICE
+        device_id = message.target_id or (client.client_id if is_device else None)
+        session_id = message.session_id or str(uuid.uuid4())
+        if device_id is None:
+            self._refuse("Constellation task requests require target_id")
+            return
+        target = self._registry.get(device_id)
+        if target is None:
+            self._refuse(f"Target device {device_id!r} is not connected")
+            return
+        if target.client_type is not ClientType.DEVICE:
+            self._refuse("Constellation tasks may only target device clients")
+            return
+        if is_device and target is not client:
+            self._refuse("A device may run tasks only on itself")
+            return
+        if len(session_id) > MAX_ID:
+            self._refuse(f"a session_id has at most {MAX_ID} characters, and this one has {len(session_id)}")
+            return
+        refusal = self._sessions.refusal(session_id, client)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        # Who could not be told that its task was accepted was told an error, and takes it for one that never ran.
+        if self._reply(ServerMessageType.HEARTBEAT, session_id=session_id):
+            self._sessions.start(session_id, message.request or "", message.task_name, client, target)
+
+    # ---- replies
+
+    def _refuse(self, why: str) -> None:
+        self._reply(ServerMessageType.ERROR, status=TaskStatus.ERROR, error=why)
+
+    def _reply(
+        self,
+        type: ServerMessageType,
+        *,
+        status: TaskStatus = TaskStatus.OK,
+        session_id: str | None = None,
+        response_id: str | None = None,
+        error: str | None = None,
+        result: JSON = None,
+    ) -> bool:
+        """Send a reply, or an error in its place; whether it was the reply."""
+        reply = ServerMessage(
+            type,
+            status,
+            error=error,
+            session_id=session_id,
+            timestamp=wall_clock.timestamp(),
+            response_id=response_id or str(uuid.uuid4()),
+            result=result,
+        )
+        try:
+            self._link.send_nowait(reply)
+        except (InvalidMessage, MessageTooLarge) as unsendable:
+            # What clients say comes back in replies, and may be too large there, or nested too deep.
+            problem = f"the reply cannot be sent: {unsendable}"
+            self._link.send_nowait(
+                ServerMessage(
+                    ServerMessageType.ERROR,
+                    TaskStatus.ERROR,
+                    error=problem,
+                    timestamp=reply.timestamp,
+                    response_id=str(uuid.uuid4()),
+                )
+            )
+            return False
+        return True

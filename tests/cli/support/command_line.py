@@ -1,0 +1,329 @@
+"""The command line for tests: run in this process, beside a test in this process, and in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import attrs
+import trio
+
+from galaxy_trio import open_connection
+from galaxy_trio._cli.main import run_command_line
+from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    import pytest
+
+    from galaxy_trio import TaskResult
+
+TOKEN = "s3cret-t0ken"
+DEVICE = "linux_agent_1"
+NOBODY = "ws://127.0.0.1:1"
+"""Where nothing listens."""
+
+
+@attrs.frozen
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Call: TypeAlias = Callable[..., Outcome]
+
+
+def is_one_sentence(outcome: Outcome) -> bool:
+    """Whether stderr has one error and no more, and the token is nowhere."""
+    return outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and TOKEN not in outcome.err + outcome.out
+
+
+def environment() -> dict[str, str]:
+    """What a command's environment is, whoever runs the tests."""
+    disturbing = ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONIOENCODING")
+    kept = {name: value for name, value in os.environ.items() if name not in disturbing}
+    return {**kept, "GALAXY_TRIO_TOKEN": TOKEN, "TERM": "xterm", "PYTHONUTF8": "1"}
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have it in this process."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    for name in os.environ.keys() - environment().keys():
+        monkeypatch.delenv(name)
+
+
+def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """What runs a command in this process, to its end."""
+    set_environment(monkeypatch)
+
+    def call(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        # What was to fail, and runs instead, must not run for ever.
+        limit = threading.Timer(SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
+        limit.start()
+        try:
+            status = run_command_line(arguments)
+        finally:
+            limit.cancel()
+        said = capsys.readouterr()
+        return Outcome(status, said.out, said.err)
+
+    return call
+
+
+# ---- in processes of their own
+
+
+def command_of(*arguments: str) -> list[str]:
+    """What starts a command as a process."""
+    return [sys.executable, "-m", "galaxy_trio", *arguments]
+
+
+async def call_process(*arguments: str, python: Sequence[str] = ("-m", "galaxy_trio"), token: str = TOKEN) -> Outcome:
+    """Run a command in a process of its own."""
+    with trio.fail_after(SECONDS):
+        done = await trio.run_process(
+            [sys.executable, *python, *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**environment(), "GALAXY_TRIO_TOKEN": token},
+        )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Process:
+    """A command that runs as a process. Made by `open_process`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self._said = {"out": b"", "err": b""}
+
+    async def said(self, words: str, stream: str = "out") -> str:
+        """Wait until it has said this, on stdout unless told otherwise; all that it has said there."""
+        source = self._process.stdout if stream == "out" else self._process.stderr
+        assert source is not None
+        with trio.fail_after(SECONDS):
+            while words.encode() not in self._said[stream]:
+                data = await source.receive_some()
+                assert data, f"it ended without {words!r}: {self._said}"
+                self._said[stream] += data
+        return self._said[stream].decode()
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> Outcome:
+        """Wait for its end."""
+        with trio.fail_after(SECONDS):
+            async with trio.open_nursery() as nursery:
+                for stream, source in (("out", self._process.stdout), ("err", self._process.stderr)):
+                    if source is not None:
+                        nursery.start_soon(self._drain, stream, source)
+            status = await self._process.wait()
+        return Outcome(status, self._said["out"].decode(), self._said["err"].decode())
+
+    async def _drain(self, stream: str, source: trio.abc.ReceiveStream) -> None:
+        async for data in source:
+            self._said[stream] += data
+
+
+@asynccontextmanager
+async def open_process(
+    *arguments: str,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    token: str | None = TOKEN,
+    python: Sequence[str] = ("-m", "galaxy_trio"),
+) -> AsyncGenerator[Process]:
+    """A command as a process, for the length of the block, which kills it if it is still there."""
+    env = environment()
+    if token is None:
+        del env["GALAXY_TRIO_TOKEN"]
+    start = partial(
+        trio.run_process,
+        [sys.executable, *python, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        check=False,
+        env=env,
+    )
+    async with trio.open_nursery() as nursery:
+        process = cast("trio.Process", await nursery.start(start))
+        try:
+            yield Process(process)
+        finally:
+            process.kill()
+
+
+# ---- in this process, with a test beside it
+
+
+_TRIES = 100
+
+
+class _Heard(io.StringIO):
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def write(self, text: str, /) -> int:
+        count = super().write(text)
+        self._heard()
+        return count
+
+
+class Command:
+    """A command that runs in the main thread, where signals arrive, while a test goes on in another: see `beside_a_command`.
+
+    A test may start one after the other.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._orders: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._news = trio.Event()
+        self._running = threading.Event()
+        self._status: int | None = None
+        self._out = self._err = _Heard(self._tell)
+
+    # ---- for the test
+
+    def start(self, *arguments: str) -> None:
+        """Run a command from now on."""
+        assert not self._running.is_set(), "the one before has not ended"
+        self._out, self._err, self._status = _Heard(self._tell), _Heard(self._tell), None
+        self._running.set()
+        self._orders.put(arguments)
+
+    async def said(self, words: str, times: int = 1) -> str:
+        """Wait until it has said this so often on stderr; all that it has said there."""
+        await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not said")
+        return self._err.getvalue()
+
+    async def said_on_stdout(self, words: str) -> str:
+        """The same of stdout."""
+        await self._wait(lambda: words in self._out.getvalue(), f"{words!r} was not said on stdout")
+        return self._out.getvalue()
+
+    async def line(self) -> str:
+        """Wait for the first line on its stdout."""
+        await self._wait(lambda: "\n" in self._out.getvalue(), "there is no line on stdout")
+        return self._out.getvalue().partition("\n")[0]
+
+    def send_signal(self, number: int) -> None:
+        """Send this process a signal: the command gets it."""
+        os.kill(os.getpid(), number)
+
+    async def end(self) -> Outcome:
+        """Wait for its end."""
+        await self._wait(lambda: not self._running.is_set(), "it does not end")
+        assert self._status is not None, "it did not even say how it ended"
+        return Outcome(self._status, self._out.getvalue(), self._err.getvalue())
+
+    async def _wait(self, happened: Callable[[], bool], otherwise: str) -> None:
+        with trio.move_on_after(SECONDS):
+            while not happened():
+                assert self._running.is_set(), f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}"
+                await self._news.wait()
+            return
+        raise AssertionError(f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}")
+
+    # ---- the threads
+
+    def play(self, test: Callable[[], Awaitable[None]]) -> None:
+        """Run the test in a thread, and in this one what it starts. What the test raises comes out."""
+        failures: list[BaseException] = []
+
+        async def run_test() -> None:
+            self._token = trio.lowlevel.current_trio_token()
+            await test()
+
+        def run_thread() -> None:
+            try:
+                trio.run(run_test)
+            except BaseException as failure:  # noqa: BLE001  # raised below
+                failures.append(failure)
+            self._orders.put(None)
+            # What a test has left running, or failed to stop. SIGINT only where the other does nothing: late, it would end the tests.
+            tries = 0
+            while self._running.is_set():
+                self.send_signal(signal.SIGTERM if tries < _TRIES else signal.SIGINT)
+                tries += 1
+                threading.Event().wait(0.05)
+
+        # A signal that comes when nothing runs must not end the tests.
+        before = signal.signal(signal.SIGTERM, _ignore)
+        thread = threading.Thread(target=run_thread)
+        thread.start()
+        try:
+            while (arguments := self._orders.get()) is not None:
+                self._run(arguments)
+        finally:
+            thread.join()
+            signal.signal(signal.SIGTERM, before)
+        if failures:
+            raise failures[0]
+
+    def _run(self, arguments: tuple[str, ...]) -> None:
+        try:
+            with self._monkeypatch.context() as patch:
+                patch.setattr(sys, "stdout", self._out)
+                patch.setattr(sys, "stderr", self._err)
+                self._status = run_command_line(arguments)
+        finally:
+            self._running.clear()
+            self._tell()
+
+    def _tell(self) -> None:
+        """Something has happened, in the main thread."""
+
+        def wake() -> None:
+            self._news.set()
+            self._news = trio.Event()
+
+        assert self._token is not None
+        # It may be over.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(wake)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def beside_a_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test in a thread of its own, beside the command that it starts.
+
+    Pytest's main thread runs the command, as the shell would: with signals, exit status and all. The test has the fixture `command`.
+    """
+
+    @functools.wraps(test)
+    def beside(*, command: Command, **fixtures: object) -> None:
+        command.play(partial(test, command=command, **fixtures))
+
+    return beside
+
+
+async def ask(url: str, request: str, *, token: str | None = TOKEN, device: str = DEVICE) -> TaskResult:
+    """Have a task run."""
+    with trio.fail_after(SECONDS):
+        async with open_connection(url, device, token=token) as connection:
+            return await connection.run_task(request)

@@ -1,0 +1,294 @@
+"""``galaxy-trio devices`` and ``galaxy-trio check``: what they show, and with which exit status they end."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import socket
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+from rich.console import Console
+
+from galaxy_trio import DeviceConfig, DeviceInfo, DeviceStatistics, DeviceStatus
+from galaxy_trio._cli.devices import look_once, table_of, watch
+from galaxy_trio.agent import open_device_connection
+from galaxy_trio.constellation.config import ConstellationConfig
+from galaxy_trio.device_events import DeviceFailed, DeviceNeedsAttention
+from galaxy_trio.events import EventsLost
+from galaxy_trio.server import open_server
+from tests.cli.support.command_line import (
+    DEVICE,
+    NOBODY,
+    TOKEN,
+    Call,
+    Command,
+    beside_a_command,
+    caller,
+    set_environment,
+)
+from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
+
+HOSTILE = "evil\x1b]0;title\x07\nname"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process."""
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A command that runs beside the test."""
+    set_environment(monkeypatch)
+    return Command(monkeypatch)
+
+
+def write(folder: Path, *devices: Mapping[str, object]) -> str:
+    path = folder / "devices.json"
+    path.write_text(json.dumps({"devices": list(devices)}), encoding="utf-8")
+    return str(path)
+
+
+@asynccontextmanager
+async def open_device() -> AsyncGenerator[str]:
+    """A server with a device; its URL."""
+    info = DeviceInfo(DEVICE, "linux", supported_features=["cli"])
+    async with (
+        open_server(token=TOKEN) as server,
+        open_device_connection(server.url, DEVICE, system_info=info, token=TOKEN),
+    ):
+        yield server.url
+
+
+def config_for(url: str, *device_ids: str) -> ConstellationConfig:
+    return ConstellationConfig(tuple(DeviceConfig(device_id, url, token=TOKEN) for device_id in device_ids))
+
+
+def statistics(device_id: str, status: DeviceStatus = DeviceStatus.IDLE, **values: object) -> DeviceStatistics:
+    fields: dict[str, object] = {
+        "os": "linux", "capabilities": ("cli", "gui"), "running": 0, "queued": 0, "idle_connections": 0, "connects": 1, "failures": 0,
+        "problem": None, "next_try": None, "connected_since": None, "last_heard": None, "connection": None, **values,
+    }  # fmt: skip
+    return DeviceStatistics(device_id, status, **fields)  # type: ignore[arg-type]
+
+
+def shown(*devices: DeviceStatistics, width: int = 80, rows: int | None = None) -> str:
+    output = io.StringIO()
+    Console(file=output, width=width).print(table_of(list(devices), width=width, rows=rows))
+    return output.getvalue()
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+class Screen(io.StringIO):
+    """Tells what was written on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = trio.Event()
+
+    def write(self, text: str, /) -> int:
+        self._written.set()
+        self._written = trio.Event()
+        return super().write(text)
+
+    async def said(self, words: str) -> None:
+        while words not in self.getvalue():
+            await self._written.wait()
+
+
+# ---- check
+
+
+def test_check_counts_the_devices_and_servers_of_a_file_that_is_right(call: Call, tmp_path: Path) -> None:
+    devices = [
+        {"device_id": "a", "server_url": "ws://one/ws"},
+        {"device_id": "b", "server_url": "ws://ONE/ws"},
+        {"device_id": "c", "server_url": "ws://two:5000/ws", "token": TOKEN},
+    ]
+    outcome = call("check", write(tmp_path, *devices))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.endswith("devices.json: 3 devices, 2 servers\n")
+    assert call("check", write(tmp_path, devices[0])).out.endswith(": 1 device, 1 server\n")
+
+
+def test_check_says_all_that_is_wrong_a_line_each_and_no_token(call: Call, tmp_path: Path) -> None:
+    outcome = call(
+        "check", write(tmp_path, {"device_id": "a", "server_ulr": "ws://x"}, {"device_id": 5, "server_url": "ws://x", "token": [TOKEN]})
+    )  # fmt: skip
+    *problems, last = outcome.err.splitlines()
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "devices[0].server_ulr: unknown key; did you mean 'server_url'?" in problems
+    assert len(problems) == 4
+    assert last.endswith("devices.json: 4 problems")
+    assert TOKEN not in outcome.err
+
+
+@pytest.mark.parametrize("command_name", ["check", "devices"])
+def test_a_file_that_cannot_be_read_is_one_sentence(call: Call, tmp_path: Path, command_name: str) -> None:
+    outcome = call(command_name, str(tmp_path / "nothing.toml"))
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: the configuration")
+    assert outcome.err.count("\n") == 1
+
+
+# ---- the table
+
+
+def test_the_table_shows_each_device_on_a_line_with_what_an_operator_looks_for() -> None:
+    text = shown(
+        statistics("laptop", DeviceStatus.BUSY, running=1, queued=3, connects=5, last_heard=in_seconds(-3)),
+        statistics("tower", DeviceStatus.DISCONNECTED, problem="refused", next_try=in_seconds(7.2), connects=0),
+        statistics("old", DeviceStatus.FAILED, problem="bad certificate", os=None),
+    )
+    header, laptop, tower, old = text.splitlines()
+    assert header.split() == ["device", "status", "os", "tasks", "heard", "reconnects"]
+    assert laptop.split() == ["laptop", "busy", "linux", "1+3", "3", "s", "ago", "4"]
+    assert tower.split() == ["tower", "disconnected:", "refused", "(again", "in", "7", "s)", "linux", "0", "-", "0"]
+    assert old.split() == ["old", "failed:", "bad", "certificate", "-", "0", "-", "0"]
+
+
+def test_a_wide_table_shows_what_devices_can_do() -> None:
+    header, device, other = shown(statistics("a"), statistics("b", capabilities=()), width=120).splitlines()
+    assert "can" in header.split()
+    assert "cli, gui" in device
+    assert " - " in other
+
+
+def test_devices_that_there_is_no_room_for_are_counted() -> None:
+    devices = [statistics(f"d{number}", list(DeviceStatus)[number % 6]) for number in range(300)]
+    lines = shown(*devices, rows=20).splitlines()
+    assert lines[20].startswith("… 281 more: 47 busy, 47 connecting")
+    assert max(map(len, shown(*devices).splitlines())) <= 80
+
+
+def test_names_and_reasons_do_nothing_to_a_terminal() -> None:
+    text = shown(
+        statistics(HOSTILE, DeviceStatus.FAILED, problem=HOSTILE, os=HOSTILE, capabilities=(HOSTILE,)), width=150
+    )
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert len(text.splitlines()) == 2
+
+
+# ---- devices
+
+
+async def test_once_it_prints_the_table_and_exits_with_0_when_all_are_connected(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = io.StringIO()
+    with trio.fail_after(SECONDS):
+        async with open_device() as url:
+            console = Console(file=output, width=80)
+            assert await look_once(config_for(url, DEVICE), 5, console, as_json=False) == 0
+            assert await look_once(config_for(url, DEVICE), 5, console, as_json=True) == 0
+    assert output.getvalue().splitlines()[1].split()[:3] == [DEVICE, "idle", "linux"]
+    assert json.loads(capsys.readouterr().out)["devices"][DEVICE]["status"] == "idle"
+
+
+async def test_once_it_exits_with_3_when_one_cannot_be_connected() -> None:
+    output = io.StringIO()
+    with trio.fail_after(SECONDS):
+        async with open_device() as url:
+            config = config_for(url, DEVICE, "nobody")
+            assert await look_once(config, 5, Console(file=output, width=80), as_json=False) == 3
+    assert "nobody" in output.getvalue()
+    assert "not connected" in " ".join(output.getvalue().split())
+
+
+def test_once_it_waits_no_longer_than_it_is_told(call: Call, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/ws"
+        outcome = call("devices", "--once", "--timeout", "0.2", write(tmp_path, {"device_id": "a", "server_url": url}))
+    assert outcome.status == 3
+    assert outcome.out.splitlines()[1].split()[:2] == ["a", "connecting"]
+
+
+@beside_a_command
+async def test_in_a_pipe_it_prints_a_line_for_each_change_until_ctrl_c(command: Command, tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with open_device() as url:
+                devices = [{"device_id": DEVICE, "server_url": url, "token": TOKEN}]
+                command.start("devices", write(tmp_path, *devices))
+                assert (await command.line()).endswith(f"{DEVICE} is connected")
+                nursery.start_soon(trio.sleep, 0)
+                scope.cancel()
+        await command.said_on_stdout(f"{DEVICE} is not connected")
+        command.send_signal(signal.SIGINT)
+        outcome = await command.end()
+    assert outcome.status == 0
+    assert TOKEN not in outcome.out + outcome.err
+
+
+@beside_a_command
+async def test_as_json_it_prints_an_object_for_each_change_until_sigterm(command: Command, tmp_path: Path) -> None:
+    command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NOBODY}))
+    first = cast("dict[str, dict[str, object]]", json.loads(await command.line()))
+    assert list(first["devices"]) == ["a"]
+    command.send_signal(signal.SIGTERM)
+    assert (await command.end()).status == 0
+
+
+async def test_on_a_terminal_the_table_is_live() -> None:
+    output, stop = Screen(), trio.Event()
+    console = Console(file=output, width=80, height=24, force_terminal=True, force_interactive=True)
+    with trio.fail_after(SECONDS):
+        async with open_device() as url, trio.open_nursery() as nursery:
+            nursery.start_soon(watch, config_for(url, DEVICE), console, False, stop)
+            await output.said("idle")
+            stop.set()
+    assert "\x1b[2K" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (DeviceFailed("a", "bad certificate"), "a is given up: bad certificate"),
+        (DeviceNeedsAttention("a", "HTTP 403"), "a needs attention: HTTP 403"),
+        (EventsLost(7), "7 changes were too fast to be told"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_an_operator_should_know_is_a_line(
+    event: object, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = trio.Event()
+
+    class Stream:
+        def __init__(self) -> None:
+            self.events = [event]
+
+        def __aiter__(self) -> Stream:
+            return self
+
+        async def __anext__(self) -> object:
+            await trio.lowlevel.checkpoint()
+            if self.events:
+                return self.events.pop()
+            stop.set()
+            raise StopAsyncIteration
+
+    @asynccontextmanager
+    async def subscribe(constellation: object) -> AsyncGenerator[Stream]:
+        await trio.lowlevel.checkpoint()
+        yield Stream()
+
+    monkeypatch.setattr("galaxy_trio.constellation.constellation.Constellation.subscribe", subscribe)
+    with trio.fail_after(SECONDS):
+        await partial(watch, ConstellationConfig(()), Console(file=io.StringIO()), False, stop)()
+    assert capsys.readouterr().out.endswith(f"{line}\n")

@@ -1,0 +1,100 @@
+"""Whatever text comes, decoding gives a message or `InvalidMessage`: the recordings, damaged in every way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import pytest
+from hypothesis import strategies as st
+
+from galaxy_trio._codec.codec import (
+    decode_client_message,
+    decode_server_message,
+    decode_transfer_message,
+    encode,
+    structure_device_info,
+    unstructure_device_info,
+)
+from galaxy_trio.errors import InvalidMessage
+from galaxy_trio.messages import JSON, ServerMessage
+from tests.support.fuzzing import EVERYTHING, damaged, fuzz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.messages import ClientMessage, TransferMessage
+
+    Message = ClientMessage | ServerMessage | TransferMessage
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_TRANSFER: Final = [
+    '{"type":"binary_data","filename":"a.png","mime_type":"image/png","size":5,"checksum":"d41d8cd9","chunk_num":0}',
+    '{"type":"file_transfer_start","filename":"a.png","size":9,"chunk_size":5,"total_chunks":2,"mime_type":"image/png"}',
+    '{"type":"file_transfer_complete","filename":"a.png","total_chunks":2,"checksum":"d41d8cd98f00b204e9800998ecf8427e"}',
+]
+_DECODERS: Final = [decode_server_message, decode_client_message, decode_transfer_message]
+_SHALLOW: Final = 300
+"""Brackets in a text whose messages Python compares whatever else is on its stack."""
+
+
+def _check_refusal(refusal: InvalidMessage, text: str) -> None:
+    assert 0 < len(str(refusal)) <= 300
+    assert (refusal.__cause__, refusal.__context__) == (None, None)
+    ids = [found for found in (refusal.response_id, refusal.session_id) if found is not None]
+    assert sum(map(len, ids)) <= 140
+    if "\\" not in text:
+        assert all(found in text for found in ids)
+
+
+def _outcome(make: Callable[[T], R], value: T) -> R | InvalidMessage:
+    """What is made of it, or the refusal. Whatever else is raised fails the test."""
+    try:
+        return make(value)
+    except InvalidMessage as error:
+        return error
+
+
+def _check_message(decode: Callable[[str | bytes], Message], message: Message, is_shallow: bool) -> None:
+    written = _outcome(encode, message)
+    if isinstance(written, InvalidMessage):
+        # Reading and writing are not equally deep in Python's stack: what is only just read may be too deep to write.
+        assert str(written).endswith("nested too deep")
+        return
+    assert written.encode().decode() == written
+    read = decode(written)
+    assert encode(read) == written
+    if is_shallow:
+        assert read == message
+
+
+def _check_device_information(result: JSON, is_shallow: bool) -> None:
+    info = _outcome(structure_device_info, result)
+    if isinstance(info, InvalidMessage):
+        assert 0 < len(str(info)) <= 300
+    elif is_shallow:
+        assert structure_device_info(unstructure_device_info(info)) == info
+
+
+@fuzz(60, text=damaged(EVERYTHING + _TRANSFER), decode=st.sampled_from(_DECODERS))
+def test_any_text_is_a_message_that_is_written_and_read_as_it_is_or_is_refused(
+    text: str, decode: Callable[[str | bytes], Message]
+) -> None:
+    message = _outcome(decode, text)
+    if isinstance(message, InvalidMessage):
+        _check_refusal(message, text)
+        return
+    is_shallow = text.count("[") + text.count("{") < _SHALLOW
+    _check_message(decode, message, is_shallow)
+    if isinstance(message, ServerMessage):
+        _check_device_information(message.result, is_shallow)
+
+
+@pytest.mark.parametrize("text", EVERYTHING + _TRANSFER, ids=range(len(EVERYTHING + _TRANSFER)))
+@pytest.mark.parametrize("decode", _DECODERS)
+def test_any_beginning_of_a_message_is_refused(text: str, decode: Callable[[str | bytes], Message]) -> None:
+    for end in (*range(0, len(text), 37), len(text) - 1):
+        with pytest.raises(InvalidMessage) as caught:
+            decode(text[:end])
+        _check_refusal(caught.value, text)

@@ -1,0 +1,372 @@
+"""What a block and its background tasks have come to: the block's own exception as it is, bugs loudly, cancellation never swallowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class Bug(Exception):
+    """A bug in a background task."""
+
+
+async def _crash(error: BaseException) -> None:
+    raise error
+
+
+async def _a_cancelled() -> trio.Cancelled:
+    """One of trio's own making: nobody else can."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            return cancelled
+    raise AssertionError("not cancelled")
+
+
+def _members(error: BaseException | None) -> tuple[BaseException, ...]:
+    """What is in a group; it must be one."""
+    assert isinstance(error, BaseExceptionGroup)
+    return cast("BaseExceptionGroup[BaseException]", error).exceptions
+
+
+# ---- raise_outcome
+
+
+def _raised(
+    failure: BaseException | None, crashes: list[BaseException], stray: BaseException | None
+) -> BaseException | None:
+    try:
+        raise_outcome(failure, crashes, stray)
+    except BaseException as error:  # noqa: BLE001  # the question is what it is
+        return error
+    return None
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert _raised(None, [], None) is None
+
+
+def test_one_error_alone_is_raised_as_it_is_wherever_it_comes_from() -> None:
+    error = ValueError("alone")
+    assert _raised(error, [], None) is error
+    assert _raised(None, [error], None) is error
+    assert _raised(None, [], error) is error
+    assert _raised(None, [], ExceptionGroup("nursery", [ExceptionGroup("nursery", [error])])) is error
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+def test_a_group_of_the_blocks_own_is_left_as_it_is() -> None:
+    group = ExceptionGroup("mine", [ValueError("only one")])
+    assert _raised(group, [], None) is group
+
+
+def test_several_errors_come_out_as_one_group_the_blocks_first() -> None:
+    failure, crash = ValueError("mine"), Bug("crash")
+    stray = ExceptionGroup("nursery", [Bug("stray"), Bug("another")])
+    group = _raised(failure, [crash], stray)
+    assert _members(group)[:2] == (failure, crash)
+    [of_nursery] = _members(group)[2:]
+    assert _members(of_nursery) == stray.exceptions
+    assert isinstance(group, ExceptionGroup)
+    assert group.message == "the block and the connection's own tasks failed"
+
+
+async def test_a_cancellation_is_raised_when_it_is_alone_and_gives_way_to_an_error() -> None:
+    cancelled, error = await _a_cancelled(), ValueError("mine")
+    assert _raised(None, [], cancelled) is cancelled
+    group = BaseExceptionGroup("nursery", [cancelled, await _a_cancelled()])
+    assert contains_cancelled(_raised(None, [], group))
+    assert _raised(error, [], group) is error
+    assert _raised(None, [error], cancelled) is error
+    assert _raised(None, [], BaseExceptionGroup("nursery", [cancelled, error])) is error
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_keyboard_interrupt_comes_out_bare_whatever_else_there_is(place: int) -> None:
+    interrupt = KeyboardInterrupt()
+    errors: list[BaseException] = [ValueError("mine"), Bug("crash"), Bug("stray")]
+    errors[place] = interrupt
+    failure, crash, stray = errors
+    assert _raised(failure, [crash], BaseExceptionGroup("nursery", [stray])) is interrupt
+
+
+# ---- split_cancelled
+
+
+async def test_an_exception_is_parted_into_cancellation_and_what_is_not() -> None:
+    cancelled, error, other = await _a_cancelled(), ValueError(), KeyError()
+    assert split_cancelled(error) == (None, error)
+    assert split_cancelled(cancelled) == (cancelled, None)
+    group = ExceptionGroup("two", [error, other])
+    assert split_cancelled(group)[0] is None
+    only_cancelled, nothing = split_cancelled(BaseExceptionGroup("one", [cancelled]))
+    assert isinstance(only_cancelled, BaseExceptionGroup)
+    assert nothing is None
+    part, rest = split_cancelled(
+        BaseExceptionGroup("all", [cancelled, ExceptionGroup("inner", [ExceptionGroup("innermost", [error])])])
+    )
+    assert isinstance(part, BaseExceptionGroup)
+    assert rest is error
+    _, rest = split_cancelled(BaseExceptionGroup("all", [ExceptionGroup("two", [error, other]), cancelled]))
+    assert _members(rest) == (error, other)
+
+
+async def test_whether_a_cancellation_is_in_it() -> None:
+    cancelled = await _a_cancelled()
+    assert contains_cancelled(cancelled)
+    assert contains_cancelled(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [cancelled])]))
+    assert not contains_cancelled(None)
+    assert not contains_cancelled(ValueError())
+    assert not contains_cancelled(ExceptionGroup("", [ValueError()]))
+
+
+# ---- open_background
+
+
+async def _outcome(block: Callable[[trio.Nursery], Awaitable[None]]) -> BaseException | None:
+    """What comes out of the block of a background nursery."""
+    try:
+        with trio.fail_after(60):
+            async with open_background() as nursery:
+                await block(nursery)
+    except BaseException as error:  # noqa: BLE001  # the question is what it is
+        return error
+    return None
+
+
+async def test_background_tasks_end_with_the_block() -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("cancelled")
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == []
+
+    assert await _outcome(block) is None
+    assert ended == ["cancelled"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        ExceptionGroup("mine", [ValueError(1), ExceptionGroup("inner", [KeyError(2)])]),
+        KeyboardInterrupt(),
+        SystemExit(1),
+        StopAsyncIteration(),
+    ],
+    ids=repr,
+)
+async def test_what_the_block_raises_comes_out_as_the_same_object_with_its_own_cause_and_context(
+    error: BaseException,
+) -> None:
+    cause, context = KeyError("cause"), LookupError("context")
+    error.__cause__, error.__context__ = cause, context
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(trio.sleep_forever)
+        raise error
+
+    raised = await _outcome(block)
+    assert raised is error
+    assert error.__cause__ is cause
+    assert error.__context__ is context
+
+
+async def test_what_the_block_raises_gets_no_context_of_ours() -> None:
+    error = ValueError("mine")
+
+    async def block(nursery: trio.Nursery) -> None:
+        raise error
+
+    assert await _outcome(block) is error
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "error", [Bug("crash"), KeyboardInterrupt(), ExceptionGroup("two", [Bug(1), Bug(2)])], ids=repr
+)
+async def test_a_crash_in_the_background_ends_the_block_and_comes_out_alone(error: BaseException) -> None:
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(_crash, error)
+        await trio.sleep_forever()
+
+    raised = await _outcome(block)
+    assert raised is error or _members(raised) == _members(error)
+
+
+async def test_a_crash_while_the_block_ends_comes_out_as_well() -> None:
+    crash = Bug("crash")
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise crash
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert await _outcome(block) is crash
+
+
+async def test_the_blocks_error_and_a_crash_after_it_come_out_as_one_group() -> None:
+    mine, crash = ValueError("mine"), Bug("crash")
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise crash
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        raise mine
+
+    group = await _outcome(block)
+    assert _members(group) == (mine, crash)
+
+
+async def test_the_blocks_error_and_a_crash_before_it_come_out_as_one_group() -> None:
+    mine, crash = ValueError("mine"), Bug("crash")
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(_crash, crash)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise mine
+
+    group = await _outcome(block)
+    assert set(_members(group)) == {mine, crash}
+
+
+async def test_a_keyboard_interrupt_in_the_background_comes_out_bare_though_the_block_has_failed() -> None:
+    interrupt = KeyboardInterrupt()
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise interrupt
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        raise ValueError("mine")
+
+    assert await _outcome(block) is interrupt
+
+
+async def test_a_cancellation_from_outside_is_seen_outside() -> None:
+    with trio.CancelScope() as scope:
+        async with open_background() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+            await trio.sleep_forever()
+        raise AssertionError("not reached")
+    assert scope.cancelled_caught
+
+
+async def test_a_cancellation_from_outside_that_meets_only_background_tasks_is_seen_outside() -> None:
+    scope = trio.CancelScope()
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            # The block is over, and its end waits for this task.
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+
+    with scope:
+        async with open_background() as nursery:
+            nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.lowlevel.checkpoint()
+        raise AssertionError("not reached")
+    assert scope.cancelled_caught
+
+
+async def test_an_error_of_a_block_that_is_cancelled_comes_out_alone() -> None:
+    mine = ValueError("mine")
+    with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine") as caught:
+        async with open_background() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                raise mine
+    assert caught.value is mine
+    assert not scope.cancelled_caught
+
+
+async def test_a_crash_of_a_task_of_a_block_that_is_cancelled_comes_out() -> None:
+    crash = Bug("crash")
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise crash
+
+    async def block(nursery: trio.Nursery) -> None:
+        nursery.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await trio.sleep_forever()
+
+    raised: BaseException | None = None
+    with trio.CancelScope() as scope:
+        raised = await _outcome(block)
+    assert raised is not None
+    assert split_cancelled(raised)[1] is crash
+
+
+async def test_a_keyboard_interrupt_beside_a_crash_comes_out_bare() -> None:
+    async def crash() -> None:
+        raise ValueError("crash")
+
+    with pytest.raises(KeyboardInterrupt):
+        async with open_background() as nursery:
+            nursery.start_soon(crash)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyboardInterrupt
+
+
+async def test_a_crash_in_a_cancelled_block_comes_out_alone_whichever_task_runs_first() -> None:
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("crash")
+
+    for _ in range(20):
+        with pytest.raises(ValueError, match="crash"), trio.CancelScope() as scope:
+            async with open_background() as nursery:
+                nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                await trio.sleep_forever()

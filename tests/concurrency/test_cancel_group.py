@@ -1,0 +1,112 @@
+"""Work of others that is stopped all at once: who is told why, and who is waited for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio._concurrency.cancel_group import Stops
+from tests.constellation.support.calls import start
+
+
+class Stopped(Exception):
+    """Why."""
+
+
+async def _work(stops: Stops, seconds_to_clean_up: float = 0) -> None:
+    with stops.guard():
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(seconds_to_clean_up)
+
+
+async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own() -> None:
+    stops = Stops()
+    async with trio.open_nursery() as nursery:
+        calls = [await start(nursery, partial(_work, stops)) for _ in range(3)]
+        stops.stop(Stopped)
+        with trio.fail_after(60):
+            await stops.wait_stopped()
+    assert len({id(call.ending) for call in calls}) == 3
+    assert all(isinstance(call.ending, Stopped) for call in calls)
+
+
+async def test_what_ends_by_itself_in_the_step_in_which_it_is_stopped_has_ended_well() -> None:
+    stops = Stops()
+    with stops.guard() as scope:
+        stops.stop(Stopped)
+    assert scope.cancel_called
+
+
+async def test_what_its_own_caller_cancels_is_cancelled() -> None:
+    stops = Stops()
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, partial(_work, stops))
+        call.scope.cancel()
+        stops.stop(Stopped)
+    assert call.cancelled
+
+
+async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_close() -> None:
+    stops = Stops()
+    async with trio.open_nursery() as nursery:
+        stops.stop(Stopped)
+        call = await start(nursery, partial(_work, stops))
+        with trio.fail_after(60):
+            await stops.wait_stopped()
+        stops.close(Stopped)
+        assert not call.ended.is_set()
+        with pytest.raises(Stopped), stops.guard():
+            raise AssertionError
+        stops.stop(Stopped)
+        await call.ended.wait()
+
+
+async def test_only_what_was_stopped_is_waited_for_by_any_number(autojump_clock: trio.testing.MockClock) -> None:
+    stops = Stops()
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            for seconds in (1, 2, 3):
+                await start(nursery, partial(_work, stops, seconds))
+            stops.stop(Stopped)
+            new = await start(nursery, partial(_work, stops))
+            waits = [await start(nursery, stops.wait_stopped) for _ in range(2)]
+            for wait in waits:
+                await wait.ended.wait()
+            assert trio.current_time() == pytest.approx(3)
+            assert not new.ended.is_set()
+            new.scope.cancel()
+
+
+class _Steps(trio.abc.Instrument):
+    """Counts a task's steps."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == self._name
+
+
+async def test_who_waits_sleeps_meanwhile(autojump_clock: trio.testing.MockClock) -> None:
+    stops = Stops()
+    steps = _Steps("the waiter")
+    trio.lowlevel.add_instrument(steps)
+    try:
+        async with trio.open_nursery() as nursery:
+            await start(nursery, partial(_work, stops))
+            slow = await start(nursery, partial(_work, stops, 10))
+            stops.stop(Stopped)
+            nursery.start_soon(stops.wait_stopped, name="the waiter")
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+            assert not slow.ended.is_set()
+            assert steps.count < 10
+    finally:
+        trio.lowlevel.remove_instrument(steps)

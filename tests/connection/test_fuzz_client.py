@@ -1,0 +1,370 @@
+"""Whatever a server says, requests end, each with what was meant for it, and a device goes on: damaged recordings and replies."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+import trio.testing
+from hypothesis import strategies as st
+
+from galaxy_trio import (
+    ConnectFailed,
+    DeviceInfo,
+    InvalidMessage,
+    RequestRejected,
+    RequestTimeout,
+    TaskResult,
+    open_connection,
+)
+from galaxy_trio._codec.codec import decode_server_message, encode, structure_device_info
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio.agent import open_agent
+from galaxy_trio.messages import (
+    JSON,
+    ClientMessage,
+    ClientMessageType,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+)
+from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
+from tests.agent.support.agent_server import INFO, AgentServer, results_of
+from tests.constellation.support.calls import Call
+from tests.support.fuzzing import FOR_DEVICE, FROM_SERVER, damaged, errors_logged, fuzz, recorded, simulate
+
+if TYPE_CHECKING:
+    from galaxy_trio import Connection
+
+TIMEOUT: Final = 50.0
+
+
+# ---- what a server does
+
+
+@attrs.frozen
+class Ask:
+    """The client asks for device information, or gives a task."""
+
+    task: bool
+
+
+@attrs.frozen
+class Cancel:
+    """The client gives up one of its requests."""
+
+    which: int
+
+
+@attrs.frozen
+class Answer:
+    """The server replies to one of all the messages that it got, whether it has done so before or not."""
+
+    which: int
+    acknowledge: bool
+    damage: bool = False
+    times: int = 1
+
+
+@attrs.frozen
+class Say:
+    """The server says something that answers nothing; or seems to."""
+
+    text: str
+
+
+@attrs.frozen
+class Pause:
+    """Nothing happens for so many seconds."""
+
+    seconds: float
+
+
+Step = Ask | Cancel | Answer | Say | Pause
+_numbers = st.integers(0, 20)
+_steps = st.lists(
+    st.one_of(
+        st.builds(Ask, st.booleans()),
+        st.builds(Ask, st.booleans()),
+        st.builds(Cancel, _numbers),
+        st.builds(Answer, _numbers, st.booleans(), st.just(False), st.sampled_from([1, 1, 3])),
+        st.builds(Answer, _numbers, st.booleans(), st.just(True)),
+        st.builds(Answer, _numbers, st.booleans(), st.just(True)),
+        st.builds(Say, damaged(FROM_SERVER)),
+        st.builds(Pause, st.sampled_from([1.0, 31.0])),
+    ),
+    max_size=25,
+)
+
+
+def _reply(message: ClientMessage, acknowledge: bool) -> str:
+    """As a server would: a result that is of this request alone."""
+    fields: dict[str, JSON] = {"timestamp": "2026-11-22T21:02:22.623130+00:00", "response_id": "r"}
+    match message.type:
+        case ClientMessageType.DEVICE_INFO_REQUEST:
+            type_ = ServerMessageType.DEVICE_INFO_RESPONSE
+            fields |= {"response_id": message.request_id}
+            fields["result"] = {"device_id": "device_001", "platform": "linux", "hostname": message.request_id}
+        case ClientMessageType.TASK if not acknowledge:
+            type_ = ServerMessageType.TASK_END
+            fields |= {"session_id": message.session_id, "result": message.session_id}
+        case _:
+            type_ = ServerMessageType.HEARTBEAT
+            fields["session_id"] = message.session_id
+    status = TaskStatus.COMPLETED if type_ is ServerMessageType.TASK_END else TaskStatus.OK
+    return encode(ServerMessage(type_, status, **fields))  # type: ignore[arg-type]
+
+
+# ---- what a client makes of it
+
+
+@attrs.frozen
+class _Asked:
+    """A request of the client, by the name that its replies have."""
+
+    name: str
+    call: Call
+
+
+class _World:
+    def __init__(self, peer: ScriptedPeer, nursery: trio.Nursery, data: st.DataObject) -> None:
+        self._peer = peer
+        self._nursery = nursery
+        self._data = data
+        self._received: list[ClientMessage] = []
+        self.asked: list[_Asked] = []
+        self.cancelled: list[_Asked] = []
+        self.said: list[str] = []
+
+    async def take(self, step: Step) -> None:
+        match step:
+            case Ask(task):
+                await self.ask(task)
+            case Cancel(which) if self.asked:
+                asked = self.asked[which % len(self.asked)]
+                self.cancelled.append(asked)
+                asked.call.scope.cancel()
+            case Answer(which, acknowledge, damage, times):
+                self._received += self._peer.received_nowait()
+                if self._received:
+                    text = _reply(self._received[which % len(self._received)], acknowledge)
+                    for _ in range(times):
+                        self.say(self._data.draw(damaged([text])) if damage else text)
+            case Say(text):
+                self.say(text)
+            case Pause(seconds):
+                await trio.sleep(seconds)
+            case _:
+                pass
+
+    async def ask(self, task: bool) -> _Asked:
+        """Ask, and learn by the message what the request's name is."""
+        connection, number = self._peer.connection, len(self.asked)
+        self._received += self._peer.received_nowait()
+        call = Call()
+
+        async def make() -> object:
+            if task:
+                return await connection.run_task(f"do {number}", task_id=f"t{number}", timeout=TIMEOUT)
+            return await connection.device_info(timeout=TIMEOUT)
+
+        self._nursery.start_soon(call.run, make)
+        await trio.testing.wait_all_tasks_blocked()
+        [message] = [one for one in self._peer.received_nowait() if one.type != ClientMessageType.HEARTBEAT]
+        self._received.append(message)
+        name = message.session_id if task else message.request_id
+        assert name is not None
+        self.asked.append(_Asked(name, call))
+        return self.asked[-1]
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self._peer.send_text(text)
+
+
+def _said_so(said: list[ServerMessage], name: str, ending: object) -> bool:
+    """Whether a message was the reply to this request, with this in it."""
+    if isinstance(ending, TaskResult):
+        told = (ServerMessageType.TASK_END, name, ending.status, ending.error)
+        return any(
+            (one.type, one.session_id, one.status, one.error) == told and repr(one.result) == repr(ending.result)
+            for one in said
+        )
+    assert isinstance(ending, DeviceInfo)
+    return any(
+        one.type is ServerMessageType.DEVICE_INFO_RESPONSE and one.response_id == name and _is(one.result, ending)
+        for one in said
+    )
+
+
+def _is(result: JSON, info: DeviceInfo) -> bool:
+    try:
+        return repr(structure_device_info(result)) == repr(info)
+    except InvalidMessage:
+        return False
+
+
+def _messages(texts: list[str]) -> list[ServerMessage]:
+    messages: list[ServerMessage] = []
+    for text in texts:
+        with suppress(InvalidMessage):
+            messages.append(decode_server_message(text))
+    return messages
+
+
+async def _converse(script: list[Step], data: st.DataObject) -> None:
+    async with open_scripted_peer(liveness_timeout=math.inf) as peer, trio.open_nursery() as nursery:
+        world = _World(peer, nursery, data)
+        for step in script:
+            await world.take(step)
+            assert not peer.connection.closed
+        await trio.testing.wait_all_tasks_blocked()
+        last = await world.ask(False)
+        world.say(
+            _reply(ClientMessage(ClientMessageType.DEVICE_INFO_REQUEST, TaskStatus.OK, request_id=last.name), True)
+        )
+        await trio.sleep(TIMEOUT + 1)
+        _check(world, peer.connection)
+        assert isinstance(last.call.ending, DeviceInfo)
+        assert last.call.ending.hostname == last.name
+
+
+def _check(world: _World, connection: Connection) -> None:
+    said = _messages(world.said)
+    replies = 0
+    for asked in world.asked:
+        # `ending` is one, and there is one.
+        match asked.call.ending:
+            case TaskResult() | DeviceInfo() as ending:
+                assert _said_so(said, asked.name, ending)
+                replies += 1
+            case RequestRejected() | InvalidMessage():
+                replies += 1
+            case RequestTimeout():
+                pass
+            case _:
+                assert asked.call.cancelled
+                assert asked in world.cancelled
+    assert replies <= len(world.said)
+    statistics = connection.statistics()
+    assert (statistics.pending, statistics.bytes_held) == (0, 0)
+    assert statistics.messages_received == len(world.said) + 1
+    assert statistics.unanswered <= len(world.asked) + 100
+
+
+@fuzz(25, script=_steps, data=st.data())
+def test_whatever_a_server_says_every_request_ends_once_and_none_with_what_was_not_meant_for_it(
+    script: list[Step], data: st.DataObject
+) -> None:
+    with errors_logged() as errors:
+        simulate(_converse, script, data)
+    assert errors == []
+
+
+# ---- while it registers
+
+_SMALL_TALK: Final = damaged(recorded(sender="server", receiver="constellation"))
+
+
+async def _register(texts: list[str], confirm: bool) -> None:
+    async with open_bare_peer() as peer:
+
+        async def talk() -> None:
+            await peer.receive()
+            for text in texts:
+                peer.send_text(text)
+            if confirm:
+                peer.confirm()
+
+        failure: Exception | None = None
+        async with open_background() as nursery:
+            nursery.start_soon(talk)
+            try:
+                async with open_connection(
+                    PEER_URL, "device_001", client_name="demo", stream=peer.stream, register_timeout=5
+                ) as connection:
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert connection.statistics().pending == 0
+            except (ConnectFailed, InvalidMessage) as error:
+                failure = error
+    assert len(str(failure)) < 1_000
+    # Where nothing else is said, it is what is expected.
+    assert texts or (failure is None) == confirm
+    assert peer.stream.closed
+
+
+@fuzz(25, texts=st.lists(_SMALL_TALK, max_size=4), confirm=st.booleans())
+def test_whatever_a_server_says_to_a_registration_it_is_confirmed_or_fails(texts: list[str], confirm: bool) -> None:
+    with errors_logged() as errors:
+        simulate(_register, texts, confirm)
+    assert errors == []
+
+
+# ---- a device
+
+_to_device = st.lists(
+    st.one_of(damaged(FOR_DEVICE), damaged(FOR_DEVICE), st.sampled_from(FOR_DEVICE), st.sampled_from([0.5, 40.0])),
+    max_size=12,
+)
+
+
+async def tool_0(i: int = 0) -> int:
+    """Of the recordings."""
+    await trio.lowlevel.checkpoint()
+    return i
+
+
+async def tool_1(i: object = None) -> object:
+    """Slowly."""
+    await trio.sleep(1)
+    return i
+
+
+async def _command(script: list[str | float]) -> None:
+    async with open_background() as nursery:
+        server = AgentServer(nursery)
+        peers: list[ScriptedPeer] = []
+
+        async def accept() -> None:
+            peers.append((await server.accept())[0])
+
+        nursery.start_soon(accept)
+        async with open_agent(
+            PEER_URL,
+            "device_001",
+            [tool_0, tool_1],
+            system_info=INFO,
+            connect=server.connect,
+            heartbeat_interval=1e6,
+            liveness_timeout=math.inf,
+        ) as agent:
+            [peer] = peers
+            texts = [step for step in script if isinstance(step, str)]
+            for step in script:
+                if isinstance(step, str):
+                    peer.send_text(step)
+                else:
+                    await trio.sleep(step)
+            # Whatever it was told to do has its time.
+            await trio.sleep(1_000)
+            assert agent.registered
+            commands = [one for one in _messages(texts) if one.type is ServerMessageType.COMMAND]
+            answers = [one for one in peer.received_nowait() if one.type == ClientMessageType.COMMAND_RESULTS]
+            asked = [(one.session_id, one.response_id) for one in commands]
+            for answer in answers:
+                asked.remove((answer.session_id, answer.prev_response_id))
+            statistics = agent.statistics()
+            assert (statistics.batches, statistics.queued_batches) == (len(commands), 0)
+            assert (statistics.registrations, statistics.threads_running) == (1, 0)
+            [result] = await results_of(peer, {"tool_name": "tool_0", "parameters": {"i": 5}})
+            assert (result.status, result.result) == ("success", 5)
+
+
+@fuzz(25, script=_to_device)
+def test_whatever_a_server_says_a_device_stays_and_answers_each_batch_at_most_once(script: list[str | float]) -> None:
+    with errors_logged() as errors:
+        simulate(_command, script)
+    assert errors == []

@@ -1,0 +1,283 @@
+"""What is large, many, slow or long: it comes through, and nothing of it stays. Its figures are in docs/performance.md."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tracemalloc
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from wsproto.frame_protocol import FrameProtocol
+
+from galaxy_trio import (
+    ConnectionLost,
+    ConnectTimeout,
+    DeviceInfo,
+    Platform,
+    QueueFull,
+    RequestTimeout,
+    TaskResult,
+    open_connection,
+)
+from galaxy_trio._connection.pending_replies import MAX_PENDING
+from galaxy_trio.agent.connection import open_device_connection
+from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_memory_server, open_scripted_peer
+from tests.constellation.support.calls import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from galaxy_trio import Connection
+
+MIB: Final = 2**20
+DEVICE: Final = "device_001"
+
+
+class _Memory:
+    """What Python has allocated since the beginning of the block, in bytes."""
+
+    @property
+    def now(self) -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+
+@contextmanager
+def _traced_memory() -> Generator[_Memory]:
+    tracemalloc.start()
+    try:
+        yield _Memory()
+    finally:
+        tracemalloc.stop()
+
+
+# ---- one that is large
+
+
+@pytest.mark.slow
+async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_and_nothing_holds_it_afterwards(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    size = 100 * MIB - 1024
+    held: list[int] = []
+    async with open_scripted_peer() as peer:
+        with _traced_memory() as memory:
+
+            async def show() -> None:
+                result = (await peer.connection.run_task("show it all", timeout=60)).result
+                assert isinstance(result, str)
+                assert (len(result), result.count("x")) == (size, size)
+                held.append(memory.now)
+
+            async with trio.open_nursery() as showing:
+                showing.start_soon(show)
+                peer.end(await peer.receive(), "x" * size)
+                await _is_answered(peer)
+            assert size < held[0] < size + MIB
+            assert memory.now < MIB
+        await _is_answered(peer)
+        assert peer.connection.statistics().bytes_held == 0
+
+
+async def _is_answered(peer: ScriptedPeer) -> None:
+    """A request for information gets its reply."""
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.connection.device_info)
+            peer.answer(await peer.receive())
+
+
+# ---- many that wait
+
+
+@pytest.mark.slow
+async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_and_its_loss_ends_all_in_one_step(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    calls = [Call() for _ in range(MAX_PENDING)]
+    async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
+        await _is_answered(peer)
+        for call in calls:
+            nursery.start_soon(call.run, partial(peer.connection.device_info, timeout=1_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.connection.statistics().pending == MAX_PENDING
+        with pytest.raises(QueueFull, match="10000 requests wait already"):
+            await peer.connection.device_info()
+        assert len(peer.received_nowait()) == MAX_PENDING
+        peer.reset()
+        await peer.connection.wait_closed()
+        assert (peer.connection.statistics().pending, peer.connection.statistics().unanswered) == (0, 0)
+    assert all(isinstance(call.ending, ConnectionLost) for call in calls)
+    assert len({id(call.ending) for call in calls}) == MAX_PENDING
+
+
+@pytest.mark.slow
+async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    many = 2_000
+    async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
+        await _is_answered(peer)
+        with _traced_memory() as memory:
+            before = memory.now
+            for _ in range(many):
+                nursery.start_soon(partial(peer.connection.device_info, timeout=1_000))
+            await trio.testing.wait_all_tasks_blocked()
+            # What the peer has got is its own.
+            assert len(peer.received_nowait()) == many
+            assert peer.connection.statistics().pending == many
+            # Frames that coverage looks at are objects of their own.
+            most = 6 * 1024 if sys.gettrace() is None else 7 * 1024
+            assert (memory.now - before) / many < most
+        nursery.cancel_scope.cancel()
+    assert peer.connection.statistics().pending == 0
+
+
+# ---- a flood of what nobody asked for
+
+
+@pytest.mark.slow
+async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_keep_no_reply_from_its_request(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rounds, each = 20, 5_000
+    async with open_scripted_peer() as peer:
+        await _send_unknown(peer, each)
+        await _is_answered(peer)
+        before = _blocks()
+        for _ in range(rounds - 1):
+            await _send_unknown(peer, each)
+            await _is_answered(peer)
+        # One object kept of each would be 95,000; the requests that ended are remembered.
+        assert _blocks() - before < 1_000
+        statistics = peer.connection.statistics()
+        assert (statistics.unknown_replies, statistics.pending, statistics.unanswered) == (rounds * each, 0, 0)
+
+
+_UNKNOWN: Final[list[dict[str, object]]] = [
+    {"type": "task_end", "status": "completed", "session_id": "demo@nobody's", "result": "x"},
+    {"type": "heartbeat", "status": "ok", "session_id": "demo@nobody's"},
+    {"type": "device_info_response", "status": "ok", "response_id": "nobody's", "result": {}},
+    {"type": "heartbeat", "status": "ok"},
+    {"type": "command", "status": "continue", "actions": []},
+]
+
+
+async def _send_unknown(peer: ScriptedPeer, many: int) -> None:
+    for number in range(many):
+        message = _UNKNOWN[number % len(_UNKNOWN)]
+        members = (
+            (name, value if not name.endswith("_id") else f"{value} {number}") for name, value in message.items()
+        )
+        peer.send_json(dict(members))
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# ---- a peer that says one byte a second
+
+
+async def _drip(peer: ScriptedPeer, data: bytes) -> None:
+    for number in range(len(data)):
+        await trio.sleep(1)
+        try:
+            await peer.send_raw(data[number : number + 1])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+def _frame(value: object) -> bytes:
+    return bytes(FrameProtocol(client=False, extensions=[]).send_data(json.dumps(value)))
+
+
+async def test_a_reply_of_one_byte_a_second_is_life_and_comes_in_its_own_time_while_requests_end_in_theirs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_scripted_peer(liveness_timeout=20, heartbeat_interval=1e6) as peer,
+        trio.open_nursery() as nursery,
+    ):
+        patient, hasty = Call(), Call()
+        nursery.start_soon(patient.run, partial(peer.connection.run_task, "t", task_id="t", timeout=1_000))
+        assert (await peer.receive()).session_id == "demo@t"
+        nursery.start_soon(hasty.run, partial(peer.connection.device_info, timeout=100))
+        end = _frame({"type": "task_end", "status": "completed", "session_id": "demo@t", "result": "x" * 200})
+        nursery.start_soon(_drip, peer, end)
+        await hasty.ended.wait()
+        assert isinstance(hasty.ending, RequestTimeout)
+        assert trio.current_time() == 100
+        with trio.fail_after(1_000):
+            await patient.ended.wait()
+        assert isinstance(patient.ending, TaskResult)
+        assert patient.ending.result == "x" * 200
+        assert trio.current_time() == len(end)
+        # Silence is its end.
+        await peer.connection.wait_closed()
+        assert trio.current_time() == len(end) + 20
+
+
+async def test_a_server_that_shakes_hands_at_one_byte_a_second_is_given_the_connect_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+
+    async def drip() -> None:
+        for byte in b"HTTP/1.1 101 Switching Protocols\r\nX: " + b"x" * 200:
+            await trio.sleep(1)
+            try:
+                await server_end.send_all(bytes([byte]))
+            except trio.BrokenResourceError:
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        with pytest.raises(ConnectTimeout):
+            async with open_connection(PEER_URL, DEVICE, stream=client_end, connect_timeout=60):
+                pass
+        assert trio.current_time() == 60
+
+
+# ---- a day
+
+
+@pytest.mark.slow
+async def test_a_day_of_heartbeats_and_pings_leaves_the_memory_of_all_three_ends_as_it_was(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hour = 3600
+    async with (
+        open_memory_server() as server,
+        open_device_connection(
+            PEER_URL, DEVICE, system_info=DeviceInfo(DEVICE, Platform.LINUX), stream=server.connect()
+        ) as device,
+        open_connection(PEER_URL, DEVICE, stream=server.connect()) as connection,
+    ):
+        await trio.sleep(hour)
+        before = _blocks()
+        await trio.sleep_until(25 * hour)
+        # Whatever grew by one object with each heartbeat or ping would have grown by thousands.
+        assert _blocks() - before < 500
+        assert not device.closed
+        _beaten(connection, beats=25 * hour // 30)
+        assert server.statistics() == attrs.evolve(
+            server.statistics(), connections=2, devices=1, constellations=1, bytes_held=0
+        )
+
+
+def _blocks() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def _beaten(connection: Connection, *, beats: int) -> None:
+    statistics = connection.statistics()
+    # Its registration, and the heartbeats but for the one of this very moment.
+    assert beats <= statistics.messages_sent <= beats + 1
+    assert beats <= statistics.messages_received <= beats + 1
+    assert (statistics.pending, statistics.unanswered <= 1, statistics.forgotten) == (0, True, 0)

@@ -1,0 +1,440 @@
+"""TLS: who is at the other end is verified unless told otherwise, what goes wrong is said, and nothing is left open."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from galaxy_trio import (
+    ConnectFailed,
+    ConnectTimeout,
+    DeviceInfo,
+    HandshakeRejected,
+    open_connection,
+)
+from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE
+from galaxy_trio._transport.interface import TransportEnded
+from galaxy_trio._transport.websocket import Transport
+from galaxy_trio.agent import open_device_connection
+from galaxy_trio.server import Server, open_server
+from galaxy_trio.testing import FaultyStream, open_memory_server
+from tests.connection.support.sockets import open_sockets
+from tests.support.waiting import close_without_a_limit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+
+    from galaxy_trio.server.sessions import ServerTask
+
+MB = 1_000_000
+_INFO = DeviceInfo("device_001", "linux", hostname="behind-tls")
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left_open() -> Generator[None]:
+    """Neither the client nor the server may leave a socket open, however a test of this file ends."""
+    before = open_sockets()
+    yield
+    assert open_sockets() <= before
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who has signed the servers' certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A client's context that knows the authority."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
+    return context
+
+
+@attrs.frozen
+class Certificates:
+    """Contexts for servers."""
+
+    right: ssl.SSLContext
+    wrong_name: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def certificates(authority: trustme.CA) -> Certificates:
+    def context(*names: str) -> ssl.SSLContext:
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        with authority.issue_cert(*names).private_key_and_cert_chain_pem.tempfile() as path:
+            made.load_cert_chain(path)
+        return made
+
+    return Certificates(context("127.0.0.1", "server.test"), context("other.test"))
+
+
+async def _fail(
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    stream: trio.abc.Stream | None = None,
+    connect_timeout: float = 600.0,
+    within: float = 60.0,
+) -> ConnectFailed:
+    """Open a connection that must fail; unless told otherwise, long before its timeout. No socket of it may be open afterwards."""
+    before = open_sockets()
+    with trio.fail_after(within), pytest.raises(ConnectFailed) as caught:
+        async with open_connection(
+            url, "device_001", ssl_context=ssl_context, stream=stream, connect_timeout=connect_timeout
+        ):
+            raise AssertionError("not reached")
+    # The server's end may still be open, and be one socket more.
+    assert len(open_sockets() - before) <= 1
+    return caught.value
+
+
+async def _wait_empty(server: Server) -> None:
+    """Wait until the server has seen all its clients leave."""
+    with trio.fail_after(60):
+        while server.statistics().connections:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
+
+
+# ---- connections that succeed
+
+
+async def test_a_verified_server_is_used_like_any_other(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+    with trio.fail_after(60):
+        async with open_server(ssl_context=certificates.right, token="abc") as server:
+            assert server.url.startswith("wss://127.0.0.1:")
+            async with (
+                open_device_connection(
+                    server.url, "device_001", system_info=_INFO, token="abc", ssl_context=trusting
+                ) as device,
+                open_connection(server.url, "device_001", token="abc", ssl_context=trusting) as connection,
+            ):
+                assert (await connection.device_info()).hostname == "behind-tls"
+                assert (await connection.run_task("do it")).unwrap() == {"echo": "do it"}
+            assert await connection.wait_closed() is None
+            assert await device.wait_closed() is None
+
+
+async def test_a_large_result_comes_through(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+    large = "é" * (5 * MB // 2)
+
+    async def session(task: ServerTask) -> object:
+        return task.request
+
+    with trio.fail_after(60):
+        async with (
+            open_server(ssl_context=certificates.right, session=session) as server,
+            open_device_connection(server.url, "device_001", system_info=_INFO, ssl_context=trusting),
+            open_connection(server.url, "device_001", ssl_context=trusting) as connection,
+        ):
+            # It goes both ways: the request is as large.
+            assert (await connection.run_task(large)).unwrap() == large
+
+
+async def test_tls_is_spoken_over_a_given_stream(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+    async with open_memory_server() as server, trio.open_nursery() as nursery:
+
+        def connect() -> FaultyStream:
+            client_end, server_end = trio.testing.memory_stream_pair()
+            secure = trio.SSLStream(server_end, certificates.right, server_side=True, https_compatible=True)
+            nursery.start_soon(server.serve_stream, secure)
+            return FaultyStream(client_end)
+
+        streams = [connect(), connect()]
+        url = "wss://server.test/ws"
+        with trio.fail_after(60):
+            async with (
+                open_device_connection(url, "device_001", system_info=_INFO, ssl_context=trusting, stream=streams[0]),
+                open_connection(url, "device_001", ssl_context=trusting, stream=streams[1]) as connection,
+            ):
+                assert (await connection.run_task("do it")).unwrap() == {"echo": "do it"}
+        assert all(stream.closed for stream in streams)
+
+
+async def test_the_host_header_leaves_out_the_port_of_wss(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+    for port, host in (("", b"server.test"), (":443", b"server.test"), (":80", b"server.test:80")):
+        client_end, server_end = trio.testing.memory_stream_pair()
+        secure = trio.SSLStream(server_end, certificates.right, server_side=True, https_compatible=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(_fail, f"wss://server.test{port}/", ssl_context=trusting, stream=FaultyStream(client_end))
+            )
+            with trio.fail_after(60):
+                head = await secure.receive_some()
+            assert b"Host: " + host + b"\r\n" in head
+            await secure.aclose()
+
+
+# ---- servers that are not who they should be
+
+
+async def test_a_certificate_of_an_unknown_authority_is_not_accepted(certificates: Certificates) -> None:
+    async with open_server(ssl_context=certificates.right) as server:
+        error = await _fail(server.url)
+        assert type(error) is ConnectFailed
+        assert str(error).startswith(
+            f"no TLS connection to {server.url}: the server's certificate is not accepted: unable to get local issuer"
+        )
+        assert str(error).endswith("; if its authority is your own, name its file")
+        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+        await _wait_empty(server)
+
+
+async def test_a_certificate_of_another_host_is_not_accepted(
+    trusting: ssl.SSLContext, certificates: Certificates
+) -> None:
+    async with open_server(ssl_context=certificates.wrong_name) as server:
+        error = await _fail(server.url, ssl_context=trusting)
+        assert type(error) is ConnectFailed
+        assert "the server's certificate is not accepted: IP address mismatch" in str(error)
+        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+        await _wait_empty(server)
+
+
+async def test_the_name_of_the_url_counts_over_a_given_stream_too(
+    trusting: ssl.SSLContext, certificates: Certificates
+) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    stream = FaultyStream(client_end)
+    secure = trio.SSLStream(server_end, certificates.right, server_side=True)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await secure.do_handshake()
+                await secure.receive_some()
+
+        nursery.start_soon(serve)
+        error = await _fail("wss://elsewhere.test/ws", ssl_context=trusting, stream=stream)
+        assert "the server's certificate is not accepted: Hostname mismatch" in str(error)
+        assert stream.closed
+
+
+async def test_a_rejection_over_tls_is_a_rejection(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+    async with open_server(ssl_context=certificates.right, token="abc") as server:
+        error = await _fail(server.url, ssl_context=trusting)
+        assert isinstance(error, HandshakeRejected)
+        assert error.status_code == 403
+        await _wait_empty(server)
+
+
+# ---- servers that do not speak TLS, or not to the end
+
+
+@asynccontextmanager
+async def _listen(handler: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncGenerator[str]:
+    """Give each client to the handler, and then wait for its end, which must come. Gives the port, with what is before it."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    gone = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await handler(stream)
+                while await stream.receive_some():
+                    pass
+        gone.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, serve, [listener])
+        yield f"//127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(60):
+            await gone.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_without_tls_behind_a_wss_url_fails_at_once() -> None:
+    async with open_server() as server:
+        error = await _fail(server.url.replace("ws:", "wss:"))
+        assert type(error) is ConnectFailed
+        assert str(error).startswith(f"no TLS connection to {server.url.replace('ws:', 'wss:')}: ")
+        await _wait_empty(server)
+
+
+async def test_a_plain_answer_to_a_tls_handshake_fails_at_once() -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async with _listen(answer) as address:
+        error = await _fail(f"wss:{address}/ws")
+        assert type(error) is ConnectFailed
+        assert any(isinstance(cause, ssl.SSLError) for cause in _chain(error))
+        # OpenSSL has called it differently in the course of time.
+        assert "wrong version number" in str(error) or "record layer failure" in str(error)
+        assert str(error).endswith("; if the server speaks no TLS, its URL begins with ws://")
+
+
+async def _close_at_once(stream: trio.SocketStream) -> None:
+    await stream.aclose()
+
+
+async def _close_after_hello(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.aclose()
+
+
+async def _close_within_the_answer(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    # The head of a record that would have the server's hello.
+    await stream.send_all(b"\x16\x03\x03\x00\x7a\x02\x00")
+    await stream.aclose()
+
+
+async def _end_after_hello(stream: trio.SocketStream) -> None:
+    """The end of the stream, and the socket stays open until the client closes its own."""
+    await stream.receive_some()
+    await stream.send_eof()
+
+
+@pytest.mark.parametrize("handler", [_close_at_once, _close_after_hello, _close_within_the_answer, _end_after_hello])
+async def test_a_server_that_ends_the_connection_in_the_tls_handshake_fails_it_at_once(
+    handler: Callable[[trio.SocketStream], Awaitable[None]],
+) -> None:
+    async with _listen(handler) as address:
+        error = await _fail(f"wss:{address}/ws")
+        assert type(error) is ConnectFailed
+        assert str(error).startswith(f"no TLS connection to wss:{address}/ws: ")
+
+
+async def test_a_server_that_is_silent_in_the_tls_handshake_is_a_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    stream = FaultyStream(client_end)
+    error = await _fail("wss://server.test/ws", stream=stream, connect_timeout=7, within=8)
+    assert trio.current_time() == pytest.approx(7)
+    assert isinstance(error, ConnectTimeout)
+    assert stream.closed
+    assert (await server_end.receive_some())[:1] == b"\x16"
+    assert await server_end.receive_some() == b""
+
+
+async def test_a_stream_that_breaks_in_the_tls_handshake_is_closed() -> None:
+    client_end, _server_end = trio.testing.memory_stream_pair()
+    stream = FaultyStream(client_end)
+    stream.reset()
+    error = await _fail("wss://server.test/ws", stream=stream)
+    assert str(error) == "no TLS connection to wss://server.test:443/ws: connection reset by a test"
+    assert stream.closed
+
+
+async def test_a_client_without_tls_at_a_server_with_it_fails_at_once(certificates: Certificates) -> None:
+    async with open_server(ssl_context=certificates.right) as server:
+        error = await _fail(server.url.replace("wss:", "ws:"))
+        assert type(error) is ConnectFailed
+        await _wait_empty(server)
+
+
+# ---- cancellation and closing
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when any task is about to make the n-th step from now."""
+
+    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+        self._steps_left = step
+        self._scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        del task
+        self._steps_left -= 1
+        if self._steps_left == 0:
+            self._scope.cancel()
+
+
+async def _open_and_cancel_at_step(step: int, opening: AbstractAsyncContextManager[object]) -> bool:
+    """Whether it was still open at last, cancelled no sooner than in its block."""
+    opened = False
+    with trio.fail_after(60), trio.CancelScope() as scope:
+        instrument = _CancelAtStep(step, scope)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            async with opening:
+                opened = True
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    assert opened or scope.cancelled_caught
+    return opened
+
+
+async def test_cancelling_at_every_step_of_the_opening_leaves_no_stream_open(
+    trusting: ssl.SSLContext, certificates: Certificates
+) -> None:
+    async with open_memory_server() as server, trio.open_nursery() as nursery:
+        for step in range(1, 1000):
+            client_end, server_end = trio.testing.memory_stream_pair()
+            stream = FaultyStream(client_end)
+            secure = trio.SSLStream(server_end, certificates.right, server_side=True, https_compatible=True)
+            nursery.start_soon(server.serve_stream, secure)
+            opening = open_device_connection(
+                "wss://server.test/ws", "device_001", system_info=_INFO, ssl_context=trusting, stream=stream
+            )
+            opened = await _open_and_cancel_at_step(step, opening)
+            assert stream.closed
+            await _wait_empty(server)
+            if opened:
+                break
+        else:
+            raise AssertionError("it never came to an end")
+        assert step > 20
+
+
+async def test_cancelling_in_the_tls_handshake_leaves_no_socket_open() -> None:
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        """Leave the client waiting."""
+
+    async with _listen(say_nothing) as address:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_fail, f"wss:{address}/ws")
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                scope.cancel()
+        assert scope.cancelled_caught
+
+
+async def test_closing_is_in_good_order_on_both_sides(
+    trusting: ssl.SSLContext, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_without_a_limit(monkeypatch)
+    ended: list[TransportEnded] = []
+
+    def accept(path: str, headers: list[tuple[bytes, bytes]]) -> int:
+        del path, headers
+        return 101
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, certificates.right, server_side=True, https_compatible=True)
+        transport = Transport(secure, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.run_writer)
+            await nursery.start(partial(transport.run_server, accept))
+            await transport.receive()
+            transport.send_nowait('{"type": "heartbeat", "status": "ok"}')
+            with pytest.raises(TransportEnded) as caught:
+                await transport.receive()
+            ended.append(caught.value)
+            await transport.abort()
+            nursery.cancel_scope.cancel()
+
+    async with _listen(serve) as address:
+        with trio.fail_after(60):
+            async with open_connection(f"wss:{address}/ws", "device_001", ssl_context=trusting) as connection:
+                assert not connection.closed
+    assert await connection.wait_closed() is None
+    [end] = ended
+    assert end.code == 1000

@@ -1,0 +1,206 @@
+"""A server in memory with devices on it, and a constellation for them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from galaxy_trio import DeviceInfo
+from galaxy_trio.agent import open_device_connection
+from galaxy_trio.constellation.config import DeviceConfig
+from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.server import ServerLimits
+from galaxy_trio.testing import MemoryServer, open_memory_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from galaxy_trio.events import Event, EventsLost
+    from galaxy_trio.server import ServerTask
+
+SECONDS = 120.0
+"""How long anything may take, mostly of a mocked clock."""
+URL = "ws://server.test/ws"
+
+
+class Work:
+    """The session of the server: tasks say what to do, and the journal what became of them.
+
+    ``echo X`` gives X back; ``fail`` fails; ``wait`` waits until `finish` is set, and is told when it is cancelled; ``hold X`` waits
+    until `let_go` is told the same X.
+    """
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.cancelled: list[str] = []
+        self.finish = trio.Event()
+        self.running: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+        self._gates: dict[str, trio.Event] = {}
+
+    def let_go(self, *names: str) -> None:
+        """End what is held, now or later."""
+        for name in names:
+            self._gates.setdefault(name, trio.Event()).set()
+
+    async def __call__(self, task: ServerTask) -> object:
+        self.begun.append(task.request)
+        self.running[task.device_id] = self.running.get(task.device_id, 0) + 1
+        self.most[task.device_id] = max(self.most.get(task.device_id, 0), self.running[task.device_id])
+        try:
+            await trio.lowlevel.checkpoint()
+            word, _, rest = task.request.partition(" ")
+            if word == "fail":
+                raise RuntimeError(rest or "as it was told")
+            if word == "wait":
+                await self.finish.wait()
+            if word == "hold":
+                await self._gates.setdefault(rest, trio.Event()).wait()
+        except trio.Cancelled:
+            self.cancelled.append(task.request)
+            raise
+        finally:
+            self.running[task.device_id] -= 1
+        self.ended.append(task.request)
+        return {"device": task.device_id, "echo": rest}
+
+
+def device_config(device_id: str, **arguments: object) -> DeviceConfig:
+    """A device on the server."""
+    return DeviceConfig(device_id, URL, **arguments)  # type: ignore[arg-type]
+
+
+@attrs.define
+class Fleet:
+    """A server that can be stopped and started again, and devices that come and go.
+
+    Attributes:
+        server: The one that runs now; None while there is none.
+        connects: The devices whose connections were asked for, in order.
+    """
+
+    nursery: trio.Nursery
+    work: Work
+    limits: ServerLimits | None = None
+    server: MemoryServer | None = None
+    connects: list[tuple[float, str]] = attrs.field(factory=list[tuple[float, str]])
+    _stop_server: trio.Event = attrs.field(factory=trio.Event)
+    _server_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _devices: dict[str, trio.CancelScope] = attrs.field(factory=dict[str, trio.CancelScope])
+
+    async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
+        """For `open_constellation`."""
+        self.connects.append((trio.current_time(), config.device_id))
+        await trio.lowlevel.checkpoint()
+        if self.server is None:
+            raise OSError("nobody listens there")
+        return self.server.connect()
+
+    async def start_server(self) -> MemoryServer:
+        """Start the server."""
+        self.server = await self.nursery.start(self._run_server)
+        assert self.server is not None
+        return self.server
+
+    async def _run_server(self, *, task_status: trio.TaskStatus[MemoryServer]) -> None:
+        stop = self._stop_server = trio.Event()
+        with trio.CancelScope() as self._server_scope:
+            async with open_memory_server(session=self.work, limits=self.limits) as server:
+                task_status.started(server)
+                await stop.wait()
+                self.server = None
+
+    async def stop_server(self) -> None:
+        """Stop it: all connections are closed."""
+        self._stop_server.set()
+        self._devices.clear()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def kill_server(self) -> None:
+        """Kill it: all connections end without a goodbye."""
+        self.server = None
+        self._server_scope.cancel()
+        self._devices.clear()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def add_device(self, device_id: str, platform: str = "linux", features: list[str] | None = None) -> None:
+        """Let a device register with the server."""
+        info = DeviceInfo(device_id, platform, supported_features=features or [])
+        await self.nursery.start(partial(self._be_device, info))
+
+    async def _be_device(self, info: DeviceInfo, *, task_status: trio.TaskStatus[None]) -> None:
+        assert self.server is not None
+        with trio.CancelScope() as scope:
+            self._devices[info.device_id] = scope
+            async with open_device_connection(
+                self.server.url, info.device_id, system_info=info, stream=self.server.connect()
+            ) as connection:
+                task_status.started()
+                await connection.wait_closed()
+
+    async def remove_device(self, device_id: str) -> None:
+        """Let it leave the server."""
+        self._devices.pop(device_id).cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def open_fleet(*device_ids: str, limits: ServerLimits | None = None) -> AsyncGenerator[Fleet]:
+    """A server with these devices."""
+    with trio.fail_after(SECONDS * 100):
+        async with trio.open_nursery() as nursery:
+            fleet = Fleet(nursery, Work(), limits)
+            await fleet.start_server()
+            for device_id in device_ids:
+                await fleet.add_device(device_id)
+            yield fleet
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_small_world(*device_ids: str, **arguments: object) -> AsyncGenerator[tuple[Fleet, Constellation]]:
+    """A server with these devices, and a constellation that is connected to them."""
+    async with (
+        open_fleet(*device_ids) as fleet,
+        open_constellation(
+            [device_config(device_id) for device_id in device_ids],
+            connect=fleet.connect,
+            **arguments,  # type: ignore[arg-type]
+        ) as constellation,
+    ):
+        await constellation.wait_connected()
+        yield fleet, constellation
+
+
+class Journal:
+    """What a constellation's subscriber was told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event | EventsLost] = []
+
+    def of(self, kind: type[Event], device_id: str | None = None) -> list[Event]:
+        """The events of one class, of one device or of all."""
+        return [event for event in self.events if isinstance(event, kind) and device_id in (None, event.device_id)]
+
+
+@asynccontextmanager
+async def recording(constellation: Constellation) -> AsyncGenerator[Journal]:
+    """Write down the events of the block."""
+    journal = Journal()
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        events = await stack.enter_async_context(constellation.subscribe())
+
+        async def record() -> None:
+            async for event in events:
+                journal.events.append(event)
+
+        nursery.start_soon(record)
+        yield journal
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,269 @@
+"""Tasks that are known not to have run are not lost: the device has left its server, or a connection does not come about."""
+
+from __future__ import annotations
+
+import ssl
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConnectFailed, ConnectionLost, RequestTimeout
+from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
+from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
+from galaxy_trio.testing import open_bare_peer
+from tests.constellation.support.calls import open_world, start
+from tests.constellation.support.fleet import device_config, recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from galaxy_trio.constellation.task import OnCancel
+    from galaxy_trio.messages import ClientMessage
+    from galaxy_trio.testing import ScriptedPeer
+
+BOTH_WAYS = pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
+
+
+@BOTH_WAYS
+async def test_a_device_that_left_is_found_out_by_a_task_which_runs_when_it_is_back(
+    on_cancel: OnCancel, autojump_clock: MockClock
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
+        await world.fleet.remove_device("a")
+        # The server and our connection stay: nobody can know yet.
+        assert world.a.connected
+        calls = [
+            await start(nursery, partial(world.a.run_task, f"echo {number}", task_id=str(number), on_cancel=on_cancel))
+            for number in range(3)
+        ]
+        assert world.a.status is DeviceStatus.DISCONNECTED
+        assert (world.a.running, world.a.queued) == (1, 2)
+        problem = world.constellation.statistics().devices["a"].problem
+        assert problem is not None
+        assert "has left its server" in problem
+        await trio.sleep(500)
+        assert DeviceStatus.IDLE not in [
+            event.status for event in journal.of(StatusChanged) if isinstance(event, StatusChanged)
+        ]
+        await world.fleet.add_device("a")
+        for number, call in enumerate(calls):
+            await call.ended.wait()
+            assert call.echo == str(number)
+        assert world.begun == ["echo 0", "echo 1", "echo 2"]
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+        ended = [event for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)]
+        assert [(event.task_id, event.outcome) for event in ended] == [
+            (str(number), TaskOutcome.COMPLETED) for number in range(3)
+        ]
+
+
+async def test_a_task_that_failed_because_its_device_left_has_its_status_say_so(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        first = await start(nursery, partial(world.a.run_task, "hold 1"))
+        await world.fleet.remove_device("a")
+        assert first.ended.is_set()
+        assert (world.a.status, world.a.running) == (DeviceStatus.DISCONNECTED, 0)
+        await world.fleet.add_device("a")
+        await world.a.wait_connected()
+        assert (await world.a.run_task("echo 2")).unwrap()
+
+
+async def test_a_departed_device_attracts_no_work(autojump_clock: MockClock) -> None:
+    async with open_world("a", "b") as world:
+        # The one that has been idle for longest, and would be chosen.
+        await world.fleet.remove_device("a")
+        for number in range(5):
+            result = await world.constellation.run_task(f"echo {number}")
+            assert (result.device_id, result.unwrap()) == ("b", {"device": "b", "echo": str(number)})
+        assert len(world.begun) == 5
+        # One for the device, and one for all of its tasks.
+        assert [device_id for _, device_id in world.fleet.connects].count("b") == 2
+
+
+async def test_a_task_that_was_refused_and_then_is_given_up_was_never_sent(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, recording(world.constellation) as journal:
+        await world.fleet.remove_device("a")
+        async with trio.open_nursery() as nursery:
+            call = await start(nursery, partial(world.a.run_task, "echo", on_cancel="abandon", task_id="it"))
+            assert journal.of(TaskSubmitted) == [TaskSubmitted("a", "it")]
+            await world.constellation.remove_device("a")
+            await call.ended.wait()
+        assert "device 'a' was removed" in str(call.ending)
+        await trio.testing.wait_all_tasks_blocked()
+        [ended] = journal.of(TaskEnded)
+        assert isinstance(ended, TaskEnded)
+        assert ended.outcome is TaskOutcome.NOT_SENT
+
+
+# ---- connections that do not come about
+
+
+@pytest.mark.parametrize("how", ["device", "constellation"])
+async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_longer_each_time(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with open_world("a") as world:
+        world.problems = [OSError("no route") for _ in range(6)]
+        began = trio.current_time()
+        run_task = world.a.run_task if how == "device" else world.constellation.run_task
+        assert (await run_task("echo 1")).unwrap()
+        # Below 1 + 2 + 4 + … + 32 s, and not at once.
+        assert 0 < trio.current_time() - began < 63
+        assert world.begun == ["echo 1"]
+        world.nothing_is_held()
+
+
+@pytest.mark.parametrize("how", ["device", "constellation"])
+@pytest.mark.parametrize(("delay", "seconds"), [(1, 1 + 2 + 4), (90, 90 + 90 + 90)])
+async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_own(
+    how: str, delay: float, seconds: float, autojump_clock: MockClock
+) -> None:
+    async with open_world("a", random=_Highest(), reconnect_delay=delay, keepalive_expiry=0) as world:
+        run_task = world.a.run_task if how == "device" else world.constellation.run_task
+        for number in range(1, 3):
+            world.problems = [OSError("no route") for _ in range(3)]
+            await run_task("echo")
+            assert trio.current_time() == pytest.approx(number * seconds, abs=0.1)
+
+
+class _Highest:
+    """Always the longest wait."""
+
+    def uniform(self, _low: float, high: float) -> float:
+        return high
+
+
+@pytest.mark.parametrize("how", ["lost", "closed"])
+async def test_a_task_that_waits_for_room_on_a_connection_that_ends_is_sent_on_the_next(
+    how: str, autojump_clock: MockClock
+) -> None:
+    config = device_config("a", max_concurrent_tasks=2)
+    async with open_world(config, liveness_timeout=50) as world, trio.open_nursery() as nursery:
+        world.streams[0].stall()
+        first = await start(nursery, partial(world.a.run_task, "x" * HIGH_WATER_MARK, on_cancel="abandon"))
+        second = await start(nursery, partial(world.a.run_task, "echo 2", on_cancel="abandon"))
+        if how == "lost":
+            world.streams[0].go_silent()
+        else:
+            await world.a.reconnect()
+        await first.ended.wait()
+        assert isinstance(first.ending, ConnectionLost)
+        await second.ended.wait()
+        assert second.echo == "2"
+        assert world.begun == ["echo 2"]
+
+
+async def test_a_task_that_finds_no_room_in_time_was_not_sent(autojump_clock: MockClock) -> None:
+    async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
+        async with recording(world.constellation) as journal:
+            world.streams[0].stall()
+            first = await start(nursery, partial(world.a.run_task, "x" * HIGH_WATER_MARK, on_cancel="abandon"))
+            with pytest.raises(RequestTimeout, match="was not sent"):
+                await world.a.run_task("echo 2", on_cancel="abandon", timeout=5)
+            await trio.testing.wait_all_tasks_blocked()
+            [ended] = journal.of(TaskEnded)
+            assert isinstance(ended, TaskEnded)
+            assert ended.outcome is TaskOutcome.NOT_SENT
+            world.streams[0].resume()
+            await first.ended.wait()
+
+
+async def test_the_end_of_a_connection_that_the_server_has_not_noticed_holds_up_the_next_task_for_a_moment(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
+        first = await start(nursery, partial(world.a.run_task, "hold 1"))
+        other = await start(nursery, partial(world.a.run_task, "hold other"))
+        world.streams[1].go_silent()
+        first.scope.cancel()
+        await first.ended.wait()
+        began = trio.current_time()
+        tries = len(world.fleet.connects)
+        second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
+        # It keeps its slot, and its place, meanwhile.
+        third = await start(nursery, partial(world.a.run_task, "echo 3"))
+        await second.ended.wait()
+        await third.ended.wait()
+        waits = [
+            later - earlier for (earlier, _), (later, _) in pairwise(world.fleet.connects[tries:]) if later > earlier
+        ]
+        assert waits[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6], abs=0.01)
+        # Until the server has found out: its liveness timeout is 180 s.
+        assert all(wait == pytest.approx(5, abs=0.01) for wait in waits[8:])
+        assert trio.current_time() - began < 200
+        assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
+        world.fleet.work.let_go("other")
+        await other.ended.wait()
+
+
+async def test_a_connection_that_no_trying_can_mend_is_told_at_once(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world:
+        world.problems = [ssl.SSLCertVerificationError(1, "certificate verify failed")]
+        with pytest.raises(ConnectFailed, match="cannot connect: certificate verify failed"):
+            await world.a.run_task("echo 1")
+        assert (await world.a.run_task("echo 2")).unwrap()
+        world.nothing_is_held()
+
+
+async def test_a_server_that_is_going_refuses_no_task_for_good(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        holder = await start(nursery, partial(world.a.run_task, "hold 1"))
+        waiting = await start(nursery, partial(world.a.run_task, "echo 2"))
+        await world.fleet.stop_server()
+        await holder.ended.wait()
+        await trio.sleep(30)
+        await world.fleet.start_server()
+        await world.fleet.add_device("a")
+        await waiting.ended.wait()
+        assert waiting.echo == "2"
+
+
+# ---- replies that are broken, or come for what was abandoned
+
+
+def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:
+    peer.send_json({"type": "task_end", "status": 5, "session_id": task.session_id})
+
+
+def _refusal(peer: ScriptedPeer, _task: ClientMessage) -> None:
+    peer.refuse("not today")
+
+
+@pytest.mark.parametrize(("reply", "outcome"), [(_broken_end, TaskOutcome.UNKNOWN), (_refusal, TaskOutcome.REJECTED)])
+@pytest.mark.parametrize("abandoned", [True, False])
+async def test_a_task_whose_reply_is_broken_or_a_refusal_is_told_as_what_it_is(
+    reply: Callable[[ScriptedPeer, ClientMessage], None],
+    outcome: TaskOutcome,
+    abandoned: bool,
+    autojump_clock: MockClock,
+) -> None:
+    async with open_bare_peer() as peer, open_world() as world, recording(world.constellation) as journal:
+        world.problems = [peer.stream]
+        device = world.constellation.add_device(device_config("a"))
+        for _ in range(2):
+            peer.answer(await peer.receive())
+        await device.wait_connected()
+        async with trio.open_nursery() as nursery:
+            call = await start(nursery, partial(device.run_task, "it", on_cancel="abandon"))
+            task = await peer.receive()
+            if abandoned:
+                call.scope.cancel()
+                await call.ended.wait()
+            reply(peer, task)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.answer_all()
+            await call.ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        [ended] = journal.of(TaskEnded)
+        assert isinstance(ended, TaskEnded)
+        assert ended.outcome is outcome
+        assert call.cancelled is abandoned
+        assert (device.status, device.running) == (DeviceStatus.IDLE, 0)
+        peer.reset()

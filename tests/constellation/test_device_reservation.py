@@ -1,0 +1,257 @@
+"""A slot that is held: one task at a time, across reconnects, and until what runs in it has ended."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConnectionLost, NoSuchDevice
+from galaxy_trio.device_events import DeviceStatus, TaskEnded, TaskQueued
+from tests.constellation.support.calls import Call, World, open_world, start
+from tests.constellation.support.fleet import recording
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from galaxy_trio.constellation.reservation import Reservation
+    from galaxy_trio.constellation.task import OnCancel
+
+
+async def _hold(
+    world: World, enough: trio.Event, *, task_status: trio.TaskStatus[Reservation] = trio.TASK_STATUS_IGNORED
+) -> None:
+    async with world.a.reserve() as reservation:
+        task_status.started(reservation)
+        await enough.wait()
+
+
+async def test_a_reservation_holds_its_slot_and_nothing_is_sent_until_a_task_is_run(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world:
+        async with world.a.reserve() as reservation:
+            assert (reservation.device_id, world.a.status, world.a.running) == ("a", DeviceStatus.BUSY, 1)
+            assert repr(reservation) == "<Reservation of device 'a'>"
+            await trio.sleep(1000)
+            assert world.connections == 2
+            assert world.begun == []
+            async with trio.open_nursery() as nursery:
+                waiting = await start(nursery, partial(world.a.run_task, "echo 3"))
+                for number in range(1, 3):
+                    assert (await reservation.run_task(f"echo {number}")).unwrap()
+                await trio.sleep(100)
+                assert not waiting.ended.is_set()
+                waiting.scope.cancel()
+        assert world.begun == ["echo 1", "echo 2"]
+        assert repr(reservation) == "<Reservation of device 'a', ended>"
+        world.nothing_is_held()
+
+
+async def test_a_reservation_runs_one_task_at_a_time_and_none_after_its_end(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, recording(world.constellation) as journal:
+        async with world.a.reserve() as reservation, trio.open_nursery() as nursery:
+            first = await start(nursery, partial(reservation.run_task, "hold 1", task_id="1"))
+            with pytest.raises(trio.BusyResourceError, match="runs one task at a time"):
+                await reservation.run_task("echo 2", task_id="2")
+            world.fleet.work.let_go("1")
+            await first.ended.wait()
+            assert first.echo == "1"
+        with pytest.raises(trio.ClosedResourceError, match="the reservation of device 'a' has ended"):
+            await reservation.run_task("echo 3", task_id="3")
+        assert world.begun == ["hold 1"]
+        await trio.testing.wait_all_tasks_blocked()
+        # What was refused is no task of the device.
+        assert [event.task_id for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)] == ["1"]
+        assert journal.of(TaskQueued) == []
+
+
+async def test_a_task_that_waits_to_be_tried_again_is_the_one_that_runs(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
+        world.problems = [OSError("no route") for _ in range(4)]
+        first = await start(nursery, partial(reservation.run_task, "echo 1"))
+        with pytest.raises(trio.BusyResourceError):
+            await reservation.run_task("echo 2")
+        await first.ended.wait()
+        assert first.echo == "1"
+        assert world.begun == ["echo 1"]
+
+
+async def test_a_slot_is_held_until_the_task_in_it_has_ended_when_the_block_ends_before(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        async with world.a.reserve() as reservation:
+            first = await start(nursery, partial(reservation.run_task, "hold 1"))
+        second = await start(nursery, partial(world.a.run_task, "echo 2"))
+        assert (world.a.running, world.a.queued) == (1, 1)
+        world.fleet.work.let_go("1")
+        await first.ended.wait()
+        await second.ended.wait()
+        assert world.fleet.work.most == {"a": 1}
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+
+
+async def test_a_reservation_outlives_the_connection_and_its_next_task_waits_for_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, world.a.reserve() as reservation:
+        await reservation.run_task("echo 1")
+        await world.fleet.stop_server()
+        assert not world.a.connected
+        async with trio.open_nursery() as nursery:
+            second = await start(nursery, partial(reservation.run_task, "echo 2"))
+            await trio.sleep(100)
+            await world.fleet.start_server()
+            await world.fleet.add_device("a")
+            await second.ended.wait()
+            assert second.echo == "2"
+            # Who holds a slot makes it busy from the first moment on.
+            assert world.a.status is DeviceStatus.BUSY
+
+
+async def test_reservations_come_in_the_order_of_the_queue_and_end_it_when_cancelled(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        enough = [trio.Event() for _ in range(3)]
+        first = await nursery.start(_hold, world, enough[0])
+        second = await start(nursery, partial(_hold, world, enough[1]))
+        third = await start(nursery, partial(nursery.start, _hold, world, enough[2]))
+        second.scope.cancel()
+        await second.ended.wait()
+        assert not third.ended.is_set()
+        enough[0].set()
+        await third.ended.wait()
+        with pytest.raises(trio.ClosedResourceError):
+            await first.run_task("echo")
+        enough[2].set()
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+
+
+async def test_what_the_block_raises_comes_out_as_it_is_and_its_slot_is_free(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world:
+        raised = RuntimeError("mine")
+        with pytest.raises(RuntimeError) as caught:
+            async with world.a.reserve():
+                raise raised
+        assert caught.value is raised
+        world.nothing_is_held()
+
+
+async def test_a_reservation_of_a_device_that_is_disconnected_waits_until_it_is_connected_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
+        running = await start(nursery, partial(reservation.run_task, "hold 1"))
+        await world.a.disconnect()
+        assert isinstance(running.ending, ConnectionLost)
+        assert running.ending.reason == "this side disconnected it"
+        waiting = await start(nursery, partial(reservation.run_task, "echo 2"))
+        with trio.fail_after(5):
+            # Nothing runs that could hold it up: it is disconnected.
+            await world.a.disconnect()
+        await trio.sleep(1000)
+        assert not waiting.ended.is_set()
+        await world.a.connect()
+        await waiting.ended.wait()
+        assert waiting.echo == "2"
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_a_reservation_of_a_device_that_was_removed_runs_nothing_any_more(
+    wait: bool, autojump_clock: MockClock
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        enough = trio.Event()
+        reservation = await nursery.start(_hold, world, enough)
+        assert (await reservation.run_task("echo 1")).unwrap()
+        removing = await start(nursery, partial(world.constellation.remove_device, "a", wait=wait))
+        assert removing.ended.is_set() is not wait
+        if wait:
+            # It may use what it holds, while it holds it and the device is there.
+            assert (await reservation.run_task("echo 2")).unwrap()
+            world.streams[0].reset()
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(NoSuchDevice, match="device 'a' was removed"):
+            await reservation.run_task("echo 3")
+        enough.set()
+        await removing.ended.wait()
+
+
+async def test_who_waits_in_a_slot_for_a_device_is_told_at_once_that_it_is_removed(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        async with world.a.reserve() as reservation:
+            await world.fleet.stop_server()
+            waiting: Call = await start(nursery, partial(reservation.run_task, "echo"))
+            removing = await start(nursery, partial(world.constellation.remove_device, "a"))
+            assert isinstance(waiting.ending, NoSuchDevice)
+            assert not removing.ended.is_set()
+        await removing.ended.wait()
+        await world.fleet.start_server()
+
+
+# ---- before it is sent
+
+
+async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_there_and_nothing_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
+        await world.fleet.remove_device("a")
+        told = trio.Event()
+        go = trio.Event()
+
+        async def tell(device_id: str) -> None:
+            assert device_id == "a"
+            told.set()
+            await go.wait()
+
+        call = await start(nursery, partial(reservation.run_task, "echo 1", before_sending=tell))
+        await trio.sleep(100)
+        assert not told.is_set()
+        await world.fleet.add_device("a")
+        await told.wait()
+        await trio.sleep(1)
+        assert world.begun == []
+        go.set()
+        await call.ended.wait()
+        assert (call.echo, world.begun) == ("1", ["echo 1"])
+
+
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
+async def test_a_task_whose_sending_is_refused_before_has_never_left(
+    autojump_clock: MockClock, on_cancel: OnCancel
+) -> None:
+    async def refuse(_device_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("the disk is full")
+
+    async def never(_device_id: str) -> None:
+        await trio.sleep_forever()
+
+    async with open_world("a") as world, world.a.reserve() as reservation:
+        with pytest.raises(ValueError, match="the disk is full"):
+            await reservation.run_task("echo 1", before_sending=refuse, on_cancel=on_cancel)
+        with trio.move_on_after(1) as scope:
+            await reservation.run_task("echo 2", before_sending=never, on_cancel=on_cancel)
+        assert scope.cancelled_caught
+        assert (await reservation.run_task("echo 3")).unwrap()
+        assert world.begun == ["echo 3"]
+
+
+async def test_a_task_for_any_device_tells_on_which_it_is_about_to_run(autojump_clock: MockClock) -> None:
+    async with open_world("a", "b") as world:
+        told: list[str] = []
+
+        async def tell(device_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            told.append(device_id)
+
+        await world.fleet.remove_device("a")
+        for number in range(2):
+            assert (await world.constellation.run_task(f"echo {number}", before_sending=tell)).unwrap()
+        assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=tell)).unwrap()
+        # The one that has left was tried, perhaps, and nothing was sent there.
+        assert told == ["b"] * 3

@@ -1,0 +1,352 @@
+"""A constellation is opened from a file, from what was read of one, or from devices; wrong arguments are said before anything is opened."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConfigError, DeviceInfo
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio.agent import open_device_connection
+from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
+from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.device_events import DeviceDisconnected, DeviceStatus
+from galaxy_trio.server import open_server
+from tests.constellation.support.fleet import device_config, open_fleet, open_small_world
+from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+YAML = """
+CONSTELLATION_ID: my_house
+HEARTBEAT_INTERVAL: 12
+RECONNECT_DELAY: 3
+MAX_CONCURRENT_TASKS: 2
+devices:
+  - device_id: a
+    server_url: ws://server.test/ws
+    os: linux
+    capabilities: [server]
+    metadata: {room: 1}
+  - device_id: b
+    server_url: ws://server.test/ws
+    auto_connect: false
+    max_retries: 0
+"""
+JSON = json.dumps(
+    {
+        "constellation_id": "my_house",
+        "heartbeat_interval": 12,
+        "reconnect_delay": 3,
+        "max_concurrent_tasks": 2,
+        "devices": [
+            {
+                "device_id": "a",
+                "server_url": "ws://server.test/ws",
+                "os": "linux",
+                "capabilities": ["server"],
+                "metadata": {"room": 1},
+            },
+            {"device_id": "b", "server_url": "ws://server.test/ws", "auto_connect": False, "max_retries": 0},
+        ],
+    }
+)
+TOML = """
+constellation_id = "my_house"
+heartbeat_interval = 12
+reconnect_delay = 3
+max_concurrent_tasks = 2
+
+[[devices]]
+device_id = "a"
+server_url = "ws://server.test/ws"
+os = "linux"
+capabilities = ["server"]
+metadata = {room = 1}
+
+[[devices]]
+device_id = "b"
+server_url = "ws://server.test/ws"
+auto_connect = false
+max_retries = 0
+"""
+
+
+@pytest.fixture
+def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threads: a clock that jumps when all tasks wait knows nothing of them."""
+
+    async def run_sync(work: Callable[..., object], *args: object, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
+@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.parametrize("way", ["str", "path", "config"])
+@pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.json", JSON), ("c.toml", TOML)])
+async def test_a_file_of_each_form_says_all_that_the_arguments_do(
+    way: str, name: str, text: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    devices: str | Path | ConstellationConfig = str(path)
+    if way != "str":
+        devices = path if way == "path" else read_config(path)
+    async with open_scripted_server() as server:
+        server.script = [OSError()]
+        async with open_constellation(devices, connect=server.connect, random=Highest()) as constellation:
+            await constellation.wait_connected()
+            assert trio.current_time() == 3
+            assert list(constellation.devices) == ["a", "b"]
+            a, b = constellation.devices.values()
+            assert server.clients[0].startswith("my_house-")
+            assert (a.profile.capabilities, a.profile.metadata) == (("server",), {"room": 1})
+            assert (a.status, b.status, b.config.max_retries) == (DeviceStatus.IDLE, DeviceStatus.DISCONNECTED, 0)
+            await trio.sleep(13)
+            beats = a.statistics().connection
+            assert beats is not None
+            # The registration, the question for the information, and a heartbeat.
+            assert beats.messages_sent == 3
+            async with open_background() as nursery:
+                constellation.add_device(device_config("c"))
+                await constellation.devices["c"].connect()
+                for _ in range(2):
+                    nursery.start_soon(a.run_task, "one of them")
+                    nursery.start_soon(constellation.devices["c"].run_task, "one of them")
+                nursery.start_soon(b.run_task, "one of them")
+                server.then = Meet.WELCOME
+                await b.connect()
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(server.tasks) == 2
+
+
+@pytest.mark.usefixtures("read_at_once")
+async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(YAML)
+    async with open_scripted_server() as server:
+        server.script = [OSError()]
+        async with open_constellation(
+            path,
+            connect=server.connect,
+            random=Highest(),
+            client_name="other",
+            heartbeat_interval=5,
+            reconnect_delay=0.5,
+            max_concurrent_tasks=1,
+        ) as constellation:
+            await constellation.wait_connected()
+            assert trio.current_time() == 0.5
+            assert server.clients[0].startswith("other-")
+            await trio.sleep(11)
+            statistics = constellation.devices["a"].statistics().connection
+            assert statistics is not None
+            assert statistics.messages_sent == 4
+
+
+async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock: MockClock) -> None:
+    async with open_scripted_server() as server:
+        async with open_constellation((device_config(name) for name in "ab"), connect=server.connect) as constellation:
+            await constellation.wait_connected()
+            assert list(constellation.devices) == ["a", "b"]
+            assert {client.partition("-")[0] for client in server.clients} == {"galaxy_trio"}
+        async with open_constellation([], connect=server.connect) as constellation:
+            await constellation.wait_connected()
+            await constellation.add_device(device_config("c")).wait_connected()
+
+
+async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
+    with trio.fail_after(60):
+        async with (
+            open_server() as server,
+            open_device_connection(server.url, "a", system_info=DeviceInfo("a", "linux")),
+        ):
+            async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
+                await constellation.wait_connected()
+                assert (await constellation.run_task("hello")).unwrap() == {"echo": "hello"}
+        async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
+            async with constellation.subscribe() as events:
+                async for event in events:
+                    if isinstance(event, DeviceDisconnected):
+                        assert "connection refused" in event.reason
+                        break
+
+
+# ---- wrong arguments, as a newcomer reads them
+
+
+async def opened(*arguments: object, **named: object) -> None:
+    """Open a constellation that cannot be."""
+    open_it = cast("Callable[..., Awaitable[None]]", _open)
+    with trio.fail_after(60):
+        await open_it(*arguments, **named)
+
+
+async def _open(devices: list[DeviceConfig], **named: float) -> None:
+    async with open_constellation(devices, **named):  # type: ignore[arg-type]  # they are wrong
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [
+        (DeviceConfig("a", "ws://h"), "devices are a file, or a list of DeviceConfig, and not DeviceConfig"),
+        (None, "devices are a file, or a list of DeviceConfig, and not NoneType"),
+        ([{"device_id": "a"}], "a device is given as a DeviceConfig, and not as dict"),
+        ({"devices": []}, "a device is given as a DeviceConfig, and not as str"),
+        (["devices.yaml"], "a device is given as a DeviceConfig, and not as str"),
+        (
+            [DeviceConfig("a", "ws://h"), DeviceConfig("a", "ws://i")],
+            "the device 'a' is given twice: give each a name of its own",
+        ),
+    ],
+    ids=str,
+)
+async def test_devices_that_are_none_are_said_to_be_none(devices: object, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await opened(devices)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        *[
+            (name, value, f"{name} must be above 0, and is {value!r}")
+            for name in (
+                "connect_timeout",
+                "register_timeout",
+                "heartbeat_interval",
+                "liveness_timeout",
+                "max_message_size",
+                "reconnect_delay",
+                "max_concurrent_tasks",
+                "max_queued",
+                "abandon_timeout",
+            )
+            for value in (0, -1, math.nan)
+        ],
+        ("reconnect_delay", math.inf, "reconnect_delay is a number of seconds, and is without end"),
+        ("drain", -1, "drain is a number of seconds, and is -1"),
+        ("drain", math.nan, "drain is a number of seconds, and is nan"),
+        ("client_name", "", "a client_name has 1 to 64 characters, and this one has 0"),
+        ("client_name", "x" * 65, "a client_name has 1 to 64 characters, and this one has 65"),
+    ],
+)
+async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await opened([], **{name: value})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("none.yaml", None, "cannot be read: No such file or directory"),
+        ("c.yaml", "devices: [", "is not YAML: "),
+        ("c.yaml", "", "the file: expected an object, got None"),
+        ("c.json", "{", "is not JSON: "),
+        ("c.toml", "devices", "is not TOML: "),
+        (
+            "c.yaml",
+            f"constellation_id: {'x' * 65}\n{YAML.partition('4')[2]}",
+            "constellation_id: a client_name has 1 to",
+        ),
+        ("c.yaml", YAML.replace("device_id: b", "device_id: a"), "devices[1].device_id: 'a' is the name of devices[0]"),
+        ("c.yaml", YAML.replace("ws://", "http://"), "devices[0].server_url: a server's URL begins with ws://"),
+    ],
+)
+async def test_a_file_that_is_wrong_is_said_to_be(name: str, text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        await opened(str(tmp_path / name))
+    assert words in str(caught.value)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"device_id": 7}, "device 7: device_id: expected a string"),
+        ({"server_url": None}, "device 'a': server_url: expected a string"),
+        ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
+        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out to try for ever"),
+        ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
+    ],
+)
+def test_a_device_that_cannot_be_is_said_to_be_wrong(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_a_device_takes_one_capability_and_headers_as_people_write_them() -> None:
+    device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
+    assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
+    assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
+
+
+# ---- a block that ends badly
+
+
+async def test_what_the_block_raises_comes_out_and_all_who_wait_elsewhere_are_told(autojump_clock: MockClock) -> None:
+    problem = ValueError("the block's own")
+    told: list[str] = []
+
+    async def wait(name: str, work: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await work()
+        told.append(name)
+
+    async def read(constellation: Constellation) -> None:
+        async with constellation.subscribe() as events:
+            async for _ in events:
+                pass
+        told.append("events")
+
+    with trio.fail_after(100):
+        async with open_fleet("a") as fleet, trio.open_nursery() as nursery:
+            with pytest.raises(ValueError, match="own") as caught:
+                async with open_constellation([device_config("a")], connect=fleet.connect) as constellation:
+                    await constellation.wait_connected()
+                    device = constellation.devices["a"]
+                    nursery.start_soon(wait, "running", lambda: device.run_task("wait"))
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.start_soon(wait, "queued", lambda: device.run_task("echo"))
+                    nursery.start_soon(wait, "any", lambda: constellation.run_task("echo"))
+                    nursery.start_soon(wait, "status", lambda: device.wait_status(DeviceStatus.FAILED))
+                    nursery.start_soon(read, constellation)
+                    await trio.testing.wait_all_tasks_blocked()
+                    raise problem
+            assert caught.value is problem
+    assert sorted(told) == ["any", "events", "queued", "running", "status"]
+
+
+async def test_a_closing_that_is_cancelled_while_it_drains_tells_all_who_wait(autojump_clock: MockClock) -> None:
+    async with open_background() as nursery:
+        told = trio.Event()
+
+        async def run(constellation: Constellation) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await constellation.run_task("wait")
+            told.set()
+
+        with trio.move_on_after(10) as closing:
+            async with open_small_world("a", drain=1000) as (_fleet, constellation):
+                nursery.start_soon(run, constellation)
+                await trio.testing.wait_all_tasks_blocked()
+        assert closing.cancelled_caught
+        with trio.fail_after(1):
+            await told.wait()

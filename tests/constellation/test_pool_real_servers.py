@@ -1,0 +1,139 @@
+"""Idle connections of the pool between real processes: servers that are killed, restarted, suspended or cut off between two tasks.
+
+``SHORT`` is idle for less than a second, after which a connection is used without a ping, and ``LONG`` for more.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trio
+
+import galaxy_trio.constellation.pool
+from galaxy_trio import ConnectionLost
+from galaxy_trio.constellation.config import DeviceConfig
+from galaxy_trio.constellation.constellation import open_constellation
+from tests.connection.support.proxy import Proxy, open_proxy
+from tests.constellation.support.calls import Call
+from tests.server.support.killable_server import KillableServer, be_agent, open_killable_server
+from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from galaxy_trio.constellation.device import Device
+
+pytestmark = pytest.mark.simulation
+
+SHORT: Final = 0.1
+LONG: Final = 1.2
+idleness = pytest.mark.parametrize("idle", [SHORT, LONG])
+
+
+@asynccontextmanager
+async def open_idle_device(
+    folder: Path, liveness_timeout: float = 180.0
+) -> AsyncGenerator[tuple[KillableServer, Proxy, Device, trio.Nursery]]:
+    """A server that can be killed, a proxy before it, and a device with an idle connection through it."""
+    with trio.fail_after(10 * SECONDS):
+        async with (
+            open_killable_server(folder) as server,
+            trio.open_nursery() as nursery,
+            open_proxy(server.url) as proxy,
+        ):
+            nursery.start_soon(be_agent, server.url, "d")
+            configs = [DeviceConfig("d", proxy.url)]
+            async with open_constellation(
+                configs,
+                reconnect_delay=0.05,
+                heartbeat_interval=1,
+                liveness_timeout=liveness_timeout,
+                keepalive_expiry=30,
+            ) as constellation:
+                device = constellation.devices["d"]
+                assert (await device.run_task("first")).unwrap() == "first"
+                assert device.statistics().idle_connections == 1
+                yield server, proxy, device, nursery
+            nursery.cancel_scope.cancel()
+
+
+@idleness
+async def test_no_task_is_lost_to_a_server_that_was_killed_before_it(idle: float, tmp_path: Path) -> None:
+    async with open_idle_device(tmp_path) as (server, _, device, nursery):
+        await trio.sleep(idle)
+        await server.kill()
+        second = Call()
+        nursery.start_soon(second.run, partial(device.run_task, "second"))
+        await server.start()
+        await second.ended.wait()
+        assert second.result.unwrap() == "second"
+        assert server.lines("begun") == ["first", "second"]
+
+
+@idleness
+async def test_no_task_is_lost_to_a_server_that_was_restarted_before_it(idle: float, tmp_path: Path) -> None:
+    async with open_idle_device(tmp_path) as (server, _, device, _nursery):
+        await trio.sleep(idle)
+        await server.kill()
+        await server.start()
+        assert (await device.run_task("second")).unwrap() == "second"
+        assert server.lines("begun") == ["first", "second"]
+
+
+@idleness
+async def test_a_task_for_a_server_that_is_suspended_runs_once_when_it_goes_on(idle: float, tmp_path: Path) -> None:
+    async with open_idle_device(tmp_path) as (server, _, device, nursery):
+        await trio.sleep(idle)
+        server.suspend()
+        second = Call()
+        nursery.start_soon(second.run, partial(device.run_task, "second"))
+        # Longer than the server has to answer a ping.
+        await trio.sleep(2.5)
+        assert not second.ended.is_set()
+        server.resume()
+        await second.ended.wait()
+        assert second.result.unwrap() == "second"
+        assert server.lines("begun") == ["first", "second"]
+
+
+async def test_no_task_is_lost_to_a_network_that_was_cut_more_than_a_second_before_it(tmp_path: Path) -> None:
+    async with open_idle_device(tmp_path) as (server, proxy, device, _):
+        for to_server in (True, False):
+            proxy.connections[-1].stall(to_server=to_server)
+        await trio.sleep(LONG)
+        assert (await device.run_task("second")).unwrap() == "second"
+        assert server.lines("begun") == ["first", "second"]
+
+
+async def test_what_is_sent_within_a_second_after_the_network_was_cut_is_lost_and_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long this machine takes, it is within the time in which no ping is sent first.
+    monkeypatch.setattr(galaxy_trio.constellation.pool, "FRESH", math.inf)
+    async with open_idle_device(tmp_path, liveness_timeout=5) as (server, proxy, device, _):
+        cut = proxy.connections[-1]
+        for to_server in (True, False):
+            cut.stall(to_server=to_server)
+        with pytest.raises(ConnectionLost):
+            await device.run_task("second")
+        # As long as the server has not noticed, it accepts no other connection of this name: a session may run on it.
+        cut.cut()
+        assert (await device.run_task("third")).unwrap() == "third"
+        assert server.lines("begun") == ["first", "third"]
+
+
+@idleness
+async def test_no_task_is_lost_to_a_connection_that_was_reset_or_closed_before_it(idle: float, tmp_path: Path) -> None:
+    async with open_idle_device(tmp_path) as (server, proxy, device, _):
+        for number in range(20):
+            connection = proxy.connections[-1]
+            (connection.cut if number % 2 else connection.reset)()
+            if not number:
+                await trio.sleep(idle)
+            assert (await device.run_task(f"{number}")).unwrap() == f"{number}"
+        assert server.lines("begun") == ["first", *map(str, range(20))]

@@ -1,0 +1,191 @@
+"""Any sequence of tasks, cancellations, and devices that leave and return: each task ends once and rightly, and nothing is left."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galaxy_trio import ConnectionLost, QueueFull, RequestTimeout
+from galaxy_trio.constellation.task import OnCancel
+from galaxy_trio.device_events import DeviceStatus, TaskEnded
+from galaxy_trio.messages import TaskResult, TaskStatus
+from tests.constellation.support.calls import Call, World, open_world
+from tests.constellation.support.fleet import device_config, recording
+
+if TYPE_CHECKING:
+    from galaxy_trio.constellation.device import Device
+
+pytestmark = pytest.mark.slow
+
+SLOTS = {"a": 1, "b": 2, "c": 1}
+ALL_TOGETHER = 3
+
+
+@attrs.define(eq=False)
+class Given:
+    """A task that somebody gave."""
+
+    name: str
+    on_cancel: OnCancel
+    cancelled: bool = False
+    call: Call = attrs.field(factory=Call)
+
+
+class Script:
+    """What happens to a fleet."""
+
+    def __init__(self, world: World, nursery: trio.Nursery) -> None:
+        self._world = world
+        self._nursery = nursery
+        self.given: list[Given] = []
+        self._present = set(SLOTS)
+
+    @property
+    def _devices(self) -> list[Device]:
+        return list(self._world.constellation.devices.values())
+
+    async def give(self, number: int) -> None:
+        """A task, in one of all ways."""
+        on_cancel: OnCancel = "abandon" if number % 3 == 0 else "stop"
+        name = str(len(self.given))
+        task = Given(name, on_cancel)
+        self.given.append(task)
+        word = ("echo", "hold", "fail", "hold")[number % 4]
+        request = f"{word} {name}"
+        arguments: dict[str, object] = {"on_cancel": on_cancel, "task_id": name, "timeout": 5_000}
+        device = self._devices[number % len(self._devices)]
+        match number % 5:
+            case 0:
+                call = partial(device.run_task, request, **arguments)  # type: ignore[arg-type]
+            case 1:
+                call = partial(self._reserve, request, arguments)
+            case _:
+                call = partial(self._world.constellation.run_task, request, **arguments)  # type: ignore[arg-type]
+        self._nursery.start_soon(task.call.run, call)
+
+    async def _reserve(self, request: str, arguments: dict[str, object]) -> TaskResult:
+        async with self._world.constellation.reserve(os="linux") as reservation:
+            await trio.sleep(1)
+            return await reservation.run_task(request, **arguments)  # type: ignore[arg-type]
+
+    async def cancel(self, number: int) -> None:
+        """One of the calls."""
+        if self.given:
+            task = self.given[number % len(self.given)]
+            task.cancelled = True
+            task.call.scope.cancel()
+
+    async def let_go(self, number: int) -> None:
+        """One that is held ends, now or as soon as it begins."""
+        self._world.fleet.work.let_go(str(number))
+
+    async def depart(self, number: int) -> None:
+        """A device leaves the server."""
+        name = sorted(SLOTS)[number % 3]
+        if name in self._present:
+            self._present.discard(name)
+            await self._world.fleet.remove_device(name)
+
+    async def come_back(self, number: int) -> None:
+        """It returns."""
+        name = sorted(SLOTS)[number % 3]
+        if name not in self._present:
+            self._present.add(name)
+            await self._world.fleet.add_device(name)
+
+    async def break_connection(self, number: int) -> None:
+        """Any connection, a device's own or a task's."""
+        alive = [stream for stream in self._world.streams if not stream.closed]
+        if alive:
+            alive[number % len(alive)].reset()
+
+    async def disconnect(self, number: int) -> None:
+        """By hand; somebody else may want it connected meanwhile."""
+        with trio.move_on_after(10):
+            await self._devices[number % 3].disconnect()
+
+    async def reconnect(self, number: int) -> None:
+        """By hand, and nobody waits for it."""
+        self._nursery.start_soon(self._devices[number % 3].reconnect)
+
+    async def wait(self, number: int) -> None:
+        """Some time."""
+        await trio.sleep(number * 0.5)
+
+    async def settle(self, _number: int) -> None:
+        """Until nothing moves."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def come_to_an_end(self) -> None:
+        """All devices are there, and all tasks may end."""
+        for number in range(3):
+            await self.come_back(number)
+        for device in self._devices:
+            self._nursery.start_soon(device.connect)
+        self._world.fleet.work.let_go(*(each.name for each in self.given))
+        for each in self.given:
+            await each.call.ended.wait()
+
+
+Step: TypeAlias = tuple[str, int]
+_STEPS = st.tuples(
+    st.sampled_from(
+        ["give"] * 6
+        + ["cancel", "cancel", "let_go", "let_go", "let_go", "depart", "come_back", "come_back"]
+        + ["break_connection", "disconnect", "reconnect", "wait", "wait", "settle"]
+    ),
+    st.integers(0, 20),
+)
+
+
+async def _follow(steps: list[Step]) -> None:
+    configs = [device_config(name, max_concurrent_tasks=slots) for name, slots in SLOTS.items()]
+    async with open_world(*configs, max_concurrent_tasks=ALL_TOGETHER, max_queued=5) as world:
+        async with recording(world.constellation) as journal:
+            async with trio.open_nursery() as nursery:
+                script = Script(world, nursery)
+                for name, number in steps:
+                    await getattr(script, name)(number)
+                    assert sum(device.running for device in world.constellation.devices.values()) <= sum(SLOTS.values())
+                await script.come_to_an_end()
+                nursery.cancel_scope.deadline = trio.current_time() + 1_000
+            # What was abandoned, and what the server has not noticed, comes to its end.
+            await trio.sleep(1_000)
+            await world.constellation.wait_connected()
+            await trio.testing.wait_all_tasks_blocked()
+        _check(world, script.given)
+        told = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
+        assert len(told) == len(set(told))
+
+
+def _check(world: World, given: list[Given]) -> None:
+    world.nothing_is_held()
+    assert {device.status for device in world.constellation.devices.values()} == {DeviceStatus.IDLE}
+    work = world.fleet.work
+    assert len(work.begun) == len(set(work.begun))
+    for name, most in work.most.items():
+        assert most <= SLOTS[name]
+    ended = {request.partition(" ")[2] for request in work.ended}
+    for each in given:
+        ending = each.call.ending
+        if each.call.cancelled:
+            assert each.cancelled
+        elif isinstance(ending, TaskResult):
+            # It failed as it was told, or because its device or its connection went.
+            assert ending.status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
+            assert (each.name in ended) is (ending.status is TaskStatus.COMPLETED)
+        else:
+            assert isinstance(ending, ConnectionLost | QueueFull | RequestTimeout), ending
+
+
+@settings(max_examples=60)
+@given(steps=st.lists(_STEPS, max_size=40))
+def test_whatever_happens_each_task_ends_once_and_rightly_and_nothing_is_left(steps: list[Step]) -> None:
+    trio.run(_follow, steps, clock=trio.testing.MockClock(autojump_threshold=0))

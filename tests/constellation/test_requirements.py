@@ -1,0 +1,220 @@
+"""Why there is no device for a task, in words; predicates that raise; devices that come to be known better."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import NoSuchDevice, RequestRejected
+from galaxy_trio.constellation.constellation import open_constellation
+from galaxy_trio.messages import JSON, ClientMessageType, ServerMessageType
+from galaxy_trio.testing import ScriptedPeer, open_bare_peer
+from tests.constellation.support.calls import open_world, start
+from tests.constellation.support.fleet import device_config, open_fleet
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from galaxy_trio.constellation.profile import DeviceProfile
+
+
+def _never(_profile: DeviceProfile) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("requirements", "sentence"),
+    [
+        ({"os": "Windows"}, "none runs 'Windows'; there are: 'darwin', 'linux'"),
+        ({"capabilities": ["gui", "oven"]}, "none has 'oven'"),
+        ({"capabilities": {"oven", "fridge"}, "os": "linux"}, "none that runs 'linux' has 'fridge', 'oven'"),
+        ({"capabilities": ["gui", "cli"]}, "none has all of 'cli', 'gui'"),
+        ({"os": "darwin", "capabilities": ["gui"]}, "none that runs 'darwin' has 'gui'"),
+        ({"where": _never}, "none is what `where` asks for"),
+        ({"os": "linux", "where": _never}, "none that runs 'linux' is what `where` asks for"),
+        (
+            {"os": "linux", "capabilities": ["gui"], "where": _never},
+            "none that runs 'linux' with 'gui' is what `where` asks for",
+        ),
+    ],
+)
+async def test_a_task_that_no_device_will_ever_fit_is_told_at_once_what_is_missing(
+    requirements: dict[str, object], sentence: str, autojump_clock: MockClock
+) -> None:
+    async with open_fleet() as fleet:
+        await fleet.add_device("a", "linux", ["gui"])
+        await fleet.add_device("b", "darwin", ["cli"])
+        configs = [device_config("a"), device_config("b")]
+        async with open_constellation(configs, connect=fleet.connect) as constellation:
+            await constellation.wait_connected()
+            with pytest.raises(NoSuchDevice) as caught:
+                await constellation.run_task("echo", **requirements)  # type: ignore[arg-type]
+            assert str(caught.value) == f"no device for this task: {sentence}"
+            with pytest.raises(NoSuchDevice):
+                async with constellation.reserve(**requirements):  # type: ignore[arg-type]
+                    raise AssertionError
+
+
+async def test_without_devices_there_is_none_for_any_task(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        with pytest.raises(NoSuchDevice, match=r"^no device for this task: there are no devices$"):
+            await world.constellation.run_task("echo")
+        world.constellation.add_device(device_config("a", os="linux", auto_connect=False))
+        with pytest.raises(NoSuchDevice, match=r"^no device for this task: none runs 'windows'; there are: 'linux'$"):
+            await world.constellation.run_task("echo", os="windows")
+
+
+async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        device = world.constellation.add_device(device_config("a", auto_connect=False))
+        async with trio.open_nursery() as nursery:
+            waiting = await start(nursery, partial(world.constellation.run_task, "echo", os="windows"))
+            removing = await start(nursery, partial(world.constellation.remove_device, "a"))
+            await removing.ended.wait()
+        assert isinstance(waiting.ending, NoSuchDevice)
+        assert str(waiting.ending) == "no device for this task any more: 'a' would fit, and was removed"
+        assert device.profile.os is None
+
+
+async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason(autojump_clock: MockClock) -> None:
+    async with open_world(device_config("a", max_retries=0)) as world, trio.open_nursery() as nursery:
+        await start(nursery, partial(world.a.run_task, "wait"))
+        waiting = await start(nursery, partial(world.constellation.run_task, "echo"))
+        await world.fleet.stop_server()
+        await waiting.ended.wait()
+        assert isinstance(waiting.ending, NoSuchDevice)
+        assert str(waiting.ending) == (
+            f"no device for this task any more: 'a' would fit, and was given up: {world.a.failure}"
+        )
+        with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, and was given up: "):
+            await world.constellation.run_task("echo")
+        # It is a hope again while it is tried again.
+        await world.fleet.start_server()
+        await world.fleet.add_device("a")
+        again = await start(nursery, world.a.reconnect)
+        assert (await world.constellation.run_task("echo 2")).unwrap()
+        await again.ended.wait()
+
+
+# ---- predicates
+
+
+class Mine(Exception):
+    """Of a predicate."""
+
+
+@attrs.define
+class Moody:
+    """A predicate that says yes, until it raises."""
+
+    error: Exception = attrs.field(factory=Mine)
+    raises: bool = False
+
+    def __call__(self, _profile: DeviceProfile) -> bool:
+        if self.raises:
+            raise self.error
+        return True
+
+
+@pytest.mark.parametrize("phase", ["at once", "its device goes", "it is in no queue", "never"])
+async def test_what_a_predicate_raises_comes_to_its_caller_whenever_it_is_asked_and_to_nobody_else(
+    phase: str, autojump_clock: MockClock
+) -> None:
+    where = Moody(raises=phase == "at once")
+    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
+        devices = list(world.constellation.devices.values())
+        for device in devices:
+            await start(nursery, partial(device.run_task, "hold"))
+        call = await start(nursery, partial(world.constellation.run_task, "echo", where=where))
+        # The one in whose queue it stands goes first, and leaves it a choice.
+        devices.sort(key=lambda device: -device.queued)
+        other = await start(nursery, partial(world.constellation.run_task, "echo other"))
+        where.raises = phase == "its device goes"
+        for device in devices:
+            await device.disconnect()
+        where.raises = phase == "it is in no queue"
+        for device in devices:
+            await device.connect()
+        await other.ended.wait()
+        await call.ended.wait()
+        assert other.echo == "other"
+        if phase == "never":
+            assert call.echo == ""
+        else:
+            assert call.ending is where.error
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+
+
+async def test_a_predicate_that_raises_when_a_device_has_room_does_not_keep_it_from_others(
+    autojump_clock: MockClock,
+) -> None:
+    where = Moody()
+    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        await start(nursery, partial(a.run_task, "hold a"))
+        await start(nursery, partial(b.run_task, "hold b"))
+        await start(nursery, partial(b.run_task, "hold b"))
+        # Both stand in the queue of a.
+        first = await start(nursery, partial(world.constellation.run_task, "echo 1", where=where))
+        await start(nursery, partial(b.run_task, "hold b"))
+        second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
+        assert (a.queued, b.queued) == (2, 2)
+        where.raises = True
+        world.fleet.work.let_go("b")
+        await first.ended.wait()
+        await second.ended.wait()
+        assert (first.ending, second.echo) == (where.error, "2")
+        assert a.queued == 0
+        world.fleet.work.let_go("a")
+
+
+# ---- devices that come to be known better
+
+
+async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
+    """Answer a question about the device."""
+    question = await peer.receive()
+    assert question.type is ClientMessageType.DEVICE_INFO_REQUEST
+    info: JSON = {"device_id": "a", "platform": "linux", "supported_features": list(features)}
+    peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id=question.request_id, result=info)
+
+
+@pytest.mark.parametrize("other", [True, False])
+async def test_a_task_leaves_the_queue_of_a_device_that_turns_out_not_to_fit(
+    other: bool, autojump_clock: MockClock
+) -> None:
+    async with open_bare_peer() as peer, open_world() as world, trio.open_nursery() as nursery:
+        world.problems = [peer.stream]
+        device = world.constellation.add_device(device_config("a"))
+        await peer.receive()
+        peer.confirm()
+        await _tell_features(peer, "gui")
+        await device.wait_connected()
+        if other:
+            world.constellation.add_device(device_config("b", auto_connect=False, capabilities=["gui"]))
+        async with device.reserve() as reservation:
+            call = await start(nursery, partial(world.constellation.run_task, "echo", capabilities=["gui"]))
+            stays = await start(nursery, partial(world.constellation.run_task, "echo", os="linux"))
+            assert device.queued == 2
+            # What is refused, or fails, is a reason to ask again.
+            refused = await start(nursery, partial(reservation.run_task, "echo", on_cancel="abandon"))
+            await peer.receive()
+            peer.refuse("not today")
+            await _tell_features(peer, "cli")
+            await refused.ended.wait()
+            assert isinstance(refused.ending, RequestRejected)
+            assert device.queued == 1
+            assert not stays.ended.is_set()
+            if other:
+                assert world.constellation.statistics().unassigned == 1
+            else:
+                await call.ended.wait()
+                assert isinstance(call.ending, NoSuchDevice)
+                assert str(call.ending) == "no device for this task any more: none has 'gui'"
+        nursery.cancel_scope.cancel()

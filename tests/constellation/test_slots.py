@@ -1,0 +1,334 @@
+"""A device's slots and the queue for them: first come, first served; never more than there are; nothing lost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeAlias
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy_trio.constellation.slots import Moved, Place, Slot, Slots
+from galaxy_trio.errors import QueueFull
+
+SIZE, MAX_QUEUED = 2, 3
+
+
+class Closed(Exception):
+    """What a queue is closed with."""
+
+
+def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = True) -> Slots:
+    slots = Slots("a", size, max_queued, _nothing)
+    if gate_open:
+        slots.open_gate()
+    return slots
+
+
+def _nothing() -> None:
+    """For those whom nobody tells."""
+
+
+async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_one_first() -> None:
+    slots = _slots()
+    places = [slots.enter() for _ in range(4)]
+    first, second = [await place.wait() for place in places[:2]]
+    assert (first.number, second.number) == (0, 1)
+    assert [place.waiting for place in places] == [False, False, True, True]
+    assert (slots.taken, slots.free, slots.queued) == (2, 0, 2)
+    slots.release(first)
+    assert [place.waiting for place in places] == [False, False, False, True]
+    third = await places[2].wait()
+    assert third.number == 0
+    slots.release(second)
+    fourth = await places[3].wait()
+    assert fourth.number == 1
+    slots.release(third)
+    slots.release(fourth)
+    assert (await slots.enter().wait()).number == 0
+
+
+async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_refuses_nobody() -> None:
+    slots = _slots(1, 1)
+    slots.enter()
+    slots.enter()
+    with pytest.raises(QueueFull, match=r"^1 tasks wait for device 'a' already: this one was not taken; wait"):
+        slots.enter()
+    assert (slots.taken, slots.queued) == (1, 1)
+
+
+async def test_while_the_gate_is_shut_who_waits_goes_on_waiting() -> None:
+    slots = _slots(gate_open=False)
+    places = [slots.enter() for _ in range(3)]
+    assert slots.queued == 3
+    slots.open_gate()
+    assert slots.queued == 1
+    slots.shut_gate()
+    slots.release(await places[0].wait())
+    assert (slots.queued, slots.free) == (1, 1)
+    slots.open_gate()
+    assert (slots.queued, slots.free) == (0, 0)
+
+
+async def test_a_closed_queue_tells_each_why_and_takes_nobody_until_it_is_reopened() -> None:
+    slots = _slots(1)
+    holder, *others = [slots.enter() for _ in range(3)]
+    slots.close(partial(Closed, "gone"))
+    told: list[Exception] = []
+    for place in others:
+        with pytest.raises(Closed) as caught:
+            await place.wait()
+        told.append(caught.value)
+    assert told[0] is not told[1]
+    with pytest.raises(Closed):
+        slots.enter()
+    slots.reopen()
+    place = slots.enter()
+    # What was given out before goes on, and its slot goes to whoever is next.
+    slots.release(await holder.wait())
+    assert not place.waiting
+
+
+async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> None:
+    slots = _slots(1)
+    holder, place = slots.enter(), slots.enter()
+    place.leave()
+    place.leave()
+    assert slots.queued == 0
+    with pytest.raises(trio.ClosedResourceError, match="was left"):
+        await place.wait()
+    holder.leave()
+    holder.leave()
+    assert slots.free == 1
+
+
+async def test_whoever_watches_is_told_of_a_slot_that_comes_back_and_of_a_place_that_is_left() -> None:
+    seen: list[tuple[int, int]] = []
+    slots = Slots("a", 1, MAX_QUEUED, lambda: seen.append((slots.taken, slots.queued)))
+    slots.open_gate()
+    first, second, third = slots.enter(), slots.enter(), slots.enter()
+    third.leave()
+    slots.release(await first.wait())
+    # Given up in the step in which it was granted: nobody but the queue knows of it.
+    second.leave()
+    assert seen == [(1, 1), (1, 0), (0, 0)]
+
+
+async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
+    slots = _slots()
+    await slots.wait_all_free()
+    held = [await slots.enter().wait() for _ in range(2)]
+    freed: list[int] = []
+
+    async def wait(number: int) -> None:
+        await slots.wait_all_free()
+        freed.append(number)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(wait, number)
+            await trio.testing.wait_all_tasks_blocked()
+            slots.release(held.pop())
+            await trio.testing.wait_all_tasks_blocked()
+            assert freed == []
+            slots.release(held.pop())
+    assert sorted(freed) == [0, 1, 2]
+
+
+async def test_who_waits_for_all_to_be_free_waits_on_when_one_is_taken_before_his_turn() -> None:
+    slots = _slots(1)
+    held = await slots.enter().wait()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slots.wait_all_free)
+            await trio.testing.wait_all_tasks_blocked()
+            slots.release(held)
+            held = await slots.enter().wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            slots.release(held)
+
+
+# ---- any sequence
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """Somebody in the queue, and what the model says of him."""
+
+    place: Place
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    slot: Slot | None = None
+    ending: str | None = None
+    due: str | None = None
+    """How it must end, by now."""
+    cancelled: bool = False
+    granted: bool = False
+    """In the model; before the next pause he may not know it."""
+
+    async def wait(self) -> None:
+        with self.scope:
+            try:
+                self.slot = await self.place.wait()
+            except Moved:
+                self.ending = "moved"
+            except Closed:
+                self.ending = "closed"
+            except trio.Cancelled:
+                self.ending = "cancelled"
+                raise
+
+
+class Model:
+    """The queue as it must be. What happens without a pause between happens in the same step of the scheduler."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.slots = _slots()
+        self.open = True
+        self.closed = False
+        self.everybody: list[Waiter] = []
+        self.queue: list[Waiter] = []
+        self.holders: list[Waiter] = []
+
+    def _give_out(self) -> None:
+        while self.open and self.queue and len(self.holders) < SIZE:
+            first = self.queue.pop(0)
+            first.granted = True
+            self.holders.append(first)
+
+    def enter(self, _which: int) -> None:
+        if self.closed:
+            with pytest.raises(Closed):
+                self.slots.enter()
+            return
+        if len(self.queue) == MAX_QUEUED:
+            with pytest.raises(QueueFull):
+                self.slots.enter()
+            return
+        waiter = Waiter(self.slots.enter())
+        self.everybody.append(waiter)
+        self.queue.append(waiter)
+        self._give_out()
+        self._nursery.start_soon(waiter.wait)
+
+    def cancel(self, which: int) -> None:
+        """In the queue, or in the step in which the slot was given."""
+        candidates = [waiter for waiter in self.everybody if waiter.slot is None and waiter.due is None]
+        if candidates:
+            waiter = candidates[which % len(candidates)]
+            waiter.scope.cancel()
+            waiter.cancelled = True
+
+    def leave(self, which: int) -> None:
+        if self.queue:
+            waiter = self.queue[which % len(self.queue)]
+            if not waiter.cancelled:
+                self.queue.remove(waiter)
+                waiter.place.move()
+                waiter.due = "moved"
+
+    def release(self, which: int) -> None:
+        candidates = [waiter for waiter in self.holders if waiter.slot is not None]
+        if candidates:
+            waiter = candidates[which % len(candidates)]
+            assert waiter.slot is not None
+            self.holders.remove(waiter)
+            self.slots.release(waiter.slot)
+            waiter.due = "released"
+            self._give_out()
+
+    def gate(self, which: int) -> None:
+        self.open = bool(which % 2)
+        if self.open:
+            self.slots.open_gate()
+        else:
+            self.slots.shut_gate()
+        self._give_out()
+
+    def close(self, _which: int) -> None:
+        self.closed = True
+        self.slots.close(Closed)
+        for waiter in self.queue:
+            waiter.due = "cancelled" if waiter.cancelled else "closed"
+        self.queue.clear()
+
+    def reopen(self, _which: int) -> None:
+        self.closed = False
+        self.slots.reopen()
+
+    async def pause(self) -> None:
+        """Let everybody learn what has happened to him."""
+        await trio.testing.wait_all_tasks_blocked()
+        for waiter in [*self.queue]:
+            if waiter.cancelled:
+                waiter.due = "cancelled"
+                self.queue.remove(waiter)
+        for waiter in [*self.holders]:
+            # Who was cancelled before his slot came has it never; who had it before has it.
+            if waiter.cancelled and waiter.slot is None:
+                waiter.due = "cancelled"
+                self.holders.remove(waiter)
+        self._give_out()
+        # Those who have been given a slot by those who left.
+        await trio.testing.wait_all_tasks_blocked()
+        self.check()
+
+    def check(self) -> None:
+        assert [waiter.place.waiting for waiter in self.queue] == [True] * len(self.queue)
+        assert (self.slots.queued, self.slots.taken) == (len(self.queue), len(self.holders))
+        numbers = [waiter.slot.number for waiter in self.holders if waiter.slot is not None]
+        assert len(numbers) == len(self.holders) == len(set(numbers)) <= SIZE
+        for waiter in self.everybody:
+            if waiter.due in ("moved", "closed", "cancelled"):
+                assert (waiter.ending, waiter.slot) == (waiter.due, None)
+            elif waiter.due is None:
+                assert waiter.ending is None
+                assert (waiter.slot is not None) == waiter.granted
+
+
+Step: TypeAlias = tuple[str, int]
+_STEPS = st.tuples(
+    st.sampled_from(
+        [
+            "enter",
+            "enter",
+            "enter",
+            "cancel",
+            "leave",
+            "release",
+            "release",
+            "gate",
+            "close",
+            "reopen",
+            "pause",
+            "pause",
+        ]
+    ),
+    st.integers(0, 5),
+)
+
+
+@given(steps=st.lists(_STEPS, max_size=40))
+async def test_whatever_happens_in_whatever_step_each_gets_what_is_his_in_order(steps: list[Step]) -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            model = Model(nursery)
+            for name, which in steps:
+                if name == "pause":
+                    await model.pause()
+                else:
+                    getattr(model, name)(which)
+            await model.pause()
+            nursery.cancel_scope.cancel()
+        for waiter in model.holders:
+            assert waiter.slot is not None
+            model.slots.release(waiter.slot)
+        # Those who still waited were cancelled, and hold nothing.
+        assert (model.slots.queued, model.slots.taken, model.slots.free) == (0, 0, SIZE)
+        await model.slots.wait_all_free()

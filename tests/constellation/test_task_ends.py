@@ -1,0 +1,175 @@
+"""The ends of tasks that are seldom: replies that are broken or come after their caller has gone, and devices that go in any step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConnectionLost, InvalidMessage, TaskResult
+from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.device_events import TaskEnded, TaskOutcome
+from galaxy_trio.testing import run
+from tests.constellation.support.calls import Call, open_world, start
+from tests.constellation.support.fleet import device_config, recording
+from tests.constellation.support.scripted_server import open_scripted_server
+
+if TYPE_CHECKING:
+    from tests.constellation.support.scripted_server import ScriptedServer
+
+Clock = trio.testing.MockClock
+STEPS = range(10)
+
+
+async def let_go(device_coroutine: object) -> None:
+    """Begin what goes on also when it is cancelled, in this step."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await device_coroutine  # type: ignore[misc]
+
+
+async def wait_sent(server: ScriptedServer) -> str:
+    """Wait for the only task; its session's name."""
+    await trio.testing.wait_all_tasks_blocked()
+    [task] = server.tasks
+    assert task.session_id is not None
+    return task.session_id
+
+
+FAILED = '{"type": "task_end", "status": "failed", "session_id": "%s", "error": "no paper"}'
+BROKEN = '{"type": "task_end", "status": "completed", "session_id": "%s", "result": NaN}'
+
+
+async def test_a_task_whose_reply_is_broken_ends_as_unknown(autojump_clock: Clock) -> None:
+    async with (
+        open_scripted_server() as server,
+        open_constellation([device_config("a")], connect=server.connect) as constellation,
+        recording(constellation) as journal,
+        trio.open_nursery() as nursery,
+    ):
+        call = await start(nursery, partial(constellation.devices["a"].run_task, "x"))
+        session_id = await wait_sent(server)
+        server.peer.send_text(BROKEN % session_id)
+        await call.ended.wait()
+        assert isinstance(call.ending, InvalidMessage)
+        await trio.testing.wait_all_tasks_blocked()
+        [end] = journal.of(TaskEnded)
+        assert isinstance(end, TaskEnded)
+        assert end.outcome is TaskOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [("broken", TaskOutcome.UNKNOWN), ("refused", TaskOutcome.REJECTED)],
+)
+async def test_an_abandoned_task_that_is_answered_so_frees_its_device(
+    reply: str, outcome: TaskOutcome, autojump_clock: Clock
+) -> None:
+    async with (
+        open_scripted_server() as server,
+        open_constellation([device_config("a")], connect=server.connect, heartbeat_interval=1e6) as constellation,
+        recording(constellation) as journal,
+        trio.open_nursery() as nursery,
+    ):
+        device = constellation.devices["a"]
+        await device.wait_connected()
+        call = await start(nursery, partial(device.run_task, "x", on_cancel="abandon"))
+        session_id = await wait_sent(server)
+        call.scope.cancel()
+        await call.ended.wait()
+        assert (device.running, call.cancelled) == (1, True)
+        if reply == "broken":
+            server.peer.send_text(BROKEN % session_id)
+        else:
+            server.peer.refuse("not today")
+        await trio.testing.wait_all_tasks_blocked()
+        assert device.running == 0
+        [end] = journal.of(TaskEnded)
+        assert isinstance(end, TaskEnded)
+        assert end.outcome is outcome
+
+
+def test_an_abandoned_task_that_fails_as_its_device_is_removed_has_nobody_looked_at() -> None:
+    async def remove_after(steps: int) -> TaskOutcome:
+        async with (
+            open_scripted_server() as server,
+            open_constellation([device_config("a")], connect=server.connect, heartbeat_interval=1e6) as constellation,
+            recording(constellation) as journal,
+            trio.open_nursery() as nursery,
+        ):
+            call = await start(nursery, partial(constellation.devices["a"].run_task, "x", on_cancel="abandon"))
+            session_id = await wait_sent(server)
+            call.scope.cancel()
+            await call.ended.wait()
+            server.peer.send_text(FAILED % session_id)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await constellation.remove_device("a", wait=False)
+            [end] = journal.of(TaskEnded)
+            assert isinstance(end, TaskEnded)
+            return end.outcome
+
+    # Its end may be read before its device is gone, after that, or in the same step: some seed has each.
+    outcomes = {run(remove_after, steps, seed=seed) for steps in range(12) for seed in range(4)}
+    assert outcomes == {TaskOutcome.FAILED, TaskOutcome.LOST}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
+@pytest.mark.parametrize("whichever", [False, True], ids=["device", "whichever"])
+async def test_a_device_that_is_let_go_of_in_any_step_of_a_task_loses_no_slot(
+    *, steps: int, on_cancel: str, whichever: bool, autojump_clock: Clock
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        run_task = world.constellation.run_task if whichever else world.a.run_task
+        call = Call()
+        nursery.start_soon(call.run, partial(run_task, "echo x", on_cancel=on_cancel))  # type: ignore[arg-type]
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await let_go(world.a.disconnect())
+        await trio.testing.wait_all_tasks_blocked()
+        await world.a.connect()
+        await call.ended.wait()
+        assert isinstance(call.ending, ConnectionLost) or call.echo == "x"
+        assert world.fleet.work.begun in ([], ["echo x"])
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+
+
+@pytest.mark.parametrize("steps", STEPS)
+async def test_a_question_for_a_device_that_is_let_go_of_in_any_step_is_answered_when_it_is_back_or_lost(
+    steps: int, autojump_clock: Clock
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        call = Call()
+        nursery.start_soon(call.run, partial(world.a.device_info, timeout=1000))
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await let_go(world.a.disconnect())
+        await trio.testing.wait_all_tasks_blocked()
+        await world.a.connect()
+        await call.ended.wait()
+        assert (
+            isinstance(call.ending, ConnectionLost | trio.ClosedResourceError)
+            or call.ending == await world.a.device_info()
+        )
+
+
+@pytest.mark.parametrize("steps", STEPS)
+async def test_a_task_that_begins_when_the_constellation_ends_is_done_or_told_so_in_any_step(
+    steps: int, autojump_clock: Clock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        call = Call()
+        async with open_world("a", drain=1) as world:
+            constellation: Constellation = world.constellation
+            nursery.start_soon(call.run, partial(constellation.run_task, "echo x"))
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+        await call.ended.wait()
+        assert isinstance(call.ending, trio.ClosedResourceError | TaskResult)
+        statistics = constellation.statistics()
+        assert (statistics.running, statistics.queued, statistics.unassigned) == (0, 0, 0)

@@ -1,0 +1,118 @@
+"""A token shows nowhere, whatever becomes of a device: in no event, record, text of an object, log line, statistics or error."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio.constellation.config import DeviceConfig
+from galaxy_trio.constellation.connector import ConnectionSettings
+from galaxy_trio.constellation.constellation import open_constellation
+from tests.constellation.support.fleet import recording
+from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+TOKENS = ["s3cret-T0ken", "se cret&=?#/%2B+é☃\"'"]
+SCRIPT: list[Exception | int | str | Meet] = [
+    OSError("no route"),
+    Meet.NO_HANDSHAKE,
+    Meet.HANG_UP,
+    Meet.GARBAGE,
+    404,
+    503,
+    403,
+    "already registered",
+    "no",
+    Meet.NO_CONFIRMATION,
+    Meet.BROKEN_CONFIRMATION,
+    Meet.LOST_AT_ONCE,
+]
+
+
+@pytest.fixture(autouse=True)
+def every_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever any library logs is kept, down to the last detail."""
+    caplog.set_level(1)
+    for name in list(logging.root.manager.loggerDict):
+        caplog.set_level(1, logger=name)
+
+
+def config_with(where: str, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceConfig:
+    url = "ws://server.test/ws"
+    match where:
+        case "token":
+            return DeviceConfig("a", url, token=token)
+        case "file":
+            (tmp_path / "token").write_text(token, encoding="utf-8")
+            return DeviceConfig("a", url, token_file=str(tmp_path / "token"))
+        case "environment":
+            monkeypatch.setenv("GALAXY_TEST_TOKEN", token)
+            return DeviceConfig("a", url, token_env="GALAXY_TEST_TOKEN")
+        case "header":
+            return DeviceConfig("a", url, headers={"X-Key": token.encode("latin-1", "ignore").decode("latin-1")})
+        case _:
+            return DeviceConfig("a", f"{url}?token={quote(token, safe='')}")
+
+
+@pytest.mark.parametrize("token", TOKENS, ids=["plain", "special"])
+@pytest.mark.parametrize("where", ["token", "file", "environment", "header", "url"])
+async def test_a_token_shows_nowhere(
+    where: str,
+    token: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
+) -> None:
+    async def read_at_once(work: object, **_: object) -> object:
+        assert callable(work)
+        return work()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", read_at_once)
+    config = config_with(where, token, tmp_path, monkeypatch)
+    shown: list[object] = [config]
+    async with open_scripted_server() as server:
+        server.script = list(SCRIPT)
+        async with (
+            open_constellation(
+                [config], connect=server.connect, connect_timeout=5, register_timeout=5, random=Highest()
+            ) as constellation,
+            recording(constellation) as journal,
+        ):
+            device = constellation.devices["a"]
+            for seconds in (0, 1, 10, 100):
+                await trio.sleep(seconds)
+                shown += [constellation, device, unstructure_statistics(constellation.statistics())]
+            await trio.sleep(2000)
+            assert server.script == []
+            await device.wait_connected()
+            with trio.move_on_after(1):
+                await device.run_task("a task")
+            server.peer.send_text("no message")
+            server.then = 403
+            await trio.testing.wait_all_tasks_blocked()
+            for act in (device.disconnect, device.reconnect, device.run_task):
+                try:
+                    with trio.move_on_after(1):
+                        await act(*(["one more"] if act == device.run_task else []))
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at
+                    shown.append("".join(traceback.format_exception(error)))
+            shown += [device, device.profile, unstructure_statistics(constellation.statistics())]
+        paths = [each.peer.path for each in server.tries if each.peer is not None]
+        assert any("token=" in path for path in paths) == (where != "header")
+    shown += [*journal.events, ConnectionSettings()]
+    assert len(journal.events) > 2 * len(SCRIPT)
+    everything = caplog.text + "".join(repr(each) + str(each) for each in shown)
+    written = {token, quote(token), quote(token, safe=""), quote_plus(token), repr(token)[1:-1]}
+    assert [way for way in written if way in everything] == []

@@ -1,0 +1,115 @@
+"""The daemon's waiting tasks on a real disk, read page by page for a scheduler."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from galaxy_trio import open_constellation
+from galaxy_trio.daemon.backlog import Backlog
+from galaxy_trio.daemon.queues import AHEAD, DeviceState
+from galaxy_trio.daemon.scheduler import Scheduler
+from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+pytestmark = pytest.mark.daemon
+
+CONNECTED = DeviceState(connected=True, usable=True, known=True, os="linux", capabilities=frozenset())
+
+
+@attrs.frozen
+class Disk:
+    """A store, a scheduler, and the backlog between them."""
+
+    store: Store
+    scheduler: Scheduler
+    backlog: Backlog
+    failed: list[TaskRecord]
+
+
+@asynccontextmanager
+async def open_disk(path: Path) -> AsyncGenerator[Disk]:
+    scheduler = Scheduler()
+    failed: list[TaskRecord] = []
+
+    def on_change(record: TaskRecord) -> None:
+        failed.append(record)
+        scheduler.withdraw(record)
+
+    async with open_store(path) as store, open_constellation([]) as constellation:
+        backlog = Backlog(store, scheduler, constellation, on_change, lambda: None, 0.01)
+        yield Disk(store, scheduler, backlog, failed)
+
+
+async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
+    count = 5 * AHEAD
+    async with open_disk(tmp_path / "db") as disk:
+        added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
+        await disk.store.add(TaskRequest("echo other", "b"))
+        assert await disk.backlog.load() == 0
+        slots = disk.scheduler.add_device("a", 1, CONNECTED)
+        taken: list[str] = []
+        while len(taken) < count:
+            for queue in disk.scheduler.check()[0]:
+                await disk.backlog.read_page(queue)
+                assert queue.in_memory <= slots.size + AHEAD
+            step = [record.id for record, _ in disk.scheduler.take()]
+            assert step, f"nothing was read after {len(taken)} tasks"
+            taken += step
+            for _ in step:
+                disk.scheduler.release(slots)
+    assert taken == added
+
+
+async def test_tasks_that_ran_when_the_daemon_was_killed_are_counted_as_lost_and_the_others_as_waiting(
+    tmp_path: Path,
+) -> None:
+    async with open_disk(tmp_path / "db") as disk:
+        running, _ = await disk.store.add(TaskRequest("echo", "a"))
+        await disk.store.mark_running(running.id, "a")
+        await disk.store.add(TaskRequest("echo", "a"))
+        await disk.store.add(TaskRequest("echo"))
+        assert await disk.backlog.load() == 1
+        assert (disk.scheduler.waiting, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
+
+
+async def test_tasks_that_no_device_can_run_fail_until_a_device_for_them_appears(tmp_path: Path) -> None:
+    async with open_disk(tmp_path / "db") as disk:
+        for name in ("a", "b"):
+            await disk.store.add(TaskRequest("echo", name))
+        await disk.backlog.load()
+        queues = disk.scheduler.check()[1]
+        assert [queue.requirement for queue in queues] == [Requirement("a"), Requirement("b")]
+        disk.scheduler.add_device("b", 1, CONNECTED)
+        for queue in queues:
+            await disk.backlog.fail_all(queue)
+            assert not queue.failing
+        assert [(task.asked.device, task.state) for task in disk.failed] == [("a", TaskState.FAILED)]
+        assert disk.scheduler.queued_for("b") == 1
+
+
+async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(tmp_path: Path) -> None:
+    async with open_disk(tmp_path / "db") as disk:
+        for number in range(5 * AHEAD):
+            await disk.store.add(TaskRequest(f"echo {number}", "a"))
+        await disk.backlog.load()
+        slots = disk.scheduler.add_device("a", AHEAD, CONNECTED)
+        [queue] = disk.scheduler.check()[0]
+        await disk.backlog.read_page(queue)
+        assert len(list(disk.scheduler.take())) == AHEAD
+        assert disk.scheduler.check()[0] == [queue]
+        disk.scheduler.change_device(slots, attrs.evolve(CONNECTED, connected=False))
+        await disk.backlog.read_page(queue)
+        assert queue.in_memory == AHEAD
+        # The others are still read when it is back.
+        disk.scheduler.change_device(slots, CONNECTED)
+        assert disk.scheduler.check()[0] == [queue]
+        await disk.backlog.read_page(queue)
+        assert queue.in_memory == 2 * AHEAD

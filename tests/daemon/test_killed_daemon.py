@@ -1,0 +1,246 @@
+"""A daemon that is killed under load, and stopped under load: no task that was accepted is missing, none runs twice, none is stuck."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+import pytest
+import trio
+
+from galaxy_trio import DeviceInfo
+from galaxy_trio.agent import open_agent
+from galaxy_trio.messages import Command, ToolType
+from galaxy_trio.server import open_server
+from tests.cli.support.command_line import environment
+from tests.support.waiting import SECONDS, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from galaxy_trio.server import ServerTask
+
+pytestmark = [pytest.mark.daemon, pytest.mark.simulation]
+
+KILLS: Final = int(os.environ.get("GALAXY_TRIO_KILLS", "20"))
+DEVICES: Final = 4
+TASKS: Final = 80
+CLIENTS: Final = 8
+
+
+class Ran:
+    """What the server began; it knows nothing of who asked."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.enough = trio.Event()
+        self.wanted = 1
+        self.released = trio.Event()
+        self.released.set()
+
+    async def __call__(self, task: ServerTask) -> object:
+        self.begun[task.request] += 1
+        if self.begun.total() >= self.wanted:
+            self.enough.set()
+        await self.released.wait()
+        [result] = await task.execute([Command("work", ToolType.ACTION, {"name": task.request})])
+        self.ended[task.request] += 1
+        return result.result
+
+
+class DaemonProcess:
+    """A daemon that can be killed and started again with the same files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(self._directory / "galaxy.toml")]
+        with (self._directory / "log").open("a") as log:
+            process = self._process = await trio.lowlevel.open_process(
+                command, stdout=-1, stderr=log, env=environment()
+            )
+        assert process.stdout is not None
+        said = b""
+        async with process.stdout as stdout:
+            while not said.endswith(b"\n"):
+                piece = await stdout.receive_some()
+                assert piece, (self._directory / "log").read_text()
+                said += piece
+
+    async def end(self, number: int) -> int:
+        """Send a signal, and wait for its exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * SECONDS):
+            await self._process.wait()
+        assert self._process.returncode is not None, "it does not end"
+        return self._process.returncode
+
+
+def _client(directory: Path) -> httpx2.AsyncClient:
+    transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s"))
+    return httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=2 * SECONDS)
+
+
+@asynccontextmanager
+async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess]]:
+    """A server, its devices, and a daemon that runs."""
+    ran = Ran()
+
+    async def work(name: str) -> str:
+        await trio.sleep(0.01)
+        return name
+
+    async def be_agent(url: str, device: str) -> None:
+        async with open_agent(url, device, [work], system_info=DeviceInfo(device, "linux"), reconnect_delay=0.05):
+            await trio.sleep_forever()
+
+    daemon = DaemonProcess(directory)
+    async with open_server(session=ran) as server, trio.open_nursery() as nursery:
+        names = [f"d{number}" for number in range(DEVICES)]
+        devices = [{"device_id": name, "server_url": server.url, "max_concurrent_tasks": 2} for name in names]
+        (directory / "devices.json").write_text(json.dumps({"devices": devices}))
+        (directory / "galaxy.toml").write_text(
+            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n'
+        )
+        for name in names:
+            nursery.start_soon(be_agent, server.url, name)
+        await daemon.start()
+        try:
+            yield ran, daemon
+        finally:
+            await daemon.end(signal.SIGKILL)
+            nursery.cancel_scope.cancel()
+
+
+class Submitted:
+    """What clients have submitted, and what they were told."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.accepted: dict[str, str] = {}
+        self.unanswered: set[str] = set()
+
+    async def submit_all(self, requests: list[str]) -> None:
+        """One after the other, until nobody answers."""
+        async with _client(self._directory) as client:
+            for request in requests:
+                self.unanswered.add(request)
+                try:
+                    await self.submit(client, request)
+                except httpx2.TransportError:
+                    return
+
+    async def submit(self, client: httpx2.AsyncClient, request: str) -> None:
+        """A task, with a key of its own."""
+        body: dict[str, Any] = {"request": request, "idempotency_key": request}
+        # Half of them for a device, half for any; the same each time that it is asked for.
+        number = int(request.removeprefix("task "))
+        if number % 2:
+            body["device"] = f"d{number % DEVICES}"
+        response = await client.post("/tasks", json=body)
+        if response.status_code in (200, 202):
+            self.accepted[request] = response.json()["id"]
+            self.unanswered.discard(request)
+
+
+async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Each accepted task, when it has ended."""
+    ended: dict[str, dict[str, Any]] = {}
+    async with _client(directory) as client:
+        for request, task_id in accepted.items():
+            task: dict[str, Any] = {"ended": None}
+            while task["ended"] is None:
+                response = await client.get(f"/tasks/{task_id}", params={"wait": SECONDS})
+                assert response.status_code == 200, f"an accepted task is missing: {response.text}"
+                task = response.json()
+            ended[request] = task
+    return ended
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_runs_none_twice(
+    seed: int, tmp_path: Path
+) -> None:
+    random = Random(seed)
+    with trio.fail_after(10 * SECONDS):
+        async with open_world(tmp_path) as (ran, daemon):
+            submitted = Submitted(tmp_path)
+            requests = [f"task {number}" for number in range(TASKS)]
+            ran.wanted = random.randrange(1, TASKS // 2)
+            async with trio.open_nursery() as nursery:
+                for number in range(CLIENTS):
+                    nursery.start_soon(submitted.submit_all, requests[number::CLIENTS])
+                await ran.enough.wait()
+                await trio.sleep(random.uniform(0, 0.1))
+                await daemon.end(signal.SIGKILL)
+            known = dict(submitted.accepted)
+            await daemon.start()
+            # Who got no answer asks again with the same key.
+            async with _client(tmp_path) as client:
+                for request in sorted(submitted.unanswered):
+                    await submitted.submit(client, request)
+            assert not submitted.unanswered
+            ended = await _all_ended(tmp_path, submitted.accepted)
+            for request, task_id in known.items():
+                assert submitted.accepted[request] == task_id
+            assert set(ran.begun.values()) == {1}
+            lost = [request for request, task in ended.items() if task["state"] == "lost"]
+            async with _client(tmp_path) as client:
+                metrics = (await client.get("/metrics")).text
+                assert 'galaxy_tasks{state="queued"} 0.0' in metrics
+                assert 'galaxy_tasks{state="running"} 0.0' in metrics
+                retried = {
+                    request: (await client.post(f"/tasks/{ended[request]['id']}/retry")).json()["id"]
+                    for request in lost
+                }
+            again = await _all_ended(tmp_path, retried)
+    assert {task["state"] for task in again.values()} <= {"completed"}
+    states = Counter(task["state"] for task in ended.values())
+    assert set(states) <= {"completed", "lost"}, ended
+    for request, task in ended.items():
+        if task["state"] == "completed":
+            assert task["result"] == request
+            assert (ran.begun[request], ran.ended[request]) == (1, 1)
+    # No more can have run at once, or just have ended.
+    assert states["lost"] <= 4 * DEVICES
+    sys.stdout.write(f"seed {seed}: killed after {ran.wanted} had begun, {len(known)} accepted: {dict(states)}\n")
+
+
+async def test_a_daemon_that_is_stopped_under_load_lets_what_runs_end_and_leaves_the_rest_to_the_next(
+    tmp_path: Path,
+) -> None:
+    with trio.fail_after(10 * SECONDS):
+        async with open_world(tmp_path) as (ran, daemon):
+            submitted = Submitted(tmp_path)
+            requests = [f"task {number}" for number in range(TASKS)]
+            # All slots are taken, and more tasks are queued, when it is stopped.
+            ran.released = trio.Event()
+            ran.wanted = 2 * DEVICES
+            async with trio.open_nursery() as nursery:
+                for number in range(CLIENTS):
+                    nursery.start_soon(submitted.submit_all, requests[number::CLIENTS])
+                await ran.enough.wait()
+                await until(lambda: len(submitted.accepted) >= TASKS // 2)
+                ran.released.set()
+                assert await daemon.end(signal.SIGTERM) == 0
+            # All that began has ended, and is on disk.
+            assert ran.begun == ran.ended
+            assert ran.begun.total() < len(submitted.accepted)
+            await daemon.start()
+            ended = await _all_ended(tmp_path, submitted.accepted)
+    assert {task["state"] for task in ended.values()} == {"completed"}
+    assert ran.begun == Counter(submitted.accepted.keys())
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -1,0 +1,275 @@
+"""The daemon's connections: how many there are, how slow they may be, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hypercorn.trio.tcp_server import TCPServer
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import galaxy_trio.daemon.web.serving
+from tests.daemon.test_security import Http, open_http, parse
+from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+
+pytestmark = pytest.mark.daemon
+
+REQUEST = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+class App:
+    """Answers at once, when told, never, or too much."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+        self.asked = trio.Event()
+        self.cancelled = trio.Event()
+        self.app = Starlette(
+            routes=[
+                Route("/hello", self.hello, methods=["GET", "POST"]),
+                Route("/wait", self.wait),
+                Route("/much", self.much),
+                Route("/fail", self.fail),
+            ]
+        )
+
+    async def hello(self, request: Request) -> Response:
+        return PlainTextResponse(b"hello" + await request.body())
+
+    async def wait(self, _request: Request) -> Response:
+        self.asked.set()
+        try:
+            await self.go.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        return JSONResponse({})
+
+    async def much(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            try:
+                while True:
+                    self.asked.set()
+                    await trio.lowlevel.checkpoint()
+                    yield b"x" * 65536
+            finally:
+                self.cancelled.set()
+
+        return StreamingResponse(pieces())
+
+    async def fail(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("a bug")
+
+
+async def _connect(http: Http) -> trio.SocketStream:
+    return await trio.open_tcp_stream("127.0.0.1", http.port)
+
+
+async def _hello(stream: trio.SocketStream) -> None:
+    """One more request on a connection."""
+    await stream.send_all(REQUEST)
+    received = b""
+    with trio.fail_after(SECONDS):
+        while not received.endswith(b"hello"):
+            received += await stream.receive_some()
+
+
+async def _read_all(stream: trio.SocketStream) -> bytes:
+    received = b""
+    with trio.fail_after(SECONDS):
+        try:
+            async for piece in stream:
+                received += piece
+        except trio.BrokenResourceError:
+            pass
+    return received
+
+
+async def test_one_connection_too_many_is_told_at_once_and_the_others_go_on() -> None:
+    async with open_http(App().app, secure=False, max_connections=2) as http:
+        async with await _connect(http) as first, await _connect(http) as second:
+            for stream in (first, second):
+                await _hello(stream)
+            answer = parse(await http.raw(b""))
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert "too many connections" in answer.error
+            await _hello(first)
+        with trio.fail_after(SECONDS):
+            # When it has noticed that the two have gone.
+            while parse(await http.raw(LAST)).status != 200:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+
+async def test_headers_that_have_no_end_are_refused() -> None:
+    async with open_http(App().app, secure=False) as http:
+        assert b"200" not in (await http.raw(b"GET /hello HTTP/1.1\r\nX: ", *[b"x" * 50_000] * 3))[:20]
+        assert parse(await http.raw(LAST)).status == 200
+
+
+async def test_headers_that_come_too_slowly_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.2)
+    async with open_http(App().app, secure=False) as http:
+        with trio.fail_after(SECONDS):
+            async with await _connect(http) as stream, trio.open_nursery() as nursery:
+
+                async def trickle() -> None:
+                    while True:
+                        await stream.send_all(b"G")
+                        await trio.sleep(0.01)
+
+                nursery.start_soon(trickle)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await stream.receive_some() == b""
+                nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_asks_nothing_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.5)
+    async with open_http(App().app, secure=False) as http:
+        assert parse(await http.raw(REQUEST)).body == b"hello"
+
+
+async def test_who_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.1)
+    app = App()
+    async with open_http(app.app, secure=False) as http:
+        async with await _connect(http) as stream:
+            await stream.send_all(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with trio.fail_after(SECONDS):
+                await app.cancelled.wait()
+
+
+async def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.3)
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
+    app = App()
+    with trio.fail_after(SECONDS):
+        async with open_http(app.app, secure=False) as http:
+            stream = await _connect(http)
+            await stream.send_all(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await app.asked.wait()
+        await stream.aclose()
+
+
+async def test_at_the_end_idle_connections_close_at_once_and_requests_have_a_grace() -> None:
+    app = App()
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            received: list[bytes] = []
+
+            async def read(stream: trio.SocketStream) -> None:
+                received.append(await _read_all(stream))
+
+            async with open_http(app.app, secure=False) as http:
+                idle, busy = await _connect(http), await _connect(http)
+                await _hello(idle)
+                await busy.send_all(REQUEST.replace(b"/hello", b"/wait"))
+                nursery.start_soon(read, busy)
+                await app.asked.wait()
+
+                async def let_go() -> None:
+                    assert await _read_all(idle) == b""
+                    app.go.set()
+
+                nursery.start_soon(let_go)
+        assert parse(received[0]).status == 200
+        await idle.aclose()
+        await busy.aclose()
+
+
+async def test_a_request_that_does_not_end_is_ended_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
+    app = App()
+    with trio.fail_after(SECONDS):
+        async with open_http(app.app, secure=False) as http:
+            stream = await _connect(http)
+            await stream.send_all(REQUEST.replace(b"/hello", b"/wait"))
+            await app.asked.wait()
+        assert app.cancelled.is_set()
+        await stream.aclose()
+
+
+async def test_a_bug_is_a_500_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_http(App().app, secure=False) as http:
+        answer = parse(await http.raw(LAST.replace(b"/hello", b"/fail")))
+        assert answer.status == 500
+        assert b"a bug" not in answer.body
+        assert "RuntimeError: a bug" in caplog.text
+        assert parse(await http.raw(LAST)).status == 200
+
+
+async def test_a_connection_that_fails_is_told_in_the_log_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = TCPServer
+    failing = [True]
+
+    def server(*arguments: object) -> object:
+        if failing.pop() if failing else False:
+            raise RuntimeError("a bug of another library")
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "TCPServer", server)
+    async with open_http(App().app, secure=False) as http:
+        assert await http.raw(LAST) == b""
+        assert parse(await http.raw(LAST)).status == 200
+    assert "a connection has failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\x00" * 100,
+        b"POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: +3\r\n\r\nabc",
+        b"POST /hello HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /hello HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\x00: c\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_refused_and_the_others_go_on(request_: bytes) -> None:
+    async with open_http(App().app, secure=False) as http:
+        received = await http.raw(request_)
+        assert b"hello" not in received
+        assert parse(await http.raw(LAST)).status == 200
+
+
+async def test_a_client_that_resets_its_connection_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    app = App()
+    async with open_http(app.app, secure=False) as http:
+        for path in (b"/hello", b"/much", b"/wait"):
+            stream = await _connect(http)
+            await stream.send_all(REQUEST.replace(b"/hello", path))
+            stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            await stream.aclose()
+        assert parse(await http.raw(LAST)).status == 200
+        app.go.set()
+    assert caplog.text == ""
+
+
+async def test_requests_that_come_together_are_answered_in_their_order() -> None:
+    async with open_http(App().app, secure=False) as http:
+        body = b"POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
+        received = await http.raw(body + b"1" + body + b"2" + LAST)
+        assert [received.find(word) for word in (b"hello1", b"hello2")] == sorted(
+            received.find(word) for word in (b"hello1", b"hello2")
+        )
+        assert received.count(b"HTTP/1.1 200") == 3

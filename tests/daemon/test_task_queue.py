@@ -1,0 +1,306 @@
+"""The daemon's dispatcher with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+import trio
+from hypothesis import given, settings
+
+import galaxy_trio.daemon.attempts
+import galaxy_trio.daemon.scheduler
+import galaxy_trio.daemon.task_queue
+from galaxy_trio import open_constellation
+from galaxy_trio.daemon.device_watch import watch_devices
+from galaxy_trio.daemon.queues import AHEAD
+from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.store import Store, open_store
+from galaxy_trio.daemon.task_queue import DaemonBusy, Dispatcher, open_dispatcher
+from galaxy_trio.daemon.web.event_stream import Feed
+from galaxy_trio.daemon.web.metrics import Metrics
+from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
+from tests.constellation.support.fleet import Work
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from galaxy_trio import DeviceConfig
+
+pytestmark = pytest.mark.daemon
+
+DEVICES: Final = ("d1", "d2", "d3")
+SECONDS: Final = 60
+
+
+@attrs.frozen
+class Life:
+    """A daemon without HTTP, from its start to its end."""
+
+    store: Store
+    dispatcher: Dispatcher
+
+
+@asynccontextmanager
+async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
+    """A store, a constellation and a dispatcher; they end with the block, without a drain."""
+    feed = Feed()
+    async with (
+        open_store(path) as store,
+        open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
+        constellation.subscribe() as events,
+        trio.open_nursery() as nursery,
+        open_dispatcher(store, constellation, 10_000, lambda _: None, max_running=max_running) as dispatcher,
+    ):
+        nursery.start_soon(
+            watch_devices, events, constellation, dispatcher, feed, Metrics(constellation, dispatcher, feed)
+        )
+        await dispatcher.resume()
+        yield Life(store, dispatcher)
+        nursery.cancel_scope.cancel()
+
+
+async def _ended(life: Life, *tasks: TaskRecord) -> list[TaskRecord]:
+    return [await life.dispatcher.wait(task.id, SECONDS) for task in tasks]
+
+
+async def _submit(life: Life, request: str, device: str | None = None) -> TaskRecord:
+    record, is_new = await life.dispatcher.submit(TaskRequest(request, device))
+    assert is_new
+    return record
+
+
+# ---- random histories
+
+
+_ACTIONS: Final = st.one_of(
+    st.tuples(st.just("submit"), st.sampled_from([*DEVICES, "any", "windows"]), st.sampled_from([1, 3, 30])),
+    st.tuples(st.just("leave"), st.sampled_from(DEVICES), st.just(0)),
+    st.tuples(st.just("return"), st.sampled_from(DEVICES), st.just(0)),
+    st.tuples(st.just("cancel"), st.just(""), st.integers(0, 1_000)),
+    st.tuples(st.just("pause"), st.just(""), st.integers(0, 20)),
+)
+
+
+class History:
+    """The tasks that several daemons, one after the other, have accepted."""
+
+    def __init__(self, path: Path, fleet: MemoryFleet) -> None:
+        self._path = path
+        self._fleet = fleet
+        self._accepted: list[TaskRecord] = []
+
+    async def live(self, actions: list[tuple[str, str, int]]) -> None:
+        """Run a daemon that ends while tasks run."""
+        async with open_life(self._path, self._fleet, max_running=3) as life:
+            for kind, name, number in actions:
+                await self._act(life, kind, name, number)
+                # One for each slot and a few more, for each of the five requirements, and the tasks that have a slot and have not begun.
+                assert life.dispatcher.in_memory <= 5 * (len(DEVICES) + AHEAD) + 3
+
+    async def _act(self, life: Life, kind: str, name: str, number: int) -> None:
+        if kind == "submit":
+            for _ in range(number):
+                asked = TaskRequest(
+                    f"echo {name} {len(self._accepted)}",
+                    name if name in DEVICES else None,
+                    name if name == "windows" else None,
+                )
+                record, _ = await life.dispatcher.submit(asked)
+                self._accepted.append(record)
+        elif kind == "leave" and name in self._fleet.running:
+            await self._fleet.kill_device(name)
+        elif kind == "return" and name not in self._fleet.running:
+            await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
+        elif kind == "cancel" and self._accepted:
+            cancelled = await life.dispatcher.cancel(self._accepted[number % len(self._accepted)].id)
+            assert cancelled.state.ended
+        elif kind == "pause":
+            await trio.sleep(number / 1000)
+
+    async def end(self) -> list[TaskRecord]:
+        """Connect all devices, and wait for the end of every task."""
+        for name in DEVICES:
+            if name not in self._fleet.running:
+                await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
+        async with open_life(self._path, self._fleet) as life:
+            ended = await _ended(life, *self._accepted)
+            assert (life.dispatcher.queued, life.dispatcher.in_memory) == (0, 0)
+        return ended
+
+
+@settings(max_examples=8, deadline=None)
+@given(lives=st.lists(st.lists(_ACTIONS, max_size=12), min_size=1, max_size=3))
+def test_every_task_runs_at_most_once_and_in_order_and_ends(
+    lives: list[list[tuple[str, str, int]]],
+) -> None:
+    work = Work()
+
+    async def main(path: Path) -> list[TaskRecord]:
+        with trio.fail_after(SECONDS):
+            async with open_memory_fleet("d1", "d2", session=work) as fleet:
+                await fleet.start_device("d3", platform="windows")
+                history = History(path, fleet)
+                for actions in lives:
+                    await history.live(actions)
+                return await history.end()
+
+    with tempfile.TemporaryDirectory() as directory:
+        ended = trio.run(main, Path(directory) / "db")
+    begun = Counter(work.begun)
+    assert all(task.state.ended for task in ended)
+    assert set(begun.values()) <= {1}
+    assert all(begun[task.asked.request] == 1 for task in ended if task.state is TaskState.COMPLETED)
+    assert not any(begun[task.asked.request] for task in ended if task.started is None)
+    for device in DEVICES:
+        numbers = [int(request.split()[2]) for request in work.begun if request.split()[1] == device]
+        assert numbers == sorted(numbers)
+
+
+# ---- single cases
+
+
+async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(tmp_path: Path) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+            held = await _submit(life, "hold first", "d1")
+            tasks = [await _submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * AHEAD)]
+            work.let_go("first")
+            await _ended(life, held, *tasks)
+    assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * AHEAD))]
+
+
+async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", "d2", session=work) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                waiting = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
+                await _ended(life, await _submit(life, "echo other", "d1"), await _submit(life, "echo any"))
+                assert life.dispatcher.queued == life.dispatcher.queued_for("d2") == 100
+                # They are not in memory, but each can be read and cancelled.
+                assert life.dispatcher.in_memory == 0
+                assert (await life.dispatcher.wait(waiting[50].id, 0)).state is TaskState.QUEUED
+                assert (await life.dispatcher.cancel(waiting[50].id)).state is TaskState.CANCELLED
+                await fleet.start_device("d2")
+                ended = await _ended(life, *waiting)
+    assert [task.state for task in ended] == [
+        TaskState.CANCELLED if number == 50 else TaskState.COMPLETED for number in range(100)
+    ]
+    assert work.begun[2:] == [f"echo {number}" for number in range(100) if number != 50]
+
+
+async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Path) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+            await _submit(life, "hold first", "d1")
+            tasks = [await _submit(life, f"echo {number}", "d1") for number in range(3 * AHEAD)]
+            seen: list[TaskRecord] = []
+
+            async def wait() -> None:
+                seen.append(await life.dispatcher.wait(tasks[-1].id, SECONDS))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                work.let_go("first")
+    assert [task.state for task in seen] == [TaskState.COMPLETED] * 2
+
+
+async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.attempts, "_BEGIN_TIMEOUT", 0.1)
+    refuses = trio.Event()
+    refused: set[str] = set()
+    async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
+        connect = fleet.connect
+
+        async def connect_or_refuse(config: DeviceConfig) -> trio.abc.Stream:
+            # The device that gets the task first cannot connect for it; the other one can.
+            if refuses.is_set() and (not refused or config.device_id in refused):
+                refused.add(config.device_id)
+                raise OSError("connection refused")
+            return await connect(config)
+
+        monkeypatch.setattr(fleet, "connect", connect_or_refuse)
+        with trio.fail_after(SECONDS):
+            async with open_life(tmp_path / "db", fleet) as life:
+                await _ended(life, await _submit(life, "echo", "d1"), await _submit(life, "echo", "d2"))
+                refuses.set()
+                [ended] = await _ended(life, await _submit(life, "echo any"))
+    assert ended.state is TaskState.COMPLETED
+    assert ended.device not in refused
+
+
+async def test_a_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
+            await _ended(life, await _submit(life, "echo"))
+            record, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
+            [failed] = await _ended(life, record)
+    assert (failed.state, failed.started) == (TaskState.FAILED, None)
+    assert "none runs 'windows'" in str(failed.error)
+
+
+async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_restart(tmp_path: Path) -> None:
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                tasks = [await _submit(life, "echo", "d2") for _ in range(300)]
+        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
+            ended = await _ended(life, *tasks)
+    assert {task.error for task in ended} == {"there is no device 'd2' any more"}
+
+
+async def test_too_many_different_requirements_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.scheduler, "MAX_QUEUES", 0)
+    async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
+        with pytest.raises(DaemonBusy, match="ask for fewer combinations of os and capabilities"):
+            await life.dispatcher.submit(TaskRequest("echo", None, "linux"))
+
+
+async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
+    failed: Counter[str] = Counter()
+
+    def failing_once(name: str) -> None:
+        method = getattr(Store, name)
+
+        async def fail(*arguments: object) -> object:
+            failed[name] += 1
+            if failed[name] == 1:
+                await trio.lowlevel.checkpoint()
+                raise StoreError("the disk fails")
+            return await method(*arguments)
+
+        monkeypatch.setattr(Store, name, fail)
+
+    failing_once("queued")
+    failing_once("fail_queued")
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+            await _submit(life, "hold first", "d1")
+            tasks = [await _submit(life, "echo", "d1") for _ in range(2 * AHEAD)]
+            work.let_go("first")
+            unservable, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
+            assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
+            assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
+            await until(lambda: life.dispatcher.running == 0)
+    assert min(failed.values()) > 1

@@ -1,0 +1,91 @@
+"""What the daemon's tutorial shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.support.command_line import call_process, open_process
+from tests.support.paths import DOCS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.daemon
+
+TUTORIAL = DOCS / "howto" / "daemon.md"
+SERVER = "ws://127.0.0.1:5000/ws"
+DAEMON = "http://127.0.0.1:8765"
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def _section() -> str:
+    return TUTORIAL.read_text("utf-8").partition("## From nothing")[2].partition("\n## ")[0]
+
+
+def _commands() -> list[tuple[list[str], str]]:
+    """Each command, with what it shows of its output."""
+    blocks: list[str] = re.findall(r"```console\n(.*?)```", _section(), re.DOTALL)
+    commands: list[tuple[list[str], str]] = []
+    for entry in (entry for block in blocks for entry in block.split("$ ")[1:]):
+        line, _, output = entry.partition("\n")
+        program, *arguments = shlex.split(line)
+        assert program == ".venv/bin/galaxy-trio"
+        commands.append((arguments, output))
+    return commands
+
+
+async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    serve, be_device, check, run_daemon, *tasks = _commands()
+    assert [task[0][:2] for task in tasks] == [
+        ["task", word] for word in ("submit", "submit", "list", "submit", "wait")
+    ]
+    files: Sequence[str] = re.findall(r"```toml\n(.*?)```", _section(), re.DOTALL)
+    ids: dict[str, str] = {}
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_process(*serve[0], "--port", "0", token=None))
+        url = (await server.said("\n")).strip()
+        assert serve[1].strip() == SERVER
+        for name, text in zip(("devices.toml", "galaxy.toml"), files, strict=True):
+            # Both ports are taken by whoever tries the tutorial on this machine.
+            (tmp_path / name).write_text(text.replace(SERVER, url).replace("127.0.0.1:8765", "127.0.0.1:0"))
+        assert (await call_process(*check[0])).out == check[1]
+        device = [url if word == SERVER else word for word in be_device[0]]
+
+        async def ask(arguments: list[str], output: str, daemon_url: str) -> None:
+            outcome = await call_process(*(ids.get(word, word) for word in arguments), "--url", daemon_url)
+            assert (outcome.status, outcome.err) == (0, "")
+            for shown, real in zip(_ID.findall(output), _ID.findall(outcome.out), strict=True):
+                ids.setdefault(shown, real)
+            assert outcome.out == _ID.sub(lambda shown: ids[shown[0]], output)
+
+        async with open_process(*run_daemon[0]) as daemon:
+            daemon_url = (await daemon.said("\n")).strip()
+            assert run_daemon[1].strip() == DAEMON
+            async with open_process(*device, token=None) as agent:
+                assert await agent.said("\n") == be_device[1]
+                await ask(*tasks[0], daemon_url)
+                await ask(*tasks[1], daemon_url)
+                # It is not waited for in the tutorial either; who reads takes longer than it.
+                await call_process("task", "wait", next(iter(ids.values())), "--url", daemon_url)
+                # The first one's id has not been shown before.
+                listed = (await call_process("task", "list", "--url", daemon_url)).out
+                ids[_ID.findall(tasks[2][1])[1]] = _ID.findall(listed)[1]
+                await ask(*tasks[2], daemon_url)
+                agent.send_signal(signal.SIGINT)
+                await agent.end()
+            await ask(*tasks[3], daemon_url)
+            daemon.send_signal(signal.SIGKILL)
+            await daemon.end()
+        async with open_process(*run_daemon[0]) as daemon, open_process(*device, token=None):
+            daemon_url = (await daemon.said("\n")).strip()
+            await ask(*tasks[4], daemon_url)

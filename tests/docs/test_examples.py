@@ -1,0 +1,179 @@
+"""Each example of the documentation runs, and prints what the documentation says: ``docs/examples/output`` has it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from tests.cli.support.command_line import Outcome, Process, call_process, open_process
+from tests.support.paths import DOCS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+pytestmark = pytest.mark.programs
+
+EXAMPLES = DOCS / "examples"
+URL = "ws://127.0.0.1:5000/ws"
+_CHANGING = re.compile(r"[0-9a-f-]{36}|\d+")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the examples, which is where everything runs."""
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _go_to(url: str, folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.suffix in (".py", ".toml"):
+            file.write_text(file.read_text("utf-8").replace(URL, url), "utf-8")
+
+
+@asynccontextmanager
+async def open_world(folder: Path, *devices: str) -> AsyncGenerator[dict[str, Process]]:
+    """The documentation's server and devices, each a process."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_process("server", "--port", "0", token=None))
+        url = (await server.said("\n")).strip()
+        _go_to(url, folder)
+        world = {"server": server}
+        for device in devices:
+            agent = open_process("agent", url, device, "--tools", "my_tools", token=None)
+            world[device] = await stack.enter_async_context(agent)
+            await world[device].said("registered as")
+        yield world
+
+
+async def run(name: str) -> Outcome:
+    """Run an example to its end."""
+    return await call_process(python=(f"{name}.py",), token="")
+
+
+def as_documented(name: str, outcome: Outcome) -> bool:
+    """Whether it printed the lines that the documentation has, but for numbers and ids."""
+    documented = (EXAMPLES / "output" / f"{name}.txt").read_text("utf-8")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert _unchanging(outcome.out) == _unchanging(documented)
+    return True
+
+
+def _unchanging(text: str) -> list[str]:
+    # What runs at once may end in any order.
+    return sorted(_CHANGING.sub("N", text).splitlines())
+
+
+async def test_the_tutorials_examples_print_what_the_tutorial_says(folder: Path) -> None:
+    # Also on a busy machine a task is on its device when its caller gives up.
+    for name, limit in (("timeout", "timeout=1"), ("cancellation", "move_on_after(1")):
+        source = (folder / f"{name}.py").read_text("utf-8")
+        assert limit in source
+        (folder / f"{name}.py").write_text(source.replace(limit, f"{limit[:-1]}5"), "utf-8")
+    async with open_world(folder, "laptop") as world:
+        for name in ("first_connection", "first_task", "many_at_once", "timeout", "cancellation"):
+            assert as_documented(name, await run(name))
+        assert await world["laptop"].said("gave up on Mail\n") == (
+            "registered as laptop with 2 tools: greet, open_window\ngave up on Browser\ngave up on Mail\n"
+        )
+
+
+async def test_the_examples_with_several_devices_print_what_the_documentation_says(folder: Path) -> None:
+    async with open_world(folder, "laptop", "phone"):
+        for name in ("embed", "several_devices", "reservation", "watch_events"):
+            assert as_documented(name, await run(name))
+
+
+async def test_the_example_that_waits_for_a_loss_tells_of_it(folder: Path) -> None:
+    async with open_world(folder, "laptop") as world:
+        async with open_process(python=("connection_loss.py",)) as example:
+            await example.said("connected to laptop")
+            world["server"].send_signal(signal.SIGKILL)
+            assert (await example.end()).out.startswith("connected to laptop\nlost: ")
+        assert (await run("connection_loss")).out.startswith("no connection: ")
+
+
+async def test_the_example_with_a_token_and_a_certificate_connects(folder: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path("authority.pem")
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path("server.pem")
+    (folder / "galaxy.token").write_text("s3cret\n", "utf-8")
+    serve = (
+        "server",
+        "--port",
+        "0",
+        "--host",
+        "localhost",
+        "--certificate",
+        "server.pem",
+        "--token-file",
+        "galaxy.token",
+    )
+    async with open_process(*serve, token=None) as server:
+        url = (await server.said("\n")).strip()
+        port = url.rpartition(":")[2].partition("/")[0]
+        for name in ("tokens_and_tls.py", "secure_devices.toml"):
+            path = folder / name
+            path.write_text(path.read_text("utf-8").replace("localhost:5000", f"localhost:{port}"), "utf-8")
+        be_laptop = ("agent", f"wss://localhost:{port}/ws", "laptop", "--ca-file", "authority.pem")
+        async with open_process(*be_laptop, "--token-file", "galaxy.token", token=None) as agent:
+            await agent.said("registered as")
+            assert as_documented("tokens_and_tls", await run("tokens_and_tls"))
+            devices = await call_process("devices", "secure_devices.toml", "--once", token="")
+            assert (devices.status, devices.out.count("idle")) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("example", "request_", "answer"),
+    [
+        ("own_agent", 'write_note {"text": "hello"}', "6\n"),
+        ("agent_with_mcp", 'count_words {"text": "one two three"}', "3"),
+    ],
+)
+async def test_the_agents_of_the_examples_do_what_they_are_asked(
+    folder: Path, example: str, request_: str, answer: str
+) -> None:
+    async with open_world(folder) as world:
+        url = (await world["server"].said("\n")).strip()
+        async with open_process(python=(f"{example}.py",)) as agent:
+            assert await agent.said("registered\n") == "notebook is registered\n"
+            done = await call_process("run", url, "notebook", request_, token="")
+            assert (done.status, done.err) == (0, "")
+            assert answer in done.out
+
+
+async def test_the_agent_of_the_example_says_what_its_asker_can_do(folder: Path) -> None:
+    async with open_world(folder) as world:
+        url = (await world["server"].said("\n")).strip()
+        async with open_process(python=("own_agent.py",)) as agent:
+            await agent.said("registered")
+            refused = await call_process("run", url, "notebook", "read_notes", token="")
+            assert (refused.status, refused.out) == (1, "")
+            assert "there are no notes yet: write one with write_note" in refused.err
+            await call_process("run", url, "notebook", 'write_note {"text": "hello"}', token="")
+            assert "hello" in (await call_process("run", url, "notebook", "read_notes", token="")).out
+
+
+async def test_the_server_of_the_example_runs_its_own_session(folder: Path) -> None:
+    source = folder / "own_server.py"
+    source.write_text(source.read_text("utf-8").replace("5000", "0"), "utf-8")
+    async with open_process(python=("own_server.py",)) as server:
+        url = (await server.said("\n")).strip()
+        async with open_process("agent", url, "laptop", "--tools", "my_tools", token=None) as agent:
+            await agent.said("registered as")
+            assert (await call_process("run", url, "laptop", "Ada", token="")).out == "Hello, Ada!\n"
+
+
+def test_each_example_is_shown_somewhere() -> None:
+    pages = "".join(path.read_text("utf-8") for path in EXAMPLES.parent.rglob("*.md"))
+    for path in EXAMPLES.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert f"examples/{path.relative_to(EXAMPLES)}" in pages or path.name.startswith("readme_"), path

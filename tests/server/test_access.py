@@ -1,0 +1,225 @@
+"""Who may open a WebSocket to a server: tokens, web pages, host names, and where it listens."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy_trio import ConfigError, HandshakeRejected, open_connection
+from galaxy_trio.server import open_server
+from galaxy_trio.server.access import Admission, hosts_for, is_loopback
+from galaxy_trio.testing import open_memory_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HOST = (b"host", b"127.0.0.1:5000")
+
+
+def judge(
+    path: str = "/ws",
+    *headers: tuple[bytes, bytes],
+    tokens: Iterable[str] | str | None = None,
+    **allowed: Iterable[str],
+) -> int:
+    return Admission(tokens, **allowed).judge(path, [HOST, *headers])
+
+
+# ---- paths and tokens
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/ws/", "/wss", "/ws/x", "ws", "//evil/ws", "http://evil/ws", "http://[/ws", "", "*"]
+)
+def test_nothing_but_its_own_path_is_there(path: str) -> None:
+    assert judge(path) == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 403),
+        ("?token=", 403),
+        ("?token=wrong", 403),
+        ("?token=right ", 403),
+        ("?token=righ", 403),
+        ("?TOKEN=right", 403),
+        ("?token=wrong&token=right", 403),
+        ("?token=right", 101),
+        ("?a=b&token=right", 101),
+        ("?token=%72ight", 101),
+        ("?token=new", 101),
+        ("?token=\udcff", 403),
+    ],
+)
+def test_any_one_of_several_tokens_lets_in_and_nothing_else_does(query: str, status: int) -> None:
+    assert judge("/ws" + query, tokens=["right", "new"]) == status
+
+
+def test_tokens_are_compared_in_constant_time_and_all_of_them_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    original = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return original(one, other)
+
+    admission = Admission(["first", "second"])
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for token in ("first", "second", "neither"):
+        admission.judge(f"/ws?token={token}", [HOST])
+    assert compared == [b"first", b"second"] * 3
+
+
+@pytest.mark.parametrize("tokens", ["", [], [""], ["good", ""]])
+async def test_tokens_that_keep_nobody_out_are_refused(tokens: str | list[str]) -> None:
+    with pytest.raises(ConfigError, match="would let everybody in"):
+        async with open_server(token=tokens):
+            raise AssertionError("listens")
+    with pytest.raises(ConfigError, match="would let everybody in"):
+        async with open_memory_server(token=tokens):
+            raise AssertionError("runs")
+
+
+async def test_both_tokens_work_while_they_are_rotated() -> None:
+    async with open_server(token=["old-t0ken", "new-t0ken"]) as server:
+        for token in ("old-t0ken", "new-t0ken", "no-t0ken"):
+            with pytest.raises(Exception, match="not connected" if token != "no-t0ken" else "403") as caught:
+                async with open_connection(server.url, "device", token=token):
+                    raise AssertionError("registered")
+            assert "t0ken" not in str(caught.value)
+
+
+# ---- where it listens
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])  # noqa: S104  # refused before anything is bound
+async def test_without_a_token_it_listens_at_loopback_only_and_says_how_else(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"needs a token: give one, or listen at 127.0.0.1"):
+        async with open_server(host):
+            raise AssertionError("listens")
+
+
+async def test_with_a_token_it_listens_wherever_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with open_server("0.0.0.0", token="s3cret") as server:  # noqa: S104  # with a token
+        assert server.url.startswith("ws://127.0.0.1:")
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+    ],
+)
+def test_loopback_is_known_by_name_and_by_address(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+# ---- web pages
+
+
+def test_a_web_page_is_refused_unless_its_origin_is_allowed() -> None:
+    evil, good = (b"Origin", b"https://evil.example"), (b"origin", b"https://good.example")
+    allowed = ["https://good.example"]
+    assert judge("/ws", evil) == 403
+    assert judge("/ws", (b"origin", b"null")) == 403
+    assert judge("/ws", (b"origin", b"")) == 403
+    assert judge("/ws", evil, allowed_origins=allowed) == 403
+    assert judge("/ws", good, allowed_origins=allowed) == 101
+    assert judge("/ws", good, evil, allowed_origins=allowed) == 403
+    assert judge("/ws", (b"origin", b"https://good.example.evil"), allowed_origins=allowed) == 403
+    assert judge("/ws") == 101
+
+
+async def test_a_page_from_elsewhere_is_refused_even_with_the_token_until_it_is_allowed() -> None:
+    headers = [("Origin", "https://page.example")]
+    for allowed in ([], ["https://page.example"]):
+        async with open_server(token="t", allowed_origins=allowed) as server:
+            with pytest.raises(Exception, match="not connected" if allowed else "403"):
+                async with open_connection(server.url, "device", token="t", headers=headers):
+                    raise AssertionError("registered")
+
+
+# ---- host names
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"localhost", "localhost"),
+        (b"LocalHost:5000", "localhost"),
+        (b"127.0.0.1:1", "127.0.0.1"),
+        (b"[::1]", "::1"),
+        (b"[::1]:5000", "::1"),
+        (b"evil.example", None),
+        (b"localhost.evil.example", None),
+        (b"127.0.0.1.evil.example:80", None),
+        (b"[::1", "::1"),
+        (b"", None),
+    ],
+)
+def test_a_server_at_a_loopback_address_is_called_by_loopbacks_names_only(host: bytes, name: str | None) -> None:
+    admission = Admission(None, allowed_hosts=hosts_for("127.0.0.1", None))
+    assert admission.judge("/ws", [(b"Host", host)]) == (403 if name is None else 101)
+
+
+def test_other_names_can_be_allowed_and_elsewhere_any_will_do_unless_some_are_given() -> None:
+    def at(address: str, allowed: list[str] | None, host: bytes) -> int:
+        return Admission(None, allowed_hosts=hosts_for(address, allowed)).judge("/ws", [(b"host", host)])
+
+    assert at("127.0.0.1", ["proxy.example"], b"proxy.example:443") == 101
+    assert at("127.0.0.1", ["proxy.example"], b"localhost:443") == 101
+    assert at("127.0.0.1", ["proxy.example"], b"evil.example") == 403
+    assert at("127.9.9.9", None, b"127.9.9.9") == 101
+    assert at("0.0.0.0", None, b"evil.example") == 101  # noqa: S104  # nothing listens
+    assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"evil.example") == 403  # noqa: S104  # nothing listens
+    assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"GOOD.example:1") == 101  # noqa: S104  # nothing listens
+    assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"[fe80::1]:1") == 101  # noqa: S104  # nothing listens
+
+
+@given(st.text(max_size=30), st.lists(st.tuples(st.sampled_from([b"host", b"origin", b"x"]), st.binary(max_size=30))))
+def test_whatever_is_asked_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]) -> None:
+    assert Admission("t", allowed_hosts=["h"]).judge(path, headers) in (403, 404)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example", b"403"), ("localhost", b"101"), ("127.0.0.1:80", b"101")]
+)
+@pytest.mark.parametrize("name", ["Host", "host", "HOST"])
+async def test_a_page_that_makes_a_name_of_its_own_point_to_this_machine_is_refused(
+    name: str, host: str, status: bytes
+) -> None:
+    async with open_server() as server, AsyncExitStack() as stack:
+        port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
+        stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+        request = (
+            f"GET /ws HTTP/1.1\r\n{name}: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await stream.send_all(request.encode())
+        with trio.fail_after(60):
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_name_that_is_not_allowed_is_a_rejected_handshake_to_our_own_client() -> None:
+    async with open_server() as server:
+        port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        with pytest.raises(HandshakeRejected) as caught:
+            async with open_connection("ws://evil.example/ws", "device", stream=stream):
+                raise AssertionError("not reached")
+        assert caught.value.status_code == 403

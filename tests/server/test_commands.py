@@ -1,0 +1,465 @@
+"""A session runs commands on its device: each batch gets its own results, from its own device, whatever the device does."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConnectionLost, InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
+from galaxy_trio._codec.codec import encode
+from galaxy_trio.messages import (
+    ClientMessage,
+    ClientMessageType,
+    Command,
+    CommandResult,
+    ResultStatus,
+    TaskStatus,
+    ToolType,
+)
+from galaxy_trio.server import ServerLimits, ServerTask
+from galaxy_trio.server.pending_commands import UnansweredCommands
+from tests.connection.support.recordings import text_frames
+from tests.server.support.raw_client import Members, RawClient, open_raw_client
+from tests.server.support.server_cast import (
+    DEVICE,
+    answer,
+    end_of,
+    open_cast,
+    register_constellation,
+    register_device,
+    start_task,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOOK = Command("look", ToolType.DATA_COLLECTION)
+CLICK = Command("click", ToolType.ACTION, {"x": 3, "y": 4}, "call-1")
+
+
+def result(call_id: object, value: object = None, status: str = "success") -> Members:
+    return {"status": status, "call_id": call_id, "result": value}
+
+
+def actions_of(command: Members) -> list[Members]:
+    return cast("list[Members]", command["actions"])
+
+
+async def click_and_look(task: ServerTask) -> object:
+    """The results as JSON."""
+    return [_as_json(one) for one in await task.execute([CLICK, LOOK])]
+
+
+def _as_json(one: CommandResult) -> object:
+    return [one.status, one.error, one.result, one.call_id]
+
+
+async def _recorded_session(task: ServerTask) -> object:
+    """The session that was scripted for the recording."""
+    count = int(task.request.removeprefix("cmd:"))
+    commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(count)]
+    results = await task.execute(commands)
+    members = [
+        {"status": r.status, "error": r.error, "result": r.result, "namespace": r.namespace, "call_id": r.call_id}
+        for r in results
+    ]
+    return {"results": members}
+
+
+async def test_commands_go_to_the_device_and_their_results_to_the_session_as_recorded() -> None:
+    task, accepted, command, results, end, end_for_device = (
+        frame.json() for frame in text_frames("task_with_commands")
+    )
+    async with open_cast(_recorded_session) as cast:
+        await start_task(cast.constellation, str(accepted["session_id"]), str(task["request"]))
+        came = await cast.device.receive()
+        recorded = {name: value for name, value in command.items() if value is not None}
+        ids = [action.pop("call_id") for action in actions_of(came)]
+        for action in actions_of(recorded):
+            action.pop("call_id")
+        response_id = came.pop("response_id")
+        assert recorded.pop("response_id") != response_id
+        # Who commands, and how the recorded constellation had called the task.
+        assert (came.pop("agent_name"), recorded.pop("agent_name")) == ("galaxy_trio", "EchoAgent")
+        assert (came.pop("task_name"), recorded.pop("task_name")) == ("galaxy_demo@t4", "galaxy_demo_t4")
+        recorded.pop("timestamp", None)
+        assert came == recorded
+        answers = cast_results(results["action_results"], ids)
+        cast.device.send(**{**results, "prev_response_id": response_id, "action_results": answers})
+        for client, expected in ((cast.constellation, end), (cast.device, end_for_device)):
+            status, value, error = await end_of(client, str(expected["session_id"]))
+            assert (status, error) == (expected["status"], expected.get("error"))
+            assert value == {"results": cast_results(cast_results_of(expected), ids)}
+
+
+def cast_results_of(end: Members) -> object:
+    return cast("dict[str, object]", end["result"])["results"]
+
+
+def cast_results(recorded: object, ids: list[object]) -> list[Members]:
+    """Recorded results, with the call ids of now."""
+    return [{**one, "call_id": call_id} for one, call_id in zip(cast("list[Members]", recorded), ids, strict=True)]
+
+
+async def test_a_command_keeps_its_call_id_and_gets_one_if_it_has_none() -> None:
+    async with open_cast(click_and_look) as cast:
+        await start_task(cast.constellation, "s")
+        first, second = actions_of(await cast.device.receive())
+        assert first == {
+            "tool_name": "click",
+            "tool_type": "action",
+            "parameters": {"x": 3, "y": 4},
+            "call_id": "call-1",
+        }
+        assert second["tool_name"] == "look"
+        assert len(str(second["call_id"])) == 36
+
+
+@pytest.mark.parametrize(("stop", "sent"), [(True, True), (False, None)])
+async def test_whether_the_first_failure_ends_a_batch_is_said_only_where_it_does(stop: bool, sent: object) -> None:
+    async def session(task: ServerTask) -> None:
+        await task.execute([LOOK], stop_on_failure=stop)
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        assert (await cast.device.receive()).get("stop_on_failure") == sent
+
+
+_ORDERS: dict[str, tuple[Callable[[object, object], list[Members]], list[object]]] = {
+    "as they were asked for": (lambda a, b: [result(a, 1), result(b, 2)], [["success", 1], ["success", 2]]),
+    "in the wrong order": (lambda a, b: [result(b, 2), result(a, 1)], [["success", 1], ["success", 2]]),
+    "twice": (lambda a, b: [result(a, 1), result(a, 7), result(b, 2)], [["success", 1], ["success", 2]]),
+    "one too few": (lambda _, b: [result(b, 2)], [["none", None], ["success", 2]]),
+    "none at all": (lambda _a, _b: [], [["none", None], ["none", None]]),
+    "for an unknown call too": (
+        lambda a, b: [result("?", 9), result(b, 2), result(a, 1)],
+        [["success", 1], ["success", 2]],
+    ),
+    "without call ids": (
+        lambda _a, _b: [{"status": "success", "result": 1}, {"status": "failure", "result": 2}],
+        [["success", 1], ["failure", 2]],
+    ),
+    "without call ids and too few": (
+        lambda _a, _b: [{"status": "success", "result": 1}],
+        [["success", 1], ["none", None]],
+    ),
+}
+
+
+@pytest.mark.parametrize("order", _ORDERS)
+async def test_each_command_has_one_result_in_the_order_of_the_commands_when_they_come(order: str) -> None:
+    results, expected = _ORDERS[order]
+    async with open_cast(click_and_look) as cast:
+        await start_task(cast.constellation, "s")
+        command = await cast.device.receive()
+        ids = [action["call_id"] for action in actions_of(command)]
+        answer(cast.device, command, *results(*ids))
+        status, value, _ = await end_of(cast.constellation, "s")
+        assert status == "completed"
+        told = cast_list(value)
+        assert [[one[0], one[2]] for one in told] == expected
+        assert [one[3] for one in told] == ids
+        assert [one[1] for one in told] == [
+            "the device sent no result for this command" if one[0] == "none" else None for one in told
+        ]
+
+
+def cast_list(value: object) -> list[list[object]]:
+    return cast("list[list[object]]", value)
+
+
+async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() -> None:
+    async with (
+        open_cast(click_and_look) as cast,
+        open_raw_client(cast.server.connect()) as other_device,
+        open_raw_client(cast.server.connect()) as rival,
+    ):
+        await register_device(other_device, "device_002")
+        await register_constellation(rival, "rival@device_001")
+        await start_task(cast.constellation, "s")
+        await start_task(rival, "r")
+        commands = [await cast.device.receive() for _ in range(2)]
+        first, other = sorted(commands, key=lambda command: command["session_id"] != "s")
+        stolen = [result(action["call_id"], "stolen") for action in actions_of(first)]
+        own = [result(action["call_id"], "own") for action in actions_of(first)]
+        # From another device, for another session, for an unknown batch, without saying for which.
+        answer(other_device, first, *stolen)
+        answer(cast.device, first, *stolen, session_id="r")
+        answer(cast.device, first, *stolen, session_id=None)
+        answer(cast.device, first, *stolen, prev_response_id="?")
+        answer(cast.device, first, *stolen, prev_response_id=None)
+        answer(rival, first, *stolen, client_type="constellation")
+        answer(cast.device, first, *own)
+        # Once more: late.
+        answer(cast.device, first, *stolen)
+        status, value, _ = await end_of(cast.constellation, "s")
+        assert (status, [one[2] for one in cast_list(value)]) == ("completed", ["own", "own"])
+        await trio.testing.wait_all_tasks_blocked()
+        statistics = cast.server.statistics()
+        assert (statistics.unexpected_results, statistics.unanswered_commands) == (7, 1)
+        answer(cast.device, other, *[result(action["call_id"], "r") for action in actions_of(other)])
+        assert (await end_of(rival, "r"))[0] == "completed"
+        assert cast.server.statistics().unanswered_commands == 0
+
+
+async def test_broken_results_end_their_batch_and_the_device_is_told() -> None:
+    async def session(task: ServerTask) -> object:
+        with pytest.raises(
+            InvalidMessage, match=r"the command results of device 'device_001' are broken: .*action_results"
+        ) as caught:
+            await task.execute([LOOK])
+        assert caught.value.__context__ is None
+        return "went on"
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        command = await cast.device.receive()
+        answer(cast.device, command, session_id="another", action_results=5)
+        answer(cast.device, command, prev_response_id="?", action_results=5)
+        answer(cast.device, command, action_results=5)
+        for _ in range(3):
+            assert (await cast.device.receive())["type"] == "error"
+        assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
+
+
+async def test_many_batches_of_one_task_are_answered_in_any_order() -> None:
+    async def session(task: ServerTask) -> object:
+        told: dict[str, object] = {}
+
+        async def run(number: int) -> None:
+            [one] = await task.execute([Command(f"tool_{number}", ToolType.ACTION)])
+            told[str(number)] = one.result
+
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(run, number)
+        return told
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        commands = [await cast.device.receive() for _ in range(50)]
+        assert cast.server.statistics().unanswered_commands == 50
+        for command in reversed(commands):
+            [action] = actions_of(command)
+            answer(cast.device, command, result(action["call_id"], action["tool_name"]))
+        _, value, _ = await end_of(cast.constellation, "s")
+        assert value == {str(number): f"tool_{number}" for number in range(50)}
+
+
+async def test_a_batch_that_is_not_answered_in_time_raises_and_its_late_results_are_counted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def session(task: ServerTask) -> object:
+        start = trio.current_time()
+        with pytest.raises(RequestTimeout, match="device 'device_001' did not answer 2 commands within 5 s"):
+            await task.execute([LOOK, CLICK], timeout=5)
+        assert trio.current_time() - start == 5
+        return "gave up"
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        command = await cast.device.receive()
+        assert await end_of(cast.constellation, "s") == ("completed", "gave up", None)
+        assert await end_of(cast.device, "s") == ("completed", "gave up", None)
+        answer(cast.device, command, result("call-1"))
+        await trio.testing.wait_all_tasks_blocked()
+        statistics = cast.server.statistics()
+        assert (statistics.unexpected_results, statistics.unanswered_commands) == (1, 0)
+
+
+async def test_cancelling_a_batch_leaves_nothing_waiting_and_the_session_goes_on() -> None:
+    async def session(task: ServerTask) -> object:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(task.execute, [LOOK])
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        return "went on"
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        assert (await cast.device.receive())["type"] == "command"
+        assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
+        assert cast.server.statistics().unanswered_commands == 0
+
+
+async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> None:
+    refusals: list[str] = []
+
+    async def session(task: ServerTask) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(task.execute, [LOOK])
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(QueueFull) as caught:
+                await task.execute([CLICK])
+            refusals.append(str(caught.value))
+
+    async with open_cast(session, ServerLimits(max_unanswered_commands=3)) as cast:
+        await start_task(cast.constellation, "s")
+        commands = [await cast.device.receive() for _ in range(3)]
+        await trio.testing.wait_all_tasks_blocked()
+        for command in commands:
+            answer(cast.device, command, result(actions_of(command)[0]["call_id"]))
+        # Nothing but the end came after the three.
+        assert (await end_of(cast.device, "s"))[0] == "completed"
+        assert refusals == ["device 'device_001' has left 3 batches of commands unanswered: nothing was sent"]
+
+
+async def test_no_commands_take_no_message() -> None:
+    async def session(task: ServerTask) -> object:
+        return [_as_json(one) for one in await task.execute([])]
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        assert await end_of(cast.device, "s") == ("completed", [], None)
+
+
+_WRONG: dict[str, tuple[Callable[[ServerTask], object], type[Exception], str]] = {
+    "the same call id twice": (lambda task: task.execute([CLICK, CLICK]), ValueError, "same call_id"),
+    "no timeout": (lambda task: task.execute([LOOK], timeout=math.nan), ValueError, "timeout is a number"),
+    "what JSON cannot hold": (
+        lambda task: task.execute([Command("t", ToolType.ACTION, {"x": cast("str", object())})]),
+        InvalidMessage,
+        "cannot send a command",
+    ),
+    "too large": (
+        lambda task: task.execute([Command("t", ToolType.ACTION, {"x": "x" * 3000})]),
+        MessageTooLarge,
+        "limit of 3000",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _WRONG)
+async def test_commands_that_cannot_be_sent_raise_in_the_session_and_nothing_is_sent(what: str) -> None:
+    call, error, words = _WRONG[what]
+
+    async def session(task: ServerTask) -> object:
+        with pytest.raises(error, match=words):
+            await cast("trio.abc.AsyncResource", call(task))  # type: ignore[misc]
+        return "well"
+
+    async with open_cast(session, ServerLimits(max_message_size=3000)) as members:
+        await start_task(members.constellation, "s")
+        assert await end_of(members.device, "s") == ("completed", "well", None)
+        assert members.server.statistics().unanswered_commands == 0
+
+
+# ---- ends
+
+
+async def test_a_device_that_dies_between_command_and_result_ends_the_task_with_a_reason() -> None:
+    told: list[BaseException] = []
+
+    async def session(task: ServerTask) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await task.execute([LOOK])
+        except ConnectionLost as lost:
+            told.append(lost)
+            raise
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        assert (await cast.device.receive())["type"] == "command"
+        await cast.device.abort()
+        assert await end_of(cast.constellation, "s") == (
+            "failed",
+            {},
+            "Task was cancelled because target device disconnected",
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        # Also who does not listen to cancellation is told.
+        assert [type(error) for error in told] == [ConnectionLost]
+        assert cast.server.statistics().ending_sessions == 0
+
+
+async def test_a_session_that_has_ended_can_run_no_more_commands() -> None:
+    kept: list[ServerTask] = []
+    refused: list[str] = []
+
+    async def session(task: ServerTask) -> None:
+        kept.append(task)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True), trio.fail_after(60):
+                try:
+                    await task.execute([LOOK])
+                except trio.ClosedResourceError as error:
+                    refused.append(str(error))
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        await trio.testing.wait_all_tasks_blocked()
+        await cast.constellation.close()
+        # The end is all that the device gets.
+        assert (await end_of(cast.device, "s"))[0] == "failed"
+        await trio.testing.wait_all_tasks_blocked()
+        assert refused == ["session 's' has ended: it can run no more commands"]
+        with pytest.raises(trio.ClosedResourceError, match="has ended"):
+            await kept[0].execute([LOOK])
+        with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
+            await ServerTask("s", "", DEVICE, "c").execute([LOOK])
+
+
+async def test_a_device_that_submits_its_own_task_runs_its_commands_too() -> None:
+    async with open_cast(click_and_look) as cast:
+        cast.device.send(type="task", status="continue", session_id="own", request="x")
+        assert (await cast.device.receive())["session_id"] == "own"
+        command = await cast.device.receive()
+        assert "task_name" not in command
+        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
+        assert (await end_of(cast.device, "own"))[0] == "completed"
+
+
+async def test_a_commands_results_survive_the_wire_as_they_were() -> None:
+    received: list[list[CommandResult]] = []
+    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
+
+    async def session(task: ServerTask) -> None:
+        received.append(await task.execute([CLICK]))
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        command = await cast.device.receive()
+        message = ClientMessage(
+            ClientMessageType.COMMAND_RESULTS,
+            TaskStatus.CONTINUE,
+            session_id="s",
+            prev_response_id=str(command["response_id"]),
+            action_results=[sent],
+        )
+        _send(cast.device, message)
+        await end_of(cast.constellation, "s")
+        assert received == [[sent]]
+
+
+def _send(client: RawClient, message: ClientMessage) -> None:
+    client.send_text(encode(message))
+
+
+def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_looks() -> None:
+    unanswered = UnansweredCommands(DEVICE)
+    batch = unanswered.register("r", "s", [CLICK])
+    first = ClientMessage(
+        ClientMessageType.COMMAND_RESULTS,
+        TaskStatus.CONTINUE,
+        session_id="s",
+        prev_response_id="r",
+        action_results=[CommandResult(ResultStatus.SUCCESS, result="first", call_id="call-1")],
+    )
+    assert unanswered.route(first)
+    assert not unanswered.route(first)
+    assert not unanswered.route_invalid(InvalidMessage("broken", response_id="r", session_id="s"))
+    unanswered.register("another", "s", [CLICK])
+    unanswered.close(lambda: ConnectionLost("gone"))
+    assert (len(unanswered), unanswered.unexpected_results) == (0, 1)
+    [one] = trio.run(batch.receive)
+    assert one.result == "first"

@@ -1,0 +1,262 @@
+"""What a server's operator knows of devices: read from a file, merged into what they say of themselves, told to who asks."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy_trio import ConfigError, open_connection
+from galaxy_trio.agent import collect_system_info, open_device_connection
+from galaxy_trio.messages import JSON, ClientType
+from galaxy_trio.server import read_device_config
+from galaxy_trio.server.device_config import merge
+from galaxy_trio.server.registry import MAX_SYSTEM_INFO
+from galaxy_trio.testing import open_memory_server
+from tests.server.support.raw_client import open_raw_client
+from tests.server.support.server_cast import CONSTELLATION, DEVICE, register_constellation, register_device
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG: dict[str, dict[str, JSON]] = {
+    DEVICE: {"tags": ["lab", "fast"], "additional_features": ["gpu", "cli"], "room": {"floor": 3}},
+}
+YAML = """
+devices:
+  device_001:
+    tags: [lab, fast]
+    additional_features: [gpu, cli]
+    room: {floor: 3}
+"""
+TOML = """
+[devices.device_001]
+tags = ["lab", "fast"]
+additional_features = ["gpu", "cli"]
+room.floor = 3
+"""
+
+
+# ---- the file
+
+
+def test_yaml_json_and_toml_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "devices.yaml").write_text(YAML)
+    (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG, "other": 1}))
+    (tmp_path / "devices.toml").write_text(TOML)
+    assert read_device_config(tmp_path / "devices.toml") == CONFIG
+    assert read_device_config(tmp_path / "devices.yaml") == CONFIG
+    assert read_device_config(str(tmp_path / "devices.json")) == CONFIG
+
+
+_BAD = {
+    "no yaml": ("d.yaml", "devices: [", "d.yaml is not YAML: "),
+    "no json": ("d.json", "{", "d.json is not JSON: "),
+    "no toml": ("d.toml", "devices", "d.toml is not TOML: "),
+    "deep json": ("d.json", "[" * 100_000, "d.json is not JSON: "),
+    "deep yaml": ("d.yaml", "[" * 10_000, "d.yaml is not YAML: "),
+    "an object of python": ("d.yaml", "devices: !!python/object/apply:os.system ['true']", "d.yaml is not YAML: "),
+    "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object"),
+    "a list": ("d.yaml", "[]", "d.yaml has no 'devices': give an object"),
+    "a list of devices": ("d.yaml", "devices: []", "d.yaml has no 'devices': give an object"),
+    "a number for a name": (
+        "d.yaml",
+        "devices: {1: {}}",
+        r"devices\[1\]: the name of a device is text; put it in quotes",
+    ),
+    "no entry": ("d.yaml", "devices: {a: }", r"devices\['a'\]: expected an object"),
+    "tags that are no list": ("d.yaml", "devices: {a: {tags: x}}", r"devices\['a'\].tags: expected a list of strings"),
+    "features that are no text": (
+        "d.yaml",
+        "devices: {a: {additional_features: [1]}}",
+        r"devices\['a'\].additional_features: expected a list of strings",
+    ),
+    "a date": ("d.yaml", "devices: {a: {since: 2026-01-01}}", r"devices\['a'\]: .*date.* not JSON serializable"),
+    "no number": ("d.yaml", "devices: {a: {x: .nan}}", r"devices\['a'\]: Out of range"),
+    "a key that is no text": ("d.yaml", "devices: {a: {1: x}}", r"devices\['a'\]: keys must be text"),
+    "two places": ("d.yaml", "devices: {a: 1, b: 2}", r"wrong at 2 places: devices\['a'\]: .*; devices\['b'\]: "),
+}
+
+
+@pytest.mark.parametrize("what", _BAD)
+def test_what_is_wrong_with_a_file_is_said_with_its_name_and_its_place(what: str, tmp_path: Path) -> None:
+    name, text, words = _BAD[what]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_device_config(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file"):
+        read_device_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"devices: {\xe4: {}}")
+    with pytest.raises(ConfigError, match=r"latin.yaml cannot be read: it is no UTF-8"):
+        read_device_config(tmp_path / "latin.yaml")
+
+
+def test_without_pyyaml_json_still_works_and_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "devices.yaml").write_text(YAML)
+    (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG}))
+    original = builtins.__import__
+
+    def without_yaml(name: str, *arguments: object, **more: object) -> object:
+        if name == "yaml":
+            raise ImportError(name)
+        return original(name, *arguments, **more)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(builtins, "__import__", without_yaml)
+    assert read_device_config(tmp_path / "devices.json") == CONFIG
+    with pytest.raises(ConfigError, match=r"pip install 'galaxy_trio\[yaml\]'"):
+        read_device_config(tmp_path / "devices.yaml")
+
+
+# ---- the merge
+
+
+def test_all_of_the_configuration_goes_under_custom_metadata_features_are_joined_and_tags_are_the_devices() -> None:
+    told: dict[str, JSON] = {
+        "device_id": DEVICE,
+        "supported_features": ["gui", "cli"],
+        "custom_metadata": {"own": 1, "room": "?"},
+        "tags": ["own"],
+    }
+    before = json.dumps([told, CONFIG])
+    assert merge(told, CONFIG[DEVICE]) == {
+        "device_id": DEVICE,
+        "supported_features": ["gui", "cli", "gpu"],
+        "custom_metadata": {"own": 1, **CONFIG[DEVICE]},
+        "tags": ["lab", "fast"],
+    }
+    assert json.dumps([told, CONFIG]) == before
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["supported_features", "custom_metadata", "tags", "platform"]), json_values),
+    st.fixed_dictionaries(
+        {}, optional={"tags": st.lists(st.text()), "additional_features": st.lists(st.text()), "x": json_values}
+    ),
+)
+def test_whatever_a_device_says_of_itself_its_configuration_can_be_merged(
+    told: dict[str, JSON], config: dict[str, JSON]
+) -> None:
+    merged = merge(told, config)
+    custom = merged["custom_metadata"]
+    assert isinstance(custom, dict)
+    assert {name: custom[name] for name in config} == config
+    additional = config.get("additional_features")
+    for feature in additional if isinstance(additional, list) else []:
+        features = merged["supported_features"]
+        assert isinstance(features, list)
+        assert feature in features
+    assert merged.get("platform") == told.get("platform")
+
+
+# ---- the registry
+
+
+async def test_the_flow_of_a_devices_information_from_the_device_through_the_server_to_a_constellation() -> None:
+    info = await collect_system_info(DEVICE)
+    with trio.fail_after(60):
+        async with (
+            open_memory_server(device_config=CONFIG) as server,
+            open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()),
+            open_connection(server.url, DEVICE, stream=server.connect()) as connection,
+        ):
+            told = await connection.device_info()
+    assert (told.device_id, told.hostname, told.memory_total_gb) == (DEVICE, info.hostname, info.memory_total_gb)
+    assert told.tags == ["lab", "fast"]
+    assert told.supported_features == [*info.supported_features, "gpu"]
+    assert told.custom_metadata == {**info.custom_metadata, **CONFIG[DEVICE]}
+
+
+async def test_the_registry_tells_who_is_connected_since_when_and_what_they_said() -> None:
+    async with (
+        open_memory_server(device_config=CONFIG) as server,
+        open_raw_client(server.connect()) as device,
+        open_raw_client(server.connect()) as plain,
+        open_raw_client(server.connect()) as constellation,
+    ):
+        await register_device(device, hostname="h1")
+        plain.send(type="register", status="ok", client_id="plain", metadata={"platform": "x" * 2000})
+        await plain.receive()
+        await register_constellation(constellation)
+        one, two, three = server.clients()
+        assert (one.client_id, one.client_type, one.platform, one.target_id) == (
+            DEVICE,
+            ClientType.DEVICE,
+            "linux",
+            None,
+        )
+        assert one.system_info is not None
+        assert (one.system_info["hostname"], one.system_info["tags"]) == ("h1", ["lab", "fast"])
+        # Nothing but a name: nothing is known, and the configuration alone is no information of the device's.
+        assert (two.client_id, two.system_info, two.platform) == ("plain", None, "x" * 1000)
+        assert (three.client_id, three.target_id, three.system_info) == (CONSTELLATION, DEVICE, None)
+        assert one.connected_at <= two.connected_at <= three.connected_at
+        assert one.connected_at.tzinfo is not None
+        assert server.clients(ClientType.CONSTELLATION) == [three]
+        assert server.clients(ClientType.DEVICE) == [one, two]
+
+
+async def test_the_registry_forgets_a_device_that_leaves_and_believes_it_anew_when_it_comes_back() -> None:
+    async with open_memory_server() as server:
+        for hostname in ("before", "after"):
+            async with open_raw_client(server.connect()) as device:
+                await register_device(device, hostname=hostname)
+                [info] = server.clients()
+                assert info.system_info is not None
+                assert info.system_info["hostname"] == hostname
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.clients() == []
+
+
+async def test_a_device_cannot_pass_for_another_in_its_information() -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        device.send(
+            type="register",
+            status="ok",
+            client_id="mallory",
+            metadata={"platform": "linux", "system_info": {"device_id": "alice"}},
+        )
+        await device.receive()
+        [info] = server.clients()
+        assert info.system_info == {"device_id": "mallory", "platform": "linux"}
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_information_above_the_limit_is_refused(over: int) -> None:
+    info = {"device_id": DEVICE, "platform": "linux", "hostname": ""}
+    info["hostname"] = "x" * (MAX_SYSTEM_INFO + over - len(json.dumps(info)))
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        device.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": info})
+        reply = await device.receive()
+        if not over:
+            assert reply["type"] == "heartbeat"
+            return
+        assert reply["error"] == f"the system information of '{DEVICE}' has more than {MAX_SYSTEM_INFO} characters"
+        assert await device.close_code() == 1000
+        assert server.devices == []
+
+
+@pytest.mark.parametrize("told", ["text", 5, [], None])
+async def test_information_that_is_no_object_is_none(told: JSON) -> None:
+    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
+        device.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": told, "platform": told})
+        assert (await device.receive())["type"] == "heartbeat"
+        assert server.clients()[0].system_info is None

@@ -1,0 +1,464 @@
+"""What a server allows, and what it does with clients beyond that: each limit, its default, and who else notices."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import QueueFull
+from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
+from galaxy_trio.messages import Command, ToolType
+from galaxy_trio.server import Server, ServerLimits, ServerTask, open_server
+from galaxy_trio.testing import FaultyStream, MemoryServer, open_memory_server
+from tests.server.support.raw_client import RawClient, open_raw_client
+from tests.server.support.server_cast import (
+    CONSTELLATION,
+    DEVICE,
+    end_of,
+    open_cast,
+    register_constellation,
+    register_device,
+    start_task,
+    submit,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def test_each_limit_has_a_default() -> None:
+    assert attrs.asdict(ServerLimits()) == {
+        "max_connections": 500,
+        "max_message_size": 100 * 2**20,
+        "max_sessions": 100,
+        "max_unanswered_commands": 1000,
+        "handshake_timeout": 10,
+        "register_timeout": 30,
+        "liveness_timeout": 180,
+        "idle_timeout": 600,
+        "ping_interval": 20,
+        "send_timeout": 60,
+    }
+
+
+async def test_every_time_may_be_without_a_limit(autojump_clock: trio.testing.MockClock) -> None:
+    times = [name for name in attrs.asdict(ServerLimits()) if name.endswith(("_timeout", "_interval"))]
+    assert len(times) == 6
+    limits = ServerLimits(**dict.fromkeys(times, math.inf))  # type: ignore[arg-type]
+    async with open_cast(limits=limits) as cast, open_raw_client(cast.server.connect()) as unregistered:
+        await unregistered.silence(100_000)
+        await start_task(cast.constellation, "s", "works")
+        assert await end_of(cast.constellation, "s") == ("completed", "works", None)
+
+
+# ---- connections
+
+
+class _Peak(trio.abc.Instrument):
+    """The most connections that a server has had after any first step of a task that serves one."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._seen: set[trio.lowlevel.Task] = set()
+        self.connections = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task.name.rpartition(".")[2] in ("_run_handler", "serve_stream") and task not in self._seen:
+            self._seen.add(task)
+            self.connections = max(self.connections, self._server.statistics().connections)
+
+
+@asynccontextmanager
+async def _watching(server: Server) -> AsyncGenerator[_Peak]:
+    peak = _Peak(server)
+    trio.lowlevel.add_instrument(peak)
+    try:
+        yield peak
+    finally:
+        trio.lowlevel.remove_instrument(peak)
+
+
+class _Visitors:
+    """Connections that say what they are told and read until the server closes them; when that was."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.closed_at: list[float] = []
+
+    def send(self, stream: trio.abc.Stream, data: bytes) -> None:
+        self._nursery.start_soon(self._visit, stream, data)
+
+    async def _visit(self, stream: trio.abc.Stream, data: bytes) -> None:
+        with suppress(trio.BrokenResourceError), trio.fail_after(1000):
+            if data:
+                await stream.send_all(data)
+            while await stream.receive_some():
+                pass
+        self.closed_at.append(trio.current_time())
+        await stream.aclose()
+
+
+async def test_of_2000_connections_that_never_register_500_stay_until_their_time_is_over(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_memory_server() as server, _watching(server) as peak, trio.open_nursery() as nursery:
+        visitors = _Visitors(nursery)
+        for number in range(2000):
+            visitors.send(server.connect(), HANDSHAKE if number % 2 else b"")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (server.statistics().connections, server.statistics().turned_away) == (500, 1500)
+        assert visitors.closed_at == [0] * 1500
+        await trio.sleep(10.5)
+        # Who has shaken hands has still time to register, and there is room for others.
+        waiting = server.statistics().connections
+        assert visitors.closed_at == [0] * 1500 + [10] * (500 - waiting)
+        assert 100 < waiting < 400
+        async with open_raw_client(server.connect()) as client:
+            await register_device(client)
+            # The close handshake, which they do not answer, takes three more seconds.
+            await trio.sleep(23)
+            assert server.statistics().connections == 1
+            assert visitors.closed_at[2000 - waiting :] == [33] * waiting
+        assert peak.connections == 500
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.getMessage() == "a connection was turned away: 500 are open"
+
+
+async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_and_the_others_when_their_time_is_over(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        open_server(limits=ServerLimits(max_connections=150)) as server,
+        _watching(server) as peak,
+        trio.open_nursery() as nursery,
+    ):
+        port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
+        visitors = _Visitors(nursery)
+
+        async def all_closed(count: int) -> None:
+            for _ in range(6_000):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                if len(visitors.closed_at) >= count:
+                    return
+            raise AssertionError(f"{len(visitors.closed_at)} of {count} were closed")
+
+        for _ in range(600):
+            visitors.send(await trio.open_tcp_stream("127.0.0.1", port), b"")
+        await all_closed(450)
+        assert (server.statistics().connections, server.statistics().turned_away) == (150, 450)
+        mock_clock.jump(10)
+        await all_closed(600)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (server.statistics().connections, peak.connections) == (0, 150)
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with open_raw_client(stream) as client:
+            await register_device(client)
+
+
+async def test_turning_away_is_told_once_each_time_that_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_memory_server(limits=ServerLimits(max_connections=1)) as server:
+        for warnings in (1, 2):
+            async with open_raw_client(server.connect()):
+                for _ in range(3):
+                    assert await server.connect().receive_some() == b""
+                assert len([record for record in caplog.records if record.levelname == "WARNING"]) == warnings
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().turned_away == 6
+
+
+# ---- sessions
+
+
+async def _until(gate: trio.Event, task: ServerTask) -> object:
+    await gate.wait()
+    return task.request
+
+
+async def test_sessions_above_the_limit_are_refused_until_one_has_ended_and_count_for_each_client_alone() -> None:
+    gates = {name: trio.Event() for name in ("s0", "s1", "s2", "other")}
+
+    async def session(task: ServerTask) -> object:
+        return await _until(gates[task.session_id], task)
+
+    async with (
+        open_cast(session, ServerLimits(max_sessions=2)) as cast,
+        open_raw_client(cast.server.connect()) as other,
+    ):
+        await register_constellation(other, "other@device_001")
+        await start_task(cast.constellation, "s0")
+        await start_task(cast.constellation, "s1")
+        submit(cast.constellation, "s2")
+        refusal = await cast.constellation.receive()
+        assert refusal["error"] == f"client '{CONSTELLATION}' has 2 sessions already: wait until one has ended"
+        await start_task(other, "other")
+        gates["s1"].set()
+        assert (await end_of(cast.constellation, "s1"))[0] == "completed"
+        await start_task(cast.constellation, "s2")
+        assert cast.server.statistics().sessions == 3
+
+
+async def test_a_constellation_has_100_sessions_by_default() -> None:
+    async with open_cast(partial(_until, trio.Event())) as cast:
+        for number in range(100):
+            await start_task(cast.constellation, f"s{number}")
+        submit(cast.constellation, "s100")
+        assert "has 100 sessions already" in str((await cast.constellation.receive())["error"])
+
+
+# ---- slow consumers
+
+
+@asynccontextmanager
+async def _open_slow(
+    server: MemoryServer, register: Callable[[RawClient], Awaitable[None]]
+) -> AsyncGenerator[tuple[RawClient, FaultyStream]]:
+    """A client, registered, and what to stall for it to read no more."""
+    client_end, server_end = trio.testing.memory_stream_pair()
+    stream = FaultyStream(server_end)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, stream)
+        async with open_raw_client(client_end) as client:
+            await register(client)
+            yield client, stream
+
+
+def _slow_constellation(client: RawClient) -> Awaitable[None]:
+    return register_constellation(client, "slow@device_001")
+
+
+def _slow_device(client: RawClient) -> Awaitable[None]:
+    return register_device(client, "slow")
+
+
+async def _large_result(task: ServerTask) -> object:
+    return "x" * int(task.request or 1)
+
+
+async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_timeout_and_holds_up_nobody(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    limits = ServerLimits(send_timeout=60, max_sessions=3)
+    async with open_cast(_large_result, limits) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
+        stream.stall()
+        await trio.sleep(5)
+        for number in range(3):
+            submit(slow, f"slow-{number}", str(HIGH_WATER_MARK))
+        for _ in range(3):
+            # The device is told of each, at once.
+            assert (await cast.device.receive())["type"] == "task_end"
+        assert trio.current_time() == 5
+        # What waits for it counts as its sessions, and no more than one message above the mark is held.
+        statistics = cast.server.statistics()
+        assert (statistics.sessions, statistics.ending_sessions) == (0, 2)
+        assert HIGH_WATER_MARK < statistics.bytes_held < HIGH_WATER_MARK + 2000
+        await start_task(cast.constellation, "quick", "3")
+        assert await end_of(cast.constellation, "quick") == ("completed", "xxx", None)
+        await trio.sleep_until(5 + 60 - 0.001)
+        assert cast.server.constellations == [CONSTELLATION, "slow@device_001"]
+        await trio.sleep_until(5 + 60 + 0.001)
+        assert cast.server.constellations == [CONSTELLATION]
+        statistics = cast.server.statistics()
+        assert (statistics.connections, statistics.ending_sessions, statistics.bytes_held) == (2, 0, 0)
+        assert "'slow@device_001' ended: it has not read what was sent to it for 60 s" in caplog.text
+        await start_task(cast.constellation, "still", "2")
+        assert await end_of(cast.constellation, "still") == ("completed", "xx", None)
+
+
+async def test_results_that_wait_for_a_client_that_does_not_read_count_as_sessions_of_who_asked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    # One result fills the buffer of a device that does not read; those after it wait.
+    async with (
+        open_cast(_large_result, ServerLimits(max_sessions=3)) as cast,
+        _open_slow(cast.server, _slow_device) as (slow, stream),
+    ):
+        stream.stall()
+        for number in range(4):
+            await start_task(cast.constellation, f"s{number}", str(HIGH_WATER_MARK), "slow")
+            assert (await end_of(cast.constellation, f"s{number}"))[0] == "completed"
+        assert (cast.server.statistics().sessions, cast.server.statistics().ending_sessions) == (0, 3)
+        submit(cast.constellation, "s4", "1")
+        assert "has 3 sessions already" in str((await cast.constellation.receive())["error"])
+        stream.resume()
+        for number in range(4):
+            assert (await end_of(slow, f"s{number}"))[0] == "completed"
+        assert cast.server.statistics().ending_sessions == 0
+        await start_task(cast.constellation, "s4", "1")
+        assert (await end_of(cast.constellation, "s4"))[0] == "completed"
+
+
+async def test_a_buffer_that_falls_below_its_mark_in_between_gives_its_client_the_whole_time_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
+        for number, (read_at, dropped) in enumerate([(59, False), (118, False), (178, True)]):
+            stream.stall()
+            submit(slow, f"s{number}", str(HIGH_WATER_MARK))
+            await trio.sleep_until(read_at)
+            stream.resume()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ("slow@device_001" not in cast.server.constellations) == dropped
+            if not dropped:
+                assert (await slow.receive())["type"] == "heartbeat"
+                assert (await slow.receive())["type"] == "task_end"
+
+
+async def test_less_than_the_mark_may_stay_unread(autojump_clock: trio.testing.MockClock) -> None:
+    limits = ServerLimits(liveness_timeout=math.inf, idle_timeout=math.inf)
+    async with open_cast(_large_result, limits) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
+        stream.stall()
+        submit(slow, "s", str(HIGH_WATER_MARK - 2000))
+        await trio.sleep(10_000)
+        assert cast.server.statistics().bytes_held < HIGH_WATER_MARK
+        stream.resume()
+        assert (await slow.receive())["type"] == "heartbeat"
+        assert (await end_of(slow, "s"))[0] == "completed"
+
+
+async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_all_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_device) as (_, stream):
+        stream.stall()
+        for number in range(3):
+            await start_task(cast.constellation, f"s{number}", str(HIGH_WATER_MARK), "slow")
+            assert (await end_of(cast.constellation, f"s{number}"))[0] == "completed"
+        assert trio.current_time() == 0
+        await trio.sleep(60.001)
+        assert cast.server.devices == [DEVICE]
+        assert cast.server.statistics().ending_sessions == 0
+
+
+async def test_a_batch_too_many_is_refused_at_once_also_when_the_device_does_not_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    large = Command("t", ToolType.ACTION, {"x": "x" * HIGH_WATER_MARK})
+
+    async def session(task: ServerTask) -> object:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task.execute, [large])
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(QueueFull):
+                await task.execute([large])
+            nursery.cancel_scope.cancel()
+        return trio.current_time()
+
+    async with (
+        open_cast(session, ServerLimits(max_unanswered_commands=1)) as cast,
+        _open_slow(cast.server, _slow_device) as (_, stream),
+    ):
+        stream.stall()
+        await start_task(cast.constellation, "s", "", "slow")
+        assert (await end_of(cast.constellation, "s"))[:2] == ("completed", 0)
+
+
+# ---- idle clients
+
+IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
+"""For clients that do not read, and so answer no pings."""
+
+
+async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None:
+    _, code = await client.receive_until_ended(10_000)
+    codes.append((trio.current_time(), code))
+
+
+async def test_a_client_that_says_nothing_is_closed_at_its_idle_timeout_though_it_answers_pings(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cast() as cast, trio.open_nursery() as nursery:
+        ends: list[tuple[float, int]] = []
+        for client in (cast.constellation, cast.device):
+            nursery.start_soon(_idle_codes, client, ends)
+        await trio.sleep(0.5)
+        cast.device.send(type="heartbeat", status="ok")
+        await trio.sleep_until(599.999)
+        assert len(cast.server.clients()) == 2
+        await trio.sleep_until(600.001)
+        assert (cast.server.constellations, cast.server.devices) == ([], [DEVICE])
+        await trio.sleep_until(601)
+        assert ends == [(600, 1000), (600.5, 1000)]
+
+
+@pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
+async def test_whatever_message_it_is_it_shows_that_a_client_is_not_idle(
+    last_message: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_cast(limits=IDLE) as cast:
+        await trio.sleep(599)
+        if last_message == "a refused heartbeat":
+            # The original constellation leaves its role out of them.
+            cast.constellation.send(type="heartbeat", status="ok")
+        else:
+            cast.device.send(type="command_results", status="ok", action_results=[])
+        await trio.sleep(2)
+        left = [CONSTELLATION] if last_message == "a refused heartbeat" else [DEVICE]
+        assert cast.server.constellations + cast.server.devices == left
+
+
+@pytest.mark.parametrize("bytes_that_are_none", ["no JSON", '{"type": "heartbeat"'])
+async def test_broken_messages_do_not_keep_a_client(
+    bytes_that_are_none: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_cast(limits=IDLE) as cast:
+        await trio.sleep(599)
+        cast.constellation.send_text(bytes_that_are_none)
+        await trio.sleep(1.001)
+        assert cast.server.constellations == []
+
+
+@pytest.mark.parametrize("task_ends_at", [300, 599, 600, 601, 1199, 1200, 1201, 5000])
+async def test_who_has_a_task_is_not_idle_and_from_its_end_on_has_the_whole_time(
+    task_ends_at: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    gate = trio.Event()
+    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
+        ends: list[tuple[float, int]] = []
+        submit(cast.constellation, "s")
+        for client in (cast.constellation, cast.device):
+            nursery.start_soon(_idle_codes, client, ends)
+        await trio.sleep_until(task_ends_at)
+        assert len(cast.server.clients()) == 2
+        gate.set()
+        await trio.sleep_until(task_ends_at + 599.9)
+        assert len(cast.server.clients()) == 2
+        await trio.sleep(1)
+        assert ends == [(task_ends_at + 600, 1000)] * 2
+
+
+async def test_a_task_of_others_keeps_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        open_cast(partial(_until, trio.Event()), IDLE) as cast,
+        open_raw_client(cast.server.connect()) as other,
+    ):
+        await register_constellation(other, "other")
+        await start_task(cast.constellation, "s")
+        await trio.sleep(601)
+        assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
+
+
+async def test_a_message_after_a_tasks_end_is_what_idleness_counts_from(autojump_clock: trio.testing.MockClock) -> None:
+    gate = trio.Event()
+    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
+        ends: list[tuple[float, int]] = []
+        submit(cast.constellation, "s")
+        nursery.start_soon(_idle_codes, cast.constellation, ends)
+        await trio.sleep(700)
+        gate.set()
+        await trio.sleep(200)
+        cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
+        await trio.sleep(700)
+        assert ends == [(1500, 1000)]

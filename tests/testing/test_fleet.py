@@ -1,0 +1,125 @@
+"""What users test their applications with: the fixture, the examples of its page, and the fleet in memory."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from galaxy_trio import ConnectionLost, open_connection
+from galaxy_trio.constellation.constellation import open_constellation
+from galaxy_trio.testing import MemoryFleet, open_memory_fleet
+from tests.constellation.support.calls import start
+from tests.support.paths import DOCS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from galaxy_trio.server import ServerTask
+
+EXAMPLES = DOCS / "examples" / "testing"
+
+
+@pytest.mark.devices("a", "b")
+async def test_the_fixture_has_the_devices_of_the_marker(memory_fleet: MemoryFleet) -> None:
+    await trio.lowlevel.checkpoint()
+    assert memory_fleet.server is not None
+    assert sorted(memory_fleet.server.devices) == sorted(memory_fleet.running) == ["a", "b"]
+
+
+async def test_the_fixture_has_one_device_without_it(memory_fleet: MemoryFleet) -> None:
+    async with open_connection(memory_fleet.url, "device_001", stream=await memory_fleet.connect()) as connection:
+        assert (await connection.run_task("hello")).unwrap() == {"echo": "hello"}
+
+
+def _pytest(folder: Path, *arguments: str) -> str:
+    (folder / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n", encoding="utf-8")
+    program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    done = subprocess.run(  # noqa: S603  # ourselves
+        [sys.executable, "-c", program, "-p", "no:randomly", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.programs
+def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
+    for example in EXAMPLES.iterdir():
+        if example.suffix == ".py":
+            shutil.copy(example, tmp_path)
+    assert "2 passed" in _pytest(tmp_path)
+
+
+@pytest.mark.programs
+def test_without_pytest_trio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(memory_fleet): ...\n", encoding="utf-8")
+    # In its stead, as if it were not installed.
+    (tmp_path / "pytest_trio.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    out = _pytest(tmp_path, "-c", "/dev/null", "-p", "no:trio")
+    assert "the fixture memory_fleet needs pytest-trio: pip install pytest-trio" in out
+
+
+async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_back(autojump_clock: MockClock) -> None:
+    async def wait(task: ServerTask) -> object:
+        await trio.sleep(0 if task.request == "quick" else 1000)
+        return task.device_id
+
+    async with open_memory_fleet("a", session=wait) as fleet:
+        async with (
+            open_constellation(fleet.configs, connect=fleet.connect) as constellation,
+            trio.open_nursery() as nursery,
+        ):
+            await constellation.wait_connected()
+            device = constellation.devices["a"]
+            running = await start(nursery, partial(device.run_task, "slow"))
+            await fleet.kill_device("a")
+            await running.ended.wait()
+            assert "device disconnected" in str(running.ending)
+            await fleet.start_device("a")
+            # It runs already.
+            await fleet.start_device("a")
+            assert (await device.run_task("quick")).unwrap() == "a"
+            await fleet.stop_device("a")
+            assert fleet.running == []
+            await trio.testing.wait_all_tasks_blocked()
+            assert fleet.server is not None
+            assert fleet.server.devices == []
+
+
+async def test_a_server_that_ends_or_is_killed_can_be_started_again(autojump_clock: MockClock) -> None:
+    async with open_memory_fleet("a") as fleet:
+        for end, reason in ((fleet.stop_server, "1001, going away"), (fleet.kill_server, "without a close")):
+            async with open_connection(fleet.url, "a", stream=await fleet.connect()) as connection:
+                await end()
+                lost = await connection.wait_closed()
+            assert isinstance(lost, ConnectionLost)
+            assert reason in str(lost)
+            with pytest.raises(ConnectionRefusedError):
+                await fleet.connect()
+            await fleet.start_server()
+            # There is one.
+            await fleet.start_server()
+            with trio.fail_after(100):
+                await fleet.wait_registered()
+        fleet.refuses = True
+        with pytest.raises(ConnectionRefusedError):
+            await fleet.connect()
+
+
+async def test_each_link_can_be_broken_before_anything_goes_over_it(autojump_clock: MockClock) -> None:
+    async with open_memory_fleet("a") as fleet:
+        fleet.on_link = lambda link: link.edit_replies(lambda _message: ())
+        with pytest.raises(trio.TooSlowError):
+            async with open_connection(fleet.url, "a", stream=await fleet.connect(), register_timeout=5):
+                raise AssertionError

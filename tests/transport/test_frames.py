@@ -1,0 +1,236 @@
+"""Frames without a library between: they are what RFC 6455 makes of them, as wsproto reads and writes it, and all else is left to it."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
+
+from galaxy_trio._transport.frames import NoMessage, Ping, TextFrames, text_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LIMIT = 2**20
+LARGE = "ä€😀x" * 20_000
+"""More bytes than a text has that is kept until it is whole, and characters of every length."""
+
+texts = st.one_of(st.text(max_size=20), st.integers(0, 300).map("é".__mul__), st.sampled_from([LARGE, "y" * 2**16]))
+
+
+def server_frame(payload: str | bytes, *, fin: bool = True) -> bytes:
+    return bytes(FrameProtocol(client=False, extensions=[]).send_data(payload, fin=fin))
+
+
+def under_mask(frame: bytes, key: bytes = b"\x01\xff\x00\x80") -> bytes:
+    """A frame of a server's, or the beginning of one, as a client would send it."""
+    header = {126: 4, 127: 10}.get(frame[1], 2)
+    payload = bytearray(frame[header:])
+    for turn, part in enumerate(key):
+        payload[turn::4] = payload[turn::4].translate(bytes(byte ^ part for byte in range(256)))
+    return bytes((frame[0], frame[1] | 0x80)) + frame[2:header] + key + payload
+
+
+def ping(payload: bytes) -> bytes:
+    return bytes(FrameProtocol(client=False, extensions=[]).ping(payload))
+
+
+PONG = bytes(FrameProtocol(client=False, extensions=[]).pong(b"!"))
+
+
+@attrs.define
+class Read:
+    """What came of some bytes."""
+
+    messages: list[str | Ping] = attrs.Factory(list[str | Ping])
+    rest: bytes | None = None
+    """What is left to the library, once something is."""
+
+
+def read(chunks: Iterable[bytes], limit: int = LIMIT, *, masked: bool = False) -> Read:
+    """Feed and read as a transport does, up to what is left."""
+    frames, result = TextFrames(limit, masked=masked), Read()
+    for chunk in chunks:
+        if result.rest is not None:
+            result.rest += chunk
+            continue
+        frames.feed(chunk)
+        while (found := frames.next()) is not NoMessage.MORE_NEEDED:
+            if found is NoMessage.LEFT:
+                result.rest = frames.rest()
+                assert frames.rest() == b""
+                break
+            if found is not NoMessage.PONG:
+                result.messages.append(found)
+    return result
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges) if start < stop]
+
+
+# ---- what is sent
+
+
+@given(texts, st.booleans())
+@example("a" * 125, True)
+@example("a" * 126, True)
+@example("a" * (2**16 - 1), True)
+@example("a" * 2**16, True)
+@example("a" * 2**16, False)
+@example("", True)
+def test_a_frame_is_what_wsproto_reads_as_one_whole_text(text: str, masked: bool) -> None:
+    reader = FrameProtocol(client=not masked, extensions=[])
+    reader.receive_bytes(text_frame(text, masked=masked))
+    frames = list(reader.received_frames())
+    assert [frame.opcode for frame in frames] == [Opcode.TEXT] * len(frames)
+    assert "".join(str(frame.payload) for frame in frames) == text
+    assert [frame.message_finished for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+def test_an_unmasked_frame_is_byte_for_byte_what_wsproto_writes() -> None:
+    for size in (0, 1, 125, 126, 127, 2**16 - 1, 2**16, 2**16 + 1):
+        assert text_frame("z" * size, masked=False) == server_frame("z" * size)
+
+
+def test_every_masked_frame_has_a_key_of_its_own() -> None:
+    keys = {text_frame("the same", masked=True)[2:6] for _ in range(100)}
+    assert len(keys) == 100
+
+
+def test_a_lone_surrogate_is_never_sent() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        text_frame("\ud800", masked=True)
+
+
+# ---- what is read
+
+
+@given(
+    st.lists(st.one_of(texts, st.binary(max_size=125).map(Ping), st.just(PONG)), max_size=6),
+    st.lists(st.integers(0, 10**7), max_size=12),
+    st.booleans(),
+)
+@example(["a" * 125, "b" * 126, "c" * (2**16 - 1), "d" * 2**16, ""], list(range(0, 3 * 2**16, 1000)), False)
+@example(["a" * 125, "b" * 126, "c" * (2**16 - 1), "d" * 2**16, ""], list(range(0, 3 * 2**16, 1000)), True)
+@example([LARGE, "after"], list(range(20)), False)
+@example([LARGE, "after"], list(range(20)), True)
+@example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], False)
+@example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], True)
+def test_however_the_bytes_are_cut_each_message_comes_once_whole_and_in_order(
+    sent: list[str | Ping | bytes], places: list[int], masked: bool
+) -> None:
+    frames = [
+        server_frame(item) if isinstance(item, str) else ping(item.payload) if isinstance(item, Ping) else item
+        for item in sent
+    ]
+    data = b"".join(map(under_mask, frames) if masked else frames)
+    result = read(cut(data, places), masked=masked)
+    assert result.messages == [item for item in sent if not isinstance(item, bytes)]
+    assert result.rest is None
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bytes_that_come_one_by_one_are_read_too(masked: bool) -> None:
+    frames = [server_frame("né"), ping(b"12"), server_frame("m" * 200)]
+    data = b"".join(map(under_mask, frames) if masked else frames)
+    assert read((bytes([byte]) for byte in data), masked=masked).messages == ["né", Ping(b"12"), "m" * 200]
+
+
+@given(texts)
+@example(LARGE)
+def test_a_reader_of_a_clients_frames_reads_what_a_client_writes(text: str) -> None:
+    assert read([text_frame(text, masked=True)], masked=True).messages == [text]
+
+
+_LEFT = {
+    "a binary message": server_frame(b"binary"),
+    "the first fragment of a text": server_frame("part", fin=False),
+    "a fragment without a first one": b"\x80\x01a",
+    "a close frame": bytes(FrameProtocol(client=False, extensions=[]).close(CloseReason.NORMAL_CLOSURE, "bye")),
+    "a reserved bit": b"\xc1\x01a",
+    "a reserved opcode": b"\x83\x01a",
+    "a reserved control opcode": b"\x8b\x01a",
+    "a fragmented ping": b"\x09\x01a",
+    "a masked text": text_frame("masked", masked=True),
+    "a masked ping": bytes(FrameProtocol(client=True, extensions=[]).ping(b"masked")),
+    "a ping of more than 125 bytes": b"\x89\x7e\x00\x7e" + b"p" * 126,
+    "a length in two bytes that fits into one": b"\x81\x7e\x00\x7d" + b"a" * 125,
+    "a length in eight bytes that fits into two": b"\x81\x7f" + struct.pack("!Q", 2**16 - 1) + b"a" * (2**16 - 1),
+    "a length of more than 63 bits": b"\x81\x7f" + b"\xff" * 8,
+    "a text above the limit": b"\x81\x7f" + struct.pack("!Q", LIMIT + 1),
+    "a text that is no UTF-8": b"\x81\x02a\xff",
+    "a text that ends within a character": b"\x81\x02a\xc3",
+    "a surrogate in UTF-8": b"\x81\x03\xed\xa0\x80",
+    "a large text that is no UTF-8": b"\x81\x7f"
+    + struct.pack("!Q", 2**17)
+    + b"\xc3\xa4" * 2**15
+    + b"\xff"
+    + b"a" * (2**16 - 1),
+    "a large text that ends within a character": b"\x81\x7f" + struct.pack("!Q", 2**17) + b"a" * (2**17 - 1) + b"\xc3",
+}
+
+
+_LEFT_OF_A_CLIENT = {
+    "a text that is not masked": server_frame("text"),
+    "a ping that is not masked": ping(b"ping"),
+    **{what: under_mask(frame) for what, frame in _LEFT.items() if not what.startswith("a masked")},
+}
+
+
+@pytest.mark.parametrize(
+    ("masked", "what"), [*((False, what) for what in _LEFT), *((True, what) for what in _LEFT_OF_A_CLIENT)]
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "after a message"])
+@pytest.mark.parametrize("step", [1, 5, 1000, 2**16 + 5, 2**20])
+def test_what_is_left_is_left_whole_from_the_start_of_its_frame_with_all_that_follows(
+    masked: bool, what: str, is_first: bool, step: int
+) -> None:
+    left = (_LEFT_OF_A_CLIENT if masked else _LEFT)[what]
+    before, after = (
+        under_mask(frame) if masked else frame for frame in (server_frame("before"), server_frame("after"))
+    )
+    data = (b"" if is_first else before) + left + after
+    if step < 1000 and len(data) > 1000:
+        step = 997
+    result = read((data[start : start + step] for start in range(0, len(data), step)), masked=masked)
+    assert result.messages == ([] if is_first else ["before"])
+    assert result.rest == left + after
+
+
+def test_a_text_of_the_limit_is_read_and_one_above_it_is_left_as_soon_as_its_header_is_there() -> None:
+    assert read([server_frame("x" * 300)], limit=300).messages == ["x" * 300]
+    assert read([server_frame("x" * 301)[:3]], limit=300).rest is None
+    assert read([server_frame("x" * 301)[:4]], limit=300).rest == server_frame("x" * 301)[:4]
+    assert read([server_frame("é" * 151)[:4]], limit=300).rest is not None
+
+
+def test_the_rest_is_all_that_was_not_read_also_in_the_midst_of_a_frame() -> None:
+    begun = [b"\x81", server_frame("abc")[:4], server_frame(LARGE)[:-1], server_frame(LARGE)[:12], ping(b"12")[:3]]
+    for data, masked in [*((each, False) for each in begun), *((under_mask(each), True) for each in begun[1:])]:
+        frames = TextFrames(LIMIT, masked=masked)
+        for text in ("read", "again"):
+            frames.feed(under_mask(server_frame(text)) if masked else server_frame(text))
+            assert (frames.has_unread, frames.next(), frames.has_unread) == (True, text, False)
+            frames.feed(data)
+            assert frames.next() is NoMessage.MORE_NEEDED
+            assert frames.rest() == data
+
+
+def test_what_a_large_text_still_lacks_is_told() -> None:
+    data = server_frame("x" * 100_000)
+    frames = TextFrames(LIMIT, masked=False)
+    assert frames.missing == 0
+    frames.feed(data[:10])
+    assert (frames.next(), frames.missing) == (NoMessage.MORE_NEEDED, 100_000)
+    frames.feed(data[10:60_010])
+    assert (frames.next(), frames.missing) == (NoMessage.MORE_NEEDED, 40_000)
+    frames.feed(data[60_010:])
+    assert (frames.next(), frames.missing) == ("x" * 100_000, 0)
