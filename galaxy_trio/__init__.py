@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
+from galaxy_trio._exports import set_module
+from galaxy_trio._version import __version__ as __version__
 from galaxy_trio.errors import (
     ConfigError,
     ConnectFailed,
@@ -23,18 +25,23 @@ from galaxy_trio.errors import (
     TaskFailed,
     ToolError,
 )
+from galaxy_trio.events import DeviceStatus
 from galaxy_trio.messages import DeviceInfo, Platform, PlatformType, TaskResult, TaskStatus
 
 if TYPE_CHECKING:
-    from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-    from galaxy_trio.constellation.constellation import Constellation, open_constellation
-    from galaxy_trio.constellation.device import Device
-    from galaxy_trio.constellation.device_statistics import ConstellationStatistics, DeviceStatistics
-    from galaxy_trio.constellation.profile import DeviceProfile
-    from galaxy_trio.constellation.reservation import Reservation
-    from galaxy_trio.device_events import DeviceStatus
+    from galaxy_trio.constellation import (
+        Constellation,
+        ConstellationConfig,
+        ConstellationStatistics,
+        Device,
+        DeviceConfig,
+        DeviceProfile,
+        DeviceStatistics,
+        Reservation,
+        open_constellation,
+        read_config,
+    )
 
-__version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
@@ -73,27 +80,27 @@ __all__ = [
     "read_config",
 ]
 
-# Who has one device needs none of these, and does not wait for them when the package is imported.
-_IMPORTED_WHEN_ASKED_FOR: Final = {
-    "ConstellationConfig": "galaxy_trio.constellation.config",
-    "DeviceConfig": "galaxy_trio.constellation.config",
-    "read_config": "galaxy_trio.constellation.config",
-    "Constellation": "galaxy_trio.constellation.constellation",
-    "open_constellation": "galaxy_trio.constellation.constellation",
-    "Device": "galaxy_trio.constellation.device",
-    "DeviceStatus": "galaxy_trio.device_events",
-    "ConstellationStatistics": "galaxy_trio.constellation.device_statistics",
-    "DeviceStatistics": "galaxy_trio.constellation.device_statistics",
-    "DeviceProfile": "galaxy_trio.constellation.profile",
-    "Reservation": "galaxy_trio.constellation.reservation",
+set_module(globals())
+
+# Imported on first use: a program with a single device does not pay for them.
+_FROM_CONSTELLATION: Final = {
+    "Constellation",
+    "ConstellationConfig",
+    "ConstellationStatistics",
+    "Device",
+    "DeviceConfig",
+    "DeviceProfile",
+    "DeviceStatistics",
+    "Reservation",
+    "open_constellation",
+    "read_config",
 }
 
 
 def __getattr__(name: str) -> object:
-    module = _IMPORTED_WHEN_ASKED_FOR.get(name)
-    if module is None:
+    if name not in _FROM_CONSTELLATION:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(module), name)
+    value: object = getattr(import_module("galaxy_trio.constellation"), name)
     globals()[name] = value
     return value
 

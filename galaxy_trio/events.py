@@ -1,51 +1,72 @@
-"""What happens on a connection without being asked for, and its bounded fan-out to whoever wants to know.
+"""Events of connections, devices and tasks, and their bounded fan-out to subscribers.
 
-Nobody waits for a subscriber: one that lags loses the oldest events, and is told how many.
+The events of one device keep their order. Publishing never waits: a subscriber that lags loses its oldest events, and receives
+`EventsLost` with their number.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from galaxy_trio.messages import ServerMessageType
+from galaxy_trio.messages import DeviceInfo, ServerMessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 BACKLOG: Final = 1_024
-"""How many events a subscriber may lag behind before it loses the oldest."""
+"""The default number of events that may wait for a subscriber."""
 MAX_TEXT: Final = 1_000
-"""Characters of a text in an event: a peer may say more, and a backlog must not hold it."""
+"""The maximum length of a text in an event, in characters. A peer may send more, and a backlog must not hold it."""
 
 
 def shortened(text: str) -> str:
-    """A text of an event: its beginning, if it is long."""
+    """Cut a text to `MAX_TEXT` characters."""
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def shortened_if_any(text: str | None) -> str | None:
-    """The same, or None."""
+    """Cut a text to `MAX_TEXT` characters, or return None for None."""
     return None if text is None else shortened(text)
 
 
 @attrs.frozen
 class Event:
-    """Something happened that concerns a device."""
+    """An event about a device."""
 
     device_id: str
 
 
 @attrs.frozen
-class ServerErrorReceived(Event):
-    """The server sent an error that answers nothing that was asked.
+class ConnectionOpened(Event):
+    """The WebSocket handshake succeeded. The registration follows."""
+
+
+@attrs.frozen
+class ConnectionEnded(Event):
+    """The connection ended. The last event of its stream.
 
     Attributes:
-        words: What the server said.
+        reason: Why; empty if this side closed it.
+        code: The WebSocket close code.
+    """
+
+    reason: str = attrs.field(converter=shortened)
+    code: int
+
+
+@attrs.frozen
+class ServerErrorReceived(Event):
+    """The server sent an error that answers no message of this side.
+
+    Attributes:
+        words: The server's text.
     """
 
     words: str = attrs.field(converter=shortened)
@@ -56,7 +77,7 @@ class HeartbeatRefused(Event):
     """The server answered a heartbeat with an error.
 
     Attributes:
-        words: What the server said.
+        words: The server's text.
     """
 
     words: str = attrs.field(converter=shortened)
@@ -64,7 +85,7 @@ class HeartbeatRefused(Event):
 
 @attrs.frozen
 class InvalidMessageReceived(Event):
-    """A broken message came that is no reply to anything that waits.
+    """An invalid message arrived that answers no pending request.
 
     Attributes:
         problem: What was wrong with it.
@@ -75,11 +96,11 @@ class InvalidMessageReceived(Event):
 
 @attrs.frozen
 class LateReplyReceived(Event):
-    """A reply came to a request that was given up.
+    """A reply arrived after its request had been cancelled or had timed out.
 
     Attributes:
-        message_type: What it was.
-        session_id: The session that it names, where it does.
+        message_type: The reply's type.
+        session_id: The session that it names, if any.
     """
 
     message_type: ServerMessageType
@@ -88,7 +109,7 @@ class LateReplyReceived(Event):
 
 @attrs.frozen
 class DuplicateReplyReceived(Event):
-    """A reply came to a request that had been answered; its attributes are those of `LateReplyReceived`."""
+    """A second reply arrived for a request that had been answered. The attributes are those of `LateReplyReceived`."""
 
     message_type: ServerMessageType
     session_id: str | None = attrs.field(converter=shortened_if_any)
@@ -96,43 +117,157 @@ class DuplicateReplyReceived(Event):
 
 @attrs.frozen
 class UnknownReplyReceived(Event):
-    """A message came that answers nothing that was asked; its attributes are those of `LateReplyReceived`."""
+    """A reply arrived that answers no request of this side. The attributes are those of `LateReplyReceived`."""
 
     message_type: ServerMessageType
     session_id: str | None = attrs.field(converter=shortened_if_any)
 
 
-@attrs.frozen
-class ConnectionOpened(Event):
-    """The WebSocket is open; the registration is still to come."""
+class DeviceStatus(StrEnum):
+    """The status of a device's connection."""
+
+    DISCONNECTED = "disconnected"
+    """Not connected: either not wanted, or waiting for the next attempt."""
+    CONNECTING = "connecting"
+    REGISTERING = "registering"
+    """The WebSocket is open. The server has not yet confirmed the registration and sent the device's information."""
+    IDLE = "idle"
+    """Connected, no task is running."""
+    BUSY = "busy"
+    """Connected, tasks are running."""
+    FAILED = "failed"
+    """Given up after a permanent error: see `Device.failure`. `Device.reconnect` tries again."""
+
+
+CONNECTED = frozenset({DeviceStatus.IDLE, DeviceStatus.BUSY})
 
 
 @attrs.frozen
-class ConnectionEnded(Event):
-    """The connection ended; the last event of its stream.
+class StatusChanged(Event):
+    """A device's status changed."""
+
+    status: DeviceStatus
+    previous: DeviceStatus
+
+
+@attrs.frozen
+class DeviceConnected(Event):
+    """A device is connected and registered."""
+
+
+@attrs.frozen
+class DeviceDisconnected(Event):
+    """An attempt to connect failed, or the connection ended.
 
     Attributes:
-        reason: Why, in words; empty when it was closed by this side.
-        code: The WebSocket close code.
+        reason: Why.
+        next_try: When the next attempt starts; None if there is none.
     """
 
     reason: str = attrs.field(converter=shortened)
-    code: int
+    next_try: datetime | None
+
+
+@attrs.frozen
+class DeviceNeedsAttention(Event):
+    """An operator should act: the token is refused, or another client has used this name for a minute or more.
+
+    Attributes:
+        reason: The server's text.
+    """
+
+    reason: str = attrs.field(converter=shortened)
+
+
+@attrs.frozen
+class DeviceFailed(Event):
+    """A device was given up after a permanent error, until `Device.reconnect` is called.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str = attrs.field(converter=shortened)
+
+
+@attrs.frozen
+class InformationUpdated(Event):
+    """The server sent a device's information."""
+
+    information: DeviceInfo
+
+
+class TaskOutcome(StrEnum):
+    """How a task ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """It ran and failed."""
+    REJECTED = "rejected"
+    """The server refused it; it never ran."""
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """The connection was lost after the task was sent; whether it ran is unknown."""
+    NOT_SENT = "not sent"
+    """It never ran: the device was removed or could not be reached."""
+    UNKNOWN = "unknown"
+    """An abandoned task that did not end in time, or a task whose reply was invalid."""
+
+
+@attrs.frozen
+class TaskEvent(Event):
+    """An event about a task on a device."""
+
+    task_id: str
+
+
+@attrs.frozen
+class TaskQueued(TaskEvent):
+    """The task waits for the device. A task that moves to another device is queued there again."""
+
+
+@attrs.frozen
+class TaskSubmitted(TaskEvent):
+    """The task was sent."""
+
+
+@attrs.frozen
+class TaskAcknowledged(TaskEvent):
+    """The server accepted the task."""
+
+
+@attrs.frozen
+class TaskAbandoned(TaskEvent):
+    """The caller was cancelled or timed out, and the task continues. The device stays busy until `TaskEnded`."""
+
+
+@attrs.frozen
+class TaskEnded(TaskEvent):
+    """The task ended. The last event of a task on a device.
+
+    Attributes:
+        outcome: How it ended.
+        error: Why it did not complete.
+    """
+
+    outcome: TaskOutcome
+    error: str | None = attrs.field(default=None, converter=shortened_if_any)
 
 
 @attrs.frozen
 class EventsLost:
-    """The subscriber lagged so far behind that events were dropped in this place.
+    """Events were dropped at this point, because the subscriber lagged too far behind.
 
     Attributes:
-        count: How many.
+        count: How many events were dropped.
     """
 
     count: int
 
 
 class EventStream:
-    """The events of one subscription: iterate over it. It ends when what it tells of has ended."""
+    """The events of one subscription, as an async iterator. It ends when its connection or constellation has ended."""
 
     def __init__(self, backlog: int) -> None:
         self._events: deque[Event] = deque()
@@ -142,7 +277,7 @@ class EventStream:
         self._arrival = trio.lowlevel.ParkingLot()
 
     def _put_nowait(self, event: Event) -> None:
-        """Add an event; if the backlog is full, the oldest is lost instead."""
+        """Add an event. If the backlog is full, drop the oldest."""
         if len(self._events) >= self._backlog:
             self._events.popleft()
             self._lost += 1
@@ -150,7 +285,7 @@ class EventStream:
         self._arrival.unpark()
 
     def _end(self) -> None:
-        """No more events will come; those that are there can still be received."""
+        """End the stream after the events that it holds."""
         self._ended = True
         self._arrival.unpark_all()
 
@@ -158,7 +293,7 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event | EventsLost:
-        """The next event. Cancelling loses none."""
+        """Return the next event. Cancelling is safe: no event is lost."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._events:
             if self._ended:
@@ -171,10 +306,10 @@ class EventStream:
 
 
 class EventFanOut:
-    """Gives each event to every subscriber, and waits for none.
+    """Delivers each event to every subscriber without waiting for any.
 
     Args:
-        on_event: Called with each event first; must neither block nor raise.
+        on_event: Called with each event before the subscribers receive it. It must not block or raise.
     """
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
@@ -183,27 +318,27 @@ class EventFanOut:
         self._ended = False
 
     def publish(self, event: Event) -> None:
-        """Give an event to all who subscribe now. Never blocks."""
+        """Deliver an event to all current subscribers. Never blocks."""
         if self._on_event is not None:
             self._on_event(event)
         for stream in self._streams:
             stream._put_nowait(event)  # noqa: SLF001  # its own module
 
     def end(self) -> None:
-        """End all streams, and those opened later."""
+        """End all streams, including those opened later."""
         self._ended = True
         for stream in self._streams:
             stream._end()  # noqa: SLF001
 
     @contextmanager
     def subscribe(self, backlog: int = BACKLOG) -> Generator[EventStream]:
-        """Receive the events from now on, for the length of the block.
+        """Receive all events from now on, for the length of the block.
 
         Args:
-            backlog: How many events may wait here before the oldest is lost; at least one.
+            backlog: How many events may wait before the oldest is dropped; at least one.
 
         Raises:
-            ValueError: The backlog is none.
+            ValueError: The backlog is less than one.
         """
         if backlog < 1:
             raise ValueError(f"a backlog holds at least one event, and this one {backlog!r}")

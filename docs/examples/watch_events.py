@@ -1,8 +1,7 @@
 import trio
 
 from galaxy_trio import Constellation, open_constellation
-from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, TaskEnded
-from galaxy_trio.events import EventsLost
+from galaxy_trio.events import DeviceConnected, DeviceDisconnected, EventsLost, TaskEnded
 
 
 async def watch(constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:

@@ -23,16 +23,16 @@ from galaxy_trio._cli.terminal import one_line, open_console
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import (
+from galaxy_trio.errors import ConfigError
+from galaxy_trio.events import (
     CONNECTED,
     DeviceConnected,
     DeviceDisconnected,
     DeviceFailed,
     DeviceNeedsAttention,
     DeviceStatus,
+    EventsLost,
 )
-from galaxy_trio.errors import ConfigError
-from galaxy_trio.events import EventsLost
 
 if TYPE_CHECKING:
     from rich.console import Console

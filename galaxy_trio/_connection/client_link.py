@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from galaxy_trio._arguments import check_positive
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.link import Link, Receiver
 from galaxy_trio._transport.tcp import open_stream
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-MAX_ID: Final = 1_000
-"""Characters of the names of devices and clients."""
-MAX_MESSAGE_SIZE: Final = 100 * 2**20
-"""Bytes that a message may have, both ways, unless told otherwise: what AIP's server takes."""
 
 In = TypeVar("In")
 
@@ -150,24 +147,3 @@ async def register(link: Link[In], conversation: Callable[[], Awaitable[object]]
         link.abort()
         raise
     logger.info("registered with %s", link.peer)
-
-
-def check_name(what: str, name: str, most: int) -> str:
-    """Raise `ConfigError` for a name that is empty, too long, or cannot be sent; else it is the result."""
-    try:
-        name.encode()
-        sendable = True
-    except UnicodeEncodeError:
-        sendable = False
-    if not sendable:
-        raise ConfigError(f"a {what} is text, and this one holds a lone surrogate, which cannot be sent")
-    if not 0 < len(name) <= most:
-        raise ConfigError(f"a {what} has 1 to {most} characters, and this one has {len(name)}")
-    return name
-
-
-def check_positive(**numbers: float | None) -> None:
-    """Raise `ConfigError` for a number that must be above 0 and is not."""
-    for name, number in numbers.items():
-        if number is not None and not number > 0:
-            raise ConfigError(f"{name} must be above 0, and is {number!r}")

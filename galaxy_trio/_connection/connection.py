@@ -6,21 +6,21 @@ import secrets
 import uuid
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from galaxy_trio._codec.codec import decode_server_message, structure_device_info
-from galaxy_trio._connection.client_link import (
+from galaxy_trio._arguments import (
     MAX_ID,
     MAX_MESSAGE_SIZE,
+    check_client_name,
     check_name,
     check_positive,
-    open_client_link,
-    owning,
-    register,
+    check_task_id,
 )
+from galaxy_trio._codec.codec import decode_server_message, structure_device_info
+from galaxy_trio._connection.client_link import open_client_link, owning, register
 from galaxy_trio._connection.pending_replies import MAX_PENDING, Request
 from galaxy_trio._connection.requests import Conversation, Identity, Router
 from galaxy_trio.errors import RequestTimeout
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from galaxy_trio._connection.link import Link
     from galaxy_trio.errors import ConnectionLost
     from galaxy_trio.events import Event
-
-_MAX_NAME: Final = 64
-"""Characters of a client's name and of a task's id: together they name a session, and an error must be able to hold that."""
 
 
 @attrs.frozen
@@ -266,24 +263,6 @@ class Connection:
             messages_received=self._link.messages_received,
             bytes_held=self._link.bytes_held,
         )
-
-
-def check_client_name(name: str) -> str:
-    """The name itself, if sessions and tasks can be named by it.
-
-    Raises:
-        ConfigError: It is empty, too long, or cannot be sent.
-    """
-    return check_name("client_name", name, _MAX_NAME)
-
-
-def check_task_id(task_id: str) -> str:
-    """The id itself, if a task can be named by it.
-
-    Raises:
-        ConfigError: It is empty, too long, or cannot be sent.
-    """
-    return check_name("task_id", task_id, _MAX_NAME)
 
 
 @asynccontextmanager

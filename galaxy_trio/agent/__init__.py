@@ -1,5 +1,6 @@
 """The device's role: it registers, stays registered, says what its machine is, and runs tools for whoever asks."""
 
+from galaxy_trio._exports import set_module
 from galaxy_trio.agent.agent import Agent, AgentStatistics, open_agent
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.mcp_supervisor import McpServer, McpTools, open_mcp_tools
@@ -21,3 +22,5 @@ __all__ = [
     "open_mcp_tools",
     "tool",
 ]
+
+set_module(globals())

@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
+from galaxy_trio._arguments import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
 from galaxy_trio._codec.codec import encode_value, unstructure_device_info
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.background import open_background, raise_outcome
 from galaxy_trio._connection.backoff import FIRST, Backoff
-from galaxy_trio._connection.client_link import (
-    MAX_ID,
-    MAX_MESSAGE_SIZE,
-    check_name,
-    check_positive,
-    open_given_stream,
-    read_token,
-)
+from galaxy_trio._connection.client_link import open_given_stream, read_token
 from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, Batches, Counts
 from galaxy_trio.agent.command_runner import Toolbox
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection

@@ -7,18 +7,11 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio._arguments import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
 from galaxy_trio._codec.codec import decode_server_message, unstructure_device_info
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency import wall_clock
-from galaxy_trio._connection.client_link import (
-    MAX_ID,
-    MAX_MESSAGE_SIZE,
-    check_name,
-    check_positive,
-    open_client_link,
-    owning,
-    register,
-)
+from galaxy_trio._connection.client_link import open_client_link, owning, register
 from galaxy_trio._connection.pending_replies import PendingReplies, RequestKind
 from galaxy_trio.messages import (
     JSON,

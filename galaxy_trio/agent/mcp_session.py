@@ -28,8 +28,8 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 
+from galaxy_trio._arguments import MAX_ID
 from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
-from galaxy_trio._connection.client_link import MAX_ID
 from galaxy_trio.agent.mcp_supervisor import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
 

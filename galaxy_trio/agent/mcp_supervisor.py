@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 import trio
 
+from galaxy_trio._arguments import MAX_ID, check_name, check_positive
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
-from galaxy_trio._connection.client_link import MAX_ID, check_name, check_positive
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import JSON, ToolType
 

@@ -22,7 +22,7 @@ from typing import (
 
 import attrs
 
-from galaxy_trio._connection.client_link import check_name, check_positive
+from galaxy_trio._arguments import check_name, check_positive
 from galaxy_trio.agent.signature import Parameters
 from galaxy_trio.agent.thread_limiter import ToolThreads, current_threads
 from galaxy_trio.errors import ConfigError

@@ -1,5 +1,6 @@
 """Many devices, kept connected: each task goes to one that fits."""
 
+from galaxy_trio._exports import set_module
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.constellation.device import Device
@@ -19,3 +20,5 @@ __all__ = [
     "open_constellation",
     "read_config",
 ]
+
+set_module(globals())

@@ -13,9 +13,9 @@ from typing import Any, Final, cast
 
 import attrs
 
+from galaxy_trio._arguments import check_client_name
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._config.files import can_name_a_file, read_configuration_file
-from galaxy_trio._connection.connection import check_client_name
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON

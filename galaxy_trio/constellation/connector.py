@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE, check_positive, open_given_stream, read_token
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio._connection.client_link import open_given_stream, read_token
 from galaxy_trio._connection.connection import open_connection
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.constellation.config import KEEPALIVE_EXPIRY, DeviceConfig

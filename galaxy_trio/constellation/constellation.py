@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import trio
 
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_client_name, check_positive
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import Stops
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE, check_positive
-from galaxy_trio._connection.connection import check_client_name
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.connector import ConnectionSettings, ConnectLimits, Endpoint

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.device_statistics import DeviceStatistics
     from galaxy_trio.constellation.kept_device import KeptDevice
     from galaxy_trio.constellation.profile import DeviceProfile
-    from galaxy_trio.device_events import DeviceStatus
     from galaxy_trio.errors import GalaxyError
+    from galaxy_trio.events import DeviceStatus
     from galaxy_trio.messages import DeviceInfo, TaskResult
 
 

@@ -10,7 +10,7 @@ import trio
 
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.connection import ConnectionStatistics
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.events import DeviceStatus
 
 if TYPE_CHECKING:
     from galaxy_trio.constellation.kept_device import KeptDevice

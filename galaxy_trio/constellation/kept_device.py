@@ -19,8 +19,8 @@ from galaxy_trio.constellation.status import StatusWaits
 from galaxy_trio.constellation.supervisor import KeptConnection
 from galaxy_trio.constellation.task import PublishingEnd, Task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
-from galaxy_trio.device_events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
+from galaxy_trio.events import CONNECTED, DeviceStatus, StatusChanged, TaskQueued
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

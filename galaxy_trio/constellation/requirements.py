@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.events import DeviceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

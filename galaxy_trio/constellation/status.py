@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import trio
 
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.events import DeviceStatus
 
 
 @attrs.define(eq=False)

@@ -13,7 +13,10 @@ import trio
 
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.backoff import MAXIMUM, Backoff, says_not_connected
-from galaxy_trio.device_events import (
+from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestRejected
+from galaxy_trio.events import (
+    ConnectionEnded,
+    ConnectionOpened,
     DeviceConnected,
     DeviceDisconnected,
     DeviceFailed,
@@ -21,8 +24,6 @@ from galaxy_trio.device_events import (
     DeviceStatus,
     InformationUpdated,
 )
-from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestRejected
-from galaxy_trio.events import ConnectionEnded, ConnectionOpened
 
 if TYPE_CHECKING:
     from galaxy_trio._connection.connection import Connection

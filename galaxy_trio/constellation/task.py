@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import attrs
 import trio
 
+from galaxy_trio._arguments import check_task_id
 from galaxy_trio._concurrency.background import contains_cancelled
 from galaxy_trio._connection.backoff import Backoff
-from galaxy_trio._connection.connection import check_task_id
-from galaxy_trio.device_events import TaskEnded, TaskOutcome
 from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
+from galaxy_trio.events import TaskEnded, TaskOutcome
 
 if TYPE_CHECKING:
     from types import TracebackType

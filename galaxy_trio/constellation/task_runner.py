@@ -12,7 +12,6 @@ import trio
 from galaxy_trio._connection.backoff import MAXIMUM, Backoff
 from galaxy_trio.constellation.slots import Lease
 from galaxy_trio.constellation.task import NotSent, Task
-from galaxy_trio.device_events import TaskAbandoned, TaskAcknowledged, TaskEnded, TaskOutcome, TaskSubmitted
 from galaxy_trio.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -22,6 +21,7 @@ from galaxy_trio.errors import (
     RequestRejected,
     RequestTimeout,
 )
+from galaxy_trio.events import TaskAbandoned, TaskAcknowledged, TaskEnded, TaskOutcome, TaskSubmitted
 from galaxy_trio.messages import TaskStatus
 
 if TYPE_CHECKING:

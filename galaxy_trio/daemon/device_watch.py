@@ -6,15 +6,15 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.daemon.web.bodies import device_as_json
-from galaxy_trio.device_events import (
+from galaxy_trio.events import (
     DeviceConnected,
     DeviceDisconnected,
     DeviceFailed,
     DeviceNeedsAttention,
+    EventsLost,
     InformationUpdated,
     StatusChanged,
 )
-from galaxy_trio.events import EventsLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

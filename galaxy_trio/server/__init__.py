@@ -1,5 +1,6 @@
 """The server's role: who is connected, what is known of the devices, and the sessions that run their tasks."""
 
+from galaxy_trio._exports import set_module
 from galaxy_trio.server.device_config import read_device_config
 from galaxy_trio.server.registry import ClientInfo
 from galaxy_trio.server.server import Server, ServerLimits, ServerStatistics, open_server
@@ -15,3 +16,5 @@ __all__ = [
     "open_server",
     "read_device_config",
 ]
+
+set_module(globals())

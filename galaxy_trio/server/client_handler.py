@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio._arguments import MAX_ID
 from galaxy_trio._concurrency import wall_clock
-from galaxy_trio._connection.client_link import MAX_ID
 from galaxy_trio.errors import InvalidMessage, MessageTooLarge
 from galaxy_trio.messages import (
     JSON,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio._codec.codec import decode_client_message
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio._transport.url import DEFAULT_PATH

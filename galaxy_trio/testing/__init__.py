@@ -1,5 +1,6 @@
 """For tests of what is built on this package: its other ends, in memory, under the real WebSocket code."""
 
+from galaxy_trio._exports import set_module
 from galaxy_trio.testing.determinism import deterministic, run
 from galaxy_trio.testing.faults import FaultyStream
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
@@ -24,3 +25,5 @@ __all__ = [
     "open_scripted_peer",
     "run",
 ]
+
+set_module(globals())

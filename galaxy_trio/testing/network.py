@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio._connection.client_link import check_positive
+from galaxy_trio._arguments import check_positive
 from galaxy_trio.testing.frame_editor import FrameEditor
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 import trio.testing
 
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE
 from galaxy_trio._connection.connection import Connection, open_connection
 from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS, TransportEnded

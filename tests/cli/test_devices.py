@@ -19,8 +19,7 @@ from galaxy_trio import DeviceConfig, DeviceInfo, DeviceStatistics, DeviceStatus
 from galaxy_trio._cli.devices import look_once, table_of, watch
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig
-from galaxy_trio.device_events import DeviceFailed, DeviceNeedsAttention
-from galaxy_trio.events import EventsLost
+from galaxy_trio.events import DeviceFailed, DeviceNeedsAttention, EventsLost
 from galaxy_trio.server import open_server
 from tests.cli.support.command_line import (
     DEVICE,

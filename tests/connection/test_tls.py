@@ -20,7 +20,7 @@ from galaxy_trio import (
     HandshakeRejected,
     open_connection,
 )
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.agent import open_device_connection

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from galaxy_trio import GalaxyError
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceStatus, StatusChanged
+from galaxy_trio.events import DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceStatus, StatusChanged
 from galaxy_trio.messages import ServerMessageType
 from tests.constellation.support.fleet import device_config, recording
 from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server

@@ -18,7 +18,7 @@ from galaxy_trio import ConfigError, ConnectFailed, NoSuchDevice
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.constellation.tls_contexts import FRESH, Certificates
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.events import DeviceStatus
 from galaxy_trio.testing import open_memory_server
 from tests.constellation.support.fleet import Fleet, device_config, open_fleet
 from tests.constellation.support.scripted_server import Highest, open_scripted_server

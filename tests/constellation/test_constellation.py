@@ -10,7 +10,7 @@ import trio
 
 from galaxy_trio import ConnectFailed
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import DeviceStatus
+from galaxy_trio.events import DeviceStatus
 from tests.constellation.support.calls import open_world, start
 from tests.constellation.support.fleet import device_config, open_fleet
 

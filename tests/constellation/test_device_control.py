@@ -11,7 +11,7 @@ import trio.testing
 
 from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, DeviceInfo, NoSuchDevice, RequestTimeout
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskAbandoned, TaskEnded, TaskOutcome
+from galaxy_trio.events import DeviceStatus, StatusChanged, TaskAbandoned, TaskEnded, TaskOutcome
 from tests.constellation.support.calls import Call, World, open_world, start
 from tests.constellation.support.fleet import device_config, recording
 from tests.constellation.support.scripted_server import open_scripted_server

@@ -13,7 +13,7 @@ import trio.testing
 
 from galaxy_trio import ConnectFailed, ConnectionLost, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
-from galaxy_trio.device_events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
+from galaxy_trio.events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
 from galaxy_trio.testing import open_bare_peer
 from tests.constellation.support.calls import open_world, start
 from tests.constellation.support.fleet import device_config, recording

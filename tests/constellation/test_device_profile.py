@@ -14,8 +14,7 @@ from galaxy_trio import DeviceInfo, NoSuchDevice
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.constellation.profile import DeviceProfile, profile_of
-from galaxy_trio.device_events import DeviceDisconnected, InformationUpdated
-from galaxy_trio.events import InvalidMessageReceived, LateReplyReceived
+from galaxy_trio.events import DeviceDisconnected, InformationUpdated, InvalidMessageReceived, LateReplyReceived
 from galaxy_trio.messages import JSON, ServerMessageType, TaskStatus
 from tests.constellation.support.fleet import device_config, open_small_world, recording
 from tests.constellation.support.scripted_server import open_scripted_server

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import RequestTimeout
-from galaxy_trio.device_events import DeviceStatus, TaskAbandoned, TaskEnded, TaskOutcome, TaskQueued
+from galaxy_trio.events import DeviceStatus, TaskAbandoned, TaskEnded, TaskOutcome, TaskQueued
 from tests.constellation.support.calls import Call, World, open_world, start
 from tests.constellation.support.fleet import device_config, recording
 

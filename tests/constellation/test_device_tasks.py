@@ -12,8 +12,8 @@ import trio.testing
 
 from galaxy_trio import ConfigError, ConnectionLost, QueueFull, RequestRejected, TaskFailed
 from galaxy_trio._codec.codec import unstructure_statistics
-from galaxy_trio.device_events import DeviceStatus, TaskAcknowledged, TaskEnded, TaskOutcome, TaskQueued, TaskSubmitted
 from galaxy_trio.errors import MessageTooLarge
+from galaxy_trio.events import DeviceStatus, TaskAcknowledged, TaskEnded, TaskOutcome, TaskQueued, TaskSubmitted
 from galaxy_trio.server import ServerLimits
 from tests.constellation.support.calls import open_world, start
 from tests.constellation.support.fleet import device_config, recording

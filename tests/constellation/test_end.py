@@ -13,7 +13,7 @@ import trio.testing
 
 from galaxy_trio import TaskFailed
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import DeviceStatus, TaskEnded, TaskOutcome
+from galaxy_trio.events import DeviceStatus, TaskEnded, TaskOutcome
 from galaxy_trio.messages import ClientMessageType, TaskResult, TaskStatus
 from galaxy_trio.testing import open_bare_peer
 from tests.constellation.support.calls import Call, World, start

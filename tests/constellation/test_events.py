@@ -11,13 +11,21 @@ import trio.testing
 
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import (
+from galaxy_trio.events import (
+    MAX_TEXT,
     DeviceConnected,
     DeviceDisconnected,
     DeviceFailed,
     DeviceNeedsAttention,
     DeviceStatus,
+    DuplicateReplyReceived,
+    Event,
+    EventsLost,
+    HeartbeatRefused,
     InformationUpdated,
+    InvalidMessageReceived,
+    LateReplyReceived,
+    ServerErrorReceived,
     StatusChanged,
     TaskAbandoned,
     TaskAcknowledged,
@@ -25,16 +33,6 @@ from galaxy_trio.device_events import (
     TaskOutcome,
     TaskQueued,
     TaskSubmitted,
-)
-from galaxy_trio.events import (
-    MAX_TEXT,
-    DuplicateReplyReceived,
-    Event,
-    EventsLost,
-    HeartbeatRefused,
-    InvalidMessageReceived,
-    LateReplyReceived,
-    ServerErrorReceived,
     UnknownReplyReceived,
 )
 from galaxy_trio.messages import ServerMessageType

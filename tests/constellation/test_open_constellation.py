@@ -15,7 +15,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import DeviceDisconnected, DeviceStatus
+from galaxy_trio.events import DeviceDisconnected, DeviceStatus
 from galaxy_trio.server import open_server
 from tests.constellation.support.fleet import device_config, open_fleet, open_small_world
 from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server

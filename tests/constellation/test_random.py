@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from galaxy_trio import ConnectionLost, QueueFull, RequestTimeout
 from galaxy_trio.constellation.task import OnCancel
-from galaxy_trio.device_events import DeviceStatus, TaskEnded
+from galaxy_trio.events import DeviceStatus, TaskEnded
 from galaxy_trio.messages import TaskResult, TaskStatus
 from tests.constellation.support.calls import Call, World, open_world
 from tests.constellation.support.fleet import device_config, recording

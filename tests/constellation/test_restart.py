@@ -13,7 +13,7 @@ import trio.testing
 from galaxy_trio import ConnectionLost, TaskResult
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import DeviceConnected, DeviceNeedsAttention, DeviceStatus, TaskEnded, TaskOutcome
+from galaxy_trio.events import DeviceConnected, DeviceNeedsAttention, DeviceStatus, TaskEnded, TaskOutcome
 from galaxy_trio.messages import TaskStatus
 from galaxy_trio.server import ServerLimits
 from galaxy_trio.testing import Conditions, FaultyStream, Network, open_memory_fleet

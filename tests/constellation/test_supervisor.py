@@ -14,8 +14,8 @@ import trio.testing
 from galaxy_trio import ConnectFailed, RequestTimeout
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import DeviceDisconnected, DeviceFailed, DeviceNeedsAttention, DeviceStatus
 from galaxy_trio.errors import ConnectionLost, HandshakeRejected, RegistrationRejected
+from galaxy_trio.events import DeviceDisconnected, DeviceFailed, DeviceNeedsAttention, DeviceStatus
 from tests.constellation.support.fleet import device_config, recording
 from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
 

@@ -11,7 +11,7 @@ import trio.testing
 
 from galaxy_trio import ConnectionLost, InvalidMessage, TaskResult
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.device_events import TaskEnded, TaskOutcome
+from galaxy_trio.events import TaskEnded, TaskOutcome
 from galaxy_trio.testing import run
 from tests.constellation.support.calls import Call, open_world, start
 from tests.constellation.support.fleet import device_config, recording

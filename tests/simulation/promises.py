@@ -7,13 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.constellation.pool import FRESH
-from galaxy_trio.device_events import StatusChanged, TaskEnded, TaskOutcome
+from galaxy_trio.events import StatusChanged, TaskEnded, TaskOutcome
 from tests.simulation.slot_promises import OF_DEVICES, OF_POOL, broken_promises_of_slots, times_of_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from galaxy_trio.device_events import DeviceStatus
+    from galaxy_trio.events import DeviceStatus
     from tests.simulation.journal import Entry, Journal
     from tests.simulation.plan import Ask, Plan, What
 

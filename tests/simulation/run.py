@@ -14,7 +14,7 @@ import trio
 from galaxy_trio import ConnectFailed, GalaxyError, NoSuchDevice, open_connection
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import DeviceStatus, StatusChanged
+from galaxy_trio.events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
 from tests.simulation.journal import ErrorLog, Journal

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.device_events import TaskSubmitted
+from galaxy_trio.events import TaskSubmitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

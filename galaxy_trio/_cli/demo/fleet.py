@@ -12,7 +12,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.device_events import CONNECTED, DeviceStatus
+from galaxy_trio.events import CONNECTED, DeviceStatus
 from galaxy_trio.messages import DeviceInfo, TaskStatus
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 from wsproto.frame_protocol import FrameProtocol
 
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio._connection.client_link import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio._transport.websocket import Transport
