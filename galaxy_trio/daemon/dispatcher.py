@@ -20,6 +20,7 @@ from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
 from galaxy_trio.daemon.operations import NoSuchTask
+from galaxy_trio.daemon.records import TaskState
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
 
 if TYPE_CHECKING:
@@ -228,7 +229,9 @@ class Dispatcher:
 
     def _record_change(self, record: TaskRecord) -> None:
         """Notify the scheduler, subscribers and pending calls that a task's state has changed on disk."""
-        if not record.state.ended:
+        if record.state is TaskState.QUEUED:
+            self._scheduler.requeue(record)
+        elif record.state is TaskState.RUNNING:
             self._scheduler.begun(record)
         elif record.started is None:
             self._attempts.withdraw(record.id)
