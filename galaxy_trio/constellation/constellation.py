@@ -23,11 +23,23 @@ from galaxy_trio.constellation.kept_device import MAX_QUEUED, KeptDevice
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.constellation.reservation import Reservation
 from galaxy_trio.constellation.scheduler import Assignment
-from galaxy_trio.constellation.task import BeforeSending, OnCancel, PublishingEnd, Task, make_task
+from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import Certificates
 from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
 from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
+<<<<<<< HEAD:galaxy_trio/constellation/constellation.py
+=======
+from galaxy_trio.kept_device import MAX_QUEUED, KeptDevice
+from galaxy_trio.link import CLOSE_TIMEOUT
+from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio.outcomes import open_background
+from galaxy_trio.reservation import Reservation
+from galaxy_trio.selection import Requirements
+from galaxy_trio.stops import Stops
+from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
+from galaxy_trio.task_runner import TaskRunner, run_task
+>>>>>>> origin/main:galaxy_trio/constellation.py
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -176,6 +188,7 @@ class Constellation:
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
         before_sending: BeforeSending | None = None,
+        on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
         """Give a task to the device that fits best, and wait for its end.
@@ -194,6 +207,7 @@ class Constellation:
             task_id: The same.
             on_cancel: The same.
             before_sending: The same.
+            on_not_sent: The same; the task may go to another device.
             task_status: The same.
 
         Raises:
@@ -201,7 +215,7 @@ class Constellation:
             QueueFull: Too many tasks wait already.
             Exception: As for `Device.run_task`.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         requirements = Requirements(os, capabilities, where)
         with PublishingEnd(task, self._events.publish):
             return await run_task(task, partial(self._acquire, requirements, task), self._pauses)

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+<<<<<<< HEAD:galaxy_trio/constellation/device.py
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.task import BeforeSending, OnCancel, make_task
+from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
+=======
+from galaxy_trio.reservation import Reservation
+from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, make_task
+>>>>>>> origin/main:galaxy_trio/device.py
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -143,6 +148,7 @@ class Device:
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
         before_sending: BeforeSending | None = None,
+        on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
         """Give the device a task when its turn has come, and wait for its end.
@@ -159,6 +165,8 @@ class Device:
                 is up it goes on, and the device stays occupied until it has ended, for at most 300 s.
             before_sending: Awaited with the device's name when the device is there and nothing has left, such as to write down that the
                 task may run from now on. Awaited again if the connection is lost even then. What it raises comes out, and nothing has left.
+            on_not_sent: Awaited with the device's name if the task is known not to have run although `before_sending` was awaited: the
+                device turned out to have left. The task waits again then; what this raises comes out instead.
             task_status: Told the task's id when the server has accepted it.
 
         Raises:
@@ -172,7 +180,9 @@ class Device:
             NoSuchDevice: The device was removed.
             trio.ClosedResourceError: The constellation was closed.
         """
-        return await self._kept.run_task(make_task(request, timeout, task_id, on_cancel, before_sending, task_status))
+        return await self._kept.run_task(
+            make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
+        )
 
     @asynccontextmanager
     async def reserve(self) -> AsyncGenerator[Reservation]:

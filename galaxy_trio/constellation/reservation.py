@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from galaxy_trio.constellation.task import BeforeSending, OnCancel, make_task
+<<<<<<< HEAD:galaxy_trio/constellation/reservation.py
+from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
+=======
+from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, make_task
+>>>>>>> origin/main:galaxy_trio/reservation.py
 
 if TYPE_CHECKING:
     from galaxy_trio.constellation.kept_device import KeptDevice
@@ -37,6 +41,7 @@ class Reservation:
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
         before_sending: BeforeSending | None = None,
+        on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
         """Run a task in this slot; arguments, result and errors are those of `Device.run_task`. One at a time.
@@ -45,5 +50,5 @@ class Reservation:
             trio.BusyResourceError: Another task runs in it.
             trio.ClosedResourceError: The block of the reservation has ended.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, task_status)
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         return await self._device.run_reserved(task, self._lease)

@@ -28,6 +28,9 @@ OnCancel: TypeAlias = Literal["stop", "abandon"]
 BeforeSending: TypeAlias = Callable[[str], Awaitable[None]]
 """Awaited with the device's name when it is there and nothing of the task has left, such as to write down that it may run from now on."""
 
+NotSentCallback: TypeAlias = Callable[[str], Awaitable[None]]
+"""Awaited with the device's name when a task for which `BeforeSending` was awaited is known not to have run, before it waits again."""
+
 
 class NotSent(Exception):
     """A task was not sent, and may be given to another device, or to this one later.
@@ -51,6 +54,8 @@ class Task:
         abandoned: Whether its caller has gone, and its end is told by somebody else.
         backoff: How long it waits when its connection fails to open, on whichever device.
         before_sending: Awaited each time before it leaves.
+        on_not_sent: Awaited when it has not run after all.
+        prepared: Whether `before_sending` was awaited, and `on_not_sent` not yet.
     """
 
     request: str
@@ -63,6 +68,20 @@ class Task:
     abandoned: bool = False
     backoff: Backoff | None = None
     before_sending: BeforeSending | None = None
+    on_not_sent: NotSentCallback | None = None
+    prepared: bool = False
+
+    async def prepare(self) -> None:
+        """Await `before_sending`."""
+        if self.before_sending is not None:
+            await self.before_sending(self.device_id)
+            self.prepared = True
+
+    async def was_not_sent(self) -> None:
+        """Await `on_not_sent`, if the task was prepared."""
+        if self.prepared and self.on_not_sent is not None:
+            self.prepared = False
+            await self.on_not_sent(self.device_id)
 
 
 def make_task(
@@ -71,6 +90,7 @@ def make_task(
     task_id: str | None,
     on_cancel: OnCancel,
     before_sending: BeforeSending | None,
+    on_not_sent: NotSentCallback | None,
     task_status: trio.TaskStatus[str],
 ) -> Task:
     """A task from the arguments of ``run_task``.
@@ -85,7 +105,7 @@ def make_task(
         raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
     task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
     accepted = partial(task_status.started, task_id)
-    return Task(request, timeout, on_cancel, task_id, accepted, before_sending=before_sending)
+    return Task(request, timeout, on_cancel, task_id, accepted, before_sending=before_sending, on_not_sent=on_not_sent)
 
 
 class PublishingEnd:

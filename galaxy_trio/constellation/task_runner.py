@@ -110,7 +110,7 @@ class TaskRunner:
         """
         pooled = self._pool.take(lease.slot) or await self._open(task, lease)
         try:
-            await self._call_before_sending(task)
+            await task.prepare()
             if not await pooled.is_ready(task.task_id):
                 await pooled.abort()
                 pooled = await self._open(task, lease)
@@ -149,10 +149,6 @@ class TaskRunner:
             task.backoff = Backoff(first=first, maximum=max(MAXIMUM, first), random=self._settings.random)
         return task.backoff
 
-    async def _call_before_sending(self, task: Task) -> None:
-        if task.before_sending is not None:
-            await task.before_sending(self._device_id)
-
     async def _send(self, task: Task, connection: Connection) -> SentTask:
         try:
             sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
@@ -173,7 +169,7 @@ class TaskRunner:
     async def _run_on_shared_connection(
         self, task: Task, lease: Lease, connection: Connection, scope: trio.CancelScope
     ) -> TaskResult:
-        await self._call_before_sending(task)
+        await task.prepare()
         sent = await self._send(task, connection)
         try:
             with trio.move_on_after(task.timeout):
@@ -264,6 +260,7 @@ async def run_task(task: Task, acquire: Acquire, pauses: Stops) -> TaskResult:
             wait = not_sent.wait
         finally:
             lease.release()
+        await task.was_not_sent()
         with pauses.guard():
             await trio.sleep(wait)
 

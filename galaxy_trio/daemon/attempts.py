@@ -190,6 +190,7 @@ class Attempts:
                 timeout=record.asked.timeout,
                 task_id=record.id,
                 before_sending=partial(self._begin, attempt),
+                on_not_sent=partial(self._requeue, attempt),
             )
         except StoreError as error:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
@@ -241,6 +242,28 @@ class Attempts:
         attempt.begun = True
         self._running += 1
         self._on_change(record)
+
+    async def _requeue(self, attempt: _Attempt, device_id: str) -> None:
+        """Write that the task waits again: its device had left, so it has not run.
+
+        Raises:
+            _NotBegun: The task goes back to its queue.
+        """
+        record: TaskRecord | None = None
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
+            try:
+                record = await self._store.mark_queued(attempt.record.id)
+            except (StoreError, WrongState) as error:
+                logger.error(  # noqa: TRY400
+                    "task %s did not run on %r, which cannot be written: %s", attempt.record.id, device_id, error
+                )
+        if record is None:
+            # It stays `running` on disk, and waits for its device.
+            return
+        attempt.begun = attempt.beginning = False
+        self._count_end()
+        self._on_change(record)
+        raise _NotBegun
 
     def _release(self, attempt: _Attempt) -> None:
         if not attempt.released:

@@ -191,8 +191,7 @@ class Scheduler:
     def accept(self, record: TaskRecord) -> None:
         """Add a task that was just accepted."""
         self.waiting += 1
-        requirement = record.asked.requirement
-        queue = self._queues.get(requirement) or self._add_queue(TaskQueue(requirement))
+        queue = self._queue_of(record)
         queue.accept(record)
         self._touch(queue)
 
@@ -210,6 +209,15 @@ class Scheduler:
         queue = self._queues[record.asked.requirement]
         queue.put_back(record)
         self._touch(queue)
+
+    def requeue(self, record: TaskRecord) -> None:
+        """Count a task that was running as waiting again; `put_back` returns it to its queue."""
+        self.waiting += 1
+        self._queue_of(record).waiting += 1
+
+    def _queue_of(self, record: TaskRecord) -> TaskQueue:
+        requirement = record.asked.requirement
+        return self._queues.get(requirement) or self._add_queue(TaskQueue(requirement))
 
     def begun(self, record: TaskRecord) -> None:
         """Count a task that was taken as running."""

@@ -19,6 +19,11 @@ from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
+<<<<<<< HEAD:galaxy_trio/daemon/task_queue.py
+=======
+from galaxy_trio.daemon.operations import NoSuchTask
+from galaxy_trio.daemon.records import TaskState
+>>>>>>> origin/main:galaxy_trio/daemon/dispatcher.py
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
 from galaxy_trio.daemon.store.queries import NoSuchTask
 
@@ -228,7 +233,9 @@ class Dispatcher:
 
     def _record_change(self, record: TaskRecord) -> None:
         """Notify the scheduler, subscribers and pending calls that a task's state has changed on disk."""
-        if not record.state.ended:
+        if record.state is TaskState.QUEUED:
+            self._scheduler.requeue(record)
+        elif record.state is TaskState.RUNNING:
             self._scheduler.begun(record)
         elif record.started is None:
             self._attempts.withdraw(record.id)

@@ -64,6 +64,56 @@ async def test_a_device_that_left_is_found_out_by_a_task_which_runs_when_it_is_b
         ]
 
 
+@BOTH_WAYS
+async def test_a_task_that_was_prepared_and_turns_out_not_to_have_run_is_told_so_before_it_waits_again(
+    on_cancel: OnCancel, autojump_clock: MockClock
+) -> None:
+    async with open_world("a") as world, trio.open_nursery() as nursery:
+        # With an idle connection, on which the task is sent without a registration that could fail.
+        assert (await world.a.run_task("echo 0")).unwrap()
+        await world.fleet.remove_device("a")
+        told: list[str] = []
+
+        async def prepare(device_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            told.append(f"prepare on {device_id}")
+
+        async def withdraw(device_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            told.append(f"not sent to {device_id}")
+
+        run = partial(world.a.run_task, on_cancel=on_cancel, before_sending=prepare, on_not_sent=withdraw)
+        call = await start(nursery, partial(run, "echo 1"))
+        assert told == ["prepare on a", "not sent to a"]
+        await trio.sleep(100)
+        assert told == ["prepare on a", "not sent to a"]
+        await world.fleet.add_device("a")
+        await call.ended.wait()
+        assert call.echo == "1"
+        assert told == ["prepare on a", "not sent to a", "prepare on a"]
+
+
+async def test_what_is_raised_when_a_task_was_not_sent_comes_out_and_the_task_never_runs(
+    autojump_clock: MockClock,
+) -> None:
+    async def prepare(_device_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def withdraw(_device_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError("it goes elsewhere")
+
+    async with open_world("a") as world:
+        assert (await world.a.run_task("echo 0")).unwrap()
+        await world.fleet.remove_device("a")
+        with pytest.raises(ValueError, match="it goes elsewhere"):
+            await world.a.run_task("echo 1", before_sending=prepare, on_not_sent=withdraw)
+        await world.fleet.add_device("a")
+        assert (await world.a.run_task("echo 2")).unwrap()
+        assert world.begun == ["echo 0", "echo 2"]
+        world.nothing_is_held()
+
+
 async def test_a_task_that_failed_because_its_device_left_has_its_status_say_so(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         first = await start(nursery, partial(world.a.run_task, "hold 1"))

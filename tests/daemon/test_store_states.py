@@ -91,6 +91,14 @@ class StoreStates(RuleBasedStateMachine):
             lambda store: self._change(task_id, allowed, store.mark_running(task_id, "d"), TaskState.RUNNING)
         )
 
+    @rule(pick=_PICK)
+    def mark_queued(self, pick: int) -> None:
+        task_id = self._some(pick)
+        if task_id is None:
+            return
+        allowed = self._states[task_id] is TaskState.RUNNING
+        self._with_store(lambda store: self._change(task_id, allowed, store.mark_queued(task_id), TaskState.QUEUED))
+
     @rule(pick=_PICK, state=st.sampled_from(_ENDS))
     def finish(self, pick: int, state: TaskState) -> None:
         task_id = self._some(pick)

@@ -47,24 +47,26 @@ class Life:
 
     store: Store
     dispatcher: Dispatcher
+    changes: list[TaskRecord]
 
 
 @asynccontextmanager
 async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
     """A store, a constellation and a dispatcher; they end with the block, without a drain."""
     feed = Feed()
+    changes: list[TaskRecord] = []
     async with (
         open_store(path) as store,
         open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
         constellation.subscribe() as events,
         trio.open_nursery() as nursery,
-        open_dispatcher(store, constellation, 10_000, lambda _: None, max_running=max_running) as dispatcher,
+        open_dispatcher(store, constellation, 10_000, changes.append, max_running=max_running) as dispatcher,
     ):
         nursery.start_soon(
             watch_devices, events, constellation, dispatcher, feed, Metrics(constellation, dispatcher, feed)
         )
         await dispatcher.resume()
-        yield Life(store, dispatcher)
+        yield Life(store, dispatcher, changes)
         nursery.cancel_scope.cancel()
 
 
@@ -198,6 +200,57 @@ async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path)
         TaskState.CANCELLED if number == 50 else TaskState.COMPLETED for number in range(100)
     ]
     assert work.begun[2:] == [f"echo {number}" for number in range(100) if number != 50]
+
+
+async def test_a_task_whose_device_turns_out_to_have_left_waits_again_and_survives_the_daemon(tmp_path: Path) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", "d2", session=work) as fleet:
+            async with open_life(tmp_path / "db", fleet) as life:
+                await _ended(life, await _submit(life, "echo first", "d1"))
+                # The daemon cannot know of it before it sends the task on its idle connection.
+                await fleet.kill_device("d1")
+                waits = await _submit(life, "echo second", "d1")
+                counts = {TaskState.RUNNING: 0, TaskState.QUEUED: 1}
+                states = [TaskState.QUEUED, TaskState.RUNNING, TaskState.QUEUED]
+                await until(lambda: [change.state for change in life.changes if change.id == waits.id] == states)
+                assert (life.dispatcher.running, life.dispatcher.queued) == (0, 1)
+                record = await life.dispatcher.wait(waits.id, 0)
+                assert (record.state, record.device, record.started) == (TaskState.QUEUED, None, None)
+                on_disk = await life.store.counts()
+                assert {state: on_disk[state] for state in counts} == counts
+                cancelled = await _submit(life, "echo third", "d1")
+                assert (await life.dispatcher.cancel(cancelled.id)).state is TaskState.CANCELLED
+            async with open_life(tmp_path / "db", fleet) as life:
+                await fleet.start_device("d1")
+                [ended] = await _ended(life, waits)
+    assert ended.state is TaskState.COMPLETED
+    assert work.begun == ["echo first", "echo second"]
+
+
+async def test_a_task_that_did_not_run_and_cannot_be_written_so_waits_for_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+    refused = trio.Event()
+
+    async def fail(_self: Store, _task_id: str) -> TaskRecord:
+        await trio.lowlevel.checkpoint()
+        refused.set()
+        raise StoreError("the disk fails")
+
+    monkeypatch.setattr(Store, "mark_queued", fail)
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+            await _ended(life, await _submit(life, "echo first", "d1"))
+            await fleet.kill_device("d1")
+            task = await _submit(life, "echo second", "d1")
+            await refused.wait()
+            assert (await life.dispatcher.wait(task.id, 0)).state is TaskState.RUNNING
+            await fleet.start_device("d1")
+            [ended] = await _ended(life, task)
+    assert ended.state is TaskState.COMPLETED
+    assert work.begun == ["echo first", "echo second"]
 
 
 async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Path) -> None:

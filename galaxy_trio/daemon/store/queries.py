@@ -46,6 +46,12 @@ _BEGIN: Final = (
     .values(state=TaskState.RUNNING.value, device=bindparam("on_device"), started=bindparam("now"))
     .returning(TASKS)
 )
+_REQUEUE: Final = (
+    update(TASKS)
+    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state == TaskState.RUNNING.value)
+    .values(state=TaskState.QUEUED.value, device=None, started=None)
+    .returning(TASKS)
+)
 _FINISH: Final = (
     update(TASKS)
     .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state.in_((TaskState.QUEUED.value, TaskState.RUNNING.value)))
@@ -128,6 +134,11 @@ def retry(task_id: str, now: datetime, connection: Connection) -> TaskRecord:
 def begin(task_id: str, device: str, now: float, connection: Connection) -> TaskRecord:
     """From `queued` to `running`."""
     return _changed(_BEGIN, {"task_id": task_id, "on_device": device, "now": now}, connection)
+
+
+def requeue(task_id: str, connection: Connection) -> TaskRecord:
+    """From `running` back to `queued`."""
+    return _changed(_REQUEUE, {"task_id": task_id}, connection)
 
 
 def finish(

@@ -84,6 +84,14 @@ class Store:
         """
         return await self._write(partial(queries.begin, task_id, device, self._clock().timestamp()))
 
+    async def mark_queued(self, task_id: str) -> TaskRecord:
+        """From `running` back to `queued`: the task is known not to have run.
+
+        Raises:
+            WrongState: It is not running.
+        """
+        return await self._write(partial(operations.requeue, task_id))
+
     async def finish(
         self, task_id: str, state: TaskState, *, error: str | None = None, result: str | None = None
     ) -> TaskRecord:
