@@ -28,18 +28,6 @@ from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import Certificates
 from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
 from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
-<<<<<<< HEAD:galaxy_trio/constellation/constellation.py
-=======
-from galaxy_trio.kept_device import MAX_QUEUED, KeptDevice
-from galaxy_trio.link import CLOSE_TIMEOUT
-from galaxy_trio.opening import MAX_MESSAGE_SIZE, check_positive
-from galaxy_trio.outcomes import open_background
-from galaxy_trio.reservation import Reservation
-from galaxy_trio.selection import Requirements
-from galaxy_trio.stops import Stops
-from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
-from galaxy_trio.task_runner import TaskRunner, run_task
->>>>>>> origin/main:galaxy_trio/constellation.py
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

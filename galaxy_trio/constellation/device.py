@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-<<<<<<< HEAD:galaxy_trio/constellation/device.py
 from galaxy_trio.constellation.reservation import Reservation
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
-=======
-from galaxy_trio.reservation import Reservation
-from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, make_task
->>>>>>> origin/main:galaxy_trio/device.py
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-<<<<<<< HEAD:galaxy_trio/constellation/reservation.py
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
-=======
-from galaxy_trio.task import BeforeSending, NotSentCallback, OnCancel, make_task
->>>>>>> origin/main:galaxy_trio/reservation.py
 
 if TYPE_CHECKING:
     from galaxy_trio.constellation.kept_device import KeptDevice

@@ -19,13 +19,9 @@ from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
-<<<<<<< HEAD:galaxy_trio/daemon/task_queue.py
-=======
-from galaxy_trio.daemon.operations import NoSuchTask
-from galaxy_trio.daemon.records import TaskState
->>>>>>> origin/main:galaxy_trio/daemon/dispatcher.py
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
 from galaxy_trio.daemon.store.queries import NoSuchTask
+from galaxy_trio.daemon.store.records import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

@@ -90,7 +90,7 @@ class Store:
         Raises:
             WrongState: It is not running.
         """
-        return await self._write(partial(operations.requeue, task_id))
+        return await self._write(partial(queries.requeue, task_id))
 
     async def finish(
         self, task_id: str, state: TaskState, *, error: str | None = None, result: str | None = None
