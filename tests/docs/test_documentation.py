@@ -11,7 +11,7 @@ import click
 import pytest
 
 import galaxy_trio
-from galaxy_trio import GalaxyError, device_events, errors, events
+from galaxy_trio import GalaxyError, errors, events
 from galaxy_trio._cli.main import command_line
 from galaxy_trio.daemon.settings import Settings
 from tests.support.paths import DOCS
@@ -45,7 +45,7 @@ def test_every_error_has_a_cause_and_a_remedy() -> None:
 
 
 def test_every_event_is_documented() -> None:
-    there = _classes(events, events.Event) | _classes(device_events, events.Event) | {"EventsLost"}
+    there = _classes(events, events.Event) | {"EventsLost"}
     assert there <= _documented(_page("reference/events"))
 
 
@@ -57,7 +57,7 @@ def test_every_public_name_is_documented(module: str) -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    source = (ROOT / "galaxy_trio" / "daemon" / "metrics.py").read_text("utf-8")
+    source = (ROOT / "galaxy_trio" / "daemon" / "web" / "metrics.py").read_text("utf-8")
     kinds = re.findall(r"(CounterMetricFamily|GaugeMetricFamily|Histogram)\(\s*\"(galaxy_\w+)\"", source)
     there = {f"{name}_total" if kind == "CounterMetricFamily" else name for kind, name in kinds}
     assert set(re.findall(r"^\| `(galaxy_\w+)`", _page("reference/metrics"), re.MULTILINE)) == there
