@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class Stops:
+class CancelGroup:
     """Pieces of work, each in its own caller's task."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Stops:
 class _Guard:
     """Around a piece of work."""
 
-    def __init__(self, stops: Stops) -> None:
+    def __init__(self, stops: CancelGroup) -> None:
         self._stops = stops
         self._scope = trio.CancelScope()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,11 @@ source: Callable[[], datetime] = _of_this_machine
 def now() -> datetime:
     """The time of now, in UTC."""
     return source()
+
+
+def date_at(time: float | None) -> str | None:
+    """Convert a time of trio's clock to ISO 8601, in UTC."""
+    return None if time is None else (source() + timedelta(seconds=time - trio.current_time())).isoformat()
 
 
 def timestamp() -> str:

@@ -3,7 +3,8 @@
 from galaxy_trio._exports import set_module
 from galaxy_trio.agent.agent import Agent, AgentStatistics, open_agent
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
-from galaxy_trio.agent.mcp_supervisor import McpServer, McpTools, open_mcp_tools
+from galaxy_trio.agent.mcp_server import McpServer
+from galaxy_trio.agent.mcp_supervisor import McpTools, open_mcp_tools
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.tools import FunctionTool, Tool, ToolSource, tool
 

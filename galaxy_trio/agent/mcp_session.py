@@ -30,7 +30,7 @@ from mcp_types import (
 
 from galaxy_trio._arguments import MAX_ID
 from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
-from galaxy_trio.agent.mcp_supervisor import ListedTool
+from galaxy_trio.agent.mcp_server import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream
     from mcp.shared.message import SessionMessage
 
-    from galaxy_trio.agent.mcp_supervisor import McpServer
+    from galaxy_trio.agent.mcp_server import McpServer
     from galaxy_trio.messages import JSON
 
 logger: Final = logging.getLogger(__name__)

@@ -58,7 +58,7 @@ class DeviceConfig:
         token_env: The environment variable that the token is in.
         token_file: The file that the token is in; read anew for each connection.
         headers: Sent with each handshake: pairs of name and value, or a mapping. Their values are never shown.
-        ca_file: Certificates, as PEM, that the server's is checked against instead of the system's.
+        ca_file: TlsContexts, as PEM, that the server's is checked against instead of the system's.
     """
 
     device_id: str

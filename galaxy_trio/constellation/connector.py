@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from galaxy_trio._connection.connection import Connection
-    from galaxy_trio.constellation.tls_contexts import Certificates
+    from galaxy_trio.constellation.tls_contexts import TlsContexts
     from galaxy_trio.events import Event
 
 CONNECTS_AT_ONCE: Final = 10
@@ -90,7 +90,7 @@ class ConnectLimits:
             del self._users[server], self._limiters[server]
 
 
-class Endpoint:
+class Connector:
     """Where a device is reached, and how.
 
     Args:
@@ -105,12 +105,12 @@ class Endpoint:
         config: DeviceConfig,
         settings: ConnectionSettings,
         limiter: trio.CapacityLimiter,
-        certificates: Certificates,
+        certificates: TlsContexts,
     ) -> None:
         self.config = config
         self.settings = settings
         self._limiter = limiter
-        self._certificates = certificates
+        self._tls_contexts = certificates
         self._name = f"{settings.client_name}-{secrets.token_hex(3)}"
         self._ssl_context: ssl.SSLContext | None = None
 
@@ -173,7 +173,7 @@ class Endpoint:
         if anew or self._ssl_context is None:
             path = self.config.ca_file
             try:
-                self._ssl_context = await self._certificates.context(path)
+                self._ssl_context = await self._tls_contexts.context(path)
             except OSError as error:  # ssl's own among them
                 reason = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
                 raise ConfigError(

@@ -13,19 +13,18 @@ import trio
 
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_client_name, check_positive
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio._concurrency.cancel_group import Stops
+from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-from galaxy_trio.constellation.connector import ConnectionSettings, ConnectLimits, Endpoint
-from galaxy_trio.constellation.device import Device
+from galaxy_trio.constellation.connector import ConnectionSettings, ConnectLimits, Connector
+from galaxy_trio.constellation.device import MAX_QUEUED, Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics
-from galaxy_trio.constellation.kept_device import MAX_QUEUED, KeptDevice
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.scheduler import Assignment
+from galaxy_trio.constellation.scheduler import Scheduler
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
-from galaxy_trio.constellation.tls_contexts import Certificates
+from galaxy_trio.constellation.tls_contexts import TlsContexts
 from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
 from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
 
@@ -56,14 +55,12 @@ class Constellation:
         self._max_queued = max_queued
         self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
         self._limits = ConnectLimits()
-        self._certificates = Certificates()
+        self._tls_contexts = TlsContexts()
         self._events = EventFanOut()
-        self._devices: dict[str, KeptDevice] = {}
-        # The same, as users see them.
-        self._faces: dict[str, Device] = {}
-        self._assignment = Assignment(self._devices, max_queued)
+        self._devices: dict[str, Device] = {}
+        self._scheduler = Scheduler(self._devices, max_queued)
         # Those who wait between two tries, on no device.
-        self._pauses = Stops()
+        self._waiting = CancelGroup()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -75,7 +72,7 @@ class Constellation:
     @property
     def devices(self) -> Mapping[str, Device]:
         """By name, in the order in which they were added."""
-        return MappingProxyType(self._faces)
+        return MappingProxyType(self._devices)
 
     def add_device(self, config: DeviceConfig) -> Device:
         """Add a device, and begin to connect it, unless its `auto_connect` is false.
@@ -89,21 +86,20 @@ class Constellation:
             raise ConfigError(
                 f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
             )
-        endpoint = Endpoint(config, self._settings, self._limits.take(config.server_url), self._certificates)
-        device = KeptDevice(
-            endpoint,
+        connector = Connector(config, self._settings, self._limits.take(config.server_url), self._tls_contexts)
+        device = Device(
+            connector,
             self._nursery,
             self._total,
             self._events.publish,
-            self._assignment.reconsider,
-            self._assignment.recheck,
+            self._scheduler.reconsider,
+            self._scheduler.recheck,
             self._max_queued,
         )
-        face = Device(device)
-        self._devices[config.device_id], self._faces[config.device_id] = device, face
-        self._nursery.start_soon(device.run)
-        self._assignment.reconsider(device)
-        return face
+        self._devices[config.device_id] = device
+        self._nursery.start_soon(device._run)
+        self._scheduler.reconsider(device)
+        return device
 
     async def remove_device(self, device_id: str, *, wait: bool = True) -> None:
         """Remove a device, and close its connections. Those who wait for it are told at once; tasks that any device may do go elsewhere.
@@ -118,18 +114,18 @@ class Constellation:
         device = self._devices.get(device_id)
         if device is None:
             raise NoSuchDevice(f"there is no device {device_id!r} to be removed")
-        device.take_no_more(lambda: NoSuchDevice(f"device {device_id!r} was removed"))
+        device._stop_accepting(lambda: NoSuchDevice(f"device {device_id!r} was removed"))
         try:
             if wait:
-                await device.wait_unoccupied()
+                await device._slots.wait_all_free()
         finally:
             reason = "it was removed"
-            device.leave(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
+            device._close(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
             # Somebody else may have removed it meanwhile, and added another of its name.
             if self._devices.get(device_id) is device:
-                del self._devices[device_id], self._faces[device_id]
+                del self._devices[device_id]
                 self._limits.give_back(device.config.server_url)
-        await device.wait_ended()
+        await device._wait_closed()
 
     async def wait_connected(self, which: Literal["all", "any"] = "all") -> None:
         """Wait until all devices are connected that are to be, or any of them.
@@ -148,7 +144,7 @@ class Constellation:
         enough, bearable = (len(wanted), 0) if which == "all" else (1, len(wanted) - 1)
         async with trio.open_nursery() as nursery:
 
-            async def watch(device: KeptDevice) -> None:
+            async def watch(device: Device) -> None:
                 nonlocal connected
                 try:
                     await device.wait_connected()
@@ -206,12 +202,12 @@ class Constellation:
         task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         requirements = Requirements(os, capabilities, where)
         with PublishingEnd(task, self._events.publish):
-            return await run_task(task, partial(self._acquire, requirements, task), self._pauses)
+            return await run_task(task, partial(self._acquire, requirements, task), self._waiting)
 
     async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
         """A slot on the device that fits best, chosen again for each attempt."""
         device, lease = await self._lease(requirements, task)
-        return device.runner, lease
+        return device._runner, lease
 
     @asynccontextmanager
     async def reserve(
@@ -223,15 +219,15 @@ class Constellation:
         """
         device, lease = await self._lease(Requirements(os, capabilities, where), None)
         try:
-            yield Reservation(device, lease)
+            yield Reservation(device.device_id, lease, device._run_reserved)
         finally:
             lease.end()
 
-    async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[KeptDevice, Lease]:
+    async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[Device, Lease]:
         self._check_open()
-        with self._assignment.queue(requirements, task) as waiting:
+        with self._scheduler.queue(requirements, task) as waiting:
             device, slot = await waiting.wait()
-        return device, await device.lease(slot)
+        return device, await device._lease(slot)
 
     # ---- what happens
 
@@ -248,7 +244,7 @@ class Constellation:
     def statistics(self) -> ConstellationStatistics:
         """What the devices are now, and what became of them so far; `codec.unstructure_statistics` makes JSON of it."""
         devices = {device_id: device.statistics() for device_id, device in self._devices.items()}
-        unassigned = self._assignment.unassigned
+        unassigned = self._scheduler.unassigned
         return ConstellationStatistics(
             devices=devices,
             running=sum(device.running for device in devices.values()),
@@ -267,12 +263,12 @@ class Constellation:
         self._take_no_more()
         with trio.move_on_after(drain):
             for device in self._devices.values():
-                await device.wait_unoccupied()
+                await device._slots.wait_all_free()
         self._stop()
         # What a server does not do in time is not waited for.
         with trio.move_on_after(CLOSE_TIMEOUT + 1):
             for device in self._devices.values():
-                await device.wait_ended()
+                await device._wait_closed()
 
     async def _wait_cancelled(self) -> None:
         """Tell all who wait, wherever they are, that it is over, in the step in which that is known.
@@ -291,15 +287,15 @@ class Constellation:
 
     def _take_no_more(self) -> None:
         self._closed = True
-        self._assignment.close(_closed)
-        self._pauses.close(_closed)
-        self._pauses.stop(_closed)
+        self._scheduler.close(_closed)
+        self._waiting.close(_closed)
+        self._waiting.stop(_closed)
         for device in self._devices.values():
-            device.take_no_more(_closed)
+            device._stop_accepting(_closed)
 
     def _stop(self) -> None:
         for device in self._devices.values():
-            device.leave(_closed)
+            device._close(_closed)
 
 
 def _closed() -> Exception:
@@ -396,9 +392,9 @@ async def open_constellation(
     with ExitStack() as at_last:
         async with open_background() as nursery:
             constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-            at_last.callback(constellation._end_events)  # noqa: SLF001  # its own module
-            nursery.start_soon(constellation._wait_cancelled)  # noqa: SLF001
+            at_last.callback(constellation._end_events)  # its own module
+            nursery.start_soon(constellation._wait_cancelled)
             for device in config.devices:
                 constellation.add_device(device)
             yield constellation
-            await constellation._close(drain)  # noqa: SLF001
+            await constellation._close(drain)

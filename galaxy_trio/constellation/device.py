@@ -1,139 +1,232 @@
-"""One device of a constellation, as its users see it."""
+"""One device of a constellation: it is kept connected, and runs tasks in the order in which they were submitted."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import math
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.cancel_group import CancelGroup
+from galaxy_trio.constellation.device_statistics import DeviceStatistics
+from galaxy_trio.constellation.pool import ConnectionPool
+from galaxy_trio.constellation.profile import DeviceProfile, profile_of
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
+from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
+from galaxy_trio.constellation.status import StatusTracker
+from galaxy_trio.constellation.supervisor import Supervisor
+from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
+from galaxy_trio.constellation.task_runner import TaskRunner, run_task
+from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestTimeout, fresh
+from galaxy_trio.events import CONNECTED, DeviceStatus, TaskQueued
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from galaxy_trio.constellation.config import DeviceConfig
-    from galaxy_trio.constellation.device_statistics import DeviceStatistics
-    from galaxy_trio.constellation.kept_device import KeptDevice
-    from galaxy_trio.constellation.profile import DeviceProfile
-    from galaxy_trio.errors import GalaxyError
-    from galaxy_trio.events import DeviceStatus
+    from galaxy_trio.constellation.connector import Connector
+    from galaxy_trio.events import Event
     from galaxy_trio.messages import DeviceInfo, TaskResult
+
+MAX_QUEUED: Final = 1_000
+"""The default number of tasks that may wait for a device."""
 
 
 class Device:
     """A device of a constellation. Made by `open_constellation` and `Constellation.add_device`.
 
-    It is kept connected; tasks wait for it, first come, first served. Any number of tasks may use it at once.
+    The device is kept connected. Tasks wait for it in a first-in, first-out queue. Any number of tasks may use it concurrently.
+
+    `on_change` is called when its queue, slots or status changed; `on_certainty` when it connected, its information arrived, or it was
+    given up or removed. These and `publish` must not block or raise.
     """
 
-    def __init__(self, kept: KeptDevice) -> None:
-        self._kept = kept
+    def __init__(
+        self,
+        connector: Connector,
+        nursery: trio.Nursery,
+        total: trio.CapacityLimiter | None,
+        publish: Callable[[Event], None],
+        on_change: Callable[[Device], None],
+        on_certainty: Callable[[Device], None],
+        max_queued: int = MAX_QUEUED,
+    ) -> None:
+        self._config = connector.config
+        self._on_change = on_change
+        self._on_certainty = on_certainty
+        self._publish = publish
+        self._status = StatusTracker(self._config.device_id, publish)
+        self._profile = profile_of(self._config)
+        # Whether the supervised connection is up; the status also says whether tasks run.
+        self._is_up = False
+        self._removed = False
+        self._total = total
+        self._ended = trio.Event()
+        self._supervisor = Supervisor(connector, self._status_changed, self._information_received, publish)
+        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
+        # Tasks that run, and tasks that hold a slot while they wait.
+        self._running, self._waiting = CancelGroup(), CancelGroup()
+        self._pool = ConnectionPool(connector, nursery, self._supervisor.forward, connector.settings.keepalive_expiry)
+        self._runner = TaskRunner(
+            supervisor=self._supervisor,
+            connector=connector,
+            pool=self._pool,
+            nursery=nursery,
+            running=self._running,
+            publish=publish,
+        )
 
     def __repr__(self) -> str:
         return f"<Device {self.device_id!r}, {self.status.value}>"
 
-    # ---- what it is
-
     @property
     def device_id(self) -> str:
-        """Its name at the server."""
-        return self._kept.device_id
+        """The device's id on the server."""
+        return self._config.device_id
 
     @property
     def config(self) -> DeviceConfig:
-        """As it was configured."""
-        return self._kept.config
+        """The device's configuration."""
+        return self._config
 
     @property
     def profile(self) -> DeviceProfile:
-        """What is known of it."""
-        return self._kept.profile
+        """The device's configuration and information together."""
+        return self._profile
 
     @property
     def status(self) -> DeviceStatus:
-        """Where it stands now."""
-        return self._kept.status
+        """The current status."""
+        return self._status.value
 
     @property
     def connected(self) -> bool:
-        """Whether it could run a task now."""
-        return self._kept.connected
+        """Whether the device could run a task now."""
+        return self._status.connected
 
     @property
     def failure(self) -> GalaxyError | None:
-        """Why it was given up, while its status is `DeviceStatus.FAILED`."""
-        return self._kept.failure
+        """Why the device was given up, while its status is `DeviceStatus.FAILED`."""
+        return self._supervisor.failure
 
     @property
     def running(self) -> int:
-        """How many of its slots are taken."""
-        return self._kept.running
+        """The number of slots in use."""
+        return self._slots.taken
 
     @property
     def queued(self) -> int:
-        """How many tasks and reservations wait for it."""
-        return self._kept.queued
+        """The number of tasks and reservations that wait for the device."""
+        return self._slots.queued
 
     def statistics(self) -> DeviceStatistics:
-        """What it is now, and what became of it so far."""
-        return self._kept.statistics()
-
-    # ---- waiting for it
+        """Return the current state and the counters of the device."""
+        supervisor = self._supervisor
+        connection = supervisor.connection
+        return DeviceStatistics(
+            device_id=self.device_id,
+            status=self.status,
+            os=self._profile.os,
+            capabilities=self._profile.capabilities,
+            running=self.running,
+            queued=self.queued,
+            idle_connections=self._pool.idle,
+            connects=supervisor.connects,
+            failures=supervisor.failures,
+            problem=supervisor.problem,
+            next_try=wall_clock.date_at(supervisor.next_try),
+            connected_since=None if supervisor.connected_at is None else supervisor.connected_at.isoformat(),
+            last_heard=None if connection is None else wall_clock.date_at(connection.last_received),
+            connection=None if connection is None else connection.statistics(),
+        )
 
     async def wait_status(self, *statuses: DeviceStatus) -> DeviceStatus:
-        """Wait until its status is one of these, however shortly, and return which.
+        """Wait until the status is one of these, even for a moment, and return it. Cancelling is safe.
 
         Raises:
-            trio.ClosedResourceError: It was removed, or the constellation was closed.
+            trio.ClosedResourceError: The device was removed, or the constellation was closed.
         """
-        return await self._kept.wait_status(*statuses)
+        found = await self._status.wait(*statuses)
+        if found is None:
+            raise self._removed_error()
+        return found
 
     async def wait_connected(self) -> None:
-        """Wait until it is connected.
+        """Wait until the device is connected. Cancelling is safe.
 
         Raises:
-            GalaxyError: It was given up; why.
-            trio.ClosedResourceError: It was removed, or the constellation was closed.
+            GalaxyError: The device was given up, with the reason.
+            trio.ClosedResourceError: The device was removed, or the constellation was closed.
         """
-        await self._kept.wait_connected()
+        while not self.connected:
+            if await self.wait_status(*CONNECTED, DeviceStatus.FAILED) is DeviceStatus.FAILED and self.failure:
+                raise fresh(self.failure)
+        await trio.lowlevel.checkpoint()
 
     async def connect(self) -> None:
-        """Connect, stay connected from now on, and wait until it is. Cancelling only ends the wait.
+        """Connect, stay connected from now on, and wait until the device is connected. Cancelling only ends the wait.
 
         Raises:
-            GalaxyError: It was given up; why.
-            trio.ClosedResourceError: It was removed, or the constellation was closed.
+            GalaxyError: The device was given up, with the reason.
+            trio.ClosedResourceError: The device was removed, or the constellation was closed.
         """
-        await self._kept.connect(anew=False)
+        await self._connect(now=False)
 
     async def reconnect(self) -> None:
-        """Connect again now: close the connection, cut a wait short, forget a failure. Otherwise like `connect`.
+        """Close the connection and open another one now, without waiting for the next attempt. Otherwise like `connect`.
 
-        Running tasks continue on their own connections, which are not used again; idle connections are closed.
+        Running tasks continue on their own connections, which are not used again. Idle connections are closed.
         """
-        await self._kept.connect(anew=True)
+        await self._connect(now=True)
+
+    async def _connect(self, *, now: bool) -> None:
+        if self._removed:
+            raise self._removed_error()
+        if self.connected and not now:
+            await trio.lowlevel.checkpoint()
+            return
+        self._slots.reopen()
+        self._supervisor.connect(now=now)
+        await self.wait_connected()
 
     async def disconnect(self) -> None:
-        """Close its connections, and stay away until `connect`. Returns when all are closed; cancelling does not undo it.
+        """Close all connections, and stay disconnected until `connect`. Returns when they are closed; cancelling does not undo it.
 
-        What runs is stopped and raises `ConnectionLost`; what waits goes on waiting.
+        Running tasks are stopped and raise `ConnectionLost`. Queued tasks continue to wait.
         """
-        await self._kept.disconnect()
-
-    # ---- work
+        reason = "this side disconnected it"
+        if self.connected:
+            # Immediately: a task that was given a slot in this step has to wait.
+            self._status_changed(DeviceStatus.DISCONNECTED)
+        disconnected = self._supervisor.disconnect()
+        self._running.stop(lambda: ConnectionLost(f"device {self.device_id!r} was lost: {reason}", reason=reason))
+        await self._running.wait_stopped()
+        await self._pool.wait_closed()
+        await disconnected.wait()
 
     async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
-        """Ask the server what it knows about the device, when it is connected.
+        """Ask the server what it knows about the device, once the device is connected. Cancelling is safe.
 
         Args:
-            timeout: Seconds for all of it; `math.inf` for no limit.
+            timeout: Seconds for the wait and the request together; `math.inf` for no limit.
 
         Raises:
+            RequestTimeout: No reply arrived in time.
             GalaxyError: As for `Connection.device_info`; or the device was given up.
         """
-        return await self._kept.device_info(timeout)
+        with trio.move_on_after(timeout):
+            while True:
+                connection = None
+                while connection is None:
+                    await self.wait_connected()
+                    connection = self._supervisor.connection
+                # This side may close the connection to open another one.
+                with suppress(trio.ClosedResourceError):
+                    return await connection.device_info(timeout=math.inf)
+        raise RequestTimeout(f"no information about device {self.device_id!r} within {timeout:g} s")
 
     async def run_task(
         self,
@@ -146,46 +239,162 @@ class Device:
         on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Give the device a task when its turn has come, and wait for its end.
+        """Run a task on the device when its turn comes, and wait for its end.
 
-        It waits for as long as the device is not connected or has other tasks to do. A running task has a connection to itself, and
-        **cancelling and the timeout stop it** by closing that connection: it is closed when the call returns. A task that is known not to
-        have run is sent again; one that may have run is not.
+        The task waits while the device is not connected or all its slots are in use. A running task has a connection to itself:
+        **cancelling and the timeout stop the task** by closing that connection, which is closed when the call returns. A task that is
+        known not to have run is sent again. A task that may have run is not.
 
         Args:
             request: What to do, in words.
-            timeout: Seconds to wait for the end, from the send on; `math.inf` for no limit.
-            task_id: The task's name, used once, of at most 64 characters; a fresh uuid if not given.
-            on_cancel: ``"abandon"`` sends it on the device's shared connection: that is cheaper, but when it is cancelled or its time
-                is up it goes on, and the device stays occupied until it has ended, for at most 300 s.
-            before_sending: Awaited with the device's name when the device is there and nothing has left, such as to write down that the
-                task may run from now on. Awaited again if the connection is lost even then. What it raises comes out, and nothing has left.
-            on_not_sent: Awaited with the device's name if the task is known not to have run although `before_sending` was awaited: the
-                device turned out to have left. The task waits again then; what this raises comes out instead.
-            task_status: Told the task's id when the server has accepted it.
+            timeout: Seconds to wait for the end, counted from sending; `math.inf` for no limit.
+            task_id: A unique id of at most 64 characters; a fresh uuid if not given.
+            on_cancel: With ``"abandon"`` the task is sent on the device's shared connection, which is cheaper. When the call is cancelled
+                or times out, the task continues, and the device stays busy until the task has ended, for at most 300 s.
+            before_sending: Awaited with the device's id before the task is sent, for example to record that the task may run from now
+                on. Awaited again for each attempt. If it raises, the exception is raised here, and nothing was sent.
+            on_not_sent: Awaited with the device's id if the task is known not to have run although `before_sending` was awaited, because
+                the device had left. Then the task waits again, unless this raises.
+            task_status: Receives the task's id when the server has accepted the task.
 
         Raises:
-            QueueFull: Too many tasks wait for the device already.
-            RequestTimeout: It did not end in time.
-            RequestRejected: The server refused it, and the device is there; it never ran.
-            InvalidMessage: A reply is broken, or the request holds what JSON cannot.
-            MessageTooLarge: The request is above the limit; nothing was sent.
-            ConnectionLost: The connection was lost after the task was sent: whether it ran is not known. Or `disconnect` was called.
-            ConnectFailed: The device was given up; why.
+            QueueFull: Too many tasks wait for the device.
+            RequestTimeout: The task did not end in time.
+            RequestRejected: The server refused the task although the device is connected. It never ran.
+            InvalidMessage: A reply is invalid, or the request contains something that JSON cannot represent.
+            MessageTooLarge: The request exceeds the limit. Nothing was sent.
+            ConnectionLost: The connection was lost after the task was sent, and whether it ran is unknown. Or `disconnect` was called.
+            ConnectFailed: The device was given up, with the reason.
             NoSuchDevice: The device was removed.
             trio.ClosedResourceError: The constellation was closed.
         """
-        return await self._kept.run_task(
-            make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
-        )
+        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
+        with PublishingEnd(task, self._publish):
+            lease = await self._lease(await self._enter_queue(task).wait())
+            try:
+                return await run_task(task, partial(self._hold, lease), self._waiting)
+            finally:
+                lease.release()
 
     @asynccontextmanager
     async def reserve(self) -> AsyncGenerator[Reservation]:
         """Wait for a slot, and hold it for the length of the block. Nothing is sent yet.
 
         Raises:
-            QueueFull: Too many tasks wait for the device already.
-            Exception: As for `run_task`, when the device is given up, removed or closed.
+            QueueFull: Too many tasks wait for the device.
+            Exception: As for `run_task`, if the device is given up or removed, or the constellation is closed.
         """
-        async with self._kept.reserve() as lease:
-            yield Reservation(self._kept, lease)
+        lease = await self._lease(await self._enter_queue().wait())
+        try:
+            yield Reservation(self.device_id, lease, self._run_reserved)
+        finally:
+            lease.end()
+
+    async def _run_reserved(self, task: Task, lease: Lease) -> TaskResult:
+        with PublishingEnd(task, self._publish), lease.exclusive():
+            task.device_id = self.device_id
+            return await run_task(task, partial(self._hold, lease), self._waiting)
+
+    async def _hold(self, lease: Lease) -> tuple[TaskRunner, Lease]:
+        """Use the same slot for each attempt, when the device is connected."""
+        if not self.connected:
+            with self._waiting.guard():
+                await self.wait_connected()
+        lease.hold()
+        return self._runner, lease
+
+    # For the constellation and its scheduler.
+
+    def _enter_queue(self, task: Task | None = None) -> Place:
+        """Enter the device's queue. The slot that comes of it is for `_lease`."""
+        place = self._slots.enter()
+        if task is not None:
+            task.device_id = self.device_id
+            self._publish(TaskQueued(self.device_id, task.task_id))
+        self._slots_changed()
+        return place
+
+    async def _lease(self, slot: Slot) -> Lease:
+        """Lease a slot, once the number of tasks on all devices allows it. The caller releases the lease."""
+        lease = Lease(self._slots, slot, self._total)
+        await lease.acquire(self._waiting)
+        return lease
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether a task would run immediately."""
+        return self._takes_now and self._slots.free > 0 and not self._slots.queued
+
+    @property
+    def _takes_now(self) -> bool:
+        """Whether the device is connected and accepts tasks."""
+        return self.connected and self._takes_tasks
+
+    @property
+    def _takes_tasks(self) -> bool:
+        """Whether the device accepts tasks, now or once it is connected."""
+        return not self._removed and not self._slots.closed
+
+    async def _run(self) -> None:
+        """Keep the device connected until `_close`."""
+        try:
+            await self._supervisor.run()
+        finally:
+            self._ended.set()
+
+    def _stop_accepting(self, why: Callable[[], Exception]) -> None:
+        """Refuse all tasks from now on, including those that wait. Running tasks continue."""
+        self._removed = True
+        # Tasks that may run on any device move to another one before the others are notified.
+        self._on_change(self)
+        self._slots.close(why)
+        self._waiting.close(why)
+        self._waiting.stop(why)
+        self._status.close()
+        self._on_certainty(self)
+
+    def _close(self, why: Callable[[], Exception]) -> None:
+        """Stop what runs and close all connections, after `_stop_accepting`."""
+        self._running.close(why)
+        self._running.stop(why)
+        self._pool.close()
+        self._supervisor.end()
+
+    async def _wait_closed(self) -> None:
+        """Wait until everything is closed, after `_close`."""
+        await self._running.wait_stopped()
+        await self._pool.wait_closed()
+        await self._ended.wait()
+
+    # Called by the supervisor and the slots, in the step in which something happens.
+
+    def _status_changed(self, status: DeviceStatus) -> None:
+        self._is_up = status is DeviceStatus.IDLE
+        if self._is_up:
+            self._slots.open_gate()
+        else:
+            self._slots.shut_gate()
+            # The server or the network may have failed, or the device may reconnect with another token.
+            self._pool.expire()
+        if status is DeviceStatus.FAILED and self.failure is not None and not self._removed:
+            self._slots.close(partial(fresh, self.failure))
+        self._set_status(DeviceStatus.BUSY if self._is_up and self._slots.taken else status)
+        if self._is_up or status is DeviceStatus.FAILED:
+            self._on_certainty(self)
+
+    def _information_received(self, info: DeviceInfo) -> None:
+        self._profile = profile_of(self._config, info)
+        self._on_change(self)
+        self._on_certainty(self)
+
+    def _slots_changed(self) -> None:
+        if self._is_up:
+            self._set_status(DeviceStatus.BUSY if self._slots.taken else DeviceStatus.IDLE)
+        self._on_change(self)
+
+    def _set_status(self, status: DeviceStatus) -> None:
+        if self._status.change(status):
+            self._on_change(self)
+
+    def _removed_error(self) -> Exception:
+        return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")

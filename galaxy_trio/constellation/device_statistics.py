@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
-
 import attrs
-import trio
 
-from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.connection import ConnectionStatistics
 from galaxy_trio.events import DeviceStatus
-
-if TYPE_CHECKING:
-    from galaxy_trio.constellation.kept_device import KeptDevice
-    from galaxy_trio.constellation.supervisor import KeptConnection
 
 
 @attrs.frozen
@@ -65,31 +56,3 @@ class ConstellationStatistics:
     running: int
     queued: int
     unassigned: int
-
-
-def statistics_of(device: KeptDevice, kept: KeptConnection) -> DeviceStatistics:
-    """What a device is now, and what became of its connection so far."""
-    connection = kept.connection
-    return DeviceStatistics(
-        device_id=device.device_id,
-        status=device.status,
-        os=device.profile.os,
-        capabilities=device.profile.capabilities,
-        running=device.running,
-        queued=device.queued,
-        idle_connections=device.idle_connections,
-        connects=kept.connects,
-        failures=kept.failures,
-        problem=kept.problem,
-        next_try=_as_date(kept.next_try),
-        connected_since=None if kept.connected_at is None else kept.connected_at.isoformat(),
-        last_heard=None if connection is None else _as_date(connection.last_received),
-        connection=None if connection is None else connection.statistics(),
-    )
-
-
-def _as_date(time: float | None) -> str | None:
-    """A time of trio's clock as one of the calendar's."""
-    if time is None:
-        return None
-    return (wall_clock.now() + timedelta(seconds=time - trio.current_time())).isoformat()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio._connection.connection import Connection
-    from galaxy_trio.constellation.connector import Endpoint
+    from galaxy_trio.constellation.connector import Connector
     from galaxy_trio.events import Event
 
 MAX_AGE: Final = 60.0
@@ -65,8 +65,8 @@ class _Name:
 class PooledConnection:
     """A connection of the pool, which runs in a task of its own until it is lost, expires or is closed."""
 
-    def __init__(self, endpoint: Endpoint, name: _Name, on_event: Callable[[Event], None]) -> None:
-        self._endpoint = endpoint
+    def __init__(self, connector: Connector, name: _Name, on_event: Callable[[Event], None]) -> None:
+        self._connector = connector
         self._name = name
         self._on_event = on_event
         self._connection: Connection | None = None
@@ -99,7 +99,7 @@ class PooledConnection:
         """
         try:
             with self._aborting:
-                async with self._endpoint.open(self._name.suffix, self._on_event) as self._connection:
+                async with self._connector.open(self._name.suffix, self._on_event) as self._connection:
                     # The server has accepted the name: what ran under it before has ended.
                     self._name.has_session = False
                     self._opened_at = trio.current_time()
@@ -204,16 +204,16 @@ class ConnectionPool:
     """The connections of a device's slots: at most one for each slot at any time.
 
     Args:
-        endpoint: Opens them.
+        connector: Opens them.
         nursery: Runs them; the constellation's.
         on_event: Called with their events; see `open_connection`.
         keepalive_expiry: Seconds for which an idle connection is kept; 0 to close each after one task.
     """
 
     def __init__(
-        self, endpoint: Endpoint, nursery: trio.Nursery, on_event: Callable[[Event], None], keepalive_expiry: float
+        self, connector: Connector, nursery: trio.Nursery, on_event: Callable[[Event], None], keepalive_expiry: float
     ) -> None:
-        self._endpoint = endpoint
+        self._connector = connector
         self._nursery = nursery
         self._on_event = on_event
         self._keepalive_expiry = keepalive_expiry
@@ -246,7 +246,7 @@ class ConnectionPool:
         name = self._names.setdefault(slot, _Name(slot))
         wait = _FIRST_WAIT
         while True:
-            connection = self._connections[slot] = PooledConnection(self._endpoint, name, self._on_event)
+            connection = self._connections[slot] = PooledConnection(self._connector, name, self._on_event)
             try:
                 await self._nursery.start(connection.run)
             except ConnectFailed as failed:

@@ -9,7 +9,7 @@ from galaxy_trio.events import DeviceStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from galaxy_trio.constellation.kept_device import KeptDevice
+    from galaxy_trio.constellation.device import Device
     from galaxy_trio.constellation.profile import DeviceProfile
 
 
@@ -33,7 +33,7 @@ class Requirements:
         self._capabilities = frozenset([capabilities] if isinstance(capabilities, str) else capabilities)
         self._where = where
 
-    def fit(self, device: KeptDevice) -> bool:
+    def fit(self, device: Device) -> bool:
         """Whether a device is that, as far as is known."""
         profile = device.profile
         return (
@@ -42,21 +42,21 @@ class Requirements:
             and (self._where is None or self._where(profile))
         )
 
-    def could_fit(self, device: KeptDevice) -> bool:
+    def could_fit(self, device: Device) -> bool:
         """Whether it is, or may turn out to be: one that has not been connected yet may have more to tell."""
         if device.profile.known:
             return self.fit(device)
         return device.config.os is None or self._is_os(device.config.os)
 
-    def hope(self, devices: Iterable[KeptDevice]) -> KeptDevice | None:
+    def hope(self, devices: Iterable[Device]) -> Device | None:
         """A device that fits, or may turn out to, whether it is connected now or not; None when there is none."""
         return next((device for device in devices if self.may_be_met_by(device)), None)
 
-    def may_be_met_by(self, device: KeptDevice) -> bool:
+    def may_be_met_by(self, device: Device) -> bool:
         """Whether a device is a hope."""
-        return device.takes_tasks and self.could_fit(device)
+        return device._takes_tasks and self.could_fit(device)
 
-    def missing(self, devices: Collection[KeptDevice]) -> str:
+    def missing(self, devices: Collection[Device]) -> str:
         """What none of the devices is, nor may turn out to be, when there is no `hope`."""
         if not devices:
             return "there are no devices"
@@ -84,5 +84,5 @@ def _listed(names: frozenset[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
-def _why_not(device: KeptDevice) -> str:
+def _why_not(device: Device) -> str:
     return f"was given up: {device.failure}" if device.status is DeviceStatus.FAILED else "was removed"

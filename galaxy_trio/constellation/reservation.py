@@ -9,17 +9,22 @@ import trio
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, make_task
 
 if TYPE_CHECKING:
-    from galaxy_trio.constellation.kept_device import KeptDevice
+    from collections.abc import Awaitable, Callable
+
     from galaxy_trio.constellation.slots import Lease
+    from galaxy_trio.constellation.task import Task
     from galaxy_trio.messages import TaskResult
 
 
 class Reservation:
     """A slot on a device, held until its block ends. Made by `Device.reserve` and `Constellation.reserve`."""
 
-    def __init__(self, device: KeptDevice, lease: Lease) -> None:
-        self._device = device
+    def __init__(
+        self, device_id: str, lease: Lease, run_in_slot: Callable[[Task, Lease], Awaitable[TaskResult]]
+    ) -> None:
+        self._device_id = device_id
         self._lease = lease
+        self._run_in_slot = run_in_slot
 
     def __repr__(self) -> str:
         return f"<Reservation of device {self.device_id!r}{', ended' if self._lease.ended else ''}>"
@@ -27,7 +32,7 @@ class Reservation:
     @property
     def device_id(self) -> str:
         """The device whose slot it is."""
-        return self._device.device_id
+        return self._device_id
 
     async def run_task(
         self,
@@ -47,4 +52,4 @@ class Reservation:
             trio.ClosedResourceError: The block of the reservation has ended.
         """
         task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
-        return await self._device.run_reserved(task, self._lease)
+        return await self._run_in_slot(task, self._lease)

@@ -16,7 +16,7 @@ from galaxy_trio.errors import NoSuchDevice, QueueFull
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from galaxy_trio.constellation.kept_device import KeptDevice
+    from galaxy_trio.constellation.device import Device
     from galaxy_trio.constellation.requirements import Requirements
     from galaxy_trio.constellation.slots import Place, Slot
     from galaxy_trio.constellation.task import Task
@@ -30,11 +30,11 @@ class Waiting:
         hope: One that fits, or may turn out to: while there is such a device it waits.
     """
 
-    def __init__(self, requirements: Requirements, task: Task | None, hope: KeptDevice) -> None:
+    def __init__(self, requirements: Requirements, task: Task | None, hope: Device) -> None:
         self.requirements = requirements
         self._task = task
-        self.hope: KeptDevice = hope
-        self.device: KeptDevice | None = None
+        self.hope: Device = hope
+        self.device: Device | None = None
         self._place: Place | None = None
         self._assigned = trio.Event()
         self._error: Exception | None = None
@@ -49,7 +49,7 @@ class Waiting:
         """Whether it waits in no device's queue."""
         return self.device is None and self._error is None
 
-    async def wait(self) -> tuple[KeptDevice, Slot]:
+    async def wait(self) -> tuple[Device, Slot]:
         """Wait for a slot on whichever device."""
         while True:
             if self._error is not None:
@@ -64,13 +64,13 @@ class Waiting:
             except Moved:
                 pass
 
-    def assign(self, device: KeptDevice | None) -> None:
+    def assign(self, device: Device | None) -> None:
         """Queue for this device, and no other any more.
 
         Raises:
             QueueFull: Its queue is full; nothing has changed.
         """
-        place = None if device is None else device.queue(self._task)
+        place = None if device is None else device._enter_queue(self._task)
         before, self._place, self.device = self._place, place, device
         self.hope = device or self.hope
         if before is not None:
@@ -88,7 +88,7 @@ class Waiting:
             self._place.leave()
 
 
-class Assignment:
+class Scheduler:
     """All who wait for any device that fits, in the order in which they came.
 
     Args:
@@ -96,12 +96,12 @@ class Assignment:
         max_queued: How many may wait while no device that fits is connected.
     """
 
-    def __init__(self, devices: Mapping[str, KeptDevice], max_queued: int) -> None:
+    def __init__(self, devices: Mapping[str, Device], max_queued: int) -> None:
         self._devices = devices
         self._max_queued = max_queued
         self._waiting: dict[Waiting, None] = {}
-        self._changed: dict[KeptDevice, None] = {}
-        self._rechecked: dict[KeptDevice, None] = {}
+        self._changed: dict[Device, None] = {}
+        self._rechecked: dict[Device, None] = {}
         # Some are in no queue because those of all that fit were full: they go before those who come later.
         self._crowded_out = False
         self._settling = False
@@ -138,19 +138,19 @@ class Assignment:
             del self._waiting[waiting]
             waiting.leave()
 
-    def _choose(self, requirements: Requirements) -> KeptDevice | None:
-        fitting = [device for device in self._devices.values() if device.takes_now and requirements.fit(device)]
-        return min(fitting, key=lambda device: device.load, default=None)
+    def _choose(self, requirements: Requirements) -> Device | None:
+        fitting = [device for device in self._devices.values() if device._takes_now and requirements.fit(device)]
+        return min(fitting, key=lambda device: device._slots.load, default=None)
 
     # ---- when something has changed
 
-    def reconsider(self, device: KeptDevice) -> None:
+    def reconsider(self, device: Device) -> None:
         """A device may have more room than before, or none any more. To be called whenever that may be; never blocks."""
         if self._waiting:
             self._changed[device] = None
             self._settle()
 
-    def recheck(self, device: KeptDevice) -> None:
+    def recheck(self, device: Device) -> None:
         """A device has connected, is known better, was given up, or was removed: it may now be what somebody waits for, or not any more."""
         if self._waiting:
             self._rechecked[device] = None
@@ -170,21 +170,21 @@ class Assignment:
         finally:
             self._settling = False
 
-    def _reconsider(self, device: KeptDevice) -> None:
-        if not device.takes_now:
+    def _reconsider(self, device: Device) -> None:
+        if not device._takes_now:
             for waiting in self._waiting:
                 if waiting.device is device and waiting.may_move:
                     self._assign_anew(waiting)
-        if self._crowded_out and device.takes_now:
+        if self._crowded_out and device._takes_now:
             self._recheck(device)
             self._crowded_out = self.unassigned > 0
-        while device.has_room:
+        while device._has_room:
             first = next((waiting for waiting in self._waiting if self._could_use(waiting, device)), None)
             if first is None:
                 break
             first.assign(device)
 
-    def _could_use(self, waiting: Waiting, device: KeptDevice) -> bool:
+    def _could_use(self, waiting: Waiting, device: Device) -> bool:
         if not waiting.may_move:
             return False
         try:
@@ -201,8 +201,8 @@ class Assignment:
                 self._crowded_out = True
                 waiting.assign(None)
 
-    def _recheck(self, device: KeptDevice) -> None:
-        has_places = device.takes_now
+    def _recheck(self, device: Device) -> None:
+        has_places = device._takes_now
         for waiting in self._waiting:
             with _telling(waiting):
                 if waiting.device is device and waiting.may_move and not waiting.requirements.fit(device):
@@ -234,7 +234,7 @@ class Assignment:
                 waiting.fail(error())
 
 
-def _pop_first(devices: dict[KeptDevice, None]) -> KeptDevice:
+def _pop_first(devices: dict[Device, None]) -> Device:
     first = next(iter(devices))
     del devices[first]
     return first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from galaxy_trio.errors import QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    from galaxy_trio._concurrency.cancel_group import CancelGroup
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +50,20 @@ class Lease:
     def slot(self) -> int:
         """The slot's number."""
         return self._slot.number
+
+    async def acquire(self, waiting: CancelGroup) -> None:
+        """Wait until the limit of all devices together has room. If that fails, or is cancelled, the slot is released.
+
+        Args:
+            waiting: Ends the wait.
+        """
+        if self._total is not None:
+            try:
+                with waiting.guard():
+                    await self._total.acquire_on_behalf_of(self)
+            except BaseException:
+                self._slots.release(self._slot)
+                raise
 
     @contextmanager
     def exclusive(self) -> Generator[None]:
@@ -148,6 +165,10 @@ class Place:
         self._done.set()
 
 
+# A counter instead of a clock, whose ticks may be too coarse to order two events.
+_ticks = itertools.count(1)
+
+
 class Slots:
     """The slots of a device, and the queue for them. They are given out only while the gate is open.
 
@@ -168,6 +189,7 @@ class Slots:
         # Ordered, and one can leave from the middle.
         self._queue: dict[Place, None] = {}
         self._open = False
+        self._idle_since = 0
         self._closed: Callable[[], Exception] | None = None
         self._all_free = trio.Event()
 
@@ -190,6 +212,11 @@ class Slots:
     def free(self) -> int:
         """How many slots are not given out."""
         return len(self._free)
+
+    @property
+    def load(self) -> tuple[bool, int, int]:
+        """A key that sorts devices: idle before busy, then the shortest queue, then the longest idle."""
+        return self.taken > 0, self.queued - self.free, self._idle_since
 
     @property
     def closed(self) -> bool:
@@ -233,6 +260,7 @@ class Slots:
         self._free.sort(key=lambda free: -free.number)
         self._give_out()
         if not self.taken:
+            self._idle_since = next(_ticks)
             self._all_free.set()
             self._all_free = trio.Event()
         self._on_change()
@@ -240,6 +268,7 @@ class Slots:
     def open_gate(self) -> None:
         """Give out slots from now on."""
         self._open = True
+        self._idle_since = next(_ticks)
         self._give_out()
 
     def shut_gate(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -26,8 +26,10 @@ from galaxy_trio.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from galaxy_trio._connection.connection import Connection
-    from galaxy_trio.constellation.connector import Endpoint
+    from galaxy_trio.constellation.connector import Connector
     from galaxy_trio.events import Event
     from galaxy_trio.messages import DeviceInfo
 
@@ -42,25 +44,14 @@ _QUOTED: Final = 500
 """Characters of the server's words that are kept."""
 
 
-class Listener(Protocol):
-    """Who is told what becomes of the connection, in the step in which it happens. Nothing here may block or raise."""
-
-    def moved(self, status: DeviceStatus) -> None:
-        """Where it stands now: never `DeviceStatus.BUSY`, for the connection knows no tasks."""
-
-    def learned(self, info: DeviceInfo) -> None:
-        """The server has told what it knows of the device."""
-
-    def publish(self, event: Event) -> None:
-        """Something happened."""
-
-
-class KeptConnection:
+class Supervisor:
     """A device's supervised connection.
 
     Args:
-        endpoint: Opens connections.
-        listener: Told of each change.
+        connector: Opens connections.
+        on_status: Called with each new status, in the step in which it changes; never with `DeviceStatus.BUSY`. Must not block or raise.
+        on_information: Called with the device's information. Must not block or raise.
+        publish: Called with each event. Must not block or raise.
 
     Attributes:
         connection: The one that is up now, registered.
@@ -72,10 +63,18 @@ class KeptConnection:
         connected_at: Since when there is one.
     """
 
-    def __init__(self, endpoint: Endpoint, listener: Listener) -> None:
-        self._endpoint = endpoint
-        self._listener = listener
-        self._device_id = endpoint.config.device_id
+    def __init__(
+        self,
+        connector: Connector,
+        on_status: Callable[[DeviceStatus], None],
+        on_information: Callable[[DeviceInfo], None],
+        publish: Callable[[Event], None],
+    ) -> None:
+        self._connector = connector
+        self._on_status = on_status
+        self._on_information = on_information
+        self._publish = publish
+        self._device_id = connector.config.device_id
         self.connection: Connection | None = None
         self.failure: GalaxyError | None = None
         self.problem: str | None = None
@@ -83,11 +82,11 @@ class KeptConnection:
         self.connects: int = 0
         self.failures: int = 0
         self.connected_at: datetime | None = None
-        self._wanted = endpoint.config.auto_connect
+        self._wanted = connector.config.auto_connect
         self._over = False
         self._wish = trio.Event()
         self._at_rest = trio.Event()
-        self._anew = False
+        self._restart = False
         self._departed: str | None = None
         self._was_known = False
         self._trying = trio.CancelScope()
@@ -95,24 +94,24 @@ class KeptConnection:
 
     # ---- what is wanted of it
 
-    def keep(self, *, anew: bool = False) -> None:
+    def connect(self, *, now: bool = False) -> None:
         """Connect, and stay connected, from now on. A failure is forgotten.
 
         Args:
-            anew: Begin at once, whatever there is now: a connection is closed, a wait is cut short.
+            now: Start immediately: close the connection that there is, end the wait for the next attempt.
         """
         self._wanted = True
         if self._at_rest.is_set():
             self._at_rest = trio.Event()
         self._wish.set()
-        if anew or self.failure is not None:
+        if now or self.failure is not None:
             self.failure = None
-            self._listener.moved(DeviceStatus.DISCONNECTED)
-        if anew:
-            self._anew = True
+            self._on_status(DeviceStatus.DISCONNECTED)
+        if now:
+            self._restart = True
             self._interrupt()
 
-    def let_go(self) -> trio.Event:
+    def disconnect(self) -> trio.Event:
         """Be disconnected from now on.
 
         Returns:
@@ -125,12 +124,12 @@ class KeptConnection:
     def end(self) -> None:
         """Come to an end: `run` returns soon."""
         self._over = True
-        self.let_go()
+        self.disconnect()
         self._wish.set()
 
     @property
     def _interrupted(self) -> bool:
-        return self._anew or not self._wanted
+        return self._restart or not self._wanted
 
     def _interrupt(self) -> None:
         # A connection is closed in good order, and a try at once.
@@ -148,12 +147,12 @@ class KeptConnection:
                     await self._rest()
         finally:
             if self.failure is None:
-                self._listener.moved(DeviceStatus.DISCONNECTED)
+                self._on_status(DeviceStatus.DISCONNECTED)
             self._at_rest.set()
 
     async def _keep_up(self) -> None:
         """Connect again and again, until it is not wanted any more, makes no sense, or is to begin anew."""
-        self._anew = False
+        self._restart = False
         self.failures = 0
         backoff = self._make_backoff()
         try:
@@ -169,7 +168,7 @@ class KeptConnection:
 
     async def _rest(self) -> None:
         if self.failure is None:
-            self._listener.moved(DeviceStatus.DISCONNECTED)
+            self._on_status(DeviceStatus.DISCONNECTED)
         self._wish = trio.Event()
         self._at_rest.set()
         await self._wish.wait()
@@ -180,11 +179,11 @@ class KeptConnection:
         self._at_rest = trio.Event()
 
     def _make_backoff(self) -> Backoff:
-        settings = self._endpoint.settings
+        settings = self._connector.settings
         return Backoff(
             first=settings.reconnect_delay,
             maximum=max(MAXIMUM, settings.reconnect_delay),
-            max_retries=self._endpoint.config.max_retries,
+            max_retries=self._connector.config.max_retries,
             random=settings.random,
         )
 
@@ -193,19 +192,19 @@ class KeptConnection:
         self.failure = error
         self.problem = str(error)
         logger.warning("device %r is given up: %s", self._device_id, error)
-        self._listener.publish(DeviceDisconnected(self._device_id, self.problem, None))
-        self._listener.moved(DeviceStatus.FAILED)
-        self._listener.publish(DeviceFailed(self._device_id, str(error)))
+        self._publish(DeviceDisconnected(self._device_id, self.problem, None))
+        self._on_status(DeviceStatus.FAILED)
+        self._publish(DeviceFailed(self._device_id, str(error)))
 
     async def _connect_once(self, backoff: Backoff) -> None:
         """Connect, stay until the connection ends, wait for the time of the next try."""
         self.next_try = None
-        self._listener.moved(DeviceStatus.CONNECTING)
+        self._on_status(DeviceStatus.CONNECTING)
         lived = 0.0
         lost: ConnectionLost | None = None
         failed: GalaxyError | None = None
         try:
-            async with self._endpoint.open(on_event=self._happened) as connection:
+            async with self._connector.open(on_event=self._happened) as connection:
                 began = trio.current_time()
                 lost = await self._stay(connection)
                 lived = trio.current_time() - began
@@ -214,12 +213,12 @@ class KeptConnection:
         except BaseException:
             # It was let go of while the lost connection was being closed.
             if lost is not None:
-                self._tell_let_go(lost.reason)
+                self._publish_disconnected(lost.reason)
             raise
         # It may have been let go of in the step in which it was lost: nobody waits for another try then.
         if self._interrupted:
             if lost is not None:
-                self._tell_let_go(lost.reason)
+                self._publish_disconnected(lost.reason)
             return
         try:
             if failed is not None:
@@ -235,21 +234,21 @@ class KeptConnection:
             self.failures = backoff.failures
         await self._wait(wait, needs_attention=backoff.needs_attention)
 
-    def _tell_let_go(self, reason: str) -> None:
+    def _publish_disconnected(self, reason: str) -> None:
         self.problem = reason
         next_try = wall_clock.now() if self._wanted else None
-        self._listener.publish(DeviceDisconnected(self._device_id, reason, next_try))
+        self._publish(DeviceDisconnected(self._device_id, reason, next_try))
 
     async def _wait(self, seconds: float, *, needs_attention: bool) -> None:
         problem = self.problem or ""
         self.next_try = trio.current_time() + seconds
         level = logging.WARNING if needs_attention else logging.INFO
         logger.log(level, "device %r is not connected: %s; trying again in %.1f s", self._device_id, problem, seconds)
-        self._listener.moved(DeviceStatus.DISCONNECTED)
+        self._on_status(DeviceStatus.DISCONNECTED)
         next_try = wall_clock.now() + timedelta(seconds=seconds)
-        self._listener.publish(DeviceDisconnected(self._device_id, problem, next_try))
+        self._publish(DeviceDisconnected(self._device_id, problem, next_try))
         if needs_attention:
-            self._listener.publish(DeviceNeedsAttention(self._device_id, problem))
+            self._publish(DeviceNeedsAttention(self._device_id, problem))
         await trio.sleep(seconds)
 
     async def _stay(self, connection: Connection) -> ConnectionLost | None:
@@ -267,13 +266,13 @@ class KeptConnection:
                     self.connected_at = wall_clock.now()
                     self.failures = 0
                     self.problem = None
-                    self._listener.moved(DeviceStatus.IDLE)
-                    self._listener.publish(DeviceConnected(self._device_id))
+                    self._on_status(DeviceStatus.IDLE)
+                    self._publish(DeviceConnected(self._device_id))
                 return await self._wait_lost(connection)
-            self._listener.moved(DeviceStatus.DISCONNECTED)
-            departed = self._why_departed()
+            self._on_status(DeviceStatus.DISCONNECTED)
+            departed = self._departure_reason()
             if departed is None:
-                self._tell_let_go("this side let go of it")
+                self._publish_disconnected("this side let go of it")
                 return None
             reason = f"the device has left its server, which says: {departed}"
             return ConnectionLost(f"device {self._device_id!r} was lost: {reason}", reason=reason)
@@ -288,23 +287,23 @@ class KeptConnection:
             await self._ask(connection)
         return await connection.wait_closed()
 
-    def _why_departed(self) -> str | None:
+    def _departure_reason(self) -> str | None:
         return self._departed
 
     def _happened(self, event: Event) -> None:
         match event:
             case ConnectionOpened():
-                self._listener.moved(DeviceStatus.REGISTERING)
+                self._on_status(DeviceStatus.REGISTERING)
             case ConnectionEnded():
                 # In the step in which it is known, and not when the task that stays has its turn.
-                self._listener.moved(DeviceStatus.DISCONNECTED)
+                self._on_status(DeviceStatus.DISCONNECTED)
             case _:
-                self._listener.publish(event)
+                self._publish(event)
 
     def forward(self, event: Event) -> None:
         """Tell of what happened on a connection of a task: its beginning and end are its own affair."""
         if not isinstance(event, ConnectionOpened | ConnectionEnded):
-            self._listener.publish(event)
+            self._publish(event)
 
     # ---- what the server knows of the device
 
@@ -318,8 +317,8 @@ class KeptConnection:
             logger.info("no information about device %r: %s", self._device_id, error)
         else:
             self._was_known = True
-            self._listener.learned(info)
-            self._listener.publish(InformationUpdated(self._device_id, info))
+            self._on_information(info)
+            self._publish(InformationUpdated(self._device_id, info))
         return None
 
     async def has_departed(self, words: str = "") -> bool:
@@ -339,7 +338,7 @@ class KeptConnection:
         departed = (unknown is not None and self._was_known) or says_not_connected(words)
         if departed and self.connection is connection and self._staying is not None:
             self._departed = unknown or words
-            self._listener.moved(DeviceStatus.DISCONNECTED)
+            self._on_status(DeviceStatus.DISCONNECTED)
             self._staying.cancel()
         return self.connection is not connection or self._departed is not None
 

@@ -25,11 +25,11 @@ from galaxy_trio.events import TaskAbandoned, TaskAcknowledged, TaskEnded, TaskO
 from galaxy_trio.messages import TaskStatus
 
 if TYPE_CHECKING:
-    from galaxy_trio._concurrency.cancel_group import Stops
+    from galaxy_trio._concurrency.cancel_group import CancelGroup
     from galaxy_trio._connection.connection import Connection, SentTask
-    from galaxy_trio.constellation.connector import Endpoint
+    from galaxy_trio.constellation.connector import Connector
     from galaxy_trio.constellation.pool import ConnectionPool, PooledConnection
-    from galaxy_trio.constellation.supervisor import KeptConnection
+    from galaxy_trio.constellation.supervisor import Supervisor
     from galaxy_trio.events import Event
     from galaxy_trio.messages import TaskResult
 
@@ -38,30 +38,30 @@ class TaskRunner:
     """Runs a device's tasks, each in a slot that it was given.
 
     Args:
-        kept: The device's supervised connection: it is shared by abandoned tasks, and tells whether the device has left.
-        endpoint: Has the device's name and the settings of its connections.
+        supervisor: Keeps the device's supervised connection, which abandoned tasks share, and knows whether the device has left.
+        connector: Has the device's name and the settings of its connections.
         pool: The connections for tasks that are stopped when they are cancelled.
         nursery: For what continues after a caller has gone; ends with the constellation.
-        stops: Stops what runs when the device is disconnected or removed.
+        running: Stops what runs when the device is disconnected or removed.
         publish: Publishes an event.
     """
 
     def __init__(
         self,
         *,
-        kept: KeptConnection,
-        endpoint: Endpoint,
+        supervisor: Supervisor,
+        connector: Connector,
         pool: ConnectionPool,
         nursery: trio.Nursery,
-        stops: Stops,
+        running: CancelGroup,
         publish: Callable[[Event], None],
     ) -> None:
-        self._device_id = endpoint.config.device_id
-        self._kept = kept
-        self._settings = endpoint.settings
+        self._device_id = connector.config.device_id
+        self._supervisor = supervisor
+        self._settings = connector.settings
         self._pool = pool
         self._nursery = nursery
-        self._stops = stops
+        self._running = running
         self._publish = publish
 
     async def attempt(self, task: Task, lease: Lease) -> TaskResult:
@@ -71,11 +71,11 @@ class TaskRunner:
             NotSent: It was not sent, and can be tried again.
             Exception: As for `Device.run_task`.
         """
-        shared = self._kept.connection
+        shared = self._supervisor.connection
         if shared is None:
             raise NotSent(0)
         try:
-            with self._stops.guard() as scope:
+            with self._running.guard() as scope:
                 if task.on_cancel == "stop":
                     result = await self._run_on_pooled_connection(task, lease, scope)
                 else:
@@ -87,8 +87,8 @@ class TaskRunner:
             # Nothing else leaves the scope without a reason.
             raise _timed_out(task)
         except RequestRejected as rejected:
-            with self._stops.guard():
-                if await self._kept.has_departed(rejected.words):
+            with self._running.guard():
+                if await self._supervisor.has_departed(rejected.words):
                     task.sent = False
                     raise NotSent(0) from None
             raise
@@ -139,7 +139,7 @@ class TaskRunner:
             return await self._pool.open(lease.slot)
         except ConnectFailed as failed:
             wait = self._backoff_of(task).failed(failed, now=trio.current_time())
-            if isinstance(failed, RegistrationRejected) and await self._kept.has_departed(failed.words):
+            if isinstance(failed, RegistrationRejected) and await self._supervisor.has_departed(failed.words):
                 wait = 0
             raise NotSent(wait) from None
 
@@ -224,7 +224,7 @@ class TaskRunner:
 
     def _check_soon(self, lease: Lease) -> None:
         """A device that has left fails its tasks: the next one waits until that is known, and the caller does not."""
-        if self._stops.closed:
+        if self._running.closed:
             # The nursery may have ended, and there is no next task.
             return
         lease.hold()
@@ -232,7 +232,7 @@ class TaskRunner:
 
     async def _check(self, lease: Lease) -> None:
         try:
-            await self._kept.has_departed()
+            await self._supervisor.has_departed()
         finally:
             lease.release()
 
@@ -241,13 +241,13 @@ Acquire: TypeAlias = Callable[[], Awaitable[tuple[TaskRunner, Lease]]]
 """Waits for a slot on a connected device. Its lease is to be released."""
 
 
-async def run_task(task: Task, acquire: Acquire, pauses: Stops) -> TaskResult:
+async def run_task(task: Task, acquire: Acquire, waiting: CancelGroup) -> TaskResult:
     """Run a task: attempt it until it is sent, then wait for its end.
 
     Args:
         task: What to run.
         acquire: Finds a device and a slot for each attempt.
-        pauses: Ends the waits between two attempts.
+        waiting: Ends the waits between two attempts.
 
     Raises:
         Exception: As for `Device.run_task` and `Constellation.run_task`.
@@ -261,7 +261,7 @@ async def run_task(task: Task, acquire: Acquire, pauses: Stops) -> TaskResult:
         finally:
             lease.release()
         await task.was_not_sent()
-        with pauses.guard():
+        with waiting.guard():
             await trio.sleep(wait)
 
 

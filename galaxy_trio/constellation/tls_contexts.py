@@ -31,7 +31,7 @@ class _Loading:
     loaded_at: float = 0.0
 
 
-class Certificates:
+class TlsContexts:
     """TLS contexts by the file that their certificates are in. Loading takes some 20 ms of a processor, mostly for the system's.
 
     A file that has been replaced is loaded anew at once, and everything after `FRESH` seconds.
@@ -44,7 +44,7 @@ class Certificates:
         """A context that verifies certificates and names. Cancelling leaves the loading to the next who asks.
 
         Args:
-            ca_file: Certificates, as PEM; None for the system's.
+            ca_file: TlsContexts, as PEM; None for the system's.
 
         Raises:
             OSError: The file cannot be read, or holds none: `ssl.SSLError` then.

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
+from galaxy_trio.agent.mcp_server import McpServer
 from galaxy_trio.agent.mcp_session import McpSession, open_session
-from galaxy_trio.agent.mcp_supervisor import McpServer, McpTools, open_mcp_tools
+from galaxy_trio.agent.mcp_supervisor import McpTools, open_mcp_tools
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import ToolType
 from tests.support.waiting import SECONDS

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy_trio.agent import mcp_session
-from galaxy_trio.agent.mcp_supervisor import ListedTool, McpServer, McpTools, open_mcp_tools
+from galaxy_trio.agent.mcp_server import ListedTool, McpServer
+from galaxy_trio.agent.mcp_supervisor import McpTools, open_mcp_tools
 from galaxy_trio.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio._concurrency.cancel_group import Stops
+from galaxy_trio._concurrency.cancel_group import CancelGroup
 from tests.constellation.support.calls import start
 
 
@@ -16,7 +16,7 @@ class Stopped(Exception):
     """Why."""
 
 
-async def _work(stops: Stops, seconds_to_clean_up: float = 0) -> None:
+async def _work(stops: CancelGroup, seconds_to_clean_up: float = 0) -> None:
     with stops.guard():
         try:
             await trio.sleep_forever()
@@ -26,7 +26,7 @@ async def _work(stops: Stops, seconds_to_clean_up: float = 0) -> None:
 
 
 async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own() -> None:
-    stops = Stops()
+    stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(_work, stops)) for _ in range(3)]
         stops.stop(Stopped)
@@ -37,14 +37,14 @@ async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own()
 
 
 async def test_what_ends_by_itself_in_the_step_in_which_it_is_stopped_has_ended_well() -> None:
-    stops = Stops()
+    stops = CancelGroup()
     with stops.guard() as scope:
         stops.stop(Stopped)
     assert scope.cancel_called
 
 
 async def test_what_its_own_caller_cancels_is_cancelled() -> None:
-    stops = Stops()
+    stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         call = await start(nursery, partial(_work, stops))
         call.scope.cancel()
@@ -53,7 +53,7 @@ async def test_what_its_own_caller_cancels_is_cancelled() -> None:
 
 
 async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_close() -> None:
-    stops = Stops()
+    stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         stops.stop(Stopped)
         call = await start(nursery, partial(_work, stops))
@@ -68,7 +68,7 @@ async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_clo
 
 
 async def test_only_what_was_stopped_is_waited_for_by_any_number(autojump_clock: trio.testing.MockClock) -> None:
-    stops = Stops()
+    stops = CancelGroup()
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             for seconds in (1, 2, 3):
@@ -95,7 +95,7 @@ class _Steps(trio.abc.Instrument):
 
 
 async def test_who_waits_sleeps_meanwhile(autojump_clock: trio.testing.MockClock) -> None:
-    stops = Stops()
+    stops = CancelGroup()
     steps = _Steps("the waiter")
     trio.lowlevel.add_instrument(steps)
     try:

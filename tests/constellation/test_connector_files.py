@@ -17,7 +17,7 @@ import trustme
 from galaxy_trio import ConfigError, ConnectFailed, NoSuchDevice
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.constellation.tls_contexts import FRESH, Certificates
+from galaxy_trio.constellation.tls_contexts import FRESH, TlsContexts
 from galaxy_trio.events import DeviceStatus
 from galaxy_trio.testing import open_memory_server
 from tests.constellation.support.fleet import Fleet, device_config, open_fleet
@@ -291,7 +291,7 @@ async def test_who_is_cancelled_while_it_loads_leaves_the_loading_to_the_next(mo
         return create(cafile=cafile)
 
     monkeypatch.setattr(ssl, "create_default_context", create_slowly)
-    certificates = Certificates()
+    certificates = TlsContexts()
     contexts: list[ssl.SSLContext] = []
 
     async def load() -> None:
@@ -319,7 +319,7 @@ async def test_certificates_that_nobody_uses_any_more_are_forgotten(
 ) -> None:
     file = tmp_path / "ca.pem"
     authorities[0].cert_pem.write_to_path(str(file))
-    certificates = Certificates()
+    certificates = TlsContexts()
     kept = weakref.ref(await certificates.context(str(file)))
     assert kept() is not None
     await trio.sleep(FRESH)

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectionLost
-from galaxy_trio._concurrency.cancel_group import Stops
+from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.connection import Connection, SentTask
 from galaxy_trio._connection.pending_replies import PendingReplies, Reply, Request, RequestKind, Routing
 from galaxy_trio._connection.requests import Conversation
@@ -208,7 +208,7 @@ def notify_no_waiting_caller() -> AbstractContextManager[object]:
 
 def stop_nothing() -> AbstractContextManager[object]:
     """Tasks that run on a disconnected or removed device are not stopped."""
-    return mock.patch.object(Stops, "stop", return_value=None)
+    return mock.patch.object(CancelGroup, "stop", return_value=None)
 
 
 def free_an_abandoned_device() -> AbstractContextManager[object]:

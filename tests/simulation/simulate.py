@@ -1,4 +1,4 @@
-"""Carry out the plans of any number of seeds: ``nox -s simulate -- --seeds 1000``. Stops at the first broken promise, with status 1."""
+"""Simulate any number of seeds: ``nox -s simulate -- --seeds 1000``. Stops at the first broken promise, with status 1."""
 
 from __future__ import annotations
 
