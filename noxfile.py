@@ -32,7 +32,9 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None) -> None:
     path = f"{_ENVIRONMENT}{os.pathsep}{os.environ['PATH']}"
-    session.run(str(_ENVIRONMENT / program), *arguments, env={**(env or {}), "PATH": path}, external=True)
+    # Compiled modules are kept in the clone, whatever is usual here: each process would compile the package and its tests again.
+    variables: dict[str, str | None] = {**(env or {}), "PATH": path, "PYTHONDONTWRITEBYTECODE": None}
+    session.run(str(_ENVIRONMENT / program), *arguments, env=variables, external=True)
 
 
 @nox.session(reuse_venv=True)
