@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 settings.register_profile("galaxy_trio", deadline=None, derandomize=False, max_examples=100, print_blob=True)
+# For the time between two commits (`nox -s fast`).
+settings.register_profile("short", settings.get_profile("galaxy_trio"), max_examples=20)
 settings.load_profile("galaxy_trio")
 
 
