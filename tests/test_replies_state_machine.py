@@ -383,4 +383,4 @@ def is_an_end(kind: RequestKind, reply: Reply) -> bool:
 
 
 TestRequests = Requests.TestCase
-TestRequests.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=50)
+TestRequests.settings = settings(max_examples=200, stateful_step_count=50)
