@@ -20,6 +20,8 @@ _FRONT_ENDS = "galaxy_trio/_cli/*,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
 _EXTRAS = "agent,cli,daemon,mcp,yaml"
 _FAST = "not slow and not simulation and not daemon and not programs and not page"
+# Each process takes whole files, as far as there are any, so that what a file's tests share is made once.
+_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Where the sessions run that test something: to make an environment takes longer than most of them.
 _ENVIRONMENT = Path(".nox/environment/bin").resolve()
 
@@ -30,7 +32,9 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None) -> None:
     path = f"{_ENVIRONMENT}{os.pathsep}{os.environ['PATH']}"
-    session.run(str(_ENVIRONMENT / program), *arguments, env={**(env or {}), "PATH": path}, external=True)
+    # Compiled modules are kept in the clone, whatever is usual here: each process would compile the package and its tests again.
+    variables: dict[str, str | None] = {**(env or {}), "PATH": path, "PYTHONDONTWRITEBYTECODE": None}
+    session.run(str(_ENVIRONMENT / program), *arguments, env=variables, external=True)
 
 
 @nox.session(reuse_venv=True)
@@ -50,10 +54,12 @@ def tests(session: nox.Session) -> None:
         _run(session, "coverage", "run", "-m", "pytest", *session.posargs)
         _run(session, "coverage", "combine", "--quiet")
         return
-    selected = "not slow and not simulation and not page"
-    _run(session, "coverage", "run", "-m", "pytest", "-m", selected, "-n", "auto")
-    # Tracing doubles the time of the slow tests, and they reach no line that the others do not.
-    _run(session, "pytest", "-m", "slow", "-n", "auto")
+    others = "not simulation and not page"
+    # Tracing doubles the time of the slow tests and of those with many examples, and they reach no line that the others do not. They come
+    # first, for the tests' modules are compiled in this run, which takes long as well when it is traced.
+    _run(session, "pytest", "-m", f"(slow or hypothesis) and {others}", *_PARALLEL)
+    selected = f"not slow and not hypothesis and {others}"
+    _run(session, "coverage", "run", "-m", "pytest", "-m", selected, *_PARALLEL)
     _run(session, "coverage", "combine", "--quiet")
     _run(session, "coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
     _run(session, "coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
@@ -61,20 +67,20 @@ def tests(session: nox.Session) -> None:
 
 @_tests_something
 def fast(session: nox.Session) -> None:
-    """What takes less than a minute: for the time between two commits."""
-    _run(session, "pytest", "-m", _FAST, "-n", "auto", *session.posargs)
+    """What takes less than a minute, with a fifth of the examples: for the time between two commits."""
+    _run(session, "pytest", "-m", _FAST, "--hypothesis-profile", "short", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
 def slow(session: nox.Session) -> None:
     """What takes longer: whole fleets at every step, large and many things."""
-    _run(session, "pytest", "-m", "slow", "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", "slow", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
 def daemon(session: nox.Session) -> None:
     """The tests of the daemon, of MCP servers and of the documentation, for the time between two commits of them."""
-    _run(session, "pytest", "-m", "(daemon or programs) and not simulation", "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", "(daemon or programs) and not simulation", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
@@ -95,13 +101,13 @@ def page(session: nox.Session) -> None:
 
     ``GALAXY_TRIO_SCREENSHOTS=docs/images`` makes the documentation's pictures anew.
     """
-    _run(session, "pytest", "-m", "page", "-n", "auto", *session.posargs)
+    _run(session, "pytest", "-m", "page", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
 def simulation(session: nox.Session) -> None:
     """200 runs of the whole, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
-    _run(session, "pytest", *(session.posargs or ["-m", "simulation", "-n", "auto"]))
+    _run(session, "pytest", *(session.posargs or ["-m", "simulation", *_PARALLEL]))
 
 
 @_tests_something

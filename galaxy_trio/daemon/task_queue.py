@@ -164,6 +164,10 @@ class Dispatcher:
         Raises:
             NoSuchTask: There is no task of this id.
         """
+        deadline = trio.current_time() + seconds
+        # What an earlier daemon left running becomes lost without any notice.
+        with trio.move_on_at(deadline):
+            await self._resumed.wait()
         ended = trio.Event()
         # Registered before the task is read, so that no end falls between the two.
         self._waiters.setdefault(task_id, set()).add(ended)
@@ -171,7 +175,7 @@ class Dispatcher:
             record = await self._get(task_id)
             if record.state.ended or not seconds:
                 return record
-            with trio.move_on_after(seconds):
+            with trio.move_on_at(deadline):
                 await ended.wait()
         finally:
             self._waiters[task_id].discard(ended)

@@ -116,18 +116,37 @@ async def test_an_absent_device_is_tried_within_1_s_for_10_s_and_then_within_a_t
             assert len(tries) < 120
 
 
-@pytest.mark.parametrize("away", [3, 30, 300, 3000])
+# The longer a device is away, the more often it is tried: the fewer of them there are.
+@pytest.mark.parametrize(("away", "devices"), [(3, 20), (30, 8), (300, 4), (3000, 2)])
 async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_absence(
-    away: float, autojump_clock: MockClock
+    away: float, devices: int, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
         server.then = NOT_CONNECTED
-        configs = [device_config(f"d{number}") for number in range(20)]
+        configs = [device_config(f"d{number}") for number in range(devices)]
         async with open_constellation(configs, connect=server.connect, random=Random(away)) as constellation:
             await trio.sleep(away)
             server.then = Meet.WELCOME
             await constellation.wait_connected()
             assert trio.current_time() - away <= min(max(1, away / 10), 60)
+
+
+@pytest.mark.parametrize("away", [3, 30, 300, 3000])
+async def test_also_one_that_is_back_just_after_a_try_and_before_the_longest_wait_for_the_next(
+    away: float, autojump_clock: MockClock
+) -> None:
+    async with open_scripted_server() as server:
+        server.then = NOT_CONNECTED
+        async with open_constellation([device_config("a")], connect=server.connect, random=Highest()) as constellation:
+            await trio.sleep(away)
+            tries, last = len(server.tries), server.tries[-1].at
+            await trio.sleep_until(last + min(max(1, last / 10), 60) + 0.001)
+            assert len(server.tries) == tries + 1
+            server.then = Meet.WELCOME
+            back = trio.current_time()
+            await constellation.wait_connected()
+            longest = min(max(1, back / 10), 60)
+            assert longest * 0.98 <= trio.current_time() - back <= longest
 
 
 async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_is_not_given_up(
@@ -277,6 +296,7 @@ async def test_a_connection_is_a_retry_that_succeeded_only_when_it_has_lived(aut
 # ---- how many
 
 
+@pytest.mark.slow
 async def test_after_a_common_outage_of_200_devices_no_two_are_in_step(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         configs = [device_config(f"d{number}") for number in range(200)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.task_queue
@@ -310,6 +311,38 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_agai
         assert (lost["state"], (await daemon.ended_task(waiting))["state"]) == ("lost", "completed")
         assert "the daemon ended while the task ran" in lost["error"]
         assert daemon.work.begun == ["echo b"]
+
+
+async def test_who_waits_for_a_task_before_it_becomes_lost_at_the_daemons_start_is_answered_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write_nothing(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    recover, asked = Store.recover, trio.Event()
+
+    async def recover_late(store: Store) -> int:
+        await asked.wait()
+        # What was asked has been read, and waits.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        return await recover(store)
+
+    async with open_daemon(tmp_path, "d1") as daemon:
+        running = await daemon.submit("wait")
+        await daemon.wait_state(running, "running")
+        monkeypatch.setattr(Store, "finish", write_nothing)
+        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
+        daemon.scope.cancel()
+    monkeypatch.undo()
+    monkeypatch.setattr(Store, "recover", recover_late)
+    async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            task = await daemon.ask("GET", f"/tasks/{running}", params={"wait": 300})
+            assert task["state"] == "lost"
+
+        nursery.start_soon(wait)
+        asked.set()
 
 
 # ---- a disk that fails

@@ -60,7 +60,7 @@ _BAD = {
     "no json": ("d.json", "{", "d.json is not JSON: "),
     "no toml": ("d.toml", "devices", "d.toml is not TOML: "),
     "deep json": ("d.json", "[" * 100_000, "d.json is not JSON: "),
-    "deep yaml": ("d.yaml", "[" * 10_000, "d.yaml is not YAML: "),
+    "deep yaml": ("d.yaml", "[" * 2_000, "d.yaml is not YAML: "),
     "an object of python": ("d.yaml", "devices: !!python/object/apply:os.system ['true']", "d.yaml is not YAML: "),
     "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object"),
     "a list": ("d.yaml", "[]", "d.yaml has no 'devices': give an object"),
@@ -137,6 +137,10 @@ def test_all_of_the_configuration_goes_under_custom_metadata_features_are_joined
         "tags": ["lab", "fast"],
     }
     assert json.dumps([told, CONFIG]) == before
+
+
+def test_without_tags_in_the_configuration_the_devices_own_stay() -> None:
+    assert merge({"tags": ["own"]}, {"room": "?"}) == {"tags": ["own"], "custom_metadata": {"room": "?"}}
 
 
 json_values = st.recursive(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
@@ -68,7 +69,8 @@ def fuzz(examples: int, **strategies: st.SearchStrategy[object]) -> Callable[[Ca
         # Not by `wraps`: pytest would look for fixtures of the check's arguments.
         test.__name__ = test.__qualname__ = check.__name__
         test.__module__, test.__doc__ = check.__module__, check.__doc__
-        return test
+        # Hypothesis' plugin marks only what it has decorated itself.
+        return pytest.mark.hypothesis(test)
 
     return decorate
 
