@@ -172,10 +172,12 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """The linter, and whether everything is formatted."""
+    """The linter, the format, the rules of imports (see pyproject.toml), the words of the prose."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    session.run("python", "tests/docs/support/plain_english.py")
 
 
 @nox.session
