@@ -15,7 +15,7 @@ from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.scheduler import DeviceSlots
 from galaxy_trio.daemon.store.queries import WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

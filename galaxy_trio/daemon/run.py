@@ -16,7 +16,7 @@ from galaxy_trio.daemon import systemd
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.reload import apply_devices
 from galaxy_trio.daemon.settings import Settings, read_settings
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
 from galaxy_trio.daemon.task_queue import Dispatcher, open_dispatcher
 from galaxy_trio.daemon.web.bodies import task_as_json

@@ -20,7 +20,7 @@ from galaxy_trio.daemon.logs import logging_as
 from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.run import run_daemon
 from galaxy_trio.daemon.settings import read_settings
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
 from galaxy_trio.daemon.web.listening import ListenError
 from tests.daemon.support.daemon import open_daemon

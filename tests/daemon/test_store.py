@@ -21,7 +21,7 @@ import galaxy_trio.daemon.store.queries
 import galaxy_trio.daemon.store.store
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
 
 if TYPE_CHECKING:

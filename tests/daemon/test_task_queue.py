@@ -21,7 +21,7 @@ from galaxy_trio import open_constellation
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.queues import AHEAD
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
 from galaxy_trio.daemon.task_queue import DaemonBusy, Dispatcher, open_dispatcher
 from galaxy_trio.daemon.web.event_stream import Feed

@@ -13,7 +13,7 @@ import trio.testing
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.task_queue
 import galaxy_trio.daemon.web.bodies
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon

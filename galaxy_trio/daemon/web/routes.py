@@ -17,7 +17,7 @@ from starlette.routing import Route
 from galaxy_trio import DeviceStatus, NoSuchDevice
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.task_queue import DaemonBusy
 from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
 from galaxy_trio.daemon.web.openapi import DOCUMENT
