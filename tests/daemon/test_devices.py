@@ -80,14 +80,14 @@ async def test_a_device_that_changes_is_connected_anew_and_what_waits_for_it_wai
         await daemon.wait_connected(2)
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         daemon.devices("d1", "d2", tags=["new"])
         await daemon.reload()
         # What runs may come to its end first.
         assert await daemon.state(held) == "running"
         daemon.work.let_go("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
-        assert (await daemon.ended_task(waiting))["state"] == "completed"
+        assert (await daemon.ended_task(queued))["state"] == "completed"
         assert daemon.work.begun == ["hold a", "echo b"]
 
 
@@ -96,11 +96,11 @@ async def test_what_runs_too_long_on_a_device_that_goes_is_stopped_and_what_wait
         await daemon.wait_connected(2)
         stuck = await daemon.submit("wait")
         await daemon.wait_state(stuck, "running")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         daemon.devices("d2")
         await daemon.reload()
         assert (await daemon.ended_task(stuck))["state"] == "lost"
-        failed = await daemon.ended_task(waiting)
+        failed = await daemon.ended_task(queued)
         assert (failed["state"], daemon.work.begun) == ("failed", ["wait"])
         assert "'d1'" in failed["error"]
 

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 import galaxy_trio.daemon.web.event_stream
-from galaxy_trio.daemon.web.event_stream import Feed
+from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ async def test_listening_ends_with_the_daemon(tmp_path: Path) -> None:
 async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    feed = Feed()
-    slow, quick = feed.listen(), feed.listen()
+    event_stream = ServerSentEventStream()
+    slow, quick = event_stream.listen(), event_stream.listen()
     async with trio.open_nursery() as nursery:
         received: list[bytes] = []
 
@@ -162,30 +162,30 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
         nursery.start_soon(read)
         nursery.start_soon(begin)
         await trio.testing.wait_all_tasks_blocked()
-        assert feed.listeners == 2
+        assert event_stream.listeners == 2
         for number in range(5_000):
-            feed.publish("number", _saying(number))
+            event_stream.publish("number", _saying(number))
             if number % 100 == 0:
                 await trio.testing.wait_all_tasks_blocked()
-        assert (feed.listeners, feed.dropped) == (1, 1)
+        assert (event_stream.listeners, event_stream.dropped) == (1, 1)
         await trio.testing.wait_all_tasks_blocked()
-        feed.close()
+        event_stream.close()
     assert len(received) == 5_000
     # What was there for it before it was dropped, it still gets.
     assert 900 < len([text async for text in slow]) < 1_100
-    assert feed.listeners == 0
+    assert event_stream.listeners == 0
 
 
 async def test_of_what_is_no_longer_kept_one_is_told() -> None:
-    feed = Feed()
-    feed.publish("first", _saying(0))
-    listening = feed.listen("")
+    event_stream = ServerSentEventStream()
+    event_stream.publish("first", _saying(0))
+    listening = event_stream.listen("")
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     first = (await anext(listening)).split(b"\n")[0].removeprefix(b"id: ").decode()
     await listening.aclose()
     for number in range(10_001):
-        feed.publish("number", _saying(number))
-    listening = feed.listen(first)
+        event_stream.publish("number", _saying(number))
+    listening = event_stream.listen(first)
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     await listening.aclose()
-    assert feed.listeners == 0
+    assert event_stream.listeners == 0

@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import galaxy_trio.daemon.scheduler
-from galaxy_trio.daemon.queues import AHEAD, DeviceState, TaskQueue
-from galaxy_trio.daemon.scheduler import DeviceSlots, Scheduler
+from galaxy_trio.daemon.device_slots import DeviceSlots, DeviceState
+from galaxy_trio.daemon.requirement_queue import READ_AHEAD, RequirementQueue
+from galaxy_trio.daemon.scheduler import Scheduler
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 
 pytestmark = pytest.mark.daemon
@@ -132,7 +133,7 @@ def test_a_withdrawn_task_leaves_memory_and_is_never_taken() -> None:
     _accept(scheduler, *records)
     assert _take(scheduler) == [1]
     scheduler.withdraw(records[1])
-    assert (scheduler.in_memory, scheduler.waiting) == (1, 2)
+    assert (scheduler.in_memory, scheduler.queued) == (1, 2)
     scheduler.release(slots)
     assert _take(scheduler) == [3]
 
@@ -143,15 +144,15 @@ def test_an_accepted_task_stays_on_disk_when_the_queue_has_no_room_in_memory() -
     slots = scheduler.add_device("b", 1, _connected())
     _accept(scheduler, make_record(1, Requirement("a")))
     assert scheduler.in_memory == 0
-    _accept(scheduler, *(make_record(number, Requirement("b")) for number in range(2, 4 * AHEAD)))
-    assert scheduler.in_memory == slots.size + AHEAD
-    assert scheduler.waiting == 4 * AHEAD - 1
+    _accept(scheduler, *(make_record(number, Requirement("b")) for number in range(2, 4 * READ_AHEAD)))
+    assert scheduler.in_memory == slots.size + READ_AHEAD
+    assert scheduler.queued == 4 * READ_AHEAD - 1
 
 
 def test_the_pages_of_a_queue_follow_each_other_without_gap_or_overlap_until_the_last() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, _connected())
-    records = [make_record(number, Requirement("a")) for number in range(1, 4 * AHEAD)]
+    records = [make_record(number, Requirement("a")) for number in range(1, 4 * READ_AHEAD)]
     _accept(scheduler, *records)
     taken: list[int] = []
     pages: list[int] = []
@@ -171,7 +172,7 @@ def test_the_pages_of_a_queue_follow_each_other_without_gap_or_overlap_until_the
             scheduler.release(slots)
     assert taken == [record.number for record in records]
     # The first ones were in memory since they were accepted.
-    assert pages == taken[1 + slots.size + AHEAD - 1 :]
+    assert pages == taken[1 + slots.size + READ_AHEAD - 1 :]
     scheduler.check_all()
     assert scheduler.check() == ([], [])
 
@@ -226,7 +227,7 @@ def test_different_requirements_are_limited_and_those_without_tasks_make_room(mo
     assert scheduler.has_queue_for(needs[5])
     scheduler.accept(make_record(6, needs[5]))
     assert needs[3] not in scheduler.queues
-    assert scheduler.waiting == 5
+    assert scheduler.queued == 5
 
 
 # ---- random histories
@@ -253,8 +254,8 @@ class SchedulerStates(RuleBasedStateMachine):
         """Start a new daemon."""
         self.scheduler = Scheduler(self.limit)
         self.taken: list[Taken] = []
-        self.reading: list[TaskQueue] = []
-        self.failing: list[TaskQueue] = []
+        self.reading: list[RequirementQueue] = []
+        self.failing: list[RequirementQueue] = []
         if not hasattr(self, "disk"):
             # The queued tasks on disk, by number.
             self.disk: dict[int, TaskRecord] = {}
@@ -267,7 +268,7 @@ class SchedulerStates(RuleBasedStateMachine):
             assert record.number in self.disk, f"{slots.device_id} took {record.number}, which has ended"
             assert slots.state.connected
             assert slots.taken <= slots.size
-            older = [other for other in self.waiting(slots) if other.number < record.number]
+            older = [other for other in self.queued(slots) if other.number < record.number]
             assert not older, f"{slots.device_id} took {record.number} before {older[0].number}"
             assert slots.can_run(record.asked.requirement)
             self.taken.append(Taken(record, slots))
@@ -278,7 +279,7 @@ class SchedulerStates(RuleBasedStateMachine):
         self.reading += to_read
         self.failing += to_fail
 
-    def waiting(self, slots: DeviceSlots) -> list[TaskRecord]:
+    def queued(self, slots: DeviceSlots) -> list[TaskRecord]:
         """The queued tasks that a device can run and that have no slot."""
         taken = {task.record.number for task in self.taken if not task.begun}
         return [
@@ -302,7 +303,7 @@ class SchedulerStates(RuleBasedStateMachine):
             self.scheduler.add_device(name, SIZES[name], AWAY)
         self.dispatch()
 
-    @rule(requirement=st.sampled_from(REQUIREMENTS), count=st.sampled_from([1, 1, 1, 2 * AHEAD]))
+    @rule(requirement=st.sampled_from(REQUIREMENTS), count=st.sampled_from([1, 1, 1, 2 * READ_AHEAD]))
     def accept(self, requirement: Requirement, count: int) -> None:
         for _ in range(count):
             self.numbers += 1
@@ -393,7 +394,7 @@ class SchedulerStates(RuleBasedStateMachine):
 
     @invariant()
     def every_queued_task_is_counted(self) -> None:
-        assert self.scheduler.waiting == len(self.disk)
+        assert self.scheduler.queued == len(self.disk)
         for name in NAMES:
             assert self.scheduler.queued_for(name) == sum(record.asked.device == name for record in self.disk.values())
 
@@ -402,7 +403,7 @@ class SchedulerStates(RuleBasedStateMachine):
         if self.limit is not None and len(self.taken) >= self.limit:
             return
         for slots in self.scheduler.devices.values():
-            if slots.has_room and self.waiting(slots):
+            if slots.has_room and self.queued(slots):
                 assert any(queue.reading for queue in slots.queues.values()), f"{slots.device_id} is idle"
 
     @invariant()
@@ -410,7 +411,7 @@ class SchedulerStates(RuleBasedStateMachine):
         slots = sum(SIZES.values())
         for queue in self.scheduler.queues.values():
             # Tasks that come back without having begun are added to those that were read.
-            assert queue.in_memory <= 2 * slots + AHEAD
+            assert queue.in_memory <= 2 * slots + READ_AHEAD
 
     @invariant()
     def tasks_that_no_device_can_run_are_to_fail(self) -> None:

@@ -19,9 +19,9 @@ from sqlalchemy import event
 
 import galaxy_trio.daemon.store.queries
 import galaxy_trio.daemon.store.store
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -195,13 +195,13 @@ async def test_tasks_are_forgotten_by_age_and_by_number_with_their_results(
     monkeypatch.setattr(galaxy_trio.daemon.store.queries, "FORGOTTEN", 2)
     now = NOW
     async with open_store(tmp_path / "db", clock=lambda: now) as store:
-        waiting = await _add(store)
+        queued = await _add(store)
         old = [await _ended(store, result="1") for _ in range(5)]
         now += timedelta(days=2)
         new = [await _ended(store, result="2") for _ in range(5)]
         assert await store.forget(NOW + timedelta(days=1), 100) == 5
         assert await store.forget(NOW + timedelta(days=1), 3) == 2
-        assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], waiting)]
+        assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], queued)]
         assert await _result(store, old[0].id) == ""
         assert await store.forget(NOW, 3) == 0
     with sqlite3.connect(tmp_path / "db") as database:

@@ -81,11 +81,11 @@ async def test_the_watchdog_is_fed_twice_as_often_as_it_asks_for(
 ) -> None:
     environment = {**os.environ, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())}
     with trio.move_on_after(22):
-        await systemd.feed_watchdog(environment)
+        await systemd.ping_watchdog(environment)
     assert _said(notify_socket) == ["WATCHDOG=1"] * 5
 
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}])
 async def test_who_asks_for_nothing_gets_nothing(environment: dict[str, str], autojump_clock: MockClock) -> None:
     with trio.fail_after(1):
-        await systemd.feed_watchdog(environment)
+        await systemd.ping_watchdog(environment)

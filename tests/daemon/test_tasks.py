@@ -106,11 +106,11 @@ async def test_more_tasks_than_may_wait_are_refused_and_those_that_wait_run(tmp_
     async with open_daemon(tmp_path, "d1", settings="max_queued = 2") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = [await daemon.submit("echo b"), await daemon.submit("echo c")]
+        queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
         assert answer == {"error": "2 tasks wait already: this one was not taken"}
         daemon.work.let_go("a")
-        assert [(await daemon.ended_task(task))["state"] for task in waiting] == ["completed", "completed"]
+        assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
 
 
@@ -172,8 +172,8 @@ async def test_a_task_that_is_cancelled_while_it_waits_never_begins(tmp_path: Pa
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = await daemon.submit("echo b")
-        assert (await daemon.ask("DELETE", f"/tasks/{waiting}"))["state"] == "cancelled"
+        queued = await daemon.submit("echo b")
+        assert (await daemon.ask("DELETE", f"/tasks/{queued}"))["state"] == "cancelled"
         daemon.work.let_go("a")
         await daemon.ended_task(held)
         assert (await daemon.ask("DELETE", f"/tasks/{held}"))["state"] == "completed"
@@ -260,12 +260,12 @@ async def test_what_waits_when_the_daemon_stops_runs_with_the_next_one_in_order(
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = [await daemon.submit(f"echo {number}") for number in range(20)]
+        queued = [await daemon.submit(f"echo {number}") for number in range(20)]
         daemon.work.let_go("a")
         daemon.stop.set()
     done = len(daemon.work.begun)
     async with open_daemon(tmp_path, "d1") as daemon:
-        assert [(await daemon.ended_task(task))["state"] for task in waiting] == ["completed"] * 20
+        assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed"] * 20
         assert daemon.work.begun == [f"echo {number}" for number in range(done - 1, 20)]
         assert (await daemon.ended_task(held))["state"] == "completed"
 
@@ -299,7 +299,7 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_agai
 
     async with open_daemon(tmp_path, "d1") as daemon:
         running = await daemon.submit("wait")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         await daemon.wait_state(running, "running")
         # It is gone before it could write anything more.
         monkeypatch.setattr(Store, "finish", write_nothing)
@@ -308,7 +308,7 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_agai
     monkeypatch.undo()
     async with open_daemon(tmp_path, "d1") as daemon:
         lost = await daemon.ended_task(running)
-        assert (lost["state"], (await daemon.ended_task(waiting))["state"]) == ("lost", "completed")
+        assert (lost["state"], (await daemon.ended_task(queued))["state"]) == ("lost", "completed")
         assert "the daemon ended while the task ran" in lost["error"]
         assert daemon.work.begun == ["echo b"]
 
@@ -376,15 +376,15 @@ async def test_on_a_full_disk_nothing_is_accepted_and_what_was_accepted_waits_an
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         disk.full = True
         body: dict[str, JSON] = {"request": "echo c", "device": "d1"}
         assert "the disk is full" in (await daemon.ask("POST", "/tasks", 507, json=body))["error"]
         daemon.work.let_go("a")
         await until(lambda: disk.failed >= 4)
-        assert await daemon.state(waiting) == "queued"
+        assert await daemon.state(queued) == "queued"
         disk.full = False
-        assert (await daemon.ended_task(waiting))["state"] == "completed"
+        assert (await daemon.ended_task(queued))["state"] == "completed"
     assert daemon.work.begun == ["hold a", "echo b"]
 
 
