@@ -141,7 +141,7 @@ def test_devices_are_shown_with_what_they_are_and_why_they_are_not_there(page: P
     expect(page.locator("#device-rows tr:visible")).to_have_count(1)
     expect(_device(page, "phone")).to_be_visible()
     page.get_by_label("Find").fill("toaster")
-    expect(page.locator("#no-devices-words")).to_have_text("None of 4 devices is like that.")
+    expect(page.locator("#no-devices-words")).to_have_text("None of 4 devices matches.")
 
 
 def test_a_newcomer_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_newcomer_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None
         for page in _open(browser, world.url):
             expect(page.locator("#no-tasks")).to_contain_text("There are no tasks yet.")
             expect(page.locator("#no-tasks")).to_contain_text("galaxy-trio task submit")
-            expect(page.locator("#no-devices")).to_contain_text("No device is connected. Does their server run?")
+            expect(page.locator("#no-devices")).to_contain_text("No device is connected. Is their server running?")
             expect(page.locator("#no-devices")).to_contain_text("galaxy-trio agent ws://127.0.0.1:5000/ws laptop")
             _finds_nothing(page)
             _shot(page, "empty")
@@ -185,8 +185,8 @@ def test_a_task_for_any_device_that_fits_goes_there(page: Page) -> None:
 
 def test_a_task_for_a_device_that_is_away_says_that_it_waits(page: Page) -> None:
     _submit(page, "echo later", "printer")
-    expect(page.locator("#submit-outcome")).to_contain_text("printer is not connected: the task waits for it.")
-    expect(_row(page, "echo later").locator(".state")).to_have_text("waiting")
+    expect(page.locator("#submit-outcome")).to_contain_text("printer is not connected: the task stays queued until it is.")
+    expect(_row(page, "echo later").locator(".state")).to_have_text("queued")
     page.get_by_role("button", name="Cancel: echo later").click()
     expect(_row(page, "echo later").locator(".state")).to_have_text("cancelled")
 
@@ -246,7 +246,7 @@ def test_results_are_text_folded_json_and_pictures_and_large_ones_are_downloaded
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Show task: large").first.click()
     with page.expect_download() as download:
-        dialog.get_by_role("button", name="Download it").click()
+        dialog.get_by_role("button", name="Download").click()
     assert json.loads(download.value.path().read_text()) == "x" * 2_000_000
 
 
@@ -259,7 +259,7 @@ def test_tasks_are_shown_by_state_and_older_ones_on_demand(page: Page, world: Wo
     expect(page.get_by_role("button", name="Show task: echo number 59", exact=True)).to_be_visible()
     page.reload()
     expect(page.locator("#task-rows tr")).to_have_count(50)
-    page.get_by_role("button", name="Show older ones").click()
+    page.get_by_role("button", name="Show older tasks").click()
     expect(page.get_by_role("button", name="Show task: echo number 0", exact=True)).to_be_attached()
     page.get_by_label("Show", exact=True).select_option("cancelled")
     expect(page.locator("#task-rows .state").first).to_have_text("cancelled")
@@ -286,7 +286,7 @@ def test_a_device_that_dies_and_returns_is_seen_to(browser: Browser, tmp_path: P
             expect(_device(page, "laptop").locator(".state")).to_have_text("disconnected")
             # The next try may have failed already, and say so instead.
             expect(_problem(page, "laptop")).to_contain_text(re.compile("has left its server|is not connected"))
-            expect(_row(page, "list").locator(".state")).to_have_text("waiting")
+            expect(_row(page, "list").locator(".state")).to_have_text("queued")
             expect(page.locator("#sum-devices")).to_have_text("1")
             _finds_nothing(page)
             _shot(page, "device-away")
@@ -304,10 +304,10 @@ def test_the_page_says_when_it_is_not_live_and_goes_on_with_the_next_daemon(brow
             _submit(page, "echo before")
             expect(_row(page, "echo before").locator(".state")).to_have_text("completed")
             world.do("stop daemon")
-            expect(page.locator("#live-words")).to_have_text("Not live: trying to reach the daemon…")
+            expect(page.locator("#live-words")).to_have_text("Not live: reconnecting to the daemon…")
             page.get_by_label("What to do").fill("echo meanwhile")
             page.get_by_role("button", name="Submit").click()
-            expect(page.locator("#submit-outcome")).to_have_text("The daemon does not answer: is it running?")
+            expect(page.locator("#submit-outcome")).to_have_text("The daemon does not respond: is it running?")
             _finds_nothing(page)
             _shot(page, "not-live")
             world.do("start daemon")
@@ -320,7 +320,7 @@ def test_the_page_says_when_it_is_not_live_and_goes_on_with_the_next_daemon(brow
 def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"], token=TOKEN) as world:
         for page in _open(browser, world.url):
-            dialog = page.get_by_role("dialog", name="This daemon wants a token")
+            dialog = page.get_by_role("dialog", name="This daemon requires a token")
             expect(dialog).to_be_visible()
             page.keyboard.press("Escape")
             expect(dialog).to_be_visible()
@@ -328,8 +328,8 @@ def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, 
             _shot(page, "token")
             for wrong in ("wrong", "w\u2026ong"):
                 page.get_by_label("Token", exact=True).fill(wrong)
-                page.get_by_role("button", name="Go on").click()
-                expect(page.locator("#token-problem")).to_have_text("The token is not right.")
+                page.get_by_role("button", name="Continue").click()
+                expect(page.locator("#token-problem")).to_have_text("The token is wrong.")
             page.get_by_label("Token", exact=True).fill(TOKEN)
             page.keyboard.press("Enter")
             expect(page.locator("#live-words")).to_have_text("Live")
@@ -342,7 +342,7 @@ def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, 
             with page.context.expect_page() as opened:
                 page.evaluate("url => window.open(url, '_blank', 'noopener')", world.url)
             # Another tab is another session.
-            expect(opened.value.get_by_role("dialog", name="This daemon wants a token")).to_be_visible()
+            expect(opened.value.get_by_role("dialog", name="This daemon requires a token")).to_be_visible()
 
 
 def test_nothing_that_a_device_or_a_result_says_does_anything(browser: Browser, tmp_path: Path) -> None:
@@ -445,5 +445,5 @@ def test_300_devices_and_10_000_tasks_stay_usable(browser: Browser, tmp_path: Pa
             page.get_by_label("Find").fill("")
             _shot(page, "300-devices")
             page.get_by_label("Show", exact=True).select_option("completed")
-            page.get_by_role("button", name="Show older ones").click()
+            page.get_by_role("button", name="Show older tasks").click()
             expect(page.locator("#task-rows tr")).to_have_count(100)

@@ -68,7 +68,7 @@ class ServerSentEventStream:
         return len(self._listeners)
 
     def publish(self, kind: str, data: Callable[[], Mapping[str, object]]) -> None:
-        """Send an event to all listeners, without blocking. A listener that is too slow is dropped, and may resume.
+        """Send an event to all listeners without blocking. A listener that is too slow is dropped, and may resume.
 
         Args:
             kind: The event's name.
@@ -89,8 +89,8 @@ class ServerSentEventStream:
         """Yield the events from now on, or those after an id. It ends when the listener is too slow or the daemon stops.
 
         Args:
-            last_id: The client's ``Last-Event-ID``. With an id that is too old or of another run, the first event is ``reset``, and all kept
-                events follow.
+            last_id: The client's ``Last-Event-ID``. If it is too old or of another run, the first event is ``reset``, and all kept events
+                follow.
         """
         sending, receiving = trio.open_memory_channel[ServerSentEvent](_MAX_LAG)
         # Registered first, so that no event is missed; those that are also in the history are skipped below.
