@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 def _section() -> str:
-    return TUTORIAL.read_text("utf-8").partition("## From nothing")[2].partition("\n## ")[0]
+    return TUTORIAL.read_text("utf-8").partition("## Tutorial")[2].partition("\n## ")[0]
 
 
 def _commands() -> list[tuple[list[str], str]]:
