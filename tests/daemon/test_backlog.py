@@ -49,7 +49,7 @@ async def open_disk(path: Path) -> AsyncGenerator[Disk]:
         yield Disk(store, scheduler, backlog, failed)
 
 
-async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
+async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
     count = 5 * READ_AHEAD
     async with open_disk(tmp_path / "db") as disk:
         added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
@@ -69,7 +69,7 @@ async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in
     assert taken == added
 
 
-async def test_tasks_that_ran_when_the_daemon_was_killed_are_counted_as_lost_and_the_others_as_queued(
+async def test_tasks_that_a_killed_daemon_was_running_are_counted_as_lost_and_the_others_as_queued(
     tmp_path: Path,
 ) -> None:
     async with open_disk(tmp_path / "db") as disk:
@@ -81,7 +81,7 @@ async def test_tasks_that_ran_when_the_daemon_was_killed_are_counted_as_lost_and
         assert (disk.scheduler.queued, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
 
 
-async def test_tasks_that_no_device_can_run_fail_until_a_device_for_them_appears(tmp_path: Path) -> None:
+async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(tmp_path: Path) -> None:
     async with open_disk(tmp_path / "db") as disk:
         for name in ("a", "b"):
             await disk.store.add(TaskRequest("echo", name))

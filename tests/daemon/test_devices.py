@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 
-async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
+async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         devices = (await daemon.ask("GET", "/devices"))["devices"]
@@ -28,7 +28,7 @@ async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
         assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'"}
 
 
-async def test_a_path_or_a_method_that_is_not_there_is_an_error_like_the_others(tmp_path: Path) -> None:
+async def test_unknown_path_and_wrong_method_are_answered_with_a_json_error(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         assert await daemon.ask("GET", "/fridges", 404) == {
             "error": "there is nothing at '/fridges': see /openapi.json"
@@ -36,7 +36,7 @@ async def test_a_path_or_a_method_that_is_not_there_is_an_error_like_the_others(
         assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not what can be done")
 
 
-async def test_a_device_is_connected_anew_when_told(tmp_path: Path) -> None:
+async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         shown = await daemon.ask("POST", "/devices/d1/reconnect")
@@ -44,7 +44,7 @@ async def test_a_device_is_connected_anew_when_told(tmp_path: Path) -> None:
         await daemon.ask("POST", "/devices/d3/reconnect", 404)
 
 
-async def test_a_device_that_cannot_be_connected_is_shown_with_the_reason(
+async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.routes, "_RECONNECT_TIMEOUT", 0.5)
@@ -65,7 +65,7 @@ async def _connects(daemon: RunningDaemon) -> dict[str, int]:
     return {device["device_id"]: device["connects"] for device in devices}
 
 
-async def test_at_a_reload_devices_come_and_go_and_the_others_keep_their_connections(tmp_path: Path) -> None:
+async def test_reload_adds_and_removes_devices_and_the_others_keep_their_connections(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         await daemon.fleet.start_device("d3")
@@ -75,7 +75,7 @@ async def test_at_a_reload_devices_come_and_go_and_the_others_keep_their_connect
             await trio.sleep(0.005)
 
 
-async def test_a_device_that_changes_is_connected_anew_and_what_waits_for_it_waits_on(tmp_path: Path) -> None:
+async def test_changed_device_is_reconnected_and_its_queued_tasks_stay_queued(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2", drain=SECONDS) as daemon:
         await daemon.wait_connected(2)
         held = await daemon.submit("hold a")
@@ -91,7 +91,7 @@ async def test_a_device_that_changes_is_connected_anew_and_what_waits_for_it_wai
         assert daemon.work.begun == ["hold a", "echo b"]
 
 
-async def test_what_runs_too_long_on_a_device_that_goes_is_stopped_and_what_waits_for_it_fails(tmp_path: Path) -> None:
+async def test_tasks_of_a_removed_device_are_stopped_after_the_drain_time_and_its_queued_tasks_fail(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         stuck = await daemon.submit("wait")
@@ -115,7 +115,7 @@ async def test_what_runs_too_long_on_a_device_that_goes_is_stopped_and_what_wait
         ("tokens", "  \n", "there is no token in"),
     ],
 )
-async def test_a_configuration_that_does_not_do_changes_nothing(
+async def test_reload_of_an_invalid_configuration_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, sentence: str
 ) -> None:
     token = "a-token-of-the-test"
@@ -134,7 +134,7 @@ async def test_a_configuration_that_does_not_do_changes_nothing(
         assert await _connects(daemon) == {"d1": 1}
 
 
-async def test_a_reload_takes_other_tokens_and_says_what_takes_a_new_start(
+async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "tokens").write_text("old")

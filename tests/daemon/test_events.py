@@ -87,7 +87,7 @@ async def _lines(stream: trio.SocketStream, http: h11.Connection) -> AsyncGenera
     assert isinstance(event, h11.EndOfMessage)
 
 
-async def test_tasks_and_devices_are_told_of_as_they_change(tmp_path: Path) -> None:
+async def test_changes_of_tasks_and_devices_are_published(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         async with listen(daemon) as listener:
@@ -103,7 +103,7 @@ async def test_tasks_and_devices_are_told_of_as_they_change(tmp_path: Path) -> N
             await listener.until("device", what="connected")
 
 
-async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(tmp_path: Path) -> None:
+async def test_resumed_stream_has_the_missed_events_and_none_twice(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         async with listen(daemon) as listener:
@@ -118,7 +118,7 @@ async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(tmp_path: P
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "abcdefab-3", "-", "abcdefab-99999999999999999999"])
-async def test_who_comes_back_from_another_life_of_the_daemon_is_told_to_begin_anew(
+async def test_stream_resumed_from_another_run_of_the_daemon_begins_with_a_reset(
     tmp_path: Path, last_id: str
 ) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
@@ -126,7 +126,7 @@ async def test_who_comes_back_from_another_life_of_the_daemon_is_told_to_begin_a
             assert await listener.next() == ("reset", {})
 
 
-async def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_are_sent_while_there_are_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.event_stream, "_KEEPALIVE", 0.02)
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
@@ -135,7 +135,7 @@ async def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pyte
                 pass
 
 
-async def test_listening_ends_with_the_daemon(tmp_path: Path) -> None:
+async def test_stream_ends_when_the_daemon_stops(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         async with listen(daemon) as listener:
             await trio.sleep(0.02)
@@ -145,7 +145,7 @@ async def test_listening_ends_with_the_daemon(tmp_path: Path) -> None:
                     await listener.next()
 
 
-async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
+async def test_slow_listener_is_dropped_and_delays_no_other(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     event_stream = ServerSentEventStream()
@@ -176,7 +176,7 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
     assert event_stream.listeners == 0
 
 
-async def test_of_what_is_no_longer_kept_one_is_told() -> None:
+async def test_resuming_after_events_that_are_no_longer_kept_begins_with_a_reset() -> None:
     event_stream = ServerSentEventStream()
     event_stream.publish("first", _saying(0))
     listening = event_stream.listen("")

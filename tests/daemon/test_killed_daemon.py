@@ -171,7 +171,7 @@ async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dic
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_runs_none_twice(
+async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(
     seed: int, tmp_path: Path
 ) -> None:
     random = Random(seed)
@@ -219,7 +219,7 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
     sys.stdout.write(f"seed {seed}: killed after {ran.wanted} had begun, {len(known)} accepted: {dict(states)}\n")
 
 
-async def test_a_daemon_that_is_stopped_under_load_lets_what_runs_end_and_leaves_the_rest_to_the_next(
+async def test_daemon_stopped_under_load_waits_for_running_tasks_and_leaves_the_others_to_the_next_daemon(
     tmp_path: Path,
 ) -> None:
     with trio.fail_after(10 * SECONDS):

@@ -125,7 +125,7 @@ def _finds_nothing(page: Page) -> None:
 # ---- what it shows
 
 
-def test_devices_are_shown_with_what_they_are_and_why_they_are_not_there(page: Page) -> None:
+def test_devices_are_shown_with_their_information_or_the_reason_why_they_are_not_connected(page: Page) -> None:
     expect(page.locator("#sum-devices")).to_have_text("3")
     expect(page.locator("#sum-devices-of")).to_have_text("of 4")
     expect(_device(page, "laptop")).to_contain_text("linux · cli · browser")
@@ -144,7 +144,7 @@ def test_devices_are_shown_with_what_they_are_and_why_they_are_not_there(page: P
     expect(page.locator("#no-devices-words")).to_have_text("None of 4 devices matches.")
 
 
-def test_a_newcomer_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None:
+def test_page_without_tasks_and_devices_shows_how_to_start(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, [], missing=["laptop"]) as world:
         for page in _open(browser, world.url):
             expect(page.locator("#no-tasks")).to_contain_text("There are no tasks yet.")
@@ -158,7 +158,7 @@ def test_a_newcomer_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None
 # ---- tasks
 
 
-def test_a_task_is_submitted_runs_and_shows_its_result(page: Page) -> None:
+def test_submitted_task_runs_and_shows_its_result(page: Page) -> None:
     _submit(page, "list")
     expect(_row(page, "list").locator(".state")).to_have_text("completed")
     expect(_row(page, "list")).to_contain_text("laptop")
@@ -171,7 +171,7 @@ def test_a_task_is_submitted_runs_and_shows_its_result(page: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_a_task_for_any_device_that_fits_goes_there(page: Page) -> None:
+def test_task_for_any_device_runs_on_one_that_fits(page: Page) -> None:
     page.get_by_label("What to do").fill("echo somewhere")
     page.get_by_label("Device", exact=True).select_option("")
     page.get_by_label("Operating system").fill("android")
@@ -183,7 +183,7 @@ def test_a_task_for_any_device_that_fits_goes_there(page: Page) -> None:
     expect(page.get_by_label("Operating system")).to_be_disabled()
 
 
-def test_a_task_for_a_device_that_is_away_says_that_it_waits(page: Page) -> None:
+def test_task_for_a_disconnected_device_is_shown_as_queued(page: Page) -> None:
     _submit(page, "echo later", "printer")
     expect(page.locator("#submit-outcome")).to_contain_text("printer is not connected: the task stays queued until it is.")
     expect(_row(page, "echo later").locator(".state")).to_have_text("queued")
@@ -191,7 +191,7 @@ def test_a_task_for_a_device_that_is_away_says_that_it_waits(page: Page) -> None
     expect(_row(page, "echo later").locator(".state")).to_have_text("cancelled")
 
 
-def test_what_is_refused_is_told_and_nothing_is_lost(page: Page) -> None:
+def test_refused_task_shows_the_reason_and_keeps_the_form(page: Page) -> None:
     page.get_by_label("What to do").fill("echo x")
     page.get_by_label("Device", exact=True).select_option("laptop")
     page.get_by_label("Timeout, seconds").evaluate("element => { element.max = ''; element.value = '999999999'; }")
@@ -200,7 +200,7 @@ def test_what_is_refused_is_told_and_nothing_is_lost(page: Page) -> None:
     expect(page.get_by_label("What to do")).to_have_value("echo x")
 
 
-def test_a_task_that_runs_is_cancelled_and_run_again(page: Page) -> None:
+def test_running_task_is_cancelled_and_retried(page: Page) -> None:
     _submit(page, "hold it")
     expect(_row(page, "hold it").locator(".state")).to_have_text("running")
     expect(_device(page, "laptop").locator(".state")).to_have_text("busy")
@@ -217,14 +217,14 @@ def test_a_task_that_runs_is_cancelled_and_run_again(page: Page) -> None:
     expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
 
 
-def test_a_task_that_fails_says_why(page: Page) -> None:
+def test_failed_task_shows_the_reason(page: Page) -> None:
     _submit(page, "fail no paper left")
     expect(_row(page, "fail no paper left")).to_contain_text("no paper left")
     expect(_row(page, "fail no paper left").locator(".state")).to_have_text("failed")
     expect(page.locator("#figure-bad")).to_have_class("figure bad")
 
 
-def test_results_are_text_folded_json_and_pictures_and_large_ones_are_downloaded(page: Page) -> None:
+def test_results_are_shown_as_text_folded_json_or_pictures_and_large_ones_are_downloaded(page: Page) -> None:
     for request in ("json", "picture", "large"):
         _submit(page, request, "server")
         expect(_row(page, request).locator(".state")).to_have_text("completed")
@@ -250,7 +250,7 @@ def test_results_are_text_folded_json_and_pictures_and_large_ones_are_downloaded
     assert json.loads(download.value.path().read_text()) == "x" * 2_000_000
 
 
-def test_tasks_are_shown_by_state_and_older_ones_on_demand(page: Page, world: World) -> None:
+def test_tasks_are_filtered_by_state_and_older_ones_are_loaded_on_demand(page: Page, world: World) -> None:
     _submit(page, "hold until cancelled")
     page.get_by_role("button", name="Cancel: hold until cancelled").click()
     expect(_row(page, "hold until cancelled").locator(".state")).to_have_text("cancelled")
@@ -276,7 +276,7 @@ def _post(world: World, body: object, token: str = "") -> None:
 # ---- what happens to the parts
 
 
-def test_a_device_that_dies_and_returns_is_seen_to(browser: Browser, tmp_path: Path) -> None:
+def test_device_that_dies_and_returns_is_shown_as_disconnected_and_connected(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", "server"]) as world:
         for page in _open(browser, world.url):
             expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
@@ -298,7 +298,7 @@ def test_a_device_that_dies_and_returns_is_seen_to(browser: Browser, tmp_path: P
             expect(_device(page, "laptop")).to_contain_text("reconnect")
 
 
-def test_the_page_says_when_it_is_not_live_and_goes_on_with_the_next_daemon(browser: Browser, tmp_path: Path) -> None:
+def test_page_shows_that_it_is_not_live_and_reconnects_to_the_next_daemon(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"]) as world:
         for page in _open(browser, world.url):
             _submit(page, "echo before")
@@ -317,7 +317,7 @@ def test_the_page_says_when_it_is_not_live_and_goes_on_with_the_next_daemon(brow
             expect(_row(page, "echo before").locator(".state")).to_have_text("completed")
 
 
-def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, tmp_path: Path) -> None:
+def test_page_asks_for_the_token_once_and_keeps_it_for_the_session(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"], token=TOKEN) as world:
         for page in _open(browser, world.url):
             dialog = page.get_by_role("dialog", name="This daemon requires a token")
@@ -345,7 +345,7 @@ def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, 
             expect(opened.value.get_by_role("dialog", name="This daemon requires a token")).to_be_visible()
 
 
-def test_nothing_that_a_device_or_a_result_says_does_anything(browser: Browser, tmp_path: Path) -> None:
+def test_markup_from_devices_and_results_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", HOSTILE]) as world:
         for page in _open(browser, world.url):
             expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
@@ -364,7 +364,7 @@ def test_nothing_that_a_device_or_a_result_says_does_anything(browser: Browser, 
             )
 
 
-def test_the_policy_is_strict_and_no_other_host_is_asked(browser: Browser, world: World) -> None:
+def test_content_security_policy_is_strict_and_no_other_host_is_requested(browser: Browser, world: World) -> None:
     with browser.new_context(**options()) as context:
         page = context.new_page()
         asked: list[str] = []
@@ -383,7 +383,7 @@ def test_the_policy_is_strict_and_no_other_host_is_asked(browser: Browser, world
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", ["desk", "phone"])
-def test_axe_finds_nothing_in_either_scheme_on_a_desk_and_on_a_phone(
+def test_axe_finds_no_violation_in_either_color_scheme_on_a_desk_and_on_a_phone(
     browser: Browser, world: World, scheme: str, device: str
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -401,7 +401,7 @@ def test_axe_finds_nothing_in_either_scheme_on_a_desk_and_on_a_phone(
         expect(_row(page, "hold on").locator(".state")).to_have_text("cancelled")
 
 
-def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
+def test_page_can_be_used_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the tasks")).to_be_focused()
     page.keyboard.press("Enter")
@@ -429,7 +429,7 @@ def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
     expect(page.get_by_role("button", name="Show task: hold by hand").first).to_be_focused()
 
 
-def test_300_devices_and_10_000_tasks_stay_usable(browser: Browser, tmp_path: Path) -> None:
+def test_page_stays_usable_with_300_devices_and_10_000_tasks(browser: Browser, tmp_path: Path) -> None:
     names = [f"device-{number:03}" for number in range(300)]
     with open_world(tmp_path, names, ended=10_000) as world:
         for page in _open(browser, world.url):

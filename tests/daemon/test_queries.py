@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 
-async def test_health_and_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_and_readiness_are_reported_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         assert await daemon.ask("GET", "/health") == {"status": "live"}
@@ -48,7 +48,7 @@ async def test_health_and_readiness(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the disk fails"
 
 
-async def test_only_health_can_be_had_without_the_token(tmp_path: Path) -> None:
+async def test_only_health_needs_no_token(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("a-token")
     async with open_daemon(tmp_path, "d1", settings='token_file = "tokens"') as daemon:
         await daemon.ask("GET", "/health")
@@ -65,7 +65,7 @@ def _value(metrics: str, name: str, **labels: str) -> float:
     raise AssertionError(f"there is no {name} with {labels}")
 
 
-async def test_metrics_tell_of_devices_tasks_requests_and_the_scheduler(
+async def test_metrics_count_devices_tasks_requests_and_the_event_loop_delay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.metrics, "_EVERY", 0.01)
@@ -98,7 +98,7 @@ async def test_metrics_tell_of_devices_tasks_requests_and_the_scheduler(
     assert _value(metrics, "galaxy_events_lost_total") == 0
 
 
-async def test_tasks_that_ended_long_ago_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.run, "_CLEANING", 0.02)
     async with open_daemon(tmp_path, "d1", settings="keep_tasks = 2") as daemon:
         tasks = [await daemon.submit(f"echo {number}") for number in range(4)]
@@ -116,7 +116,7 @@ async def test_tasks_that_ended_long_ago_are_forgotten(tmp_path: Path, monkeypat
             await trio.sleep(0.01)
 
 
-async def test_old_tasks_that_cannot_be_forgotten_stop_nothing(
+async def test_failing_deletion_of_old_tasks_is_logged_and_tasks_still_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(*_: object) -> int:
@@ -141,7 +141,7 @@ async def _start(directory: Path) -> Exception:
     return error
 
 
-async def test_a_second_daemon_with_the_same_database_or_socket_is_refused_and_the_first_goes_on(
+async def test_second_daemon_with_the_same_database_or_socket_is_refused_and_the_first_goes_on(
     tmp_path: Path,
 ) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
@@ -156,7 +156,7 @@ async def test_a_second_daemon_with_the_same_database_or_socket_is_refused_and_t
         assert (await daemon.ended_task(await daemon.submit("echo a")))["state"] == "completed"
 
 
-async def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+async def test_daemon_with_a_port_in_use_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "devices.json").write_text('{"devices": [{"device_id": "d1", "server_url": "ws://server.test/ws"}]}')
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
@@ -169,7 +169,7 @@ async def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     )
 
 
-async def test_a_database_that_is_damaged_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_damaged_database_is_reported_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "devices.json").write_text('{"devices": [{"device_id": "d1", "server_url": "ws://server.test/ws"}]}')
     (tmp_path / "galaxy.toml").write_text('devices = "devices.json"\nlisten = "127.0.0.1:0"')
     (tmp_path / "galaxy.db").write_bytes(b"not a database at all" * 100)
@@ -182,7 +182,7 @@ async def test_a_database_that_is_damaged_is_told_and_left_as_it_is(tmp_path: Pa
 # ---- the log
 
 
-def test_the_log_is_lines_for_people_or_objects_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_is_lines_of_text_or_json_objects(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("galaxy_trio.daemon.test")
     with logging_as("console"):
         logger.info("something\nhappened")
@@ -203,7 +203,7 @@ def test_the_log_is_lines_for_people_or_objects_for_programs(capsys: pytest.Capt
     assert datetime.fromisoformat(record["time"]).tzinfo is not None
 
 
-def test_who_asks_for_more_of_the_log_gets_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_level_set_by_the_caller_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("galaxy_trio")
     before = logger.level
     logger.setLevel(logging.DEBUG)
@@ -218,7 +218,7 @@ def test_who_asks_for_more_of_the_log_gets_all_of_it(capsys: pytest.CaptureFixtu
 # ---- its start
 
 
-async def test_it_answers_while_it_looks_at_its_database_and_accepts_tasks_after_that(
+async def test_starting_daemon_answers_health_and_accepts_tasks_when_the_queued_ones_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = trio.Event()
@@ -260,7 +260,7 @@ async def test_it_answers_while_it_looks_at_its_database_and_accepts_tasks_after
         ([["x" * 100] * 10] * 10, False),
     ],
 )
-async def test_only_a_large_result_is_encoded_in_a_thread(
+async def test_only_large_results_are_encoded_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, result: JSON, small: bool
 ) -> None:
     threads: list[object] = []

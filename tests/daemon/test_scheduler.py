@@ -94,7 +94,7 @@ def test_a_device_takes_the_oldest_task_of_all_its_queues(numbers: tuple[int, in
     assert order == [2, 3, 4]
 
 
-def test_two_devices_that_become_free_take_the_oldest_task_each_whichever_queue_it_is_in() -> None:
+def test_devices_that_become_free_take_the_oldest_tasks_of_any_queue() -> None:
     scheduler = Scheduler()
     devices = [scheduler.add_device(name, 1, _connected()) for name in ("a", "b")]
     _accept(scheduler, make_record(1, Requirement(None, "linux")), make_record(2, Requirement()))
@@ -106,7 +106,7 @@ def test_two_devices_that_become_free_take_the_oldest_task_each_whichever_queue_
     assert _take(scheduler) == [3, 4]
 
 
-def test_no_more_tasks_have_a_slot_than_the_total_limit_allows() -> None:
+def test_total_limit_bounds_the_tasks_that_have_a_slot() -> None:
     scheduler = Scheduler(max_running=2)
     devices = [scheduler.add_device(name, 2, _connected()) for name in ("a", "b")]
     _accept(scheduler, *(make_record(number, Requirement()) for number in range(1, 5)))
@@ -115,7 +115,7 @@ def test_no_more_tasks_have_a_slot_than_the_total_limit_allows() -> None:
     assert _take(scheduler) == [3]
 
 
-def test_a_task_that_did_not_begin_gets_its_place_in_the_queue_back() -> None:
+def test_task_that_did_not_begin_returns_to_its_place_in_the_queue() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, _connected())
     records = [make_record(number, Requirement("a")) for number in range(1, 4)]
@@ -126,7 +126,7 @@ def test_a_task_that_did_not_begin_gets_its_place_in_the_queue_back() -> None:
     assert _take(scheduler) == [1]
 
 
-def test_a_withdrawn_task_leaves_memory_and_is_never_taken() -> None:
+def test_withdrawn_task_leaves_memory_and_is_never_taken() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, _connected())
     records = [make_record(number, Requirement("a")) for number in range(1, 4)]
@@ -138,7 +138,7 @@ def test_a_withdrawn_task_leaves_memory_and_is_never_taken() -> None:
     assert _take(scheduler) == [3]
 
 
-def test_an_accepted_task_stays_on_disk_when_the_queue_has_no_room_in_memory() -> None:
+def test_accepted_task_stays_on_disk_when_the_queue_has_no_room_in_memory() -> None:
     scheduler = Scheduler()
     scheduler.add_device("a", 1, AWAY)
     slots = scheduler.add_device("b", 1, _connected())
@@ -149,7 +149,7 @@ def test_an_accepted_task_stays_on_disk_when_the_queue_has_no_room_in_memory() -
     assert scheduler.queued == 4 * READ_AHEAD - 1
 
 
-def test_the_pages_of_a_queue_follow_each_other_without_gap_or_overlap_until_the_last() -> None:
+def test_pages_of_a_queue_have_no_gap_and_no_overlap() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, _connected())
     records = [make_record(number, Requirement("a")) for number in range(1, 4 * READ_AHEAD)]
@@ -177,7 +177,7 @@ def test_the_pages_of_a_queue_follow_each_other_without_gap_or_overlap_until_the
     assert scheduler.check() == ([], [])
 
 
-def test_an_idle_device_is_chosen_before_a_busy_one_and_the_one_that_was_free_for_longest_first() -> None:
+def test_idle_device_goes_before_a_busy_one_and_the_longest_free_one_goes_first() -> None:
     scheduler = Scheduler()
     for name in NAMES:
         scheduler.add_device(name, 2, _connected())
@@ -193,7 +193,7 @@ def test_an_idle_device_is_chosen_before_a_busy_one_and_the_one_that_was_free_fo
     assert [slots.device_id for _, slots in scheduler.take()] == ["b"]
 
 
-def test_a_device_that_may_still_turn_out_to_fit_is_waited_for() -> None:
+def test_task_waits_for_a_device_that_may_still_turn_out_to_fit() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, AWAY)
     scheduler.accept(make_record(1, Requirement(None, "windows", ("excel",))))
@@ -202,7 +202,7 @@ def test_a_device_that_may_still_turn_out_to_fit_is_waited_for() -> None:
     assert [queue.requirement.os for queue in scheduler.check()[1]] == ["windows"]
 
 
-def test_a_task_that_names_a_device_does_not_wait_for_one_that_was_given_up() -> None:
+def test_task_does_not_wait_for_its_device_after_reconnecting_was_given_up() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, AWAY)
     scheduler.accept(make_record(1, Requirement("a")))
@@ -211,7 +211,7 @@ def test_a_task_that_names_a_device_does_not_wait_for_one_that_was_given_up() ->
     assert [queue.requirement.device for queue in scheduler.check()[1]] == ["a"]
 
 
-def test_different_requirements_are_limited_and_those_without_tasks_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_requirements_is_limited_and_requirements_without_tasks_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.scheduler, "MAX_QUEUES", 5)
     monkeypatch.setattr(galaxy_trio.daemon.scheduler, "_MAX_EMPTY_QUEUES", 2)
     scheduler = Scheduler()

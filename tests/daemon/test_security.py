@@ -160,7 +160,7 @@ async def open_http(
         "galaxy.example",
     ],
 )
-async def test_the_daemon_goes_by_its_own_names_and_by_addresses(host: str) -> None:
+async def test_own_host_names_and_ip_addresses_are_allowed(host: str) -> None:
     async with open_http(hosts=["Galaxy.Example"]) as http:
         assert (await http.ask(host=host)).status == 200
 
@@ -176,7 +176,7 @@ async def test_the_daemon_goes_by_its_own_names_and_by_addresses(host: str) -> N
         "localhost@attacker.example",
     ],
 )
-async def test_a_name_that_was_made_to_lead_here_is_refused(host: str) -> None:
+async def test_other_host_names_are_refused(host: str) -> None:
     async with open_http(hosts=["other.example"]) as http:
         answer = await http.ask(host=host)
         assert answer.status == 421
@@ -184,12 +184,12 @@ async def test_a_name_that_was_made_to_lead_here_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost:80:90", "localhost:x", "[::1]x", "localhost:", "localhost:8\u00b2"])
-async def test_a_host_that_is_none_is_refused(host: str) -> None:
+async def test_invalid_host_header_is_refused(host: str) -> None:
     async with open_http() as http:
         assert (await http.ask(host=host)).status == 400
 
 
-async def test_a_request_has_one_host() -> None:
+async def test_request_must_have_exactly_one_host_header() -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", ("Host", "attacker.example"))).status == 400
         assert (await http.ask(host=None)).status == 400
@@ -212,7 +212,7 @@ async def test_a_request_has_one_host() -> None:
         (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")),
     ],
 )
-async def test_a_page_of_another_site_can_do_nothing_through_its_visitors_browser(
+async def test_requests_from_pages_of_other_sites_are_refused(
     headers: Sequence[tuple[str, str]],
 ) -> None:
     async with open_http() as http:
@@ -230,12 +230,12 @@ async def test_a_page_of_another_site_can_do_nothing_through_its_visitors_browse
         (("Sec-Fetch-Site", "none"),),
     ],
 )
-async def test_the_daemons_own_page_can(headers: Sequence[tuple[str, str]]) -> None:
+async def test_requests_from_the_daemons_own_page_are_allowed(headers: Sequence[tuple[str, str]]) -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", *headers, method="POST", host="localhost:8765")).status == 200
 
 
-async def test_a_link_from_elsewhere_leads_to_the_page_and_nowhere_else() -> None:
+async def test_link_from_another_site_may_lead_to_the_page_only() -> None:
     follow = (("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"))
     async with open_http() as http:
         assert (await http.ask("/", *follow, token=None)).status == 200
@@ -247,7 +247,7 @@ async def test_a_link_from_elsewhere_leads_to_the_page_and_nowhere_else() -> Non
 
 
 @pytest.mark.parametrize("token", ["wrong", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "", f" {TOKEN}", "t0k\u00e9n"])
-async def test_a_wrong_token_is_refused_and_shown_nowhere(token: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wrong_token_is_refused_and_shown_nowhere(token: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_http() as http:
         answer = await http.ask(token=token)
@@ -256,7 +256,7 @@ async def test_a_wrong_token_is_refused_and_shown_nowhere(token: str, caplog: py
         assert not token.strip() or token not in answer.body.decode() + caplog.text
 
 
-async def test_without_a_token_nothing_is_to_be_had_but_what_is_open() -> None:
+async def test_only_open_paths_need_no_token() -> None:
     async with open_http() as http:
         for path in ("/echo", "/nothing", "/open/", "/open/../echo", "//open", "/%6fpen/x"):
             assert (await http.ask(path, token=None)).status == 401
@@ -267,22 +267,22 @@ async def test_without_a_token_nothing_is_to_be_had_but_what_is_open() -> None:
     "header",
     [f"Basic {TOKEN}", TOKEN, f"bearer  {TOKEN}", f"Bearer\t{TOKEN}", f"Bearer {TOKEN}, Bearer x"],
 )
-async def test_a_token_in_another_form_is_refused(header: str) -> None:
+async def test_other_authorization_schemes_and_forms_are_refused(header: str) -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", ("Authorization", header), token=None)).status == 401
 
 
-async def test_the_word_before_the_token_may_be_written_as_one_likes() -> None:
+async def test_authorization_scheme_is_case_insensitive() -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", ("authorization", f"bEARER {TOKEN}"), token=None)).status == 200
 
 
-async def test_two_tokens_in_one_request_are_one_too_many() -> None:
+async def test_request_with_two_tokens_is_refused() -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", ("Authorization", f"Bearer {TOKEN}"))).status == 400
 
 
-async def test_tokens_may_be_several_and_others_at_any_time() -> None:
+async def test_several_tokens_are_valid_and_can_be_replaced_at_any_time() -> None:
     async with open_http(tokens=["one", "two"]) as http:
         assert [(await http.ask(token=token)).status for token in ("one", "two", "three")] == [200, 200, 401]
         http.tokens[:] = ["three"]
@@ -313,14 +313,14 @@ async def test_all_tokens_are_compared_in_constant_time(monkeypatch: pytest.Monk
     [(), (("Content-Type", "text/plain"),), (("Content-Type", "application/x-www-form-urlencoded"),),
      (("Content-Type", "multipart/form-data; boundary=x"),), (("Content-Type", "application/jsonx"),), (("Content-Type", ""),)],
 )  # fmt: skip
-async def test_a_body_is_json_and_says_so(kind: Sequence[tuple[str, str]]) -> None:
+async def test_body_without_a_json_content_type_is_refused(kind: Sequence[tuple[str, str]]) -> None:
     async with open_http() as http:
         for method in ("POST", "GET", "DELETE"):
             answer = await http.ask("/echo", *kind, method=method, body=b'{"a": 1}')
             assert (answer.status, "application/json" in answer.error) == (415, True)
 
 
-async def test_json_is_taken_with_a_character_set_too_and_an_empty_body_without_a_type() -> None:
+async def test_json_with_a_character_set_and_an_empty_body_without_a_type_are_accepted() -> None:
     async with open_http() as http:
         answer = await http.ask(
             "/echo", ("Content-Type", "Application/JSON; charset=utf-8"), method="POST", body=b'{"a": 1}'
@@ -329,12 +329,12 @@ async def test_json_is_taken_with_a_character_set_too_and_an_empty_body_without_
         assert (await http.ask("/echo", ("Content-Length", "0"), method="POST")).status == 200
 
 
-async def test_a_request_with_two_content_types_is_refused() -> None:
+async def test_request_with_two_content_types_is_refused() -> None:
     async with open_http() as http:
         assert (await http.ask("/echo", JSON, ("Content-Type", "text/plain"), method="POST", body=b"{}")).status == 400
 
 
-async def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
+async def test_too_large_body_is_refused_before_it_is_read() -> None:
     async with open_http() as http:
         answer = await http.ask("/echo", JSON, ("Content-Length", str(MAX_BODY + 1)), method="POST")
         assert answer.status == 413
@@ -342,7 +342,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
         assert largest.status == 200
 
 
-async def test_a_body_in_pieces_that_is_too_large_is_refused_as_soon_as_it_is() -> None:
+async def test_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
     )
@@ -352,7 +352,7 @@ async def test_a_body_in_pieces_that_is_too_large_is_refused_as_soon_as_it_is() 
         assert parse(received).status == 413
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.security, "_BODY_WITHIN", 0.05)
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
@@ -362,7 +362,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         assert parse(received).status == 408
 
 
-async def test_a_client_that_goes_in_the_middle_of_its_body_reaches_nothing() -> None:
+async def test_request_with_an_incomplete_body_reaches_no_handler() -> None:
     reached: list[Request] = []
 
     async def note(request: Request) -> Response:
@@ -380,7 +380,7 @@ async def test_a_client_that_goes_in_the_middle_of_its_body_reaches_nothing() ->
         assert len(reached) == 1
 
 
-async def test_headers_that_are_too_large_are_refused() -> None:
+async def test_too_large_target_and_headers_are_refused() -> None:
     async with open_http() as http:
         for path, headers in (
             ("/echo", [("X", "x" * 20_000)]),
@@ -396,7 +396,7 @@ async def test_headers_that_are_too_large_are_refused() -> None:
 # ---- protocols
 
 
-async def test_nothing_but_http_1_is_spoken() -> None:
+async def test_http_2_prefaces_and_websocket_upgrades_are_refused() -> None:
     async with open_http() as http:
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
         with trio.move_on_after(0.3):
@@ -409,7 +409,7 @@ async def test_nothing_but_http_1_is_spoken() -> None:
         assert (await http.ask()).status == 200
 
 
-async def test_a_request_whose_end_is_a_matter_of_opinion_is_refused() -> None:
+async def test_request_with_an_ambiguous_end_is_refused() -> None:
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
     )
@@ -419,7 +419,7 @@ async def test_a_request_whose_end_is_a_matter_of_opinion_is_refused() -> None:
         assert parse(await http.raw(f"{head}\r\n".replace("HTTP/1.1", "HTTP/9.9").encode())).status == 505
 
 
-async def test_http_2_is_answered_that_it_is_not_spoken() -> None:
+async def test_http_2_request_is_answered_with_505() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -444,7 +444,7 @@ async def test_http_2_is_answered_that_it_is_not_spoken() -> None:
 
 
 @pytest.mark.parametrize("ask", [{}, {"token": "wrong"}, {"host": "attacker.example"}, {"path": "/nothing"}])
-async def test_every_response_forbids_browsers_what_it_does_not_need(ask: dict[str, Any]) -> None:
+async def test_every_response_has_the_security_headers(ask: dict[str, Any]) -> None:
     async with open_http() as http:
         headers = (await http.ask(**ask)).headers
     assert headers["x-content-type-options"] == "nosniff"
@@ -456,6 +456,6 @@ async def test_every_response_forbids_browsers_what_it_does_not_need(ask: dict[s
     assert "access-control-allow-origin" not in headers
 
 
-async def test_a_page_may_say_otherwise() -> None:
+async def test_handler_may_replace_the_content_security_policy() -> None:
     async with open_http() as http:
         assert (await http.ask("/")).headers["content-security-policy"] == "default-src 'self'"

@@ -57,7 +57,7 @@ async def _result(store: Store, task_id: str) -> str:
 # ---- one task
 
 
-async def test_a_task_is_on_disk_as_it_was_asked_for(tmp_path: Path) -> None:
+async def test_added_task_is_on_disk_with_its_request(tmp_path: Path) -> None:
     request = TaskRequest("öffne 😀", "d1", None, ("a", "b"), 12.5, "key")
     async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
         record, is_new = await store.add(request)
@@ -68,7 +68,7 @@ async def test_a_task_is_on_disk_as_it_was_asked_for(tmp_path: Path) -> None:
         assert await store.get("nothing") is None
 
 
-async def test_a_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_path: Path) -> None:
+async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
         record = await _add(store)
         running = await store.mark_running(record.id, "d7")
@@ -85,7 +85,7 @@ async def test_a_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_
         assert await store.get(record.id) == ended
 
 
-async def test_a_task_that_waits_can_be_cancelled_and_fail_and_is_not_begun_then(tmp_path: Path) -> None:
+async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterwards(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         first, second = await _add(store), await _add(store)
         cancelled, changed = await store.cancel_queued(first.id)
@@ -97,7 +97,7 @@ async def test_a_task_that_waits_can_be_cancelled_and_fail_and_is_not_begun_then
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
 
 
-async def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         for operation in (
             store.cancel_queued,
@@ -112,7 +112,7 @@ async def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         assert await _result(store, "nothing") == ""
 
 
-async def test_a_result_of_any_size_comes_back_as_it_was(tmp_path: Path) -> None:
+async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         for size in (0, 1, galaxy_trio.daemon.store.store.PIECE, galaxy_trio.daemon.store.store.PIECE + 1, 1_000_000):
             text = "abcdefg" * (size // 7 + 1)
@@ -121,7 +121,7 @@ async def test_a_result_of_any_size_comes_back_as_it_was(tmp_path: Path) -> None
             assert await _result(store, record.id) == text[:size]
 
 
-async def test_a_retry_is_a_new_task_without_the_key(tmp_path: Path) -> None:
+async def test_retry_is_a_new_task_without_the_idempotency_key(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await _add(store, idempotency_key="k", device="d1", timeout=3.0)
         with pytest.raises(WrongState, match="is queued: only one that has ended can be retried"):
@@ -132,7 +132,7 @@ async def test_a_retry_is_a_new_task_without_the_key(tmp_path: Path) -> None:
         assert again.asked == TaskRequest("echo", "d1", timeout=3.0)
 
 
-async def test_the_same_key_gives_the_same_task_however_many_ask_at_once(tmp_path: Path) -> None:
+async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         found: list[tuple[TaskRecord, bool]] = []
 
@@ -151,7 +151,7 @@ async def test_the_same_key_gives_the_same_task_however_many_ask_at_once(tmp_pat
 # ---- many tasks
 
 
-async def test_pages_go_from_the_newest_to_the_oldest_and_hold_while_tasks_come_and_go(tmp_path: Path) -> None:
+async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_are_added(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         records = [await _add(store, f"task {number}") for number in range(7)]
         page = await store.page(limit=3)
@@ -163,7 +163,7 @@ async def test_pages_go_from_the_newest_to_the_oldest_and_hold_while_tasks_come_
         assert [record.id for record in await store.page(state=TaskState.RUNNING, device="d2")] == [records[1].id]
 
 
-async def test_those_who_write_at_the_same_time_share_the_waits_for_the_disk(tmp_path: Path) -> None:
+async def test_concurrent_writes_share_transactions(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         before = store.commits
         async with trio.open_nursery() as nursery:
@@ -174,7 +174,7 @@ async def test_those_who_write_at_the_same_time_share_the_waits_for_the_disk(tmp
         assert len(await _queued(store)) == 300
 
 
-async def test_what_was_running_is_lost_when_the_daemon_that_ran_it_has_gone(tmp_path: Path) -> None:
+async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         running, queued = await _add(store), await _add(store)
         await store.mark_running(running.id, "d1")
@@ -189,7 +189,7 @@ async def test_what_was_running_is_lost_when_the_daemon_that_ran_it_has_gone(tmp
         assert await store.recover() == 0
 
 
-async def test_tasks_are_forgotten_by_age_and_by_number_with_their_results(
+async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.store.queries, "FORGOTTEN", 2)
@@ -212,7 +212,7 @@ async def test_tasks_are_forgotten_by_age_and_by_number_with_their_results(
 # ---- cancellation, and the end
 
 
-async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_that_was_taken_is_waited_for(
+async def test_cancelled_write_is_either_not_done_or_waited_for(
     tmp_path: Path,
 ) -> None:
     async with open_store(tmp_path / "db") as store:
@@ -239,7 +239,7 @@ async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_
         assert {record.id for record in await _queued(store)} == {record.id for record in records}
 
 
-async def test_the_end_of_the_block_waits_for_what_was_taken_and_takes_no_more(tmp_path: Path) -> None:
+async def test_end_of_the_block_waits_for_accepted_writes_and_refuses_later_ones(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_store(tmp_path / "db") as store:
@@ -256,7 +256,7 @@ async def test_the_end_of_the_block_waits_for_what_was_taken_and_takes_no_more(t
 # ---- a disk that fails
 
 
-async def test_a_full_disk_is_told_keeps_what_is_there_and_is_forgotten_when_there_is_room(tmp_path: Path) -> None:
+async def test_full_disk_is_reported_loses_nothing_and_writes_succeed_when_there_is_space_again(tmp_path: Path) -> None:
     path = tmp_path / "db"
     async with open_store(path) as store:
         first = await _add(store)
@@ -281,7 +281,7 @@ async def test_a_full_disk_is_told_keeps_what_is_there_and_is_forgotten_when_the
         assert (await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)).result_size == 10_000_000
 
 
-async def test_an_operation_that_fails_fails_alone(tmp_path: Path) -> None:
+async def test_failing_operation_does_not_fail_the_others_of_its_transaction(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         outcomes: list[str] = []
 
@@ -300,7 +300,7 @@ async def test_an_operation_that_fails_fails_alone(tmp_path: Path) -> None:
         assert len(await _queued(store)) == 19
 
 
-async def test_a_database_that_is_read_only_can_still_be_read(tmp_path: Path) -> None:
+async def test_read_only_database_can_still_be_read(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await _add(store)
 
@@ -314,7 +314,7 @@ async def test_a_database_that_is_read_only_can_still_be_read(tmp_path: Path) ->
         assert await _queued(store) == [record]
 
 
-async def test_pages_that_are_damaged_are_told_and_stop_nothing_else(tmp_path: Path) -> None:
+async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "db"
     async with open_store(path) as store:
         for number in range(200):
@@ -354,7 +354,7 @@ def _another_programs(path: Path) -> None:
         (_another_programs, "is another program's: name another file"),
     ],
 )
-async def test_a_file_that_does_not_do_is_told_and_left_alone(
+async def test_unusable_file_is_reported_and_left_unchanged(
     tmp_path: Path, prepare: Callable[[Path], object], sentence: str
 ) -> None:
     path = tmp_path / "db"
@@ -373,20 +373,20 @@ def _execute(path: Path, statement: str) -> None:
     database.close()
 
 
-async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         async with open_store(tmp_path / "nowhere" / "db"):
             raise AssertionError("not reached")
 
 
-async def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_the_database(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         await _add(store)
         for name in ("db", "db-wal", "db.lock"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
-async def test_two_stores_never_have_the_same_file(tmp_path: Path) -> None:
+async def test_second_store_with_the_same_file_is_refused(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         for _ in range(2):
             with pytest.raises(StoreError, match="another daemon uses the database"):
@@ -416,7 +416,7 @@ trio.run(main)
 """
 
 
-def test_what_was_told_before_the_process_was_killed_is_there(tmp_path: Path) -> None:
+def test_acknowledged_tasks_survive_a_killed_process(tmp_path: Path) -> None:
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", _ADDS_UNTIL_KILLED, str(tmp_path / "db")], stdout=subprocess.PIPE, text=True
     ) as process:

@@ -146,7 +146,7 @@ class History:
 
 @settings(max_examples=8, deadline=None)
 @given(lives=st.lists(st.lists(_ACTIONS, max_size=12), min_size=1, max_size=3))
-def test_every_task_runs_at_most_once_and_in_order_and_ends(
+def test_every_task_runs_at_most_once_in_order_and_ends(
     lives: list[list[tuple[str, str, int]]],
 ) -> None:
     work = Work()
@@ -188,7 +188,7 @@ async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(t
     assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
 
 
-async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path) -> None:
+async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
@@ -209,7 +209,7 @@ async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path)
     assert work.begun[2:] == [f"echo {number}" for number in range(100) if number != 50]
 
 
-async def test_a_task_whose_device_turns_out_to_have_left_waits_again_and_survives_the_daemon(tmp_path: Path) -> None:
+async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_survives_the_daemon(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
@@ -235,7 +235,7 @@ async def test_a_task_whose_device_turns_out_to_have_left_waits_again_and_surviv
     assert work.begun == ["echo first", "echo second"]
 
 
-async def test_a_task_that_did_not_run_and_cannot_be_written_so_waits_for_its_device(
+async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work()
@@ -260,7 +260,7 @@ async def test_a_task_that_did_not_run_and_cannot_be_written_so_waits_for_its_de
     assert work.begun == ["echo first", "echo second"]
 
 
-async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Path) -> None:
+async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
@@ -279,7 +279,7 @@ async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Pat
     assert [task.state for task in seen] == [TaskState.COMPLETED] * 2
 
 
-async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
+async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.attempts, "_BEGIN_TIMEOUT", 0.1)
@@ -305,7 +305,7 @@ async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
     assert ended.device not in refused
 
 
-async def test_a_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
+async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
             await _ended(life, await _submit(life, "echo"))
@@ -333,7 +333,7 @@ async def test_too_many_different_requirements_are_refused(tmp_path: Path, monke
             await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 
-async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are_tried_again(
+async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)

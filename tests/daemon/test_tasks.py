@@ -32,7 +32,7 @@ pytestmark = pytest.mark.daemon
 # ---- what is accepted
 
 
-async def test_a_task_is_accepted_runs_and_gives_its_result(tmp_path: Path) -> None:
+async def test_accepted_task_runs_and_has_its_result(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         response = await daemon.client.post("/tasks", json={"request": "echo hello", "device": "d1"})
         accepted = response.json()
@@ -44,7 +44,7 @@ async def test_a_task_is_accepted_runs_and_gives_its_result(tmp_path: Path) -> N
     assert task["created"] <= task["started"] <= task["ended"]
 
 
-async def test_a_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None:
+async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.fleet.start_device("d2", platform="windows", features=["excel"])
         daemon.devices("d1", "d2")
@@ -74,7 +74,7 @@ async def test_a_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> No
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
-async def test_what_is_wrong_with_a_request_is_told_all_at_once(
+async def test_all_problems_of_a_request_are_reported_together(
     tmp_path: Path, body: str, sentences: list[str]
 ) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
@@ -83,13 +83,13 @@ async def test_what_is_wrong_with_a_request_is_told_all_at_once(
         assert (await daemon.ask("GET", "/tasks"))["tasks"] == []
 
 
-async def test_a_device_that_does_not_exist_is_told_at_once(tmp_path: Path) -> None:
+async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 404, json={"request": "x", "device": "fridge"})
     assert answer == {"error": "there is no device 'fridge'"}
 
 
-async def test_the_same_idempotency_key_gives_the_same_task_and_never_another(tmp_path: Path) -> None:
+async def test_same_idempotency_key_returns_the_same_task_and_refuses_a_different_request(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         body = {"request": "echo x", "device": "d1", "idempotency_key": "k1"}
         first = await daemon.submit("echo x", idempotency_key="k1")
@@ -102,7 +102,7 @@ async def test_the_same_idempotency_key_gives_the_same_task_and_never_another(tm
         assert daemon.work.begun == ["echo x"]
 
 
-async def test_more_tasks_than_may_wait_are_refused_and_those_that_wait_run(tmp_path: Path) -> None:
+async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", settings="max_queued = 2") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
@@ -117,14 +117,14 @@ async def test_more_tasks_than_may_wait_are_refused_and_those_that_wait_run(tmp_
 # ---- how they end
 
 
-async def test_a_task_that_fails_says_why(tmp_path: Path) -> None:
+async def test_failed_task_has_the_reason(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task = await daemon.ended_task(await daemon.submit("fail no paper"))
     assert task["state"] == "failed"
     assert "no paper" in task["error"]
 
 
-async def test_a_task_that_takes_too_long_fails_and_is_stopped(tmp_path: Path) -> None:
+async def test_task_that_exceeds_its_timeout_fails_and_is_stopped(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task = await daemon.ended_task(await daemon.submit("wait", timeout=0.1))
         assert task["state"] == "failed"
@@ -132,7 +132,7 @@ async def test_a_task_that_takes_too_long_fails_and_is_stopped(tmp_path: Path) -
         await until(lambda: daemon.work.cancelled == daemon.work.begun)
 
 
-async def test_a_task_whose_connection_breaks_is_lost_and_runs_again_only_when_told(tmp_path: Path) -> None:
+async def test_task_whose_connection_is_lost_becomes_lost_and_reruns_only_on_request(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("hold a")
         await daemon.wait_state(task_id, "running")
@@ -148,7 +148,7 @@ async def test_a_task_whose_connection_breaks_is_lost_and_runs_again_only_when_t
         assert daemon.work.begun == ["hold a", "hold a"]
 
 
-async def test_only_what_has_ended_can_be_retried(tmp_path: Path) -> None:
+async def test_only_finished_tasks_can_be_retried(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("hold a")
         answer = await daemon.ask("POST", f"/tasks/{task_id}/retry", 409)
@@ -158,7 +158,7 @@ async def test_only_what_has_ended_can_be_retried(tmp_path: Path) -> None:
         await daemon.ended_task(task_id)
 
 
-async def test_cancelling_a_task_that_runs_stops_it_and_then_says_so(tmp_path: Path) -> None:
+async def test_cancelling_a_running_task_stops_it_before_the_response(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("wait")
         await until(lambda: bool(daemon.work.begun))
@@ -168,7 +168,7 @@ async def test_cancelling_a_task_that_runs_stops_it_and_then_says_so(tmp_path: P
         assert (await daemon.ended_task(await daemon.submit("echo next")))["state"] == "completed"
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_never_begins(tmp_path: Path) -> None:
+async def test_task_cancelled_while_queued_never_begins(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
@@ -181,7 +181,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_never_begins(tmp_path: Pa
         assert daemon.work.begun == ["hold a"]
 
 
-async def test_waiting_for_a_task_ends_with_the_task_or_with_the_time(tmp_path: Path) -> None:
+async def test_wait_ends_with_the_task_or_with_its_timeout(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("hold a")
         assert (await daemon.ask("GET", f"/tasks/{task_id}", params={"wait": 0.05}))["state"] in ("queued", "running")
@@ -206,7 +206,7 @@ class _Large(Work):
         return "é" * int(task.request)
 
 
-async def test_a_small_result_is_part_of_its_task_and_a_large_one_is_streamed(tmp_path: Path) -> None:
+async def test_small_result_is_part_of_its_task_and_a_large_one_is_streamed(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", work=_Large()) as daemon:
         small = await daemon.ended_task(await daemon.submit("10"))
         large = await daemon.ended_task(await daemon.submit("300000"))
@@ -218,7 +218,7 @@ async def test_a_small_result_is_part_of_its_task_and_a_large_one_is_streamed(tm
         assert int(response.headers["content-length"]) == large["result_size"]
 
 
-async def test_a_task_without_a_result_has_none_to_be_had(tmp_path: Path) -> None:
+async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("hold a")
         answer = await daemon.ask("GET", f"/tasks/{task_id}/result", 409)
@@ -231,7 +231,7 @@ async def test_a_task_without_a_result_has_none_to_be_had(tmp_path: Path) -> Non
 # ---- lists
 
 
-async def test_tasks_are_listed_the_newest_first_page_by_page(tmp_path: Path) -> None:
+async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         tasks = [await daemon.submit(f"echo {number}", f"d{number % 2 + 1}") for number in range(5)]
         for task in tasks:
@@ -247,7 +247,7 @@ async def test_tasks_are_listed_the_newest_first_page_by_page(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("parameters", [{"state": "done"}, {"limit": "0"}, {"limit": "2.5"}, {"limit": "1001"}])
-async def test_a_list_that_cannot_be_is_refused(tmp_path: Path, parameters: dict[str, str]) -> None:
+async def test_invalid_list_parameters_are_refused(tmp_path: Path, parameters: dict[str, str]) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("GET", "/tasks", 400, params=parameters)
         assert f"{next(iter(parameters))}: expected" in answer["error"]
@@ -256,7 +256,7 @@ async def test_a_list_that_cannot_be_is_refused(tmp_path: Path, parameters: dict
 # ---- another daemon after this one
 
 
-async def test_what_waits_when_the_daemon_stops_runs_with_the_next_one_in_order(tmp_path: Path) -> None:
+async def test_tasks_queued_when_the_daemon_stops_run_in_order_with_the_next_daemon(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
@@ -270,7 +270,7 @@ async def test_what_waits_when_the_daemon_stops_runs_with_the_next_one_in_order(
         assert (await daemon.ended_task(held))["state"] == "completed"
 
 
-async def test_what_runs_when_the_daemon_stops_may_end_and_is_lost_after_that(tmp_path: Path) -> None:
+async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_the_drain_time(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         patient, stuck = await daemon.submit("hold a"), await daemon.submit("wait", "d2")
         await daemon.wait_state(patient, "running")
@@ -291,7 +291,7 @@ async def test_what_runs_when_the_daemon_stops_may_end_and_is_lost_after_that(tm
         assert "it may have run" in lost["error"]
 
 
-async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_again(
+async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write_nothing(*_: object, **__: object) -> None:
@@ -313,7 +313,7 @@ async def test_what_ran_when_the_daemon_was_killed_is_lost_and_is_not_begun_agai
         assert daemon.work.begun == ["echo b"]
 
 
-async def test_who_waits_for_a_task_before_it_becomes_lost_at_the_daemons_start_is_answered_then(
+async def test_wait_that_begins_before_the_start_is_complete_returns_the_lost_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def write_nothing(*_: object, **__: object) -> None:
@@ -369,7 +369,7 @@ class _Disk:
         return fail
 
 
-async def test_on_a_full_disk_nothing_is_accepted_and_what_was_accepted_waits_and_runs_once(
+async def test_full_disk_refuses_new_tasks_and_accepted_ones_run_once_when_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = _Disk(monkeypatch, "add", "mark_running")
@@ -388,7 +388,7 @@ async def test_on_a_full_disk_nothing_is_accepted_and_what_was_accepted_waits_an
     assert daemon.work.begun == ["hold a", "echo b"]
 
 
-async def test_how_a_task_ended_is_written_when_there_is_room_again(
+async def test_end_of_a_task_is_written_when_there_is_space_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = _Disk(monkeypatch, "finish")
