@@ -91,7 +91,9 @@ async def test_changed_device_is_reconnected_and_its_queued_tasks_stay_queued(tm
         assert daemon.work.begun == ["hold a", "echo b"]
 
 
-async def test_tasks_of_a_removed_device_are_stopped_after_the_drain_time_and_its_queued_tasks_fail(tmp_path: Path) -> None:
+async def test_tasks_of_a_removed_device_are_stopped_after_the_drain_time_and_its_queued_tasks_fail(
+    tmp_path: Path,
+) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         stuck = await daemon.submit("wait")

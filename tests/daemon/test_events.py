@@ -118,9 +118,7 @@ async def test_resumed_stream_has_the_missed_events_and_none_twice(tmp_path: Pat
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "abcdefab-3", "-", "abcdefab-99999999999999999999"])
-async def test_stream_resumed_from_another_run_of_the_daemon_begins_with_a_reset(
-    tmp_path: Path, last_id: str
-) -> None:
+async def test_stream_resumed_from_another_run_of_the_daemon_begins_with_a_reset(tmp_path: Path, last_id: str) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         async with listen(daemon, last_id) as listener:
             assert await listener.next() == ("reset", {})

@@ -171,9 +171,7 @@ async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dic
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(
-    seed: int, tmp_path: Path
-) -> None:
+async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(seed: int, tmp_path: Path) -> None:
     random = Random(seed)
     with trio.fail_after(10 * SECONDS):
         async with open_world(tmp_path) as (ran, daemon):

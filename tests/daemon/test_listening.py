@@ -196,7 +196,9 @@ async def test_address_that_other_machines_can_reach_needs_a_token(host: str) ->
         (OSError("odd"), "odd"),
     ],
 )
-async def test_reason_why_the_daemon_cannot_listen_is_reported(monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str) -> None:
+async def test_reason_why_the_daemon_cannot_listen_is_reported(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
+) -> None:
     async def fail(*_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()
         raise error

@@ -1,149 +1,20 @@
-"""Who may ask the daemon what: everything that a hostile client or web page would try, over real sockets."""
+"""The checks of hosts, origins and tokens, over real sockets."""
 
 from __future__ import annotations
 
 import hmac
-import json
 import logging
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import attrs
-import h11
 import pytest
-import trio
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-import galaxy_trio.daemon.web.security
-from galaxy_trio.daemon.web.security import MAX_BODY, Security
-from galaxy_trio.daemon.web.serving import serve_http
-from tests.support.waiting import SECONDS
+from tests.daemon.support.http import TOKEN, open_http, parse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
-    from starlette.requests import Request
-    from starlette.types import ASGIApp
 
 pytestmark = pytest.mark.daemon
-
-TOKEN = "t0ken-of-the-daemon"
-JSON = ("Content-Type", "application/json")
-
-
-async def _echo(request: Request) -> Response:
-    return JSONResponse({"method": request.method, "body": (await request.body()).decode()})
-
-
-async def _page(_request: Request) -> Response:
-    await trio.lowlevel.checkpoint()
-    return Response("<p>", headers={"Content-Security-Policy": "default-src 'self'"})
-
-
-APP = Starlette(
-    routes=[
-        Route("/echo", _echo, methods=["GET", "POST", "DELETE"]),
-        Route("/open", _echo),
-        Route("/", _page),
-    ]
-)
-
-
-@attrs.define
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> str:
-        return str(json.loads(self.body)["error"])
-
-
-@attrs.define
-class Http:
-    """A daemon's door, and who knocks."""
-
-    port: int
-    tokens: list[str]
-    hosts: list[str]
-
-    async def raw(self, *pieces: bytes) -> bytes:
-        """Send bytes, and read until the other end closes."""
-        with trio.fail_after(SECONDS):
-            async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
-                received = b""
-                try:
-                    for piece in pieces:
-                        await stream.send_all(piece)
-                    async for more in stream:
-                        received += more
-                except trio.BrokenResourceError:
-                    pass
-                return received
-
-    async def ask(
-        self,
-        path: str = "/echo",
-        *headers: tuple[str, str],
-        method: str = "GET",
-        host: str | None = "localhost",
-        token: str | None = TOKEN,
-        body: bytes = b"",
-    ) -> Answer:
-        """One request, as it is given."""
-        lines = [f"{method} {path} HTTP/1.1", "Connection: close"]
-        if host is not None:
-            lines.append(f"Host: {host}")
-        if token is not None:
-            lines.append(f"Authorization: Bearer {token}")
-        lines += [f"{name}: {value}" for name, value in headers]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        return parse(await self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + body))
-
-
-def parse(received: bytes) -> Answer:
-    """The response in what was received."""
-    http = h11.Connection(h11.CLIENT)
-    http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
-    http.send(h11.EndOfMessage())
-    http.receive_data(received)
-    http.receive_data(b"")
-    response = http.next_event()
-    while isinstance(response, h11.InformationalResponse):
-        response = http.next_event()
-    assert isinstance(response, h11.Response), received
-    body = bytearray()
-    while isinstance(event := http.next_event(), h11.Data):
-        body += event.data
-    headers = {name.decode(): value.decode() for name, value in response.headers}
-    return Answer(response.status_code, headers, bytes(body))
-
-
-@asynccontextmanager
-async def open_http(
-    app: ASGIApp = APP,
-    *,
-    secure: bool = True,
-    tokens: Sequence[str] = (TOKEN,),
-    hosts: Sequence[str] = (),
-    **limits: Any,
-) -> AsyncGenerator[Http]:
-    """Serve an application on loopback."""
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    http = Http(listener.socket.getsockname()[1], list(tokens), list(hosts))
-    if secure:
-        app = Security(app, tokens=lambda: http.tokens, hosts=lambda: http.hosts, open_paths=["/open", "/"])
-    async with serve_http(app, [listener], **limits):
-        yield http
-
-
-# ---- names
 
 
 @pytest.mark.parametrize(
@@ -197,9 +68,6 @@ async def test_request_must_have_exactly_one_host_header() -> None:
         assert (old.status, old.error) == (400, "the header Host is missing")
 
 
-# ---- sites
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -241,9 +109,6 @@ async def test_link_from_another_site_may_lead_to_the_page_only() -> None:
         assert (await http.ask("/", *follow, token=None)).status == 200
         assert (await http.ask("/", *follow, method="POST")).status == 403
         assert (await http.ask("/", ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors"))).status == 403
-
-
-# ---- tokens
 
 
 @pytest.mark.parametrize("token", ["wrong", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "", f" {TOKEN}", "t0k\u00e9n"])
@@ -303,144 +168,6 @@ async def test_all_tokens_are_compared_in_constant_time(monkeypatch: pytest.Monk
     async with open_http(tokens=["one", "two", "three"]) as http:
         assert (await http.ask(token="one")).status == 200
     assert compared == [b"one", b"two", b"three"]
-
-
-# ---- bodies
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [(), (("Content-Type", "text/plain"),), (("Content-Type", "application/x-www-form-urlencoded"),),
-     (("Content-Type", "multipart/form-data; boundary=x"),), (("Content-Type", "application/jsonx"),), (("Content-Type", ""),)],
-)  # fmt: skip
-async def test_body_without_a_json_content_type_is_refused(kind: Sequence[tuple[str, str]]) -> None:
-    async with open_http() as http:
-        for method in ("POST", "GET", "DELETE"):
-            answer = await http.ask("/echo", *kind, method=method, body=b'{"a": 1}')
-            assert (answer.status, "application/json" in answer.error) == (415, True)
-
-
-async def test_json_with_a_character_set_and_an_empty_body_without_a_type_are_accepted() -> None:
-    async with open_http() as http:
-        answer = await http.ask(
-            "/echo", ("Content-Type", "Application/JSON; charset=utf-8"), method="POST", body=b'{"a": 1}'
-        )
-        assert json.loads(answer.body)["body"] == '{"a": 1}'
-        assert (await http.ask("/echo", ("Content-Length", "0"), method="POST")).status == 200
-
-
-async def test_request_with_two_content_types_is_refused() -> None:
-    async with open_http() as http:
-        assert (await http.ask("/echo", JSON, ("Content-Type", "text/plain"), method="POST", body=b"{}")).status == 400
-
-
-async def test_too_large_body_is_refused_before_it_is_read() -> None:
-    async with open_http() as http:
-        answer = await http.ask("/echo", JSON, ("Content-Length", str(MAX_BODY + 1)), method="POST")
-        assert answer.status == 413
-        largest = await http.ask("/echo", JSON, method="POST", body=b" " * MAX_BODY)
-        assert largest.status == 200
-
-
-async def test_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:
-    head = (
-        f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-    )
-    piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    async with open_http() as http:
-        received = await http.raw(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[piece] * 17)
-        assert parse(received).status == 413
-
-
-async def test_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.security, "_BODY_WITHIN", 0.05)
-    head = (
-        f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-    )
-    async with open_http() as http:
-        received = await http.raw(f"{head}Content-Length: 10\r\n\r\n{{".encode())
-        assert parse(received).status == 408
-
-
-async def test_request_with_an_incomplete_body_reaches_no_handler() -> None:
-    reached: list[Request] = []
-
-    async def note(request: Request) -> Response:
-        reached.append(request)
-        return await _echo(request)
-
-    app = Starlette(routes=[Route("/echo", note, methods=["POST"])])
-    head = (
-        f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-    )
-    async with open_http(app) as http:
-        async with await trio.open_tcp_stream("127.0.0.1", http.port) as stream:
-            await stream.send_all(f"{head}Content-Length: 10\r\n\r\n{{".encode())
-        assert (await http.ask("/echo", method="POST")).status == 200
-        assert len(reached) == 1
-
-
-async def test_too_large_target_and_headers_are_refused() -> None:
-    async with open_http() as http:
-        for path, headers in (
-            ("/echo", [("X", "x" * 20_000)]),
-            ("/" + "x" * 20_000, []),
-            ("/echo?" + "x" * 20_000, []),
-            ("/echo", [("X", "y" * 100)] * 200),
-        ):
-            answer = await http.ask(path, *headers)
-            assert (answer.status, "16384 bytes" in answer.error) == (431, True)
-        assert (await http.ask("/echo", ("X", "x" * 10_000))).status == 200
-
-
-# ---- protocols
-
-
-async def test_http_2_prefaces_and_websocket_upgrades_are_refused() -> None:
-    async with open_http() as http:
-        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-        with trio.move_on_after(0.3):
-            assert b"HTTP/1.1 200" not in await http.raw(preface)
-        upgrade = (
-            "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        assert b" 403 " in (await http.raw(upgrade.encode())).split(b"\r\n")[0]
-        assert (await http.ask()).status == 200
-
-
-async def test_request_with_an_ambiguous_end_is_refused() -> None:
-    head = (
-        f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
-    )
-    async with open_http() as http:
-        both = f"{head}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-        assert parse(await http.raw(both.encode())).status == 400
-        assert parse(await http.raw(f"{head}\r\n".replace("HTTP/1.1", "HTTP/9.9").encode())).status == 505
-
-
-async def test_http_2_request_is_answered_with_505() -> None:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        sent.append(message)
-
-    async def receive() -> Any:
-        await trio.sleep_forever()
-
-    async def never(*_: object) -> None:
-        raise AssertionError("not reached")
-
-    security = Security(never, tokens=list, hosts=list)
-    scope: dict[str, Any] = {"type": "http", "http_version": "2", "method": "GET", "path": "/", "headers": []}
-    await security(scope, receive, send)
-    assert sent[0]["status"] == 505
-    await security({"type": "lifespan"}, receive, send)
-    assert len(sent) == 2
-
-
-# ---- what every response has
 
 
 @pytest.mark.parametrize("ask", [{}, {"token": "wrong"}, {"host": "attacker.example"}, {"path": "/nothing"}])

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 import galaxy_trio.daemon.web.serving
-from tests.daemon.test_security import Http, open_http, parse
+from tests.daemon.support.http import Http, open_http, parse
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:

@@ -76,9 +76,7 @@ def test_failing_notification_is_logged_and_raises_nothing(
     assert "systemd cannot be told 'READY=1'" in caplog.text
 
 
-async def test_watchdog_is_pinged_twice_per_interval(
-    notify_socket: socket.socket, autojump_clock: MockClock
-) -> None:
+async def test_watchdog_is_pinged_twice_per_interval(notify_socket: socket.socket, autojump_clock: MockClock) -> None:
     environment = {**os.environ, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())}
     with trio.move_on_after(22):
         await systemd.ping_watchdog(environment)
@@ -86,6 +84,8 @@ async def test_watchdog_is_pinged_twice_per_interval(
 
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}])
-async def test_watchdog_is_not_pinged_without_a_valid_request(environment: dict[str, str], autojump_clock: MockClock) -> None:
+async def test_watchdog_is_not_pinged_without_a_valid_request(
+    environment: dict[str, str], autojump_clock: MockClock
+) -> None:
     with trio.fail_after(1):
         await systemd.ping_watchdog(environment)

@@ -1,4 +1,4 @@
-"""The daemon's tasks, from the request to the result."""
+"""The daemon's tasks over HTTP, from the request to the result."""
 
 from __future__ import annotations
 
@@ -13,23 +13,16 @@ import trio.testing
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.task_queue
 import galaxy_trio.daemon.web.bodies
-from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.store import Store
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
 
 pytestmark = pytest.mark.daemon
-
-
-# ---- what is accepted
 
 
 async def test_accepted_task_runs_and_has_its_result(tmp_path: Path) -> None:
@@ -74,9 +67,7 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
-async def test_all_problems_of_a_request_are_reported_together(
-    tmp_path: Path, body: str, sentences: list[str]
-) -> None:
+async def test_all_problems_of_a_request_are_reported_together(tmp_path: Path, body: str, sentences: list[str]) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 400, content=body, headers={"Content-Type": "application/json"})
         assert all(sentence in answer["error"] for sentence in sentences), answer
@@ -112,9 +103,6 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         daemon.work.let_go("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
-
-
-# ---- how they end
 
 
 async def test_failed_task_has_the_reason(tmp_path: Path) -> None:
@@ -228,9 +216,6 @@ async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path:
         assert "has no result: it was cancelled" in answer["error"]
 
 
-# ---- lists
-
-
 async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         tasks = [await daemon.submit(f"echo {number}", f"d{number % 2 + 1}") for number in range(5)]
@@ -251,156 +236,3 @@ async def test_invalid_list_parameters_are_refused(tmp_path: Path, parameters: d
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("GET", "/tasks", 400, params=parameters)
         assert f"{next(iter(parameters))}: expected" in answer["error"]
-
-
-# ---- another daemon after this one
-
-
-async def test_tasks_queued_when_the_daemon_stops_run_in_order_with_the_next_daemon(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1") as daemon:
-        held = await daemon.submit("hold a")
-        await daemon.wait_state(held, "running")
-        queued = [await daemon.submit(f"echo {number}") for number in range(20)]
-        daemon.work.let_go("a")
-        daemon.stop.set()
-    done = len(daemon.work.begun)
-    async with open_daemon(tmp_path, "d1") as daemon:
-        assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed"] * 20
-        assert daemon.work.begun == [f"echo {number}" for number in range(done - 1, 20)]
-        assert (await daemon.ended_task(held))["state"] == "completed"
-
-
-async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_the_drain_time(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1", "d2") as daemon:
-        patient, stuck = await daemon.submit("hold a"), await daemon.submit("wait", "d2")
-        await daemon.wait_state(patient, "running")
-        await daemon.wait_state(stuck, "running")
-        daemon.stop.set()
-        await daemon.wait_stopping()
-        assert (
-            "is being stopped"
-            in (await daemon.ask("POST", "/tasks", 503, json={"request": "echo late", "device": "d1"}))["error"]
-        )
-        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is being stopped"
-        daemon.work.let_go("a")
-    assert daemon.work.cancelled == ["wait"]
-    async with open_daemon(tmp_path, "d1", "d2") as daemon:
-        assert (await daemon.ended_task(patient))["state"] == "completed"
-        lost = await daemon.ended_task(stuck)
-        assert (lost["state"], daemon.work.begun) == ("lost", [])
-        assert "it may have run" in lost["error"]
-
-
-async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def write_nothing(*_: object, **__: object) -> None:
-        await trio.sleep_forever()
-
-    async with open_daemon(tmp_path, "d1") as daemon:
-        running = await daemon.submit("wait")
-        queued = await daemon.submit("echo b")
-        await daemon.wait_state(running, "running")
-        # It is gone before it could write anything more.
-        monkeypatch.setattr(Store, "finish", write_nothing)
-        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
-        daemon.scope.cancel()
-    monkeypatch.undo()
-    async with open_daemon(tmp_path, "d1") as daemon:
-        lost = await daemon.ended_task(running)
-        assert (lost["state"], (await daemon.ended_task(queued))["state"]) == ("lost", "completed")
-        assert "the daemon ended while the task ran" in lost["error"]
-        assert daemon.work.begun == ["echo b"]
-
-
-async def test_wait_that_begins_before_the_start_is_complete_returns_the_lost_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def write_nothing(*_: object, **__: object) -> None:
-        await trio.sleep_forever()
-
-    recover, asked = Store.recover, trio.Event()
-
-    async def recover_late(store: Store) -> int:
-        await asked.wait()
-        # What was asked has been read, and waits.
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        return await recover(store)
-
-    async with open_daemon(tmp_path, "d1") as daemon:
-        running = await daemon.submit("wait")
-        await daemon.wait_state(running, "running")
-        monkeypatch.setattr(Store, "finish", write_nothing)
-        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
-        daemon.scope.cancel()
-    monkeypatch.undo()
-    monkeypatch.setattr(Store, "recover", recover_late)
-    async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
-
-        async def wait() -> None:
-            task = await daemon.ask("GET", f"/tasks/{running}", params={"wait": 300})
-            assert task["state"] == "lost"
-
-        nursery.start_soon(wait)
-        asked.set()
-
-
-# ---- a disk that fails
-
-
-class _Disk:
-    """Methods of the store that fail while they are told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-        self.full = False
-        self.failed = 0
-        for name in names:
-            monkeypatch.setattr(Store, name, self._failing(getattr(Store, name)))
-        monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
-
-    def _failing(self, method: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
-        async def fail(*arguments: object, **keywords: object) -> object:
-            if self.full:
-                self.failed += 1
-                await trio.lowlevel.checkpoint()
-                raise StoreError("the database fails: the disk is full: make room")
-            return await method(*arguments, **keywords)
-
-        return fail
-
-
-async def test_full_disk_refuses_new_tasks_and_accepted_ones_run_once_when_there_is_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = _Disk(monkeypatch, "add", "mark_running")
-    async with open_daemon(tmp_path, "d1") as daemon:
-        held = await daemon.submit("hold a")
-        await daemon.wait_state(held, "running")
-        queued = await daemon.submit("echo b")
-        disk.full = True
-        body: dict[str, JSON] = {"request": "echo c", "device": "d1"}
-        assert "the disk is full" in (await daemon.ask("POST", "/tasks", 507, json=body))["error"]
-        daemon.work.let_go("a")
-        await until(lambda: disk.failed >= 4)
-        assert await daemon.state(queued) == "queued"
-        disk.full = False
-        assert (await daemon.ended_task(queued))["state"] == "completed"
-    assert daemon.work.begun == ["hold a", "echo b"]
-
-
-async def test_end_of_a_task_is_written_when_there_is_space_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = _Disk(monkeypatch, "finish")
-    async with open_daemon(tmp_path, "d1") as daemon:
-        disk.full = True
-        task_id = await daemon.submit("echo a")
-        await until(lambda: disk.failed >= 3)
-        # The slot is free: what is not written holds up nothing else.
-        assert await daemon.state(task_id) == "running"
-        other = await daemon.submit("hold b")
-        await daemon.wait_state(other, "running")
-        disk.full = False
-        daemon.work.let_go("b")
-        await daemon.wait_state(task_id, "completed")
-        assert (await daemon.ended_task(other))["state"] == "completed"
