@@ -1,4 +1,4 @@
-"""The daemon's queued tasks on a real disk, read page by page for a scheduler."""
+"""The backlog on a real disk: queued tasks are read in pages for a scheduler."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(tmp
         disk.scheduler.change_device(slots, attrs.evolve(CONNECTED, connected=False))
         await disk.backlog.read_page(queue)
         assert queue.in_memory == READ_AHEAD
-        # The others are still read when it is back.
+        # The other tasks are read when the device has reconnected.
         disk.scheduler.change_device(slots, CONNECTED)
         assert disk.scheduler.check()[0] == [queue]
         await disk.backlog.read_page(queue)

@@ -38,7 +38,7 @@ async def test_full_disk_is_reported_loses_nothing_and_writes_succeed_when_there
 
         event.listen(store._engine, "connect", limit)
         limits.append(20)
-        with pytest.raises(StoreError, match="the disk is full: make room") as caught:
+        with pytest.raises(StoreError, match="the disk is full: free some space") as caught:
             await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)
         assert str(path) in str(caught.value)
         record = await store.get(first.id)
@@ -77,7 +77,7 @@ async def test_read_only_database_can_still_be_read(tmp_path: Path) -> None:
 
         event.listen(store._engine, "connect", forbid)
         store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
-        with pytest.raises(StoreError, match="it, or its directory, is read-only"):
+        with pytest.raises(StoreError, match="the file or its directory is read-only"):
             await add_task(store)
         assert await queued_tasks(store) == [record]
 
@@ -93,7 +93,7 @@ async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
             file.seek(at)
             file.write(b"\xff" * 4096)
     async with open_store(path) as store:
-        with pytest.raises(StoreError, match="it is damaged: put back a copy of it"):
+        with pytest.raises(StoreError, match="it is damaged: restore a backup"):
             await queued_tasks(store)
 
 
@@ -122,10 +122,10 @@ def _execute(path: Path, statement: str) -> None:
 @pytest.mark.parametrize(
     ("prepare", "sentence"),
     [
-        (_not_a_database, "it is no database: name another file"),
+        (_not_a_database, "the file is not a database: configure another path"),
         (_a_directory, "cannot be opened: Is a directory"),
-        (_a_newer_one, "is of a newer galaxy_trio: install that one"),
-        (_another_programs, "is another program's: name another file"),
+        (_a_newer_one, "was made by a newer galaxy_trio: install that version"),
+        (_another_programs, "belongs to another program: configure another path"),
     ],
 )
 async def test_unusable_file_is_reported_and_left_unchanged(

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.daemon
 
 
 async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.run, "_CLEANING", 0.02)
+    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", 0.02)
     async with open_daemon(tmp_path, "d1", settings="keep_tasks = 2") as daemon:
         tasks = [await daemon.submit(f"echo {number}") for number in range(4)]
         for task in tasks[2:]:
@@ -48,7 +48,7 @@ async def test_failing_deletion_of_old_tasks_is_logged_and_tasks_still_run(
         await trio.lowlevel.checkpoint()
         raise StoreError("the disk fails")
 
-    monkeypatch.setattr(Store, "forget", fail)
+    monkeypatch.setattr(Store, "delete_old", fail)
     async with open_daemon(tmp_path, "d1") as daemon:
-        await until(lambda: "old tasks cannot be forgotten: the disk fails" in caplog.text)
+        await until(lambda: "old tasks cannot be deleted: the disk fails" in caplog.text)
         assert (await daemon.ended_task(await daemon.submit("echo a")))["state"] == "completed"

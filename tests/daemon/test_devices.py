@@ -1,4 +1,4 @@
-"""The daemon's devices, and another configuration while it runs."""
+"""The daemon's devices over HTTP, and the reload of its configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-import galaxy_trio.daemon.web.routes
+import galaxy_trio.daemon.web.handlers
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.support.waiting import SECONDS, until
 
@@ -33,7 +33,7 @@ async def test_unknown_path_and_wrong_method_are_answered_with_a_json_error(tmp_
         assert await daemon.ask("GET", "/fridges", 404) == {
             "error": "there is nothing at '/fridges': see /openapi.json"
         }
-        assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not what can be done")
+        assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not allowed at")
 
 
 async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
 async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.routes, "_RECONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(galaxy_trio.daemon.web.handlers, "RECONNECT_TIMEOUT", 0.5)
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         await daemon.fleet.kill_server()
@@ -55,9 +55,6 @@ async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
         assert shown["status"] != "idle"
         assert "nobody listens there" in shown["problem"]
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "no device is connected"
-
-
-# ---- reload
 
 
 async def _connects(daemon: RunningDaemon) -> dict[str, int]:
@@ -83,7 +80,7 @@ async def test_changed_device_is_reconnected_and_its_queued_tasks_stay_queued(tm
         queued = await daemon.submit("echo b")
         daemon.devices("d1", "d2", tags=["new"])
         await daemon.reload()
-        # What runs may come to its end first.
+        # The running task may end first.
         assert await daemon.state(held) == "running"
         daemon.work.let_go("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
@@ -129,7 +126,7 @@ async def test_reload_of_an_invalid_configuration_changes_nothing(
         (tmp_path / name).write_text(text)
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "nothing was changed" in caplog.text)
+            await until(lambda: "nothing has changed" in caplog.text)
         assert sentence in caplog.text
         daemon.work.let_go("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
@@ -149,16 +146,16 @@ async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
         (tmp_path / "galaxy.toml").write_text(f'{settings}\ndatabase = "elsewhere.db"\n')
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "the configuration was read: nothing is different" in caplog.text)
+            await until(lambda: "the configuration was reloaded: no device has changed" in caplog.text)
         assert "database has changed: restart the daemon to apply it" in caplog.text
         await daemon.ask("GET", "/devices", 401)
         daemon.client.headers["Authorization"] = "Bearer other"
         await daemon.ask("GET", "/devices")
-        # Without a token, it would be open to all from now on.
+        # Without a token, the daemon would be open to all clients.
         (tmp_path / "galaxy.toml").write_text(settings.replace('token_file = "tokens"', ""))
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "there is no token any more" in caplog.text)
+            await until(lambda: "the new configuration has no token" in caplog.text)
         await daemon.ask("GET", "/devices")
         daemon.client.headers["Authorization"] = "Bearer old"
         await daemon.ask("GET", "/devices", 401)

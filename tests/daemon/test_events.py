@@ -1,4 +1,4 @@
-"""The daemon's events: what is told, and to whom."""
+"""The daemon's event stream."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _saying(number: int) -> Callable[[], dict[str, object]]:
 
 
 class Listener:
-    """Reads events as a browser would. Made by `listen`."""
+    """Reads events as a browser does. Made by `listen`."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
         self.last_id: str | None = None
 
     async def next(self) -> tuple[str, Any]:
-        """The kind and the data of the next one; a comment is one as well."""
+        """The kind and the data of the next event or comment."""
         kind, data = "message", None
         async for line in self._lines:
             name, _, value = line.partition(": ")
@@ -60,7 +60,7 @@ class Listener:
 
 @asynccontextmanager
 async def listen(daemon: RunningDaemon, last_id: str | None = None) -> AsyncGenerator[Listener]:
-    """Listen on a connection of its own, for the length of the block."""
+    """Listen on a new connection inside the block."""
     headers = [("Host", "localhost"), *([] if last_id is None else [("Last-Event-ID", last_id)])]
     async with await trio.open_unix_socket(daemon.directory / "s") as stream:
         http = h11.Connection(h11.CLIENT)
@@ -169,7 +169,7 @@ async def test_slow_listener_is_dropped_and_delays_no_other(
         await trio.testing.wait_all_tasks_blocked()
         event_stream.close()
     assert len(received) == 5_000
-    # What was there for it before it was dropped, it still gets.
+    # It still gets the events that were pending when it was dropped.
     assert 900 < len([text async for text in slow]) < 1_100
     assert event_stream.listeners == 0
 

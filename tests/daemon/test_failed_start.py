@@ -55,7 +55,7 @@ async def test_daemon_with_a_port_in_use_does_not_start(tmp_path: Path) -> None:
         error = await _start(tmp_path)
     assert isinstance(error, ConfigError)
     assert str(error) == (
-        f"the daemon cannot listen at http://127.0.0.1:{port}: something else listens there: stop it, or take another port"
+        f"the daemon cannot listen at http://127.0.0.1:{port}: another program listens there: stop it, or use another port"
     )
 
 
@@ -65,5 +65,5 @@ async def test_damaged_database_is_reported_and_left_unchanged(tmp_path: Path) -
     (tmp_path / "galaxy.db").write_bytes(b"not a database at all" * 100)
     error = await _start(tmp_path)
     assert isinstance(error, StoreError)
-    assert "it is no database: name another file, or move this one away" in str(error)
+    assert "the file is not a database: configure another path, or move the file away" in str(error)
     assert (tmp_path / "galaxy.db").read_bytes() == b"not a database at all" * 100

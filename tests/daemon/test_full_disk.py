@@ -26,7 +26,7 @@ pytestmark = pytest.mark.daemon
 
 
 class _Disk:
-    """Methods of the store that fail while they are told to."""
+    """Makes methods of the store fail while `full` is true."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.full = False
@@ -40,7 +40,7 @@ class _Disk:
             if self.full:
                 self.failed += 1
                 await trio.lowlevel.checkpoint()
-                raise StoreError("the database fails: the disk is full: make room")
+                raise StoreError("the database failed: the disk is full")
             return await method(*arguments, **keywords)
 
         return fail
@@ -73,7 +73,7 @@ async def test_end_of_a_task_is_written_when_there_is_space_again(
         disk.full = True
         task_id = await daemon.submit("echo a")
         await until(lambda: disk.failed >= 3)
-        # The slot is free: what is not written holds up nothing else.
+        # The slot is free: the pending write delays no other task.
         assert await daemon.state(task_id) == "running"
         other = await daemon.submit("hold b")
         await daemon.wait_state(other, "running")

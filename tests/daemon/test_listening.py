@@ -1,4 +1,4 @@
-"""Where the daemon listens: what it takes over, and what it leaves alone."""
+"""The daemon's listeners: addresses, stale sockets, permissions and errors."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_an_address_is_a_path_or_a_host_and_a_port(text: str, address: Address, 
     "text", ["", "8765", ":8765", "localhost", "localhost:", "localhost:x", "localhost:-1", "h:65536", "h:\u00b2"]
 )
 def test_invalid_address_is_reported_with_an_example(text: str) -> None:
-    with pytest.raises(ListenError, match="give unix:PATH or HOST:PORT, such as"):
+    with pytest.raises(ListenError, match="use unix:PATH or HOST:PORT, such as"):
         parse_address(text)
 
 
 def test_path_that_is_too_long_for_a_unix_socket_is_reported() -> None:
-    with pytest.raises(ListenError, match="longer than the 107 bytes"):
+    with pytest.raises(ListenError, match="longer than 107 bytes"):
         parse_address("unix:/" + "x" * 107)
 
 
@@ -47,9 +47,6 @@ async def _fail(address: Address, *, has_token: bool = False) -> str:
         async with open_listeners(address, has_token=has_token):
             raise AssertionError("not reached")
     return str(caught.value)
-
-
-# ---- Unix sockets
 
 
 async def test_unix_socket_is_restricted_to_its_owner_before_it_accepts_connections(
@@ -76,7 +73,7 @@ async def test_socket_of_a_listening_daemon_is_refused_and_stays_usable(tmp_path
     path = tmp_path / "s"
     async with open_listeners(Address(path), has_token=False) as (_, [listener]):
         assert "another daemon listens at" in await _fail(Address(path))
-        # The one that it tried by.
+        # The connection that checked whether a daemon listens.
         await (await listener.accept()).aclose()
         await (await trio.open_unix_socket(path)).aclose()
         await (await listener.accept()).aclose()
@@ -107,10 +104,10 @@ async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
 async def test_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
-    assert "is there already, and is no socket" in await _fail(Address(path))
+    assert "exists, and is not a socket" in await _fail(Address(path))
     link = tmp_path / "link"
     link.symlink_to(path)
-    assert "is there already, and is no socket" in await _fail(Address(link))
+    assert "exists, and is not a socket" in await _fail(Address(link))
     assert path.read_text() == "precious"
 
 
@@ -118,8 +115,8 @@ async def test_only_the_own_socket_file_is_removed_at_the_end(tmp_path: Path) ->
     path = tmp_path / "s"
     async with open_listeners(Address(path), has_token=False):
         path.unlink()
-        path.write_text("somebody else's")
-    assert path.read_text() == "somebody else's"
+        path.write_text("another program's")
+    assert path.read_text() == "another program's"
     path.unlink()
     async with open_listeners(Address(path), has_token=False):
         path.unlink()
@@ -159,9 +156,6 @@ async def test_stale_socket_that_vanishes_is_replaced_and_a_forbidden_one_is_rep
             pass
 
 
-# ---- TCP
-
-
 async def test_port_0_is_replaced_by_the_actual_port() -> None:
     async with open_listeners(Address(None, "127.0.0.1", 0), has_token=False) as (address, [listener]):
         assert address.port == listener.socket.getsockname()[1] > 0
@@ -169,7 +163,7 @@ async def test_port_0_is_replaced_by_the_actual_port() -> None:
 
 async def test_port_in_use_is_reported() -> None:
     async with open_listeners(Address(None, "127.0.0.1", 0), has_token=False) as (address, _):
-        assert "something else listens there: stop it, or take another port" in await _fail(address)
+        assert "another program listens there: stop it, or use another port" in await _fail(address)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.5.5.5"])
@@ -182,7 +176,7 @@ async def test_loopback_needs_no_token(host: str) -> None:
 async def test_address_that_other_machines_can_reach_needs_a_token(host: str) -> None:
     assert "there is no token: set token_file" in await _fail(Address(None, host, 0))
     async with open_listeners(Address(None, host, 0), has_token=True) as (address, _):
-        # Nobody is left there.
+        # The port is free again.
         pass
     async with open_listeners(address, has_token=True):
         pass
@@ -191,7 +185,7 @@ async def test_address_that_other_machines_can_reach_needs_a_token(host: str) ->
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.EACCES, "Permission denied"), "ports below 1024 are for root"),
+        (OSError(errno.EACCES, "Permission denied"), "only root may use ports below 1024"),
         (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "Cannot assign requested address"),
         (OSError("odd"), "odd"),
     ],

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.daemon
 
 
 def _value(metrics: str, name: str, **labels: str) -> float:
-    """One of them; the order of its labels is not known."""
+    """The value of a metric, whatever the order of its labels."""
     for line in metrics.splitlines():
         found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
         if found and found[1] == name and dict(re.findall(r'(\w+)="([^"]*)"', found[2] or "")) == labels:
@@ -30,7 +30,7 @@ def _value(metrics: str, name: str, **labels: str) -> float:
 async def test_metrics_count_devices_tasks_requests_and_the_event_loop_delay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.metrics, "_EVERY", 0.01)
+    monkeypatch.setattr(galaxy_trio.daemon.web.metrics, "_LAG_INTERVAL", 0.01)
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         await daemon.ended_task(await daemon.submit("echo a"))

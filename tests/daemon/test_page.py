@@ -42,21 +42,21 @@ TOKEN = "a-token-for-the-page"
 
 @pytest.fixture(scope="session")
 def browser() -> Generator[Browser]:
-    """One for all tests."""
+    """A browser for all tests."""
     with open_browser() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
-    """Three devices that are there, and one that is not."""
+    """A world with three connected devices and one that never connects."""
     with open_world(tmp_path_factory.mktemp("world"), missing=["printer"]) as world:
         yield world
 
 
 @pytest.fixture
 def page(browser: Browser, world: World) -> Generator[Page]:
-    """The page, live."""
+    """The page when it is live."""
     for page in open_page(browser, world.url):
         expect(page.locator("#live-words")).to_have_text("Live")
         yield page
@@ -70,7 +70,7 @@ def test_devices_are_shown_with_their_information_or_the_reason_why_they_are_not
     expect(device_row(page, "printer").locator(".state")).to_have_text("disconnected")
     expect(problem_of(page, "printer")).to_contain_text("is not connected")
     expect(problem_of(page, "printer")).to_contain_text("under this name? Next try")
-    # Those that need somebody come first.
+    # Devices that need attention come first.
     assert page.locator("#device-rows th").first.inner_text().startswith("printer")
     page.get_by_label("Find").fill("printer")
     expect(page.locator("#device-rows tr:visible")).to_have_count(2)
@@ -112,7 +112,7 @@ def test_task_for_any_device_runs_on_one_that_fits(page: Page) -> None:
     page.get_by_label("Capabilities").fill("cli, browser")
     page.get_by_label("What to do").press("Control+Enter")
     expect(task_row(page, "echo somewhere").locator("td").nth(2)).to_have_text("phone")
-    # What is said of a device needs nothing more.
+    # A task that names a device has no other requirement.
     page.get_by_label("Device", exact=True).select_option("laptop")
     expect(page.get_by_label("Operating system")).to_be_disabled()
 
@@ -214,10 +214,10 @@ def test_device_that_dies_and_returns_is_shown_as_disconnected_and_connected(bro
         for page in open_page(browser, world.url):
             expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
             world.do("kill device", "laptop")
-            # Its server and our connection stay: that it has left is found out by the next task.
+            # Its server and the daemon's connection stay, so only the next task reveals that the device has left.
             submit(page, "list")
             expect(device_row(page, "laptop").locator(".state")).to_have_text("disconnected")
-            # The next try may have failed already, and say so instead.
+            # The next attempt to connect may have failed already, with a reason of its own.
             expect(problem_of(page, "laptop")).to_contain_text(re.compile("has left its server|is not connected"))
             expect(task_row(page, "list").locator(".state")).to_have_text("queued")
             expect(page.locator("#sum-devices")).to_have_text("1")
@@ -238,7 +238,7 @@ def test_page_shows_that_it_is_not_live_and_reconnects_to_the_next_daemon(browse
             expect(task_row(page, "echo before").locator(".state")).to_have_text("completed")
             world.do("stop daemon")
             expect(page.locator("#live-words")).to_have_text("Not live: reconnecting to the daemon…")
-            page.get_by_label("What to do").fill("echo meanwhile")
+            page.get_by_label("What to do").fill("echo offline")
             page.get_by_role("button", name="Submit").click()
             expect(page.locator("#submit-outcome")).to_have_text("The daemon does not respond: is it running?")
             check_accessibility(page)
@@ -246,7 +246,7 @@ def test_page_shows_that_it_is_not_live_and_reconnects_to_the_next_daemon(browse
             world.do("start daemon")
             expect(page.locator("#live-words")).to_have_text("Live")
             page.get_by_role("button", name="Submit").click()
-            expect(task_row(page, "echo meanwhile").locator(".state")).to_have_text("completed")
+            expect(task_row(page, "echo offline").locator(".state")).to_have_text("completed")
             expect(task_row(page, "echo before").locator(".state")).to_have_text("completed")
 
 
@@ -274,7 +274,7 @@ def test_page_asks_for_the_token_once_and_keeps_it_for_the_session(browser: Brow
             assert TOKEN not in page.content()
             with page.context.expect_page() as opened:
                 page.evaluate("url => window.open(url, '_blank', 'noopener')", world.url)
-            # Another tab is another session.
+            # Each tab has its own session.
             expect(opened.value.get_by_role("dialog", name="This daemon requires a token")).to_be_visible()
 
 
@@ -290,7 +290,7 @@ def test_markup_from_devices_and_results_is_shown_as_text(browser: Browser, tmp_
             expect(page.locator("#task-result")).to_contain_text("<script>alert(2)</script>")
             assert page.locator("#task-result img").count() == 0
             assert page.evaluate("() => document.querySelectorAll('script').length") == 1
-            # The policy forbids what the page itself never does.
+            # The policy forbids making markup from text, which the page never does.
             assert (
                 page.evaluate("() => { try { document.body.innerHTML = '<p>'; } catch (error) { return error.name; } }")
                 == "TypeError"
@@ -324,7 +324,7 @@ def test_axe_finds_no_violation_in_either_color_scheme_on_a_desk_and_on_a_phone(
         expect(task_row(page, "hold on").locator(".state")).to_have_text("running")
         expect(device_row(page, "laptop").locator(".count")).to_have_text("1")
         check_accessibility(page)
-        # Nothing is wider than the window.
+        # The page does not scroll sideways.
         assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
         take_screenshot(page, f"{device}-{scheme}", whole=device == "phone")
         page.get_by_role("button", name="Cancel: hold on").click()
@@ -355,7 +355,7 @@ def test_page_can_be_used_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(dialog.locator("dl")).to_contain_text("cancelled")
     page.keyboard.press("Escape")
-    # The focus is where it was.
+    # The focus has returned.
     expect(page.get_by_role("button", name="Show task: hold by hand").first).to_be_focused()
 
 

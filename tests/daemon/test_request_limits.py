@@ -70,7 +70,7 @@ async def test_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:
 
 
 async def test_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.security, "_BODY_WITHIN", 0.05)
+    monkeypatch.setattr(galaxy_trio.daemon.web.security, "_BODY_TIMEOUT", 0.05)
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
     )

@@ -43,10 +43,10 @@ async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_th
         daemon.stop.set()
         await daemon.wait_stopping()
         assert (
-            "is being stopped"
+            "is stopping"
             in (await daemon.ask("POST", "/tasks", 503, json={"request": "echo late", "device": "d1"}))["error"]
         )
-        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is being stopped"
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is stopping"
         daemon.work.let_go("a")
     assert daemon.work.cancelled == ["wait"]
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
@@ -66,7 +66,7 @@ async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin
         running = await daemon.submit("wait")
         queued = await daemon.submit("echo b")
         await daemon.wait_state(running, "running")
-        # It is gone before it could write anything more.
+        # The daemon ends before it can write anything.
         monkeypatch.setattr(Store, "finish", write_nothing)
         monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
         daemon.scope.cancel()
@@ -88,7 +88,7 @@ async def test_wait_that_begins_before_the_start_is_complete_returns_the_lost_ta
 
     async def recover_late(store: Store) -> int:
         await asked.wait()
-        # What was asked has been read, and waits.
+        # The request has arrived and waits.
         await trio.testing.wait_all_tasks_blocked(0.05)
         return await recover(store)
 

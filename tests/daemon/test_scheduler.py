@@ -54,7 +54,7 @@ def test_a_device_takes_the_oldest_task_of_all_its_queues(numbers: tuple[int, in
     _accept(scheduler, make_record(1, Requirement("a")))
     assert _take(scheduler) == [1]
     needs = dict(zip(numbers, [Requirement(), Requirement(None, "linux")], strict=True))
-    # The queues exist in either order.
+    # The queues are created in either order.
     _accept(scheduler, *(make_record(number, needs[number]) for number in sorted(numbers)))
     _accept(scheduler, make_record(4, Requirement("a")))
     order: list[int] = []
@@ -132,7 +132,7 @@ def test_pages_of_a_queue_have_no_gap_and_no_overlap() -> None:
         taken += step
         to_read, _ = scheduler.check()
         for queue in to_read:
-            # While a page is read, no second one is asked for.
+            # While a page is being read, no second one is requested.
             scheduler.check_all()
             assert scheduler.check() == ([], [])
             rest = records[queue.known_up_to :]
@@ -141,7 +141,7 @@ def test_pages_of_a_queue_have_no_gap_and_no_overlap() -> None:
         for _ in step:
             scheduler.release(slots)
     assert taken == [record.number for record in records]
-    # The first ones were in memory since they were accepted.
+    # The first tasks have been in memory since they were accepted.
     assert pages == taken[1 + slots.size + READ_AHEAD - 1 :]
     scheduler.check_all()
     assert scheduler.check() == ([], [])

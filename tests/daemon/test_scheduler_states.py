@@ -48,7 +48,7 @@ class Taken:
 
 
 class SchedulerStates(RuleBasedStateMachine):
-    """A scheduler, the tasks on disk, and those that have a slot."""
+    """A scheduler, with a model of the tasks on disk and of those that have a slot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,8 +92,6 @@ class SchedulerStates(RuleBasedStateMachine):
             for record in self.disk.values()
             if record.number not in taken and slots.can_run(record.asked.requirement)
         ]
-
-    # ---- rules
 
     @rule(limit=st.sampled_from([None, MAX_RUNNING]))
     def restart(self, limit: int | None) -> None:
@@ -189,8 +187,6 @@ class SchedulerStates(RuleBasedStateMachine):
         queue.failing = False
         self.dispatch()
 
-    # ---- invariants
-
     @invariant()
     def each_task_begins_at_most_once(self) -> None:
         assert len(set(self.begun)) == len(self.begun)
@@ -215,7 +211,7 @@ class SchedulerStates(RuleBasedStateMachine):
     def few_tasks_are_in_memory(self) -> None:
         slots = sum(SIZES.values())
         for queue in self.scheduler.queues.values():
-            # Tasks that come back without having begun are added to those that were read.
+            # Tasks that return without having begun are added to those that were read.
             assert queue.in_memory <= 2 * slots + READ_AHEAD
 
     @invariant()

@@ -86,7 +86,7 @@ async def test_requests_from_pages_of_other_sites_are_refused(
     async with open_http() as http:
         for method in ("GET", "POST", "DELETE"):
             answer = await http.ask("/echo", *headers, method=method, host="localhost:8765")
-            assert (answer.status, answer.error) == (403, "requests of other sites' pages are refused")
+            assert (answer.status, answer.error) == (403, "requests from pages of other sites are refused")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The daemon's connections: how many there are, how slow they may be, and how they end."""
+"""The HTTP server's connections: their number, their timeouts and their end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAST = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
 class App:
-    """Answers at once, when told, never, or too much."""
+    """An application with handlers that answer immediately, late, endlessly, or with an error."""
 
     def __init__(self) -> None:
         self.go = trio.Event()
@@ -80,7 +80,7 @@ async def _connect(http: Http) -> trio.SocketStream:
 
 
 async def _hello(stream: trio.SocketStream) -> None:
-    """One more request on a connection."""
+    """Send a request on an open connection, and read the response."""
     await stream.send_all(REQUEST)
     received = b""
     with trio.fail_after(SECONDS):
@@ -109,7 +109,7 @@ async def test_too_many_connections_are_refused_immediately_and_the_others_go_on
             assert "too many connections" in answer.error
             await _hello(first)
         with trio.fail_after(SECONDS):
-            # When it has noticed that the two have gone.
+            # The server needs a moment to notice that both have closed.
             while parse(await http.raw(LAST)).status != 200:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
@@ -121,7 +121,7 @@ async def test_endless_headers_are_refused() -> None:
 
 
 async def test_connection_with_slow_headers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.2)
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_TIMEOUT", 0.2)
     async with open_http(App().app, secure=False) as http:
         with trio.fail_after(SECONDS):
             async with await _connect(http) as stream, trio.open_nursery() as nursery:
@@ -138,13 +138,13 @@ async def test_connection_with_slow_headers_is_closed(monkeypatch: pytest.Monkey
 
 
 async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.5)
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_TIMEOUT", 0.5)
     async with open_http(App().app, secure=False) as http:
         assert parse(await http.raw(REQUEST)).body == b"hello"
 
 
 async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.1)
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.1)
     app = App()
     async with open_http(app.app, secure=False) as http:
         async with await _connect(http) as stream:
@@ -154,7 +154,7 @@ async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.Mon
 
 
 async def test_client_that_does_not_read_does_not_delay_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.3)
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.3)
     monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
     app = App()
     with trio.fail_after(SECONDS):
@@ -227,7 +227,7 @@ async def test_failing_connection_is_logged_and_the_others_go_on(
     async with open_http(App().app, secure=False) as http:
         assert await http.raw(LAST) == b""
         assert parse(await http.raw(LAST)).status == 200
-    assert "a connection has failed" in caplog.text
+    assert "a connection failed" in caplog.text
 
 
 @pytest.mark.parametrize(

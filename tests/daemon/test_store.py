@@ -1,4 +1,4 @@
-"""The store on real SQLite files: what it returned is on disk."""
+"""The store on real SQLite files: what it has returned is on disk."""
 
 from __future__ import annotations
 
@@ -84,7 +84,13 @@ async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) 
 
 async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        for size in (0, 1, galaxy_trio.daemon.store.store.PIECE, galaxy_trio.daemon.store.store.PIECE + 1, 1_000_000):
+        for size in (
+            0,
+            1,
+            galaxy_trio.daemon.store.queries.PIECE,
+            galaxy_trio.daemon.store.queries.PIECE + 1,
+            1_000_000,
+        ):
             text = "abcdefg" * (size // 7 + 1)
             record = await add_ended_task(store, result=text[:size])
             assert record.result_size == size
@@ -94,7 +100,7 @@ async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
 async def test_retry_is_a_new_task_without_the_idempotency_key(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await add_task(store, idempotency_key="k", device="d1", timeout=3.0)
-        with pytest.raises(WrongState, match="is queued: only one that has ended can be retried"):
+        with pytest.raises(WrongState, match="is queued: only a task that has ended can be retried"):
             await store.retry(record.id)
         await store.cancel_queued(record.id)
         again = await store.retry(record.id)
@@ -114,7 +120,7 @@ async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(
                 nursery.start_soon(ask)
         assert len({record.id for record, _ in found}) == 1
         assert sum(is_new for _, is_new in found) == 1
-        with pytest.raises(IdempotencyConflict, match="which asks for something else"):
+        with pytest.raises(IdempotencyConflict, match="which has a different request"):
             await store.add(TaskRequest("other", idempotency_key="k"))
 
 
@@ -159,18 +165,18 @@ async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
 async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "FORGOTTEN", 2)
+    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "MAX_DELETED", 2)
     now = NOW
     async with open_store(tmp_path / "db", clock=lambda: now) as store:
         queued = await add_task(store)
         old = [await add_ended_task(store, result="1") for _ in range(5)]
         now += timedelta(days=2)
         new = [await add_ended_task(store, result="2") for _ in range(5)]
-        assert await store.forget(NOW + timedelta(days=1), 100) == 5
-        assert await store.forget(NOW + timedelta(days=1), 3) == 2
+        assert await store.delete_old(NOW + timedelta(days=1), 100) == 5
+        assert await store.delete_old(NOW + timedelta(days=1), 3) == 2
         assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], queued)]
         assert await read_result(store, old[0].id) == ""
-        assert await store.forget(NOW, 3) == 0
+        assert await store.delete_old(NOW, 3) == 0
     with sqlite3.connect(tmp_path / "db") as database:
         assert database.execute("SELECT count(*) FROM results").fetchone() == (3,)
     database.close()
@@ -199,7 +205,7 @@ async def test_cancelled_write_is_either_not_done_or_waited_for(
                 await trio.lowlevel.checkpoint()
             for scope in scopes:
                 scope.cancel()
-        # Whoever has it knows of it, and nobody else has it.
+        # Each caller knows whether its task is on disk.
         assert {record.id for record in await queued_tasks(store)} == {record.id for record in records}
 
 

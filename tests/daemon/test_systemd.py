@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""Notifications to systemd, and its watchdog."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_systemd_is_notified_of_ready_reloading_and_stopping(
 ) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         said: list[str] = []
-        # It listens before it is ready.
+        # The daemon listens before it is ready.
         while not said:
             said += _said(notify_socket)
             await trio.sleep(0.005)
@@ -73,7 +73,7 @@ def test_failing_notification_is_logged_and_raises_nothing(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
     systemd.ready()
-    assert "systemd cannot be told 'READY=1'" in caplog.text
+    assert "systemd cannot be notified of 'READY=1'" in caplog.text
 
 
 async def test_watchdog_is_pinged_twice_per_interval(notify_socket: socket.socket, autojump_clock: MockClock) -> None:

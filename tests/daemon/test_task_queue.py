@@ -1,4 +1,4 @@
-"""The daemon's task_queue with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
+"""The task queue with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECONDS: Final = 60
 
 @attrs.frozen
 class Life:
-    """A daemon without HTTP, from its start to its end."""
+    """A daemon without HTTP. Made by `open_life`."""
 
     store: Store
     task_queue: TaskQueue
@@ -52,7 +52,7 @@ class Life:
 
 @asynccontextmanager
 async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
-    """A store, a constellation and a task_queue; they end with the block, without a drain."""
+    """Run a store, a constellation and a task queue inside the block; they end with it, without a drain."""
     event_stream = ServerSentEventStream()
     changes: list[TaskRecord] = []
     async with (
@@ -85,9 +85,6 @@ async def _submit(life: Life, request: str, device: str | None = None) -> TaskRe
     return record
 
 
-# ---- random histories
-
-
 _ACTIONS: Final = st.one_of(
     st.tuples(st.just("submit"), st.sampled_from([*DEVICES, "any", "windows"]), st.sampled_from([1, 3, 30])),
     st.tuples(st.just("leave"), st.sampled_from(DEVICES), st.just(0)),
@@ -98,7 +95,7 @@ _ACTIONS: Final = st.one_of(
 
 
 class History:
-    """The tasks that several daemons, one after the other, have accepted."""
+    """The tasks that several consecutive daemons accepted."""
 
     def __init__(self, path: Path, fleet: MemoryFleet) -> None:
         self._path = path
@@ -106,11 +103,11 @@ class History:
         self._accepted: list[TaskRecord] = []
 
     async def live(self, actions: list[tuple[str, str, int]]) -> None:
-        """Run a daemon that ends while tasks run."""
+        """Run a daemon that ends while tasks are running."""
         async with open_life(self._path, self._fleet, max_running=3) as life:
             for kind, name, number in actions:
                 await self._act(life, kind, name, number)
-                # One for each slot and a few more, for each of the five requirements, and the tasks that have a slot and have not begun.
+                # For each of the five requirements one task per slot and a few more, and the tasks that have a slot but have not begun.
                 assert life.task_queue.in_memory <= 5 * (len(DEVICES) + READ_AHEAD) + 3
 
     async def _act(self, life: Life, kind: str, name: str, number: int) -> None:
@@ -172,9 +169,6 @@ def test_every_task_runs_at_most_once_in_order_and_ends(
         assert numbers == sorted(numbers)
 
 
-# ---- single cases
-
-
 async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
@@ -197,7 +191,7 @@ async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -
                 queued = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
                 await _ended(life, await _submit(life, "echo other", "d1"), await _submit(life, "echo any"))
                 assert life.task_queue.queued == life.task_queue.queued_for("d2") == 100
-                # They are not in memory, but each can be read and cancelled.
+                # They are not in memory, yet each can be read and cancelled.
                 assert life.task_queue.in_memory == 0
                 assert (await life.task_queue.wait(queued[50].id, 0)).state is TaskState.QUEUED
                 assert (await life.task_queue.cancel(queued[50].id)).state is TaskState.CANCELLED
@@ -215,7 +209,7 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             async with open_life(tmp_path / "db", fleet) as life:
                 await _ended(life, await _submit(life, "echo first", "d1"))
-                # The daemon cannot know of it before it sends the task on its idle connection.
+                # The daemon learns of it only when it sends the task on its idle connection.
                 await fleet.kill_device("d1")
                 waits = await _submit(life, "echo second", "d1")
                 counts = {TaskState.RUNNING: 0, TaskState.QUEUED: 1}
@@ -323,13 +317,13 @@ async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_resta
                 tasks = [await _submit(life, "echo", "d2") for _ in range(300)]
         async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
             ended = await _ended(life, *tasks)
-    assert {task.error for task in ended} == {"there is no device 'd2' any more"}
+    assert {task.error for task in ended} == {"device 'd2' was removed"}
 
 
 async def test_too_many_different_requirements_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.scheduler, "MAX_QUEUES", 0)
     async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
-        with pytest.raises(DaemonBusy, match="ask for fewer combinations of os and capabilities"):
+        with pytest.raises(DaemonBusy, match="use fewer combinations of os and capabilities"):
             await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 

@@ -99,7 +99,7 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         await daemon.wait_state(held, "running")
         queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
-        assert answer == {"error": "2 tasks wait already: this one was not taken"}
+        assert answer == {"error": "2 tasks are queued already, and this one was refused: retry later"}
         daemon.work.let_go("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
@@ -140,7 +140,7 @@ async def test_only_finished_tasks_can_be_retried(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         task_id = await daemon.submit("hold a")
         answer = await daemon.ask("POST", f"/tasks/{task_id}/retry", 409)
-        assert "only one that has ended can be retried" in answer["error"]
+        assert "only a task that has ended can be retried" in answer["error"]
         await daemon.ask("POST", "/tasks/nothing/retry", 404)
         daemon.work.let_go("a")
         await daemon.ended_task(task_id)
@@ -213,7 +213,7 @@ async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path:
         assert re.search("has no result yet: it is (queued|running)", answer["error"])
         await daemon.ask("DELETE", f"/tasks/{task_id}")
         answer = await daemon.ask("GET", f"/tasks/{task_id}/result", 404)
-        assert "has no result: it was cancelled" in answer["error"]
+        assert "has no result: it is cancelled" in answer["error"]
 
 
 async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:

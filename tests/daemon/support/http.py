@@ -1,4 +1,4 @@
-"""The HTTP server on loopback, and a client that can send anything."""
+"""The daemon's HTTP server on loopback, and a client that can send any bytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ APP = Starlette(
 
 @attrs.define
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -59,14 +59,14 @@ class Answer:
 
 @attrs.define
 class Http:
-    """A daemon's door, and who knocks."""
+    """A client of the server. Made by `open_http`."""
 
     port: int
     tokens: list[str]
     hosts: list[str]
 
     async def raw(self, *pieces: bytes) -> bytes:
-        """Send bytes, and read until the other end closes."""
+        """Send bytes, and read until the server closes the connection."""
         with trio.fail_after(SECONDS):
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
                 received = b""
@@ -88,7 +88,7 @@ class Http:
         token: str | None = TOKEN,
         body: bytes = b"",
     ) -> Answer:
-        """One request, as it is given."""
+        """Send one request, without any corrections."""
         lines = [f"{method} {path} HTTP/1.1", "Connection: close"]
         if host is not None:
             lines.append(f"Host: {host}")
@@ -101,7 +101,7 @@ class Http:
 
 
 def parse(received: bytes) -> Answer:
-    """The response in what was received."""
+    """Parse a response."""
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
     http.send(h11.EndOfMessage())
@@ -127,7 +127,7 @@ async def open_http(
     hosts: Sequence[str] = (),
     **limits: Any,
 ) -> AsyncGenerator[Http]:
-    """Serve an application on loopback."""
+    """Serve an application on loopback inside the block."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     http = Http(listener.socket.getsockname()[1], list(tokens), list(hosts))
     if secure:

@@ -1,4 +1,4 @@
-"""The daemon's page in a browser, and what its tests do on it."""
+"""Opens the daemon's page in a browser, and finds and checks its parts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ expect.set_options(timeout=60_000)
 
 
 class Watched:
-    """What a browser says of a page that it should not have to say."""
+    """Collects the errors that the browser reports about a page."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
 
     def watch(self, page: Page) -> None:
         def said(message: ConsoleMessage) -> None:
-            # A daemon that is away, or refuses, is told so by the browser as well.
+            # The browser also reports responses with an error status, and what the last test of the policy provokes.
             expected = ("Failed to load resource", "requires 'TrustedHTML' assignment")
             if message.type in ("error", "warning") and not any(words in message.text for words in expected):
                 self.complaints.append(message.text)
@@ -53,7 +53,7 @@ def open_page(browser: Browser, url: str, **more: Any) -> Generator[Page]:
 
 
 def take_screenshot(page: Page, name: str, *, whole: bool = False) -> None:
-    """A picture for the documentation."""
+    """Take a picture for the documentation, if they are wanted."""
     if SCREENSHOTS:
         page.screenshot(path=str(Path(SCREENSHOTS) / f"page-{name}.png"), full_page=whole)
 
@@ -78,8 +78,8 @@ def problem_of(page: Page, name: str) -> Locator:
 
 
 def check_accessibility(page: Page) -> None:
-    """Axe has nothing to say against it."""
-    # The page's own policy lets no script in that is not its own: the browser's tools may.
+    """Check that axe finds no violation."""
+    # The page's content security policy forbids foreign scripts; `evaluate` is exempt.
     page.evaluate(f"() => {{ {AXE} }}")
     found = page.evaluate("() => axe.run()")
     assert [(rule["id"], [node["html"] for node in rule["nodes"]][:3]) for rule in found["violations"]] == []

@@ -1,4 +1,4 @@
-"""Tasks in a store, for its tests."""
+"""Adds tasks to a store, and reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def add_ended_task(store: Store, state: TaskState = TaskState.COMPLETED, r
 
 
 async def queued_tasks(store: Store) -> list[TaskRecord]:
-    """All that are queued, the oldest first."""
+    """All queued tasks, the oldest first."""
     return (await store.page(state=TaskState.QUEUED, limit=10_000))[::-1]
 
 
