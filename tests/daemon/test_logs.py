@@ -24,7 +24,7 @@ def test_log_is_lines_of_text_or_json_objects(capsys: pytest.CaptureFixture[str]
             raise ValueError("wrong")
         except ValueError:
             logger.exception("it was %s", "bad")
-    logger.error("nobody listens")
+    logger.error("after the block")
     console, structured = capsys.readouterr().err.splitlines()
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO    galaxy_trio.daemon.test: something\\nhappened", console

@@ -247,12 +247,12 @@ def test_acknowledged_tasks_survive_a_killed_process(tmp_path: Path) -> None:
         [sys.executable, "-c", _ADDS_UNTIL_KILLED, str(tmp_path / "db")], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline().strip() for _ in range(100)]
+        acknowledged = [process.stdout.readline().strip() for _ in range(100)]
         process.send_signal(signal.SIGKILL)
-        told += [line.strip() for line in process.stdout if line.endswith("\n")]
+        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
 
     async def look() -> set[str]:
         async with open_store(tmp_path / "db") as store:
             return {record.id for record in await queued_tasks(store)}
 
-    assert set(told) <= trio.run(look)
+    assert set(acknowledged) <= trio.run(look)

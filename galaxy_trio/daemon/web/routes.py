@@ -263,7 +263,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     await trio.lowlevel.checkpoint()
     path = request.url.path[:200]
     sentences = {
-        404: f"there is nothing at {path!r}: see /openapi.json",
+        404: f"there is no path {path!r}: see /openapi.json",
         405: f"{request.method[:20]} is not allowed at {path!r}: see /openapi.json",
     }
     message = sentences.get(refusal.status_code, refusal.detail)

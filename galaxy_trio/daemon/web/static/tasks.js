@@ -164,7 +164,7 @@ async function show(id) {
   const facts = [
     ["State", task.state],
     ["Device", task.device ?? "–"],
-    ["Wanted", [task.wants.device, task.wants.os, ...task.wants.capabilities].filter(Boolean).join(", ") || "any device"],
+    ["Requires", [task.wants.device, task.wants.os, ...task.wants.capabilities].filter(Boolean).join(", ") || "any device"],
     ["Submitted", clock(task.created)],
     ["Started", task.started ? clock(task.started) : "–"],
     ["Ended", task.ended ? `${clock(task.ended)}${task.started ? `, after ${((Date.parse(task.ended) - Date.parse(task.started)) / 1000).toFixed(1)} s` : ""}` : "–"],
