@@ -355,7 +355,7 @@ def test_a_configuration_can_be_checked(call: Call, tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"listen": "0.0.0.0:0"}, "there is no token: set token_file, or listen at 127.0.0.1 or unix:PATH"),
-        ({"listen": "nonsense"}, "'nonsense' is no address to listen at"),
+        ({"listen": "nonsense"}, "'nonsense' is not an address"),
         ({"database": "nowhere/galaxy.db"}, "No such file or directory"),
         ({"devices": "nothing.json"}, "nothing.json"),
     ],
