@@ -1,4 +1,8 @@
-"""The operations of the store, each as a function that runs in a transaction, in a worker thread."""
+"""The operations of the store, each as a function that runs in a transaction, in a worker thread.
+
+`deliver` is called with what an operation returns as soon as it is on disk, in the order in which the operations ran. It must not block or
+raise.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +55,6 @@ def add(
 ) -> tuple[TaskRecord, bool]:
     """Add a new task, `queued`.
 
-    Args:
-        transaction: The transaction.
-        request: The task.
-        deliver: Called with what is returned, in the order of acceptance. Must not block or raise.
-
     Returns:
         The task, and whether it is new: the same idempotency key returns the first task, whatever its state.
 
@@ -76,11 +75,6 @@ def add(
 
 def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore) -> TaskRecord:
     """Add a new task, `queued`, with the request of one that has ended.
-
-    Args:
-        transaction: The transaction.
-        task_id: The task that has ended.
-        deliver: Called with the new task, in the order of acceptance. Must not block or raise.
 
     Raises:
         NoSuchTask: There is no such task.
@@ -164,12 +158,8 @@ def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, b
     Raises:
         NoSuchTask: There is no such task.
     """
-    values = {
-        "task_id": task_id,
-        "to_state": TaskState.CANCELLED.value,
-        "now": transaction.now.timestamp(),
-        "why": None,
-    }
+    now = transaction.now.timestamp()
+    values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
     cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
     return (_get(task_id, transaction.connection), False) if cancelled is None else (cancelled, True)
 
@@ -182,13 +172,6 @@ def fail_queued(
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
     """Change the oldest queued tasks with a requirement to `failed`.
-
-    Args:
-        transaction: The transaction.
-        requirement: The tasks' requirement.
-        error: The reason why they fail.
-        limit: How many to change at most.
-        deliver: Called with the changed tasks, in order with other callbacks. Must not block or raise.
 
     Returns:
         The changed tasks, the oldest first.
@@ -207,15 +190,7 @@ def queued(
     limit: int,
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
-    """The oldest queued tasks with a requirement whose number is above `after`, in the order of acceptance.
-
-    Args:
-        transaction: The transaction.
-        requirement: The tasks' requirement.
-        after: A task's number.
-        limit: How many to read at most.
-        deliver: Called with the tasks, in order with the callbacks of `add`. Must not block or raise.
-    """
+    """The oldest queued tasks with a requirement whose number is above `after`, in the order of acceptance."""
     values = {"after": after, "limit": limit} | _required(requirement)
     records = [_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
     transaction.on_commit(partial(deliver, records))
@@ -262,14 +237,7 @@ def page(
     limit: int = 100,
     before: str | None = None,
 ) -> list[TaskRecord]:
-    """A page of tasks, the newest first.
-
-    Args:
-        connection: The connection.
-        state: Only tasks in this state.
-        device: Only tasks that run or ran on this device.
-        limit: How many to read at most.
-        before: The last id of the previous page.
+    """A page of tasks, the newest first: those in a state, those that run or ran on a device, those older than `before`.
 
     Raises:
         NoSuchTask: There is no task with the id `before`, for example because it was deleted.

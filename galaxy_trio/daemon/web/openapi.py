@@ -11,54 +11,27 @@ from starlette.responses import Response
 
 from galaxy_trio import __version__
 from galaxy_trio.daemon.web.handlers import Handlers
-from galaxy_trio.daemon.web.schemas import ERROR, SCHEMAS, TEXT
+from galaxy_trio.daemon.web.schemas import SCHEMAS, TEXT, ref
 from galaxy_trio.messages import JSON
 
-
-@attrs.frozen
-class Parameter:
-    """A parameter of an operation.
-
-    Attributes:
-        name: Its name.
-        description: Its description.
-        schema: Its JSON schema.
-        where: ``query``, or ``path`` for a required part of the path.
-    """
-
-    name: str
-    description: str
-    schema: JSON = TEXT
-    where: str = "query"
-
-    def as_json(self) -> JSON:
-        """The parameter in the document."""
-        return {
-            "name": self.name,
-            "in": self.where,
-            "schema": self.schema,
-            "description": self.description,
-            "required": self.where == "path",
-        }
+_ERROR: Final = ref("Error")
 
 
-@attrs.frozen
-class Answer:
-    """A response of an operation.
+def parameter(name: str, description: str, schema: JSON = TEXT, where: str = "query") -> JSON:
+    """A parameter of an operation: of the query, or a required part of the path."""
+    return {"name": name, "in": where, "schema": schema, "description": description, "required": where == "path"}
 
-    Attributes:
-        description: When the client gets it.
-        schema: The JSON schema of its body, by default that of an error.
-        media_type: The media type of its body.
-    """
 
-    description: str
-    schema: JSON = ERROR
-    media_type: str = "application/json"
+def answer(description: str, schema: JSON = _ERROR, media_type: str = "application/json") -> JSON:
+    """A response of an operation, by default an error."""
+    return {"description": description, "content": {media_type: {"schema": schema}}}
 
-    def as_json(self) -> JSON:
-        """The response in the document."""
-        return {"description": self.description, "content": _content(self.schema, self.media_type)}
+
+_CHECKS: Final = {
+    401: answer("The token is missing or wrong."),
+    403: answer("The request comes from a page of another site."),
+    421: answer("The name in the header `Host` is not allowed."),
+}
 
 
 @attrs.frozen
@@ -72,47 +45,38 @@ class Operation:
         summary: Its description.
         answers: Its responses by status.
         parameters: Its parameters.
-        body: The JSON schema of the request's body; `None` without a body.
-        id: Its id in the document; `None` for the handler's name.
+        body: The name of the schema of the request's body; `None` without a body.
+        checked: Whether `answers` includes the refusals of `security`.
         needs_token: Whether the daemon may require a token for it.
+        id: Its id in the document; `None` for the handler's name.
     """
 
     method: str
     path: str
     handler: Callable[[Handlers, Request], Awaitable[Response]]
     summary: str
-    answers: Mapping[int, Answer]
-    parameters: Sequence[Parameter] = ()
-    body: JSON = None
-    id: str | None = None
+    answers: Mapping[int, JSON]
+    parameters: Sequence[JSON] = ()
+    body: str | None = None
+    checked: bool = True
     needs_token: bool = True
+    id: str | None = None
 
     def as_json(self) -> JSON:
         """The operation in the document."""
+        answers = {**self.answers, **(_CHECKS if self.checked else {})}
         shown: dict[str, JSON] = {
             "operationId": self.id or self.handler.__name__,
             "summary": self.summary,
-            "responses": {str(status): answer.as_json() for status, answer in self.answers.items()},
+            "responses": {str(status): answers[status] for status in answers},
         }
         if self.parameters:
-            shown["parameters"] = [parameter.as_json() for parameter in self.parameters]
+            shown["parameters"] = list(self.parameters)
         if self.body is not None:
-            shown["requestBody"] = {"required": True, "content": _content(self.body)}
+            shown["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(self.body)}}}
         if not self.needs_token:
             shown["security"] = []
         return shown
-
-
-_CHECKS: Final = {
-    401: Answer("The token is missing or wrong."),
-    403: Answer("The request comes from a page of another site."),
-    421: Answer("The name in the header `Host` is not allowed."),
-}
-
-
-def checked(answers: Mapping[int, Answer]) -> Mapping[int, Answer]:
-    """Add the responses with which every request may be refused; see `security`."""
-    return {**answers, **_CHECKS}
 
 
 def make_document(operations: Sequence[Operation]) -> dict[str, JSON]:
@@ -127,7 +91,3 @@ def make_document(operations: Sequence[Operation]) -> dict[str, JSON]:
         "paths": {**paths},
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "schemas": SCHEMAS},
     }
-
-
-def _content(schema: JSON, media_type: str = "application/json") -> JSON:
-    return {media_type: {"schema": schema}}

@@ -16,7 +16,7 @@ from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, Wr
 from galaxy_trio.daemon.task_queue import DaemonBusy
 from galaxy_trio.daemon.web.bodies import INLINE, BadRequest
 from galaxy_trio.daemon.web.handlers import MAX_PAGE, MAX_WAIT, RECONNECT_TIMEOUT, Handlers
-from galaxy_trio.daemon.web.openapi import Answer, Operation, Parameter, checked, make_document
+from galaxy_trio.daemon.web.openapi import Operation, answer, make_document, parameter
 from galaxy_trio.daemon.web.page import page_routes
 from galaxy_trio.daemon.web.schemas import TEXT, ref
 
@@ -31,181 +31,112 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
 
-_TASK_ID: Final = Parameter("id", "The task's id.", where="path")
-_DEVICE_ID: Final = Parameter("id", "The device's name.", where="path")
-_BAD_REQUEST: Final = Answer("The request is invalid.")
-_NO_TASK: Final = Answer("There is no such task.")
-_NO_DEVICE: Final = Answer("There is no such device.")
-_NOT_ENDED: Final = Answer("The task has not ended.")
-_BUSY: Final = Answer("Too many tasks are queued, or the daemon is stopping.")
-_NOT_WRITTEN: Final = Answer("The database failed, and nothing was accepted.")
+_TASK_ID: Final = parameter("id", "The task's id.", where="path")
+_DEVICE_ID: Final = parameter("id", "The device's name.", where="path")
+_TASK: Final = ref("Task")
+_BAD_REQUEST: Final = answer("The request is invalid.")
+_NO_TASK: Final = answer("There is no such task.")
+_NO_DEVICE: Final = answer("There is no such device.")
+_NOT_ENDED: Final = answer("The task has not ended.")
+_BUSY: Final = answer("Too many tasks are queued, or the daemon is stopping.")
+_NOT_WRITTEN: Final = answer("The database failed, and nothing was accepted.")
 
+# fmt: off
 OPERATIONS: Final = (
     Operation(
-        "GET",
-        "/tasks",
-        Handlers.list_tasks,
-        "List tasks, the newest first.",
+        "GET", "/tasks", Handlers.list_tasks, "List tasks, the newest first.",
+        {200: answer("A page of tasks.", ref("Tasks")), 400: _BAD_REQUEST, 404: answer("The task `before` does not exist any more.")},
         parameters=(
-            Parameter("state", "Only tasks in this state.", ref("TaskState")),
-            Parameter("device", "Only tasks that run or ran on this device."),
-            Parameter(
-                "limit",
-                "The maximum number of tasks; 100 by default.",
-                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
-            ),
-            Parameter("before", "Only tasks older than this one: the previous page's `before`."),
-        ),
-        answers=checked(
-            {
-                200: Answer("A page of tasks.", ref("Tasks")),
-                400: _BAD_REQUEST,
-                404: Answer("The task `before` does not exist any more."),
-            }
+            parameter("state", "Only tasks in this state.", ref("TaskState")),
+            parameter("device", "Only tasks that run or ran on this device."),
+            parameter("limit", "The maximum number; 100 by default.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+            parameter("before", "Only tasks older than this one: the previous page's `before`."),
         ),
     ),
     Operation(
-        "POST",
-        "/tasks",
-        Handlers.submit_task,
-        "Submit a task. It is on disk when the response is sent.",
-        body=ref("TaskRequest"),
-        answers=checked(
-            {
-                200: Answer("It was submitted before, with this idempotency key.", ref("Task")),
-                202: Answer("It was accepted.", ref("Task")),
-                400: _BAD_REQUEST,
-                404: _NO_DEVICE,
-                409: Answer("The idempotency key belongs to a task with a different request."),
-                413: Answer("The body is too large."),
-                415: Answer("The body is not declared as application/json."),
-                503: _BUSY,
-                507: _NOT_WRITTEN,
-            }
-        ),
+        "POST", "/tasks", Handlers.submit_task, "Submit a task. It is on disk when the response is sent.",
+        {
+            200: answer("It was submitted before, with this idempotency key.", _TASK),
+            202: answer("It was accepted.", _TASK),
+            400: _BAD_REQUEST,
+            404: _NO_DEVICE,
+            409: answer("The idempotency key belongs to a task with a different request."),
+            413: answer("The body is too large."),
+            415: answer("The body is not declared as application/json."),
+            503: _BUSY,
+            507: _NOT_WRITTEN,
+        },
+        body="TaskRequest",
     ),
     Operation(
-        "GET",
-        "/tasks/{id}",
-        Handlers.show_task,
-        f"Show a task, with its result up to {INLINE:,} bytes.",
+        "GET", "/tasks/{id}", Handlers.show_task, f"Show a task, with its result up to {INLINE:,} bytes.",
+        {200: answer("The task.", _TASK), 400: _BAD_REQUEST, 404: _NO_TASK},
         parameters=(
             _TASK_ID,
-            Parameter(
-                "wait",
-                "Seconds to wait for the task's end before the response is sent.",
-                {"type": "number", "minimum": 0, "maximum": MAX_WAIT},
-            ),
+            parameter("wait", "Seconds to wait for the task's end first.", {"type": "number", "minimum": 0, "maximum": MAX_WAIT}),
         ),
-        answers=checked({200: Answer("The task.", ref("Task")), 400: _BAD_REQUEST, 404: _NO_TASK}),
     ),
     Operation(
-        "DELETE",
-        "/tasks/{id}",
-        Handlers.cancel_task,
+        "DELETE", "/tasks/{id}", Handlers.cancel_task,
         "Cancel a task. A queued one never begins; a running one has stopped on its device when the response is sent.",
+        {200: answer("The task as it is now.", _TASK), 404: _NO_TASK, 507: _NOT_WRITTEN},
         parameters=(_TASK_ID,),
-        answers=checked({200: Answer("The task as it is now.", ref("Task")), 404: _NO_TASK, 507: _NOT_WRITTEN}),
     ),
     Operation(
-        "GET",
-        "/tasks/{id}/result",
-        Handlers.show_result,
-        "Stream a task's result, of any size.",
+        "GET", "/tasks/{id}/result", Handlers.show_result, "Stream a task's result, of any size.",
+        {200: answer("The result.", {}), 404: answer("There is no such task, or it has no result."), 409: _NOT_ENDED},
         parameters=(_TASK_ID,),
-        answers=checked(
-            {
-                200: Answer("The result.", {}),
-                404: Answer("There is no such task, or it has no result."),
-                409: _NOT_ENDED,
-            }
-        ),
     ),
     Operation(
-        "POST",
-        "/tasks/{id}/retry",
-        Handlers.retry_task,
-        "Rerun a finished task, as a new task.",
+        "POST", "/tasks/{id}/retry", Handlers.retry_task, "Rerun a finished task, as a new task.",
+        {202: answer("The new task.", _TASK), 404: _NO_TASK, 409: _NOT_ENDED, 503: _BUSY, 507: _NOT_WRITTEN},
         parameters=(_TASK_ID,),
-        answers=checked(
-            {
-                202: Answer("The new task.", ref("Task")),
-                404: _NO_TASK,
-                409: _NOT_ENDED,
-                503: _BUSY,
-                507: _NOT_WRITTEN,
-            }
-        ),
     ),
     Operation(
-        "GET",
-        "/devices",
-        Handlers.list_devices,
-        "List all devices as they are now.",
-        answers=checked({200: Answer("The devices.", ref("Devices"))}),
+        "GET", "/devices", Handlers.list_devices, "List all devices as they are now.",
+        {200: answer("The devices.", ref("Devices"))},
     ),
     Operation(
-        "GET",
-        "/devices/{id}",
-        Handlers.show_device,
-        "Show a device as it is now.",
+        "GET", "/devices/{id}", Handlers.show_device, "Show a device as it is now.",
+        {200: answer("The device.", ref("Device")), 404: _NO_DEVICE},
         parameters=(_DEVICE_ID,),
-        answers=checked({200: Answer("The device.", ref("Device")), 404: _NO_DEVICE}),
     ),
     Operation(
-        "POST",
-        "/devices/{id}/reconnect",
-        Handlers.reconnect_device,
+        "POST", "/devices/{id}/reconnect", Handlers.reconnect_device,
         "Reconnect a device immediately, even if reconnecting was given up. "
         f"The response is sent when it is connected, after {RECONNECT_TIMEOUT:g} s at the latest.",
+        {200: answer("The device as it is then.", ref("Device")), 404: _NO_DEVICE},
         parameters=(_DEVICE_ID,),
-        answers=checked({200: Answer("The device as it is then.", ref("Device")), 404: _NO_DEVICE}),
     ),
     Operation(
-        "GET",
-        "/events",
-        Handlers.events,
+        "GET", "/events", Handlers.events,
         "Stream events as server-sent events. The header `Last-Event-ID` resumes an earlier stream.",
-        id="listen",
-        answers={200: Answer("The events.", TEXT, "text/event-stream")},
+        {200: answer("The events.", TEXT, "text/event-stream")},
+        id="listen", checked=False,
     ),
     Operation(
-        "GET",
-        "/summary",
-        Handlers.summary,
-        "Count the tasks by state and the devices by status.",
-        answers=checked({200: Answer("The numbers.", ref("Summary")), 507: Answer("The database failed.")}),
+        "GET", "/summary", Handlers.summary, "Count the tasks by state and the devices by status.",
+        {200: answer("The numbers.", ref("Summary")), 507: answer("The database failed.")},
     ),
     Operation(
-        "GET",
-        "/health",
-        Handlers.health,
-        "Check that the daemon is alive.",
+        "GET", "/health", Handlers.health, "Check that the daemon is alive.",
+        {200: answer("It is alive.", ref("Health"))},
         needs_token=False,
-        answers=checked({200: Answer("It is alive.", ref("Health"))}),
     ),
     Operation(
-        "GET",
-        "/ready",
-        Handlers.ready,
-        "Check that the daemon accepts tasks, and that at least one device is connected.",
-        answers=checked({200: Answer("It is ready.", ref("Ready")), 503: Answer("It is not ready.", ref("Ready"))}),
+        "GET", "/ready", Handlers.ready, "Check that the daemon accepts tasks, and that at least one device is connected.",
+        {200: answer("It is ready.", ref("Ready")), 503: answer("It is not ready.", ref("Ready"))},
     ),
     Operation(
-        "GET",
-        "/metrics",
-        Handlers.metrics,
-        "Return the metrics for Prometheus.",
-        answers=checked({200: Answer("The metrics.", TEXT, "text/plain")}),
+        "GET", "/metrics", Handlers.metrics, "Return the metrics for Prometheus.",
+        {200: answer("The metrics.", TEXT, "text/plain")},
     ),
     Operation(
-        "GET",
-        "/openapi.json",
-        Handlers.openapi,
-        "Return this document.",
-        answers=checked({200: Answer("This document.", {"type": "object"})}),
+        "GET", "/openapi.json", Handlers.openapi, "Return this document.",
+        {200: answer("This document.", {"type": "object"})},
     ),
 )
+# fmt: on
 DOCUMENT: Final = make_document(OPERATIONS)
 
 _STATUSES: Final[Mapping[type[Exception], int]] = {

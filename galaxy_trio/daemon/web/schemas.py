@@ -22,7 +22,6 @@ def ref(name: str) -> JSON:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-ERROR: Final = ref("Error")
 SCHEMAS: Final[dict[str, JSON]] = {
     "Error": {"type": "object", "required": ["error"], "properties": {"error": TEXT}},
     "TaskState": {"type": "string", "enum": [state.value for state in TaskState]},
