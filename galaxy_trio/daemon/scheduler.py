@@ -68,7 +68,7 @@ class Scheduler:
 
     @property
     def in_memory(self) -> int:
-        """Waiting tasks that are in memory."""
+        """How many queued tasks are in memory."""
         return sum(queue.in_memory for queue in self._queues.values())
 
     def queued_for(self, device_id: str) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 from sqlalchemy import event
 
 from galaxy_trio.daemon.store.database import StoreError

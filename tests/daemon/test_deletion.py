@@ -10,7 +10,6 @@ import pytest
 import trio
 
 import galaxy_trio.daemon.run
-import galaxy_trio.daemon.web.metrics
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
 from tests.daemon.support.daemon import open_daemon

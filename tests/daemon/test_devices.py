@@ -30,9 +30,7 @@ async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> No
 
 async def test_unknown_path_and_wrong_method_are_answered_with_a_json_error(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
-        assert await daemon.ask("GET", "/fridges", 404) == {
-            "error": "there is no path '/fridges': see /openapi.json"
-        }
+        assert await daemon.ask("GET", "/fridges", 404) == {"error": "there is no path '/fridges': see /openapi.json"}
         assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not allowed at")
 
 

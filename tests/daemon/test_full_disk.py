@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
-import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.task_queue
-import galaxy_trio.daemon.web.bodies
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
 from tests.daemon.support.daemon import open_daemon

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import galaxy_trio.daemon.run
 import galaxy_trio.daemon.web.metrics
 from tests.daemon.support.daemon import open_daemon
 

@@ -9,8 +9,6 @@ import trio
 import trio.testing
 
 import galaxy_trio.daemon.attempts
-import galaxy_trio.daemon.task_queue
-import galaxy_trio.daemon.web.bodies
 from galaxy_trio.daemon.store.store import Store
 from tests.daemon.support.daemon import open_daemon
 

@@ -15,7 +15,6 @@ import trio
 import trio.testing
 
 import galaxy_trio.daemon.store.queries
-import galaxy_trio.daemon.store.store
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import open_store

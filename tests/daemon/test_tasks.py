@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
-import galaxy_trio.daemon.attempts
-import galaxy_trio.daemon.task_queue
 import galaxy_trio.daemon.web.bodies
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon

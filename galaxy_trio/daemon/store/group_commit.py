@@ -56,7 +56,7 @@ class _Write:
 
     run: Callable[[Transaction], None]
     requested: datetime
-    callbacks: list[Callable[[], None]] = attrs.field(factory=list)
+    callbacks: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]])
     done: trio.Event = attrs.field(factory=trio.Event)
     error: Exception | None = None
 

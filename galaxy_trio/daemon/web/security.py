@@ -108,7 +108,7 @@ class Security:
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         port = host[len(name) :]
         if port and not (port[0] == ":" and port[1:].isascii() and port[1:].isdecimal()):
-            raise Refusal(400, "the header Host is not a host name or an IP address")
+            raise Refusal(400, "the header Host is invalid: send a host name or an IP address, and a port")
         name = name.lower().removesuffix(".")
         if name == "localhost" or name in (allowed.lower() for allowed in self._hosts()):
             return
