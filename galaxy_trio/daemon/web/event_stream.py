@@ -19,7 +19,7 @@ _HISTORY: Final = 10_000
 _MAX_LAG: Final = 1_000
 """Events that may be pending for a listener; a listener with more is dropped."""
 _MAX_DIGITS: Final = 16
-"""An id has fewer digits than this."""
+"""The number in an id has fewer digits than this."""
 _KEEPALIVE: Final = 15.0
 """Seconds without an event after which a comment is sent, so that clients notice a dead connection."""
 
