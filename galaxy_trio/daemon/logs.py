@@ -46,7 +46,7 @@ def logging_as(form: str) -> Generator[None]:
     logger = logging.getLogger("galaxy_trio")
     handlers, level = logger.handlers, logger.level
     logger.handlers = [handler]
-    # Each task's connection logs at `info`, which is too much for an operator who has not set a level.
+    # The connections of tasks log at `info`, which is too much for an operator, unless the level was set explicitly.
     own = logging.getLogger("galaxy_trio.daemon")
     own_level = own.level
     if level == logging.NOTSET:
