@@ -291,7 +291,7 @@ def test_a_token_is_needed_where_there_is_one_and_is_never_shown(
     for command in (("task", "list"), ("events",)):
         outcome = call(*command, "--url", guarded)
         assert (outcome.status, "wrong-token" in outcome.err) == (5, False)
-        assert "the token is not right" in outcome.err
+        assert "the token is wrong" in outcome.err
     (tmp_path / "token").write_text(SECRET)
     assert call("task", "list", "--url", guarded, "--token-file", str(tmp_path / "token")).status == 0
     monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", SECRET)
@@ -355,7 +355,7 @@ def test_a_configuration_can_be_checked(call: Call, tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"listen": "0.0.0.0:0"}, "there is no token: set token_file, or listen at 127.0.0.1 or unix:PATH"),
-        ({"listen": "nonsense"}, "'nonsense' is no address to listen at"),
+        ({"listen": "nonsense"}, "'nonsense' is not an address"),
         ({"database": "nowhere/galaxy.db"}, "No such file or directory"),
         ({"devices": "nothing.json"}, "nothing.json"),
     ],

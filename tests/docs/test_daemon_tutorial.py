@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 def _section() -> str:
-    return TUTORIAL.read_text("utf-8").partition("## From nothing")[2].partition("\n## ")[0]
+    return TUTORIAL.read_text("utf-8").partition("## Tutorial")[2].partition("\n## ")[0]
 
 
 def _commands() -> list[tuple[list[str], str]]:
@@ -56,7 +56,7 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
         url = (await server.said("\n")).strip()
         assert serve[1].strip() == SERVER
         for name, text in zip(("devices.toml", "galaxy.toml"), files, strict=True):
-            # Both ports are taken by whoever tries the tutorial on this machine.
+            # The ports of the tutorial may be in use on this machine.
             (tmp_path / name).write_text(text.replace(SERVER, url).replace("127.0.0.1:8765", "127.0.0.1:0"))
         assert (await call_process(*check[0])).out == check[1]
         device = [url if word == SERVER else word for word in be_device[0]]
@@ -75,7 +75,7 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
                 assert await agent.said("\n") == be_device[1]
                 await ask(*tasks[0], daemon_url)
                 await ask(*tasks[1], daemon_url)
-                # It is not waited for in the tutorial either; who reads takes longer than it.
+                # The tutorial does not wait for it either: a reader takes longer than the task.
                 await call_process("task", "wait", next(iter(ids.values())), "--url", daemon_url)
                 # The first one's id has not been shown before.
                 listed = (await call_process("task", "list", "--url", daemon_url)).out
