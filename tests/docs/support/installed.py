@@ -36,7 +36,7 @@ def test_there_are_types_for_whoever_uses_it() -> None:
 
 
 def test_the_daemons_page_is_there() -> None:
-    static = files("galaxy_trio.daemon").joinpath("static")
+    static = files("galaxy_trio.daemon.web").joinpath("static")
     assert {"index.html", "page.css", "main.js", "icon.svg"} <= {entry.name for entry in static.iterdir()}
 
 
