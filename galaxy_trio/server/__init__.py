@@ -1,4 +1,4 @@
-"""The server's role: who is connected, what is known of the devices, and the sessions that run their tasks."""
+"""The server's role: registers clients and runs their tasks in sessions."""
 
 from galaxy_trio._exports import set_module
 from galaxy_trio.server.device_config import read_device_config

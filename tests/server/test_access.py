@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from galaxy_trio import ConfigError, HandshakeRejected, open_connection
 from galaxy_trio.server import open_server
-from galaxy_trio.server.access import Admission, hosts_for, is_loopback
+from galaxy_trio.server.access import AccessPolicy, hosts_for, is_loopback
 from galaxy_trio.testing import open_memory_server
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 HOST = (b"host", b"127.0.0.1:5000")
 
 
-def judge(
+def handshake_status(
     path: str = "/ws",
     *headers: tuple[bytes, bytes],
     tokens: Iterable[str] | str | None = None,
     **allowed: Iterable[str],
 ) -> int:
-    return Admission(tokens, **allowed).judge(path, [HOST, *headers])
+    return AccessPolicy(tokens, **allowed).handshake_status(path, [HOST, *headers])
 
 
 # ---- paths and tokens
@@ -71,10 +71,10 @@ def test_tokens_are_compared_in_constant_time_and_all_of_them_always(monkeypatch
         compared.append(other)
         return original(one, other)
 
-    admission = Admission(["first", "second"])
+    access = AccessPolicy(["first", "second"])
     monkeypatch.setattr(hmac, "compare_digest", compare)
     for token in ("first", "second", "neither"):
-        admission.judge(f"/ws?token={token}", [HOST])
+        access.handshake_status(f"/ws?token={token}", [HOST])
     assert compared == [b"first", b"second"] * 3
 
 
@@ -173,13 +173,13 @@ async def test_a_page_from_elsewhere_is_refused_even_with_the_token_until_it_is_
     ],
 )
 def test_a_server_at_a_loopback_address_is_called_by_loopbacks_names_only(host: bytes, name: str | None) -> None:
-    admission = Admission(None, allowed_hosts=hosts_for("127.0.0.1", None))
-    assert admission.judge("/ws", [(b"Host", host)]) == (403 if name is None else 101)
+    access = AccessPolicy(None, allowed_hosts=hosts_for("127.0.0.1", None))
+    assert access.handshake_status("/ws", [(b"Host", host)]) == (403 if name is None else 101)
 
 
 def test_other_names_can_be_allowed_and_elsewhere_any_will_do_unless_some_are_given() -> None:
     def at(address: str, allowed: list[str] | None, host: bytes) -> int:
-        return Admission(None, allowed_hosts=hosts_for(address, allowed)).judge("/ws", [(b"host", host)])
+        return AccessPolicy(None, allowed_hosts=hosts_for(address, allowed)).handshake_status("/ws", [(b"host", host)])
 
     assert at("127.0.0.1", ["proxy.example"], b"proxy.example:443") == 101
     assert at("127.0.0.1", ["proxy.example"], b"localhost:443") == 101
@@ -193,7 +193,7 @@ def test_other_names_can_be_allowed_and_elsewhere_any_will_do_unless_some_are_gi
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.sampled_from([b"host", b"origin", b"x"]), st.binary(max_size=30))))
 def test_whatever_is_asked_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]) -> None:
-    assert Admission("t", allowed_hosts=["h"]).judge(path, headers) in (403, 404)
+    assert AccessPolicy("t", allowed_hosts=["h"]).handshake_status(path, headers) in (403, 404)
 
 
 @pytest.mark.parametrize(

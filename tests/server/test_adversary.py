@@ -19,7 +19,7 @@ from galaxy_trio._transport import inbound_limits
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.messages import ClientMessageType, Command, ToolType
 from galaxy_trio.server import ServerLimits, ServerTask
-from galaxy_trio.server.client_handler import Peer
+from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
 from tests.server.support.server_cast import (
@@ -399,7 +399,7 @@ async def test_of_clients_that_were_refused_or_broke_the_protocol_nothing_is_kep
 
 def _alive() -> int:
     gc.collect()
-    return sum(isinstance(item, Peer | Transport | RawClient) for item in gc.get_objects())
+    return sum(isinstance(item, ClientHandler | Transport | RawClient) for item in gc.get_objects())
 
 
 # ---- slow ones

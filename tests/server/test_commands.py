@@ -21,7 +21,7 @@ from galaxy_trio.messages import (
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
-from galaxy_trio.server.pending_commands import UnansweredCommands
+from galaxy_trio.server.pending_commands import PendingCommands
 from tests.connection.support.recordings import text_frames
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
 from tests.server.support.server_cast import (
@@ -446,7 +446,7 @@ def _send(client: RawClient, message: ClientMessage) -> None:
 
 
 def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_looks() -> None:
-    unanswered = UnansweredCommands(DEVICE)
+    unanswered = PendingCommands(DEVICE)
     batch = unanswered.register("r", "s", [CLICK])
     first = ClientMessage(
         ClientMessageType.COMMAND_RESULTS,

@@ -30,7 +30,7 @@ from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import ClientMessage, DeviceInfo, Platform
 from galaxy_trio.server import Server, ServerLimits, ServerStatistics, ServerTask, open_server
-from galaxy_trio.server.client_handler import Peer
+from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, MemoryServer, open_memory_server
 from tests.connection.support.recordings import text_frames
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
@@ -1072,14 +1072,14 @@ async def test_what_its_block_raises_comes_out_as_it_is_over_a_socket() -> None:
 async def test_a_bug_in_the_server_ends_the_connection_that_met_it_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    received = Peer.received
+    received = ClientHandler.received
 
-    def buggy(self: Peer, message: ClientMessage) -> None:
+    def buggy(self: ClientHandler, message: ClientMessage) -> None:
         if message.request == "meet the bug":
             raise ZeroDivisionError("a bug")
         received(self, message)
 
-    monkeypatch.setattr(Peer, "received", buggy)
+    monkeypatch.setattr(ClientHandler, "received", buggy)
     witnesses = Witnesses()
     async with open_cast(witnesses.session) as cast, open_raw_client(cast.server.connect()) as unlucky:
         await _register(unlucky, _constellation_registers("unlucky"))
@@ -1121,7 +1121,9 @@ async def test_a_reset_connection_is_no_others_trouble_and_nothing_to_warn_of(ca
 def _alive() -> int:
     """How many objects there are of those that a connection or a session has."""
     gc.collect()
-    kept = [item for item in gc.get_objects() if isinstance(item, Peer | Transport | ServerTask | trio.CancelScope)]
+    kept = [
+        item for item in gc.get_objects() if isinstance(item, ClientHandler | Transport | ServerTask | trio.CancelScope)
+    ]
     # Scopes with a deadline are kept by trio for a while.
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)
 
