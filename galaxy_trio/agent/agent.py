@@ -15,7 +15,7 @@ from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.background import open_background, raise_outcome
 from galaxy_trio._connection.backoff import FIRST, Backoff
 from galaxy_trio._connection.client_link import open_given_stream, read_token
-from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandQueue, CommandCounts
+from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
 from galaxy_trio.agent.command_runner import CommandRunner
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.outbox import Outbox

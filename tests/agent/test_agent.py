@@ -57,7 +57,7 @@ def _to(server: MemoryServer) -> Callable[[], Awaitable[trio.abc.Stream]]:
 # ---- registering
 
 
-async def test_its_block_begins_when_the_server_knows_it_and_what_its_machine_is() -> None:
+async def test_block_is_entered_once_the_device_is_registered_with_its_system_information() -> None:
     info = await collect_system_info(DEVICE)
     async with open_memory_server() as server:
         async with open_agent(server.url, DEVICE, connect=_to(server)) as agent:
@@ -72,7 +72,7 @@ async def test_its_block_begins_when_the_server_knows_it_and_what_its_machine_is
         assert not agent.registered
 
 
-async def test_it_tells_the_system_information_that_it_was_given() -> None:
+async def test_given_system_information_is_sent() -> None:
     info = DeviceInfo(DEVICE, "haiku", hostname="edge-1")
     async with open_memory_server() as server:
         async with open_agent(server.url, DEVICE, connect=_to(server), system_info=info):
@@ -80,13 +80,13 @@ async def test_it_tells_the_system_information_that_it_was_given() -> None:
                 assert await connection.device_info() == info
 
 
-async def test_without_a_stream_of_its_own_it_connects_by_tcp() -> None:
+async def test_without_a_connect_function_it_connects_over_tcp() -> None:
     with trio.fail_after(60):
         async with open_server() as server, open_agent(server.url, DEVICE, system_info=INFO):
             assert server.devices == [DEVICE]
 
 
-async def test_it_tries_until_it_is_registered_waiting_longer_each_time(
+async def test_it_retries_until_registered_with_growing_waits(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "galaxy_trio.agent.agent")
@@ -100,10 +100,10 @@ async def test_it_tries_until_it_is_registered_waiting_longer_each_time(
                 assert server.tries == [0, 1, 3, 7]
                 assert agent.statistics().registrations == 1
     assert [record.levelname for record in caplog.records] == ["INFO"] * 3
-    assert "device 'device_001' is not registered: cannot connect: unreachable; trying again in 1.0 s" in caplog.text
+    assert "device 'device_001' could not register: cannot connect: unreachable; trying again in 1.0 s" in caplog.text
 
 
-async def test_its_waits_last_at_most_4_s_in_the_first_30_s_of_an_outage_and_double_after_them(
+async def test_waits_are_at_most_4_s_in_the_first_30_s_of_an_outage_and_double_afterwards(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_agent_server() as server:
@@ -116,7 +116,7 @@ async def test_its_waits_last_at_most_4_s_in_the_first_30_s_of_an_outage_and_dou
         assert server.tries == [0, 1, 3, 7, 11, 15, 19, 23, 27, 31, 39, 55, 87]
 
 
-async def test_a_first_wait_of_another_length_can_be_given(autojump_clock: trio.testing.MockClock) -> None:
+async def test_first_wait_is_configurable(autojump_clock: trio.testing.MockClock) -> None:
     async with open_agent_server() as server:
         server.failing = [OSError("unreachable")] * 5
         with pytest.raises(ConnectFailed):
@@ -133,7 +133,7 @@ async def test_a_first_wait_of_another_length_can_be_given(autojump_clock: trio.
         assert server.tries == [0, 20, 40, 80]
 
 
-async def test_used_up_retries_raise_the_last_error_itself(autojump_clock: trio.testing.MockClock) -> None:
+async def test_used_up_retries_raise_the_last_error(autojump_clock: trio.testing.MockClock) -> None:
     last = ConnectFailed("the last")
     async with open_agent_server() as server:
         server.failing = [ConnectFailed("first"), last]
@@ -144,7 +144,7 @@ async def test_used_up_retries_raise_the_last_error_itself(autojump_clock: trio.
 
 
 @pytest.mark.parametrize("status_code", [401, 403])
-async def test_a_token_that_is_not_taken_is_tried_again_every_300_s_with_a_warning(
+async def test_rejected_token_is_retried_every_300_s_with_a_warning(
     status_code: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_agent_server() as server:
@@ -159,7 +159,7 @@ async def test_a_token_that_is_not_taken_is_tried_again_every_300_s_with_a_warni
     assert "s3cret" not in caplog.text
 
 
-async def test_a_name_that_is_still_registered_is_tried_every_5_s_with_a_warning_after_60_s(
+async def test_name_that_is_still_registered_is_retried_every_5_s_with_a_warning_after_60_s(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "galaxy_trio.agent.agent")
@@ -180,13 +180,13 @@ async def test_a_name_that_is_still_registered_is_tried_every_5_s_with_a_warning
 
 
 @pytest.mark.parametrize("url", ["http://example.com", "ws://user:word@example.com"])
-async def test_a_bad_url_is_raised_at_once(url: str) -> None:
+async def test_invalid_url_is_raised_immediately(url: str) -> None:
     with trio.fail_after(60), pytest.raises(ConfigError):
         async with open_agent(url, DEVICE, system_info=INFO):
             raise AssertionError("not reached")
 
 
-async def test_a_certificate_that_is_not_accepted_is_raised_at_once() -> None:
+async def test_unaccepted_certificate_is_raised_immediately() -> None:
     error = ConnectFailed("no TLS connection")
     error.__cause__ = ssl.SSLCertVerificationError("self-signed")
     async with open_agent_server() as server:
@@ -198,7 +198,7 @@ async def test_a_certificate_that_is_not_accepted_is_raised_at_once() -> None:
         assert len(server.tries) == 1
 
 
-async def test_a_bug_in_connect_is_raised_as_it_is() -> None:
+async def test_bug_in_connect_is_raised_unchanged() -> None:
     bug = ZeroDivisionError("mine")
     async with open_agent_server() as server:
         server.failing = [bug]
@@ -208,7 +208,7 @@ async def test_a_bug_in_connect_is_raised_as_it_is() -> None:
         assert caught.value is bug
 
 
-async def test_a_connect_that_does_not_come_to_an_end_is_a_connect_timeout(
+async def test_hanging_connect_raises_connect_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def connect() -> trio.abc.Stream:
@@ -221,7 +221,7 @@ async def test_a_connect_that_does_not_come_to_an_end_is_a_connect_timeout(
     assert trio.current_time() == pytest.approx(7)
 
 
-async def test_system_information_above_the_message_limit_is_raised_at_once() -> None:
+async def test_system_information_above_the_message_limit_is_raised_immediately() -> None:
     async with open_agent_server() as server:
         info = DeviceInfo(DEVICE, Platform.LINUX, hostname="x" * 2000)
         with trio.fail_after(60), pytest.raises(MessageTooLarge):
@@ -245,7 +245,7 @@ async def test_system_information_above_the_message_limit_is_raised_at_once() ->
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_what_cannot_be_right_is_a_config_error(arguments: dict[str, object], said: str) -> None:
+async def test_invalid_arguments_raise_config_error(arguments: dict[str, object], said: str) -> None:
     given: dict[str, object] = {"device_id": DEVICE, "system_info": INFO, **arguments}
     async with open_agent_server() as server:
         with trio.fail_after(60), pytest.raises(ConfigError, match=said):
@@ -253,7 +253,7 @@ async def test_what_cannot_be_right_is_a_config_error(arguments: dict[str, objec
                 raise AssertionError("not reached")
 
 
-async def test_cancelling_while_it_waits_for_the_next_try_ends_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancelling_the_wait_before_a_retry_ends_it(autojump_clock: trio.testing.MockClock) -> None:
     async with open_agent_server() as server:
         server.failing = [OSError("unreachable")] * 100
         with trio.move_on_after(50) as scope:
@@ -263,7 +263,7 @@ async def test_cancelling_while_it_waits_for_the_next_try_ends_it(autojump_clock
         assert trio.current_time() == pytest.approx(50)
 
 
-async def test_its_repr_names_the_device_and_shows_no_token() -> None:
+async def test_repr_names_the_device_and_shows_no_token() -> None:
     async with open_commanded_agent(token="s3cret", headers=[("X-Key", "s3cret")]) as (_, agent, _):
         assert repr(agent) == "<Agent 'device_001'>"
         assert "s3cret" not in str(vars(agent))
@@ -273,7 +273,7 @@ async def test_its_repr_names_the_device_and_shows_no_token() -> None:
 # ---- staying registered
 
 
-async def test_headers_and_token_are_sent_with_every_try(autojump_clock: trio.testing.MockClock) -> None:
+async def test_headers_and_token_are_sent_at_every_try(autojump_clock: trio.testing.MockClock) -> None:
     headers = iter([("X-Rack", "7")])
     async with open_commanded_agent(headers=headers, token="s3cret") as (peer, _, server):
         peer.reset()
@@ -283,7 +283,7 @@ async def test_headers_and_token_are_sent_with_every_try(autojump_clock: trio.te
             assert each.path == "/ws?token=s3cret"
 
 
-async def test_a_token_that_is_kept_elsewhere_is_read_anew_for_each_try() -> None:
+async def test_token_function_is_called_for_each_try() -> None:
     tokens = iter(["old", None, "n3w"])
 
     def read() -> str | None:
@@ -304,7 +304,7 @@ async def test_a_token_that_is_kept_elsewhere_is_read_anew_for_each_try() -> Non
             nursery.cancel_scope.cancel()
 
 
-async def test_a_token_that_is_not_read_in_time_is_a_connect_timeout() -> None:
+async def test_slow_token_function_raises_connect_timeout() -> None:
     hanging = threading.Event()
 
     def read() -> str:
@@ -333,7 +333,7 @@ async def _stay_registered(server: AgentServer, token: Callable[[], str | None])
         await trio.sleep_forever()
 
 
-async def test_it_beats_and_notices_a_server_that_has_gone_silent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_it_sends_heartbeats_and_notices_a_silent_server(autojump_clock: trio.testing.MockClock) -> None:
     async with open_commanded_agent(heartbeat_interval=10, liveness_timeout=25) as (peer, agent, server):
         beat = await peer.receive()
         assert (beat.type, beat.client_type) == (ClientMessageType.HEARTBEAT, ClientType.DEVICE)
@@ -348,7 +348,7 @@ async def test_it_beats_and_notices_a_server_that_has_gone_silent(autojump_clock
         assert agent.statistics().registrations == 2
 
 
-async def test_a_lost_connection_is_followed_by_another_while_the_block_runs(
+async def test_lost_connection_is_replaced_while_the_block_runs(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "galaxy_trio.agent.agent")
@@ -375,10 +375,10 @@ async def test_a_lost_connection_is_followed_by_another_while_the_block_runs(
         assert server.tries == [0, 1, 3]
         await agent.wait_registered()
         assert agent.statistics().registrations == 3
-    assert "device 'device_001' is registered no more: " in caplog.text
+    assert "device 'device_001' lost its connection: " in caplog.text
 
 
-async def test_after_a_connection_that_lived_60_s_waits_begin_anew(autojump_clock: trio.testing.MockClock) -> None:
+async def test_connection_that_lived_60_s_resets_the_waits(autojump_clock: trio.testing.MockClock) -> None:
     async with open_commanded_agent(heartbeat_interval=1000, liveness_timeout=1000) as (peer, _, server):
         peers = [peer]
         for _ in range(3):
@@ -391,7 +391,7 @@ async def test_after_a_connection_that_lived_60_s_waits_begin_anew(autojump_cloc
         assert server.tries[-1] == pytest.approx(68)
 
 
-async def test_each_registration_tells_what_the_machine_is_then(
+async def test_each_registration_sends_current_system_information(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     names = iter(["before", "after"])
@@ -409,7 +409,7 @@ async def test_each_registration_tells_what_the_machine_is_then(
         assert info["hostname"] == "after"
 
 
-async def test_when_it_gives_up_its_error_comes_out_of_the_block_which_is_cancelled(
+async def test_giving_up_cancels_the_block_and_raises_the_error(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     error = ConnectFailed("no TLS connection")
@@ -429,14 +429,14 @@ async def test_when_it_gives_up_its_error_comes_out_of_the_block_which_is_cancel
     assert trio.current_time() == pytest.approx(1)
 
 
-async def test_when_its_retries_are_used_up_a_loss_comes_out_of_the_block() -> None:
+async def test_loss_with_retries_used_up_is_raised_from_the_block() -> None:
     with trio.fail_after(60), pytest.raises(ConnectionLost, match="'device_001' was lost"):
         async with open_commanded_agent(max_retries=0) as (peer, _, _):
             peer.reset()
             await trio.sleep_forever()
 
 
-async def test_what_the_block_raises_while_it_gives_up_comes_out_beside_it() -> None:
+async def test_exception_of_the_block_and_the_agents_error_come_out_as_one_group() -> None:
     with trio.fail_after(60), pytest.raises(BaseExceptionGroup) as caught:
         async with open_commanded_agent(max_retries=0) as (peer, _, _):
             peer.reset()
@@ -447,14 +447,14 @@ async def test_what_the_block_raises_while_it_gives_up_comes_out_beside_it() -> 
     assert {type(error) for error in caught.value.exceptions} == {ValueError, ConnectionLost}
 
 
-async def test_waiting_for_a_registration_after_the_block_is_told() -> None:
+async def test_waiting_for_a_registration_after_the_block_raises_closed() -> None:
     async with open_commanded_agent() as (_, agent, _):
         pass
     with pytest.raises(trio.ClosedResourceError, match="the agent 'device_001' was closed"):
         await agent.wait_registered()
 
 
-async def test_who_waits_for_a_registration_is_told_of_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_end_of_the_agent_wakes_tasks_that_wait_for_a_registration(autojump_clock: trio.testing.MockClock) -> None:
     told: list[Exception] = []
 
     async def wait(agent: Agent) -> None:
@@ -476,7 +476,7 @@ async def test_who_waits_for_a_registration_is_told_of_the_end(autojump_clock: t
 # ---- its end
 
 
-async def test_its_block_ends_in_good_order() -> None:
+async def test_leaving_the_block_closes_with_a_close_handshake() -> None:
     async with open_commanded_agent() as (peer, agent, _):
         pass
     assert (await peer.wait_ended()).code == 1000
@@ -484,7 +484,7 @@ async def test_its_block_ends_in_good_order() -> None:
     assert not agent.registered
 
 
-async def test_what_its_block_raises_comes_out_as_it_is_after_closing_in_good_order() -> None:
+async def test_exception_of_the_block_comes_out_unchanged_after_a_close_handshake() -> None:
     error = ValueError("mine")
     async with open_memory_server() as server:
         streams: list[FaultyStream] = []
@@ -501,7 +501,7 @@ async def test_what_its_block_raises_comes_out_as_it_is_after_closing_in_good_or
         assert [stream.closed for stream in streams] == [True]
 
 
-async def test_cancelling_its_block_closes_at_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancelling_the_block_closes_immediately(autojump_clock: trio.testing.MockClock) -> None:
     async with open_agent_server() as server:
         peers: list[ScriptedPeer] = []
 
@@ -520,14 +520,14 @@ async def test_cancelling_its_block_closes_at_once(autojump_clock: trio.testing.
         assert (await peers[0].wait_ended()).code == 1006
 
 
-async def test_a_server_that_does_not_close_is_waited_for_3_s(autojump_clock: trio.testing.MockClock) -> None:
+async def test_close_handshake_is_bounded_by_3_s(autojump_clock: trio.testing.MockClock) -> None:
     async with open_commanded_agent() as (peer, _, _):
         peer.go_silent()
         began = trio.current_time()
     assert trio.current_time() - began == pytest.approx(3)
 
 
-async def test_its_block_ends_while_it_waits_for_the_next_try(autojump_clock: trio.testing.MockClock) -> None:
+async def test_block_can_be_left_during_the_wait_before_a_retry(autojump_clock: trio.testing.MockClock) -> None:
     async with open_commanded_agent() as (peer, _, server):
         server.failing = [OSError("unreachable")] * 100
         peer.reset()
@@ -536,7 +536,7 @@ async def test_its_block_ends_while_it_waits_for_the_next_try(autojump_clock: tr
     assert trio.current_time() == ended
 
 
-async def test_its_block_ends_while_it_registers_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_block_can_be_left_during_a_registration(autojump_clock: trio.testing.MockClock) -> None:
     async with open_commanded_agent() as (peer, _, server):
         peer.reset()
         again = await server.next_peer()
@@ -546,7 +546,7 @@ async def test_its_block_ends_while_it_registers_again(autojump_clock: trio.test
     assert (await again.wait_ended()).code == 1006
 
 
-async def test_a_loss_in_the_step_in_which_its_block_ends_is_no_reason_to_connect_again(
+async def test_loss_in_the_step_in_which_the_block_ends_causes_no_reconnect(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_commanded_agent() as (_, agent, server):
@@ -561,7 +561,7 @@ async def test_a_loss_in_the_step_in_which_its_block_ends_is_no_reason_to_connec
 # ---- tasks that the server dispatches
 
 
-async def test_a_dispatched_task_is_submitted_as_the_devices_own() -> None:
+async def test_dispatched_task_is_submitted_as_the_devices_own() -> None:
     async with open_commanded_agent() as (peer, _, _):
         peer.send_json(
             {"type": "task", "status": "ok", "user_request": "open x", "task_name": "t", "session_id": "s", "response_id": "r"}
@@ -580,7 +580,7 @@ async def test_a_dispatched_task_is_submitted_as_the_devices_own() -> None:
         }
 
 
-async def test_a_dispatched_task_runs_on_the_server_that_dispatched_it() -> None:
+async def test_dispatched_task_runs_on_the_server_that_dispatched_it() -> None:
     asked: list[str] = []
     ended = trio.Event()
 
@@ -601,7 +601,7 @@ async def test_a_dispatched_task_runs_on_the_server_that_dispatched_it() -> None
     assert asked == ["open x"]
 
 
-async def test_a_dispatched_task_too_large_to_submit_is_dropped_with_a_warning(
+async def test_dispatched_task_too_large_to_submit_is_dropped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_commanded_agent(max_message_size=1000) as (peer, agent, _):
@@ -609,10 +609,10 @@ async def test_a_dispatched_task_too_large_to_submit_is_dropped_with_a_warning(
         await trio.testing.wait_all_tasks_blocked()
         assert peer.received_nowait() == []
         assert agent.registered
-    assert "an answer was given up: a message of " in caplog.text
+    assert "a reply was dropped: a message of " in caplog.text
 
 
-async def test_messages_that_say_nothing_to_a_device_are_ignored() -> None:
+async def test_messages_that_are_not_for_devices_are_ignored() -> None:
     async with open_commanded_agent() as (peer, agent, _):
         peer.send(ServerMessageType.DEVICE_INFO_RESPONSE)
         peer.send(ServerMessageType.DEVICE_INFO_REQUEST)
@@ -624,7 +624,7 @@ async def test_messages_that_say_nothing_to_a_device_are_ignored() -> None:
         assert agent.registered
 
 
-async def test_a_server_that_asks_on_and_on_and_reads_nothing_cannot_make_it_hold_ever_more(
+async def test_at_most_100_replies_are_queued_for_a_server_that_does_not_read(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_commanded_agent() as (peer, agent, _):
@@ -635,7 +635,7 @@ async def test_a_server_that_asks_on_and_on_and_reads_nothing_cannot_make_it_hol
             peer.send_json({"type": "task", "status": "ok", "user_request": "x" * 2**19, "session_id": "s"})
         await trio.testing.wait_all_tasks_blocked()
         assert connection._link.bytes_held < 2**21
-        assert "the server does not read: 100 answers wait already, and one is dropped" in caplog.text
+        assert "the server does not read: 100 replies are queued already, one was dropped" in caplog.text
         # It has read them all, and sends what it has kept: 100 that waited, and those in the buffer.
         peer.stream.resume()
         await trio.testing.wait_all_tasks_blocked()
@@ -643,7 +643,7 @@ async def test_a_server_that_asks_on_and_on_and_reads_nothing_cannot_make_it_hol
         assert agent.registered
 
 
-async def test_answers_that_wait_when_the_connection_goes_are_dropped_with_it(
+async def test_queued_replies_are_dropped_with_their_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_commanded_agent() as (peer, agent, server):
@@ -658,7 +658,7 @@ async def test_answers_that_wait_when_the_connection_goes_are_dropped_with_it(
         assert agent.registered
 
 
-async def test_commands_that_come_before_a_refused_registration_are_run_by_nobody(
+async def test_commands_before_a_refused_registration_are_not_run(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     runs: list[int] = []
@@ -685,7 +685,7 @@ async def test_commands_that_come_before_a_refused_registration_are_run_by_nobod
     assert runs == []
 
 
-async def test_a_refusal_of_another_kind_is_raised_in_the_servers_words_when_the_retries_are_used_up() -> None:
+async def test_other_refusals_are_raised_in_the_servers_words_once_retries_are_used_up() -> None:
     async with open_agent_server() as server, trio.open_nursery() as nursery:
         nursery.start_soon(server.refuse, "not here")
         with pytest.raises(RegistrationRejected) as caught:

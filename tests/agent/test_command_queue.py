@@ -134,7 +134,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 # ---- results
 
 
-async def test_results_are_as_recorded() -> None:
+async def test_results_match_the_recording() -> None:
     frames = text_frames("task_with_commands")
     command, recorded = (next(f for f in frames if f.json()["type"] == t) for t in ("command", "command_results"))
 
@@ -154,7 +154,7 @@ async def test_results_are_as_recorded() -> None:
     assert sent == {name: value for name, value in expected.items() if value is not None}
 
 
-async def test_commands_run_in_order_and_each_has_its_result() -> None:
+async def test_commands_run_in_order_and_each_gets_its_result() -> None:
     order: list[JSON] = []
 
     @tool
@@ -175,7 +175,7 @@ async def test_commands_run_in_order_and_each_has_its_result() -> None:
     assert results == [CommandResult(SUCCESS, result=value, call_id=f"c{n}") for n, value in enumerate(order)]
 
 
-async def test_each_batch_of_results_has_a_fresh_request_id() -> None:
+async def test_each_reply_has_a_new_request_id() -> None:
     async with open_commanded_agent() as (peer, _, _):
         ids: set[str | None] = set()
         for _ in range(3):
@@ -184,7 +184,7 @@ async def test_each_batch_of_results_has_a_fresh_request_id() -> None:
     assert len(ids) == 3
 
 
-async def test_after_a_failure_the_others_run_unless_the_batch_says_otherwise() -> None:
+async def test_commands_after_a_failure_run_unless_the_batch_stops_on_failure() -> None:
     async with open_commanded_agent([echo, fail]) as (peer, agent, _):
         commands = [call("echo", value=1), call("fail"), call("echo", value=2), call("fail", why="again")]
         results = await results_of(peer, *commands)
@@ -193,7 +193,7 @@ async def test_after_a_failure_the_others_run_unless_the_batch_says_otherwise() 
         assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, FAILURE]
         results = await results_of(peer, *commands, stop_on_failure=True)
         assert [result.status for result in results] == [SUCCESS, FAILURE, SKIPPED, SKIPPED]
-        assert results[2] == CommandResult(SKIPPED, error="a command before it failed", call_id="c2")
+        assert results[2] == CommandResult(SKIPPED, error="an earlier command of the batch failed", call_id="c2")
         assert agent.statistics() == AgentStatistics(
             registered=True,
             registrations=1,
@@ -207,31 +207,31 @@ async def test_after_a_failure_the_others_run_unless_the_batch_says_otherwise() 
         )
 
 
-async def test_a_batch_without_commands_has_no_results() -> None:
+async def test_batch_without_commands_has_no_results() -> None:
     async with open_commanded_agent() as (peer, _, _):
         assert await results_of(peer) == []
         peer.send_json({"type": "command", "status": "continue", "session_id": "s", "response_id": "r"})
         assert await receive_results(peer, "r") == []
 
 
-async def test_a_command_of_another_tool_type_is_run_anyway() -> None:
+async def test_tool_type_of_a_command_is_ignored() -> None:
     async with open_commanded_agent([echo]) as (peer, _, _):
         [result] = await results_of(peer, {**call("echo", value=1), "tool_type": "data_collection"})
         assert result.result == 1
 
 
-async def test_a_command_without_parameters_or_call_id_is_run() -> None:
+async def test_command_without_parameters_and_call_id_is_run() -> None:
     async with open_commanded_agent([echo]) as (peer, _, _):
         [result] = await results_of(peer, {"tool_name": "echo", "call_id": None})
         assert result == CommandResult(SUCCESS)
 
 
-async def test_the_result_says_where_the_tool_comes_from() -> None:
+async def test_result_contains_the_tools_namespace() -> None:
     async with open_commanded_agent([Own([1])]) as (peer, _, _):
         assert await results_of(peer, call("own")) == [CommandResult(SUCCESS, None, [1], "mine", "c0")]
 
 
-async def test_a_result_is_what_it_was_when_it_was_returned() -> None:
+async def test_result_is_copied_when_it_is_returned() -> None:
     shared: list[object] = [1]
 
     @tool
@@ -249,7 +249,7 @@ async def test_a_result_is_what_it_was_when_it_was_returned() -> None:
         assert [result.result for result in results] == [[1], None]
 
 
-async def test_results_are_as_json_has_them() -> None:
+async def test_results_are_converted_to_json() -> None:
     async with open_commanded_agent([Own({1: (ToolType.ACTION, True, 2.5, None)})]) as (peer, _, _):
         [result] = await results_of(peer, call("own"))
         assert result.result == {"1": ["action", True, 2.5, None]}
@@ -270,14 +270,14 @@ async def _failure_of(made: Tool, *, device: dict[str, Any] | None = None, **par
         return failed.error
 
 
-async def test_an_unknown_tool_fails_its_command() -> None:
+async def test_unknown_tool_fails_the_command() -> None:
     async with open_commanded_agent([echo]) as (peer, _, _):
         results = await results_of(peer, call("eccho"), call("x" * 10_000))
         assert results[0].error == "there is no tool 'eccho' on this device"
         assert len(results[1].error or "") < 100
 
 
-async def test_wrong_parameters_fail_their_command() -> None:
+async def test_wrong_parameters_fail_the_command() -> None:
     @tool
     async def press(count: int) -> None:
         raise AssertionError("not reached")
@@ -286,7 +286,7 @@ async def test_wrong_parameters_fail_their_command() -> None:
     assert said == "wrong parameters for tool 'press': count: expected an integer, got the string '5'"
 
 
-async def test_what_a_tool_raises_is_told_in_one_line_and_its_traceback_is_in_the_log(
+async def test_exception_of_a_tool_becomes_one_line_and_its_traceback_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     @tool
@@ -301,7 +301,7 @@ async def test_what_a_tool_raises_is_told_in_one_line_and_its_traceback_is_in_th
     assert "Traceback" in caplog.text
 
 
-async def test_a_tool_error_is_told_as_it_is_and_needs_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+async def test_text_of_a_tool_error_is_sent_unchanged_without_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert await _failure_of(fail, why="there is no window\nof that name") == "there is no window of that name"
     assert "Traceback" not in caplog.text
@@ -321,7 +321,7 @@ async def test_a_tool_error_is_told_as_it_is_and_needs_no_traceback(caplog: pyte
     ids=repr,
 )
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_whatever_a_tool_raises_fails_its_command(error: BaseException, said: str, in_thread: bool) -> None:
+async def test_any_exception_of_a_tool_fails_its_command(error: BaseException, said: str, in_thread: bool) -> None:
     def raising() -> None:
         raise error
 
@@ -332,7 +332,7 @@ async def test_whatever_a_tool_raises_fails_its_command(error: BaseException, sa
     assert await _failure_of(tool(raising) if in_thread else tool(raising_here)) == said
 
 
-async def test_an_error_that_cannot_say_what_it_is_is_told_by_its_kind() -> None:
+async def test_exception_whose_str_raises_is_reported_by_its_type() -> None:
     class Mute(Exception):
         def __str__(self) -> str:
             raise RuntimeError("not even this")
@@ -350,12 +350,12 @@ async def test_an_error_that_cannot_say_what_it_is_is_told_by_its_kind() -> None
         assert failed.error == "Mute"
 
 
-async def test_a_long_error_is_shortened() -> None:
+async def test_long_error_is_shortened() -> None:
     said = await _failure_of(fail, why="x " * 10_000_000)
     assert len(said) == 500
 
 
-async def test_a_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
+async def test_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
     @tool
     async def press() -> None:
         await trio.lowlevel.checkpoint()
@@ -379,11 +379,11 @@ async def test_a_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
     ],
     ids=["object", "nan", "set", "tuple as key", "surrogate", "bytes"],
 )
-async def test_a_result_that_json_cannot_hold_fails_its_command(result: object, said: str) -> None:
+async def test_result_that_is_not_json_fails_its_command(result: object, said: str) -> None:
     assert (await _failure_of(Own(result))).startswith(f"the result of tool 'own' cannot be sent: {said}")
 
 
-async def test_a_result_nested_too_deep_or_in_a_circle_fails_its_command() -> None:
+async def test_result_nested_too_deep_or_in_a_cycle_fails_its_command() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -394,12 +394,12 @@ async def test_a_result_nested_too_deep_or_in_a_circle_fails_its_command() -> No
 
 
 @pytest.mark.parametrize(("text", "size"), [("x" * 3000, 3002), ("ü" * 1500, 3002)])
-async def test_a_result_above_the_message_limit_fails_its_command(text: str, size: int) -> None:
+async def test_result_above_the_message_limit_fails_its_command(text: str, size: int) -> None:
     said = await _failure_of(Own(text), device={"max_message_size": 2000})
-    assert said == f"the result of tool 'own' has {size} bytes, and a message has at most 2000"
+    assert said == f"the result of tool 'own' has {size} bytes: a message has at most 2000"
 
 
-async def test_of_results_that_are_too_large_together_the_largest_fail_until_they_fit() -> None:
+async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None:
     @tool
     async def repeat(count: int) -> str:
         await trio.lowlevel.checkpoint()
@@ -410,7 +410,7 @@ async def test_of_results_that_are_too_large_together_the_largest_fail_until_the
         results = await results_of(peer, *[call("repeat", count=size) for size in sizes])
         assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, SUCCESS, SUCCESS]
         failed = results[1]
-        assert failed.error == "its result of 1847 bytes is too large beside the others'"
+        assert failed.error == "its result of 1847 bytes does not fit into the batch's reply"
         assert failed.call_id == "c1"
         assert agent.statistics().failures == 1
         # Exactly as many as must.
@@ -418,7 +418,7 @@ async def test_of_results_that_are_too_large_together_the_largest_fail_until_the
         assert [result.status for result in results].count(SUCCESS) == 2
 
 
-async def test_results_that_just_fit_are_all_sent_and_of_one_byte_more_one_fails() -> None:
+async def test_results_that_just_fit_are_sent_and_one_byte_more_fails_one() -> None:
     @tool
     async def repeat(count: int) -> str:
         await trio.lowlevel.checkpoint()
@@ -440,38 +440,38 @@ async def test_results_that_just_fit_are_all_sent_and_of_one_byte_more_one_fails
         assert statuses == ["failure"] + ["success"] * 5
 
 
-async def test_when_not_even_the_failures_fit_the_message_says_why() -> None:
+async def test_reply_has_only_an_error_when_not_even_the_failures_fit() -> None:
     async with open_commanded_agent(max_message_size=2000) as (peer, agent, _):
         actions = [{"tool_name": "x", "tool_type": "action"}] * 35
         peer.send_json({"type": "command", "status": "ok", "response_id": "r", "session_id": "s", "actions": actions})
         answer = await peer.receive()
         assert (answer.action_results, answer.prev_response_id) == ([], "r")
-        assert answer.error == "the results of 35 commands are above the 2000 bytes of a message"
+        assert answer.error == "the results of 35 commands do not fit into a message of 2000 bytes"
         assert agent.registered
 
 
-async def test_results_whose_ids_leave_no_room_are_given_up_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_results_whose_ids_leave_no_room_are_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with open_commanded_agent([echo], max_message_size=2000) as (peer, agent, _):
         send_batch(peer, call("echo"), session_id="s" * 1750)
         await trio.testing.wait_all_tasks_blocked()
         assert peer.received_nowait() == []
         assert await results_of(peer) == []
         assert agent.registered
-    assert "an answer was given up: a message of " in caplog.text
+    assert "a reply was dropped: a message of " in caplog.text
 
 
 @pytest.mark.parametrize("namespace", ["\ud800", object()], ids=["surrogate", "object"])
-async def test_a_namespace_that_cannot_be_sent_fails_its_command(namespace: object) -> None:
+async def test_unsendable_namespace_fails_the_command(namespace: object) -> None:
     said = await _failure_of(Own(1, namespace=namespace))
     assert said.startswith("the result cannot be sent: cannot send a command_results message: ")
 
 
 @pytest.mark.parametrize("timeout", [math.nan, "long"])
-async def test_a_tool_whose_time_limit_is_none_fails_its_command(timeout: Any) -> None:
+async def test_invalid_timeout_of_a_tool_fails_the_command(timeout: Any) -> None:
     assert await _failure_of(Own(1, timeout=timeout))
 
 
-async def test_a_tool_that_gives_nothing_to_await_fails_its_command() -> None:
+async def test_tool_that_returns_no_awaitable_fails_the_command() -> None:
     def give(_: object) -> int:
         return 5
 
@@ -482,19 +482,19 @@ async def test_a_tool_that_gives_nothing_to_await_fails_its_command() -> None:
 # ---- time limits
 
 
-async def test_a_tool_that_takes_too_long_is_cancelled_and_fails_its_command(
+async def test_tool_that_times_out_is_cancelled_and_fails_its_command(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     gate = Gate(timeout=7)
     async with open_commanded_agent([gate.tool, echo]) as (peer, _, _):
         slow, then = await results_of(peer, call("gate"), call("echo"))
         assert trio.current_time() == pytest.approx(7)
-        assert (slow.status, slow.error) == (FAILURE, "tool 'gate' took longer than its 7 s")
+        assert (slow.status, slow.error) == (FAILURE, "tool 'gate' took longer than 7 s")
         assert then.status is SUCCESS
     assert gate.ends == [(None, "cancelled")]
 
 
-async def test_a_tool_that_fails_while_its_time_is_up_fails_its_command(autojump_clock: trio.testing.MockClock) -> None:
+async def test_tool_that_raises_when_it_times_out_fails_its_command(autojump_clock: trio.testing.MockClock) -> None:
     @tool(timeout=7)
     async def press() -> None:
         async with trio.open_nursery() as nursery:
@@ -507,7 +507,7 @@ async def test_a_tool_that_fails_while_its_time_is_up_fails_its_command(autojump
     assert "ValueError: while cleaning up" in await _failure_of(press)
 
 
-async def test_a_thread_whose_time_is_up_is_left_to_its_end_and_counted_until_then(
+async def test_thread_that_times_out_is_abandoned_and_counted_until_it_ends(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     with a_blocker(timeout=7) as blocker:
@@ -518,7 +518,7 @@ async def test_a_thread_whose_time_is_up_is_left_to_its_end_and_counted_until_th
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(7.1)
             slow, then = await receive_results(peer)
-            assert (slow.status, slow.error) == (FAILURE, "tool 'block' took longer than its 7 s")
+            assert (slow.status, slow.error) == (FAILURE, "tool 'block' took longer than 7 s")
             assert then.status is SUCCESS
             assert (agent.statistics().threads_running, agent.statistics().threads_abandoned) == (1, 1)
             blocker.go()
@@ -533,7 +533,7 @@ async def test_a_thread_whose_time_is_up_is_left_to_its_end_and_counted_until_th
             assert agent.statistics().threads_running == 0
 
 
-async def test_while_all_threads_are_taken_a_command_waits_within_its_time(mock_clock: trio.testing.MockClock) -> None:
+async def test_command_waits_for_a_thread_within_its_timeout(mock_clock: trio.testing.MockClock) -> None:
     gate = Gate(timeout=7)
     with a_blocker(timeout=7) as blocker:
         async with open_commanded_agent([blocker.tool, gate.tool], max_threads=2) as (peer, agent, _):
@@ -549,14 +549,14 @@ async def test_while_all_threads_are_taken_a_command_waits_within_its_time(mock_
             assert agent.statistics().threads_running == 2
             mock_clock.jump(7.1)
             [starved] = await receive_results(peer)
-            assert starved.error == "tool 'block' found all 2 threads for tools busy for 7 s"
+            assert starved.error == "tool 'block' did not start within 7 s: all 2 tool threads are busy"
             # It is said of nothing else that takes too long.
             send_batch(peer, call("gate"))
             await gate.begun()
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(7.1)
             [slow] = await receive_results(peer)
-            assert slow.error == "tool 'gate' took longer than its 7 s"
+            assert slow.error == "tool 'gate' took longer than 7 s"
             # One that waits gets the place of one that ends.
             send_batch(peer, call("block"))
             await trio.testing.wait_all_tasks_blocked()
@@ -569,7 +569,7 @@ async def test_while_all_threads_are_taken_a_command_waits_within_its_time(mock_
             assert done.result == "done"
 
 
-async def test_it_goes_on_beating_while_a_thread_blocks(mock_clock: trio.testing.MockClock) -> None:
+async def test_heartbeats_continue_while_a_thread_blocks(mock_clock: trio.testing.MockClock) -> None:
     with a_blocker() as blocker:
         async with open_commanded_agent([blocker.tool], heartbeat_interval=10) as (peer, _, _):
             send_batch(peer, call("block"))
@@ -581,7 +581,7 @@ async def test_it_goes_on_beating_while_a_thread_blocks(mock_clock: trio.testing
 # ---- one batch at a time
 
 
-async def test_batches_run_one_after_the_other() -> None:
+async def test_batches_run_one_after_another() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool]) as (peer, agent, _):
         ids = [
@@ -597,14 +597,14 @@ async def test_batches_run_one_after_the_other() -> None:
             assert result.result == value
 
 
-async def test_a_batch_beyond_those_that_may_wait_is_answered_at_once_with_failures() -> None:
+async def test_batch_beyond_a_full_queue_fails_immediately() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool], max_queued_batches=2) as (peer, agent, _):
         send_batch(peer, call("gate"))
         await gate.begun()
         waiting = [send_batch(peer, call("gate")) for _ in range(2)]
         refused = await receive_results(peer, send_batch(peer, call("gate"), call("gate")))
-        why = "2 batches wait on this device already: nothing of this one was run"
+        why = "2 batches are queued on this device already: no command of this one was run"
         assert refused == [CommandResult(FAILURE, error=why, call_id=f"c{number}") for number in range(2)]
         assert (agent.statistics().queued_batches, agent.statistics().failures) == (2, 2)
         gate.go()
@@ -616,7 +616,7 @@ async def test_a_batch_beyond_those_that_may_wait_is_answered_at_once_with_failu
         assert agent.statistics().batches == 4
 
 
-async def test_a_refusal_too_large_to_send_says_why_or_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refusal_too_large_to_send_has_only_an_error_or_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool], max_queued_batches=1, max_message_size=2000) as (peer, agent, _):
         send_batch(peer, call("gate"))
@@ -630,13 +630,13 @@ async def test_a_refusal_too_large_to_send_says_why_or_is_given_up(caplog: pytes
         await trio.testing.wait_all_tasks_blocked()
         assert peer.received_nowait() == []
         assert agent.registered
-    assert "an answer was given up: a message of " in caplog.text
+    assert "a reply was dropped: a message of " in caplog.text
 
 
 # ---- what stops them
 
 
-async def test_the_end_of_a_task_cancels_its_batch_and_drops_those_that_wait() -> None:
+async def test_end_of_a_task_cancels_its_batch_and_drops_its_queued_ones() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool, echo]) as (peer, agent, _):
         send_batch(peer, call("echo"), call("gate", value=1), call("gate", value=2), session_id="a")
@@ -658,7 +658,7 @@ async def test_the_end_of_a_task_cancels_its_batch_and_drops_those_that_wait() -
         assert peer.received_nowait() == []
 
 
-async def test_the_end_of_a_task_leaves_a_batch_without_a_session_alone() -> None:
+async def test_end_of_a_task_does_not_affect_a_batch_without_a_session() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool]) as (peer, _, _):
         send_batch(peer, call("gate"), session_id=None)
@@ -670,7 +670,7 @@ async def test_the_end_of_a_task_leaves_a_batch_without_a_session_alone() -> Non
         assert result.status is SUCCESS
 
 
-async def test_the_end_of_a_task_keeps_results_back_that_wait_for_room() -> None:
+async def test_end_of_a_task_drops_results_that_wait_for_room() -> None:
     async with open_commanded_agent([Own("x" * 2**20), echo]) as (peer, agent, _):
         peer.stream.stall()
         # The first fills the send buffer, and the second waits.
@@ -687,7 +687,7 @@ async def test_the_end_of_a_task_keeps_results_back_that_wait_for_room() -> None
         assert peer.received_nowait() == []
 
 
-async def test_the_loss_of_the_connection_cancels_and_drops_all(autojump_clock: trio.testing.MockClock) -> None:
+async def test_loss_of_the_connection_cancels_the_running_batch_and_drops_the_queue(autojump_clock: trio.testing.MockClock) -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool, echo]) as (peer, agent, server):
         send_batch(peer, call("gate", value=1), session_id="a")
@@ -703,7 +703,7 @@ async def test_the_loss_of_the_connection_cancels_and_drops_all(autojump_clock: 
     assert gate.ends == [(1, "cancelled")]
 
 
-async def test_the_loss_of_the_connection_leaves_threads_to_their_end() -> None:
+async def test_loss_of_the_connection_abandons_threads() -> None:
     with a_blocker() as blocker:
         async with open_commanded_agent([blocker.tool]) as (peer, agent, _):
             send_batch(peer, call("block"))
@@ -716,7 +716,7 @@ async def test_the_loss_of_the_connection_leaves_threads_to_their_end() -> None:
             assert agent.statistics().threads_abandoned == 0
 
 
-async def test_the_end_of_the_block_cancels_what_runs_and_closes_in_good_order() -> None:
+async def test_end_of_the_block_cancels_the_running_batch_and_closes_with_a_handshake() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool]) as (peer, _, _):
         send_batch(peer, call("gate"))
@@ -726,7 +726,7 @@ async def test_the_end_of_the_block_cancels_what_runs_and_closes_in_good_order()
 
 
 @pytest.mark.parametrize("how", ["task_end", "loss", "leaving"])
-async def test_a_tool_that_fails_when_it_is_cancelled_is_logged_and_harms_nobody(
+async def test_tool_that_raises_when_cancelled_is_logged_and_harms_no_other_command(
     how: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     begun = trio.Event()
@@ -756,7 +756,7 @@ async def test_a_tool_that_fails_when_it_is_cancelled_is_logged_and_harms_nobody
     assert "while cleaning up" in caplog.text
 
 
-async def test_after_a_loss_in_the_middle_of_a_command_no_other_batch_is_begun(
+async def test_no_further_batch_starts_after_a_loss_during_a_command(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     runs: list[int] = []
@@ -794,7 +794,7 @@ class Shelf:
         return self.on_it
 
 
-async def test_sources_are_asked_anew_for_each_command() -> None:
+async def test_sources_are_read_for_each_command() -> None:
     shelf = Shelf()
     async with open_commanded_agent([], tool_sources=iter([shelf])) as (peer, _, _):
         [result] = await results_of(peer, call("own"))
@@ -806,20 +806,20 @@ async def test_sources_are_asked_anew_for_each_command() -> None:
         assert result.error == "there is no tool 'own' on this device"
 
 
-async def test_the_agents_own_tools_go_before_those_of_sources_and_the_first_source_before_the_second() -> None:
+async def test_own_tools_precede_those_of_sources_and_sources_are_read_in_order() -> None:
     first, second = Shelf(Own(1), Own(1, name="other")), Shelf(Own(2), Own(2, name="other"))
     async with open_commanded_agent([Own(0)], tool_sources=[first, second]) as (peer, _, _):
         results = await results_of(peer, call("own"), call("other"))
         assert [result.result for result in results] == [0, 1]
 
 
-async def test_a_broken_source_takes_no_other_tools_with_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_broken_source_does_not_hide_other_tools(caplog: pytest.LogCaptureFixture) -> None:
     broken, well = Shelf(), Shelf(Own(2))
     broken.broken = True
     async with open_commanded_agent([echo], tool_sources=[broken, well]) as (peer, _, _):
         results = await results_of(peer, call("echo", value=1), call("own"), call("nowhere"))
         assert [result.status for result in results] == [SUCCESS, SUCCESS, FAILURE]
-    assert "does not tell its tools" in caplog.text
+    assert "failed to list its tools" in caplog.text
 
 
 # ---- any order of things
@@ -897,5 +897,5 @@ async def _follow(steps: list[_Step]) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(_STEPS)
-def test_in_any_order_of_batches_ends_and_progress_each_batch_gets_what_it_must(steps: list[_Step]) -> None:
+def test_any_order_of_batches_ends_and_progress_gives_the_models_replies(steps: list[_Step]) -> None:
     trio.run(_follow, steps)

@@ -66,7 +66,7 @@ async def _confirm(peer: ScriptedPeer) -> None:
 # ---- what it says
 
 
-async def test_it_registers_as_recorded() -> None:
+async def test_registration_matches_the_recording() -> None:
     sent: list[dict[str, object]] = []
 
     async def answer(peer: ScriptedPeer) -> None:
@@ -88,7 +88,7 @@ async def test_it_registers_as_recorded() -> None:
     assert registration == {**_REGISTRATION, "metadata": recorded}
 
 
-async def test_a_platform_that_aip_does_not_name_is_told_as_it_is() -> None:
+async def test_unknown_platform_is_sent_unchanged() -> None:
     sent: list[dict[str, JSON] | None] = []
 
     async def answer(peer: ScriptedPeer) -> None:
@@ -107,7 +107,7 @@ async def test_a_platform_that_aip_does_not_name_is_told_as_it_is() -> None:
     assert (told["platform"], told["rack"], told["device_id"]) == ("haiku", 7, DEVICE)
 
 
-async def test_a_constellation_is_told_what_the_device_told_the_server() -> None:
+async def test_constellation_receives_the_devices_information() -> None:
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=RECORDED, stream=server.connect()):
             assert server.devices == [DEVICE]
@@ -117,7 +117,7 @@ async def test_a_constellation_is_told_what_the_device_told_the_server() -> None
         assert server.devices == []
 
 
-async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_heartbeats_are_sent_until_the_block_ends(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7) as (peer, connection):
         start = trio.current_time()
         for count in range(1, 4):
@@ -136,7 +136,7 @@ async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.te
     assert peer.received_nowait() == []
 
 
-async def test_it_gives_the_token_and_headers_and_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_and_headers_are_sent_and_the_token_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_confirm, peer)
@@ -157,7 +157,7 @@ async def test_it_gives_the_token_and_headers_and_shows_no_token(caplog: pytest.
 # ---- what it keeps
 
 
-async def test_it_keeps_the_last_100_messages_for_the_device_oldest_first() -> None:
+async def test_recent_messages_are_the_last_100_oldest_first() -> None:
     async with open_registered_device() as (peer, connection):
         peer.confirm()
         peer.refuse("an error of no message")
@@ -176,7 +176,7 @@ async def test_it_keeps_the_last_100_messages_for_the_device_oldest_first() -> N
         assert not connection.closed
 
 
-async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
+async def test_it_receives_the_end_of_tasks_on_it() -> None:
     async with open_memory_server() as server:
         async with (
             open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()) as device,
@@ -188,7 +188,7 @@ async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
             assert (end.type, end.result) == (ServerMessageType.TASK_END, {"echo": "hello"})
 
 
-async def test_a_message_above_its_limit_ends_it() -> None:
+async def test_message_above_the_limit_ends_the_connection() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_confirm, peer)
         async with open_device_connection(
@@ -207,7 +207,7 @@ async def test_a_message_above_its_limit_ends_it() -> None:
 # ---- how it fails to open
 
 
-async def test_a_refusal_is_raised_in_the_servers_words() -> None:
+async def test_refusal_is_raised_in_the_servers_words() -> None:
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()):
             stream = FaultyStream(server.connect())
@@ -235,7 +235,7 @@ async def _opening_fails(
     return caught.value
 
 
-async def test_a_rejected_handshake_is_raised_with_its_status() -> None:
+async def test_rejected_handshake_is_raised_with_its_status() -> None:
     async with open_bare_peer() as peer:
         peer.reject_with = 403
         error = await _opening_fails(peer)
@@ -243,7 +243,7 @@ async def test_a_rejected_handshake_is_raised_with_its_status() -> None:
         assert error.status_code == 403
 
 
-async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
+async def test_unconfirmed_registration_raises_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bare_peer() as peer:
         error = await _opening_fails(peer, register_timeout=7)
         assert isinstance(error, ConnectTimeout)
@@ -251,7 +251,7 @@ async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump
         assert trio.current_time() == pytest.approx(7)
 
 
-async def test_a_server_that_does_not_answer_the_handshake_is_a_connect_timeout(
+async def test_unanswered_handshake_raises_connect_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     near, _ = trio.testing.memory_stream_pair()
@@ -263,7 +263,7 @@ async def test_a_server_that_does_not_answer_the_handshake_is_a_connect_timeout(
     assert stream.closed
 
 
-async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect() -> None:
+async def test_loss_during_the_registration_raises_connect_failed() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def leave() -> None:
@@ -277,7 +277,7 @@ async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect()
         assert isinstance(error.__cause__, ConnectionLost)
 
 
-async def test_a_broken_confirmation_is_none(autojump_clock: trio.testing.MockClock) -> None:
+async def test_broken_confirmation_raises_connect_failed(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def confirm_broken() -> None:
@@ -290,7 +290,7 @@ async def test_a_broken_confirmation_is_none(autojump_clock: trio.testing.MockCl
         assert "could not register with" in str(error)
 
 
-async def test_system_information_that_json_cannot_hold_is_a_failed_connect() -> None:
+async def test_system_information_that_is_not_json_raises_connect_failed() -> None:
     async with open_bare_peer() as peer:
         error = await _opening_fails(peer, system_info=DeviceInfo(DEVICE, Platform.LINUX, hostname="\ud800"))
         assert isinstance(error, ConnectFailed)
@@ -298,12 +298,12 @@ async def test_system_information_that_json_cannot_hold_is_a_failed_connect() ->
         assert peer.received_nowait() == []
 
 
-async def test_a_url_that_cannot_be_right_is_a_config_error() -> None:
+async def test_invalid_url_raises_config_error() -> None:
     async with open_bare_peer() as peer:
         assert isinstance(await _opening_fails(peer, url="http://example.com"), ConfigError)
 
 
-async def test_cancelling_an_opening_closes_at_once() -> None:
+async def test_cancelling_an_opening_closes_immediately() -> None:
     async with open_bare_peer() as peer:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -323,7 +323,7 @@ async def test_cancelling_an_opening_closes_at_once() -> None:
 # ---- how it ends
 
 
-async def test_its_block_ends_in_good_order() -> None:
+async def test_leaving_the_block_closes_with_a_close_handshake() -> None:
     async with open_bare_peer() as peer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_confirm, peer)
@@ -337,7 +337,7 @@ async def test_its_block_ends_in_good_order() -> None:
         assert (await peer.wait_ended()).code == 1000
 
 
-async def test_losing_it_is_told_and_its_block_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+async def test_loss_is_reported_and_the_block_continues(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7) as (peer, connection):
         await peer.close(1011, "out of order")
         lost = await connection.wait_closed()
@@ -352,7 +352,7 @@ async def test_losing_it_is_told_and_its_block_goes_on(autojump_clock: trio.test
         await trio.sleep(100)
 
 
-async def test_a_server_that_says_nothing_any_more_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+async def test_silent_server_is_lost(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7, liveness_timeout=50) as (peer, connection):
         peer.go_silent()
         lost = await connection.wait_closed()
@@ -361,7 +361,7 @@ async def test_a_server_that_says_nothing_any_more_is_lost(autojump_clock: trio.
         assert lost.reason == "nothing was received for 50 s"
 
 
-async def test_what_its_block_raises_comes_out_as_it_is() -> None:
+async def test_exception_of_the_block_comes_out_unchanged() -> None:
     error = ValueError("mine")
     async with open_memory_server() as server:
         with pytest.raises(ValueError, match="mine") as caught:

@@ -117,7 +117,7 @@ def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
 
 
-async def test_it_collects_what_this_machine_is() -> None:
+async def test_it_describes_this_machine() -> None:
     info = await collect_system_info(DEVICE)
     assert info.device_id == DEVICE
     assert info.platform == platform.system().lower()
@@ -132,11 +132,11 @@ async def test_it_collects_what_this_machine_is() -> None:
                 assert await connection.device_info() == info
 
 
-async def test_it_tells_what_a_known_machine_is(machine: DeviceInfo) -> None:
+async def test_it_describes_a_known_machine(machine: DeviceInfo) -> None:
     assert await collect_system_info(DEVICE) == machine
 
 
-async def test_one_question_that_fails_takes_no_other_with_it(
+async def test_one_failing_value_does_not_affect_the_others(
     machine: DeviceInfo, network: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     for module, name in [
@@ -191,7 +191,7 @@ async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
     assert (info.platform, info.supported_features, info.platform_type) == (told, [], PlatformType.MOBILE)
 
 
-async def test_platform_in_termux_is_android_where_python_takes_it_for_linux(
+async def test_platform_in_termux_is_android_where_python_reports_linux(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERMUX_VERSION", "0.118.0")
@@ -208,7 +208,7 @@ async def test_platform_in_termux_is_android_where_python_takes_it_for_linux(
         ("sunos5", "sunos5", []),
     ],
 )
-async def test_platform_when_its_question_fails_is_what_python_was_built_for(
+async def test_platform_falls_back_to_what_python_was_built_for(
     answer: Callable[[], object],
     build: str,
     told: str,
@@ -226,7 +226,7 @@ async def test_platform_when_its_question_fails_is_what_python_was_built_for(
 
 
 @pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
-async def test_version_when_its_question_fails_is_none(
+async def test_version_is_none_when_unknown(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "version", answer)
@@ -236,7 +236,7 @@ async def test_version_when_its_question_fails_is_none(
 # ---- cores
 
 
-async def test_cores_without_psutil_are_what_the_standard_library_counts(
+async def test_cores_without_psutil_come_from_the_standard_library(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
@@ -244,7 +244,7 @@ async def test_cores_without_psutil_are_what_the_standard_library_counts(
 
 
 @pytest.mark.parametrize("answer", [_failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
-async def test_cores_when_psutil_fails_are_what_the_standard_library_counts(
+async def test_cores_come_from_the_standard_library_when_psutil_fails(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "cpu_count", answer)
@@ -252,7 +252,7 @@ async def test_cores_when_psutil_fails_are_what_the_standard_library_counts(
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, cpu_count=3)
 
 
-async def test_cores_that_nobody_can_count_are_none(
+async def test_cores_are_none_when_unknown(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: None)
@@ -262,7 +262,7 @@ async def test_cores_that_nobody_can_count_are_none(
 # ---- memory
 
 
-async def test_memory_without_psutil_is_what_the_system_says(
+async def test_memory_without_psutil_comes_from_the_system(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
@@ -270,7 +270,7 @@ async def test_memory_without_psutil_is_what_the_system_says(
     assert (await collect_system_info(DEVICE)).memory_total_gb == 3.81
 
 
-async def test_memory_when_psutil_fails_is_what_the_system_says(
+async def test_memory_comes_from_the_system_when_psutil_fails(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", _failing(NotImplementedError("here")))
@@ -284,14 +284,14 @@ async def test_memory_when_psutil_fails_is_what_the_system_says(
     [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), _not_known],
     ids=["unknown name", "system error", "not known"],
 )
-async def test_memory_that_nobody_knows_is_none(
+async def test_memory_is_none_when_unknown(
     answer: Callable[[str], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "sysconf", answer, raising=False)
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-async def test_memory_where_the_standard_library_cannot_ask_is_none(
+async def test_memory_is_none_when_the_standard_library_has_no_call_for_it(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.delattr(os, "sysconf")
@@ -301,14 +301,14 @@ async def test_memory_where_the_standard_library_cannot_ask_is_none(
 # ---- host name
 
 
-async def test_host_name_when_its_question_fails_is_none_and_the_address_is_told(
+async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
     machine: DeviceInfo, network: SimpleNamespace
 ) -> None:
     network.gethostname = _failing(OSError("no name"))
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
 
-async def test_host_name_that_cannot_be_sent_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
+async def test_unsendable_host_name_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
     network.gethostname = lambda: b"edge\xff".decode(errors="surrogateescape")
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
@@ -316,7 +316,7 @@ async def test_host_name_that_cannot_be_sent_is_none(machine: DeviceInfo, networ
 # ---- address
 
 
-async def test_address_is_asked_for_towards_addresses_that_nobody_has_and_closes_its_sockets(
+async def test_address_is_probed_with_documentation_addresses_and_sockets_are_closed(
     machine: DeviceInfo, datagrams: Datagrams
 ) -> None:
     datagrams.own.clear()
@@ -325,13 +325,13 @@ async def test_address_is_asked_for_towards_addresses_that_nobody_has_and_closes
     assert datagrams.open == 0
 
 
-async def test_address_of_a_machine_with_ipv6_alone(machine: DeviceInfo, datagrams: Datagrams) -> None:
+async def test_address_of_a_machine_with_only_ipv6(machine: DeviceInfo, datagrams: Datagrams) -> None:
     datagrams.own = {socket.AF_INET6: "2001:db8:7::5"}
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="2001:db8:7::5")
 
 
 @pytest.mark.parametrize("useless", ["0.0.0.0", "127.0.0.1", "169.254.7.7"])  # noqa: S104  # nothing listens
-async def test_address_without_a_way_elsewhere_is_that_of_an_interface_that_is_up(
+async def test_address_without_a_route_is_that_of_an_interface_that_is_up(
     useless: str, machine: DeviceInfo, datagrams: Datagrams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datagrams.own[socket.AF_INET] = useless
@@ -351,7 +351,7 @@ async def test_address_without_a_way_elsewhere_is_that_of_an_interface_that_is_u
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="10.0.0.7")
 
 
-async def test_address_without_psutil_and_a_way_elsewhere_is_what_the_name_stands_for(
+async def test_address_without_psutil_and_a_route_is_resolved_from_the_host_name(
     machine: DeviceInfo, datagrams: Datagrams, without_psutil: None
 ) -> None:
     datagrams.own.clear()
@@ -359,7 +359,7 @@ async def test_address_without_psutil_and_a_way_elsewhere_is_what_the_name_stand
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("unknown host"), UnicodeError("label too long")], ids=repr)
-async def test_address_when_all_its_questions_fail_is_none(
+async def test_address_is_none_when_unknown(
     error: Exception,
     machine: DeviceInfo,
     datagrams: Datagrams,
@@ -399,7 +399,7 @@ def name_server(
     return name_server
 
 
-async def test_when_5_s_are_over_what_is_known_by_then_is_told(
+async def test_after_5_s_the_values_known_so_far_are_returned(
     machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
 ) -> None:
     collected: list[DeviceInfo] = []
@@ -437,7 +437,7 @@ async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(n
     assert collected == []
 
 
-async def test_while_two_threads_wait_no_third_is_begun_and_what_needs_no_question_is_told(
+async def test_third_thread_is_not_started_and_the_description_has_the_known_values(
     machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
 ) -> None:
     collected: list[DeviceInfo] = []
@@ -462,7 +462,7 @@ async def test_while_two_threads_wait_no_third_is_begun_and_what_needs_no_questi
     assert collected == [partly, partly, nothing]
 
 
-def test_a_thread_that_outlives_its_run_takes_nothing_from_the_next(name_server: NameServer) -> None:
+def test_thread_that_outlives_its_run_does_not_count_in_the_next(name_server: NameServer) -> None:
     collected: list[DeviceInfo] = []
 
     async def collect() -> None:

@@ -100,7 +100,7 @@ async def _refusal(refused: Tool, **parameters: JSON) -> str:
 # ---- what a tool is
 
 
-def test_a_function_is_a_tool_with_its_own_name() -> None:
+def test_function_is_a_tool_with_its_own_name() -> None:
     @tool
     def take_screenshot(monitor: int = 0) -> str:
         return f"monitor {monitor}"
@@ -123,18 +123,18 @@ def test_name_type_and_timeout_can_be_given() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_a_timeout_that_cannot_be_right_is_a_config_error(timeout: float) -> None:
+def test_invalid_timeout_raises_config_error(timeout: float) -> None:
     with pytest.raises(ConfigError, match="timeout must be above 0"):
         tool(lambda: None, name="f", timeout=timeout)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1001, "\ud800"])
-def test_a_name_that_cannot_be_right_is_a_config_error(name: str) -> None:
+def test_invalid_name_raises_config_error(name: str) -> None:
     with pytest.raises(ConfigError, match="a tool's name"):
         tool(lambda: None, name=name)
 
 
-def test_tools_are_functions_tools_and_whatever_has_their_members() -> None:
+def test_functions_tools_and_objects_with_their_members_are_accepted() -> None:
     class Own:
         name, namespace, tool_type, timeout = "own", "mine", ToolType.ACTION, 5.0
 
@@ -151,12 +151,12 @@ def test_tools_are_functions_tools_and_whatever_has_their_members() -> None:
     assert tools["own"] is own
 
 
-def test_two_tools_with_one_name_are_a_config_error_that_says_which() -> None:
-    with pytest.raises(ConfigError, match="two tools have the name 'press': give one of them another"):
+def test_duplicate_name_raises_config_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="two tools have the name 'press': rename one of them"):
         make_tools([tool(lambda: None, name="press"), tool(lambda: None, name="press")])
 
 
-def test_a_class_is_called_like_a_function_even_if_its_objects_are_tools() -> None:
+def test_class_is_called_like_a_function_even_if_its_instances_are_tools() -> None:
     class Arm:
         name, namespace, tool_type, timeout = "arm", None, ToolType.ACTION, 1.0
 
@@ -167,14 +167,14 @@ def test_a_class_is_called_like_a_function_even_if_its_objects_are_tools() -> No
 
 
 @pytest.mark.parametrize("missing", ["namespace", "tool_type", "timeout"])
-def test_an_object_that_lacks_a_member_of_tool_is_none(missing: str) -> None:
+def test_object_that_lacks_a_member_of_tool_is_refused(missing: str) -> None:
     members = {"name": "arm", "namespace": None, "tool_type": ToolType.ACTION, "timeout": 1.0, "call": print}
     del members[missing]
     with pytest.raises(ConfigError, match="or an object with the members of Tool"):
         make_tools([cast("Tool", SimpleNamespace(**members))])
 
 
-def test_a_tool_without_a_name_is_a_config_error() -> None:
+def test_tool_without_a_name_raises_config_error() -> None:
     class Nameless:
         name, namespace, tool_type, timeout = "", None, ToolType.ACTION, 5.0
 
@@ -185,17 +185,17 @@ def test_a_tool_without_a_name_is_a_config_error() -> None:
         make_tools([Nameless()])
 
 
-def test_what_cannot_be_called_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="5 is neither"):
+def test_object_that_is_not_callable_raises_config_error() -> None:
+    with pytest.raises(ConfigError, match="5 is not a tool"):
         make_tools([cast("Tool", 5)])
 
 
-def test_a_callable_without_a_name_needs_one() -> None:
-    with pytest.raises(ConfigError, match="has no name of its own"):
+def test_callable_without_a_name_needs_one() -> None:
+    with pytest.raises(ConfigError, match="has no name"):
         tool(partial(print, "x"))
 
 
-def test_a_function_that_yields_is_a_config_error() -> None:
+def test_generator_function_raises_config_error() -> None:
     async def stream() -> AsyncGenerator[int]:
         yield 1
 
@@ -207,7 +207,7 @@ def test_a_function_that_yields_is_a_config_error() -> None:
             yield 1
 
     for yielding in (stream, count):
-        with pytest.raises(ConfigError, match=f"tool '{yielding.__name__}' yields: a tool returns its result"):
+        with pytest.raises(ConfigError, match=f"tool '{yielding.__name__}' is a generator: return the result instead"):
             tool(yielding)
     with pytest.raises(ConfigError, match="tool 'counting' yields"):
         tool(Counting(), name="counting")
@@ -240,7 +240,7 @@ async def test_methods_partials_and_objects_can_be_tools() -> None:
     assert await tool(partial(add, second=5), name="add_5").call({"first": 1}) == 6
 
 
-async def test_a_wrapped_function_is_read_as_the_one_that_it_wraps() -> None:
+async def test_wrapped_function_has_the_parameters_of_the_one_that_it_wraps() -> None:
     def shouting(function: Callable[..., str]) -> Callable[..., str]:
         @wraps(function)
         def shout(*args: Any, **kwargs: Any) -> str:
@@ -257,7 +257,7 @@ async def test_a_wrapped_function_is_read_as_the_one_that_it_wraps() -> None:
     assert await _refusal(greet, mode="x") == "mode: expected one of 'fast', 'slow', got the string 'x'"
 
 
-def test_a_parameter_that_cannot_be_given_by_name_is_a_config_error_that_says_which() -> None:
+def test_positional_only_parameter_raises_config_error_that_names_it() -> None:
     def first(one: int, /) -> None:
         pass
 
@@ -270,12 +270,12 @@ def test_a_parameter_that_cannot_be_given_by_name_is_a_config_error_that_says_wh
         tool(many)
 
 
-def test_a_function_whose_parameters_cannot_be_read_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="tool 'max' is no function whose parameters can be read"):
+def test_function_whose_parameters_cannot_be_read_raises_config_error() -> None:
+    with pytest.raises(ConfigError, match="the parameters of tool 'max' cannot be read"):
         tool(max)
 
 
-def test_an_annotation_that_does_not_exist_at_run_time_is_a_config_error_that_says_which() -> None:
+def test_undefined_annotation_raises_config_error_that_names_the_parameter() -> None:
     def paint(size: int, colour: Decimal) -> None:
         pass
 
@@ -285,7 +285,7 @@ def test_an_annotation_that_does_not_exist_at_run_time_is_a_config_error_that_sa
         tool(paint)
 
 
-async def test_the_annotation_of_the_result_need_not_exist_at_run_time() -> None:
+async def test_annotation_of_the_result_may_be_undefined() -> None:
     @tool
     async def paint(size: int) -> Decimal | int:
         return size
@@ -311,12 +311,12 @@ async def test_the_annotation_of_the_result_need_not_exist_at_run_time() -> None
     ],
     ids=str,
 )
-def test_an_annotation_that_json_cannot_be_checked_against_is_a_config_error(annotation: object) -> None:
+def test_annotation_without_a_json_form_raises_config_error(annotation: object) -> None:
     with pytest.raises(ConfigError, match="the annotation of parameter 'value' of tool 'give_back' cannot be used: "):
         _taking(annotation)
 
 
-def test_a_class_that_holds_itself_is_a_config_error_that_says_so() -> None:
+def test_recursive_class_raises_config_error() -> None:
     with pytest.raises(ConfigError, match="Tree holds itself"):
         _taking(Tree)
     # And is not taken for one that is being read the next time.
@@ -383,7 +383,7 @@ def test_a_class_that_holds_itself_is_a_config_error_that_says_so() -> None:
     ],
     ids=str,
 )
-async def test_what_fits_its_annotation_is_let_through(annotation: object, value: JSON, made: object) -> None:
+async def test_values_that_fit_their_annotation_are_passed_on(annotation: object, value: JSON, made: object) -> None:
     came = await _taking(annotation).call({"value": value})
     assert came == made
     assert type(came) is type(made)
@@ -428,7 +428,7 @@ async def test_what_fits_its_annotation_is_let_through(annotation: object, value
     ],
     ids=str,
 )  # fmt: skip
-async def test_what_does_not_fit_is_refused_and_named(annotation: object, value: JSON, said: str) -> None:
+async def test_values_that_do_not_fit_are_refused_by_name(annotation: object, value: JSON, said: str) -> None:
     refusal = await _refusal(_taking(annotation), value=value)
     if value == 10**400:
         refusal = refusal[: len(said)]
@@ -451,7 +451,7 @@ async def test_further_names_are_checked_against_their_annotation() -> None:
     assert await _refusal(draw, at={"x": 1}, a="1") == "'a': expected an integer, got the string '1'"
 
 
-async def test_a_missing_parameter_is_named_with_what_is_expected() -> None:
+async def test_missing_parameter_is_named_with_what_is_expected() -> None:
     @tool
     async def press(key: str, count: "int") -> None:  # noqa: UP037
         raise AssertionError("not reached")
@@ -460,7 +460,7 @@ async def test_a_missing_parameter_is_named_with_what_is_expected() -> None:
     assert await _refusal(press, key="a") == "count is missing: expected 'int'"
 
 
-async def test_a_parameter_without_an_annotation_takes_any_value() -> None:
+async def test_parameter_without_an_annotation_takes_any_value() -> None:
     untyped = _taking(None)
     del untyped.function.__annotations__["value"]
     untyped = tool(untyped.function)
@@ -468,7 +468,7 @@ async def test_a_parameter_without_an_annotation_takes_any_value() -> None:
     assert await _refusal(untyped) == "value is missing: expected any value"
 
 
-async def test_an_unknown_parameter_is_named_with_those_that_are_known() -> None:
+async def test_unknown_parameter_is_named_with_the_known_ones() -> None:
     @tool
     async def press(key: str, count: int = 1) -> None:
         raise AssertionError("not reached")
@@ -482,7 +482,7 @@ async def test_an_unknown_parameter_is_named_with_those_that_are_known() -> None
 
 
 @pytest.mark.parametrize("taken", [_taking(dict[str, int]), tool(lambda: None, name="f"), draw])
-async def test_of_what_is_refused_little_is_shown(taken: Tool) -> None:
+async def test_refused_value_is_shortened_in_the_error(taken: Tool) -> None:
     large = "y" * 10_000
     given: dict[str, JSON] = {large: large, "at": {"x": 1}, "value": {large: large}}
     refusal = await _refusal(taken, **given)
@@ -531,7 +531,7 @@ def _fits(value: object, annotation: object) -> bool:
 
 
 @given(_ANNOTATIONS, _VALUES)
-def test_whatever_the_annotation_a_value_is_let_through_as_it_is_if_and_only_if_it_fits(
+def test_any_value_is_passed_on_unchanged_if_and_only_if_it_fits(
     annotation: object, value: JSON
 ) -> None:
     parameters = _taking(annotation)._parameters
@@ -545,7 +545,7 @@ def test_whatever_the_annotation_a_value_is_let_through_as_it_is_if_and_only_if_
 # ---- where it runs
 
 
-async def test_an_async_function_runs_in_the_event_loop_and_another_in_a_thread() -> None:
+async def test_async_function_runs_in_the_event_loop_and_a_sync_one_in_a_thread() -> None:
     @tool
     async def here() -> threading.Thread:
         await trio.lowlevel.checkpoint()
@@ -559,7 +559,7 @@ async def test_an_async_function_runs_in_the_event_loop_and_another_in_a_thread(
     assert await there.call({}) is not threading.current_thread()
 
 
-async def test_a_thread_sees_the_context_of_its_caller() -> None:
+async def test_thread_has_the_context_of_its_caller() -> None:
     seen: ContextVar[int] = ContextVar("seen")
     seen.set(5)
 
@@ -570,7 +570,7 @@ async def test_a_thread_sees_the_context_of_its_caller() -> None:
     assert await look.call({}) == 5
 
 
-async def test_what_a_function_raises_comes_out_as_the_same_object() -> None:
+async def test_exception_of_a_function_comes_out_as_the_same_object() -> None:
     error = ValueError("mine")
 
     @tool

@@ -78,7 +78,7 @@ async def _open_evil(cast: Cast, target: str | None = DEVICE) -> AsyncGenerator[
         ({"client_id": EVIL, "client_type": "device"}, "client_type does not match the registered connection"),
     ],
 )
-async def test_whatever_is_said_in_anothers_name_or_role_is_refused_and_has_no_effect(
+async def test_message_in_anothers_name_or_role_is_refused_without_effect(
     type_: str, forged: Members, words: str
 ) -> None:
     async with open_cast(_look) as cast, _open_evil(cast) as evil:
@@ -108,7 +108,7 @@ async def test_whatever_is_said_in_anothers_name_or_role_is_refused_and_has_no_e
 
 @pytest.mark.parametrize("role", ["device", "constellation"])
 @pytest.mark.parametrize("name", [DEVICE, CONSTELLATION])
-async def test_a_name_that_is_taken_is_refused_in_either_role_and_its_owner_keeps_it(role: str, name: str) -> None:
+async def test_taken_name_is_refused_in_either_role_and_its_owner_stays(role: str, name: str) -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
         evil.send(
             type="register",
@@ -127,7 +127,7 @@ async def test_a_name_that_is_taken_is_refused_in_either_role_and_its_owner_keep
         await _are_well(cast)
 
 
-async def test_another_clients_session_can_be_neither_joined_nor_ended() -> None:
+async def test_another_clients_session_cannot_be_joined_or_ended() -> None:
     async with open_cast(_look) as cast:
         async with _open_evil(cast) as evil:
             await start_task(cast.constellation, "s", SECRET)
@@ -178,7 +178,7 @@ def _is_fair(text: str) -> bool:
 
 @settings(max_examples=40)
 @given(said=_said)
-async def test_whatever_a_client_says_the_task_of_others_goes_on_and_nothing_of_it_is_told(said: list[str]) -> None:
+async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: list[str]) -> None:
     async with open_cast(_look) as cast, _open_evil(cast) as evil, trio.open_nursery() as nursery:
         heard: list[Members] = []
 
@@ -213,7 +213,7 @@ async def test_whatever_a_client_says_the_task_of_others_goes_on_and_nothing_of_
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("registered", [True, False])
-async def test_a_text_nested_100_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
+async def test_text_nested_100_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
@@ -227,7 +227,7 @@ async def test_a_text_nested_100_000_deep_is_a_broken_message(opening: str, regi
         await _are_well(cast)
 
 
-async def test_names_that_clients_choose_forge_no_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="galaxy_trio")
     forged = "x\nWARNING all is lost\r\u2028"
 
@@ -245,7 +245,7 @@ async def test_names_that_clients_choose_forge_no_lines_of_the_log(caplog: pytes
             evil.send(type="task", status="continue", session_id=forged + "y" * (1000 - len(forged)))
             assert (await evil.receive())["type"] == "heartbeat"
             await trio.testing.wait_all_tasks_blocked()
-    for words in ("results that nobody", "information that nobody", "cannot be told the end", "failed", "connected"):
+    for words in ("sent results for no", "sent device information", "could not be sent", "failed", "connected"):
         assert words in caplog.text
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if len(line.splitlines()) > 1] == []
@@ -259,7 +259,7 @@ def _fragments(count: int) -> bytes:
     return b"\x01\x80mask" + b"\x00\x80mask" * (count - 1)
 
 
-async def test_endless_empty_fragments_end_their_connection_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     # The limit itself takes seconds to reach.
     monkeypatch.setattr(inbound_limits, "MAX_FRAGMENTS", 1000)
     async with open_cast() as cast, _open_evil(cast) as evil:
@@ -289,7 +289,7 @@ _BROKEN_FRAMES: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("what", _BROKEN_FRAMES)
 @pytest.mark.parametrize("registered", [True, False])
-async def test_bytes_that_break_the_websocket_protocol_end_their_connection_and_no_other(
+async def test_bytes_that_break_the_websocket_protocol_end_only_their_connection(
     what: str, registered: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, code = _BROKEN_FRAMES[what]
@@ -319,7 +319,7 @@ async def test_binary_frames_are_broken_messages_however_many_fragments_they_hav
 # ---- masses
 
 
-async def test_a_flood_of_pings_from_who_does_not_read_holds_one_pong() -> None:
+async def test_flood_of_pings_without_reading_holds_one_pong() -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_end)
     async with open_cast() as cast, trio.open_nursery() as nursery:
@@ -334,7 +334,7 @@ async def test_a_flood_of_pings_from_who_does_not_read_holds_one_pong() -> None:
             await _are_well(cast)
 
 
-async def test_a_constellation_that_floods_with_tasks_gets_its_limit_and_a_refusal_of_each_other() -> None:
+async def test_flood_of_tasks_runs_up_to_the_limit_and_refuses_the_rest() -> None:
     gate = trio.Event()
 
     async def session(task: ServerTask) -> object:
@@ -357,7 +357,7 @@ async def test_a_constellation_that_floods_with_tasks_gets_its_limit_and_a_refus
         assert (await end_of(cast.device, "s"))[0] == "completed"
 
 
-async def test_a_device_that_floods_with_results_changes_nothing_and_leaves_nothing() -> None:
+async def test_flood_of_results_has_no_effect_and_leaves_nothing() -> None:
     async with open_cast(_look) as cast, open_raw_client(cast.server.connect()) as evil:
         await register_device(evil, EVIL)
         await start_task(cast.constellation, "s")
@@ -374,7 +374,7 @@ async def test_a_device_that_floods_with_results_changes_nothing_and_leaves_noth
         assert cast.server.statistics().unexpected_results == 0
 
 
-async def test_of_clients_that_were_refused_or_broke_the_protocol_nothing_is_kept(
+async def test_refused_and_broken_clients_leave_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast() as cast:
@@ -442,7 +442,7 @@ def _client_hello(context: ssl.SSLContext) -> bytes:
 
 
 @pytest.mark.parametrize("what", ["HTTP", "TLS", "HTTP on TLS", "TLS and then nothing"])
-async def test_a_handshake_of_a_byte_a_second_ends_at_the_handshake_timeout(
+async def test_handshake_of_one_byte_per_second_ends_at_the_handshake_timeout(
     what: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     of_server, of_client = _tls()
@@ -479,7 +479,7 @@ def _frame(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("registered", [False, True])
-async def test_who_only_ever_begins_a_message_is_closed_in_its_time_whatever_bytes_come(
+async def test_client_that_never_completes_a_message_is_closed_at_its_timeout(
     registered: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     limits = ServerLimits(register_timeout=30, idle_timeout=100, liveness_timeout=50)

@@ -70,7 +70,7 @@ async def _recorded_session(task: ServerTask) -> object:
     return {"results": members}
 
 
-async def test_commands_go_to_the_device_and_their_results_to_the_session_as_recorded() -> None:
+async def test_commands_and_results_match_the_recording() -> None:
     task, accepted, command, results, end, end_for_device = (
         frame.json() for frame in text_frames("task_with_commands")
     )
@@ -105,7 +105,7 @@ def cast_results(recorded: object, ids: list[object]) -> list[Members]:
     return [{**one, "call_id": call_id} for one, call_id in zip(cast("list[Members]", recorded), ids, strict=True)]
 
 
-async def test_a_command_keeps_its_call_id_and_gets_one_if_it_has_none() -> None:
+async def test_command_keeps_its_call_id_or_gets_one() -> None:
     async with open_cast(click_and_look) as cast:
         await start_task(cast.constellation, "s")
         first, second = actions_of(await cast.device.receive())
@@ -120,7 +120,7 @@ async def test_a_command_keeps_its_call_id_and_gets_one_if_it_has_none() -> None
 
 
 @pytest.mark.parametrize(("stop", "sent"), [(True, True), (False, None)])
-async def test_whether_the_first_failure_ends_a_batch_is_said_only_where_it_does(stop: bool, sent: object) -> None:
+async def test_stop_on_failure_is_sent_only_when_set(stop: bool, sent: object) -> None:
     async def session(task: ServerTask) -> None:
         await task.execute([LOOK], stop_on_failure=stop)
 
@@ -151,7 +151,7 @@ _ORDERS: dict[str, tuple[Callable[[object, object], list[Members]], list[object]
 
 
 @pytest.mark.parametrize("order", _ORDERS)
-async def test_each_command_has_one_result_in_the_order_of_the_commands_when_they_come(order: str) -> None:
+async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: str) -> None:
     results, expected = _ORDERS[order]
     async with open_cast(click_and_look) as cast:
         await start_task(cast.constellation, "s")
@@ -172,7 +172,7 @@ def cast_list(value: object) -> list[list[object]]:
     return cast("list[list[object]]", value)
 
 
-async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() -> None:
+async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
     async with (
         open_cast(click_and_look) as cast,
         open_raw_client(cast.server.connect()) as other_device,
@@ -206,7 +206,7 @@ async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() ->
         assert cast.server.statistics().unanswered_commands == 0
 
 
-async def test_broken_results_end_their_batch_and_the_device_is_told() -> None:
+async def test_broken_results_fail_their_batch_and_the_device_gets_an_error() -> None:
     async def session(task: ServerTask) -> object:
         with pytest.raises(
             InvalidMessage, match=r"the command results of device 'device_001' are broken: .*action_results"
@@ -226,7 +226,7 @@ async def test_broken_results_end_their_batch_and_the_device_is_told() -> None:
         assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
 
 
-async def test_many_batches_of_one_task_are_answered_in_any_order() -> None:
+async def test_batches_of_one_task_may_be_answered_in_any_order() -> None:
     async def session(task: ServerTask) -> object:
         told: dict[str, object] = {}
 
@@ -250,7 +250,7 @@ async def test_many_batches_of_one_task_are_answered_in_any_order() -> None:
         assert value == {str(number): f"tool_{number}" for number in range(50)}
 
 
-async def test_a_batch_that_is_not_answered_in_time_raises_and_its_late_results_are_counted(
+async def test_unanswered_batch_raises_request_timeout_and_its_late_results_are_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def session(task: ServerTask) -> object:
@@ -271,7 +271,7 @@ async def test_a_batch_that_is_not_answered_in_time_raises_and_its_late_results_
         assert (statistics.unexpected_results, statistics.unanswered_commands) == (1, 0)
 
 
-async def test_cancelling_a_batch_leaves_nothing_waiting_and_the_session_goes_on() -> None:
+async def test_cancelling_a_batch_leaves_nothing_pending_and_the_session_continues() -> None:
     async def session(task: ServerTask) -> object:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -311,7 +311,7 @@ async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> 
         assert refusals == ["device 'device_001' has left 3 batches of commands unanswered: nothing was sent"]
 
 
-async def test_no_commands_take_no_message() -> None:
+async def test_empty_batch_sends_no_message() -> None:
     async def session(task: ServerTask) -> object:
         return [_as_json(one) for one in await task.execute([])]
 
@@ -337,7 +337,7 @@ _WRONG: dict[str, tuple[Callable[[ServerTask], object], type[Exception], str]] =
 
 
 @pytest.mark.parametrize("what", _WRONG)
-async def test_commands_that_cannot_be_sent_raise_in_the_session_and_nothing_is_sent(what: str) -> None:
+async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what: str) -> None:
     call, error, words = _WRONG[what]
 
     async def session(task: ServerTask) -> object:
@@ -354,7 +354,7 @@ async def test_commands_that_cannot_be_sent_raise_in_the_session_and_nothing_is_
 # ---- ends
 
 
-async def test_a_device_that_dies_between_command_and_result_ends_the_task_with_a_reason() -> None:
+async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
     told: list[BaseException] = []
 
     async def session(task: ServerTask) -> None:
@@ -380,7 +380,7 @@ async def test_a_device_that_dies_between_command_and_result_ends_the_task_with_
         assert cast.server.statistics().ending_sessions == 0
 
 
-async def test_a_session_that_has_ended_can_run_no_more_commands() -> None:
+async def test_ended_session_cannot_run_commands() -> None:
     kept: list[ServerTask] = []
     refused: list[str] = []
 
@@ -402,14 +402,14 @@ async def test_a_session_that_has_ended_can_run_no_more_commands() -> None:
         # The end is all that the device gets.
         assert (await end_of(cast.device, "s"))[0] == "failed"
         await trio.testing.wait_all_tasks_blocked()
-        assert refused == ["session 's' has ended: it can run no more commands"]
+        assert refused == ["session 's' has ended: it cannot run commands any more"]
         with pytest.raises(trio.ClosedResourceError, match="has ended"):
             await kept[0].execute([LOOK])
         with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
             await ServerTask("s", "", DEVICE, "c").execute([LOOK])
 
 
-async def test_a_device_that_submits_its_own_task_runs_its_commands_too() -> None:
+async def test_device_runs_the_commands_of_its_own_task() -> None:
     async with open_cast(click_and_look) as cast:
         cast.device.send(type="task", status="continue", session_id="own", request="x")
         assert (await cast.device.receive())["session_id"] == "own"
@@ -419,7 +419,7 @@ async def test_a_device_that_submits_its_own_task_runs_its_commands_too() -> Non
         assert (await end_of(cast.device, "own"))[0] == "completed"
 
 
-async def test_a_commands_results_survive_the_wire_as_they_were() -> None:
+async def test_results_survive_the_wire_unchanged() -> None:
     received: list[list[CommandResult]] = []
     sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
 
@@ -445,7 +445,7 @@ def _send(client: RawClient, message: ClientMessage) -> None:
     client.send_text(encode(message))
 
 
-def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_looks() -> None:
+def test_batch_is_answered_once_even_if_two_replies_come_before_it_is_read() -> None:
     unanswered = PendingCommands(DEVICE)
     batch = unanswered.register("r", "s", [CLICK])
     first = ClientMessage(

@@ -93,7 +93,7 @@ async def _stay(
 # ---- names and replies that are too large
 
 
-async def test_a_session_id_near_the_message_limit_harms_nobody(autojump_clock: trio.testing.MockClock) -> None:
+async def test_session_id_near_the_message_limit_affects_no_other_client(autojump_clock: trio.testing.MockClock) -> None:
     async with (
         open_memory_server(limits=ServerLimits(max_message_size=2000)) as server,
         open_raw_client(server.connect()) as device,
@@ -119,12 +119,12 @@ async def test_names_above_the_limit_are_refused() -> None:
         await _device(device)
         await _constellation(constellation)
         _submit(constellation, "x" * 1001)
-        assert "at most 1000 characters" in str((await constellation.receive())["error"])
+        assert "at most 1000 are allowed" in str((await constellation.receive())["error"])
         _submit(constellation, "x" * 1000)
         assert (await constellation.receive())["type"] == "heartbeat"
 
 
-async def test_an_end_that_can_in_no_way_be_told_harms_nobody(
+async def test_end_that_cannot_be_sent_affects_no_other_client(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(task: ServerTask) -> object:
@@ -149,10 +149,10 @@ async def test_an_end_that_can_in_no_way_be_told_harms_nobody(
         constellation.send_text(text)
         await trio.testing.wait_all_tasks_blocked()
         await _is_alive(device)
-    assert "cannot be told the end of a session" in caplog.text
+    assert "the end of a session could not be sent" in caplog.text
 
 
-async def test_an_error_that_cannot_be_echoed_is_answered_with_another() -> None:
+async def test_error_that_cannot_be_echoed_is_answered_with_another_error() -> None:
     async with (
         open_memory_server(limits=ServerLimits(max_message_size=2000)) as server,
         open_raw_client(server.connect()) as device,
@@ -165,7 +165,7 @@ async def test_an_error_that_cannot_be_echoed_is_answered_with_another() -> None
         await _is_alive(device)
 
 
-async def test_system_information_that_cannot_be_told_harms_no_constellation(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unsendable_system_information_affects_no_constellation(caplog: pytest.LogCaptureFixture) -> None:
     # How deep can be read and how deep can be written differs with the depth of the stack: try around it.
     replies: set[object] = set()
     for depth in range(900, 1000, 5):
@@ -184,13 +184,13 @@ async def test_system_information_that_cannot_be_told_harms_no_constellation(cap
             replies.add((await constellation.receive())["type"])
     assert replies <= {"error", "device_info_response"}
     assert replies
-    assert "bug of the server" not in caplog.text
+    assert "bug in the server" not in caplog.text
 
 
 # ---- sessions
 
 
-async def test_a_session_that_raises_in_a_nursery_while_it_is_cancelled_harms_nobody() -> None:
+async def test_session_that_raises_when_cancelled_affects_no_other_task() -> None:
     async def session(task: ServerTask) -> object:
         async def child() -> None:
             try:
@@ -223,7 +223,7 @@ class _Treacherous(dict[str, object]):
         raise KeyError("treachery")
 
 
-async def test_a_result_that_raises_while_it_is_written_harms_nobody() -> None:
+async def test_result_that_raises_when_written_fails_only_its_task() -> None:
     async def session(task: ServerTask) -> object:
         return _Treacherous(a=1)
 
@@ -241,7 +241,7 @@ async def test_a_result_that_raises_while_it_is_written_harms_nobody() -> None:
         assert "cannot be sent" in str(end["error"])
 
 
-async def test_a_constellation_that_does_not_read_delays_no_device() -> None:
+async def test_constellation_that_does_not_read_delays_no_device() -> None:
     gate = trio.Event()
 
     async def session(task: ServerTask) -> object:
@@ -264,7 +264,7 @@ async def test_a_constellation_that_does_not_read_delays_no_device() -> None:
                 assert (await device.receive())["type"] == "task_end"
 
 
-async def test_no_session_starts_for_a_client_that_has_gone(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_session_starts_for_a_client_that_has_disconnected(autojump_clock: trio.testing.MockClock) -> None:
     limits = ServerLimits(liveness_timeout=50, ping_interval=20)
     async with open_memory_server(session=_forever, limits=limits) as server, trio.open_nursery() as nursery:
         client_end, server_end = trio.testing.memory_stream_pair()
@@ -288,7 +288,7 @@ async def test_no_session_starts_for_a_client_that_has_gone(autojump_clock: trio
 # ---- letting in
 
 
-async def test_an_empty_token_would_let_everybody_in_and_is_refused() -> None:
+async def test_empty_token_is_refused() -> None:
     with pytest.raises(ConfigError, match="empty token"):
         async with open_memory_server(token=""):
             raise AssertionError("not reached")
@@ -297,7 +297,7 @@ async def test_an_empty_token_would_let_everybody_in_and_is_refused() -> None:
             raise AssertionError("not reached")
 
 
-async def test_a_registration_that_meets_its_timeout_leaves_nothing_behind(mock_clock: trio.testing.MockClock) -> None:
+async def test_registration_at_its_timeout_leaves_nothing_behind(mock_clock: trio.testing.MockClock) -> None:
     for steps in range(8):
         for _ in range(5):
             async with (
@@ -314,7 +314,7 @@ async def test_a_registration_that_meets_its_timeout_leaves_nothing_behind(mock_
                 assert server.devices == []
 
 
-async def test_a_request_target_that_cannot_be_read_is_answered_with_404() -> None:
+async def test_unreadable_request_target_gets_404() -> None:
     request = (
         b"GET //[::1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -329,7 +329,7 @@ async def test_a_request_target_that_cannot_be_read_is_answered_with_404() -> No
 # ---- stopping
 
 
-async def test_who_was_accepted_is_told_at_whatever_step_the_server_stops(
+async def test_accepted_client_is_notified_at_any_step_of_the_servers_stop(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     told: set[tuple[object, ...]] = set()
@@ -375,7 +375,7 @@ async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.t
     assert [message["type"] for message in messages] == ["heartbeat", "task_end", "error"]
 
 
-async def test_a_client_that_does_not_read_costs_nobody_the_goodbye(autojump_clock: trio.testing.MockClock) -> None:
+async def test_client_that_does_not_read_does_not_prevent_the_others_close_handshakes(autojump_clock: trio.testing.MockClock) -> None:
     async def session(task: ServerTask) -> object:
         return "x" * HIGH_WATER_MARK
 
@@ -395,7 +395,7 @@ async def test_a_client_that_does_not_read_costs_nobody_the_goodbye(autojump_clo
     assert code == 1001
 
 
-async def test_a_socket_in_its_handshake_does_not_hold_up_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_socket_in_its_handshake_does_not_delay_the_stop(autojump_clock: trio.testing.MockClock) -> None:
     async with open_memory_server() as server:
         server.connect()
         await trio.testing.wait_all_tasks_blocked()
@@ -425,7 +425,7 @@ class _Unsayable(dict[str, object]):
         ("while the result is written", "the session's result cannot be sent: _Speechless"),
     ],
 )
-async def test_an_exception_that_cannot_say_what_it_is_ends_its_task_all_the_same(how: str, words: str) -> None:
+async def test_exception_whose_str_raises_still_fails_its_task(how: str, words: str) -> None:
     async def session(task: ServerTask) -> object:
         match how:
             case "raised":
@@ -451,7 +451,7 @@ class _SpeechlessFailure(TaskFailed):
     __str__ = _Speechless.__str__
 
 
-async def test_a_task_whose_acknowledgement_cannot_be_sent_was_refused_and_does_not_run() -> None:
+async def test_task_whose_acknowledgement_cannot_be_sent_is_refused_and_not_run() -> None:
     started: list[str] = []
 
     async def session(task: ServerTask) -> None:
@@ -474,7 +474,7 @@ async def test_a_task_whose_acknowledgement_cannot_be_sent_was_refused_and_does_
 
 
 @pytest.mark.parametrize("does", ["cleans up", "returns", "raises", "swallows its cancellation"])
-async def test_a_session_that_is_slow_to_cancel_has_one_end_at_once_and_disturbs_nobody(
+async def test_session_that_is_slow_to_cancel_ends_once_immediately_and_delays_no_other(
     does: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async def session(task: ServerTask) -> object:
@@ -514,7 +514,7 @@ async def test_a_session_that_is_slow_to_cancel_has_one_end_at_once_and_disturbs
         assert await end_of(cast.constellation, "slow") == ("completed", "quick", None)
 
 
-async def test_a_session_that_hangs_disturbs_nobody_and_ends_with_its_client(
+async def test_hanging_session_delays_no_other_and_ends_with_its_client(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def session(task: ServerTask) -> object:
@@ -538,7 +538,7 @@ async def test_a_session_that_hangs_disturbs_nobody_and_ends_with_its_client(
         await cast.constellation.silence(5)
 
 
-async def test_a_client_that_leaves_is_told_nothing_more_though_its_socket_is_still_open() -> None:
+async def test_client_that_closes_is_sent_nothing_more_while_its_socket_is_open() -> None:
     async with open_cast(_forever) as cast, open_raw_client(cast.server.connect()) as other:
         await register_constellation(other, "other")
         await start_task(other, "s")

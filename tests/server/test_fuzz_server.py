@@ -256,7 +256,7 @@ async def _take(step: Step, visitors: dict[str, _Visitor]) -> None:
 
 
 @fuzz(20, script=_scripts)
-def test_whatever_clients_say_the_server_goes_on_answers_others_and_keeps_nothing_of_it(script: list[Step]) -> None:
+def test_any_messages_leave_the_server_running_and_leave_nothing_behind(script: list[Step]) -> None:
     with errors_logged() as errors:
         simulate(_visit, script)
     assert errors == []

@@ -46,7 +46,7 @@ async def killed(tmp_path: Path) -> AsyncGenerator[KillableServer]:
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int, killed: KillableServer) -> None:
+async def test_killed_server_loses_only_running_tasks(seed: int, killed: KillableServer) -> None:
     random = Random(seed)
     calls = {f"task {number}": Call() for number in range(TASKS)}
     with trio.fail_after(10 * SECONDS):

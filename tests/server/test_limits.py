@@ -53,7 +53,7 @@ def test_each_limit_has_a_default() -> None:
     }
 
 
-async def test_every_time_may_be_without_a_limit(autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_timeout_may_be_infinite(autojump_clock: trio.testing.MockClock) -> None:
     times = [name for name in attrs.asdict(ServerLimits()) if name.endswith(("_timeout", "_interval"))]
     assert len(times) == 6
     limits = ServerLimits(**dict.fromkeys(times, math.inf))  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class _Visitors:
         await stream.aclose()
 
 
-async def test_of_2000_connections_that_never_register_500_stay_until_their_time_is_over(
+async def test_of_2000_unregistered_connections_500_stay_until_their_timeout(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_memory_server() as server, _watching(server) as peak, trio.open_nursery() as nursery:
@@ -136,7 +136,7 @@ async def test_of_2000_connections_that_never_register_500_stay_until_their_time
     assert warning.getMessage() == "a connection was turned away: 500 are open"
 
 
-async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_and_the_others_when_their_time_is_over(
+async def test_sockets_above_the_limit_are_closed_immediately_and_the_others_at_their_timeout(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with (
@@ -167,7 +167,7 @@ async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_an
             await register_device(client)
 
 
-async def test_turning_away_is_told_once_each_time_that_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
+async def test_turning_away_is_logged_once_each_time_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
     async with open_memory_server(limits=ServerLimits(max_connections=1)) as server:
         for warnings in (1, 2):
             async with open_raw_client(server.connect()):
@@ -186,7 +186,7 @@ async def _until(gate: trio.Event, task: ServerTask) -> object:
     return task.request
 
 
-async def test_sessions_above_the_limit_are_refused_until_one_has_ended_and_count_for_each_client_alone() -> None:
+async def test_sessions_above_a_clients_limit_are_refused_until_one_ends() -> None:
     gates = {name: trio.Event() for name in ("s0", "s1", "s2", "other")}
 
     async def session(task: ServerTask) -> object:
@@ -209,7 +209,7 @@ async def test_sessions_above_the_limit_are_refused_until_one_has_ended_and_coun
         assert cast.server.statistics().sessions == 3
 
 
-async def test_a_constellation_has_100_sessions_by_default() -> None:
+async def test_default_limit_is_100_sessions_per_client() -> None:
     async with open_cast(partial(_until, trio.Event())) as cast:
         for number in range(100):
             await start_task(cast.constellation, f"s{number}")
@@ -246,7 +246,7 @@ async def _large_result(task: ServerTask) -> object:
     return "x" * int(task.request or 1)
 
 
-async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_timeout_and_holds_up_nobody(
+async def test_client_that_does_not_read_is_dropped_at_the_send_timeout_and_delays_no_other(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -277,7 +277,7 @@ async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_tim
         assert await end_of(cast.constellation, "still") == ("completed", "xx", None)
 
 
-async def test_results_that_wait_for_a_client_that_does_not_read_count_as_sessions_of_who_asked(
+async def test_unread_results_count_as_sessions_of_the_client_that_submitted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     # One result fills the buffer of a device that does not read; those after it wait.
@@ -300,7 +300,7 @@ async def test_results_that_wait_for_a_client_that_does_not_read_count_as_sessio
         assert (await end_of(cast.constellation, "s4"))[0] == "completed"
 
 
-async def test_a_buffer_that_falls_below_its_mark_in_between_gives_its_client_the_whole_time_again(
+async def test_buffer_that_falls_below_its_mark_restarts_the_send_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
@@ -316,7 +316,7 @@ async def test_a_buffer_that_falls_below_its_mark_in_between_gives_its_client_th
                 assert (await slow.receive())["type"] == "task_end"
 
 
-async def test_less_than_the_mark_may_stay_unread(autojump_clock: trio.testing.MockClock) -> None:
+async def test_data_below_the_mark_may_stay_unread(autojump_clock: trio.testing.MockClock) -> None:
     limits = ServerLimits(liveness_timeout=math.inf, idle_timeout=math.inf)
     async with open_cast(_large_result, limits) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
         stream.stall()
@@ -328,7 +328,7 @@ async def test_less_than_the_mark_may_stay_unread(autojump_clock: trio.testing.M
         assert (await end_of(slow, "s"))[0] == "completed"
 
 
-async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_all_before(
+async def test_device_that_does_not_read_is_dropped_and_the_constellation_gets_all_earlier_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_device) as (_, stream):
@@ -342,7 +342,7 @@ async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_a
         assert cast.server.statistics().ending_sessions == 0
 
 
-async def test_a_batch_too_many_is_refused_at_once_also_when_the_device_does_not_read(
+async def test_batch_above_the_limit_is_refused_immediately_even_if_the_device_does_not_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     large = Command("t", ToolType.ACTION, {"x": "x" * HIGH_WATER_MARK})
@@ -376,7 +376,7 @@ async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None
     codes.append((trio.current_time(), code))
 
 
-async def test_a_client_that_says_nothing_is_closed_at_its_idle_timeout_though_it_answers_pings(
+async def test_silent_client_is_closed_at_the_idle_timeout_although_it_answers_pings(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast() as cast, trio.open_nursery() as nursery:
@@ -394,7 +394,7 @@ async def test_a_client_that_says_nothing_is_closed_at_its_idle_timeout_though_i
 
 
 @pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
-async def test_whatever_message_it_is_it_shows_that_a_client_is_not_idle(
+async def test_any_valid_message_restarts_the_idle_timeout(
     last_message: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_cast(limits=IDLE) as cast:
@@ -410,7 +410,7 @@ async def test_whatever_message_it_is_it_shows_that_a_client_is_not_idle(
 
 
 @pytest.mark.parametrize("bytes_that_are_none", ["no JSON", '{"type": "heartbeat"'])
-async def test_broken_messages_do_not_keep_a_client(
+async def test_broken_messages_do_not_restart_the_idle_timeout(
     bytes_that_are_none: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_cast(limits=IDLE) as cast:
@@ -421,7 +421,7 @@ async def test_broken_messages_do_not_keep_a_client(
 
 
 @pytest.mark.parametrize("task_ends_at", [300, 599, 600, 601, 1199, 1200, 1201, 5000])
-async def test_who_has_a_task_is_not_idle_and_from_its_end_on_has_the_whole_time(
+async def test_idle_timeout_counts_from_the_end_of_a_clients_task(
     task_ends_at: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     gate = trio.Event()
@@ -439,7 +439,7 @@ async def test_who_has_a_task_is_not_idle_and_from_its_end_on_has_the_whole_time
         assert ends == [(task_ends_at + 600, 1000)] * 2
 
 
-async def test_a_task_of_others_keeps_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
+async def test_task_of_another_client_does_not_restart_the_idle_timeout(autojump_clock: trio.testing.MockClock) -> None:
     async with (
         open_cast(partial(_until, trio.Event()), IDLE) as cast,
         open_raw_client(cast.server.connect()) as other,
@@ -450,7 +450,7 @@ async def test_a_task_of_others_keeps_nobody_else(autojump_clock: trio.testing.M
         assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
 
 
-async def test_a_message_after_a_tasks_end_is_what_idleness_counts_from(autojump_clock: trio.testing.MockClock) -> None:
+async def test_message_after_a_tasks_end_restarts_the_idle_timeout(autojump_clock: trio.testing.MockClock) -> None:
     gate = trio.Event()
     async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
         ends: list[tuple[float, int]] = []

@@ -200,7 +200,7 @@ def _actions(members: Members) -> list[Members]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_it_answers_as_recorded(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_replies_match_the_recordings(name: str, autojump_clock: trio.testing.MockClock) -> None:
     about, *entries = map(json.loads, (DATA / f"{name}.jsonl").read_text().splitlines())
     assert "about" in about
     token = "the right one" if name == "bad_token" else None
@@ -221,6 +221,6 @@ async def test_it_answers_as_recorded(name: str, autojump_clock: trio.testing.Mo
                 await client.silence(5)
 
 
-def test_what_is_better_is_said_of_recordings_that_there_are() -> None:
+def test_listed_deviations_name_existing_recordings() -> None:
     assert len(NAMES) == 18
     assert set(BETTER) < set(NAMES)

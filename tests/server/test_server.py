@@ -161,14 +161,14 @@ class Witnesses:
 # ---- replies
 
 
-async def test_a_binary_frame_is_answered_with_an_error_and_the_connection_lives() -> None:
+async def test_binary_frame_gets_an_error_and_the_connection_stays() -> None:
     async with open_cast() as cast:
         await cast.device.send_binary(b"\x00\x01\x02")
         assert "a binary frame of 3 bytes" in _is_error(await cast.device.receive())
         await cast.clients_are_well()
 
 
-async def test_a_session_id_in_use_is_refused_and_free_again_when_its_session_has_ended() -> None:
+async def test_session_id_in_use_is_refused_until_its_session_has_ended() -> None:
     witnesses = Witnesses()
     async with open_cast(witnesses.session) as cast, open_raw_client(cast.server.connect()) as rival:
         await _register(rival, _constellation_registers("rival"))
@@ -186,7 +186,7 @@ async def test_a_session_id_in_use_is_refused_and_free_again_when_its_session_ha
         assert await _ending(rival, "s1") == ("completed", "mine", None)
 
 
-async def test_first_replies_come_in_the_order_of_the_messages() -> None:
+async def test_first_replies_are_in_the_order_of_the_messages() -> None:
     async with open_cast(sleep_forever) as cast:
         constellation = cast.constellation
         for number in range(50):
@@ -224,7 +224,7 @@ FIRST_MESSAGES = {
 
 
 @pytest.mark.parametrize(("text", "words"), FIRST_MESSAGES.values(), ids=FIRST_MESSAGES)
-async def test_a_first_message_that_is_no_registration_is_refused_and_closed_with_1008(text: str, words: str) -> None:
+async def test_first_message_that_is_not_a_registration_is_refused_and_closed_with_1008(text: str, words: str) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as client:
         client.send_text(text)
         [error], code = await client.receive_until_ended()
@@ -234,7 +234,7 @@ async def test_a_first_message_that_is_no_registration_is_refused_and_closed_wit
 
 
 @pytest.mark.parametrize("text", ["{not json", _device_registers()], ids=["broken", "a registration"])
-async def test_what_follows_a_refused_registration_is_not_answered(text: str) -> None:
+async def test_messages_after_a_refused_registration_are_not_answered(text: str) -> None:
     async with open_memory_server() as server:
         # Which of the server's tasks runs first is left to chance: whether it reads on, or closes.
         for _ in range(30):
@@ -247,7 +247,7 @@ async def test_what_follows_a_refused_registration_is_not_answered(text: str) ->
                 assert server.devices == []
 
 
-async def test_silence_instead_of_a_registration_is_closed_with_1008(autojump_clock: trio.testing.MockClock) -> None:
+async def test_unregistered_client_is_closed_with_1008_at_the_register_timeout(autojump_clock: trio.testing.MockClock) -> None:
     limits = ServerLimits(register_timeout=7)
     async with open_memory_server(limits=limits) as server, open_raw_client(server.connect()) as client:
         await client.silence(6.9)
@@ -255,13 +255,13 @@ async def test_silence_instead_of_a_registration_is_closed_with_1008(autojump_cl
         assert trio.current_time() == pytest.approx(7, abs=0.2)
 
 
-async def test_a_client_that_is_registered_may_be_silent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_registered_client_may_be_silent(autojump_clock: trio.testing.MockClock) -> None:
     async with open_cast(limits=ServerLimits(register_timeout=7)) as cast:
         await cast.constellation.silence(100)
         await cast.clients_are_well()
 
 
-async def test_a_device_that_says_nothing_of_itself_has_no_information() -> None:
+async def test_device_without_system_information_has_no_information() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         await _register(device, '{"type": "register", "status": "ok", "client_id": "device_001"}')
         async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
@@ -271,7 +271,7 @@ async def test_a_device_that_says_nothing_of_itself_has_no_information() -> None
 
 
 @pytest.mark.parametrize("system_info", ["text", ["a list"], 5, None])
-async def test_system_information_that_is_no_object_is_none(system_info: object) -> None:
+async def test_system_information_that_is_not_an_object_is_ignored(system_info: object) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         metadata = {"system_info": system_info, "platform": 5}
         await _register(
@@ -282,7 +282,7 @@ async def test_system_information_that_is_no_object_is_none(system_info: object)
                 await connection.device_info()
 
 
-async def test_a_device_that_names_two_platforms_has_the_one_of_its_information() -> None:
+async def test_platform_in_the_system_information_takes_precedence() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         info: Members = {"device_id": DEVICE, "platform": "darwin"}
         metadata = {"platform": "linux", "system_info": info}
@@ -293,7 +293,7 @@ async def test_a_device_that_names_two_platforms_has_the_one_of_its_information(
         assert (client.platform, client.system_info) == ("linux", info)
 
 
-async def test_information_goes_to_constellations_only_and_of_devices_only() -> None:
+async def test_only_constellations_may_request_information_and_only_about_devices() -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as free:
         cast.device.send(type="device_info_request", status="ok", target_id=DEVICE, request_id="q1")
         assert "Not authorized" in _is_error(await cast.device.receive())
@@ -312,7 +312,7 @@ async def test_information_goes_to_constellations_only_and_of_devices_only() -> 
         assert "'hostname': 'edge-1'" in str(reply["result"])
 
 
-async def test_a_constellation_cannot_be_for_a_constellation() -> None:
+async def test_constellation_cannot_target_a_constellation() -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as client:
         client.send_text(_constellation_registers("other", CONSTELLATION))
         [error], code = await client.receive_until_ended()
@@ -320,13 +320,13 @@ async def test_a_constellation_cannot_be_for_a_constellation() -> None:
         assert code == 1000
 
 
-async def test_a_device_needs_no_target() -> None:
+async def test_target_of_a_device_is_ignored() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         await _register(device, json.dumps({**json.loads(_device_registers()), "target_id": "device_404"}))
         assert server.devices == [DEVICE]
 
 
-async def test_a_connection_that_ends_without_a_registration_is_forgotten_at_once(
+async def test_connection_that_ends_without_a_registration_is_removed_immediately(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as client:
@@ -336,7 +336,7 @@ async def test_a_connection_that_ends_without_a_registration_is_forgotten_at_onc
         assert trio.current_time() == 0
 
 
-async def test_a_name_is_free_again_when_its_connection_has_ended() -> None:
+async def test_name_is_free_again_when_its_connection_has_ended() -> None:
     async with open_cast() as cast:
         await cast.constellation.close()
         await trio.testing.wait_all_tasks_blocked()
@@ -350,7 +350,7 @@ async def test_a_name_is_free_again_when_its_connection_has_ended() -> None:
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", "s3cret/+& ", "s3cret/+& ü?", "S3CRET/+& ü"])
-async def test_a_token_that_is_missing_or_wrong_is_answered_with_403(given: str | None) -> None:
+async def test_missing_or_wrong_token_gets_403(given: str | None) -> None:
     async with open_memory_server(token="s3cret/+& ü") as server:
         with pytest.raises(HandshakeRejected) as caught:
             async with open_raw_client(server.connect(), token=given):
@@ -360,7 +360,7 @@ async def test_a_token_that_is_missing_or_wrong_is_answered_with_403(given: str 
         assert server.statistics() == ServerStatistics(0, 0, 0, 0)
 
 
-async def test_the_right_token_lets_in() -> None:
+async def test_correct_token_is_accepted() -> None:
     async with (
         open_memory_server(token="s3cret/+& ü") as server,
         open_raw_client(server.connect(), token="s3cret/+& ü") as client,
@@ -368,12 +368,12 @@ async def test_the_right_token_lets_in() -> None:
         await _register(client, _device_registers())
 
 
-async def test_a_server_without_a_token_takes_any() -> None:
+async def test_server_without_a_token_accepts_any() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect(), token="whatever") as client:
         await _register(client, _device_registers())
 
 
-async def test_tokens_over_a_socket() -> None:
+async def test_tokens_are_checked_over_a_socket() -> None:
     async with open_server(token="s3cret") as server:
         for wrong in (None, "wrong"):
             with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
@@ -385,7 +385,7 @@ async def test_tokens_over_a_socket() -> None:
                 raise AssertionError("there is no device")
 
 
-async def test_a_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_server(token="s3cret") as server:
         assert "s3cret" not in repr(server) + server.url + repr(server.statistics())
@@ -403,7 +403,7 @@ async def test_a_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.parametrize("path", ["/", "/ws/", "/WS", "/other", "/ws/../ws", "//ws"])
 @pytest.mark.parametrize("token", [None, "s3cret"])
-async def test_another_path_is_answered_with_404(path: str, token: str | None) -> None:
+async def test_other_path_gets_404(path: str, token: str | None) -> None:
     async with open_memory_server(token=token) as server:
         with pytest.raises(HandshakeRejected) as caught:
             async with open_raw_client(server.connect(), path=path, token=token):
@@ -415,7 +415,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is tested is that it takes a token
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.com", "localhost.example.com", ""])
-async def test_a_server_that_others_can_reach_needs_a_token_and_says_so(host: str) -> None:
+async def test_server_reachable_from_other_machines_needs_a_token(host: str) -> None:
     with pytest.raises(ConfigError, match=r"needs a token: give one, or listen at 127\.0\.0\.1") as caught:
         async with open_server(host):
             raise AssertionError("listens")
@@ -426,7 +426,7 @@ async def test_a_server_that_others_can_reach_needs_a_token_and_says_so(host: st
     ("host", "shown"),
     [("127.0.0.1", "127.0.0.1"), ("127.1.2.3", "127.1.2.3"), ("localhost", None), ("::1", "[::1]")],
 )
-async def test_a_server_at_loopback_needs_no_token(host: str, shown: str | None) -> None:
+async def test_server_at_loopback_needs_no_token(host: str, shown: str | None) -> None:
     try:
         async with open_server(host) as server:
             assert await _device_gets_in(server, token=None)
@@ -437,7 +437,7 @@ async def test_a_server_at_loopback_needs_no_token(host: str, shown: str | None)
         pytest.skip("there is no IPv6 on this machine")
 
 
-async def test_a_server_with_a_token_may_listen_everywhere_and_its_url_works() -> None:
+async def test_server_with_a_token_may_listen_at_all_addresses_and_its_url_works() -> None:
     async with open_server(EVERYWHERE, token="s3cret") as server:
         assert server.url.startswith("ws://127.0.0.1:")
         assert await _device_gets_in(server, token="s3cret")
@@ -455,7 +455,7 @@ async def _device_gets_in(server: Server, *, token: str | None, context: ssl.SSL
 # ---- where it listens
 
 
-async def test_it_listens_at_its_url_for_the_length_of_its_block() -> None:
+async def test_it_listens_at_its_url_until_the_block_ends() -> None:
     async with open_server() as server:
         assert repr(server) == f"<Server at {server.url}>"
         port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
@@ -469,7 +469,7 @@ async def test_it_listens_at_its_url_for_the_length_of_its_block() -> None:
         assert again.url == server.url
 
 
-async def test_it_speaks_tls() -> None:
+async def test_it_supports_tls() -> None:
     authority = trustme.CA()
     of_server, of_client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(of_server)  # pyright: ignore[reportUnknownMemberType]
@@ -479,7 +479,7 @@ async def test_it_speaks_tls() -> None:
         assert await _device_gets_in(server, token=None, context=of_client)
 
 
-async def test_a_task_over_a_socket() -> None:
+async def test_task_runs_over_a_socket() -> None:
     async with open_server() as server:
         with trio.fail_after(60):
             async with (
@@ -495,12 +495,12 @@ async def test_a_task_over_a_socket() -> None:
 
 @pytest.mark.parametrize("name", [attribute.name for attribute in attrs.fields(ServerLimits)])
 @pytest.mark.parametrize("bad", [0, -1, math.nan])
-def test_a_limit_that_is_not_above_0_is_a_config_error(name: str, bad: float) -> None:
+def test_limit_that_is_not_above_0_raises_config_error(name: str, bad: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be above 0"):
         ServerLimits(**{name: bad})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-async def test_a_connection_above_the_limit_is_closed_at_once_and_there_is_room_again_when_one_leaves(
+async def test_connection_above_the_limit_is_closed_immediately_until_another_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_cast(limits=ServerLimits(max_connections=2)) as cast:
@@ -519,7 +519,7 @@ HALF_HANDSHAKES = {"nothing": b"", "half a request": b"GET /ws HTTP/1.1\r\nHost:
 
 
 @pytest.mark.parametrize("sent", HALF_HANDSHAKES.values(), ids=HALF_HANDSHAKES)
-async def test_a_socket_without_a_handshake_is_closed_after_the_handshake_timeout(
+async def test_socket_without_a_handshake_is_closed_at_the_handshake_timeout(
     sent: bytes, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_memory_server(limits=ServerLimits(handshake_timeout=7)) as server:
@@ -540,7 +540,7 @@ async def test_a_socket_without_a_handshake_is_closed_after_the_handshake_timeou
     [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\n\r\n", b"x" * (MAX_HEAD + 1)],
     ids=["TLS", "no WebSocket", "too long a head"],
 )
-async def test_what_is_no_handshake_ends_that_connection_only(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with open_cast() as cast:
         stream = cast.server.connect()
@@ -554,7 +554,7 @@ async def test_what_is_no_handshake_ends_that_connection_only(sent: bytes, caplo
         await cast.clients_are_well()
 
 
-async def test_a_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
+async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
     async with open_cast(limits=ServerLimits(max_message_size=5000)) as cast:
         heartbeat = json.dumps({"type": "heartbeat", "status": "ok", "client_type": "constellation", "task_name": ""})
         at_limit = heartbeat[:-2] + "x" * (5000 - len(heartbeat)) + heartbeat[-2:]
@@ -566,7 +566,7 @@ async def test_a_message_above_the_limit_is_closed_with_1009_and_one_at_the_limi
         assert (await cast.device.receive())["type"] == "heartbeat"
 
 
-async def test_a_client_that_has_gone_without_a_word_is_forgotten_and_one_that_only_answers_pings_is_not(
+async def test_silently_lost_client_is_removed_and_one_that_answers_pings_stays(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     limits = ServerLimits(liveness_timeout=50, ping_interval=20)
@@ -587,7 +587,7 @@ async def test_a_client_that_has_gone_without_a_word_is_forgotten_and_one_that_o
         assert server.statistics().connections == 1
 
 
-async def test_a_peer_that_floods_and_does_not_read_holds_bounded_memory_and_harms_nobody_else(
+async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affects_no_other(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     held: list[int] = []
@@ -635,7 +635,7 @@ async def test_a_peer_that_floods_and_does_not_read_holds_bounded_memory_and_har
 # ---- sessions
 
 
-async def test_a_session_is_told_what_was_asked_by_whom_and_on_which_device() -> None:
+async def test_session_function_gets_the_task() -> None:
     witnesses = Witnesses()
     async with open_cast(witnesses.session) as cast:
         _submit(cast.constellation, "s1", "do it")
@@ -672,7 +672,7 @@ RESULTS: list[object] = [
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=repr)
-async def test_what_a_session_returns_is_its_tasks_result(result: object) -> None:
+async def test_return_value_of_a_session_is_the_tasks_result(result: object) -> None:
     async def session(task: ServerTask) -> object:
         return result
 
@@ -709,7 +709,7 @@ async def _failing(cast: Cast) -> tuple[object, object]:
     ],
     ids=repr,
 )
-async def test_what_a_session_raises_fails_its_task(error: Exception, result: object, words: str | None) -> None:
+async def test_exception_of_a_session_fails_the_task(error: Exception, result: object, words: str | None) -> None:
     async def session(task: ServerTask) -> object:
         raise error
 
@@ -730,7 +730,7 @@ UNSENDABLE: dict[str, object] = {
 
 @pytest.mark.parametrize("result", UNSENDABLE.values(), ids=UNSENDABLE)
 @pytest.mark.parametrize("raised", [False, True], ids=["returned", "raised"])
-async def test_a_result_that_json_cannot_hold_fails_its_task(result: object, raised: bool) -> None:
+async def test_result_that_is_not_json_fails_the_task(result: object, raised: bool) -> None:
     async def session(task: ServerTask) -> object:
         if raised:
             raise TaskFailed("", result=result)
@@ -743,7 +743,7 @@ async def test_a_result_that_json_cannot_hold_fails_its_task(result: object, rai
 
 
 @pytest.mark.parametrize("where", ["result", "error"])
-async def test_a_result_above_the_message_limit_fails_its_task(where: str) -> None:
+async def test_result_above_the_message_limit_fails_the_task(where: str) -> None:
     async def session(task: ServerTask) -> object:
         if where == "error":
             raise ValueError("x" * 5000)
@@ -756,7 +756,7 @@ async def test_a_result_above_the_message_limit_fails_its_task(where: str) -> No
         assert "above the limit of 5000" in str(words)
 
 
-async def test_a_session_function_that_is_no_coroutine_function_fails_its_task() -> None:
+async def test_session_function_that_returns_no_coroutine_fails_the_task() -> None:
     def session(task: ServerTask) -> Awaitable[object]:
         raise ValueError("not even a coroutine")
 
@@ -764,7 +764,7 @@ async def test_a_session_function_that_is_no_coroutine_function_fails_its_task()
         assert await _failing(cast) == ({}, "not even a coroutine")
 
 
-async def test_a_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_bare() -> None:
+async def test_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_bare() -> None:
     interrupt = KeyboardInterrupt()
 
     async def session(task: ServerTask) -> object:
@@ -780,7 +780,7 @@ async def test_a_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_
     assert caught.value is interrupt
 
 
-async def test_a_device_may_submit_a_task_for_itself_and_is_told_once() -> None:
+async def test_device_may_submit_a_task_for_itself_and_gets_one_end() -> None:
     async with open_cast() as cast:
         cast.device.send(type="task", status="continue", session_id="s1", request="echo:mine")
         await _is_accepted(cast.device, "s1")
@@ -788,7 +788,7 @@ async def test_a_device_may_submit_a_task_for_itself_and_is_told_once() -> None:
         await cast.clients_are_well()
 
 
-async def test_a_device_may_not_submit_a_task_for_another() -> None:
+async def test_device_may_not_submit_a_task_for_another() -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as other:
         await _register(other, _device_registers("device_002"))
         other.send(type="task", status="continue", session_id="s1", request="echo:yours", target_id=DEVICE)
@@ -797,7 +797,7 @@ async def test_a_device_may_not_submit_a_task_for_another() -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-async def test_when_a_constellation_leaves_its_sessions_are_cancelled_the_device_is_told_and_the_name_is_free(
+async def test_disconnect_of_a_constellation_cancels_its_sessions_and_frees_its_name(
     how: str,
 ) -> None:
     witnesses = Witnesses()
@@ -821,7 +821,7 @@ async def test_when_a_constellation_leaves_its_sessions_are_cancelled_the_device
             assert await _ending(again, "s1") == ("completed", "echo:x", None)
 
 
-async def test_when_a_device_leaves_its_sessions_are_cancelled_and_no_others() -> None:
+async def test_disconnect_of_a_device_cancels_only_its_sessions() -> None:
     witnesses = Witnesses()
     async with open_cast(witnesses.session) as cast, open_raw_client(cast.server.connect()) as other:
         await _register(other, _device_registers("device_002"))
@@ -838,7 +838,7 @@ async def test_when_a_device_leaves_its_sessions_are_cancelled_and_no_others() -
         assert await _ending(cast.constellation, "elsewhere") == ("completed", "echo:x", None)
 
 
-async def test_when_the_device_leaves_and_then_the_constellation_the_session_is_cancelled_once() -> None:
+async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
     let_go = trio.Event()
     cancelled: list[str] = []
 
@@ -866,7 +866,7 @@ async def test_when_the_device_leaves_and_then_the_constellation_the_session_is_
         assert cancelled == ["s1"]
 
 
-async def test_a_constellation_that_leaves_while_its_tasks_end_costs_the_device_no_end_and_brings_none_twice() -> None:
+async def test_device_gets_each_end_once_when_the_constellation_disconnects_while_tasks_end() -> None:
     async with open_cast() as cast:
         sessions = [f"s{number}" for number in range(100)]
         for session_id in sessions:
@@ -879,7 +879,7 @@ async def test_a_constellation_that_leaves_while_its_tasks_end_costs_the_device_
         assert await cast.device.receive_until_ended() == ([], 1000)
 
 
-async def test_200_tasks_run_at_once_and_each_is_told_its_own_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_200_concurrent_tasks_each_get_their_own_end(autojump_clock: trio.testing.MockClock) -> None:
     gates = {f"s{number}": trio.Event() for number in range(200)}
     running: set[str] = set()
 
@@ -920,7 +920,7 @@ async def _stay(
         endings.append(await client.receive_until_ended())
 
 
-async def test_when_its_block_ends_sessions_are_cancelled_clients_are_told_and_closed_with_1001() -> None:
+async def test_leaving_the_block_cancels_sessions_and_closes_notified_clients_with_1001() -> None:
     witnesses = Witnesses()
     endings: list[Ending] = []
     async with trio.open_nursery() as nursery:
@@ -939,7 +939,7 @@ async def test_when_its_block_ends_sessions_are_cancelled_clients_are_told_and_c
     assert sorted(len(messages) for messages, _ in endings) == [1, 2]
 
 
-async def test_when_its_block_ends_clients_without_a_registration_are_closed_with_1001_as_well() -> None:
+async def test_leaving_the_block_closes_unregistered_clients_with_1001() -> None:
     endings: list[Ending] = []
 
     async def stay(stream: trio.abc.Stream, task_status: trio.TaskStatus[None]) -> None:
@@ -954,7 +954,7 @@ async def test_when_its_block_ends_clients_without_a_registration_are_closed_wit
     assert endings == [([], 1001)]
 
 
-async def test_its_end_is_bounded_when_a_session_or_a_client_does_not_go(
+async def test_stop_is_bounded_when_a_session_or_a_client_hangs(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def session(task: ServerTask) -> None:
@@ -973,7 +973,7 @@ async def test_its_end_is_bounded_when_a_session_or_a_client_does_not_go(
         nursery.cancel_scope.cancel()
 
 
-async def test_the_first_reason_for_which_a_session_was_cancelled_is_told(
+async def test_first_reason_for_a_sessions_cancellation_is_sent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def session(task: ServerTask) -> None:
@@ -997,7 +997,7 @@ async def test_the_first_reason_for_which_a_session_was_cancelled_is_told(
     assert (end["error"], code) == ("Task was cancelled because its constellation disconnected", 1001)
 
 
-async def test_a_task_that_comes_at_whatever_step_the_server_stops_costs_nobody_the_goodbye() -> None:
+async def test_task_submitted_at_any_step_of_the_stop_does_not_prevent_close_handshakes() -> None:
     for steps in range(30):
         endings: list[Ending] = []
         async with trio.open_nursery() as nursery:
@@ -1010,7 +1010,7 @@ async def test_a_task_that_comes_at_whatever_step_the_server_stops_costs_nobody_
         assert [code for _, code in endings] == [1001, 1001]
 
 
-async def test_its_end_over_a_socket_is_a_goodbye_as_well() -> None:
+async def test_leaving_the_block_closes_sockets_with_1001() -> None:
     endings: list[Ending] = []
     async with trio.open_nursery() as nursery:
         async with open_server() as server:
@@ -1020,7 +1020,7 @@ async def test_its_end_over_a_socket_is_a_goodbye_as_well() -> None:
     assert endings == [([], 1001)]
 
 
-async def test_nobody_is_let_in_while_it_stops(autojump_clock: trio.testing.MockClock) -> None:
+async def test_new_connections_are_refused_during_the_stop(autojump_clock: trio.testing.MockClock) -> None:
     turned_away: list[bytes | bytearray] = []
 
     async def session(task: ServerTask) -> None:
@@ -1038,7 +1038,7 @@ async def test_nobody_is_let_in_while_it_stops(autojump_clock: trio.testing.Mock
     assert turned_away == [b""]
 
 
-async def test_cancelling_its_block_closes_all_at_once_and_cancels_sessions() -> None:
+async def test_cancelling_the_block_closes_all_immediately_and_cancels_sessions() -> None:
     witnesses = Witnesses()
     endings: list[Ending] = []
     async with trio.open_nursery() as nursery:
@@ -1057,7 +1057,7 @@ async def test_cancelling_its_block_closes_all_at_once_and_cancels_sessions() ->
     assert [message["type"] for message in messages] == ["heartbeat"]
 
 
-async def test_what_its_block_raises_comes_out_as_it_is_over_a_socket() -> None:
+async def test_exception_of_the_block_comes_out_unchanged_over_a_socket() -> None:
     error = ValueError("mine")
     with pytest.raises(ValueError, match="mine") as caught:
         async with open_server() as server:
@@ -1069,7 +1069,7 @@ async def test_what_its_block_raises_comes_out_as_it_is_over_a_socket() -> None:
 # ---- one connection's trouble is no other's
 
 
-async def test_a_bug_in_the_server_ends_the_connection_that_met_it_and_no_other(
+async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     received = ClientHandler.received
@@ -1096,12 +1096,12 @@ async def test_a_bug_in_the_server_ends_the_connection_that_met_it_and_no_other(
         assert cast.server.statistics() == ServerStatistics(2, 1, 1, 1)
         await cast.clients_are_well()
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.getMessage() == "a connection ended by a bug of the server"
+    assert record.getMessage() == "a bug in the server ended a connection"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
-async def test_a_reset_connection_is_no_others_trouble_and_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_reset_connection_affects_no_other_and_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     faulty = FaultyStream(server_end)
     async with open_cast() as cast, trio.open_nursery() as nursery:
@@ -1128,7 +1128,7 @@ def _alive() -> int:
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)
 
 
-async def test_it_keeps_nothing_of_connections_and_sessions_that_have_ended(
+async def test_ended_connections_and_sessions_leave_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast() as cast:
@@ -1154,7 +1154,7 @@ async def test_it_keeps_nothing_of_connections_and_sessions_that_have_ended(
 # ---- what it tells of itself
 
 
-async def test_it_counts_what_it_holds_now_and_names_who_is_there_in_order() -> None:
+async def test_statistics_count_and_clients_are_listed_in_order() -> None:
     async with open_cast(sleep_forever) as cast, open_raw_client(cast.server.connect()) as other:
         assert cast.server.statistics() == ServerStatistics(connections=3, devices=1, constellations=1, sessions=0)
         await _register(other, _device_registers("device_000"))
