@@ -63,9 +63,6 @@ async def _confirm(peer: ScriptedPeer) -> None:
     peer.confirm()
 
 
-# ---- what it says
-
-
 async def test_registration_matches_the_recording() -> None:
     sent: list[dict[str, object]] = []
 
@@ -154,9 +151,6 @@ async def test_token_and_headers_are_sent_and_the_token_is_not_shown(caplog: pyt
     assert "s3cret" not in caplog.text
 
 
-# ---- what it keeps
-
-
 async def test_recent_messages_are_the_last_100_oldest_first() -> None:
     async with open_registered_device() as (peer, connection):
         peer.confirm()
@@ -202,9 +196,6 @@ async def test_message_above_the_limit_ends_the_connection() -> None:
                 lost = await connection.wait_closed()
             assert lost is not None
             assert lost.code == 1009
-
-
-# ---- how it fails to open
 
 
 async def test_refusal_is_raised_in_the_servers_words() -> None:
@@ -318,9 +309,6 @@ async def test_cancelling_an_opening_closes_immediately() -> None:
         assert scope.cancelled_caught
         assert peer.stream.closed
         assert (await peer.wait_ended()).code == 1006
-
-
-# ---- how it ends
 
 
 async def test_leaving_the_block_closes_with_a_close_handshake() -> None:

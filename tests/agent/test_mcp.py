@@ -308,9 +308,6 @@ except ConfigError as error:
     assert "pip install galaxy_trio[mcp]" in result.stdout
 
 
-# ---- one session
-
-
 async def break_down(session: McpSession) -> None:
     """Have the SDK's writer fail over what it cannot write. Calls of ours never make it do that."""
     request = CallToolRequest(params=CallToolRequestParams(name="answer", arguments={"answer": "\ud800"}))
@@ -362,9 +359,6 @@ async def test_exception_of_a_sessions_block_comes_out_unchanged(error: BaseExce
     assert caught is error
 
 
-# ---- what to start
-
-
 def test_command_is_split_like_a_shell() -> None:
     assert McpServer("files", "npx -y 'some server' .").command == ("npx", "-y", "some server", ".")
 
@@ -379,9 +373,7 @@ def test_command_is_split_like_a_shell() -> None:
         ("/opt/a=b/program", "program", ("/opt/a=b/program",)),
     ],
 )
-def test_default_name_of_a_server_is_its_programs(
-    text: str, name: str, command: tuple[str, ...]
-) -> None:
+def test_default_name_of_a_server_is_its_programs(text: str, name: str, command: tuple[str, ...]) -> None:
     assert McpServer.parse(text) == McpServer(name, command)
 
 

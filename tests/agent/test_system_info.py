@@ -153,9 +153,6 @@ async def test_one_failing_value_does_not_affect_the_others(
     )
 
 
-# ---- platform, features, kind
-
-
 @pytest.mark.parametrize(
     ("system", "told", "features"),
     [
@@ -222,18 +219,12 @@ async def test_platform_falls_back_to_what_python_was_built_for(
     assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
 
 
-# ---- version
-
-
 @pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
 async def test_version_is_none_when_unknown(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "version", answer)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, os_version=None)
-
-
-# ---- cores
 
 
 async def test_cores_without_psutil_come_from_the_standard_library(
@@ -257,9 +248,6 @@ async def test_cores_are_none_when_unknown(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert (await collect_system_info(DEVICE)).cpu_count is None
-
-
-# ---- memory
 
 
 async def test_memory_without_psutil_comes_from_the_system(
@@ -298,9 +286,6 @@ async def test_memory_is_none_when_the_standard_library_has_no_call_for_it(
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-# ---- host name
-
-
 async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
     machine: DeviceInfo, network: SimpleNamespace
 ) -> None:
@@ -311,9 +296,6 @@ async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
 async def test_unsendable_host_name_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
     network.gethostname = lambda: b"edge\xff".decode(errors="surrogateescape")
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
-
-
-# ---- address
 
 
 async def test_address_is_probed_with_documentation_addresses_and_sockets_are_closed(
@@ -370,9 +352,6 @@ async def test_address_is_none_when_unknown(
     monkeypatch.setattr(psutil, "net_if_stats", _failing(PermissionError("not allowed")))
     network.gethostbyname = _failing(error)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address=None)
-
-
-# ---- time
 
 
 @attrs.define

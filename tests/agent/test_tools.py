@@ -97,9 +97,6 @@ async def _refusal(refused: Tool, **parameters: JSON) -> str:
     return str(caught.value).removeprefix(beginning)
 
 
-# ---- what a tool is
-
-
 def test_function_is_a_tool_with_its_own_name() -> None:
     @tool
     def take_screenshot(monitor: int = 0) -> str:
@@ -213,9 +210,6 @@ def test_generator_function_raises_config_error() -> None:
         tool(Counting(), name="counting")
 
 
-# ---- what can be called
-
-
 class Robot:
     def __init__(self) -> None:
         self.heights: list[float] = []
@@ -322,9 +316,6 @@ def test_recursive_class_raises_config_error() -> None:
     # And is not taken for one that is being read the next time.
     with pytest.raises(ConfigError, match="Tree holds itself"):
         _taking(Tree)
-
-
-# ---- parameters
 
 
 @pytest.mark.parametrize(
@@ -531,18 +522,13 @@ def _fits(value: object, annotation: object) -> bool:
 
 
 @given(_ANNOTATIONS, _VALUES)
-def test_any_value_is_passed_on_unchanged_if_and_only_if_it_fits(
-    annotation: object, value: JSON
-) -> None:
+def test_any_value_is_passed_on_unchanged_if_and_only_if_it_fits(annotation: object, value: JSON) -> None:
     parameters = _taking(annotation)._parameters
     if _fits(value, annotation):
         assert parameters.check({"value": value}) == {"value": value}
     else:
         with pytest.raises(ToolError):
             parameters.check({"value": value})
-
-
-# ---- where it runs
 
 
 async def test_async_function_runs_in_the_event_loop_and_a_sync_one_in_a_thread() -> None:

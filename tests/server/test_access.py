@@ -32,14 +32,11 @@ def handshake_status(
     return AccessPolicy(tokens, **allowed).handshake_status(path, [HOST, *headers])
 
 
-# ---- paths and tokens
-
-
 @pytest.mark.parametrize(
     "path", ["/", "/ws/", "/wss", "/ws/x", "ws", "//evil/ws", "http://evil/ws", "http://[/ws", "", "*"]
 )
 def test_only_the_servers_path_is_accepted(path: str) -> None:
-    assert judge(path) == 404
+    assert handshake_status(path) == 404
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,7 @@ def test_only_the_servers_path_is_accepted(path: str) -> None:
     ],
 )
 def test_any_of_several_tokens_is_accepted_and_nothing_else(query: str, status: int) -> None:
-    assert judge("/ws" + query, tokens=["right", "new"]) == status
+    assert handshake_status("/ws" + query, tokens=["right", "new"]) == status
 
 
 def test_all_tokens_are_always_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +94,6 @@ async def test_both_tokens_work_while_they_are_rotated() -> None:
             assert "t0ken" not in str(caught.value)
 
 
-# ---- where it listens
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])  # noqa: S104  # refused before anything is bound
 async def test_without_a_token_it_listens_at_loopback_only(host: str) -> None:
     with pytest.raises(ConfigError, match=r"needs a token: give one, or listen at 127.0.0.1"):
@@ -129,20 +123,17 @@ def test_loopback_is_recognized_by_name_and_by_address(host: str, expected: bool
     assert is_loopback(host) is expected
 
 
-# ---- web pages
-
-
 def test_web_page_is_refused_unless_its_origin_is_allowed() -> None:
     evil, good = (b"Origin", b"https://evil.example"), (b"origin", b"https://good.example")
     allowed = ["https://good.example"]
-    assert judge("/ws", evil) == 403
-    assert judge("/ws", (b"origin", b"null")) == 403
-    assert judge("/ws", (b"origin", b"")) == 403
-    assert judge("/ws", evil, allowed_origins=allowed) == 403
-    assert judge("/ws", good, allowed_origins=allowed) == 101
-    assert judge("/ws", good, evil, allowed_origins=allowed) == 403
-    assert judge("/ws", (b"origin", b"https://good.example.evil"), allowed_origins=allowed) == 403
-    assert judge("/ws") == 101
+    assert handshake_status("/ws", evil) == 403
+    assert handshake_status("/ws", (b"origin", b"null")) == 403
+    assert handshake_status("/ws", (b"origin", b"")) == 403
+    assert handshake_status("/ws", evil, allowed_origins=allowed) == 403
+    assert handshake_status("/ws", good, allowed_origins=allowed) == 101
+    assert handshake_status("/ws", good, evil, allowed_origins=allowed) == 403
+    assert handshake_status("/ws", (b"origin", b"https://good.example.evil"), allowed_origins=allowed) == 403
+    assert handshake_status("/ws") == 101
 
 
 async def test_foreign_page_is_refused_even_with_the_token_until_its_origin_is_allowed() -> None:
@@ -152,9 +143,6 @@ async def test_foreign_page_is_refused_even_with_the_token_until_its_origin_is_a
             with pytest.raises(Exception, match="not connected" if allowed else "403"):
                 async with open_connection(server.url, "device", token="t", headers=headers):
                     raise AssertionError("registered")
-
-
-# ---- host names
 
 
 @pytest.mark.parametrize(
@@ -200,9 +188,7 @@ def test_any_request_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]
     ("host", "status"), [("evil.example", b"403"), ("localhost", b"101"), ("127.0.0.1:80", b"101")]
 )
 @pytest.mark.parametrize("name", ["Host", "host", "HOST"])
-async def test_page_whose_name_resolves_to_this_machine_is_refused(
-    name: str, host: str, status: bytes
-) -> None:
+async def test_page_whose_name_resolves_to_this_machine_is_refused(name: str, host: str, status: bytes) -> None:
     async with open_server() as server, AsyncExitStack() as stack:
         port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
         stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))

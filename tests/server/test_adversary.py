@@ -64,9 +64,6 @@ async def _open_evil(cast: Cast, target: str | None = DEVICE) -> AsyncGenerator[
         yield evil
 
 
-# ---- names and roles that are others'
-
-
 @pytest.mark.parametrize("type_", [type_.value for type_ in ClientMessageType])
 @pytest.mark.parametrize(
     ("forged", "words"),
@@ -141,9 +138,6 @@ async def test_another_clients_session_cannot_be_joined_or_ended() -> None:
         await trio.testing.wait_all_tasks_blocked()
         answer(cast.device, command, {"status": "success", "result": 5, "call_id": "c"})
         assert await end_of(cast.constellation, "s") == ("completed", 5, None)
-
-
-# ---- whatever it says
 
 
 _ids = st.sampled_from([None, "s", "of nobody", EVIL, DEVICE, CONSTELLATION, "", "c"])
@@ -251,9 +245,6 @@ async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) ->
     assert [line for line in lines if len(line.splitlines()) > 1] == []
 
 
-# ---- frames
-
-
 def _fragments(count: int) -> bytes:
     """A text message that begins with so many fragments without a byte; each has a mask."""
     return b"\x01\x80mask" + b"\x00\x80mask" * (count - 1)
@@ -314,9 +305,6 @@ async def test_binary_frames_are_broken_messages_however_many_fragments_they_hav
         if not registered:
             assert await evil.close_code() == 1008
         await _are_well(cast)
-
-
-# ---- masses
 
 
 async def test_flood_of_pings_without_reading_holds_one_pong() -> None:
@@ -400,9 +388,6 @@ async def test_refused_and_broken_clients_leave_nothing(
 def _alive() -> int:
     gc.collect()
     return sum(isinstance(item, ClientHandler | Transport | RawClient) for item in gc.get_objects())
-
-
-# ---- slow ones
 
 
 async def _drip(stream: trio.abc.Stream, data: bytes) -> None:

@@ -351,9 +351,6 @@ async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what
         assert members.server.statistics().unanswered_commands == 0
 
 
-# ---- ends
-
-
 async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
     told: list[BaseException] = []
 

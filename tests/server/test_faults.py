@@ -90,10 +90,9 @@ async def _stay(
         ends.append(await client.receive_until_ended(100))
 
 
-# ---- names and replies that are too large
-
-
-async def test_session_id_near_the_message_limit_affects_no_other_client(autojump_clock: trio.testing.MockClock) -> None:
+async def test_session_id_near_the_message_limit_affects_no_other_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with (
         open_memory_server(limits=ServerLimits(max_message_size=2000)) as server,
         open_raw_client(server.connect()) as device,
@@ -185,9 +184,6 @@ async def test_unsendable_system_information_affects_no_constellation(caplog: py
     assert replies <= {"error", "device_info_response"}
     assert replies
     assert "bug in the server" not in caplog.text
-
-
-# ---- sessions
 
 
 async def test_session_that_raises_when_cancelled_affects_no_other_task() -> None:
@@ -285,9 +281,6 @@ async def test_no_session_starts_for_a_client_that_has_disconnected(autojump_clo
             assert server.statistics().sessions == 0
 
 
-# ---- letting in
-
-
 async def test_empty_token_is_refused() -> None:
     with pytest.raises(ConfigError, match="empty token"):
         async with open_memory_server(token=""):
@@ -324,9 +317,6 @@ async def test_unreadable_request_target_gets_404() -> None:
         await stream.send_all(request)
         with trio.fail_after(60):
             assert b" 404 " in await stream.receive_some()
-
-
-# ---- stopping
 
 
 async def test_accepted_client_is_notified_at_any_step_of_the_servers_stop(
@@ -375,7 +365,9 @@ async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.t
     assert [message["type"] for message in messages] == ["heartbeat", "task_end", "error"]
 
 
-async def test_client_that_does_not_read_does_not_prevent_the_others_close_handshakes(autojump_clock: trio.testing.MockClock) -> None:
+async def test_client_that_does_not_read_does_not_prevent_the_others_close_handshakes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async def session(task: ServerTask) -> object:
         return "x" * HIGH_WATER_MARK
 
@@ -401,9 +393,6 @@ async def test_socket_in_its_handshake_does_not_delay_the_stop(autojump_clock: t
         await trio.testing.wait_all_tasks_blocked()
         start = trio.current_time()
     assert trio.current_time() - start < 1
-
-
-# ---- what session functions do
 
 
 class _Speechless(Exception):

@@ -63,9 +63,6 @@ async def test_every_timeout_may_be_infinite(autojump_clock: trio.testing.MockCl
         assert await end_of(cast.constellation, "s") == ("completed", "works", None)
 
 
-# ---- connections
-
-
 class _Peak(trio.abc.Instrument):
     """The most connections that a server has had after any first step of a task that serves one."""
 
@@ -178,9 +175,6 @@ async def test_turning_away_is_logged_once_each_time_the_server_is_full(caplog: 
         assert server.statistics().turned_away == 6
 
 
-# ---- sessions
-
-
 async def _until(gate: trio.Event, task: ServerTask) -> object:
     await gate.wait()
     return task.request
@@ -215,9 +209,6 @@ async def test_default_limit_is_100_sessions_per_client() -> None:
             await start_task(cast.constellation, f"s{number}")
         submit(cast.constellation, "s100")
         assert "has 100 sessions already" in str((await cast.constellation.receive())["error"])
-
-
-# ---- slow consumers
 
 
 @asynccontextmanager
@@ -364,8 +355,6 @@ async def test_batch_above_the_limit_is_refused_immediately_even_if_the_device_d
         await start_task(cast.constellation, "s", "", "slow")
         assert (await end_of(cast.constellation, "s"))[:2] == ("completed", 0)
 
-
-# ---- idle clients
 
 IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
 """For clients that do not read, and so answer no pings."""

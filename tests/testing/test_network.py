@@ -35,9 +35,6 @@ SLOW = Conditions(latency=0.5, jitter=0.2, bandwidth=1000, capacity=2000)
 Clock = trio.testing.MockClock
 
 
-# ---- bytes
-
-
 async def make_pair(conditions: Conditions | None = None) -> tuple[NetworkStream, NetworkStream]:
     await trio.lowlevel.checkpoint()
     link = Network(conditions=conditions).connect()
@@ -165,9 +162,6 @@ async def test_corruption_flips_one_bit_of_the_next_bytes(to_server: bool) -> No
 def test_invalid_conditions_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises((ValueError, ConfigError)):
         Conditions(**arguments)  # type: ignore[arg-type]
-
-
-# ---- the package on it
 
 
 async def work(task: ServerTask) -> object:
@@ -326,9 +320,7 @@ async def test_replies_can_be_broken_duplicated_and_lost(autojump_clock: Clock) 
         nursery.cancel_scope.cancel()
 
 
-async def test_handshake_in_pieces_is_not_edited_and_dropped_bytes_are_not_corrupted() -> (
-    None
-):
+async def test_handshake_in_pieces_is_not_edited_and_dropped_bytes_are_not_corrupted() -> None:
     link = Network(3).connect()
     link.edit_replies(lambda message: () if message == b"no" else (message,))
     link.corrupt()

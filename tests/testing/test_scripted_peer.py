@@ -1,21 +1,14 @@
-"""The ends that the package gives to its users' tests do what they say, and stay out of the way of the tests' own exceptions."""
+"""The scripted peer: messages in both directions, and the ends of a connection."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
 import trio.testing
 
 from galaxy_trio import (
-    ConnectFailed,
-    ConnectionLost,
-    DeviceInfo,
     HandshakeRejected,
     MessageTooLarge,
     Platform,
@@ -26,24 +19,9 @@ from galaxy_trio import (
     open_connection,
 )
 from galaxy_trio._transport.interface import TransportEnded
-from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import ClientMessageType, ClientType, ServerMessageType
-from galaxy_trio.server.server import ServerLimits
-from galaxy_trio.testing import (
-    PEER_URL,
-    FaultyStream,
-    ScriptedPeer,
-    open_bare_peer,
-    open_memory_server,
-    open_scripted_peer,
-)
+from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 from tests.server.support.raw_client import open_raw_client
-
-if TYPE_CHECKING:
-    from galaxy_trio.server import ServerTask
-
-
-# ---- a scripted peer: what the client sends
 
 
 async def test_peer_receives_messages_in_order() -> None:
@@ -161,9 +139,6 @@ async def test_scripted_peers_client_sends_pings_at_the_given_interval(
         await trio.sleep(500)
         assert not peer.connection.closed
         assert peer.received_nowait() == []
-
-
-# ---- a scripted peer: what it sends
 
 
 async def test_peer_replies_like_a_server() -> None:
@@ -295,9 +270,6 @@ async def test_ping_of_the_peer_is_answered(autojump_clock: trio.testing.MockClo
         await peer.connection.wait_closed()
 
 
-# ---- a scripted peer: how it ends
-
-
 async def test_close_has_a_code_and_a_reason() -> None:
     async with open_scripted_peer() as peer:
         await peer.close(1008, "not welcome")
@@ -391,296 +363,6 @@ async def test_cancelling_a_peers_block_ends_the_connection() -> None:
     assert peer.stream.closed
 
 
-# ---- a faulty stream
-
-
-def _faulty_pair() -> tuple[FaultyStream, trio.abc.Stream]:
-    near, far = trio.testing.memory_stream_pair()
-    return FaultyStream(near), far
-
-
-async def test_faulty_stream_passes_bytes_and_the_end_by_default() -> None:
-    faulty, far = _faulty_pair()
-    await faulty.send_all(b"there")
-    assert await far.receive_some() == b"there"
-    await far.send_all(b"and back")
-    assert await faulty.receive_some(3) == b"and"
-    assert await faulty.receive_some() == b" back"
-    await far.aclose()
-    assert await faulty.receive_some() == b""
-    with pytest.raises(trio.BrokenResourceError):
-        await faulty.send_all(b"to nobody")
-    await faulty.aclose()
-    with pytest.raises(trio.ClosedResourceError):
-        await faulty.send_all(b"x")
-    with pytest.raises(trio.ClosedResourceError):
-        await faulty.receive_some()
-
-
-async def test_cancelling_a_call_on_a_faulty_stream_loses_nothing() -> None:
-    faulty, far = _faulty_pair()
-    faulty.stall()
-    for call in (faulty.receive_some, faulty.wait_send_all_might_not_block):
-        with trio.move_on_after(0) as scope:
-            await call()
-        assert scope.cancelled_caught
-    with trio.move_on_after(0) as scope:
-        await faulty.send_all(b"never sent")
-    assert scope.cancelled_caught
-    faulty.resume()
-    await faulty.send_all(b"there")
-    await far.send_all(b"and back")
-    assert (await far.receive_some(), await faulty.receive_some()) == (b"there", b"and back")
-
-
-@pytest.fixture(params=["waiting", "later"])
-def waiting(request: pytest.FixtureRequest) -> bool:
-    """Whether the fault meets a call that waits already, or one that comes later."""
-    return bool(request.param == "waiting")
-
-
-async def _meets(waiting: bool, call: Callable[[], Awaitable[object]], fault: Callable[[], object]) -> object:
-    """What a call comes to that meets a fault, or None if it waits on."""
-    met: list[object] = []
-
-    async def run() -> None:
-        try:
-            met.append(await call())
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            met.append(error)
-
-    async with trio.open_nursery() as nursery:
-        if not waiting:
-            fault()
-        nursery.start_soon(run)
-        await trio.testing.wait_all_tasks_blocked()
-        if waiting:
-            assert met == []
-            fault()
-            await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    return met[0] if met else None
-
-
-async def test_receiving_from_a_reset_stream_raises(waiting: bool) -> None:
-    faulty, _ = _faulty_pair()
-    met = await _meets(waiting, faulty.receive_some, faulty.reset)
-    assert isinstance(met, trio.BrokenResourceError)
-    assert str(met) == "connection reset by a test"
-
-
-async def test_sending_to_a_reset_stream_raises_also_when_it_is_stalled(waiting: bool) -> None:
-    faulty, _ = _faulty_pair()
-    faulty.stall()
-
-    async def send() -> None:
-        await faulty.send_all(b"x")
-
-    def go_on_and_reset() -> None:
-        faulty.reset()
-        if not waiting:
-            faulty.resume()
-
-    assert isinstance(await _meets(waiting, send, go_on_and_reset), trio.BrokenResourceError)
-
-
-async def test_bytes_that_arrived_before_a_reset_are_lost() -> None:
-    faulty, far = _faulty_pair()
-    await far.send_all(b"arrived")
-    faulty.reset()
-    with pytest.raises(trio.BrokenResourceError):
-        await faulty.receive_some()
-
-
-async def test_silent_stream_receives_nothing_and_no_end(waiting: bool) -> None:
-    faulty, far = _faulty_pair()
-    if not waiting:
-        # What has arrived already is lost as well.
-        await far.send_all(b"unheard")
-    assert await _meets(waiting, faulty.receive_some, faulty.go_silent) is None
-    async with trio.open_nursery() as nursery:
-
-        async def receive() -> None:
-            raise AssertionError(f"there came {await faulty.receive_some()!r}")
-
-        nursery.start_soon(receive)
-        for _ in range(3):
-            await far.send_all(b"unheard")
-            await trio.testing.wait_all_tasks_blocked()
-        await far.aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-
-
-async def test_silent_stream_sends_nothing_and_no_end() -> None:
-    faulty, far = _faulty_pair()
-    faulty.go_silent()
-    with trio.testing.assert_checkpoints():
-        await faulty.send_all(b"unheard")
-    with trio.testing.assert_checkpoints():
-        await faulty.aclose()
-    assert faulty.closed
-
-    async def receive() -> None:
-        raise AssertionError(f"there came {await far.receive_some()!r}")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-
-
-async def test_silent_stream_can_be_reset_and_closed() -> None:
-    faulty, _ = _faulty_pair()
-    faulty.go_silent()
-    assert isinstance(await _meets(True, faulty.receive_some, faulty.reset), trio.BrokenResourceError)
-    faulty, _ = _faulty_pair()
-    faulty.go_silent()
-    async with trio.open_nursery() as nursery:
-
-        async def receive() -> None:
-            with trio.fail_after(60), pytest.raises(trio.ClosedResourceError, match="this end was closed"):
-                await faulty.receive_some()
-
-        nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
-        await faulty.aclose()
-
-
-async def test_sending_to_a_stalled_stream_waits_until_it_resumes() -> None:
-    faulty, far = _faulty_pair()
-    faulty.stall()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(faulty.send_all, b"later")
-        nursery.start_soon(faulty.wait_send_all_might_not_block)
-        await trio.testing.wait_all_tasks_blocked()
-        assert len(nursery.child_tasks) == 2
-        # The other direction goes on.
-        await far.send_all(b"at once")
-        assert await faulty.receive_some() == b"at once"
-        faulty.resume()
-        with trio.fail_after(60):
-            assert await far.receive_some() == b"later"
-    await faulty.send_all(b"again")
-    await faulty.wait_send_all_might_not_block()
-    assert await far.receive_some() == b"again"
-
-
-async def test_closing_a_stalled_stream_wakes_waiting_sends() -> None:
-    faulty, far = _faulty_pair()
-    faulty.stall()
-    async with trio.open_nursery() as nursery:
-
-        async def send() -> None:
-            with trio.fail_after(60), pytest.raises(trio.ClosedResourceError):
-                await faulty.send_all(b"never")
-
-        nursery.start_soon(send)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not faulty.closed
-        await faulty.aclose()
-    assert await far.receive_some() == b""
-
-
-# ---- a server in memory
-
-
-async def test_memory_server_serves_any_number_of_connections() -> None:
-    async with open_memory_server() as server:
-        async with open_device_connection(
-            server.url, "device_001", system_info=DeviceInfo("device_001", Platform.LINUX), stream=server.connect()
-        ):
-            for _ in range(3):
-                async with open_connection(server.url, "device_001", stream=server.connect()) as connection:
-                    assert (await connection.run_task("hello")).unwrap() == {"echo": "hello"}
-            assert server.devices == ["device_001"]
-
-
-async def test_memory_server_takes_a_session_a_token_and_limits() -> None:
-    async def session(task: ServerTask) -> str:
-        return task.request.upper()
-
-    async with open_memory_server(session=session, token="s3cret", limits=ServerLimits(max_connections=2)) as server:
-        async with open_device_connection(
-            server.url,
-            "device_001",
-            system_info=DeviceInfo("device_001", Platform.LINUX),
-            token="s3cret",
-            stream=server.connect(),
-        ):
-            async with open_connection(server.url, "device_001", token="s3cret", stream=server.connect()) as connection:
-                assert (await connection.run_task("hello")).unwrap() == "HELLO"
-                with pytest.raises(ConnectFailed):
-                    async with open_connection(server.url, "device_001", token="s3cret", stream=server.connect()):
-                        raise AssertionError("not reached")
-
-
-async def test_end_of_a_memory_server_ends_its_connections() -> None:
-    ended: list[ConnectionLost | None] = []
-
-    async def be_a_device(stream: trio.abc.Stream, *, task_status: trio.TaskStatus[None]) -> None:
-        system_info = DeviceInfo("device_001", Platform.LINUX)
-        async with open_device_connection(PEER_URL, "device_001", system_info=system_info, stream=stream) as device:
-            task_status.started()
-            ended.append(await device.wait_closed())
-
-    async with trio.open_nursery() as nursery:
-        async with open_memory_server() as server:
-            await nursery.start(be_a_device, server.connect())
-    [lost] = ended
-    assert lost is not None
-    assert lost.code == 1001
-
-
-# ---- exceptions of the test's own
-
-
-OpenEnd: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
-ENDS: dict[str, OpenEnd] = {
-    "scripted peer": open_scripted_peer,
-    "bare peer": open_bare_peer,
-    "memory server": open_memory_server,
-}
-
-
-@pytest.mark.parametrize("open_end", ENDS.values(), ids=ENDS)
-@pytest.mark.parametrize(
-    "error",
-    [
-        ValueError("mine"),
-        AssertionError("mine"),
-        KeyboardInterrupt(),
-        ExceptionGroup("mine", [ValueError(1), ExceptionGroup("inner", [KeyError(2)])]),
-    ],
-    ids=repr,
-)
-async def test_exception_of_a_test_comes_out_unchanged(open_end: OpenEnd, error: BaseException) -> None:
-    cause, context = KeyError("cause"), LookupError("context")
-    error.__cause__, error.__context__ = cause, context
-    with pytest.raises(type(error)) as caught:
-        async with open_end():
-            raise error
-    assert caught.value is error
-    assert error.__cause__ is cause
-    assert error.__context__ is context
-
-
-@pytest.mark.parametrize("open_end", ENDS.values(), ids=ENDS)
-async def test_cancellation_of_a_test_passes_through(open_end: OpenEnd) -> None:
-    with trio.CancelScope() as scope:
-        async with open_end():
-            scope.cancel()
-            await trio.sleep_forever()
-    assert scope.cancelled_caught
-
-
-async def test_ends_log_no_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    for open_end in (open_scripted_peer, open_bare_peer, open_memory_server):
-        async with open_end():
-            pass
-    assert not [record for record in caplog.records if record.levelno > logging.INFO]
-
-
 async def test_receiving_after_a_rejected_handshake_raises_transport_ended() -> None:
     async with open_bare_peer() as peer:
         peer.reject_with = 403
@@ -688,24 +370,3 @@ async def test_receiving_after_a_rejected_handshake_raises_transport_ended() -> 
             async with open_connection(PEER_URL, "device_001", stream=peer.stream):
                 raise AssertionError("not reached")
         assert (await peer.wait_ended()).code == 1006
-
-
-async def test_resume_after_stalling_twice_wakes_all_sends() -> None:
-    near, far = trio.testing.memory_stream_pair()
-    faulty = FaultyStream(near)
-    async with trio.open_nursery() as nursery:
-        faulty.stall()
-        nursery.start_soon(faulty.send_all, b"x")
-        await trio.testing.wait_all_tasks_blocked()
-        faulty.stall()
-        faulty.resume()
-        with trio.fail_after(60):
-            assert await far.receive_some() == b"x"
-
-
-async def test_faulty_stream_passes_trios_stream_checks() -> None:
-    async def make() -> tuple[FaultyStream, trio.abc.Stream]:
-        near, far = trio.testing.memory_stream_pair()
-        return FaultyStream(near), far
-
-    await trio.testing.check_two_way_stream(make, None)
