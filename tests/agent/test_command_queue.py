@@ -77,7 +77,7 @@ async def test_end_of_a_task_cancels_its_batch_and_drops_its_queued_ones() -> No
         send_batch(peer, call("gate", value=3), session_id="a")
         other = send_batch(peer, call("gate", value=4), session_id="b")
         send_batch(peer, call("gate", value=5), session_id="a")
-        # Another's end, and one that names none, change nothing.
+        # The end of another session, or of none, has no effect.
         peer.send(ServerMessageType.TASK_END, session_id="c")
         peer.send(ServerMessageType.TASK_END)
         await trio.testing.wait_all_tasks_blocked()
@@ -106,7 +106,7 @@ async def test_end_of_a_task_does_not_affect_a_batch_without_a_session() -> None
 async def test_end_of_a_task_drops_results_that_wait_for_room() -> None:
     async with open_commanded_agent([Own("x" * 2**20), echo]) as (peer, agent, _):
         peer.stream.stall()
-        # The first fills the send buffer, and the second waits.
+        # The first fills the send buffer, the second waits for room.
         first = send_batch(peer, call("own"), session_id="a")
         send_batch(peer, call("own"), session_id="b")
         await trio.testing.wait_all_tasks_blocked()
@@ -205,7 +205,7 @@ async def test_no_further_batch_starts_after_a_loss_during_a_command(
 
     async with open_commanded_agent([lose], heartbeat_interval=1e6, liveness_timeout=1e6) as (peer, agent, server):
         peers = [peer]
-        # Again and again: without care it would depend on the order in which tasks run.
+        # Repeated, because a bug would depend on the order in which tasks run.
         for number in range(1, 11):
             send_batch(peers[-1], call("lose"))
             send_batch(peers[-1], call("lose"))
@@ -225,7 +225,7 @@ _STEPS = st.lists(
 
 @attrs.define
 class Model:
-    """What must become of batches, in other words: at most two wait."""
+    """A model of the queue with room for two batches."""
 
     waiting: list[tuple[str, str, int]] = attrs.field(factory=list[tuple[str, str, int]])
     running: tuple[str, str, int] | None = None

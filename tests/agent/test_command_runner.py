@@ -284,7 +284,7 @@ async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None
         assert failed.error == "its result of 1847 bytes does not fit into the batch's reply"
         assert failed.call_id == "c1"
         assert agent.statistics().failures == 1
-        # Exactly as many as must.
+        # No more than necessary.
         results = await results_of(peer, *[call("repeat", count=1200) for _ in range(6)])
         assert [result.status for result in results].count(SUCCESS) == 2
 
@@ -299,7 +299,7 @@ async def test_results_that_just_fit_are_sent_and_one_byte_more_fails_one() -> N
 
         async def answer_to(first: int) -> tuple[int, list[str]]:
             commands = [call("repeat", count=count) for count in (first, 400, 400, 400, 400, 400)]
-            # An id of one length: the answers tell it.
+            # A fixed id, because replies repeat it and their size counts.
             send_batch(peer, *commands, response_id="r")
             text = await peer.receive_text()
             return len(text), [result["status"] for result in json.loads(text)["action_results"]]

@@ -1,4 +1,4 @@
-"""A device's connection: it registers and beats as recorded, and hands on what comes for the device."""
+"""A device's connection: registration, heartbeats, messages for the device."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ SYSTEM_INFO = DeviceInfo(DEVICE, Platform.LINUX)
 async def open_registered_device(
     *, system_info: DeviceInfo = SYSTEM_INFO, heartbeat_interval: float = 30.0, liveness_timeout: float = 180.0
 ) -> AsyncGenerator[tuple[ScriptedPeer, DeviceConnection]]:
-    """A device, and the scripted server that has confirmed it."""
+    """Open a registered device connection and its scripted server."""
     async with open_bare_peer() as peer:
-        # The confirmation waits in the stream until the device reads it: it need not ask first.
+        # The confirmation is sent before the registration; it stays in the stream until the device reads it.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_confirm, peer)
             async with open_device_connection(
@@ -79,7 +79,7 @@ async def test_registration_matches_the_recording() -> None:
     metadata = cast("dict[str, JSON]", registration["metadata"])
     assert isinstance(metadata.pop("registration_time"), str)
     recorded = {name: value for name, value in _METADATA.items() if name != "registration_time"}
-    # What is empty may be left out: it means the same.
+    # Empty members may be absent.
     told, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
     assert told == {name: value for name, value in expected.items() if value != {} or name in told}
     assert registration == {**_REGISTRATION, "metadata": recorded}
@@ -122,7 +122,7 @@ async def test_heartbeats_are_sent_until_the_block_ends(autojump_clock: trio.tes
             assert trio.current_time() - start == pytest.approx(7 * count)
             assert (beat.type, beat.client_type) == (ClientMessageType.HEARTBEAT, ClientType.DEVICE)
             assert (beat.client_id, beat.status) == (DEVICE, "ok")
-            # An acknowledgement, a refusal, silence: it goes on beating.
+            # Heartbeats continue after an acknowledgement, a refusal, and no reply.
             if count == 1:
                 peer.answer(beat)
             elif count == 2:
@@ -164,7 +164,7 @@ async def test_recent_messages_are_the_last_100_oldest_first() -> None:
             peer.send(ServerMessageType.COMMAND, session_id=f"s{number}")
         await trio.testing.wait_all_tasks_blocked()
         assert [message.session_id for message in connection.recent_messages] == [f"s{n}" for n in range(50, 150)]
-        # It is a copy, which nobody else sees.
+        # The list is a copy.
         connection.recent_messages.clear()
         assert len(connection.recent_messages) == 100
         assert not connection.closed
@@ -216,7 +216,7 @@ async def test_refusal_is_raised_in_the_servers_words() -> None:
 async def _opening_fails(
     peer: ScriptedPeer, *, register_timeout: float = 30, url: str = PEER_URL, system_info: DeviceInfo = SYSTEM_INFO
 ) -> GalaxyError:
-    """What an opening raises that cannot succeed. Nothing is left open."""
+    """Return the exception of an opening that fails, and check that nothing stays open."""
     with trio.fail_after(100), pytest.raises(GalaxyError) as caught:
         async with open_device_connection(
             url, DEVICE, system_info=system_info, stream=peer.stream, register_timeout=register_timeout
@@ -336,7 +336,7 @@ async def test_loss_is_reported_and_the_block_continues(autojump_clock: trio.tes
             "the WebSocket was closed with 1011, internal error 'out of order'"
         )
         assert peer.stream.closed
-        # Beats are over, and raise nothing.
+        # The heartbeats have stopped without an exception.
         await trio.sleep(100)
 
 

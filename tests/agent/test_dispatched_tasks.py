@@ -102,7 +102,7 @@ async def test_at_most_100_replies_are_queued_for_a_server_that_does_not_read(
         await trio.testing.wait_all_tasks_blocked()
         assert connection._link.bytes_held < 2**21
         assert "the server does not read: 100 replies are queued already, one was dropped" in caplog.text
-        # It has read them all, and sends what it has kept: 100 that waited, and those in the buffer.
+        # It has read all messages and sends 100 queued replies and those in the buffer.
         peer.stream.resume()
         await trio.testing.wait_all_tasks_blocked()
         assert 100 < len(peer.received_nowait()) < 110

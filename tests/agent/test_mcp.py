@@ -1,4 +1,4 @@
-"""The tools of MCP servers: real servers, as processes of their own, on the real clock."""
+"""MCP servers as real processes, on the real clock."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def odd(kind: str, starts: Path | None = None, *, start_timeout: float = SECONDS
 
 @asynccontextmanager
 async def opened(*servers: McpServer) -> AsyncGenerator[McpTools]:
-    """The tools of servers, for a minute at most."""
+    """Open the tools of servers for at most 60 s."""
     with trio.fail_after(SECONDS):
         async with open_mcp_tools(servers) as tools:
             yield tools
@@ -70,7 +70,7 @@ async def failure(tools: McpTools, name: str, **parameters: JSON) -> str:
 
 
 async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what goes on in another process. The caller bounds it."""
+    """Wait for a condition in another process. The caller limits the time."""
     while not await is_so():  # noqa: ASYNC110  # no event of ours tells of it
         await trio.sleep(0.01)
 
@@ -84,7 +84,7 @@ async def runs(tools: McpTools) -> bool:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether there is a process, a zombie included."""
+    """Whether a process exists, including zombies."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -93,7 +93,7 @@ def process_exists(pid: int) -> bool:
 
 
 def pids_in(starts: Path) -> list[int]:
-    """The processes of a server that has been told to write them down."""
+    """The process ids that a server has written to a file."""
     return [int(line) for line in starts.read_text().splitlines()] if starts.exists() else []
 
 
@@ -236,7 +236,7 @@ async def test_server_that_does_not_list_its_tools_delays_no_other_and_is_restar
     kind: str, problem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     starts = tmp_path / "starts"
-    # Only silence takes time, and that of a busy machine is none of its.
+    # Only the silent server needs its timeout; the others must not depend on the machine's load.
     server = odd(kind, starts, start_timeout=0.5 if kind == "is silent" else SECONDS)
     if kind == "ends":
         script = f"import os; open({str(starts)!r}, 'a').write(f'{{os.getpid()}}\\n')"
@@ -309,7 +309,7 @@ except ConfigError as error:
 
 
 async def break_down(session: McpSession) -> None:
-    """Have the SDK's writer fail over what it cannot write. Calls of ours never make it do that."""
+    """Make the SDK's writer fail, which calls through this package cannot do."""
     request = CallToolRequest(params=CallToolRequestParams(name="answer", arguments={"answer": "\ud800"}))
     with suppress(MCPError):
         await session._session.send_request(request, CallToolResult)

@@ -1,4 +1,4 @@
-"""When an MCP server is started again, and what its tools say meanwhile: sessions that are made up, on a clock that jumps."""
+"""Restarts of MCP servers, with simulated sessions on the autojumping clock."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 Lives: TypeAlias = "tuple[defaultdict[str, list[Life]], list[float]]"
-"""What each server is to live, by name, which a test fills in; and when servers have started."""
+"""The lives of each server by name, filled in by a test; and the start times."""
 
 TOOL = ListedTool("tool", read_only=False)
 
 
 @attrs.frozen
 class Life:
-    """What becomes of a server, once.
+    """One run of a simulated server.
 
     Attributes:
         seconds: How long it is of use; None if it never lists its tools.
@@ -103,7 +103,7 @@ def _lives(monkeypatch: pytest.MonkeyPatch) -> Lives:
 
 
 async def say(tools: McpTools) -> str:
-    """What the one tool says."""
+    """Call the one tool and return its result or error."""
     [tool] = tools.tools()
     try:
         return str(await tool.call({}))
@@ -112,7 +112,7 @@ async def say(tools: McpTools) -> str:
 
 
 def longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the dice always give the longest delay."""
+    """Remove the jitter: every delay is the longest possible."""
 
     def uniform(_least: float, most: float) -> float:
         return most

@@ -91,7 +91,7 @@ async def test_it_sends_heartbeats_and_notices_a_silent_server(autojump_clock: t
         await trio.testing.wait_all_tasks_blocked()
         peer.go_silent()
         await server.accept()
-        # Silent from 10 s on for 25 s, and 1 s until the next try.
+        # 10 s, then 25 s of silence, then 1 s until the retry.
         assert server.tries[1] == pytest.approx(36)
         await agent.wait_registered()
         assert agent.statistics().registrations == 2
@@ -118,7 +118,7 @@ async def test_lost_connection_is_replaced_while_the_block_runs(
             with trio.fail_after(1):
                 await waiting.wait()
         assert agent.registered
-        # A second loss, soon after: it waits longer.
+        # After a second loss soon after the first, the wait is longer.
         await again.close(1001, "restarting")
         await server.accept()
         assert server.tries == [0, 1, 3]

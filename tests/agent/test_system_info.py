@@ -1,4 +1,4 @@
-"""What a machine tells of itself: each question apart, what it says, and what is told when it has no answer."""
+"""The description of a machine: each value, its fallbacks, and None when unknown."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _not_known(_: str) -> int:
 
 
 class Datagrams:
-    """Stands for sockets whose addresses are known: what the machine has towards each family, or no route."""
+    """Replaces sockets: the local address for each address family, or no route."""
 
     def __init__(self) -> None:
         self.own: dict[int, str] = {}
@@ -80,7 +80,7 @@ def datagrams() -> Datagrams:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleNamespace:
-    """The socket module as the questions see it, and nobody else: trio has sockets of its own."""
+    """Replace the socket module for `system_info` only, because trio uses sockets too."""
     members = {**vars(socket), "socket": datagrams.make, "gethostname": lambda: "edge-1"}
     network = SimpleNamespace(**members)
     network.gethostbyname = {"edge-1": "127.0.1.1"}.__getitem__
@@ -90,7 +90,7 @@ def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleName
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams, network: SimpleNamespace) -> DeviceInfo:
-    """All that is asked of the machine has an answer; this is what comes of them."""
+    """Replace every source of values by a known one."""
     monkeypatch.delenv("TERMUX_VERSION", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "system", lambda: "Linux")
@@ -125,7 +125,7 @@ async def test_it_describes_this_machine() -> None:
     assert (info.cpu_count, info.os_version) == (psutil.cpu_count(), platform.version())
     assert info.memory_total_gb == round(psutil.virtual_memory().total / 2**30, 2)
     assert (info.platform_type, info.schema_version, info.custom_metadata) == (PlatformType.COMPUTER, "1.0", {})
-    # It can be told and understood.
+    # It survives the wire.
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
             async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
@@ -356,7 +356,7 @@ async def test_address_is_none_when_unknown(
 
 @attrs.define
 class NameServer:
-    """One that answers when it is let."""
+    """A name server that replies once released."""
 
     asked: trio.Event = attrs.field(factory=trio.Event)
     answer: threading.Event = attrs.field(factory=threading.Event)

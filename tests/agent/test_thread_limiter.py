@@ -53,7 +53,7 @@ async def test_thread_that_times_out_is_abandoned_and_counted_until_it_ends(
             blocker.go()
             await wait_for_thread(lambda: agent.statistics().threads_running == 0)
             assert agent.statistics().threads_abandoned == 0
-            # And it can be called again.
+            # The tool can be called again.
             send_batch(peer, call("block"))
             await blocker.begun()
             blocker.go()
@@ -79,14 +79,14 @@ async def test_command_waits_for_a_thread_within_its_timeout(mock_clock: trio.te
             mock_clock.jump(7.1)
             [starved] = await receive_results(peer)
             assert starved.error == "tool 'block' did not start within 7 s: all 2 tool threads are busy"
-            # It is said of nothing else that takes too long.
+            # The next timeout has another reason, and another error.
             send_batch(peer, call("gate"))
             await gate.begun()
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(7.1)
             [slow] = await receive_results(peer)
             assert slow.error == "tool 'gate' took longer than 7 s"
-            # One that waits gets the place of one that ends.
+            # A waiting command gets the thread that ends.
             send_batch(peer, call("block"))
             await trio.testing.wait_all_tasks_blocked()
             blocker.go()

@@ -1,4 +1,4 @@
-"""Functions as tools: what their annotations let through, what is said of the rest, and where they run."""
+"""Functions as tools: which functions are accepted, and where they run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Unreadable:
 
 
 def _taking(annotation: object) -> FunctionTool[..., object]:
-    """A tool with one parameter, of this type, that gives it back."""
+    """Make a tool with one parameter of this type that returns it."""
 
     async def give_back(value: object) -> object:
         await trio.lowlevel.checkpoint()
@@ -105,7 +105,7 @@ def test_function_is_a_tool_with_its_own_name() -> None:
     made: Tool = take_screenshot
     assert (made.name, made.namespace) == ("take_screenshot", None)
     assert (made.tool_type, made.timeout) == (ToolType.ACTION, 60)
-    # It is still the function.
+    # It can still be called like the function.
     assert take_screenshot(2) == "monitor 2"
     assert take_screenshot(monitor=3) == "monitor 3"
 
@@ -313,7 +313,7 @@ def test_annotation_without_a_json_form_raises_config_error(annotation: object) 
 def test_recursive_class_raises_config_error() -> None:
     with pytest.raises(ConfigError, match="Tree holds itself"):
         _taking(Tree)
-    # And is not taken for one that is being read the next time.
+    # The second try must not mistake it for a class that is being read.
     with pytest.raises(ConfigError, match="Tree holds itself"):
         _taking(Tree)
 
@@ -504,7 +504,7 @@ _VALUES = st.recursive(
 
 
 def _fits(value: object, annotation: object) -> bool:
-    """Whether a value is of a type, said again in other words."""
+    """An independent check whether a value fits a type."""
     if annotation in (None, type(None)):
         return value is None
     if annotation is float:

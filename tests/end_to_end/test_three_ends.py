@@ -1,4 +1,4 @@
-"""All three ends against each other: a constellation's task, run by the server's session, with commands on an agent's tools."""
+"""All three roles together: a constellation's task, the server's session, an agent's tools."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ DEVICE = "device_001"
 
 
 def command(tool_name: str, **parameters: JSON) -> Command:
-    """A command for a tool."""
+    """Make a command for a tool."""
     return Command(tool_name, ToolType.ACTION, parameters)
 
 
 async def run_words(task: ServerTask) -> object:
-    """The request's words are tools, each run by a command; the results are the task's."""
+    """Run the tools that the request names, one command each, and return their results."""
     results = await task.execute([command(word) for word in task.request.split()])
     return [result.result if result.status is ResultStatus.SUCCESS else result.error for result in results]
 
 
 @attrs.define
 class World:
-    """A server, an agent on it and a constellation for that."""
+    """A server, its agent, and a constellation for the agent."""
 
     server: MemoryServer
     agent: Agent
@@ -51,14 +51,14 @@ class World:
 
 
 async def open_stream(server: MemoryServer) -> trio.abc.Stream:
-    """For an agent's `connect`."""
+    """The ``connect`` of an agent."""
     await trio.lowlevel.checkpoint()
     return server.connect()
 
 
 @asynccontextmanager
 async def open_world(tools: _Tools, session: SessionFunction = run_words) -> AsyncGenerator[World]:
-    """All of it, in memory."""
+    """Open all three roles in memory."""
     with trio.fail_after(SECONDS):
         async with (
             open_memory_server(session=session) as server,
@@ -75,7 +75,7 @@ async def open_world(tools: _Tools, session: SessionFunction = run_words) -> Asy
 
 
 class Hanging:
-    """A tool that hangs, and tells what becomes of it."""
+    """A tool that hangs and records its cancellation."""
 
     def __init__(self) -> None:
         self.running = trio.Event()
@@ -91,17 +91,17 @@ class Hanging:
 
 
 async def quick() -> str:
-    """Returns at once."""
+    """Return immediately."""
     return "quick"
 
 
 async def broken() -> None:
-    """Fails."""
+    """Fail."""
     raise RuntimeError("no such window")
 
 
 def in_thread() -> int:
-    """Is not async."""
+    """Run in a thread."""
     return 7
 
 

@@ -1,4 +1,4 @@
-"""Who may open a WebSocket to a server: tokens, web pages, host names, and where it listens."""
+"""Access control of WebSocket handshakes: tokens, origins, host names, addresses."""
 
 from __future__ import annotations
 

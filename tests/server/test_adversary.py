@@ -1,4 +1,4 @@
-"""Clients that lie, break the protocol, or come in masses: nothing of it reaches another client, and nothing of it stays."""
+"""Malicious clients affect no other client and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def _look(task: ServerTask) -> object:
 
 
 async def _are_well(cast: Cast) -> None:
-    """The two get an answer to what they say next, and have got nothing else before."""
+    """Check that both clients get a reply and have received nothing else."""
     cast.device.send(type="heartbeat", status="ok")
     cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
     for client in (cast.device, cast.constellation):
@@ -164,7 +164,7 @@ _said = st.lists(
 
 
 def _is_fair(text: str) -> bool:
-    """What any constellation may ask for: a task on the device under a name of its own."""
+    """A regular task: for the device, under the constellation's own name."""
     message = json.loads(text)
     task = message["type"] == "task" and message.get("target_id") == DEVICE
     return bool(task and message.get("session_id") != "s")
@@ -186,7 +186,7 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
         sent = 0
         for text in said:
             if not (text.startswith('{"') and _is_fair(text)):
-                # It may even have guessed what the command is called.
+                # Even with a guessed command id.
                 evil.send_text(text.replace("RESPONSE_ID", str(command["response_id"])))
                 sent += 1
         await trio.testing.wait_all_tasks_blocked()
@@ -196,7 +196,7 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
             assert await end_of(client, "s") == ("completed", SECRET, None)
         await evil.close()
         await trio.testing.wait_all_tasks_blocked()
-        # One reply to each message at most, and none of them tells of others.
+        # At most one reply to each message, and none with another client's data.
         assert len(heard) <= sent
         assert SECRET not in str(heard)
         statistics = cast.server.statistics()
@@ -235,7 +235,7 @@ async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) ->
             evil.send(type="device_info_response", status="ok", session_id=forged)
             evil.send(type=forged, status="ok")
             assert (await evil.receive())["type"] == "error"
-            # Its acknowledgement can just be sent, its end in no way.
+            # The acknowledgement just fits into a message; no end does.
             evil.send(type="task", status="continue", session_id=forged + "y" * (1000 - len(forged)))
             assert (await evil.receive())["type"] == "heartbeat"
             await trio.testing.wait_all_tasks_blocked()
@@ -246,12 +246,12 @@ async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) ->
 
 
 def _fragments(count: int) -> bytes:
-    """A text message that begins with so many fragments without a byte; each has a mask."""
+    """A text message that begins with so many empty fragments, each with a mask."""
     return b"\x01\x80mask" + b"\x00\x80mask" * (count - 1)
 
 
 async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The limit itself takes seconds to reach.
+    # Reaching the real limit would take seconds.
     monkeypatch.setattr(inbound_limits, "MAX_FRAGMENTS", 1000)
     async with open_cast() as cast, _open_evil(cast) as evil:
         await evil.send_bytes(_fragments(1000))
@@ -391,7 +391,7 @@ def _alive() -> int:
 
 
 async def _drip(stream: trio.abc.Stream, data: bytes) -> None:
-    """A byte a second, until there is nobody any more to take it."""
+    """Send one byte per second until the stream ends."""
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         for number in range(len(data)):
             await stream.send_all(data[number : number + 1])
@@ -407,7 +407,7 @@ async def _closed_at(stream: trio.abc.Stream) -> float:
 
 
 def _tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server and of a client that trusts it."""
+    """TLS contexts of a server and of a client that trusts it."""
     authority = trustme.CA()
     of_server, of_client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("server.test").configure_cert(of_server)  # pyright: ignore[reportUnknownMemberType]
@@ -459,7 +459,7 @@ _CLOSE = b"\x88\x02"
 
 
 def _frame(text: str) -> bytes:
-    """A message of less than 126 bytes, as a client sends it."""
+    """A client's frame with a message of less than 126 bytes."""
     return b"\x81" + bytes((0x80 | len(text), 0, 0, 0, 0)) + text.encode()
 
 
@@ -481,7 +481,7 @@ async def test_client_that_never_completes_a_message_is_closed_at_its_timeout(
             assert data, told
         assert trio.current_time() == (100 if registered else 30)
         assert server.clients() == []
-        # It does not answer the close, and has three seconds to do so.
+        # The client does not answer the close frame, for which it has 3 s.
         assert await _closed_at(stream) == (103 if registered else 33)
         await trio.testing.wait_all_tasks_blocked()
         assert server.statistics().connections == 0

@@ -101,7 +101,7 @@ async def test_first_message_that_is_not_a_registration_is_refused_and_closed_wi
 @pytest.mark.parametrize("text", ["{not json", device_registration()], ids=["broken", "a registration"])
 async def test_messages_after_a_refused_registration_are_not_answered(text: str) -> None:
     async with open_memory_server() as server:
-        # Which of the server's tasks runs first is left to chance: whether it reads on, or closes.
+        # Repeated, because it is random whether the server reads on or closes first.
         for _ in range(30):
             async with open_raw_client(server.connect()) as client:
                 client.send_text('{"type": "register", "status": "ok"}')

@@ -1,4 +1,4 @@
-"""A session runs commands on its device: each batch gets its own results, from its own device, whatever the device does."""
+"""Commands of a session: each batch gets its own results from its own device."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def actions_of(command: Members) -> list[Members]:
 
 
 async def click_and_look(task: ServerTask) -> object:
-    """The results as JSON."""
+    """Convert results to JSON."""
     return [_as_json(one) for one in await task.execute([CLICK, LOOK])]
 
 
@@ -59,7 +59,7 @@ def _as_json(one: CommandResult) -> object:
 
 
 async def _recorded_session(task: ServerTask) -> object:
-    """The session that was scripted for the recording."""
+    """The session function of the recording."""
     count = int(task.request.removeprefix("cmd:"))
     commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(count)]
     results = await task.execute(commands)
@@ -83,7 +83,7 @@ async def test_commands_and_results_match_the_recording() -> None:
             action.pop("call_id")
         response_id = came.pop("response_id")
         assert recorded.pop("response_id") != response_id
-        # Who commands, and how the recorded constellation had called the task.
+        # The program's name, and the recorded task name.
         assert (came.pop("agent_name"), recorded.pop("agent_name")) == ("galaxy_trio", "EchoAgent")
         assert (came.pop("task_name"), recorded.pop("task_name")) == ("galaxy_demo@t4", "galaxy_demo_t4")
         recorded.pop("timestamp", None)
@@ -101,7 +101,7 @@ def cast_results_of(end: Members) -> object:
 
 
 def cast_results(recorded: object, ids: list[object]) -> list[Members]:
-    """Recorded results, with the call ids of now."""
+    """The recorded results with this run's call ids."""
     return [{**one, "call_id": call_id} for one, call_id in zip(cast("list[Members]", recorded), ids, strict=True)]
 
 
@@ -186,7 +186,7 @@ async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
         first, other = sorted(commands, key=lambda command: command["session_id"] != "s")
         stolen = [result(action["call_id"], "stolen") for action in actions_of(first)]
         own = [result(action["call_id"], "own") for action in actions_of(first)]
-        # From another device, for another session, for an unknown batch, without saying for which.
+        # From another device, for another session, for an unknown batch, without a batch.
         answer(other_device, first, *stolen)
         answer(cast.device, first, *stolen, session_id="r")
         answer(cast.device, first, *stolen, session_id=None)
@@ -194,7 +194,7 @@ async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
         answer(cast.device, first, *stolen, prev_response_id=None)
         answer(rival, first, *stolen, client_type="constellation")
         answer(cast.device, first, *own)
-        # Once more: late.
+        # A late duplicate.
         answer(cast.device, first, *stolen)
         status, value, _ = await end_of(cast.constellation, "s")
         assert (status, [one[2] for one in cast_list(value)]) == ("completed", ["own", "own"])
@@ -306,7 +306,7 @@ async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> 
         await trio.testing.wait_all_tasks_blocked()
         for command in commands:
             answer(cast.device, command, result(actions_of(command)[0]["call_id"]))
-        # Nothing but the end came after the three.
+        # After the three batches, only the end was sent.
         assert (await end_of(cast.device, "s"))[0] == "completed"
         assert refusals == ["device 'device_001' has left 3 batches of commands unanswered: nothing was sent"]
 
@@ -372,7 +372,7 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
             "Task was cancelled because target device disconnected",
         )
         await trio.testing.wait_all_tasks_blocked()
-        # Also who does not listen to cancellation is told.
+        # A session that ignores its cancellation gets the error too.
         assert [type(error) for error in told] == [ConnectionLost]
         assert cast.server.statistics().ending_sessions == 0
 
@@ -396,7 +396,7 @@ async def test_ended_session_cannot_run_commands() -> None:
         await start_task(cast.constellation, "s")
         await trio.testing.wait_all_tasks_blocked()
         await cast.constellation.close()
-        # The end is all that the device gets.
+        # The device receives only the end.
         assert (await end_of(cast.device, "s"))[0] == "failed"
         await trio.testing.wait_all_tasks_blocked()
         assert refused == ["session 's' has ended: it cannot run commands any more"]

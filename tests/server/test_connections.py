@@ -144,7 +144,7 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
 
     monkeypatch.setattr(Transport, "send_nowait", watched)
     client_end, server_end = trio.testing.memory_stream_pair()
-    # What the server writes blocks: its peer does not read.
+    # Stalls the server's writes, because the client does not read.
     not_read = FaultyStream(server_end)
     information = "x" * 100_000
     async with open_cast() as cast, trio.open_nursery() as nursery:
@@ -162,7 +162,7 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
                     target_id="large",
                     request_id="q",
                 )
-            # The flood's own frames were counted as well.
+            # Drop the sizes of the flooding client's own frames.
             held.clear()
             await trio.testing.wait_all_tasks_blocked()
             assert HIGH_WATER_MARK <= max(held) <= HIGH_WATER_MARK + len(information) + 1000
@@ -171,7 +171,7 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
             await expect_acknowledgement(cast.constellation, "s1")
             assert await end_of(cast.constellation, "s1") == ("completed", {"echo": "x"}, None)
             assert await end_of(cast.device, "s1") == ("completed", {"echo": "x"}, None)
-            # It reads again, and is told all.
+            # When it reads again, it gets all replies.
             not_read.resume()
             for _ in range(200):
                 assert (await flooding.receive())["type"] == "device_info_response"
@@ -224,12 +224,12 @@ async def test_reset_connection_affects_no_other_and_logs_no_warning(caplog: pyt
 
 
 def _alive() -> int:
-    """How many objects there are of those that a connection or a session has."""
+    """Count the live objects that connections and sessions consist of."""
     gc.collect()
     kept = [
         item for item in gc.get_objects() if isinstance(item, ClientHandler | Transport | ServerTask | trio.CancelScope)
     ]
-    # Scopes with a deadline are kept by trio for a while.
+    # trio references scopes with a deadline for a while.
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)
 
 

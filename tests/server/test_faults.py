@@ -1,4 +1,4 @@
-"""Whatever clients and session functions do, the server lives, others are not disturbed, and it stops in good order."""
+"""Faults of clients and session functions affect no other client, and the server still stops with close handshakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.server.support.server_cast import (
 
 Register: TypeAlias = Callable[[RawClient], Awaitable[None]]
 Ends: TypeAlias = list[tuple[list[Members], int]]
-"""What clients received after their registration, and the codes that their connections were closed with."""
+"""Each client's messages after its registration, and the close code."""
 
 
 async def _device(client: RawClient, hostname: str = "edge-1") -> None:
@@ -83,7 +83,7 @@ async def _forever(task: ServerTask) -> object:
 async def _stay(
     stream: trio.abc.Stream, register: Register, ends: Ends, *, task_status: trio.TaskStatus[RawClient]
 ) -> None:
-    """Be a client until the server ends the connection."""
+    """Run a client until the server ends the connection."""
     async with open_raw_client(stream) as client:
         await register(client)
         task_status.started(client)
@@ -165,7 +165,7 @@ async def test_error_that_cannot_be_echoed_is_answered_with_another_error() -> N
 
 
 async def test_unsendable_system_information_affects_no_constellation(caplog: pytest.LogCaptureFixture) -> None:
-    # How deep can be read and how deep can be written differs with the depth of the stack: try around it.
+    # The depths that can be read and written vary with the stack, so several are tried.
     replies: set[object] = set()
     for depth in range(900, 1000, 5):
         async with (
@@ -448,7 +448,7 @@ async def test_task_whose_acknowledgement_cannot_be_sent_is_refused_and_not_run(
 
     async with open_cast(session, ServerLimits(max_message_size=1000)) as cast:
         for length in (700, 890):
-            # The acknowledgement has more around the id than the task has.
+            # The acknowledgement is longer than the task, apart from the id.
             task = {"type": "task", "status": "ok", "client_type": "constellation", "target_id": DEVICE}
             cast.constellation.send_text(json.dumps({**task, "session_id": "s" * length}, separators=(",", ":")))
         assert (await cast.constellation.receive())["type"] == "heartbeat"
@@ -498,7 +498,7 @@ async def test_session_that_is_slow_to_cancel_ends_once_immediately_and_delays_n
             assert await end_of(client, "quick") == ("completed", "quick", None)
         await trio.sleep(101)
         assert cast.server.statistics().ending_sessions == 0
-        # No second end has come, and the name is free again.
+        # No second end was sent, and the name is free again.
         await start_task(cast.constellation, "slow", "quick")
         assert await end_of(cast.constellation, "slow") == ("completed", "quick", None)
 
@@ -518,7 +518,7 @@ async def test_hanging_session_delays_no_other_and_ends_with_its_client(
         for client in (cast.constellation, cast.device):
             assert await end_of(client, "s") == ("completed", "well", None)
         await other.close()
-        # Its own end is told to the device alone: who asked has gone.
+        # Only the device receives the end: the constellation has disconnected.
         assert await end_of(cast.device, "hanging") == (
             "failed",
             {},
@@ -532,7 +532,7 @@ async def test_client_that_closes_is_sent_nothing_more_while_its_socket_is_open(
         await register_constellation(other, "other")
         await start_task(other, "s")
         await trio.testing.wait_all_tasks_blocked()
-        # A close frame with 1000, after which it would still read.
+        # A close frame with code 1000; the client still reads.
         await other.send_bytes(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
         assert (await other.receive_until_ended())[0] == []
         assert (await end_of(cast.device, "s"))[0] == "failed"

@@ -1,4 +1,4 @@
-"""What a server allows, and what it does with clients beyond that: each limit, its default, and who else notices."""
+"""A server's limits: defaults, effects, and no effect on other clients."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_every_timeout_may_be_infinite(autojump_clock: trio.testing.MockCl
 
 
 class _Peak(trio.abc.Instrument):
-    """The most connections that a server has had after any first step of a task that serves one."""
+    """The highest number of connections after the first step of any task that serves one."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -88,7 +88,7 @@ async def _watching(server: Server) -> AsyncGenerator[_Peak]:
 
 
 class _Visitors:
-    """Connections that say what they are told and read until the server closes them; when that was."""
+    """Connections that send given bytes and read until the server closes them; records when."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -118,13 +118,13 @@ async def test_of_2000_unregistered_connections_500_stay_until_their_timeout(
         assert (server.statistics().connections, server.statistics().turned_away) == (500, 1500)
         assert visitors.closed_at == [0] * 1500
         await trio.sleep(10.5)
-        # Who has shaken hands has still time to register, and there is room for others.
+        # Clients after their handshake still have time to register, and there is room for others.
         waiting = server.statistics().connections
         assert visitors.closed_at == [0] * 1500 + [10] * (500 - waiting)
         assert 100 < waiting < 400
         async with open_raw_client(server.connect()) as client:
             await register_device(client)
-            # The close handshake, which they do not answer, takes three more seconds.
+            # They do not answer the close handshake, which takes 3 s more.
             await trio.sleep(23)
             assert server.statistics().connections == 1
             assert visitors.closed_at[2000 - waiting :] == [33] * waiting
@@ -215,7 +215,7 @@ async def test_default_limit_is_100_sessions_per_client() -> None:
 async def _open_slow(
     server: MemoryServer, register: Callable[[RawClient], Awaitable[None]]
 ) -> AsyncGenerator[tuple[RawClient, FaultyStream]]:
-    """A client, registered, and what to stall for it to read no more."""
+    """Open a registered client and return the stream to stall."""
     client_end, server_end = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_end)
     async with trio.open_nursery() as nursery:
@@ -248,10 +248,10 @@ async def test_client_that_does_not_read_is_dropped_at_the_send_timeout_and_dela
         for number in range(3):
             submit(slow, f"slow-{number}", str(HIGH_WATER_MARK))
         for _ in range(3):
-            # The device is told of each, at once.
+            # The device receives each end immediately.
             assert (await cast.device.receive())["type"] == "task_end"
         assert trio.current_time() == 5
-        # What waits for it counts as its sessions, and no more than one message above the mark is held.
+        # Waiting ends count as the client's sessions, and at most one message above the mark is held.
         statistics = cast.server.statistics()
         assert (statistics.sessions, statistics.ending_sessions) == (0, 2)
         assert HIGH_WATER_MARK < statistics.bytes_held < HIGH_WATER_MARK + 2000
@@ -271,7 +271,7 @@ async def test_client_that_does_not_read_is_dropped_at_the_send_timeout_and_dela
 async def test_unread_results_count_as_sessions_of_the_client_that_submitted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    # One result fills the buffer of a device that does not read; those after it wait.
+    # One result fills the buffer of a device that does not read; later ones wait.
     async with (
         open_cast(_large_result, ServerLimits(max_sessions=3)) as cast,
         _open_slow(cast.server, _slow_device) as (slow, stream),
@@ -357,7 +357,7 @@ async def test_batch_above_the_limit_is_refused_immediately_even_if_the_device_d
 
 
 IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
-"""For clients that do not read, and so answer no pings."""
+"""Limits for clients that do not read and therefore answer no pings."""
 
 
 async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None:
@@ -389,7 +389,7 @@ async def test_any_valid_message_restarts_the_idle_timeout(
     async with open_cast(limits=IDLE) as cast:
         await trio.sleep(599)
         if last_message == "a refused heartbeat":
-            # The original constellation leaves its role out of them.
+            # The original constellation sends these without its role.
             cast.constellation.send(type="heartbeat", status="ok")
         else:
             cast.device.send(type="command_results", status="ok", action_results=[])

@@ -1,4 +1,4 @@
-"""Every recording of the original server, replayed from its clients' side: this server answers as that one did, but for what is better."""
+"""Every recording of the original server, replayed from the clients' side: this server sends the same replies, except for listed deviations."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class _Better:
-    """What comes in place of what was recorded, and why."""
+    """A deviation from a recorded reply, and its reason."""
 
     why: str
     error: str | None = None
-    """How an error begins that comes in its place; None for nothing."""
+    """The beginning of the error that is sent instead; None for no reply."""
     close: int | None = None
-    """The code of a close after it."""
+    """The close code that follows."""
 
 
 _LIBRARY = "the recorded words are those of a library"
@@ -50,18 +50,18 @@ BETTER: dict[str, dict[int, _Better]] = {
         15: _Better("the connection was silent for good", "invalid message to the server: a binary frame of 3 bytes"),
     },
 }
-"""By the number of the recording's line; the one that says what it is about does not count."""
+"""Deviations by line number of the recording, not counting its title line."""
 
 _OF_NO_MATTER = ("agent_name",)
-"""Members that name the program."""
+"""Members that contain the program's name."""
 _BEGIN_WITHOUT_CLIENTS = ("registration_ok", "same_session_twice", "other_messages")
 _LOST = ("device_lost_mid_task", "task_to_lost_device")
 _ON_THE_SAME_CONNECTION = {("other_messages", 4)}
-"""Registrations that come on a connection that is registered."""
+"""Registrations on a connection that is registered already."""
 
 
 async def _recorded_session(task: ServerTask) -> object:
-    """The sessions that were scripted for the recordings."""
+    """Run the requests of the recordings."""
     kind, _, argument = task.request.partition(":")
     match kind:
         case "echo":
@@ -80,18 +80,18 @@ async def _recorded_session(task: ServerTask) -> object:
 
 
 class _Player:
-    """Says what a recording's clients said, and compares what comes with what came then, but for times and made-up ids."""
+    """Replays a recording's clients and compares the replies, except for times and generated ids."""
 
     def __init__(self, name: str, server: MemoryServer, stack: AsyncExitStack) -> None:
         self._name = name
         self._server = server
         self._stack = stack
         self.clients: dict[str, RawClient] = {}
-        """Who speaks for each side now."""
+        """The client that replays each side."""
         self._named: dict[object, RawClient] = {}
         self._owners: dict[object, RawClient] = {}
         self._ours: dict[str, str] = {}
-        """The ids of now, by those of then."""
+        """This run's ids by recorded id."""
         self._wrong_tokens = iter((None, "wrong"))
         self.better = 0
 
@@ -107,7 +107,7 @@ class _Player:
             case {"from": "server", "to": str(side), "close": {"code": int(code)}}:
                 await self.is_closed(side, code)
             case {"from": "server", "to": str(side), "silence_s": int(seconds)}:
-                # Whoever was refused here has been closed, where the recorded server left the socket open.
+                # A refused client is closed here; the recorded server left the socket open.
                 if side in self.clients:
                     await self.clients[side].silence(seconds)
             case {"event": str(event)}:
@@ -134,7 +134,7 @@ class _Player:
         if '"type": "task"' in text:
             self._owners.setdefault(json.loads(text)["session_id"], client)
         if '"request_id": "' in text:
-            # A request's own id comes back in its reply.
+            # A reply repeats the request's own id.
             request_id = json.loads(text)["request_id"]
             self._ours[request_id] = request_id
 
@@ -159,7 +159,7 @@ class _Player:
         return text
 
     def _learn(self, recorded: Members, came: Members) -> None:
-        """What had the same id then has the same id now, and what had another has another."""
+        """Check that ids are equal now exactly where the recorded ones were."""
         for name in ("response_id", "call_id"):
             if name in recorded and recorded[name] not in self._ours:
                 assert came[name] not in self._ours.values()
@@ -216,7 +216,7 @@ async def test_replies_match_the_recordings(name: str, autojump_clock: trio.test
             await player.play(number, entry)
         assert player.better == len(BETTER.get(name, {}))
         for side, client in player.clients.items():
-            # In these the device has left, or what it was told was not recorded.
+            # In these the device has disconnected, or its messages were not recorded.
             if side == "constellation" or name not in (*_LOST, "same_session_twice"):
                 await client.silence(5)
 

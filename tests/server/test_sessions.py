@@ -82,7 +82,7 @@ async def test_return_value_of_a_session_is_the_tasks_result(result: object) -> 
 
 
 async def _failing(cast: Cast) -> tuple[object, object]:
-    """Submit a task that fails: what both clients are told of it, result and error."""
+    """Submit a task that fails, check that both clients get the same end, and return its result and error."""
     submit(cast.constellation, "s1")
     await expect_acknowledgement(cast.constellation, "s1")
     [of_constellation, of_device] = [await end_of(client, "s1") for client in (cast.constellation, cast.device)]
@@ -255,7 +255,7 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
             await trio.testing.wait_all_tasks_blocked()
             await client.close()
         await trio.testing.wait_all_tasks_blocked()
-        # Its end was told when the device left; what is left is the session's own cleaning up.
+        # The end was sent when the device disconnected; only the session function is still running.
         statistics = cast.server.statistics()
         let_go.set()
         assert statistics == ServerStatistics(0, 0, 0, 0, ending_sessions=1)

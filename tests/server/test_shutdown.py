@@ -27,7 +27,7 @@ Ending: TypeAlias = tuple[list[Members], int]
 async def stay_until_closed(
     stream: trio.abc.Stream, registration: str, endings: list[Ending], task_status: trio.TaskStatus[RawClient]
 ) -> None:
-    """A client that is there until the server ends the connection."""
+    """Run a client until the server ends the connection."""
     async with open_raw_client(stream) as client:
         await register(client, registration)
         task_status.started(client)

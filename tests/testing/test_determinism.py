@@ -1,4 +1,4 @@
-"""Runs that repeat themselves: one seed, one order of tasks, the same ids and times."""
+"""Deterministic runs: one seed gives the same order of tasks, ids and times."""
 
 from __future__ import annotations
 

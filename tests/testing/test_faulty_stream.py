@@ -55,12 +55,12 @@ async def test_cancelling_a_call_on_a_faulty_stream_loses_nothing() -> None:
 
 @pytest.fixture(params=["waiting", "later"])
 def waiting(request: pytest.FixtureRequest) -> bool:
-    """Whether the fault meets a call that waits already, or one that comes later."""
+    """Whether the fault happens during the call or before it."""
     return bool(request.param == "waiting")
 
 
 async def _meets(waiting: bool, call: Callable[[], Awaitable[object]], fault: Callable[[], object]) -> object:
-    """What a call comes to that meets a fault, or None if it waits on."""
+    """The outcome of a call with a fault, or None if it keeps waiting."""
     met: list[object] = []
 
     async def run() -> None:
@@ -115,7 +115,7 @@ async def test_bytes_that_arrived_before_a_reset_are_lost() -> None:
 async def test_silent_stream_receives_nothing_and_no_end(waiting: bool) -> None:
     faulty, far = _faulty_pair()
     if not waiting:
-        # What has arrived already is lost as well.
+        # Bytes that have arrived are lost too.
         await far.send_all(b"unheard")
     assert await _meets(waiting, faulty.receive_some, faulty.go_silent) is None
     async with trio.open_nursery() as nursery:
@@ -175,7 +175,7 @@ async def test_sending_to_a_stalled_stream_waits_until_it_resumes() -> None:
         nursery.start_soon(faulty.wait_send_all_might_not_block)
         await trio.testing.wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 2
-        # The other direction goes on.
+        # The other direction still works.
         await far.send_all(b"at once")
         assert await faulty.receive_some() == b"at once"
         faulty.resume()

@@ -1,4 +1,4 @@
-"""What users test their applications with: the fixture, the examples of its page, and the fleet in memory."""
+"""The fixture, the examples of the how-to, and the fleet in memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_examples_of_the_how_to_pass(tmp_path: Path) -> None:
 @pytest.mark.programs
 def test_without_pytest_trio_the_fixture_names_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(memory_fleet): ...\n", encoding="utf-8")
-    # In its stead, as if it were not installed.
+    # Hides the installed package.
     (tmp_path / "pytest_trio.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     out = _pytest(tmp_path, "-c", "/dev/null", "-p", "no:trio")
     assert "the fixture memory_fleet needs pytest-trio: pip install pytest-trio" in out
@@ -87,7 +87,7 @@ async def test_killed_device_fails_its_tasks_and_a_stopped_one_can_be_started_ag
             await running.ended.wait()
             assert "device disconnected" in str(running.ending)
             await fleet.start_device("a")
-            # It runs already.
+            # The device is running already.
             await fleet.start_device("a")
             assert (await device.run_task("quick")).unwrap() == "a"
             await fleet.stop_device("a")
@@ -108,7 +108,7 @@ async def test_stopped_or_killed_server_can_be_started_again(autojump_clock: Moc
             with pytest.raises(ConnectionRefusedError):
                 await fleet.connect()
             await fleet.start_server()
-            # There is one.
+            # A server is running already.
             await fleet.start_server()
             with trio.fail_after(100):
                 await fleet.wait_registered()

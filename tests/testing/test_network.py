@@ -1,4 +1,4 @@
-"""The simulated network: what it does to bytes, and what the ends of the package make of that."""
+"""The simulated network: its effects on bytes and on the package's connections."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ async def be_device(server: MemoryServer, *, task_status: trio.TaskStatus[None])
 async def open_ends(
     conditions: Conditions | None = None, *, liveness_timeout: float = 180
 ) -> AsyncGenerator[tuple[Connection, NetworkLink]]:
-    """A server with a device, and a constellation whose connection goes over the network."""
+    """Open a server with a device, and a constellation connection over the network."""
     with trio.fail_after(10_000):
         async with open_memory_server(session=work) as server, trio.open_nursery() as nursery:
             await nursery.start(be_device, server)
@@ -276,7 +276,7 @@ async def test_frames_are_shuffled_whole_and_control_frames_are_not_delayed() ->
     await link.server.send_all(fragments[1] + large[:1])
     await link.server.send_all(large[1:3])
     await link.server.send_all(large[3:] + huge)
-    # Fragments come as one.
+    # Fragments arrive as one message.
     whole = small + b"\x81\x02xy" + large + huge
     received = b""
     while len(received) < len(whole):
@@ -300,7 +300,7 @@ async def test_replies_can_be_broken_duplicated_and_lost(autojump_clock: Clock) 
 
     async with open_memory_server() as server, trio.open_nursery() as nursery:
         link = Network().connect()
-        # From before the handshake on.
+        # Set before the handshake.
         link.edit_replies(spoil)
         nursery.start_soon(server.serve_stream, link.server)
         info = DeviceInfo(DEVICE, Platform.LINUX)
@@ -311,7 +311,7 @@ async def test_replies_can_be_broken_duplicated_and_lost(autojump_clock: Clock) 
                     await connection.run_task("second", timeout=5)
                 with pytest.raises(RequestTimeout):
                     await connection.run_task("third", timeout=5)
-                # A small one, one of two bytes of length, and none but text.
+                # A short message, one with a two-byte length, and one that is only text.
                 result = await connection.run_task("first" + "x" * 100_000)
                 assert result.unwrap() == {"echo": "first" + "x" * 100_000}
                 await trio.testing.wait_all_tasks_blocked()
@@ -329,7 +329,7 @@ async def test_handshake_in_pieces_is_not_edited_and_dropped_bytes_are_not_corru
     await link.server.send_all(b"")
     await link.server.send_all(handshake[30:] + b"\x81\x02no")
     received = await link.client.receive_some()
-    # One bit of what was sent on.
+    # One bit of the bytes that were sent on.
     assert len(received) == len(handshake)
     assert sum((a ^ b).bit_count() for a, b in zip(received, handshake, strict=True)) == 1
     await link.server.send_all(b"\x81\x02no\x81\x03yes")

@@ -135,7 +135,7 @@ async def test_scripted_peers_client_sends_pings_at_the_given_interval(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50, ping_interval=20) as peer:
-        # Each is answered, and that is something received.
+        # Each ping is answered, which counts as received bytes.
         await trio.sleep(500)
         assert not peer.connection.closed
         assert peer.received_nowait() == []
@@ -172,7 +172,7 @@ async def test_answer_all_replies_to_all_messages_and_waits_for_their_arrival(
         await peer.answer_all()
         assert sorted(map(str, results)) == ["a", "b", "c"]
         statistics = peer.connection.statistics()
-        # The heartbeat was answered as well.
+        # The heartbeat got a reply too.
         assert (statistics.pending, statistics.unanswered, statistics.messages_received) == (0, 0, 8)
 
 
@@ -208,7 +208,7 @@ async def test_peer_can_accept_end_and_refuse_single_tasks() -> None:
 
 
 async def _started(nursery: trio.Nursery, peer: ScriptedPeer) -> str:
-    """Start a task that the peer accepts, and ends when all else has been done."""
+    """Start a task that the peer accepts and ends last."""
 
     async def accept() -> None:
         task = await peer.receive()
@@ -244,7 +244,7 @@ async def test_peer_can_send_any_message_text_and_json() -> None:
         }
         peer.confirm()
         peer.confirm()
-        # Ids that are not given are made up, a fresh one each time.
+        # Missing ids are generated, a new one each time.
         assert [(await client.receive())["response_id"] for _ in range(2)] == ["response-1", "response-2"]
         peer.send_text('{"timestamp": 1, "text": 2}')
         assert await client.receive() == {"text": 2}
@@ -325,10 +325,10 @@ async def test_wait_ended_returns_how_the_client_ended_the_connection() -> None:
                 nursery.start_soon(connection.run_task, "the last")
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
-        # What was sent before is handed out first.
+        # Messages from before the end are received first.
         assert (await peer.receive()).request == "the last"
         assert (await peer.wait_ended()).code == 1006
-        # It is told as often as it asks.
+        # Every call raises.
         assert (await peer.wait_ended()).code == 1006
         assert peer.received_nowait() == []
 
