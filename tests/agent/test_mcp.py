@@ -256,7 +256,7 @@ async def test_at_most_1000_distinct_tools_with_valid_names_are_offered(
     async with opened(odd("has too many tools")) as tools:
         assert [tool.name for tool in tools.tools()] == [f"tool {number}" for number in range(1_000)]
     assert "has more than 1000 tools" in caplog.text
-    assert "its name has 1001 characters" in caplog.text
+    assert "whose name has 1001 characters" in caplog.text
 
 
 async def test_server_without_a_handshake_is_supported() -> None:

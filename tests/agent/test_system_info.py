@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING
 
 import attrs
 import psutil
@@ -17,104 +17,12 @@ import trio
 import trio.testing
 
 from galaxy_trio import DeviceInfo, Platform, PlatformType, open_connection
-from galaxy_trio.agent import collect_system_info, open_device_connection, system_info
+from galaxy_trio.agent import collect_system_info, open_device_connection
 from galaxy_trio.testing import open_memory_server
+from tests.agent.support.machine import DESKTOP, DEVICE, Address, Datagrams, failing, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-DEVICE = "device_001"
-DESKTOP = ["gui", "cli", "browser", "file_system", "office"]
-
-
-class Address(NamedTuple):
-    family: int
-    address: str
-
-
-def _failing(error: BaseException) -> Callable[..., object]:
-    def fail(*_: object) -> object:
-        raise error
-
-    return fail
-
-
-def _not_known(_: str) -> int:
-    return -1
-
-
-class Datagrams:
-    """Replaces sockets: the local address for each address family, or no route."""
-
-    def __init__(self) -> None:
-        self.own: dict[int, str] = {}
-        self.asked: list[tuple[str, int]] = []
-        self.open = 0
-        self.family = 0
-
-    def make(self, family: int, kind: int) -> Datagrams:
-        assert kind == socket.SOCK_DGRAM
-        self.family = family
-        return self
-
-    def __enter__(self) -> Self:
-        self.open += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.open -= 1
-
-    def connect(self, address: tuple[str, int]) -> None:
-        self.asked.append(address)
-        if self.family not in self.own:
-            raise OSError("network is unreachable")
-
-    def getsockname(self) -> tuple[str, int]:
-        return self.own[self.family], 40000
-
-
-@pytest.fixture
-def datagrams() -> Datagrams:
-    return Datagrams()
-
-
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleNamespace:
-    """Replace the socket module for `system_info` only, because trio uses sockets too."""
-    members = {**vars(socket), "socket": datagrams.make, "gethostname": lambda: "edge-1"}
-    network = SimpleNamespace(**members)
-    network.gethostbyname = {"edge-1": "127.0.1.1"}.__getitem__
-    monkeypatch.setattr(system_info, "socket", network)
-    return network
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams, network: SimpleNamespace) -> DeviceInfo:
-    """Replace every source of values by a known one."""
-    monkeypatch.delenv("TERMUX_VERSION", raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platform, "version", lambda: "#1 SMP")
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16_384_000_000))
-    datagrams.own[socket.AF_INET] = "10.0.0.1"
-    return DeviceInfo(
-        DEVICE,
-        Platform.LINUX,
-        os_version="#1 SMP",
-        cpu_count=8,
-        memory_total_gb=15.26,
-        hostname="edge-1",
-        ip_address="10.0.0.1",
-        supported_features=[*DESKTOP, "linux_apps"],
-        platform_type=PlatformType.COMPUTER,
-        schema_version="1.0",
-    )
-
-
-@pytest.fixture
-def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psutil", None)
 
 
 async def test_it_describes_this_machine() -> None:
@@ -147,7 +55,7 @@ async def test_one_failing_value_does_not_affect_the_others(
         (network, "gethostname"),
         (network, "socket"),
     ]:
-        monkeypatch.setattr(module, name, _failing(RuntimeError("broken")), raising=False)
+        monkeypatch.setattr(module, name, failing(RuntimeError("broken")), raising=False)
     assert await collect_system_info(DEVICE) == attrs.evolve(
         machine, os_version=None, cpu_count=None, memory_total_gb=None, hostname=None, ip_address=None
     )
@@ -196,7 +104,7 @@ async def test_platform_in_termux_is_android_where_python_reports_linux(
     assert (info.platform, info.supported_features, info.platform_type) == (Platform.ANDROID, [], PlatformType.MOBILE)
 
 
-@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+@pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
 @pytest.mark.parametrize(
     ("build", "told", "features"),
     [
@@ -219,7 +127,7 @@ async def test_platform_falls_back_to_what_python_was_built_for(
     assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
 
 
-@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+@pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
 async def test_version_is_none_when_unknown(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +142,7 @@ async def test_cores_without_psutil_come_from_the_standard_library(
     assert (await collect_system_info(DEVICE)).cpu_count == 3
 
 
-@pytest.mark.parametrize("answer", [_failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
+@pytest.mark.parametrize("answer", [failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
 async def test_cores_come_from_the_standard_library_when_psutil_fails(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,7 +169,7 @@ async def test_memory_without_psutil_comes_from_the_system(
 async def test_memory_comes_from_the_system_when_psutil_fails(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", _failing(NotImplementedError("here")))
+    monkeypatch.setattr(psutil, "virtual_memory", failing(NotImplementedError("here")))
     sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, memory_total_gb=3.81)
@@ -269,7 +177,7 @@ async def test_memory_comes_from_the_system_when_psutil_fails(
 
 @pytest.mark.parametrize(
     "answer",
-    [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), _not_known],
+    [failing(ValueError("unrecognized configuration name")), failing(OSError("no such thing")), unknown],
     ids=["unknown name", "system error", "not known"],
 )
 async def test_memory_is_none_when_unknown(
@@ -289,7 +197,7 @@ async def test_memory_is_none_when_the_standard_library_has_no_call_for_it(
 async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
     machine: DeviceInfo, network: SimpleNamespace
 ) -> None:
-    network.gethostname = _failing(OSError("no name"))
+    network.gethostname = failing(OSError("no name"))
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
 
@@ -349,8 +257,8 @@ async def test_address_is_none_when_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     datagrams.own.clear()
-    monkeypatch.setattr(psutil, "net_if_stats", _failing(PermissionError("not allowed")))
-    network.gethostbyname = _failing(error)
+    monkeypatch.setattr(psutil, "net_if_stats", failing(PermissionError("not allowed")))
+    network.gethostbyname = failing(error)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address=None)
 
 

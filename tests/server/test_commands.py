@@ -9,23 +9,26 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
-from galaxy_trio._codec.codec import encode
+from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
 from galaxy_trio.messages import (
-    ClientMessage,
-    ClientMessageType,
     Command,
-    CommandResult,
-    ResultStatus,
-    TaskStatus,
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
-from galaxy_trio.server.pending_commands import PendingCommands
 from tests.connection.support.recordings import text_frames
-from tests.server.support.raw_client import Members, RawClient, open_raw_client
+from tests.server.support.commands import (
+    CLICK,
+    LOOK,
+    actions_of,
+    as_json,
+    cast_list,
+    cast_results,
+    cast_results_of,
+    click_and_look,
+    result,
+)
+from tests.server.support.raw_client import Members, open_raw_client
 from tests.server.support.server_cast import (
-    DEVICE,
     answer,
     end_of,
     open_cast,
@@ -36,26 +39,6 @@ from tests.server.support.server_cast import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-LOOK = Command("look", ToolType.DATA_COLLECTION)
-CLICK = Command("click", ToolType.ACTION, {"x": 3, "y": 4}, "call-1")
-
-
-def result(call_id: object, value: object = None, status: str = "success") -> Members:
-    return {"status": status, "call_id": call_id, "result": value}
-
-
-def actions_of(command: Members) -> list[Members]:
-    return cast("list[Members]", command["actions"])
-
-
-async def click_and_look(task: ServerTask) -> object:
-    """Convert results to JSON."""
-    return [_as_json(one) for one in await task.execute([CLICK, LOOK])]
-
-
-def _as_json(one: CommandResult) -> object:
-    return [one.status, one.error, one.result, one.call_id]
 
 
 async def _recorded_session(task: ServerTask) -> object:
@@ -94,15 +77,6 @@ async def test_commands_and_results_match_the_recording() -> None:
             status, value, error = await end_of(client, str(expected["session_id"]))
             assert (status, error) == (expected["status"], expected.get("error"))
             assert value == {"results": cast_results(cast_results_of(expected), ids)}
-
-
-def cast_results_of(end: Members) -> object:
-    return cast("dict[str, object]", end["result"])["results"]
-
-
-def cast_results(recorded: object, ids: list[object]) -> list[Members]:
-    """The recorded results with this run's call ids."""
-    return [{**one, "call_id": call_id} for one, call_id in zip(cast("list[Members]", recorded), ids, strict=True)]
 
 
 async def test_command_keeps_its_call_id_or_gets_one() -> None:
@@ -166,10 +140,6 @@ async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: 
         assert [one[1] for one in told] == [
             "the device sent no result for this command" if one[0] == "none" else None for one in told
         ]
-
-
-def cast_list(value: object) -> list[list[object]]:
-    return cast("list[list[object]]", value)
 
 
 async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
@@ -313,7 +283,7 @@ async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> 
 
 async def test_empty_batch_sends_no_message() -> None:
     async def session(task: ServerTask) -> object:
-        return [_as_json(one) for one in await task.execute([])]
+        return [as_json(one) for one in await task.execute([])]
 
     async with open_cast(session) as cast:
         await start_task(cast.constellation, "s")
@@ -349,114 +319,3 @@ async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what
         await start_task(members.constellation, "s")
         assert await end_of(members.device, "s") == ("completed", "well", None)
         assert members.server.statistics().unanswered_commands == 0
-
-
-async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
-    told: list[BaseException] = []
-
-    async def session(task: ServerTask) -> None:
-        try:
-            with trio.CancelScope(shield=True):
-                await task.execute([LOOK])
-        except ConnectionLost as lost:
-            told.append(lost)
-            raise
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive())["type"] == "command"
-        await cast.device.abort()
-        assert await end_of(cast.constellation, "s") == (
-            "failed",
-            {},
-            "Task was cancelled because target device disconnected",
-        )
-        await trio.testing.wait_all_tasks_blocked()
-        # A session that ignores its cancellation gets the error too.
-        assert [type(error) for error in told] == [ConnectionLost]
-        assert cast.server.statistics().ending_sessions == 0
-
-
-async def test_ended_session_cannot_run_commands() -> None:
-    kept: list[ServerTask] = []
-    refused: list[str] = []
-
-    async def session(task: ServerTask) -> None:
-        kept.append(task)
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True), trio.fail_after(60):
-                try:
-                    await task.execute([LOOK])
-                except trio.ClosedResourceError as error:
-                    refused.append(str(error))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        await trio.testing.wait_all_tasks_blocked()
-        await cast.constellation.close()
-        # The device receives only the end.
-        assert (await end_of(cast.device, "s"))[0] == "failed"
-        await trio.testing.wait_all_tasks_blocked()
-        assert refused == ["session 's' has ended: it cannot run commands any more"]
-        with pytest.raises(trio.ClosedResourceError, match="has ended"):
-            await kept[0].execute([LOOK])
-        with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
-            await ServerTask("s", "", DEVICE, "c").execute([LOOK])
-
-
-async def test_device_runs_the_commands_of_its_own_task() -> None:
-    async with open_cast(click_and_look) as cast:
-        cast.device.send(type="task", status="continue", session_id="own", request="x")
-        assert (await cast.device.receive())["session_id"] == "own"
-        command = await cast.device.receive()
-        assert "task_name" not in command
-        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
-        assert (await end_of(cast.device, "own"))[0] == "completed"
-
-
-async def test_results_survive_the_wire_unchanged() -> None:
-    received: list[list[CommandResult]] = []
-    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
-
-    async def session(task: ServerTask) -> None:
-        received.append(await task.execute([CLICK]))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        message = ClientMessage(
-            ClientMessageType.COMMAND_RESULTS,
-            TaskStatus.CONTINUE,
-            session_id="s",
-            prev_response_id=str(command["response_id"]),
-            action_results=[sent],
-        )
-        _send(cast.device, message)
-        await end_of(cast.constellation, "s")
-        assert received == [[sent]]
-
-
-def _send(client: RawClient, message: ClientMessage) -> None:
-    client.send_text(encode(message))
-
-
-def test_batch_is_answered_once_even_if_two_replies_come_before_it_is_read() -> None:
-    unanswered = PendingCommands(DEVICE)
-    batch = unanswered.register("r", "s", [CLICK])
-    first = ClientMessage(
-        ClientMessageType.COMMAND_RESULTS,
-        TaskStatus.CONTINUE,
-        session_id="s",
-        prev_response_id="r",
-        action_results=[CommandResult(ResultStatus.SUCCESS, result="first", call_id="call-1")],
-    )
-    assert unanswered.route(first)
-    assert not unanswered.route(first)
-    assert not unanswered.route_invalid(InvalidMessage("broken", response_id="r", session_id="s"))
-    unanswered.register("another", "s", [CLICK])
-    unanswered.close(lambda: ConnectionLost("gone"))
-    assert (len(unanswered), unanswered.unexpected_results) == (0, 1)
-    [one] = trio.run(batch.receive)
-    assert one.result == "first"

@@ -27,10 +27,12 @@ from tests.server.support.server_cast import (
     register_device,
     start_task,
     submit,
+    wait_for,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -175,16 +177,11 @@ async def test_turning_away_is_logged_once_each_time_the_server_is_full(caplog: 
         assert server.statistics().turned_away == 6
 
 
-async def _until(gate: trio.Event, task: ServerTask) -> object:
-    await gate.wait()
-    return task.request
-
-
 async def test_sessions_above_a_clients_limit_are_refused_until_one_ends() -> None:
     gates = {name: trio.Event() for name in ("s0", "s1", "s2", "other")}
 
     async def session(task: ServerTask) -> object:
-        return await _until(gates[task.session_id], task)
+        return await wait_for(gates[task.session_id], task)
 
     async with (
         open_cast(session, ServerLimits(max_sessions=2)) as cast,
@@ -204,7 +201,7 @@ async def test_sessions_above_a_clients_limit_are_refused_until_one_ends() -> No
 
 
 async def test_default_limit_is_100_sessions_per_client() -> None:
-    async with open_cast(partial(_until, trio.Event())) as cast:
+    async with open_cast(partial(wait_for, trio.Event())) as cast:
         for number in range(100):
             await start_task(cast.constellation, f"s{number}")
         submit(cast.constellation, "s100")
@@ -354,100 +351,3 @@ async def test_batch_above_the_limit_is_refused_immediately_even_if_the_device_d
         stream.stall()
         await start_task(cast.constellation, "s", "", "slow")
         assert (await end_of(cast.constellation, "s"))[:2] == ("completed", 0)
-
-
-IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
-"""Limits for clients that do not read and therefore answer no pings."""
-
-
-async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None:
-    _, code = await client.receive_until_ended(10_000)
-    codes.append((trio.current_time(), code))
-
-
-async def test_silent_client_is_closed_at_the_idle_timeout_although_it_answers_pings(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with open_cast() as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        for client in (cast.constellation, cast.device):
-            nursery.start_soon(_idle_codes, client, ends)
-        await trio.sleep(0.5)
-        cast.device.send(type="heartbeat", status="ok")
-        await trio.sleep_until(599.999)
-        assert len(cast.server.clients()) == 2
-        await trio.sleep_until(600.001)
-        assert (cast.server.constellations, cast.server.devices) == ([], [DEVICE])
-        await trio.sleep_until(601)
-        assert ends == [(600, 1000), (600.5, 1000)]
-
-
-@pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
-async def test_any_valid_message_restarts_the_idle_timeout(
-    last_message: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with open_cast(limits=IDLE) as cast:
-        await trio.sleep(599)
-        if last_message == "a refused heartbeat":
-            # The original constellation sends these without its role.
-            cast.constellation.send(type="heartbeat", status="ok")
-        else:
-            cast.device.send(type="command_results", status="ok", action_results=[])
-        await trio.sleep(2)
-        left = [CONSTELLATION] if last_message == "a refused heartbeat" else [DEVICE]
-        assert cast.server.constellations + cast.server.devices == left
-
-
-@pytest.mark.parametrize("bytes_that_are_none", ["no JSON", '{"type": "heartbeat"'])
-async def test_broken_messages_do_not_restart_the_idle_timeout(
-    bytes_that_are_none: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with open_cast(limits=IDLE) as cast:
-        await trio.sleep(599)
-        cast.constellation.send_text(bytes_that_are_none)
-        await trio.sleep(1.001)
-        assert cast.server.constellations == []
-
-
-@pytest.mark.parametrize("task_ends_at", [300, 599, 600, 601, 1199, 1200, 1201, 5000])
-async def test_idle_timeout_counts_from_the_end_of_a_clients_task(
-    task_ends_at: float, autojump_clock: trio.testing.MockClock
-) -> None:
-    gate = trio.Event()
-    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        submit(cast.constellation, "s")
-        for client in (cast.constellation, cast.device):
-            nursery.start_soon(_idle_codes, client, ends)
-        await trio.sleep_until(task_ends_at)
-        assert len(cast.server.clients()) == 2
-        gate.set()
-        await trio.sleep_until(task_ends_at + 599.9)
-        assert len(cast.server.clients()) == 2
-        await trio.sleep(1)
-        assert ends == [(task_ends_at + 600, 1000)] * 2
-
-
-async def test_task_of_another_client_does_not_restart_the_idle_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    async with (
-        open_cast(partial(_until, trio.Event()), IDLE) as cast,
-        open_raw_client(cast.server.connect()) as other,
-    ):
-        await register_constellation(other, "other")
-        await start_task(cast.constellation, "s")
-        await trio.sleep(601)
-        assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
-
-
-async def test_message_after_a_tasks_end_restarts_the_idle_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    gate = trio.Event()
-    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        submit(cast.constellation, "s")
-        nursery.start_soon(_idle_codes, cast.constellation, ends)
-        await trio.sleep(700)
-        gate.set()
-        await trio.sleep(200)
-        cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
-        await trio.sleep(700)
-        assert ends == [(1500, 1000)]

@@ -1,4 +1,4 @@
-"""Every recording of the original server, replayed from the clients' side: this server sends the same replies, except for listed deviations."""
+"""Every recording, replayed from the clients' side: this server replies like the recorded one, except for listed deviations."""
 
 from __future__ import annotations
 

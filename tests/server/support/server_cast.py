@@ -13,6 +13,8 @@ from tests.server.support.raw_client import Members, RawClient, open_raw_client
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    import trio
+
     from galaxy_trio.server import ServerLimits, ServerTask
 
 DEVICE, CONSTELLATION = "device_001", "demo@device_001"
@@ -94,6 +96,12 @@ async def end_of(client: RawClient, session_id: str) -> tuple[object, object, ob
     end = await client.receive()
     assert (end["type"], end["session_id"]) == ("task_end", session_id)
     return end["status"], end.get("result"), end.get("error")
+
+
+async def wait_for(gate: trio.Event, task: ServerTask) -> object:
+    """A session function that waits for an event."""
+    await gate.wait()
+    return task.request
 
 
 def answer(client: RawClient, command: Members, *results: Members, **members: object) -> None:
