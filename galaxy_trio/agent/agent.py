@@ -1,4 +1,4 @@
-"""A device that stays registered with a server and runs tools for it."""
+"""An agent: a device that stays registered with a server."""
 
 from __future__ import annotations
 

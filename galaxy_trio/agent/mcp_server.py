@@ -1,4 +1,4 @@
-"""An MCP server's configuration, and the interface of a session with it."""
+"""An MCP server as its supervisor sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies that a device makes while it receives, and sends once there is room."""
+"""A connection's queue of replies to send."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class ThreadLimiter:
 
     Attributes:
         abandoned: Number of running threads whose call was cancelled.
-        starved: Whether a call was cancelled while it waited for a thread.
+        starved: Whether a call was cancelled while it waited for a thread, since the last command started.
     """
 
     def __init__(self, maximum: int) -> None:

@@ -1,4 +1,4 @@
-"""Tools: functions and other objects that commands call by name."""
+"""Tools that commands call by name."""
 
 from __future__ import annotations
 

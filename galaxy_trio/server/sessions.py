@@ -1,4 +1,4 @@
-"""A server's sessions: each runs one task and ends in exactly one ``task_end``."""
+"""A server's sessions, each of which runs one task."""
 
 from __future__ import annotations
 

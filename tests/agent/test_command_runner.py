@@ -1,4 +1,4 @@
-"""Commands become results, and errors in a tool become failures."""
+"""Commands become results, also when their tool fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description of a machine: each value, its fallbacks, and None when unknown."""
+"""The description of a machine: each value has fallbacks, or is None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands' timeouts, and the threads of tools that block."""
+"""Timeouts of commands, also in threads that cannot be stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions as tools: which functions are accepted, and where they run."""
+"""Functions as tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Malicious messages affect no other client and leave nothing behind."""
+"""Malicious messages have no effect on other clients."""
 
 from __future__ import annotations
 

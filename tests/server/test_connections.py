@@ -1,4 +1,4 @@
-"""A server's connections: their limits, their failures, and the state that they leave."""
+"""A server's connections: limits, failures, statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server's limits: defaults, effects, and no effect on other clients."""
+"""A server's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listening server: its address, token, path and TLS."""
+"""A server's address, token, path, TLS."""
 
 from __future__ import annotations
 

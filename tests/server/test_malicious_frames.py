@@ -1,4 +1,4 @@
-"""Invalid and slow frames end only their connection."""
+"""Invalid or slow frames end only their connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faulty session functions and clients that do not read affect no other task."""
+"""Faulty session functions affect no other task, nor do clients that do not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stop of a server while clients and sessions are busy."""
+"""The stop of a busy server."""
 
 from __future__ import annotations
 

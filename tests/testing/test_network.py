@@ -1,4 +1,4 @@
-"""The simulated network: its effects on bytes and on the package's connections."""
+"""The simulated network's effects."""
 
 from __future__ import annotations
 
