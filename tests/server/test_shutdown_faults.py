@@ -1,4 +1,4 @@
-"""The stop of a busy server."""
+"""The end of a busy server."""
 
 from __future__ import annotations
 
