@@ -80,8 +80,8 @@ async def test_registration_matches_the_recording() -> None:
     assert isinstance(metadata.pop("registration_time"), str)
     recorded = {name: value for name, value in _METADATA.items() if name != "registration_time"}
     # Empty members may be absent.
-    told, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
-    assert told == {name: value for name, value in expected.items() if value != {} or name in told}
+    info, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
+    assert info == {name: value for name, value in expected.items() if value != {} or name in info}
     assert registration == {**_REGISTRATION, "metadata": recorded}
 
 
@@ -100,8 +100,8 @@ async def test_unknown_platform_is_sent_unchanged() -> None:
     [metadata] = sent
     assert metadata is not None
     assert metadata["platform"] == "haiku"
-    told = cast("dict[str, JSON]", metadata["system_info"])
-    assert (told["platform"], told["rack"], told["device_id"]) == ("haiku", 7, DEVICE)
+    info = cast("dict[str, JSON]", metadata["system_info"])
+    assert (info["platform"], info["rack"], info["device_id"]) == ("haiku", 7, DEVICE)
 
 
 async def test_constellation_receives_the_devices_information() -> None:

@@ -71,7 +71,7 @@ async def failure(tools: McpTools, name: str, **parameters: JSON) -> str:
 
 async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a condition in another process. The caller limits the time."""
-    while not await is_so():  # noqa: ASYNC110  # no event of ours tells of it
+    while not await is_so():  # noqa: ASYNC110  # another process sends no event
         await trio.sleep(0.01)
 
 

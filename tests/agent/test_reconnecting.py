@@ -206,13 +206,13 @@ async def test_waiting_for_a_registration_after_the_block_raises_closed() -> Non
 async def test_end_of_the_agent_wakes_tasks_that_wait_for_a_registration(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    told: list[Exception] = []
+    raised: list[Exception] = []
 
     async def wait(agent: Agent) -> None:
         try:
             await agent.wait_registered()
         except trio.ClosedResourceError as error:
-            told.append(error)
+            raised.append(error)
 
     async with trio.open_nursery() as nursery:
         async with open_commanded_agent() as (peer, agent, server):
@@ -221,4 +221,4 @@ async def test_end_of_the_agent_wakes_tasks_that_wait_for_a_registration(
             await trio.sleep(5)
             nursery.start_soon(wait, agent)
             await trio.testing.wait_all_tasks_blocked()
-    assert len(told) == 1
+    assert len(raised) == 1

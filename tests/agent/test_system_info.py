@@ -62,7 +62,7 @@ async def test_one_failing_value_does_not_affect_the_others(
 
 
 @pytest.mark.parametrize(
-    ("system", "told", "features"),
+    ("system", "expected", "features"),
     [
         ("Linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
         ("Windows", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
@@ -71,16 +71,16 @@ async def test_one_failing_value_does_not_affect_the_others(
     ],
 )
 async def test_platform_features_and_kind_of_a_computer(
-    system: str, told: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+    system: str, expected: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
-    assert isinstance(info.platform, Platform) == isinstance(told, Platform)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, features, PlatformType.COMPUTER)
+    assert isinstance(info.platform, Platform) == isinstance(expected, Platform)
 
 
 @pytest.mark.parametrize(
-    ("build", "system", "told"),
+    ("build", "system", "expected"),
     [
         ("android", "Android", Platform.ANDROID),
         ("ios", "iOS", Platform.IOS),
@@ -88,12 +88,12 @@ async def test_platform_features_and_kind_of_a_computer(
     ],
 )
 async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
-    build: str, system: str, told: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+    build: str, system: str, expected: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", build)
     monkeypatch.setattr(platform, "system", lambda: system)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, [], PlatformType.MOBILE)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, [], PlatformType.MOBILE)
 
 
 async def test_platform_in_termux_is_android_where_python_reports_linux(
@@ -106,7 +106,7 @@ async def test_platform_in_termux_is_android_where_python_reports_linux(
 
 @pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
 @pytest.mark.parametrize(
-    ("build", "told", "features"),
+    ("build", "expected", "features"),
     [
         ("linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
         ("win32", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
@@ -116,7 +116,7 @@ async def test_platform_in_termux_is_android_where_python_reports_linux(
 async def test_platform_falls_back_to_what_python_was_built_for(
     answer: Callable[[], object],
     build: str,
-    told: str,
+    expected: str,
     features: list[str],
     machine: DeviceInfo,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ async def test_platform_falls_back_to_what_python_was_built_for(
     monkeypatch.setattr(platform, "system", answer)
     monkeypatch.setattr(sys, "platform", build)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, features, PlatformType.COMPUTER)
 
 
 @pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])

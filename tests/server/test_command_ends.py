@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
-    told: list[BaseException] = []
+    raised: list[BaseException] = []
 
     async def session(task: ServerTask) -> None:
         try:
             with trio.CancelScope(shield=True):
                 await task.execute([LOOK])
         except ConnectionLost as lost:
-            told.append(lost)
+            raised.append(lost)
             raise
 
     async with open_cast(session) as cast:
@@ -54,7 +54,7 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
         )
         await trio.testing.wait_all_tasks_blocked()
         # A session that ignores its cancellation gets the error too.
-        assert [type(error) for error in told] == [ConnectionLost]
+        assert [type(error) for error in raised] == [ConnectionLost]
         assert cast.server.statistics().ending_sessions == 0
 
 

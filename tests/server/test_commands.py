@@ -134,11 +134,11 @@ async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: 
         answer(cast.device, command, *results(*ids))
         status, value, _ = await end_of(cast.constellation, "s")
         assert status == "completed"
-        told = cast_list(value)
-        assert [[one[0], one[2]] for one in told] == expected
-        assert [one[3] for one in told] == ids
-        assert [one[1] for one in told] == [
-            "the device sent no result for this command" if one[0] == "none" else None for one in told
+        received = cast_list(value)
+        assert [[one[0], one[2]] for one in received] == expected
+        assert [one[3] for one in received] == ids
+        assert [one[1] for one in received] == [
+            "the device sent no result for this command" if one[0] == "none" else None for one in received
         ]
 
 
@@ -198,16 +198,16 @@ async def test_broken_results_fail_their_batch_and_the_device_gets_an_error() ->
 
 async def test_batches_of_one_task_may_be_answered_in_any_order() -> None:
     async def session(task: ServerTask) -> object:
-        told: dict[str, object] = {}
+        outcomes: dict[str, object] = {}
 
         async def run(number: int) -> None:
             [one] = await task.execute([Command(f"tool_{number}", ToolType.ACTION)])
-            told[str(number)] = one.result
+            outcomes[str(number)] = one.result
 
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(run, number)
-        return told
+        return outcomes
 
     async with open_cast(session) as cast:
         await start_task(cast.constellation, "s")

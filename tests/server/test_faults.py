@@ -47,12 +47,12 @@ async def test_session_id_near_the_message_limit_affects_no_other_client(
 async def test_names_above_the_limit_are_refused() -> None:
     async with (
         open_memory_server() as server,
-        open_raw_client(server.connect()) as nobody,
+        open_raw_client(server.connect()) as newcomer,
         open_raw_client(server.connect()) as device,
         open_raw_client(server.connect()) as constellation,
     ):
-        nobody.send(type="register", status="ok", client_id="x" * 1001)
-        messages, code = await nobody.receive_until_ended()
+        newcomer.send(type="register", status="ok", client_id="x" * 1001)
+        messages, code = await newcomer.receive_until_ended()
         assert ([message["type"] for message in messages], code) == (["error"], 1008)
         await register_plain_device(device)
         await register_plain_constellation(constellation)

@@ -122,7 +122,7 @@ async def _session(task: ServerTask) -> object:
         case "sleep":
             await trio.sleep(0.4)
         case "fail":
-            raise TaskFailed("as told", result=more)
+            raise TaskFailed("as requested", result=more)
         case "raise":
             raise RuntimeError(more)
         case _:

@@ -48,7 +48,7 @@ async def test_silent_client_is_closed_at_the_idle_timeout_although_it_answers_p
         assert ends == [(600, 1000), (600.5, 1000)]
 
 
-@pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
+@pytest.mark.parametrize("last_message", ["a refused heartbeat", "unexpected command results"])
 async def test_any_valid_message_restarts_the_idle_timeout(
     last_message: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -64,13 +64,13 @@ async def test_any_valid_message_restarts_the_idle_timeout(
         assert cast.server.constellations + cast.server.devices == left
 
 
-@pytest.mark.parametrize("bytes_that_are_none", ["no JSON", '{"type": "heartbeat"'])
+@pytest.mark.parametrize("broken", ["no JSON", '{"type": "heartbeat"'])
 async def test_broken_messages_do_not_restart_the_idle_timeout(
-    bytes_that_are_none: str, autojump_clock: trio.testing.MockClock
+    broken: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_cast(limits=IDLE) as cast:
         await trio.sleep(599)
-        cast.constellation.send_text(bytes_that_are_none)
+        cast.constellation.send_text(broken)
         await trio.sleep(1.001)
         assert cast.server.constellations == []
 

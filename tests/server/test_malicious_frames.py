@@ -165,10 +165,10 @@ async def test_client_that_never_completes_a_message_is_closed_at_its_timeout(
         if registered:
             await stream.send_all(_frame('{"type":"register","status":"ok","client_id":"evil"}'))
         nursery.start_soon(_drip, stream, _BEGUN_MESSAGE)
-        told = bytearray()
-        while _CLOSE + (1000 if registered else 1008).to_bytes(2) not in told:
-            told += (data := await stream.receive_some())
-            assert data, told
+        received = bytearray()
+        while _CLOSE + (1000 if registered else 1008).to_bytes(2) not in received:
+            received += (data := await stream.receive_some())
+            assert data, received
         assert trio.current_time() == (100 if registered else 30)
         assert server.clients() == []
         # The client does not answer the close frame, for which it has 3 s.

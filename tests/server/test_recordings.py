@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class _Better:
+class _Deviation:
     """A deviation from a recorded reply, and its reason."""
 
     why: str
@@ -32,29 +32,35 @@ class _Better:
     """The close code that follows."""
 
 
-_LIBRARY = "the recorded words are those of a library"
-BETTER: dict[str, dict[int, _Better]] = {
+_LIBRARY = "the recorded text comes from a library"
+DEVIATIONS: dict[str, dict[int, _Deviation]] = {
     "bad_messages": {
-        1: _Better(_LIBRARY, "invalid message to the server: not JSON"),
-        3: _Better(_LIBRARY, "invalid message to the server: expected an object"),
-        5: _Better(_LIBRARY, "invalid message to the server: type: "),
+        1: _Deviation(_LIBRARY, "invalid message to the server: not JSON"),
+        3: _Deviation(_LIBRARY, "invalid message to the server: expected an object"),
+        5: _Deviation(_LIBRARY, "invalid message to the server: type: "),
     },
     "registration_errors": {
-        7: _Better("who begins otherwise is told so", "the first message must be a registration", 1008),
+        7: _Deviation(
+            "the recorded server does not reply to another first message",
+            "the first message must be a registration",
+            1008,
+        ),
     },
     "same_session_twice": {
-        7: _Better("the first request was run again, and not the new one", "session_id 'demo@s' is in use"),
-        9: _Better("a task ends once"),
+        7: _Deviation("the recorded server ran the first request again", "session_id 'demo@s' is in use"),
+        9: _Deviation("a task ends only once"),
     },
     "other_messages": {
-        15: _Better("the connection was silent for good", "invalid message to the server: a binary frame of 3 bytes"),
+        15: _Deviation(
+            "the recorded server never replied again", "invalid message to the server: a binary frame of 3 bytes"
+        ),
     },
 }
 """Deviations by line number of the recording, not counting its title line."""
 
-_OF_NO_MATTER = ("agent_name",)
+_IGNORED = ("agent_name",)
 """Members that contain the program's name."""
-_BEGIN_WITHOUT_CLIENTS = ("registration_ok", "same_session_twice", "other_messages")
+_START_WITHOUT_CLIENTS = ("registration_ok", "same_session_twice", "other_messages")
 _LOST = ("device_lost_mid_task", "task_to_lost_device")
 _ON_THE_SAME_CONNECTION = {("other_messages", 4)}
 """Registrations on a connection that is registered already."""
@@ -96,7 +102,7 @@ class _Player:
         self.better = 0
 
     async def play(self, number: int, entry: object) -> None:
-        better = BETTER.get(self._name, {}).get(number)
+        better = DEVIATIONS.get(self._name, {}).get(number)
         match entry:
             case {"to": str(side)} if better is not None:
                 await self.hear_better(side, better)
@@ -115,7 +121,7 @@ class _Player:
             case {"handshake_status": int(status)}:
                 await self.is_rejected(status)
             case _:
-                raise AssertionError(f"nobody knows how to replay {entry}")
+                raise AssertionError(f"unknown entry: {entry}")
 
     async def open(self, side: str) -> RawClient:
         client = await self._stack.enter_async_context(open_raw_client(self._server.connect()))
@@ -148,7 +154,7 @@ class _Player:
         for one, other in zip(_actions(expected), _actions(came), strict=True):
             self._learn(one, other)
         expected = json.loads(self._in_ids_of_now(expected))
-        for name in _OF_NO_MATTER:
+        for name in _IGNORED:
             assert (expected.pop(name, None) is None) == (came.pop(name, None) is None)
         assert came == expected
 
@@ -165,7 +171,7 @@ class _Player:
                 assert came[name] not in self._ours.values()
                 self._ours[str(recorded[name])] = str(came[name])
 
-    async def hear_better(self, side: str, better: _Better) -> None:
+    async def hear_better(self, side: str, better: _Deviation) -> None:
         self.better += 1
         if better.error is not None:
             error = await self.clients[side].receive()
@@ -192,7 +198,7 @@ class _Player:
             case "the device sends a binary frame":
                 await self.clients["device"].send_binary(b"\x00\x01\x02")
             case _:
-                raise AssertionError(f"nobody knows how to let it happen that {event}")
+                raise AssertionError(f"unknown event: {event}")
 
 
 def _actions(members: Members) -> list[Members]:
@@ -206,7 +212,7 @@ async def test_replies_match_the_recordings(name: str, autojump_clock: trio.test
     token = "the right one" if name == "bad_token" else None
     async with open_memory_server(session=_recorded_session, token=token) as server, AsyncExitStack() as stack:
         player = _Player(name, server, stack)
-        if name not in (*_BEGIN_WITHOUT_CLIENTS, "bad_token"):
+        if name not in (*_START_WITHOUT_CLIENTS, "bad_token"):
             for frame in text_frames("registration_ok")[::2]:
                 await player.say(-1, frame.sender, frame.text)
                 assert (await player.clients[frame.sender].receive())["type"] == "heartbeat"
@@ -214,7 +220,7 @@ async def test_replies_match_the_recordings(name: str, autojump_clock: trio.test
             await player.clients["device"].close()
         for number, entry in enumerate(entries):
             await player.play(number, entry)
-        assert player.better == len(BETTER.get(name, {}))
+        assert player.better == len(DEVIATIONS.get(name, {}))
         for side, client in player.clients.items():
             # In these the device has disconnected, or its messages were not recorded.
             if side == "constellation" or name not in (*_LOST, "same_session_twice"):
@@ -223,4 +229,4 @@ async def test_replies_match_the_recordings(name: str, autojump_clock: trio.test
 
 def test_listed_deviations_name_existing_recordings() -> None:
     assert len(NAMES) == 18
-    assert set(BETTER) < set(NAMES)
+    assert set(DEVIATIONS) < set(NAMES)

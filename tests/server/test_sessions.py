@@ -135,8 +135,8 @@ async def test_result_that_is_not_json_fails_the_task(result: object, raised: bo
         return result
 
     async with open_cast(session) as cast:
-        told, words = await _failing(cast)
-        assert told == {}
+        sent, words = await _failing(cast)
+        assert sent == {}
         assert "the session's result cannot be sent: cannot send a task_end message" in str(words)
 
 
@@ -148,8 +148,8 @@ async def test_result_above_the_message_limit_fails_the_task(where: str) -> None
         return "x" * 5000
 
     async with open_cast(session, ServerLimits(max_message_size=5000)) as cast:
-        told, words = await _failing(cast)
-        assert told == {}
+        sent, words = await _failing(cast)
+        assert sent == {}
         assert "the session's result cannot be sent: a message of " in str(words)
         assert "above the limit of 5000" in str(words)
 

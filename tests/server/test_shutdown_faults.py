@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def test_accepted_client_is_notified_at_any_step_of_the_servers_stop(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    told: set[tuple[object, ...]] = set()
+    received: set[tuple[object, ...]] = set()
     for steps in range(40):
         ends: Ends = []
         async with trio.open_nursery() as nursery, open_memory_server(session=run_forever) as server:
@@ -41,9 +41,9 @@ async def test_accepted_client_is_notified_at_any_step_of_the_servers_stop(
             await server.stop()
         [(messages, code)] = ends
         assert code == 1001
-        told.add(tuple(message["type"] for message in messages))
-    assert told <= {(), ("error",), ("heartbeat", "task_end")}
-    assert ("heartbeat", "task_end") in told
+        received.add(tuple(message["type"] for message in messages))
+    assert received <= {(), ("error",), ("heartbeat", "task_end")}
+    assert ("heartbeat", "task_end") in received
 
 
 async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.testing.MockClock) -> None:
