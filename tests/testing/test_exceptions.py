@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio.testing import open_bare_peer, open_memory_server, open_scripted_peer
 

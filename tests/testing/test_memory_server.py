@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import ConnectFailed, ConnectionLost, DeviceInfo, Platform, open_connection
 from galaxy_trio.agent import open_device_connection

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
-import trio.testing
 
 from galaxy_trio.agent import tool
 from galaxy_trio.errors import ToolError

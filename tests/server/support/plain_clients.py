@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
-import trio.testing
 
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
 

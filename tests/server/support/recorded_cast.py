@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 import trio
-import trio.testing
 
 from galaxy_trio import TaskFailed
 from galaxy_trio.agent import open_device_connection
