@@ -195,12 +195,12 @@ async def test_of_very_many_tools_it_names_the_first(command: Command, folder: P
         (["quits"], "'quits' cannot be imported: SystemExit: \\u001b[31mnot today nor tomorrow\n"),
         (["leaves:f"], "'leaves:f' cannot be imported: SystemExit\n"),
         (["other"], "the module 'other' has no functions that @tool was put on: name one, as in other:FUNCTION"),
-        (["good:number"], "a tool is a function, or an object with the members of Tool, and 7 is neither"),
-        (["good:subprocess"], "a tool is a function, or an object with the members of Tool, and <module 'subprocess'"),
-        (["good:unnamed"], "a tool is a function, or an object with the members of Tool, and "),
-        (["good:yields"], "tool 'yields' yields"),
+        (["good:number"], "7 is not a tool: give a function, or an object with the members of Tool"),
+        (["good:subprocess"], "<module 'subprocess'"),
+        (["good:unnamed"], "is not a tool: give a function, or an object with the members of Tool"),
+        (["good:yields"], "tool 'yields' is a generator"),
         (["good:takes_anything"], "takes_anything"),
-        (["good", "other:work"], "two tools have the name 'work': give one of them another"),
+        (["good", "other:work"], "two tools have the name 'work': rename one of them"),
         (["\udcff"], "UTF-8"),
     ],
 )
@@ -257,7 +257,7 @@ async def test_it_offers_the_tools_of_an_mcp_server_after_its_own(command: Comma
         process_id = int(str((await ask(server.url, "process_id")).unwrap()))
         outcome = await stop(command)
     assert outcome.status == 0
-    assert " MCP server 'real' runs, with 11 tools\n" in outcome.err
+    assert " MCP server 'real' is running, with 11 tools\n" in outcome.err
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
 
@@ -269,7 +269,7 @@ async def test_it_offers_the_tools_of_an_mcp_server_after_its_own(command: Comma
         (["a="], "empty"),
         (["it's"], "cannot be split into words"),
         (["a=/no/such/program"], "/no/such/program"),
-        (["a=/no/such/one", "a=/no/such/other"], "two MCP servers are named 'a': give one another name"),
+        (["a=/no/such/one", "a=/no/such/other"], "two MCP servers are named 'a': rename one of them"),
         (["/x/python a", "/y/python b"], "two MCP servers are named 'python'"),
     ],
 )
@@ -349,7 +349,7 @@ async def test_when_the_server_comes_back_it_is_registered_again_and_says_so(com
         url, port = server.url, int(server.url.split(":")[2].partition("/")[0])
         command.start("agent", url, DEVICE)
         await command.line()
-    await command.said(f"device {DEVICE!r} is registered no more: ")
+    await command.said(f"device {DEVICE!r} lost its connection: ")
     async with open_server(port=port, token=TOKEN, session=run_as_command) as server:
         await command.said(f" registered with the server of device {DEVICE!r}\n", times=2)
         assert server.devices == [DEVICE]
