@@ -26,10 +26,10 @@ from tests.cli.support.command_line import (
     Call,
     Command,
     ask,
-    beside_a_command,
     is_one_sentence,
     open_process,
     tool_options,
+    with_command,
 )
 from tests.connection.support.raw_peer import open_raw_peer
 from tests.support.waiting import SECONDS, close_without_a_limit
@@ -58,7 +58,7 @@ def test_refused_connection_without_retries_is_one_sentence_and_exits_with_3(cal
     assert "connection refused" in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_untrusted_certificate_exits_with_3(command: Command) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  # it can also be another library's context
@@ -69,7 +69,7 @@ async def test_untrusted_certificate_exits_with_3(command: Command) -> None:
     assert "certificate" in outcome.err.splitlines()[-1]
 
 
-@beside_a_command
+@with_command
 async def test_wrong_token_is_a_warning_and_is_retried(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALAXY_TRIO_TOKEN", "wr0ng")
     async with open_server(token=TOKEN) as server:
@@ -82,7 +82,7 @@ async def test_wrong_token_is_a_warning_and_is_retried(command: Command, monkeyp
     assert "wr0ng" not in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_name_in_use_is_logged_and_retried(command: Command) -> None:
     async with open_server(token=TOKEN) as server, open_process("agent", server.url, DEVICE) as first:
         await first.said("registered as")
@@ -96,7 +96,7 @@ async def test_name_in_use_is_logged_and_retried(command: Command) -> None:
     assert (outcome.status, outcome.out) == (0, "")
 
 
-@beside_a_command
+@with_command
 async def test_agent_registers_again_when_the_server_is_back(command: Command) -> None:
     async with open_server(token=TOKEN) as server:
         url, port = server.url, int(server.url.split(":")[2].partition("/")[0])
@@ -111,7 +111,7 @@ async def test_agent_registers_again_when_the_server_is_back(command: Command) -
     assert "Traceback" not in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_calls_are_logged_to_stderr_with_escaped_text(command: Command, folder: Path) -> None:
     evil = "x\n00:00:00 forged\x1b]0;title\x07\u202e"
     device = f"{DEVICE}\n\x1b[31m"
@@ -135,7 +135,7 @@ async def test_calls_are_logged_to_stderr_with_escaped_text(command: Command, fo
         assert harmful not in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_exception_in_a_tool_is_logged_with_traceback_and_the_agent_continues(
     command: Command, folder: Path
 ) -> None:
@@ -155,7 +155,7 @@ async def test_exception_in_a_tool_is_logged_with_traceback_and_the_agent_contin
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@beside_a_command
+@with_command
 async def test_signal_closes_the_connection_and_exits_with_0(command: Command, number: int) -> None:
     with trio.fail_after(SECONDS):
         async with open_raw_peer() as peer:
@@ -172,7 +172,7 @@ async def test_signal_closes_the_connection_and_exits_with_0(command: Command, n
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@beside_a_command
+@with_command
 async def test_signal_before_the_registration_exits_immediately_with_0(command: Command, number: int) -> None:
     with trio.fail_after(SECONDS):
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -188,7 +188,7 @@ async def test_signal_before_the_registration_exits_immediately_with_0(command: 
     assert "Traceback" not in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_second_signal_exits_immediately(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     close_without_a_limit(monkeypatch)
     with trio.fail_after(SECONDS):

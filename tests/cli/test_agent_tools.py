@@ -26,9 +26,9 @@ from tests.cli.support.command_line import (
     Call,
     Command,
     ask,
-    beside_a_command,
     is_one_sentence,
     tool_options,
+    with_command,
 )
 from tests.support.paths import ROOT
 from tests.support.waiting import SECONDS
@@ -48,7 +48,7 @@ from tests.support.waiting import SECONDS
         ([], "no tools", "echo still there", {"echo": "still there"}),
     ],
 )
-@beside_a_command
+@with_command
 async def test_agent_offers_the_named_functions_also_from_the_current_directory(
     command: Command, folder: Path, names: list[str], listed: str, request_: str, result: object
 ) -> None:
@@ -61,7 +61,7 @@ async def test_agent_offers_the_named_functions_also_from_the_current_directory(
     assert TOKEN not in outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> None:
     async with open_server(token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options("many"))
@@ -132,7 +132,7 @@ async def test_example_tools_return_what_they_document(tmp_path: Path, monkeypat
     assert [each.tool_type for each in (where_am_i, list_directory)] == [ToolType.DATA_COLLECTION] * 2
 
 
-@beside_a_command
+@with_command
 async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(command: Command) -> None:
     program = shlex.join([sys.executable, str(ROOT / "tests" / "agent" / "support" / "mcp_server.py")])
     async with open_server(session=run_as_command, token=TOKEN) as server:

@@ -27,9 +27,7 @@ from tests.cli.support.command_line import (
     TOKEN,
     Call,
     Command,
-    beside_a_command,
-    caller,
-    set_environment,
+    with_command,
 )
 from tests.support.waiting import SECONDS
 
@@ -38,19 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOSTILE = "evil\x1b]0;title\x07\nname"
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process."""
-    return caller(monkeypatch, capsys)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """A command that runs beside the test."""
-    set_environment(monkeypatch)
-    return Command(monkeypatch)
 
 
 def write(folder: Path, *devices: Mapping[str, object]) -> str:
@@ -221,7 +206,7 @@ def test_once_waits_at_most_for_its_timeout(call: Call, tmp_path: Path) -> None:
     assert outcome.out.splitlines()[1].split()[:2] == ["a", "connecting"]
 
 
-@beside_a_command
+@with_command
 async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Command, tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
@@ -238,7 +223,7 @@ async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Comm
     assert TOKEN not in outcome.out + outcome.err
 
 
-@beside_a_command
+@with_command
 async def test_json_objects_are_printed_for_changes_until_sigterm(command: Command, tmp_path: Path) -> None:
     command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NOBODY}))
     first = cast("dict[str, dict[str, object]]", json.loads(await command.line()))

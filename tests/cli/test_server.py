@@ -32,9 +32,9 @@ from tests.cli.support.command_line import (
     Command,
     Outcome,
     ask,
-    beside_a_command,
     is_one_sentence,
     open_process,
+    with_command,
 )
 from tests.support.waiting import SECONDS, close_without_a_limit
 
@@ -57,7 +57,7 @@ async def is_accepted(url: str, token: str | None, headers: Sequence[tuple[str, 
     return isinstance(error, RegistrationRejected)
 
 
-@beside_a_command
+@with_command
 async def test_server_prints_only_its_url_and_runs_requests_as_commands(command: Command) -> None:
     command.start(*ANY_PORT)
     url = await command.line()
@@ -89,7 +89,7 @@ async def test_server_prints_only_its_url_and_runs_requests_as_commands(command:
         (("-vv",), (), True, True),
     ],
 )
-@beside_a_command
+@with_command
 async def test_options_select_how_much_is_logged(
     command: Command, before: Sequence[str], after: Sequence[str], says_what_happens: bool, says_more: bool
 ) -> None:
@@ -102,7 +102,7 @@ async def test_options_select_how_much_is_logged(
     assert (" listening at " in outcome.err, " DEBUG " in outcome.err) == (says_what_happens, says_more)
 
 
-@beside_a_command
+@with_command
 async def test_text_from_peers_is_escaped_in_the_log(command: Command) -> None:
     command.start(*ANY_PORT)
     url = await command.line()
@@ -116,7 +116,7 @@ async def test_text_from_peers_is_escaped_in_the_log(command: Command) -> None:
     assert "\x1b" not in said
 
 
-@beside_a_command
+@with_command
 async def test_client_needs_the_token_in_the_environment(command: Command) -> None:
     command.start(*ANY_PORT)
     url = await command.line()
@@ -125,7 +125,7 @@ async def test_client_needs_the_token_in_the_environment(command: Command) -> No
     assert not await is_accepted(url, None)
 
 
-@beside_a_command
+@with_command
 async def test_server_without_a_token_accepts_clients_of_this_machine(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +134,7 @@ async def test_server_without_a_token_accepts_clients_of_this_machine(
     assert await is_accepted(await command.line(), None)
 
 
-@beside_a_command
+@with_command
 async def test_each_line_of_a_token_file_is_accepted_instead_of_the_environment(
     command: Command, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ def _port(url: str) -> int:
     return parse_url(url).port
 
 
-@beside_a_command
+@with_command
 async def test_only_allowed_origins_and_host_names_are_accepted(command: Command) -> None:
     command.start(*ANY_PORT, "--allow-origin", "https://a.example", "--allow-host", "b.example")
     url = await command.line()
@@ -190,7 +190,7 @@ async def test_only_allowed_origins_and_host_names_are_accepted(command: Command
                 assert (await stream.receive_some()).startswith(f"HTTP/1.1 {status} ".encode())
 
 
-@beside_a_command
+@with_command
 async def test_connections_above_the_limit_are_closed(command: Command) -> None:
     command.start(*ANY_PORT, "--max-connections", "1")
     url = await command.line()
@@ -209,7 +209,7 @@ async def test_connections_above_the_limit_are_closed(command: Command) -> None:
         ("devices.json", json.dumps({"devices": {DEVICE: {"tags": ["lab"]}}})),
     ],
 )
-@beside_a_command
+@with_command
 async def test_device_configuration_is_merged_into_the_device_information(
     command: Command, tmp_path: Path, name: str, content: str
 ) -> None:
@@ -223,7 +223,7 @@ async def test_device_configuration_is_merged_into_the_device_information(
 
 
 @pytest.mark.parametrize("in_one_file", [True, False])
-@beside_a_command
+@with_command
 async def test_server_with_a_certificate_uses_tls(command: Command, tmp_path: Path, in_one_file: bool) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
@@ -309,7 +309,7 @@ def test_server_on_other_addresses_needs_a_token(call: Call, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@beside_a_command
+@with_command
 async def test_signal_closes_connections_with_1001_and_exits_with_0(command: Command, number: int) -> None:
     command.start(*ANY_PORT)
     url = await command.line()
@@ -341,7 +341,7 @@ async def open_mute_client(url: str) -> AsyncGenerator[None]:
         yield
 
 
-@beside_a_command
+@with_command
 async def test_second_signal_exits_immediately(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     close_without_a_limit(monkeypatch)
     command.start(*ANY_PORT, "-v")

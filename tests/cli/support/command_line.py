@@ -190,7 +190,7 @@ class _WatchedOutput(io.StringIO):
 
 
 class Command:
-    """A command that runs in the main thread, where signals arrive, while a test runs in another: see `beside_a_command`.
+    """A command that runs in the main thread, where signals arrive, while a test runs in another: see `with_command`.
 
     A test may run several commands, one after the other.
     """
@@ -310,17 +310,17 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def beside_a_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+def with_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run an async test in another thread, concurrently with the command that it starts.
 
     Pytest's main thread runs the command as a shell would, with signals and exit status. The test has the fixture `command`.
     """
 
     @functools.wraps(test)
-    def beside(*, command: Command, **fixtures: object) -> None:
+    def wrapper(*, command: Command, **fixtures: object) -> None:
         command.play(partial(test, command=command, **fixtures))
 
-    return beside
+    return wrapper
 
 
 async def ask(url: str, request: str, *, token: str | None = TOKEN, device: str = DEVICE) -> TaskResult:
