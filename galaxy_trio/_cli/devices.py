@@ -66,7 +66,7 @@ def devices_table(devices: list[DeviceStatistics], *, width: int, rows: int | No
     table.add_column("os", no_wrap=True, overflow="ellipsis", max_width=12)
     if width >= _WIDE:
         table.add_column("capabilities", no_wrap=True, overflow="ellipsis", max_width=width // 4)
-    for title in ("tasks", "last heard", "reconnects"):
+    for title in ("tasks", "heard", "reconnects"):
         table.add_column(title, justify="right", no_wrap=True)
     shown = devices if rows is None or len(devices) <= rows else devices[: max(rows - 1, 1)]
     for device in shown:
@@ -87,7 +87,7 @@ def devices_table(devices: list[DeviceStatistics], *, width: int, rows: int | No
 def _status(device: DeviceStatistics) -> Text:
     text = Text(device.status.value, _COLORS.get(device.status, ""))
     if device.problem is not None and device.status not in CONNECTED:
-        when = "" if device.next_try is None else f" (next try in {_seconds_until(device.next_try):.0f} s)"
+        when = "" if device.next_try is None else f" (retry in {_seconds_until(device.next_try):.0f} s)"
         text.append(f": {one_line(device.problem)[:_REASON_LENGTH]}{when}", "dim")
     return text
 
@@ -162,7 +162,7 @@ def _line_of(event: Event | EventsLost) -> str | None:
             return f"{event.device_id} is connected"
         case DeviceDisconnected():
             again = (
-                "" if event.next_try is None else f"; next try in {_seconds_until(event.next_try.isoformat()):.0f} s"
+                "" if event.next_try is None else f"; retry in {_seconds_until(event.next_try.isoformat()):.0f} s"
             )
             return f"{event.device_id} is not connected: {event.reason[:_REASON_LENGTH]}{again}"
         case DeviceFailed():

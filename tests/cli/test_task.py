@@ -155,7 +155,7 @@ def test_wait_times_out_and_the_task_continues(call: Call) -> None:
 
 
 def test_wait_polls_until_the_task_has_ended(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio._cli.task, "_POLL", 0.02)
+    monkeypatch.setattr(galaxy_trio._cli.task, "_LONGEST_WAIT", 0.02)
     task_id = _submit(call, "wait", "--device", "d2", "--timeout", "0.2")
     outcome = call("task", "wait", task_id)
     assert outcome.status == 1
