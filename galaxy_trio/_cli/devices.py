@@ -161,9 +161,7 @@ def _line_of(event: Event | EventsLost) -> str | None:
         case DeviceConnected():
             return f"{event.device_id} is connected"
         case DeviceDisconnected():
-            again = (
-                "" if event.next_try is None else f"; retry in {_seconds_until(event.next_try.isoformat()):.0f} s"
-            )
+            again = "" if event.next_try is None else f"; retry in {_seconds_until(event.next_try.isoformat()):.0f} s"
             return f"{event.device_id} is not connected: {event.reason[:_REASON_LENGTH]}{again}"
         case DeviceFailed():
             return f"{event.device_id} failed: {event.reason[:_REASON_LENGTH]}"
