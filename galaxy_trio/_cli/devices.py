@@ -195,9 +195,9 @@ _file = click.argument("file", type=click.Path(path_type=Path))
 @json_option
 @verbose
 def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) -> int:
-    """Connect to the devices in FILE and show their status until Ctrl-C.
+    """Show the status of the devices in FILE until Ctrl-C.
 
-    On a terminal it shows a live table, in a pipe a line for each change. It runs no tasks.
+    Connects to them. On a terminal it shows a live table, in a pipe a line for each change. It runs no tasks.
     """
     config, console = read_config(file), open_console()
     if once:
@@ -209,7 +209,10 @@ def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) ->
 @_file
 @verbose
 def check_command(file: Path) -> int:
-    """Check FILE, a constellation's configuration, and print every problem. Connects to nothing."""
+    """Check FILE and print every problem.
+
+    FILE is the configuration of a constellation. The command connects to nothing.
+    """
     try:
         config = read_config(file)
     except ConfigError as error:

@@ -115,11 +115,12 @@ class _CommandLine(click.Group):
 
     \b
     The server's token is read from the variable {TOKEN_VARIABLE}
-    or from a file with --token-file. Arguments never contain it.
+    or from a file with --token-file, never from an argument.
 
     \b
-    For completion in bash, add this to ~/.bashrc (zsh and fish work alike):
+    For completion in bash, add this line to ~/.bashrc:
         eval "$(_GALAXY_TRIO_COMPLETE=bash_source galaxy-trio)"
+    In zsh and fish, use zsh_source and fish_source.
 
     \b
     Exit status: 0 success, 1 the task failed, 2 invalid usage,
@@ -139,7 +140,7 @@ def command_line(context: click.Context) -> None:
 @command_line.command("demo", epilog="\b\nExample:\n    galaxy-trio demo")
 @verbose
 def demo_command() -> int:
-    """Show what the package does, on this machine and without any setup.
+    """Run a demonstration on this machine.
 
     Runs a server, a device and a client in one process over loopback sockets, in normal operation and with failures. It takes a few seconds
     and exits with 1 if a check fails.
@@ -194,7 +195,14 @@ _path = click.Path(path_type=Path)
 
 
 @command_line.command("server", epilog="\b\nExample:\n    galaxy-trio server --port 5000")
-@click.option("--host", type=valid_text, default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    type=valid_text,
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on.",
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="The port; 0 for any free one."
 )
@@ -269,9 +277,9 @@ def server_command(
 def agent_command(
     destination: Destination, *, tools: tuple[str, ...], mcp: tuple[str, ...], max_retries: int | None
 ) -> int:
-    """Run a device agent: register as DEVICE with the server at URL until Ctrl-C.
+    """Run a device agent until Ctrl-C.
 
-    It reconnects and registers again when the connection is lost.
+    It registers as DEVICE with the server at URL. When the connection is lost, it reconnects and registers again.
     """
     return run_service(partial(run_agent, destination, load_tools(tools), mcp, max_retries))
 

@@ -73,6 +73,7 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--token-file",
             type=click.Path(path_type=Path),
+            metavar="FILE",
             help=f"Read the daemon's token from this file instead of the variable {TOKEN_VARIABLE}.",
         ),
         click.option(
@@ -95,7 +96,7 @@ _id = click.argument("task_id", metavar="ID", type=valid_text)
 
 @click.group("task")
 def task_command() -> None:
-    """Submit tasks to the daemon, and list, show, cancel and retry them."""
+    """Submit, list, show, cancel and retry the daemon's tasks."""
 
 
 @task_command.command(

@@ -131,7 +131,8 @@ class Demonstration:
 
     async def _show_device_info(self, connection: Connection, system_info: DeviceInfo) -> None:
         await self._begin(
-            "Device information", "The client requests what the server knows about the device: this machine."
+            "Device information",
+            "The client requests the server's information about the device, which is this machine.",
         )
         stopwatch = Stopwatch()
         info = await connection.device_info()
