@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 import galaxy_trio.__main__
-import galaxy_trio._cli.main
+import galaxy_trio._cli
 from galaxy_trio import (
     __version__,
 )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-import galaxy_trio.__main__
 import galaxy_trio._cli.main
 from galaxy_trio import (
     DeviceInfo,
