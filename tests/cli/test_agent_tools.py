@@ -86,12 +86,12 @@ async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> N
         (["quits"], "'quits' cannot be imported: SystemExit: \\u001b[31mnot today nor tomorrow\n"),
         (["leaves:f"], "'leaves:f' cannot be imported: SystemExit\n"),
         (["other"], "the module 'other' has no functions decorated with @tool: name a function, as in other:FUNCTION"),
-        (["good:number"], "a tool is a function, or an object with the members of Tool, and 7 is neither"),
-        (["good:subprocess"], "a tool is a function, or an object with the members of Tool, and <module 'subprocess'"),
-        (["good:unnamed"], "a tool is a function, or an object with the members of Tool, and "),
-        (["good:yields"], "tool 'yields' yields"),
+        (["good:number"], "an object with the members of Tool"),
+        (["good:subprocess"], "<module 'subprocess'"),
+        (["good:unnamed"], "an object with the members of Tool"),
+        (["good:yields"], "tool 'yields' "),
         (["good:takes_anything"], "takes_anything"),
-        (["good", "other:work"], "two tools have the name 'work': give one of them another"),
+        (["good", "other:work"], "two tools have the name 'work': "),
         (["\udcff"], "UTF-8"),
     ],
 )
@@ -143,7 +143,7 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
         process_id = int(str((await ask(server.url, "process_id")).unwrap()))
         outcome = await command.terminate()
     assert outcome.status == 0
-    assert " MCP server 'real' runs, with 11 tools\n" in outcome.err
+    assert ", with 11 tools\n" in outcome.err
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
 
@@ -155,7 +155,7 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
         (["a="], "empty"),
         (["it's"], "cannot be split into words"),
         (["a=/no/such/program"], "/no/such/program"),
-        (["a=/no/such/one", "a=/no/such/other"], "two MCP servers are named 'a': give one another name"),
+        (["a=/no/such/one", "a=/no/such/other"], "two MCP servers are named 'a': "),
         (["/x/python a", "/y/python b"], "two MCP servers are named 'python'"),
     ],
 )
