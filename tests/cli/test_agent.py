@@ -74,9 +74,9 @@ async def test_wrong_token_is_a_warning_and_is_retried(command: Command, monkeyp
     monkeypatch.setenv("GALAXY_TRIO_TOKEN", "wr0ng")
     async with open_server(token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, "-q")
-        said = await command.said("trying again in 300.0 s\n")
-        assert " WARNING " in said
-        assert "403" in said
+        output = await command.wait_for_stderr("trying again in 300.0 s\n")
+        assert " WARNING " in output
+        assert "403" in output
         outcome = await command.terminate()
     assert (outcome.status, outcome.out) == (0, "")
     assert "wr0ng" not in outcome.err
@@ -85,10 +85,10 @@ async def test_wrong_token_is_a_warning_and_is_retried(command: Command, monkeyp
 @with_command
 async def test_name_in_use_is_logged_and_retried(command: Command) -> None:
     async with open_server(token=TOKEN) as server, open_process("agent", server.url, DEVICE) as first:
-        await first.said("registered as")
+        await first.wait_for_output("registered as")
         command.start("agent", server.url, DEVICE)
-        said = await command.said("trying again in 5.0 s\n")
-        assert "already registered" in said.lower()
+        output = await command.wait_for_stderr("trying again in 5.0 s\n")
+        assert "already registered" in output.lower()
         outcome = await command.terminate()
         assert server.devices == [DEVICE]
         first.send_signal(signal.SIGTERM)
@@ -101,10 +101,10 @@ async def test_agent_registers_again_when_the_server_is_back(command: Command) -
     async with open_server(token=TOKEN) as server:
         url, port = server.url, int(server.url.split(":")[2].partition("/")[0])
         command.start("agent", url, DEVICE)
-        await command.line()
-    await command.said(f"device {DEVICE!r} is registered no more: ")
+        await command.first_line()
+    await command.wait_for_stderr(f"device {DEVICE!r} is registered no more: ")
     async with open_server(port=port, token=TOKEN, session=run_as_command) as server:
-        await command.said(f" registered with the server of device {DEVICE!r}\n", times=2)
+        await command.wait_for_stderr(f" registered with the server of device {DEVICE!r}\n", times=2)
         assert server.devices == [DEVICE]
         outcome = await command.terminate()
     assert (outcome.status, outcome.out.count("\n")) == (0, 1)
@@ -124,7 +124,7 @@ async def test_calls_are_logged_to_stderr_with_escaped_text(command: Command, fo
 
     async with open_server(session=session, token=TOKEN) as server:
         command.start("agent", server.url, device, *tool_options(EXAMPLE_TOOLS))
-        assert (await command.line()).startswith(f"registered as {DEVICE} \\u001b[31m with 3 tools: ")
+        assert (await command.first_line()).startswith(f"registered as {DEVICE} \\u001b[31m with 3 tools: ")
         assert (await ask(server.url, "go", device=device)).unwrap() == ["failure"] * 3
         outcome = await command.terminate()
     assert outcome.status == 0
@@ -143,7 +143,7 @@ async def test_exception_in_a_tool_is_logged_with_traceback_and_the_agent_contin
     importlib.invalidate_caches()
     async with open_server(session=run_as_command, token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options("fragile:fall", "fragile:stand"), "-q")
-        await command.line()
+        await command.first_line()
         failed = await ask(server.url, "fall")
         assert (failed.status, failed.error) == (TaskStatus.FAILED, "ZeroDivisionError: division by zero")
         assert (await ask(server.url, "stand")).unwrap() == "up"
@@ -160,7 +160,7 @@ async def test_signal_closes_the_connection_and_exits_with_0(command: Command, n
     with trio.fail_after(SECONDS):
         async with open_raw_peer() as peer:
             command.start("agent", peer.url, DEVICE)
-            await command.line()
+            await command.first_line()
             command.send_signal(number)
             await peer.read_until(sys.maxsize)
             assert peer.closed_with == 1000
@@ -194,7 +194,7 @@ async def test_second_signal_exits_immediately(command: Command, monkeypatch: py
     with trio.fail_after(SECONDS):
         async with open_raw_peer() as peer:
             command.start("agent", peer.url, DEVICE)
-            await command.line()
+            await command.first_line()
             command.send_signal(signal.SIGTERM)
             await peer.read_until(sys.maxsize)
             # The peer does not answer the close.
@@ -212,7 +212,7 @@ async def test_agent_runs_with_a_closed_stderr() -> None:
             open_server(session=run_as_command, token=TOKEN) as server,
             open_process("agent", server.url, DEVICE, *tool_options(EXAMPLE_TOOLS), stderr=writing_end) as process,
         ):
-            await process.said(f"registered as {DEVICE} with 3 tools")
+            await process.wait_for_output(f"registered as {DEVICE} with 3 tools")
             assert (await ask(server.url, 'add {"a": 1, "b": 1}')).unwrap() == 2
             process.send_signal(signal.SIGTERM)
             assert (await process.end()).status == 0

@@ -54,7 +54,7 @@ async def test_agent_offers_the_named_functions_also_from_the_current_directory(
 ) -> None:
     async with open_server(session=run_as_command, token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options(*names))
-        assert await command.line() == f"registered as {DEVICE} with {listed}"
+        assert await command.first_line() == f"registered as {DEVICE} with {listed}"
         assert (await ask(server.url, request_)).unwrap() == result
         outcome = await command.terminate()
     assert (outcome.status, outcome.out.count("\n")) == (0, 1)
@@ -65,7 +65,7 @@ async def test_agent_offers_the_named_functions_also_from_the_current_directory(
 async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> None:
     async with open_server(token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options("many"))
-        line = await command.line()
+        line = await command.first_line()
         assert line.startswith(f"registered as {DEVICE} with 60 tools: tool_00, ")
         assert line.endswith(", tool_49, …")
         await command.terminate()
@@ -103,9 +103,9 @@ def test_invalid_tool_is_one_sentence_and_exits_with_2(call: Call, folder: Path,
 
 
 def test_traceback_of_a_failed_import_is_shown_with_v(call: Call, folder: Path) -> None:
-    said = call("agent", NOBODY, DEVICE, *tool_options("breaks"), "-v").err
-    assert 'breaks.py", line 1' in said
-    assert said.endswith("\nerror: the tool 'breaks' cannot be imported: ZeroDivisionError: division by zero\n")
+    output = call("agent", NOBODY, DEVICE, *tool_options("breaks"), "-v").err
+    assert 'breaks.py", line 1' in output
+    assert output.endswith("\nerror: the tool 'breaks' cannot be imported: ZeroDivisionError: division by zero\n")
 
 
 def test_ctrl_c_while_tools_are_imported_exits_with_130(call: Call, folder: Path) -> None:
@@ -137,7 +137,7 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
     program = shlex.join([sys.executable, str(ROOT / "tests" / "agent" / "support" / "mcp_server.py")])
     async with open_server(session=run_as_command, token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options(f"{EXAMPLE_TOOLS}:add"), "--mcp", f"real={program}")
-        assert (await command.line()).startswith(f"registered as {DEVICE} with 11 tools: add, process_id, wait, ")
+        assert (await command.first_line()).startswith(f"registered as {DEVICE} with 11 tools: add, process_id, wait, ")
         assert (await ask(server.url, 'add {"a": 2, "b": 0.5}')).unwrap() == 2.5
         assert (await ask(server.url, 'point {"x": 1, "y": 2}')).unwrap() == {"x": 1, "y": 2}
         process_id = int(str((await ask(server.url, "process_id")).unwrap()))

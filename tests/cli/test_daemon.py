@@ -24,7 +24,7 @@ def _configure(directory: Path, **more: str) -> str:
 
 async def test_daemon_prints_its_address_and_exits_with_0_after_sigterm(tmp_path: Path) -> None:
     async with open_process("daemon", "--config", _configure(tmp_path)) as process:
-        url = (await process.said("\n")).strip()
+        url = (await process.wait_for_output("\n")).strip()
         outcome = await call_process("task", "list", "--url", url)
         assert outcome == Outcome(0, "no tasks\n", "")
         process.send_signal(signal.SIGTERM)

@@ -89,7 +89,7 @@ class Screen(io.StringIO):
         self._written = trio.Event()
         return super().write(text)
 
-    async def said(self, words: str) -> None:
+    async def wait_for_output(self, words: str) -> None:
         while words not in self.getvalue():
             await self._written.wait()
 
@@ -212,10 +212,10 @@ async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Comm
             async with open_device() as url:
                 devices = [{"device_id": DEVICE, "server_url": url, "token": TOKEN}]
                 command.start("devices", write(tmp_path, *devices))
-                assert (await command.line()).endswith(f"{DEVICE} is connected")
+                assert (await command.first_line()).endswith(f"{DEVICE} is connected")
                 nursery.start_soon(trio.sleep, 0)
                 scope.cancel()
-        await command.said_on_stdout(f"{DEVICE} is not connected")
+        await command.wait_for_stdout(f"{DEVICE} is not connected")
         command.send_signal(signal.SIGINT)
         outcome = await command.end()
     assert outcome.status == 0
@@ -225,7 +225,7 @@ async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Comm
 @with_command
 async def test_json_objects_are_printed_for_changes_until_sigterm(command: Command, tmp_path: Path) -> None:
     command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NOBODY}))
-    first = cast("dict[str, dict[str, object]]", json.loads(await command.line()))
+    first = cast("dict[str, dict[str, object]]", json.loads(await command.first_line()))
     assert list(first["devices"]) == ["a"]
     command.send_signal(signal.SIGTERM)
     assert (await command.end()).status == 0
@@ -237,7 +237,7 @@ async def test_table_is_live_on_a_terminal() -> None:
     with trio.fail_after(SECONDS):
         async with open_device() as url, trio.open_nursery() as nursery:
             nursery.start_soon(watch, config_for(url, DEVICE), console, False, stop)
-            await output.said("idle")
+            await output.wait_for_output("idle")
             stop.set()
     assert "\x1b[2K" in output.getvalue()
 

@@ -60,7 +60,7 @@ async def is_accepted(url: str, token: str | None, headers: Sequence[tuple[str, 
 @with_command
 async def test_server_prints_only_its_url_and_runs_requests_as_commands(command: Command) -> None:
     command.start(*ANY_PORT)
-    url = await command.line()
+    url = await command.first_line()
     async with open_agent(url, DEVICE, [add, list_directory], token=TOKEN):
         assert (await ask(url, "echo hi")).unwrap() == {"echo": "hi"}
         assert (await ask(url, 'add {"a": 2, "b": 0.5}')).unwrap() == 2.5
@@ -94,7 +94,7 @@ async def test_options_select_how_much_is_logged(
     command: Command, before: Sequence[str], after: Sequence[str], says_what_happens: bool, says_more: bool
 ) -> None:
     command.start(*before, *ANY_PORT, *after)
-    url = await command.line()
+    url = await command.first_line()
     assert await is_accepted(url, TOKEN)
     command.send_signal(signal.SIGTERM)
     outcome = await command.end()
@@ -105,21 +105,21 @@ async def test_options_select_how_much_is_logged(
 @with_command
 async def test_text_from_peers_is_escaped_in_the_log(command: Command) -> None:
     command.start(*ANY_PORT)
-    url = await command.line()
+    url = await command.first_line()
     evil = "x\n00:00:00 forged\x1b[31m"
     async with open_device_connection(url, evil, system_info=DeviceInfo(evil, "linux"), token=TOKEN):
         await ask(url, "echo a\n00:00:00 forged\x1b[31m", device=evil)
     command.send_signal(signal.SIGTERM)
-    said = (await command.end()).err
-    assert [line for line in said.splitlines() if line.startswith("00:00:00")] == []
-    assert "forged" in said
-    assert "\x1b" not in said
+    output = (await command.end()).err
+    assert [line for line in output.splitlines() if line.startswith("00:00:00")] == []
+    assert "forged" in output
+    assert "\x1b" not in output
 
 
 @with_command
 async def test_client_needs_the_token_in_the_environment(command: Command) -> None:
     command.start(*ANY_PORT)
-    url = await command.line()
+    url = await command.first_line()
     assert await is_accepted(url, TOKEN)
     assert not await is_accepted(url, "wrong")
     assert not await is_accepted(url, None)
@@ -131,7 +131,7 @@ async def test_server_without_a_token_accepts_clients_of_this_machine(
 ) -> None:
     monkeypatch.delenv("GALAXY_TRIO_TOKEN")
     command.start(*ANY_PORT)
-    assert await is_accepted(await command.line(), None)
+    assert await is_accepted(await command.first_line(), None)
 
 
 @with_command
@@ -141,15 +141,15 @@ async def test_each_line_of_a_token_file_is_accepted_instead_of_the_environment(
     file = tmp_path / "tokens"
     file.write_text("\ufeff old-one \r\n\n\tnew-one", "utf-8")
     command.start(*ANY_PORT, "--token-file", str(file))
-    url = await command.line()
+    url = await command.first_line()
     assert await is_accepted(url, "old-one")
     assert await is_accepted(url, "new-one")
     for wrong in (TOKEN, "old-one \r\n\n\tnew-one", "", None):
         assert not await is_accepted(url, wrong)
     command.send_signal(signal.SIGTERM)
-    said = (await command.end()).err
-    assert "one" not in said
-    assert TOKEN not in said
+    output = (await command.end()).err
+    assert "one" not in output
+    assert TOKEN not in output
 
 
 def test_several_tokens_for_a_client_are_a_usage_error(call: Call, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def _port(url: str) -> int:
 @with_command
 async def test_only_allowed_origins_and_host_names_are_accepted(command: Command) -> None:
     command.start(*ANY_PORT, "--allow-origin", "https://a.example", "--allow-host", "b.example")
-    url = await command.line()
+    url = await command.first_line()
     port = _port(url)
     assert await is_accepted(url, TOKEN, [("Origin", "https://a.example")])
     assert not await is_accepted(url, TOKEN, [("Origin", "https://b.example")])
@@ -193,13 +193,13 @@ async def test_only_allowed_origins_and_host_names_are_accepted(command: Command
 @with_command
 async def test_connections_above_the_limit_are_closed(command: Command) -> None:
     command.start(*ANY_PORT, "--max-connections", "1")
-    url = await command.line()
+    url = await command.first_line()
     port = _port(url)
     async with open_device_connection(url, DEVICE, system_info=INFO, token=TOKEN):
         with trio.fail_after(SECONDS):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 assert await stream.receive_some() == b""
-    assert "turned away" in await command.said("turned away")
+    assert "turned away" in await command.wait_for_stderr("turned away")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_device_configuration_is_merged_into_the_device_information(
     file = tmp_path / name
     file.write_text(content)
     command.start(*ANY_PORT, "--device-config", str(file))
-    url = await command.line()
+    url = await command.first_line()
     async with open_device_connection(url, DEVICE, system_info=INFO, token=TOKEN):
         async with open_connection(url, DEVICE, token=TOKEN) as connection:
             assert (await connection.device_info(timeout=SECONDS)).tags == ["lab"]
@@ -235,7 +235,7 @@ async def test_server_with_a_certificate_uses_tls(command: Command, tmp_path: Pa
     authority.configure_trust(trusting)  # pyright: ignore[reportUnknownMemberType]  # it can also be another library's context
     files = ["--certificate", str(both)] if in_one_file else ["--certificate", str(certificate), "--key", str(key)]
     command.start(*ANY_PORT, *files)
-    url = await command.line()
+    url = await command.first_line()
     assert url.startswith("wss://127.0.0.1:")
     with trio.fail_after(SECONDS):
         async with (
@@ -312,7 +312,7 @@ def test_server_on_other_addresses_needs_a_token(call: Call, monkeypatch: pytest
 @with_command
 async def test_signal_closes_connections_with_1001_and_exits_with_0(command: Command, number: int) -> None:
     command.start(*ANY_PORT)
-    url = await command.line()
+    url = await command.first_line()
     with trio.fail_after(SECONDS):
         async with (
             open_device_connection(url, DEVICE, system_info=INFO, token=TOKEN) as device,
@@ -345,12 +345,12 @@ async def open_mute_client(url: str) -> AsyncGenerator[None]:
 async def test_second_signal_exits_immediately(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     close_without_a_limit(monkeypatch)
     command.start(*ANY_PORT, "-v")
-    url = await command.line()
+    url = await command.first_line()
     with trio.fail_after(SECONDS):
         async with open_mute_client(url):
-            await command.said(f"device {DEVICE!r} has registered")
+            await command.wait_for_stderr(f"device {DEVICE!r} has registered")
             command.send_signal(signal.SIGINT)
-            await command.said(f"closing the connection to device {DEVICE!r}\n")
+            await command.wait_for_stderr(f"closing the connection to device {DEVICE!r}\n")
             command.send_signal(signal.SIGTERM)
             outcome = await command.end()
     assert outcome.status == 0
@@ -371,7 +371,7 @@ async def test_closed_pipe_causes_no_error_message(stream: str) -> None:
                 assert "error" not in outcome.err
             else:
                 async with open_process(*ANY_PORT, "-v", stderr=writing_end) as process:
-                    url = (await process.said("\n")).strip()
+                    url = (await process.wait_for_output("\n")).strip()
                     assert await is_accepted(url, TOKEN)
                     process.send_signal(signal.SIGTERM)
                     assert await process.end() == Outcome(0, f"{url}\n", "")

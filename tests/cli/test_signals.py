@@ -50,11 +50,11 @@ async def test_ctrl_c_ends_the_task_on_the_server_and_exits_with_130() -> None:
             assert process.stderr is not None
             await begun.wait()
             process.send_signal(signal.SIGINT)
-            said = b"".join([chunk async for chunk in process.stderr])
+            output = b"".join([chunk async for chunk in process.stderr])
             assert await process.wait() == 130
             await cancelled.wait()
-    assert said.startswith(b"error: interrupted")
-    assert b"Traceback" not in said
+    assert output.startswith(b"error: interrupted")
+    assert b"Traceback" not in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -246,9 +246,11 @@ async def test_events_are_printed_until_ctrl_c(address: str) -> None:
                             await call_process("task", "submit", "echo x", "--device", "d1", "--url", address)
 
                     nursery.start_soon(submit)
-                    said = await process.said('"state":"completed"' if not form else '"state": "completed"')
+                    output = await process.wait_for_output(
+                        '"state":"completed"' if not form else '"state": "completed"'
+                    )
                     nursery.cancel_scope.cancel()
-            assert " task {" in said or '{"event": "task", "data": {' in said
+            assert " task {" in output or '{"event": "task", "data": {' in output
             process.send_signal(signal.SIGINT)
             assert (await process.end()).status == 130
 

@@ -53,7 +53,7 @@ async def test_daemon_tutorial_prints_the_documented_output(tmp_path: Path, monk
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_process(*serve[0], "--port", "0", token=None))
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         assert serve[1].strip() == SERVER
         for name, text in zip(("devices.toml", "galaxy.toml"), files, strict=True):
             # The tutorial's own ports may be in use on this machine.
@@ -69,10 +69,10 @@ async def test_daemon_tutorial_prints_the_documented_output(tmp_path: Path, monk
             assert outcome.out == _ID.sub(lambda shown: ids[shown[0]], output)
 
         async with open_process(*run_daemon[0]) as daemon:
-            daemon_url = (await daemon.said("\n")).strip()
+            daemon_url = (await daemon.wait_for_output("\n")).strip()
             assert run_daemon[1].strip() == DAEMON
             async with open_process(*device, token=None) as agent:
-                assert await agent.said("\n") == be_device[1]
+                assert await agent.wait_for_output("\n") == be_device[1]
                 await ask(*tasks[0], daemon_url)
                 await ask(*tasks[1], daemon_url)
                 # The tutorial does not wait for it: a reader takes longer than the task.
@@ -87,5 +87,5 @@ async def test_daemon_tutorial_prints_the_documented_output(tmp_path: Path, monk
             daemon.send_signal(signal.SIGKILL)
             await daemon.end()
         async with open_process(*run_daemon[0]) as daemon, open_process(*device, token=None):
-            daemon_url = (await daemon.said("\n")).strip()
+            daemon_url = (await daemon.wait_for_output("\n")).strip()
             await ask(*tasks[4], daemon_url)

@@ -44,13 +44,13 @@ async def open_world(folder: Path, *devices: str) -> AsyncGenerator[dict[str, Pr
     """Run the documentation's server and devices as processes."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_process("server", "--port", "0", token=None))
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         _go_to(url, folder)
         world = {"server": server}
         for device in devices:
             agent = open_process("agent", url, device, "--tools", "my_tools", token=None)
             world[device] = await stack.enter_async_context(agent)
-            await world[device].said("registered as")
+            await world[device].wait_for_output("registered as")
         yield world
 
 
@@ -81,7 +81,7 @@ async def test_examples_of_the_tutorial_print_the_documented_output(folder: Path
     async with open_world(folder, "laptop") as world:
         for name in ("first_connection", "first_task", "many_at_once", "timeout", "cancellation"):
             assert as_documented(name, await run(name))
-        assert await world["laptop"].said("cancelled: Mail\n") == (
+        assert await world["laptop"].wait_for_output("cancelled: Mail\n") == (
             "registered as laptop with 2 tools: greet, open_window\ncancelled: Browser\ncancelled: Mail\n"
         )
 
@@ -95,7 +95,7 @@ async def test_examples_with_several_devices_print_the_documented_output(folder:
 async def test_connection_loss_example_reports_the_loss(folder: Path) -> None:
     async with open_world(folder, "laptop") as world:
         async with open_process(python=("connection_loss.py",)) as example:
-            await example.said("connected to laptop")
+            await example.wait_for_output("connected to laptop")
             world["server"].send_signal(signal.SIGKILL)
             assert (await example.end()).out.startswith("connected to laptop\nconnection lost: ")
         assert (await run("connection_loss")).out.startswith("cannot connect: ")
@@ -118,14 +118,14 @@ async def test_tokens_and_tls_example_connects(folder: Path) -> None:
         "galaxy.token",
     )
     async with open_process(*serve, token=None) as server:
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         port = url.rpartition(":")[2].partition("/")[0]
         for name in ("tokens_and_tls.py", "secure_devices.toml"):
             path = folder / name
             path.write_text(path.read_text("utf-8").replace("localhost:5000", f"localhost:{port}"), "utf-8")
         be_laptop = ("agent", f"wss://localhost:{port}/ws", "laptop", "--ca-file", "authority.pem")
         async with open_process(*be_laptop, "--token-file", "galaxy.token", token=None) as agent:
-            await agent.said("registered as")
+            await agent.wait_for_output("registered as")
             assert as_documented("tokens_and_tls", await run("tokens_and_tls"))
             devices = await call_process("devices", "secure_devices.toml", "--once", token="")
             assert (devices.status, devices.out.count("idle")) == (0, 1)
@@ -140,9 +140,9 @@ async def test_tokens_and_tls_example_connects(folder: Path) -> None:
 )
 async def test_agents_of_the_examples_run_their_tools(folder: Path, example: str, request_: str, answer: str) -> None:
     async with open_world(folder) as world:
-        url = (await world["server"].said("\n")).strip()
+        url = (await world["server"].wait_for_output("\n")).strip()
         async with open_process(python=(f"{example}.py",)) as agent:
-            assert await agent.said("registered\n") == "notebook is registered\n"
+            assert await agent.wait_for_output("registered\n") == "notebook is registered\n"
             done = await call_process("run", url, "notebook", request_, token="")
             assert (done.status, done.err) == (0, "")
             assert answer in done.out
@@ -150,9 +150,9 @@ async def test_agents_of_the_examples_run_their_tools(folder: Path, example: str
 
 async def test_tool_error_of_the_example_reaches_the_caller(folder: Path) -> None:
     async with open_world(folder) as world:
-        url = (await world["server"].said("\n")).strip()
+        url = (await world["server"].wait_for_output("\n")).strip()
         async with open_process(python=("own_agent.py",)) as agent:
-            await agent.said("registered")
+            await agent.wait_for_output("registered")
             refused = await call_process("run", url, "notebook", "read_notes", token="")
             assert (refused.status, refused.out) == (1, "")
             assert "there are no notes yet: add one with write_note" in refused.err
@@ -164,9 +164,9 @@ async def test_own_server_example_runs_its_session(folder: Path) -> None:
     source = folder / "own_server.py"
     source.write_text(source.read_text("utf-8").replace("5000", "0"), "utf-8")
     async with open_process(python=("own_server.py",)) as server:
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         async with open_process("agent", url, "laptop", "--tools", "my_tools", token=None) as agent:
-            await agent.said("registered as")
+            await agent.wait_for_output("registered as")
             assert (await call_process("run", url, "laptop", "Ada", token="")).out == "Hello, Ada!\n"
 
 

@@ -67,11 +67,11 @@ async def test_commands_and_programs_of_the_readme_print_what_it_shows(
     assert (serve.arguments, serve.output, len(agents) + len(runs)) == (["server"], f"{URL}\n", len(others))
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_process("server", "--port", "0", token=None))
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         processes = [server]
         for shown in agents:
             processes.append(await stack.enter_async_context(open_process(*shown.at(url), token=None)))
-            assert await processes[-1].said("\n") == shown.output
+            assert await processes[-1].wait_for_output("\n") == shown.output
         for shown in runs:
             outcome = await call_process(*shown.at(url), token="")
             assert (outcome.status, outcome.err) == (0, "")

@@ -86,8 +86,8 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             status = run_command_line(arguments)
         finally:
             limit.cancel()
-        said = capsys.readouterr()
-        return Outcome(status, said.out, said.err)
+        output = capsys.readouterr()
+        return Outcome(status, output.out, output.err)
 
     return call
 
@@ -115,18 +115,18 @@ class Process:
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
-        self._said = {"out": b"", "err": b""}
+        self._output = {"out": b"", "err": b""}
 
-    async def said(self, words: str, stream: str = "out") -> str:
+    async def wait_for_output(self, words: str, stream: str = "out") -> str:
         """Wait until a stream contains these words, and return its output so far."""
         source = self._process.stdout if stream == "out" else self._process.stderr
         assert source is not None
         with trio.fail_after(SECONDS):
-            while words.encode() not in self._said[stream]:
+            while words.encode() not in self._output[stream]:
                 data = await source.receive_some()
-                assert data, f"the process ended without printing {words!r}: {self._said}"
-                self._said[stream] += data
-        return self._said[stream].decode()
+                assert data, f"the process ended without printing {words!r}: {self._output}"
+                self._output[stream] += data
+        return self._output[stream].decode()
 
     def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -139,11 +139,11 @@ class Process:
                     if source is not None:
                         nursery.start_soon(self._drain, stream, source)
             status = await self._process.wait()
-        return Outcome(status, self._said["out"].decode(), self._said["err"].decode())
+        return Outcome(status, self._output["out"].decode(), self._output["err"].decode())
 
     async def _drain(self, stream: str, source: trio.abc.ReceiveStream) -> None:
         async for data in source:
-            self._said[stream] += data
+            self._output[stream] += data
 
 
 @asynccontextmanager
@@ -179,13 +179,13 @@ _TRIES = 100
 
 
 class _WatchedOutput(io.StringIO):
-    def __init__(self, heard: Callable[[], None]) -> None:
+    def __init__(self, on_write: Callable[[], None]) -> None:
         super().__init__()
-        self._heard = heard
+        self._on_write = on_write
 
     def write(self, text: str, /) -> int:
         count = super().write(text)
-        self._heard()
+        self._on_write()
         return count
 
 
@@ -197,31 +197,31 @@ class Command:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
-        self._orders: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
         self._token: trio.lowlevel.TrioToken | None = None
-        self._news = trio.Event()
+        self._changed = trio.Event()
         self._running = threading.Event()
         self._status: int | None = None
-        self._out = self._err = _WatchedOutput(self._tell)
+        self._out = self._err = _WatchedOutput(self._notify)
 
     def start(self, *arguments: str) -> None:
         """Start a command."""
         assert not self._running.is_set(), "the previous command has not ended"
-        self._out, self._err, self._status = _WatchedOutput(self._tell), _WatchedOutput(self._tell), None
+        self._out, self._err, self._status = _WatchedOutput(self._notify), _WatchedOutput(self._notify), None
         self._running.set()
-        self._orders.put(arguments)
+        self._commands.put(arguments)
 
-    async def said(self, words: str, times: int = 1) -> str:
+    async def wait_for_stderr(self, words: str, times: int = 1) -> str:
         """Wait until stderr contains these words that many times, and return its content."""
         await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not printed")
         return self._err.getvalue()
 
-    async def said_on_stdout(self, words: str) -> str:
+    async def wait_for_stdout(self, words: str) -> str:
         """Wait until stdout contains these words, and return its content."""
         await self._wait(lambda: words in self._out.getvalue(), f"{words!r} was not printed to stdout")
         return self._out.getvalue()
 
-    async def line(self) -> str:
+    async def first_line(self) -> str:
         """Wait for the first line on stdout."""
         await self._wait(lambda: "\n" in self._out.getvalue(), "there is no line on stdout")
         return self._out.getvalue().partition("\n")[0]
@@ -245,11 +245,11 @@ class Command:
         with trio.move_on_after(SECONDS):
             while not happened():
                 assert self._running.is_set(), f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}"
-                await self._news.wait()
+                await self._changed.wait()
             return
         raise AssertionError(f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}")
 
-    def play(self, test: Callable[[], Awaitable[None]]) -> None:
+    def run(self, test: Callable[[], Awaitable[None]]) -> None:
         """Run the test in another thread and its commands in this one. Raises what the test raised."""
         failures: list[BaseException] = []
 
@@ -262,7 +262,7 @@ class Command:
                 trio.run(run_test)
             except BaseException as failure:  # noqa: BLE001  # raised below
                 failures.append(failure)
-            self._orders.put(None)
+            self._commands.put(None)
             # Stop a command that the test has left running. SIGINT only if SIGTERM has no effect: if it came late, it would end the tests.
             tries = 0
             while self._running.is_set():
@@ -275,7 +275,7 @@ class Command:
         thread = threading.Thread(target=run_thread)
         thread.start()
         try:
-            while (arguments := self._orders.get()) is not None:
+            while (arguments := self._commands.get()) is not None:
                 self._run(arguments)
         finally:
             thread.join()
@@ -291,14 +291,14 @@ class Command:
                 self._status = run_command_line(arguments)
         finally:
             self._running.clear()
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake the test's waits from the main thread."""
 
         def wake() -> None:
-            self._news.set()
-            self._news = trio.Event()
+            self._changed.set()
+            self._changed = trio.Event()
 
         assert self._token is not None
         # The test may have ended.
@@ -318,7 +318,7 @@ def with_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     @functools.wraps(test)
     def wrapper(*, command: Command, **fixtures: object) -> None:
-        command.play(partial(test, command=command, **fixtures))
+        command.run(partial(test, command=command, **fixtures))
 
     return wrapper
 
