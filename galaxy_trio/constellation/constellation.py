@@ -242,7 +242,7 @@ class Constellation:
             yield stream
 
     def statistics(self) -> ConstellationStatistics:
-        """What the devices are now, and what became of them so far; `codec.unstructure_statistics` makes JSON of it."""
+        """What the devices are now, and what became of them so far; `unstructure_statistics` makes JSON of it."""
         devices = {device_id: device.statistics() for device_id, device in self._devices.items()}
         unassigned = self._scheduler.unassigned
         return ConstellationStatistics(
