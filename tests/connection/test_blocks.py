@@ -13,7 +13,7 @@ from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, open_connection
 from galaxy_trio._connection.link import Link
-from galaxy_trio._connection.requests import Conversation, Router
+from galaxy_trio._connection.requests import Requests, Router
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server, open_scripted_peer
 
@@ -230,10 +230,10 @@ def _crash_receiver(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None
 
 
 def _crash_heartbeat(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
-    async def beat(self: Conversation) -> None:
+    async def beat(self: Requests) -> None:
         raise bug
 
-    monkeypatch.setattr(Conversation, "beat", beat)
+    monkeypatch.setattr(Requests, "beat", beat)
 
 
 def _crash_writer(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:

@@ -416,7 +416,7 @@ async def test_one_request_more_than_may_wait_is_refused_before_anything_is_sent
         for _ in range(5):
             nursery.start_soon(peer.connection.device_info)
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(QueueFull, match="5 requests wait already"):
+        with pytest.raises(QueueFull, match="5 requests are already pending"):
             await peer.connection.device_info()
         with pytest.raises(QueueFull):
             await peer.connection.run_task("do it")

@@ -108,7 +108,7 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
             nursery.start_soon(call.run, partial(peer.connection.device_info, timeout=1_000))
         await trio.testing.wait_all_tasks_blocked()
         assert peer.connection.statistics().pending == MAX_PENDING
-        with pytest.raises(QueueFull, match="10000 requests wait already"):
+        with pytest.raises(QueueFull, match="10000 requests are already pending"):
             await peer.connection.device_info()
         assert len(peer.received_nowait()) == MAX_PENDING
         peer.reset()

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio._codec.codec import decode_server_message
+from galaxy_trio._codec.codec import decode_server_message, encode
 from galaxy_trio._connection.link import Link
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio._transport.websocket import Transport
@@ -41,7 +41,7 @@ class Nobody:
 async def test_what_is_sent_after_the_end_without_waiting_is_dropped_and_not_counted() -> None:
     async with open_bare_peer() as peer:
         transport = Transport(peer.stream, peer="the peer", client=True, max_message_size=1000)
-        link = Link(transport, Nobody(), decode_server_message, peer="the peer")
+        link = Link(transport, Nobody(), encode, decode_server_message, peer="the peer")
         handshake = partial(transport.run_client, parse_url(PEER_URL), [])
         async with link.running(handshake, handshake_deadline=trio.current_time() + 5, liveness_timeout=100):
             link.send_nowait(_HEARTBEAT)
@@ -54,6 +54,6 @@ async def test_what_is_sent_after_the_end_without_waiting_is_dropped_and_not_cou
 async def test_a_link_has_background_tasks_only_while_it_runs() -> None:
     client_end, _ = trio.testing.memory_stream_pair()
     transport = Transport(client_end, peer="the peer", client=True, max_message_size=1000)
-    link = Link(transport, Nobody(), decode_server_message, peer="the peer")
+    link = Link(transport, Nobody(), encode, decode_server_message, peer="the peer")
     with pytest.raises(RuntimeError, match="only while it runs"):
         link.start_soon(trio.sleep_forever)

@@ -13,20 +13,14 @@ import trio
 import trio.testing
 
 from galaxy_trio._codec.codec import decode_client_message, decode_server_message
-from galaxy_trio._connection.pending_replies import (
-    HISTORY,
-    MAX_PENDING,
-    PendingReplies,
-    PendingStatistics,
-    RequestKind,
-    Routing,
-)
+from galaxy_trio._connection.pending_replies import HISTORY, MAX_PENDING, PendingReplies
+from galaxy_trio._connection.request_types import PendingStatistics, RequestKind, Routing
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, QueueFull, RegistrationRejected, RequestRejected
 from galaxy_trio.messages import JSON, ClientMessageType, ServerMessage, ServerMessageType, TaskStatus
 from tests.connection.support.recordings import NAMES, text_frames
 
 if TYPE_CHECKING:
-    from galaxy_trio._connection.pending_replies import Reply, Request
+    from galaxy_trio._connection.request_types import Reply, Request
 
 REGISTRATION, HEARTBEAT = RequestKind.REGISTRATION, RequestKind.HEARTBEAT
 DEVICE_INFO, TASK = RequestKind.DEVICE_INFO, RequestKind.TASK
@@ -140,7 +134,7 @@ def test_a_registration_is_refused_by_an_error_in_the_servers_words() -> None:
     assert reply.words == "already registered"
     assert str(reply) == (
         "the server refused the registration for device 'device_001': already registered; "
-        "another client has this name, or its end has not been noticed yet"
+        "another client uses this name, or the server has not noticed yet that it left"
     )
     assert counted(replies) == {}
 
@@ -665,7 +659,7 @@ def test_above_max_pending_a_request_is_refused_before_anything_happens() -> Non
     third = ask(replies, DEVICE_INFO, "q1")
     before = replies.statistics()
     for attempt in (replies.check, lambda: replies.register(TASK, "s3")):
-        with pytest.raises(QueueFull, match="2 requests wait already on the connection for device 'device_001'"):
+        with pytest.raises(QueueFull, match="2 requests are already pending on the connection for device 'device_001'"):
             attempt()
     assert replies.statistics() == before
     assert received(second) == received(third) == []
@@ -988,7 +982,7 @@ def test_every_recorded_message_of_the_server_goes_to_whom_it_belongs() -> None:
 
 
 def test_nobody_can_wait_for_the_reply_to_a_heartbeat() -> None:
-    with pytest.raises(ValueError, match="nobody waits for a heartbeat"):
+    with pytest.raises(ValueError, match="a heartbeat has no caller"):
         PendingReplies("device_001").register(RequestKind.HEARTBEAT)
 
 

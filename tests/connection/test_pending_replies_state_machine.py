@@ -16,14 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from galaxy_trio._connection.pending_replies import (
-    PendingReplies,
-    PendingStatistics,
-    Reply,
-    Request,
-    RequestKind,
-    Routing,
-)
+from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.request_types import PendingStatistics, Reply, Request, RequestKind, Routing
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, QueueFull, RegistrationRejected, RequestRejected
 from galaxy_trio.messages import ServerMessage, ServerMessageType, TaskStatus
 
