@@ -20,7 +20,6 @@ from galaxy_trio._codec.codec import (
     Template,
     decode_client_message,
     decode_server_message,
-    decode_transfer_message,
     encode,
     structure_device_info,
     unstructure_device_info,
@@ -50,15 +49,13 @@ from galaxy_trio.messages import (
     TaskResult,
     TaskStatus,
     ToolType,
-    TransferMessage,
-    TransferType,
 )
 from tests.connection.support.recordings import NAMES, text_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Message: TypeAlias = ClientMessage | ServerMessage | TransferMessage
+Message: TypeAlias = ClientMessage | ServerMessage
 Class: TypeAlias = type[attrs.AttrsInstance]
 T = TypeVar("T")
 
@@ -68,7 +65,6 @@ UNUSUAL = "ж"
 DECODERS: dict[type[Message], Callable[[str | bytes], Message]] = {
     ServerMessage: decode_server_message,
     ClientMessage: decode_client_message,
-    TransferMessage: decode_transfer_message,
 }
 every_decoder = pytest.mark.parametrize("decode", DECODERS.values(), ids=[cls.__name__ for cls in DECODERS])
 
@@ -155,7 +151,6 @@ SERVER, CLIENT = minimal(ServerMessage), minimal(ClientMessage)
 READERS: dict[Class, tuple[Callable[[dict[str, JSON]], object], str]] = {
     ServerMessage: (lambda value: decode_server_message(json.dumps(value)), "invalid message from the server: "),
     ClientMessage: (lambda value: decode_client_message(json.dumps(value)), "invalid message to the server: "),
-    TransferMessage: (lambda value: decode_transfer_message(json.dumps(value)), "invalid transfer message: "),
     Command: (
         lambda value: decode_server_message(json.dumps({**SERVER, "actions": [minimal(Command), value]})),
         "invalid message from the server: actions[1].",
@@ -437,7 +432,7 @@ def test_what_is_no_message_is_refused_with_the_reason(
 def test_a_binary_frame_is_refused_and_only_its_size_told(
     decode: Callable[[str | bytes], Message], data: bytes
 ) -> None:
-    assert str(refusal(decode, data)).endswith(f": a binary frame of {len(data)} bytes, where AIP has text")
+    assert str(refusal(decode, data)).endswith(f": a binary frame of {len(data)} bytes, where AIP expects text")
 
 
 def test_surrogates_in_proper_pairs_are_read_and_so_is_a_backslash_before_ud() -> None:
@@ -714,7 +709,6 @@ CARRIERS: dict[str, Callable[[JSON], Message]] = {
         action_results=[CommandResult(ResultStatus.SUCCESS, result=value)],
     ),
     "task": lambda value: ClientMessage(ClientMessageType.TASK, TaskStatus.CONTINUE, request=cast("str", value)),
-    "binary_data": lambda value: TransferMessage(TransferType.BINARY_DATA, filename=cast("str", value)),
 }
 
 
@@ -734,7 +728,7 @@ def test_an_error_of_writing_says_what_is_wrong() -> None:
     def problem(value: object) -> str:
         return str(refusal(encode, CARRIERS["task"](cast("JSON", value)))).removeprefix("cannot send a task message: ")
 
-    assert problem("\ud800") == "a lone surrogate in a string, which UTF-8 has not"
+    assert problem("\ud800") == "a lone surrogate in a string, which UTF-8 cannot encode"
     assert problem(deep_list()) == "nested too deep"
     assert "Circular reference" in problem(cyclic_list())
     assert "Out of range float" in problem(math.nan)

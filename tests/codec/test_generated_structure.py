@@ -25,7 +25,6 @@ from galaxy_trio.messages import (
     Platform,
     ServerMessage,
     TaskStatus,
-    TransferMessage,
 )
 from tests.support.fuzzing import EVERYTHING, damaged, fuzz
 
@@ -38,7 +37,6 @@ _strict = make_converter()
 _CLASSES: Final[list[type[AttrsInstance]]] = [
     ServerMessage,
     ClientMessage,
-    TransferMessage,
     Command,
     CommandResult,
     DeviceInfo,
@@ -76,7 +74,6 @@ _COMMAND: Final[dict[str, JSON]] = {"tool_name": "click", "tool_type": "action",
 _RIGHT: Final[dict[type[AttrsInstance], list[dict[str, JSON]]]] = {
     ServerMessage: [{"type": "command", "status": "ok", "actions": [_COMMAND], "messages": ["x"]}, {}],
     ClientMessage: [{"type": "task", "status": "ok", "action_results": [{"status": "success"}]}, {}],
-    TransferMessage: [{"type": "binary_data", "size": 1}, {}],
     Command: [_COMMAND, {}],
     CommandResult: [{"status": "failure", "error": "x"}, {}],
     DeviceInfo: [{"device_id": "d", "platform": "linux", "memory_total_gb": 8, "tags": ["x"]}, {}],
@@ -102,7 +99,7 @@ def test_what_a_generated_function_accepts_the_strict_one_accepts_with_the_same_
 
 _AWKWARD: Final[list[object]] = [
     *(None, True, False, 0, 1, -1, 10**299, 10**300, -(10**300), 2**64, 1e300, 0.5),
-    *("", "x", "ok", "register", "command", "device", "action", "success", "binary_data", "linux", "computer", "OK"),
+    *("", "x", "ok", "register", "command", "device", "action", "success", "linux", "computer", "OK"),
     *(
         [],
         ["x"],
@@ -151,7 +148,6 @@ def _strictly(value: object, cls: type[AttrsInstance]) -> object:
 _DECODERS: Final[dict[type[AttrsInstance], tuple[Callable[[str], object], str]]] = {
     ServerMessage: (codec.decode_server_message, "message from the server"),
     ClientMessage: (codec.decode_client_message, "message to the server"),
-    TransferMessage: (codec.decode_transfer_message, "transfer message"),
 }
 
 

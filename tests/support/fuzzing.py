@@ -21,7 +21,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus, TransferType
+from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus
 from tests.connection.support.recordings import NAMES, Frame, text_frames
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _strings_by_key() -> dict[str, list[object]]:
         for key, value in _members_of(text):
             if type(value) is str and value not in strings.setdefault(key, []):
                 strings[key].append(value)
-    for enum in (ClientMessageType, ServerMessageType, TransferType):
+    for enum in (ClientMessageType, ServerMessageType):
         strings["type"] += [member.value for member in enum if member.value not in strings["type"]]
     for status in (TaskStatus, ResultStatus):
         strings["status"] += [member.value for member in status if member.value not in strings["status"]]
