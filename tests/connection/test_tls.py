@@ -189,7 +189,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_accepted(certificate
         assert str(error).startswith(
             f"no TLS connection to {server.url}: the server's certificate is not accepted: unable to get local issuer"
         )
-        assert str(error).endswith("; if its authority is your own, name its file")
+        assert str(error).endswith("; if your own authority issued it, give the authority's certificate file")
         assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
         await _wait_empty(server)
 
@@ -276,7 +276,7 @@ async def test_a_plain_answer_to_a_tls_handshake_fails_at_once() -> None:
         assert any(isinstance(cause, ssl.SSLError) for cause in _chain(error))
         # OpenSSL has called it differently in the course of time.
         assert "wrong version number" in str(error) or "record layer failure" in str(error)
-        assert str(error).endswith("; if the server speaks no TLS, its URL begins with ws://")
+        assert str(error).endswith("; if the server does not use TLS, its URL begins with ws://")
 
 
 async def _close_at_once(stream: trio.SocketStream) -> None:

@@ -549,7 +549,7 @@ async def test_what_is_no_handshake_ends_that_connection_only(sent: bytes, caplo
             while await stream.receive_some():
                 pass
         await trio.testing.wait_all_tasks_blocked()
-        assert "was not let in: its request is no WebSocket handshake" in caplog.text
+        assert "was rejected: its request is not a WebSocket handshake" in caplog.text
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
         await cast.clients_are_well()
 

@@ -16,7 +16,8 @@ from wsproto.utilities import LocalProtocolError
 from galaxy_trio import Connection, ConnectionLost, MessageTooLarge, RequestTimeout, open_connection
 from galaxy_trio._transport import inbound_limits
 from galaxy_trio._transport.interface import TransportEnded
-from galaxy_trio._transport.websocket import RECEIVE_BYTES, Transport
+from galaxy_trio._transport.text_receiver import RECEIVE_BYTES
+from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_scripted_peer
 from tests.transport.support.memory_pair import MB, End, frames_of_a_client, listening_to, open_pair
 
