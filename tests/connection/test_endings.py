@@ -13,13 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import (
-    Connection,
-    ConnectionLost,
-    InvalidMessage,
-    RequestRejected,
-    RequestTimeout,
-)
+from galaxy_trio import Connection, ConnectionLost, InvalidMessage, RequestRejected, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
 

@@ -23,14 +23,7 @@ from galaxy_trio import (
 from galaxy_trio._codec.codec import decode_server_message, encode, structure_device_info
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_agent
-from galaxy_trio.messages import (
-    JSON,
-    ClientMessage,
-    ClientMessageType,
-    ServerMessage,
-    ServerMessageType,
-    TaskStatus,
-)
+from galaxy_trio.messages import JSON, ClientMessage, ClientMessageType, ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 from tests.agent.support.agent_server import INFO, AgentServer, results_of
 from tests.constellation.support.calls import Call

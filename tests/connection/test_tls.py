@@ -13,13 +13,7 @@ import trio
 import trio.testing
 import trustme
 
-from galaxy_trio import (
-    ConnectFailed,
-    ConnectTimeout,
-    DeviceInfo,
-    HandshakeRejected,
-    open_connection,
-)
+from galaxy_trio import ConnectFailed, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport

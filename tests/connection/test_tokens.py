@@ -29,14 +29,7 @@ from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.events import LateReplyReceived
 from galaxy_trio.server import ServerLimits, open_server
-from galaxy_trio.testing import (
-    PEER_URL,
-    FaultyStream,
-    MemoryServer,
-    ScriptedPeer,
-    open_bare_peer,
-    open_memory_server,
-)
+from galaxy_trio.testing import PEER_URL, FaultyStream, MemoryServer, ScriptedPeer, open_bare_peer, open_memory_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
