@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 
 import trio
 import trio.testing
@@ -11,36 +11,8 @@ from galaxy_trio import open_connection
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server
+from tests.connection.support.cancellation import open_and_cancel_at_step
 from tests.connection.support.opening import INFO, Resolver, listen
-
-
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when any task is about to make the n-th step from now."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self._steps_left = step
-        self._scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        del task
-        self._steps_left -= 1
-        if self._steps_left == 0:
-            self._scope.cancel()
-
-
-async def _open_and_cancel_at_step(step: int, opening: AbstractAsyncContextManager[object]) -> bool:
-    """Open and cancel at a step. Returns whether the block was reached."""
-    opened = False
-    with trio.fail_after(60), trio.CancelScope() as scope:
-        instrument = _CancelAtStep(step, scope)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            async with opening:
-                opened = True
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-    assert opened or scope.cancelled_caught
-    return opened
 
 
 async def test_cancelling_at_any_step_of_opening_leaves_no_stream_or_task() -> None:
@@ -55,7 +27,7 @@ async def test_cancelling_at_any_step_of_opening_leaves_no_stream_or_task() -> N
 
             nursery.start_soon(confirm)
             opening = open_connection(PEER_URL, "device_001", stream=peer.stream)
-            opened = await _open_and_cancel_at_step(step, opening)
+            opened = await open_and_cancel_at_step(step, opening)
             assert peer.stream.closed
             nursery.cancel_scope.cancel()
         assert trio.lowlevel.current_statistics().tasks_living == before
@@ -72,7 +44,7 @@ async def test_cancelling_at_any_step_of_opening_leaves_no_socket() -> None:
         url = f"ws://two.test:{listener.port}/ws"
         for step in range(1, 1000):
             # Within `listen`, which counts the remaining sockets after all attempts.
-            if await _open_and_cancel_at_step(step, open_device_connection(url, "device_001", system_info=INFO)):
+            if await open_and_cancel_at_step(step, open_device_connection(url, "device_001", system_info=INFO)):
                 break
             await listener.wait_all_gone()
         else:
