@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from types import NoneType
-from typing import TYPE_CHECKING, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,13 +14,14 @@ from galaxy_trio._codec.codec import decode_server_message, encode, structure_de
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import JSON, DeviceInfo, ServerMessage, ServerMessageType, TaskStatus
 from tests.codec.support.refusals import chain
-from tests.codec.support.wire_classes import DECODERS, READERS, Class, Message, T, alternatives, fits_class, hints_of
+from tests.codec.support.wire_classes import DECODERS, READERS, Class, Message, alternatives, fits_class, hints_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import attrs
 
+T = TypeVar("T")
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -72,7 +72,7 @@ def _check_device_information(result: JSON, is_shallow: bool) -> None:
 
 
 @fuzz(60, text=damaged(EVERYTHING), decode=st.sampled_from(_DECODERS))
-def test_any_text_is_a_message_that_is_written_and_read_as_it_is_or_is_refused(
+def test_any_text_is_refused_or_survives_reading_and_writing(
     text: str, decode: Callable[[str | bytes], Message]
 ) -> None:
     message = _outcome(decode, text)
@@ -87,7 +87,7 @@ def test_any_text_is_a_message_that_is_written_and_read_as_it_is_or_is_refused(
 
 @pytest.mark.parametrize("text", EVERYTHING, ids=range(len(EVERYTHING)))
 @pytest.mark.parametrize("decode", _DECODERS)
-def test_any_beginning_of_a_message_is_refused(text: str, decode: Callable[[str | bytes], Message]) -> None:
+def test_any_truncated_message_is_refused(text: str, decode: Callable[[str | bytes], Message]) -> None:
     for end in (*range(0, len(text), 37), len(text) - 1):
         with pytest.raises(InvalidMessage) as caught:
             decode(text[:end])

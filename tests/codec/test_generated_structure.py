@@ -91,7 +91,7 @@ def _check_agreement(cls: type[AttrsInstance], value: object) -> None:
 
 
 @fuzz(300, case=st.sampled_from(_CLASSES).flatmap(lambda cls: st.tuples(st.just(cls), _nearly(cls) | _VALUES)))
-def test_what_a_generated_function_accepts_the_strict_one_accepts_with_the_same_outcome(
+def test_the_strict_function_agrees_with_everything_that_the_generated_one_accepts(
     case: tuple[type[AttrsInstance], object],
 ) -> None:
     _check_agreement(*case)
@@ -115,7 +115,7 @@ _AWKWARD: Final[list[object]] = [
 
 
 @pytest.mark.parametrize("cls", _CLASSES)
-def test_the_two_agree_on_each_field_with_each_awkward_value(cls: type[AttrsInstance]) -> None:
+def test_both_functions_agree_on_awkward_values_of_each_field(cls: type[AttrsInstance]) -> None:
     for field in attrs.fields(cls):
         for value in _AWKWARD:
             members: dict[str, object] = {**_RIGHT[cls][0], field.name: value}
@@ -123,9 +123,7 @@ def test_the_two_agree_on_each_field_with_each_awkward_value(cls: type[AttrsInst
 
 
 @fuzz(200, text=damaged(EVERYTHING), cls=st.sampled_from(_CLASSES))
-def test_the_two_agree_on_damaged_recordings_and_on_the_device_information_in_them(
-    text: str, cls: type[AttrsInstance]
-) -> None:
+def test_both_functions_agree_on_damaged_recordings(text: str, cls: type[AttrsInstance]) -> None:
     if text.count("[") + text.count("{") > _SHALLOW:
         return
     try:
@@ -152,7 +150,7 @@ _DECODERS: Final[dict[type[AttrsInstance], tuple[Callable[[str], object], str]]]
 
 
 @fuzz(300, case=st.sampled_from(list(_DECODERS)).flatmap(lambda cls: st.tuples(st.just(cls), _nearly(cls) | _VALUES)))
-def test_errors_are_word_for_word_those_of_the_strict_function(case: tuple[type[AttrsInstance], object]) -> None:
+def test_the_codecs_errors_are_those_of_the_strict_function(case: tuple[type[AttrsInstance], object]) -> None:
     cls, value = case
     decode, kind = _DECODERS[cls]
     text = json.dumps(value)
@@ -166,22 +164,20 @@ def test_errors_are_word_for_word_those_of_the_strict_function(case: tuple[type[
 
 @pytest.mark.parametrize("cls", [ServerMessage, ClientMessage])
 @pytest.mark.parametrize("text", _OBJECTS, ids=range(len(_OBJECTS)))
-def test_a_recorded_message_that_the_strict_function_accepts_does_not_need_it(
-    text: str, cls: type[AttrsInstance]
-) -> None:
+def test_the_generated_function_accepts_every_valid_recorded_message(text: str, cls: type[AttrsInstance]) -> None:
     value = json.loads(text)
     strict = _strictly(value, cls)
     assert _GENERATED[cls](value) == (None if isinstance(strict, str) else strict)
 
 
-def test_an_absent_member_gets_its_fields_default_and_a_null_one_is_left_to_the_strict_function() -> None:
+def test_an_absent_member_gets_its_default_and_null_is_left_to_the_strict_function() -> None:
     structure = generate_structure(ClientMessage)
     message = {"type": "register", "status": "ok"}
     assert structure(message) == ClientMessage(ClientMessageType.REGISTER, TaskStatus.OK, ClientType.DEVICE)
     assert structure({**message, "client_type": None}) is None
 
 
-def test_each_device_information_has_lists_and_objects_of_its_own_and_keeps_what_has_no_field() -> None:
+def test_device_information_has_fresh_collections_and_keeps_unknown_members() -> None:
     structure = generate_structure(DeviceInfo, keeps_extra=True)
     one, other = (structure({"device_id": "d", "platform": "linux", "tags": None, "gpu": None}) for _ in range(2))
     assert one == other == DeviceInfo("d", Platform.LINUX, extra={"gpu": None})
@@ -191,7 +187,7 @@ def test_each_device_information_has_lists_and_objects_of_its_own_and_keeps_what
     assert one.custom_metadata is not other.custom_metadata
 
 
-def test_a_class_with_a_field_of_a_type_without_a_check_is_refused() -> None:
+def test_a_class_with_a_field_type_without_a_check_is_refused() -> None:
     @attrs.frozen
     class Odd:
         pair: tuple[int, int]

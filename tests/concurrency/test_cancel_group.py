@@ -25,7 +25,7 @@ async def _work(stops: CancelGroup, seconds_to_clean_up: float = 0) -> None:
                 await trio.sleep(seconds_to_clean_up)
 
 
-async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own() -> None:
+async def test_stop_ends_all_blocks_each_with_its_own_error() -> None:
     stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(_work, stops)) for _ in range(3)]
@@ -36,14 +36,14 @@ async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own()
     assert all(isinstance(call.ending, Stopped) for call in calls)
 
 
-async def test_what_ends_by_itself_in_the_step_in_which_it_is_stopped_has_ended_well() -> None:
+async def test_a_block_that_ends_in_the_step_of_the_stop_raises_nothing() -> None:
     stops = CancelGroup()
     with stops.guard() as scope:
         stops.stop(Stopped)
     assert scope.cancel_called
 
 
-async def test_what_its_own_caller_cancels_is_cancelled() -> None:
+async def test_a_callers_own_cancellation_is_not_replaced() -> None:
     stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         call = await start(nursery, partial(_work, stops))
@@ -52,7 +52,7 @@ async def test_what_its_own_caller_cancels_is_cancelled() -> None:
     assert call.cancelled
 
 
-async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_close() -> None:
+async def test_blocks_may_begin_after_a_stop_but_not_after_the_close() -> None:
     stops = CancelGroup()
     async with trio.open_nursery() as nursery:
         stops.stop(Stopped)
@@ -67,7 +67,7 @@ async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_clo
         await call.ended.wait()
 
 
-async def test_only_what_was_stopped_is_waited_for_by_any_number(autojump_clock: trio.testing.MockClock) -> None:
+async def test_any_number_of_tasks_can_wait_for_the_stopped_blocks(autojump_clock: trio.testing.MockClock) -> None:
     stops = CancelGroup()
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
@@ -94,7 +94,7 @@ class _Steps(trio.abc.Instrument):
         self.count += task.name == self._name
 
 
-async def test_who_waits_sleeps_meanwhile(autojump_clock: trio.testing.MockClock) -> None:
+async def test_waiting_takes_no_scheduler_passes(autojump_clock: trio.testing.MockClock) -> None:
     stops = CancelGroup()
     steps = _Steps("the waiter")
     trio.lowlevel.add_instrument(steps)

@@ -80,13 +80,13 @@ async def _ask_once(peer: ScriptedPeer, ask: Ask, then: Callable[[], Awaitable[N
     return caller.ending
 
 
-async def test_a_reply_ends_it(ask: Ask) -> None:
+async def test_a_reply_ends_a_request(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
         assert await _ask_once(peer, ask, peer.answer_all) in ("device_info_1", "do it")
         _nothing_waits(peer.connection)
 
 
-async def test_a_rejection_ends_it_at_once_with_the_servers_words(ask: Ask) -> None:
+async def test_a_rejection_ends_a_request_immediately_with_the_servers_words(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
 
         async def refuse() -> None:
@@ -105,7 +105,7 @@ async def test_a_rejection_ends_it_at_once_with_the_servers_words(ask: Ask) -> N
     [{"status": 5}, {"messages": "no list"}, {"result": math.nan}, {"error": ["no", "string"]}, {"task_name": False}],
     ids=str,
 )
-async def test_a_broken_reply_ends_it_and_the_connection_lives_on(ask: Ask, breakage: dict[str, object]) -> None:
+async def test_a_broken_reply_ends_a_request_but_not_the_connection(ask: Ask, breakage: dict[str, object]) -> None:
     async with open_scripted_peer() as peer:
 
         async def reply_broken() -> None:
@@ -133,7 +133,7 @@ async def test_a_broken_acknowledgement_ends_a_task() -> None:
         _nothing_waits(peer.connection)
 
 
-async def test_device_information_that_is_none_is_a_broken_reply() -> None:
+async def test_invalid_device_information_is_a_broken_reply() -> None:
     async with open_scripted_peer() as peer:
 
         async def reply_without() -> None:
@@ -147,7 +147,7 @@ async def test_device_information_that_is_none_is_a_broken_reply() -> None:
         _nothing_waits(peer.connection)
 
 
-async def test_a_timeout_ends_it_and_its_late_reply_is_dropped(
+async def test_a_timeout_ends_a_request_and_its_late_reply_is_dropped(
     ask: Ask, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000) as peer:
@@ -162,9 +162,7 @@ async def test_a_timeout_ends_it_and_its_late_reply_is_dropped(
         _nothing_waits(peer.connection)
 
 
-async def test_no_room_to_send_in_ends_in_a_timeout_and_nothing_is_sent(
-    ask: Ask, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_request_without_room_times_out_unsent(ask: Ask, autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer(heartbeat_interval=1000) as peer:
         await _fill(peer)
         with pytest.raises(RequestTimeout, match="was not sent"):
@@ -204,7 +202,7 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["room", "no_room"])
-async def test_cancelling_at_every_step_leaves_it_unsent_or_whole_and_nothing_waiting(
+async def test_cancelling_at_any_step_leaves_a_request_unsent_or_sent_whole(
     ask: Ask, full: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     cancelled = 0
@@ -279,7 +277,7 @@ def _is_told(ending: object, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_after_the_send_ends_it(
+async def test_losing_the_connection_after_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
@@ -290,7 +288,7 @@ async def test_losing_the_connection_after_the_send_ends_it(
         assert peer.stream.closed
 
 
-async def test_a_delay_of_this_process_is_not_taken_for_the_silence_of_its_peer(
+async def test_a_delay_of_this_process_does_not_count_as_silence_of_the_peer(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=50) as peer:
@@ -306,7 +304,7 @@ async def test_a_delay_of_this_process_is_not_taken_for_the_silence_of_its_peer(
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_before_the_send_ends_it(
+async def test_losing_the_connection_before_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
@@ -319,7 +317,7 @@ async def test_losing_the_connection_before_the_send_ends_it(
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_while_there_is_no_room_to_send_ends_it(
+async def test_losing_the_connection_ends_a_request_that_waits_for_room(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
@@ -328,7 +326,7 @@ async def test_losing_the_connection_while_there_is_no_room_to_send_ends_it(
         _nothing_waits(peer.connection)
 
 
-async def test_closing_the_connection_ends_it_with_a_closed_resource_error(ask: Ask) -> None:
+async def test_closing_the_connection_ends_a_request_with_closed_resource_error(ask: Ask) -> None:
     caller = Caller()
     async with trio.open_nursery() as nursery:
         async with open_scripted_peer() as peer:
@@ -342,7 +340,7 @@ async def test_closing_the_connection_ends_it_with_a_closed_resource_error(ask: 
     assert await connection.wait_closed() is None
 
 
-async def test_a_lost_connection_tells_all_who_wait_in_the_same_step_each_with_an_error_of_its_own() -> None:
+async def test_a_lost_connection_notifies_all_waiters_in_one_step_each_with_its_own_error() -> None:
     callers = [Caller() for _ in range(50)]
     async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
         for number, caller in enumerate(callers):
@@ -359,7 +357,7 @@ async def test_a_lost_connection_tells_all_who_wait_in_the_same_step_each_with_a
     assert len({id(ending) for ending in endings}) == len(callers)
 
 
-async def test_half_a_reply_and_then_the_end_is_a_lost_connection(ask: Ask) -> None:
+async def test_an_end_within_a_reply_is_a_lost_connection(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
 
         async def half() -> None:

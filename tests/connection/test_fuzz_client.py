@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 50.0
 
 
-# ---- what a server does
-
-
 @attrs.frozen
 class Ask:
     """The client asks for device information, or gives a task."""
@@ -109,9 +106,6 @@ def _reply(message: ClientMessage, acknowledge: bool) -> str:
             fields["session_id"] = message.session_id
     status = TaskStatus.COMPLETED if type_ is ServerMessageType.TASK_END else TaskStatus.OK
     return encode(ServerMessage(type_, status, **fields))  # type: ignore[arg-type]
-
-
-# ---- what a client makes of it
 
 
 @attrs.frozen
@@ -249,15 +243,13 @@ def _check(world: _World, connection: Connection) -> None:
 
 
 @fuzz(25, script=_steps, data=st.data())
-def test_whatever_a_server_says_every_request_ends_once_and_none_with_what_was_not_meant_for_it(
+def test_every_request_ends_once_with_its_own_reply_whatever_a_server_sends(
     script: list[Step], data: st.DataObject
 ) -> None:
     with errors_logged() as errors:
         simulate(_converse, script, data)
     assert errors == []
 
-
-# ---- while it registers
 
 _SMALL_TALK: Final = damaged(recorded(sender="server", receiver="constellation"))
 
@@ -290,13 +282,11 @@ async def _register(texts: list[str], confirm: bool) -> None:
 
 
 @fuzz(25, texts=st.lists(_SMALL_TALK, max_size=4), confirm=st.booleans())
-def test_whatever_a_server_says_to_a_registration_it_is_confirmed_or_fails(texts: list[str], confirm: bool) -> None:
+def test_a_registration_succeeds_or_fails_whatever_a_server_sends(texts: list[str], confirm: bool) -> None:
     with errors_logged() as errors:
         simulate(_register, texts, confirm)
     assert errors == []
 
-
-# ---- a device
 
 _to_device = st.lists(
     st.one_of(damaged(FOR_DEVICE), damaged(FOR_DEVICE), st.sampled_from(FOR_DEVICE), st.sampled_from([0.5, 40.0])),
@@ -357,7 +347,7 @@ async def _command(script: list[str | float]) -> None:
 
 
 @fuzz(25, script=_to_device)
-def test_whatever_a_server_says_a_device_stays_and_answers_each_batch_at_most_once(script: list[str | float]) -> None:
+def test_a_device_stays_and_answers_each_batch_at_most_once_whatever_a_server_sends(script: list[str | float]) -> None:
     with errors_logged() as errors:
         simulate(_command, script)
     assert errors == []

@@ -78,7 +78,7 @@ _NO_HANDSHAKES = {
 
 
 @pytest.mark.parametrize("what", _NO_HANDSHAKES)
-async def test_a_malformed_handshake_is_refused_before_it_is_judged_and_shows_no_token(what: str) -> None:
+async def test_a_malformed_handshake_is_refused_before_it_is_judged_without_showing_a_token(what: str) -> None:
     def judge(path: str, headers: list[tuple[bytes, bytes]]) -> int:
         raise AssertionError(path)
 

@@ -58,11 +58,8 @@ def _traced_memory() -> Generator[_Memory]:
         tracemalloc.stop()
 
 
-# ---- one that is large
-
-
 @pytest.mark.slow
-async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_and_nothing_holds_it_afterwards(
+async def test_a_result_of_almost_100_mib_is_received_whole_and_then_freed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     size = 100 * MIB - 1024
@@ -94,11 +91,8 @@ async def _is_answered(peer: ScriptedPeer) -> None:
             peer.answer(await peer.receive())
 
 
-# ---- many that wait
-
-
 @pytest.mark.slow
-async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_and_its_loss_ends_all_in_one_step(
+async def test_the_loss_of_a_connection_ends_10000_waiting_requests_in_one_step(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     calls = [Call() for _ in range(MAX_PENDING)]
@@ -119,7 +113,7 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
 
 
 @pytest.mark.slow
-async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller(
+async def test_a_waiting_request_and_its_task_take_less_than_6_kib(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     many = 2_000
@@ -140,11 +134,8 @@ async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_
     assert peer.connection.statistics().pending == 0
 
 
-# ---- a flood of what nobody asked for
-
-
 @pytest.mark.slow
-async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_keep_no_reply_from_its_request(
+async def test_a_flood_of_100000_unknown_replies_is_counted_and_freed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     rounds, each = 20, 5_000
@@ -180,9 +171,6 @@ async def _send_unknown(peer: ScriptedPeer, many: int) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-# ---- a peer that says one byte a second
-
-
 async def _drip(peer: ScriptedPeer, data: bytes) -> None:
     for number in range(len(data)):
         await trio.sleep(1)
@@ -196,7 +184,7 @@ def _frame(value: object) -> bytes:
     return bytes(FrameProtocol(client=False, extensions=[]).send_data(json.dumps(value)))
 
 
-async def test_a_reply_of_one_byte_a_second_is_life_and_comes_in_its_own_time_while_requests_end_in_theirs(
+async def test_a_reply_of_one_byte_per_second_keeps_the_connection_alive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with (
@@ -222,7 +210,7 @@ async def test_a_reply_of_one_byte_a_second_is_life_and_comes_in_its_own_time_wh
         assert trio.current_time() == len(end) + 20
 
 
-async def test_a_server_that_shakes_hands_at_one_byte_a_second_is_given_the_connect_timeout(
+async def test_the_connect_timeout_ends_a_handshake_of_one_byte_per_second(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
@@ -243,11 +231,8 @@ async def test_a_server_that_shakes_hands_at_one_byte_a_second_is_given_the_conn
         assert trio.current_time() == 60
 
 
-# ---- a day
-
-
 @pytest.mark.slow
-async def test_a_day_of_heartbeats_and_pings_leaves_the_memory_of_all_three_ends_as_it_was(
+async def test_a_day_of_heartbeats_and_pings_does_not_grow_the_memory_of_any_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hour = 3600

@@ -38,7 +38,7 @@ class Nobody:
         """Take no notice."""
 
 
-async def test_what_is_sent_after_the_end_without_waiting_is_dropped_and_not_counted() -> None:
+async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
     async with open_bare_peer() as peer:
         transport = Transport(peer.stream, peer="the peer", client=True, max_message_size=1000)
         link = Link(transport, Nobody(), encode, decode_server_message, peer="the peer")

@@ -89,7 +89,7 @@ async def test_registration_ok() -> None:
                 assert not connection.closed
 
 
-async def test_the_registration_tells_of_the_client_what_the_original_tells() -> None:
+async def test_the_registration_contains_the_same_metadata_as_the_originals() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def connect() -> None:

@@ -77,7 +77,7 @@ async def _open_connected(liveness_timeout: float = 600) -> AsyncGenerator[tuple
 
 
 @pytest.mark.parametrize("how", ["cut", "reset"])
-async def test_an_end_of_the_line_is_told_at_once_to_all_who_wait(how: str) -> None:
+async def test_the_end_of_the_network_connection_notifies_all_waiters_immediately(how: str) -> None:
     async with _open_connected() as (ends, connection), trio.open_nursery() as nursery:
         calls = [Call() for _ in range(20)]
         for call in calls:
@@ -91,7 +91,7 @@ async def test_an_end_of_the_line_is_told_at_once_to_all_who_wait(how: str) -> N
             await until(lambda: not ends.server.statistics().sessions)
 
 
-async def test_a_line_that_stalls_is_noticed_by_its_silence() -> None:
+async def test_a_stalled_network_connection_is_detected_by_its_silence() -> None:
     async with _open_connected(liveness_timeout=0.5) as (ends, connection), trio.open_nursery() as nursery:
         waiting = await start(nursery, partial(connection.run_task, "wait"))
         ends.line.stall(to_server=False)
@@ -100,7 +100,7 @@ async def test_a_line_that_stalls_is_noticed_by_its_silence() -> None:
         assert "nothing was received for 0.5 s" in str(waiting.ending)
 
 
-async def test_requests_that_are_cancelled_while_the_line_stalls_tear_no_frame() -> None:
+async def test_requests_cancelled_during_a_stall_tear_no_frame() -> None:
     async with _open_connected() as (ends, connection):
         ends.line.stall(to_server=True)
         async with trio.open_nursery() as nursery:
@@ -122,7 +122,7 @@ async def test_requests_that_are_cancelled_while_the_line_stalls_tear_no_frame()
         assert len(results) == 20
 
 
-async def test_a_line_that_trickles_carries_everything_whole() -> None:
+async def test_a_slow_network_connection_transfers_everything_whole() -> None:
     async with _open_ends() as ends:
         # From the handshake on.
         ends.proxy.trickle = (7, 0.0)
@@ -133,7 +133,7 @@ async def test_a_line_that_trickles_carries_everything_whole() -> None:
 
 
 @pytest.mark.parametrize("bytes_before", [0, 10, 150, 400])
-async def test_a_line_that_ends_in_the_opening_fails_it_at_once(bytes_before: int) -> None:
+async def test_an_end_during_opening_fails_it_immediately(bytes_before: int) -> None:
     async with _open_ends() as ends, trio.open_nursery() as nursery:
         if not bytes_before:
             ends.proxy.refuses = True
@@ -177,7 +177,7 @@ class _Journal:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_the_lines_do_each_task_ends_once_and_rightly(seed: int) -> None:
+async def test_each_task_ends_once_and_correctly_whatever_the_network_does(seed: int) -> None:
     random, journal, tasks = Random(seed), _Journal(), 150
     limits = ServerLimits(liveness_timeout=2, ping_interval=0.5)
     devices = [f"d{number}" for number in range(5)]

@@ -103,8 +103,6 @@ def errors_logged() -> Generator[list[str]]:
         logger.removeHandler(handler)
 
 
-# ---- the recordings
-
 FRAMES: Final[dict[str, list[Frame]]] = {name: text_frames(name) for name in NAMES}
 
 
@@ -127,9 +125,6 @@ FOR_DEVICE: Final = [
 ]
 TO_SERVER: Final = recorded(receiver="server")
 EVERYTHING: Final = FROM_SERVER + TO_SERVER
-
-
-# ---- JSON that can be damaged
 
 
 class Members(list["tuple[str, object]"]):
