@@ -1,4 +1,4 @@
-"""Whatever text comes, decoding gives a message or `InvalidMessage`: the recordings, damaged in every way."""
+"""Decoding any damaged recording results in a message or `InvalidMessage`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 _DECODERS: Final = [decode_server_message, decode_client_message]
 _SHALLOW: Final = 300
-"""Brackets in a text whose messages Python compares whatever else is on its stack."""
+"""The number of brackets up to which Python can compare messages with any stack."""
 
 
 def _check_refusal(refusal: InvalidMessage, text: str) -> None:
@@ -43,7 +43,7 @@ def _check_refusal(refusal: InvalidMessage, text: str) -> None:
 
 
 def _outcome(make: Callable[[T], R], value: T) -> R | InvalidMessage:
-    """What is made of it, or the refusal. Whatever else is raised fails the test."""
+    """Return the result or the refusal. Any other exception fails the test."""
     try:
         return make(value)
     except InvalidMessage as error:
@@ -53,7 +53,7 @@ def _outcome(make: Callable[[T], R], value: T) -> R | InvalidMessage:
 def _check_message(decode: Callable[[str | bytes], Message], message: Message, is_shallow: bool) -> None:
     written = _outcome(encode, message)
     if isinstance(written, InvalidMessage):
-        # Reading and writing are not equally deep in Python's stack: what is only just read may be too deep to write.
+        # Reading and writing use the stack differently: the deepest readable message may be too deep to write.
         assert str(written).endswith("nested too deep")
         return
     assert written.encode().decode() == written

@@ -1,4 +1,4 @@
-"""The generated structure functions and the strict ones agree, on every value; the codec's errors are those of the strict ones."""
+"""The generated structure functions agree with the strict ones on every value."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _GENERATED: Final[dict[type[AttrsInstance], Callable[[object], object]]] = {
 }
 _OBJECTS: Final = [text for text in EVERYTHING if text.startswith("{") and text.endswith("}")]
 _SHALLOW: Final = 300
-"""Brackets in a text whose messages Python shows whatever else is on its stack."""
+"""The number of brackets up to which Python can show messages with any stack."""
 _VALUES: Final = st.one_of(
     st.none(),
     st.booleans(),
@@ -65,7 +65,7 @@ def _members(cls: type[AttrsInstance], values: st.SearchStrategy[object]) -> st.
 
 @st.composite
 def _nearly(draw: st.DrawFn, cls: type[AttrsInstance]) -> object:
-    """An object of a class: sometimes as it should be, most often with some members that are not."""
+    """Draw an object of a class, usually with some invalid members."""
     nested = _VALUES | st.lists(_members(Command, _VALUES)) | st.lists(_members(CommandResult, _VALUES))
     return {**draw(st.sampled_from(_RIGHT[cls])), **draw(_members(cls, nested))}
 
@@ -86,7 +86,7 @@ def _check_agreement(cls: type[AttrsInstance], value: object) -> None:
         return
     strict: object = _strict.structure(value, cls)
     assert generated == strict
-    # 1 is 1.0 and True; a member of an enum is its text.
+    # Compared by repr too: 1 equals 1.0 and True, and an enum member equals its text.
     assert repr(generated) == repr(strict)
 
 
@@ -136,7 +136,7 @@ def test_both_functions_agree_on_damaged_recordings(text: str, cls: type[AttrsIn
 
 
 def _strictly(value: object, cls: type[AttrsInstance]) -> object:
-    """The instance, or the error's words."""
+    """Return the instance, or the error's text."""
     try:
         return _strict.structure(value, cls)
     except Mismatch as mismatch:

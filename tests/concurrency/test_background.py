@@ -1,4 +1,4 @@
-"""What a block and its background tasks have come to: the block's own exception as it is, bugs loudly, cancellation never swallowed."""
+"""The exceptions of a block and its background tasks are raised exactly, and no cancellation is swallowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _crash(error: BaseException) -> None:
 
 
 async def _a_cancelled() -> trio.Cancelled:
-    """One of trio's own making: nobody else can."""
+    """Return a `trio.Cancelled`, which only trio can make."""
     with trio.CancelScope() as scope:
         scope.cancel()
         try:
@@ -34,7 +34,7 @@ async def _a_cancelled() -> trio.Cancelled:
 
 
 def _members(error: BaseException | None) -> tuple[BaseException, ...]:
-    """What is in a group; it must be one."""
+    """Return the members of an exception, which must be a group."""
     assert isinstance(error, BaseExceptionGroup)
     return cast("BaseExceptionGroup[BaseException]", error).exceptions
 
@@ -44,7 +44,7 @@ def _raised(
 ) -> BaseException | None:
     try:
         raise_outcome(failure, crashes, stray)
-    except BaseException as error:  # noqa: BLE001  # the question is what it is
+    except BaseException as error:  # noqa: BLE001  # the test is about any exception
         return error
     return None
 
@@ -125,12 +125,12 @@ async def test_contains_cancelled_finds_a_cancellation_in_groups() -> None:
 
 
 async def _outcome(block: Callable[[trio.Nursery], Awaitable[None]]) -> BaseException | None:
-    """What comes out of the block of a background nursery."""
+    """Return the exception that the block of a background nursery raises."""
     try:
         with trio.fail_after(60):
             async with open_background() as nursery:
                 await block(nursery)
-    except BaseException as error:  # noqa: BLE001  # the question is what it is
+    except BaseException as error:  # noqa: BLE001  # the test is about any exception
         return error
     return None
 
@@ -284,7 +284,7 @@ async def test_an_outer_cancellation_of_only_background_tasks_reaches_the_outer_
         try:
             await trio.sleep_forever()
         finally:
-            # The block is over, and its end waits for this task.
+            # The block has ended and waits for this task.
             scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""Work of others that is stopped all at once: who is told why, and who is waited for."""
+"""A cancel group stops its blocks together, with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.constellation.support.calls import start
 
 
 class Stopped(Exception):
-    """Why."""
+    """The reason of a stop."""
 
 
 async def _work(stops: CancelGroup, seconds_to_clean_up: float = 0) -> None:

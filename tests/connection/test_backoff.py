@@ -1,4 +1,4 @@
-"""When a lost or failed connection is tried again: waits, their limits, and what ends the trying."""
+"""The delays before reconnecting, their limits, and the errors that are not retried."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Highest(Random):
-    """Always the longest wait."""
+    """A random source that always draws the maximum."""
 
     def uniform(self, a: float, b: float) -> float:
         assert a == 0
@@ -43,7 +43,7 @@ ABSENT = RegistrationRejected("refused", words="Target device 'device_001' is no
 
 
 def waits(backoff: Backoff, error: Exception, count: int, *, now: float = 0.0) -> list[float]:
-    """The waits after so many failures in a row, each try immediate and made when the wait before it is over."""
+    """Return the delays after consecutive failures, each attempt failing immediately after its delay."""
     drawn: list[float] = []
     for _ in range(count):
         drawn.append(backoff.failed(error, now=now + sum(drawn)))
@@ -162,7 +162,7 @@ def test_a_refused_token_is_retried_every_300_s_and_needs_attention(status_code:
     for _ in range(3):
         assert backoff.failed(HandshakeRejected("is the token right?", status_code=status_code), now=0) == 300
         assert backoff.needs_attention
-    # It says nothing of how well the server can be reached.
+    # It does not show whether the server can be reached.
     assert backoff.failed(REFUSED, now=0) == 1
     assert not backoff.needs_attention
 
@@ -265,7 +265,7 @@ def test_a_negative_number_of_retries_is_a_config_error() -> None:
 
 
 class Endings(RuleBasedStateMachine):
-    """Any sequence of failures at any times: each wait is within the bounds of its kind, and failures in a row are counted."""
+    """Under any sequence of failures, each delay is within the bounds of its kind, and consecutive failures are counted."""
 
     def __init__(self) -> None:
         super().__init__()

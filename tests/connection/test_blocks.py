@@ -1,4 +1,4 @@
-"""What comes out of the block of a connection: the caller's own exceptions as they are, bugs of background tasks loudly, nothing else."""
+"""The block of a connection raises only its own exceptions, unchanged, and bugs of background tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bug(Exception):
 
 
 async def _raise_from_block(error: BaseException) -> BaseException:
-    """What comes out when the block raises this, alone."""
+    """Return the exception that `open_connection` raises when its block raises this one."""
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         try:
@@ -40,7 +40,7 @@ async def _raise_from_block(error: BaseException) -> BaseException:
 
 
 async def _answer_registration_soon(peer: ScriptedPeer) -> None:
-    # The confirmation waits in the stream until the client reads it: it need not ask first.
+    # The confirmation is sent before the registration, and waits in the stream.
     peer_confirms = trio.lowlevel.spawn_system_task(_confirm, peer)
     assert peer_confirms is not None
 
@@ -102,7 +102,7 @@ async def test_cancelling_the_block_closes_immediately_and_reaches_the_outer_sco
         assert scope.cancelled_caught
         assert connection.closed
         assert peer.stream.closed
-        # No goodbye: the socket went.
+        # No close frame: the socket was closed.
         assert (await peer.wait_ended()).code == 1006
 
 
@@ -123,7 +123,7 @@ async def test_a_cancellation_while_closing_reaches_the_outer_scope(autojump_clo
         await _answer_registration_soon(peer)
         with trio.move_on_after(1) as scope:
             async with open_connection(PEER_URL, "device_001", stream=peer.stream):
-                # The peer hears nothing any more: closing waits for its answer.
+                # The peer reads nothing any more, so closing waits for its reply.
                 peer.go_silent()
         assert scope.cancelled_caught
         assert trio.current_time() < 2
@@ -181,7 +181,7 @@ async def test_losing_the_connection_does_not_end_the_block_or_raise_from_it() -
         lost = await peer.connection.wait_closed()
         assert isinstance(lost, ConnectionLost)
         assert peer.connection.closed
-        # The block goes on: it can do anything but ask.
+        # The block continues, but its requests raise.
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost):
             await peer.connection.device_info()
@@ -260,12 +260,12 @@ def _crash_liveness(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None
 
 
 _TRIGGER_FOR_THE_LIBRARY = bytes(FrameProtocol(client=False, extensions=[]).send_data(b"trigger"))
-"""A binary frame, which trio-websocket's reader is left to read."""
+"""A binary frame, which trio-websocket reads."""
 _CRASHES = [_crash_receiver, _crash_heartbeat, _crash_writer, _crash_reader, _crash_liveness]
 
 
 async def _until_it_crashes(peer: ScriptedPeer, connection: Connection) -> None:
-    """Give each of the planted bugs its cause, and wait."""
+    """Trigger each of the planted bugs, and wait."""
     await peer.send_raw(_TRIGGER_FOR_THE_LIBRARY)
     peer.send_json({"type": "task", "status": "ok", "error": "trigger"})
     with trio.move_on_after(1), suppress(ConnectionLost):
@@ -329,7 +329,7 @@ async def test_a_crash_of_the_receiver_notifies_all_waiters(monkeypatch: pytest.
         await _answer_registration_soon(peer)
         with pytest.raises(Bug):
             async with open_connection(PEER_URL, "device_001", stream=peer.stream) as connection:
-                # Tasks of a nursery outside of the block are not cancelled by the bug: they must be told.
+                # The bug does not cancel tasks of an outer nursery, so they must be notified.
                 for _ in range(3):
                     outside.start_soon(ask, connection)
                 await trio.testing.wait_all_tasks_blocked()

@@ -1,4 +1,4 @@
-"""What is written in the sender's step: over plain TCP of this package's own, frame by frame, and not where one write can take several."""
+"""Single frames are written in the sender's step over plain TCP, and many frames are written together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INFO = DeviceInfo("device_001", "linux", hostname="here")
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a socket was written, and in which way."""
+    """Count the writes to sockets by their kind."""
     counter: Counter[str] = Counter()
     send_nowait, send_all = DirectSocketStream.send_nowait, DirectSocketStream.send_all
 
@@ -59,7 +59,7 @@ async def test_single_requests_are_written_directly_and_many_together(written: C
         assert written == {"directly": 20}
         written.clear()
         await _ask(connection, 500)
-        # The first ones of the client's; and the rest in few pieces, as are the replies.
+        # The client's first frames are written directly, and the rest and the replies in few writes.
         assert written["directly"] <= 30
         assert written["by the writer"] <= 30
 
@@ -117,7 +117,7 @@ async def test_whole_frames_follow_a_partly_written_one_after_cancelled_requests
             sent: list[str] = []
             is_full = False
             while not is_full:
-                # One more than the one that is written in part.
+                # One more request than the partly written one.
                 is_full = connection.statistics().bytes_held > 0
                 sent.append(f"{len(sent)}".ljust(60_000))
                 with trio.CancelScope() as scope:
@@ -125,7 +125,7 @@ async def test_whole_frames_follow_a_partly_written_one_after_cancelled_requests
                         nursery.start_soon(_run_refused_task, connection, sent[-1])
                         await trio.testing.wait_all_tasks_blocked(0.01)
                         scope.cancel()
-                # An error answers the oldest: the unanswered ones stay few.
+                # Errors answer the oldest requests, so that few are unanswered.
                 await peer.reply(type="error", status="error", error="no")
             assert written["directly"] >= len(sent) - 2
             await peer.ping()

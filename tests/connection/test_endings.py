@@ -1,4 +1,4 @@
-"""Every request ends in exactly one way, whatever happens to it, and nothing waits for it afterwards."""
+"""Every request ends in exactly one way, and leaves nothing pending."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def _run_task(connection: Connection, timeout: float = math.inf) -> object
 
 @pytest.fixture(params=[_device_info, _run_task], ids=["device_info", "run_task"])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Each kind of request that a caller can make."""
+    """A kind of request that a caller can make."""
     kind: Ask = request.param
     return kind
 
 
 @attrs.define
 class Caller:
-    """A task that asks, and how its request ended."""
+    """A task that makes a request, with the outcomes of its requests."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     endings: list[object] = attrs.field(factory=list[object])
@@ -59,7 +59,7 @@ class Caller:
 
 
 async def _call(caller: Caller, ask: Ask, connection: Connection, timeout: float = math.inf) -> None:
-    # What it raises is kept in caller.endings.
+    # Exceptions are collected in caller.endings.
     with suppress(Exception):
         await caller.call(ask, connection, timeout)
 
@@ -70,7 +70,7 @@ def _nothing_waits(connection: Connection) -> None:
 
 
 async def _ask_once(peer: ScriptedPeer, ask: Ask, then: Callable[[], Awaitable[None]]) -> object:
-    """Ask, let something happen once the request has been sent, and return how it ended."""
+    """Make a request, act once it has been sent, and return its outcome."""
     caller = Caller()
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
@@ -174,7 +174,7 @@ async def test_a_request_without_room_times_out_unsent(ask: Ask, autojump_clock:
 
 
 async def _fill(peer: ScriptedPeer) -> None:
-    """Stop the peer's reading, and fill the send buffer with the task of a caller who has gone."""
+    """Stop the peer's reading, and fill the send buffer with an abandoned task."""
     peer.stream.stall()
     with trio.move_on_after(1):
         await peer.connection.run_task("x" * HIGH_WATER_MARK)
@@ -223,7 +223,7 @@ async def test_cancelling_at_any_step_leaves_a_request_unsent_or_sent_whole(
             finally:
                 trio.lowlevel.remove_instrument(instrument)
             _nothing_waits(peer.connection)
-            # Whatever was sent came as whole frames: the peer could read them, and the connection still works.
+            # The peer read only whole frames, and the connection still works.
             assert await _ask_once(peer, ask, peer.answer_all) in ("device_info_1", "device_info_2", "do it")
             assert not peer.connection.closed
             if not isinstance(caller.ending, trio.Cancelled):
@@ -283,7 +283,7 @@ async def test_losing_the_connection_after_the_send_ends_a_request(
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
         _is_told(await _ask_once(peer, ask, _how_to_lose(peer, how)), how)
         _nothing_waits(peer.connection)
-        # A close frame that says why may still be on its way.
+        # A close frame with the reason may still be in flight.
         await trio.testing.wait_all_tasks_blocked()
         assert peer.stream.closed
 
@@ -292,7 +292,7 @@ async def test_a_delay_of_this_process_does_not_count_as_silence_of_the_peer(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=50) as peer:
-        # Which task trio runs first, when several can go on, is up to chance.
+        # trio runs the tasks of a step in random order.
         for _ in range(30):
             await trio.testing.wait_all_tasks_blocked()
             await peer.send_raw(b"\x8a\x00")
@@ -349,7 +349,7 @@ async def test_a_lost_connection_notifies_all_waiters_in_one_step_each_with_its_
         assert peer.connection.statistics().pending == len(callers)
         peer.reset()
         lost = await peer.connection.wait_closed()
-        # Whoever is told second can see that nobody waits any more.
+        # A waiter that wakes second sees that no request is pending.
         _nothing_waits(peer.connection)
         assert lost is not None
     endings = [caller.ending for caller in callers]

@@ -1,4 +1,4 @@
-"""Events fan out to whoever subscribes, nobody waits for a subscriber, and who lags is told what it lost."""
+"""Events reach every subscriber, and a lagging subscriber delays nothing and learns of its losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def events(*numbers: int) -> list[Event]:
 
 
 async def rest(stream: EventStream) -> list[Event | EventsLost]:
-    """What still comes until the stream ends."""
+    """Return the remaining events of a stream that ends."""
     with trio.fail_after(60):
         return [one async for one in stream]
 

@@ -1,4 +1,4 @@
-"""Whatever a server says, requests end, each with what was meant for it, and a device goes on: damaged recordings and replies."""
+"""Damaged recordings and replies never hang a request, misroute a reply, or stop a device."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ TIMEOUT: Final = 50.0
 
 @attrs.frozen
 class Ask:
-    """The client asks for device information, or gives a task."""
+    """The client asks for device information, or sends a task."""
 
     task: bool
 
 
 @attrs.frozen
 class Cancel:
-    """The client gives up one of its requests."""
+    """The client cancels one of its requests."""
 
     which: int
 
 
 @attrs.frozen
 class Answer:
-    """The server replies to one of all the messages that it got, whether it has done so before or not."""
+    """The server replies to one of its received messages, possibly again."""
 
     which: int
     acknowledge: bool
@@ -61,14 +61,14 @@ class Answer:
 
 @attrs.frozen
 class Say:
-    """The server says something that answers nothing; or seems to."""
+    """The server sends a recorded message that may be damaged."""
 
     text: str
 
 
 @attrs.frozen
 class Pause:
-    """Nothing happens for so many seconds."""
+    """Time passes without a message."""
 
     seconds: float
 
@@ -91,7 +91,7 @@ _steps = st.lists(
 
 
 def _reply(message: ClientMessage, acknowledge: bool) -> str:
-    """As a server would: a result that is of this request alone."""
+    """Make a valid reply whose result is unique to the request."""
     fields: dict[str, JSON] = {"timestamp": "2026-11-22T21:02:22.623130+00:00", "response_id": "r"}
     match message.type:
         case ClientMessageType.DEVICE_INFO_REQUEST:
@@ -110,7 +110,7 @@ def _reply(message: ClientMessage, acknowledge: bool) -> str:
 
 @attrs.frozen
 class _Asked:
-    """A request of the client, by the name that its replies have."""
+    """A request of the client, with the name in its replies."""
 
     name: str
     call: Call
@@ -148,7 +148,7 @@ class _World:
                 pass
 
     async def ask(self, task: bool) -> _Asked:
-        """Ask, and learn by the message what the request's name is."""
+        """Send a request and take its name from the message."""
         connection, number = self._peer.connection, len(self.asked)
         self._received += self._peer.received_nowait()
         call = Call()
@@ -172,8 +172,8 @@ class _World:
         self._peer.send_text(text)
 
 
-def _said_so(said: list[ServerMessage], name: str, ending: object) -> bool:
-    """Whether a message was the reply to this request, with this in it."""
+def _was_sent(said: list[ServerMessage], name: str, ending: object) -> bool:
+    """Whether one of the messages is a reply to this request with this outcome."""
     if isinstance(ending, TaskResult):
         told = (ServerMessageType.TASK_END, name, ending.status, ending.error)
         return any(
@@ -182,12 +182,14 @@ def _said_so(said: list[ServerMessage], name: str, ending: object) -> bool:
         )
     assert isinstance(ending, DeviceInfo)
     return any(
-        one.type is ServerMessageType.DEVICE_INFO_RESPONSE and one.response_id == name and _is(one.result, ending)
+        one.type is ServerMessageType.DEVICE_INFO_RESPONSE
+        and one.response_id == name
+        and _has_fields(one.result, ending)
         for one in said
     )
 
 
-def _is(result: JSON, info: DeviceInfo) -> bool:
+def _has_fields(result: JSON, info: DeviceInfo) -> bool:
     try:
         return repr(structure_device_info(result)) == repr(info)
     except InvalidMessage:
@@ -223,10 +225,10 @@ def _check(world: _World, connection: Connection) -> None:
     said = _messages(world.said)
     replies = 0
     for asked in world.asked:
-        # `ending` is one, and there is one.
+        # Each request has exactly one outcome.
         match asked.call.ending:
             case TaskResult() | DeviceInfo() as ending:
-                assert _said_so(said, asked.name, ending)
+                assert _was_sent(said, asked.name, ending)
                 replies += 1
             case RequestRejected() | InvalidMessage():
                 replies += 1
@@ -276,7 +278,7 @@ async def _register(texts: list[str], confirm: bool) -> None:
             except (ConnectFailed, InvalidMessage) as error:
                 failure = error
     assert len(str(failure)) < 1_000
-    # Where nothing else is said, it is what is expected.
+    # Without other messages, only the confirmation decides.
     assert texts or (failure is None) == confirm
     assert peer.stream.closed
 
@@ -295,13 +297,13 @@ _to_device = st.lists(
 
 
 async def tool_0(i: int = 0) -> int:
-    """Of the recordings."""
+    """Return its argument, as the recorded tool does."""
     await trio.lowlevel.checkpoint()
     return i
 
 
 async def tool_1(i: object = None) -> object:
-    """Slowly."""
+    """Return after a while."""
     await trio.sleep(1)
     return i
 
@@ -331,7 +333,7 @@ async def _command(script: list[str | float]) -> None:
                     peer.send_text(step)
                 else:
                     await trio.sleep(step)
-            # Whatever it was told to do has its time.
+            # Enough time for every command.
             await trio.sleep(1_000)
             assert agent.registered
             commands = [one for one in _messages(texts) if one.type is ServerMessageType.COMMAND]

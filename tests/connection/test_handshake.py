@@ -1,4 +1,4 @@
-"""A server's end of the WebSocket handshake: malformed requests, rejections, and declined extensions."""
+"""A server's end rejects malformed handshakes and declines extensions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Judge: TypeAlias = "Callable[[str, list[tuple[bytes, bytes]]], int]"
 
 
 async def _ask(request: bytes, judge: Judge) -> bytes:
-    """A server's answer to a request, up to the end of the stream. The handshake must fail."""
+    """Return a server's whole answer to a request whose handshake must fail."""
     ours, theirs = trio.testing.memory_stream_pair()
     server = Transport(theirs, peer="the client", client=False, max_message_size=MB)
     answer = b""
@@ -114,7 +114,7 @@ async def test_an_extension_that_a_client_offers_is_declined() -> None:
             answer = bytes(await ours.receive_some())
             assert answer.startswith(b"HTTP/1.1 101")
             assert b"deflate" not in answer
-            # The client sends a compressed frame nevertheless.
+            # The client sends a compressed frame anyway.
             await ours.send_all(b"\xc1\x81\x00\x00\x00\x00x")
             with pytest.raises(TransportEnded) as caught:
                 await server.receive()

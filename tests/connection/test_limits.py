@@ -1,4 +1,4 @@
-"""What is large, many, slow or long: it comes through, and nothing of it stays. Its figures are in docs/performance.md."""
+"""Large messages, many requests, slow peers and long connections are handled in bounded memory. docs/performance.md has figures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEVICE: Final = "device_001"
 
 
 class _Memory:
-    """What Python has allocated since the beginning of the block, in bytes."""
+    """Measure the bytes that Python has allocated since the beginning of the block."""
 
     @property
     def now(self) -> int:
@@ -84,7 +84,7 @@ async def test_a_result_of_almost_100_mib_is_received_whole_and_then_freed(
 
 
 async def _is_answered(peer: ScriptedPeer) -> None:
-    """A request for information gets its reply."""
+    """Assert that a request for information receives its reply."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.connection.device_info)
@@ -124,10 +124,10 @@ async def test_a_waiting_request_and_its_task_take_less_than_6_kib(
             for _ in range(many):
                 nursery.start_soon(partial(peer.connection.device_info, timeout=1_000))
             await trio.testing.wait_all_tasks_blocked()
-            # What the peer has got is its own.
+            # The peer's received messages do not count.
             assert len(peer.received_nowait()) == many
             assert peer.connection.statistics().pending == many
-            # Frames that coverage looks at are objects of their own.
+            # Coverage makes an object of each frame.
             most = 6 * 1024 if sys.gettrace() is None else 7 * 1024
             assert (memory.now - before) / many < most
         nursery.cancel_scope.cancel()
@@ -146,7 +146,7 @@ async def test_a_flood_of_100000_unknown_replies_is_counted_and_freed(
         for _ in range(rounds - 1):
             await _send_unknown(peer, each)
             await _is_answered(peer)
-        # One object kept of each would be 95,000; the requests that ended are remembered.
+        # One leaked object per reply would be 95,000. The history of ended requests remains.
         assert _blocks() - before < 1_000
         statistics = peer.connection.statistics()
         assert (statistics.unknown_replies, statistics.pending, statistics.unanswered) == (rounds * each, 0, 0)
@@ -205,7 +205,7 @@ async def test_a_reply_of_one_byte_per_second_keeps_the_connection_alive(
         assert isinstance(patient.ending, TaskResult)
         assert patient.ending.result == "x" * 200
         assert trio.current_time() == len(end)
-        # Silence is its end.
+        # Silence ends the connection.
         await peer.connection.wait_closed()
         assert trio.current_time() == len(end) + 20
 
@@ -246,7 +246,7 @@ async def test_a_day_of_heartbeats_and_pings_does_not_grow_the_memory_of_any_end
         await trio.sleep(hour)
         before = _blocks()
         await trio.sleep_until(25 * hour)
-        # Whatever grew by one object with each heartbeat or ping would have grown by thousands.
+        # One leaked object per heartbeat or ping would be thousands.
         assert _blocks() - before < 500
         assert not device.closed
         _beaten(connection, beats=25 * hour // 30)
@@ -262,7 +262,7 @@ def _blocks() -> int:
 
 def _beaten(connection: Connection, *, beats: int) -> None:
     statistics = connection.statistics()
-    # Its registration, and the heartbeats but for the one of this very moment.
+    # The registration and the heartbeats, without the one of this moment.
     assert beats <= statistics.messages_sent <= beats + 1
     assert beats <= statistics.messages_received <= beats + 1
     assert (statistics.pending, statistics.unanswered <= 1, statistics.forgotten) == (0, True, 0)

@@ -69,7 +69,7 @@ async def test_a_request_above_max_pending_is_refused_before_anything_is_sent() 
         nursery.cancel_scope.cancel()
 
 
-async def test_more_abandoned_requests_than_have_a_place_are_forhostnames_and_counted() -> None:
+async def test_abandoned_requests_above_the_limit_are_forgotten_and_counted() -> None:
     async with open_scripted_peer(max_pending=5) as peer:
         for _ in range(12):
             with trio.CancelScope() as scope:
@@ -78,7 +78,7 @@ async def test_more_abandoned_requests_than_have_a_place_are_forhostnames_and_co
                     await trio.testing.wait_all_tasks_blocked()
                     scope.cancel()
         statistics = peer.connection.statistics()
-        assert (statistics.pending, statistics.unanswered, statistics.forhostnames) == (0, 5, 7)
+        assert (statistics.pending, statistics.unanswered, statistics.forgotten) == (0, 5, 7)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1001, "\ud800"], ids=["empty", "long", "no text"])

@@ -1,4 +1,4 @@
-"""Real sockets with a proxy between, which cuts, stalls, trickles and resets: the same promises as in memory."""
+"""A connection keeps its promises on real sockets, through a proxy that cuts, stalls, slows down and resets."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 DEVICE = "device_001"
 INFO = DeviceInfo(DEVICE, "linux")
-"""Seconds that nothing here takes, unless it hangs."""
+"""A bound in seconds that only a hang exceeds."""
 
 
 async def _session(task: ServerTask) -> object:
-    """``wait`` waits, ``large N`` gives so many characters, all else comes back."""
+    """Wait for ``wait``, return N characters for ``large N``, and echo everything else."""
     word, _, rest = task.request.partition(" ")
     if word == "wait":
         await trio.sleep_forever()
@@ -49,7 +49,7 @@ class _Ends:
 
     @property
     def line(self) -> ProxiedConnection:
-        """The only connection through the proxy."""
+        """Return the only connection through the proxy."""
         [line] = self.proxy.connections
         return line
 
@@ -106,7 +106,7 @@ async def test_requests_cancelled_during_a_stall_tear_no_frame() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(connection.run_task, f"{number} {'x' * 2_000_000}")
-            # More than the line and the buffer take together.
+            # More than the network and the buffer hold together.
             await until(lambda: connection.statistics().bytes_held > 1_000_000)
             nursery.cancel_scope.cancel()
         ends.line.resume()
@@ -124,7 +124,7 @@ async def test_requests_cancelled_during_a_stall_tear_no_frame() -> None:
 
 async def test_a_slow_network_connection_transfers_everything_whole() -> None:
     async with _open_ends() as ends:
-        # From the handshake on.
+        # Beginning with the handshake.
         ends.proxy.trickle = (7, 0.0)
         async with open_connection(ends.proxy.url, DEVICE) as connection:
             assert (await connection.device_info()).device_id == DEVICE
@@ -138,7 +138,7 @@ async def test_an_end_during_opening_fails_it_immediately(bytes_before: int) -> 
         if not bytes_before:
             ends.proxy.refuses = True
         else:
-            # So many bytes a hundredth of a second: it is cut in the handshake, or in the registration.
+            # This many bytes per hundredth of a second, so that the cut falls into the handshake or the registration.
             ends.proxy.trickle = (bytes_before, 0.01)
 
         async def cut_soon() -> None:
@@ -160,14 +160,14 @@ async def _work(seconds: float, name: str) -> str:
 
 
 class _Journal:
-    """What ran on the server, and how its callers were told of it."""
+    """The tasks that ran on the server, and the outcomes that their callers received."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.ended: list[str] = []
 
     async def session(self, task: ServerTask) -> object:
-        """Let the device do it."""
+        """Run a task on the device."""
         self.begun.append(task.request)
         command = Command("_work", ToolType.ACTION, {"seconds": 0.02, "name": task.request})
         [result] = await task.execute([command])
