@@ -1,6 +1,7 @@
-"""A connection in any role: a nursery, one receiver, liveness, two-phase sending, one end that reaches every waiter.
+"""One connection in any role.
 
-A link knows AIP's messages and no role. It passes incoming messages to a `Receiver`, which must not block.
+A link owns a nursery, one receiver task, liveness checks and two-phase sending, and reports its end to every waiter. It knows AIP's
+messages but no role: it passes them to a `Receiver`, which must not block.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ async def test_no_task_outlives_the_block() -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         for _ in range(3):
             with pytest.raises(Exception, match="is not connected"):
-                async with open_connection(server.url, "nobody", stream=server.connect()):
+                async with open_connection(server.url, "unknown", stream=server.connect()):
                     raise AssertionError("not reached")
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before

@@ -71,7 +71,7 @@ _NO_HANDSHAKES = {
     "POST": _request(_GOOD[0].replace(b"GET", b"POST"), *_GOOD[1:]),
     "no protocol": _request(b"GET /ws?token=secret", *_GOOD[1:]),
     "not ASCII": _request("GET /ws?token=secret&é HTTP/1.1".encode(), *_GOOD[1:]),
-    "a header that is none": _request(*_GOOD, b"secret"),
+    "an invalid header": _request(*_GOOD, b"secret"),
     "a line break first": b"\r\n" + _request(*_GOOD),
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00",
 }

@@ -153,9 +153,9 @@ async def test_a_flood_of_100000_unknown_replies_is_counted_and_freed(
 
 
 _UNKNOWN: Final[list[dict[str, object]]] = [
-    {"type": "task_end", "status": "completed", "session_id": "demo@nobody's", "result": "x"},
-    {"type": "heartbeat", "status": "ok", "session_id": "demo@nobody's"},
-    {"type": "device_info_response", "status": "ok", "response_id": "nobody's", "result": {}},
+    {"type": "task_end", "status": "completed", "session_id": "demo@unknown", "result": "x"},
+    {"type": "heartbeat", "status": "ok", "session_id": "demo@unknown"},
+    {"type": "device_info_response", "status": "ok", "response_id": "unknown", "result": {}},
     {"type": "heartbeat", "status": "ok"},
     {"type": "command", "status": "continue", "actions": []},
 ]

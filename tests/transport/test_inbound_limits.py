@@ -262,18 +262,18 @@ def test_later_lines_do_not_change_the_status() -> None:
 
 @pytest.mark.parametrize("after", [b"", message(LIMIT), message(LIMIT) + message(LIMIT + 1), b"\x81", b"\r\n\r\n"])
 def test_the_handshake_ends_with_the_first_empty_line(after: bytes) -> None:
-    at_once, single = InboundWatch(LIMIT), InboundWatch(LIMIT)
-    assert at_once.feed(HEAD + after) == len(HEAD)
-    at_once.feed(after)
+    whole, single = InboundWatch(LIMIT), InboundWatch(LIMIT)
+    assert whole.feed(HEAD + after) == len(HEAD)
+    whole.feed(after)
     in_handshake: list[bool] = []
     for byte in one_by_one(HEAD):
         in_handshake.append(single.in_handshake)
         assert single.feed(byte) == 1
     assert all(in_handshake)
-    assert (at_once.in_handshake, single.in_handshake) == (False, False)
+    assert (whole.in_handshake, single.in_handshake) == (False, False)
     single.feed(after)
-    assert (at_once.violation, at_once.status_code) == (single.violation, 101)
-    assert (at_once.violation is not None) == (len(after) > 2 * LIMIT)
+    assert (whole.violation, whole.status_code) == (single.violation, 101)
+    assert (whole.violation is not None) == (len(after) > 2 * LIMIT)
 
 
 @given(st.lists(st.integers(0, len(HEAD)), max_size=10).map(sorted))

@@ -55,10 +55,10 @@ async def test_cancelled_requests_leave_whole_frames_and_bounded_memory() -> Non
             assert 20 * MB <= held <= HIGH_WATER_MARK + 20 * MB + 1000
             assert connection.statistics().pending == 0
             async with trio.open_nursery() as nursery:
-                gotten: list[str | None] = []
+                hostnames: list[str | None] = []
 
                 async def ask() -> None:
-                    gotten.append((await connection.device_info()).hostname)
+                    hostnames.append((await connection.device_info()).hostname)
 
                 nursery.start_soon(ask)
                 await peer.read_until(3)
@@ -69,7 +69,7 @@ async def test_cancelled_requests_leave_whole_frames_and_bounded_memory() -> Non
                 await peer.reply(
                     type="device_info_response", status="ok", response_id=question["request_id"], result=info
                 )
-            assert gotten == ["answered"]
+            assert hostnames == ["answered"]
             assert connection.statistics().bytes_held == 0
             assert peer.closed_with is None
 
