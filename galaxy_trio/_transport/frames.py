@@ -164,7 +164,7 @@ class TextFrames:
         self._position = 0
 
     def next(self) -> str | Ping | NoMessage:
-        """Return the next message or ping, or the reason why there is none."""
+        """Return the next message or ping, or the reason for having no message."""
         if self._large is not None:
             return self._next_piece(self._large)
         available = len(self._data) - self._position
