@@ -1,7 +1,7 @@
 """Every exception of the package.
 
-Each is one sentence on what happened to which device; where another library's error lies behind it, that one is its ``__cause__``.
-No exception ever holds a token.
+Each message is one sentence that says what happened to which device. If another library's error caused it, that one is its ``__cause__``.
+No exception ever contains a token.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class GalaxyError(Exception):
 
 
 class ConfigError(GalaxyError, ValueError):
-    """What was asked for cannot be right: a bad URL, header, limit or file. Trying again does not help.
+    """An argument or a file cannot be used: a bad URL, header, limit or file. Trying again does not help.
 
     Attributes:
-        problems: All that is wrong with a file, each with its place; empty where there is nothing but the sentence.
+        problems: All problems in a file, each with its place; empty if the message says everything.
     """
 
     def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
@@ -32,7 +32,7 @@ class ConfigError(GalaxyError, ValueError):
 
 
 class ConnectFailed(GalaxyError):
-    """No connection came about: network, DNS, TLS, or the peer ended it before it had confirmed the registration."""
+    """Connecting failed: network, DNS, TLS, or the peer ended the connection before it confirmed the registration."""
 
 
 class ConnectTimeout(ConnectFailed, trio.TooSlowError):
@@ -40,7 +40,7 @@ class ConnectTimeout(ConnectFailed, trio.TooSlowError):
 
 
 class HandshakeRejected(ConnectFailed):
-    """The server answered the WebSocket handshake with another HTTP status than 101.
+    """The server answered the WebSocket handshake with an HTTP status other than 101.
 
     Attributes:
         status_code: The HTTP status; 403 for a wrong or missing token.
@@ -55,7 +55,7 @@ class RegistrationRejected(ConnectFailed):
     """The server refused the registration.
 
     Attributes:
-        words: What the server said.
+        words: The server's reason, in its words.
     """
 
     def __init__(self, message: str, *, words: str = "") -> None:
@@ -64,10 +64,10 @@ class RegistrationRejected(ConnectFailed):
 
 
 class ConnectionLost(GalaxyError, trio.BrokenResourceError):
-    """The connection ended before the request did. Whether the request was carried out is not known.
+    """The connection ended before the request did. It is unknown whether the server carried out the request.
 
     Attributes:
-        reason: Why it ended, in words.
+        reason: The reason of its end, in words.
         code: The WebSocket close code; 1006 when the peer sent no close frame, 1005 when its close frame had no code.
     """
 
@@ -78,10 +78,10 @@ class ConnectionLost(GalaxyError, trio.BrokenResourceError):
 
 
 class RequestRejected(GalaxyError):
-    """The server refused a request. It was not carried out.
+    """The server refused a request and did not carry it out.
 
     Attributes:
-        words: What the server said.
+        words: The server's reason, in its words.
     """
 
     def __init__(self, message: str, *, words: str = "") -> None:
@@ -90,16 +90,16 @@ class RequestRejected(GalaxyError):
 
 
 class RequestTimeout(GalaxyError, trio.TooSlowError):
-    """No reply came in time."""
+    """No reply arrived in time."""
 
 
 class TaskFailed(GalaxyError):
-    """A task ended, and not well.
+    """A task failed.
 
-    Raised by :meth:`TaskResult.unwrap`; raised inside a server's session function, it ends the session as ``failed`` with `result`.
+    Raised by :meth:`TaskResult.unwrap`. If a server's session function raises it, the session ends as ``failed`` with `result`.
 
     Attributes:
-        result: What the session gave back all the same: any JSON, often None.
+        result: The value that the session returned despite the failure: any JSON, often None.
     """
 
     def __init__(self, message: str, *, result: object = None) -> None:
@@ -108,12 +108,13 @@ class TaskFailed(GalaxyError):
 
 
 class InvalidMessage(GalaxyError):
-    """A message is not what the protocol says. Holds at most 200 characters of it.
+    """A message violates the protocol. The error contains at most 200 characters of it.
 
     Attributes:
-        type: The message's ``type``, where that can still be read.
-        response_id: What it answers, likewise: a server's ``response_id``, a client's ``prev_response_id``.
-        session_id: Its ``session_id``, likewise.
+        type: The message's ``type``, if it is readable.
+        response_id: The id of the request that the message answers, if it is readable: a server's ``response_id``, a client's
+            ``prev_response_id``.
+        session_id: The message's ``session_id``, if it is readable.
     """
 
     def __init__(
@@ -126,26 +127,26 @@ class InvalidMessage(GalaxyError):
 
 
 class MessageTooLarge(GalaxyError):
-    """A message is larger than the connection's limit. Nothing of it was sent."""
+    """A message is larger than the connection's limit. No part of it was sent."""
 
 
 class QueueFull(GalaxyError):
-    """So much is waiting already that nothing more is taken. Nothing was sent."""
+    """A queue or table is at its limit. Nothing was sent."""
 
 
 class NoSuchDevice(GalaxyError):
-    """No device fits what was asked for, and none that could."""
+    """No device has the given name, or no device can meet the requirements."""
 
 
 class ToolError(GalaxyError):
-    """A tool of a device cannot do what a command asks. Raised by a tool, its text goes to the peer as it is, in one line.
+    """A tool cannot do what a command asks. A tool raises it, and its text is sent to the peer unchanged, as one line.
 
-    Any other exception of a tool fails its command too, and is logged with its traceback: a device's own bug, not the peer's.
+    Any other exception of a tool fails its command too, and is logged with its traceback as a bug of the device.
     """
 
 
 def fresh(error: GalaxyError) -> GalaxyError:
-    """The same error for another who raises it: an exception keeps the frames that it came through."""
+    """Copy an error for another caller: a raised exception refers to the frames that it passed through."""
     another = copy.copy(error)
     another.__cause__ = error.__cause__
     return another

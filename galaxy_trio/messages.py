@@ -1,7 +1,7 @@
-"""AIP's messages as immutable data, and nothing that reads or writes them.
+"""AIP's messages as immutable data.
 
-The names of fields and their values are those of the wire; see docs/reference/wire.md. A field that is None is absent on the wire.
-Values that are "any JSON" are what :mod:`json` makes of them: None, bool, int, float, str, list and dict.
+Fields and values have the names of the wire; see docs/reference/wire.md. A field that is None is absent on the wire. "Any JSON" means
+a value as :mod:`json` returns it: None, bool, int, float, str, list or dict.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 
 
 class ClientType(StrEnum):
-    """The role under which a peer registers with the server."""
+    """The role in which a peer registers with the server."""
 
     DEVICE = "device"
     CONSTELLATION = "constellation"
 
 
 class TaskStatus(StrEnum):
-    """The ``status`` of every message, and how a task ended."""
+    """The ``status`` of a message, or of an ended task."""
 
     CONTINUE = "continue"
     COMPLETED = "completed"
@@ -35,7 +35,7 @@ class TaskStatus(StrEnum):
 
 
 class ClientMessageType(StrEnum):
-    """What a message to the server is."""
+    """The type of a message to the server."""
 
     REGISTER = "register"
     HEARTBEAT = "heartbeat"
@@ -48,7 +48,7 @@ class ClientMessageType(StrEnum):
 
 
 class ServerMessageType(StrEnum):
-    """What a message from the server is."""
+    """The type of a message from the server."""
 
     TASK = "task"
     COMMAND = "command"
@@ -60,14 +60,14 @@ class ServerMessageType(StrEnum):
 
 
 class ToolType(StrEnum):
-    """Whether a command changes something on the device or only looks."""
+    """Whether a command changes something on the device or only reads."""
 
     ACTION = "action"
     DATA_COLLECTION = "data_collection"
 
 
 class ResultStatus(StrEnum):
-    """How a command ended."""
+    """The outcome of a command."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -76,7 +76,7 @@ class ResultStatus(StrEnum):
 
 
 class Platform(StrEnum):
-    """The platforms that AIP names. A device may name another: `DeviceInfo.platform` is text then."""
+    """The platforms that AIP names. If a device names another one, `DeviceInfo.platform` is its text."""
 
     WINDOWS = "windows"
     LINUX = "linux"
@@ -86,20 +86,12 @@ class Platform(StrEnum):
 
 
 class PlatformType(StrEnum):
-    """The kinds of device that AIP names. A device may name another: `DeviceInfo.platform_type` is text then."""
+    """The kinds of device that AIP names. If a device names another one, `DeviceInfo.platform_type` is its text."""
 
     COMPUTER = "computer"
     MOBILE = "mobile"
     WEB = "web"
     IOT = "iot"
-
-
-class TransferType(StrEnum):
-    """What a text frame of a binary transfer is."""
-
-    BINARY_DATA = "binary_data"
-    FILE_TRANSFER_START = "file_transfer_start"
-    FILE_TRANSFER_COMPLETE = "file_transfer_complete"
 
 
 @attrs.frozen
@@ -114,7 +106,7 @@ class Command:
 
 @attrs.frozen
 class CommandResult:
-    """What became of one `Command`; `call_id` is its command's. See "Parts" in docs/reference/wire.md."""
+    """The result of one `Command`, with the same `call_id`. See "Parts" in docs/reference/wire.md."""
 
     status: ResultStatus
     error: str | None = None
@@ -162,34 +154,15 @@ class ServerMessage:
     response_id: str | None = None
     result: JSON = None
     stop_on_failure: bool | None = None
-    """Of a ``command``, and this package's own: skip the actions after the first that fails. Others ignore it, and go on."""
-
-
-@attrs.frozen
-class TransferMessage:
-    """A text frame of a binary transfer. See "Binary transfer" in docs/reference/wire.md.
-
-    `size` and `chunk_size` are in bytes; `checksum` is hexadecimal MD5; `chunk_num` counts from 0.
-    """
-
-    type: TransferType
-    filename: str | None = None
-    mime_type: str | None = None
-    size: int | None = None
-    checksum: str | None = None
-    session_id: str | None = None
-    timestamp: str | None = None
-    chunk_size: int | None = None
-    chunk_num: int | None = None
-    total_chunks: int | None = None
+    """In a ``command``: skip the actions after the first failure. An extension of this package, which other devices ignore."""
 
 
 @attrs.frozen
 class DeviceInfo:
-    """What the server knows of a device. See "Device information" in docs/reference/wire.md.
+    """The server's information about a device. See "Device information" in docs/reference/wire.md.
 
-    Only `device_id` and `platform` are sure to be there. `platform` and `platform_type` are members of `Platform` and `PlatformType`
-    where AIP knows them, else the text that came. Keys that AIP does not name are kept in `extra`.
+    Only `device_id` and `platform` are always present. `platform` and `platform_type` are members of `Platform` and `PlatformType` if AIP
+    names them, otherwise the received text. Keys that AIP does not name are kept in `extra`.
 
     Attributes:
         memory_total_gb: In GiB, with two decimals.
@@ -212,12 +185,12 @@ class DeviceInfo:
 
 @attrs.frozen
 class TaskResult:
-    """How a task ended.
+    """The result of a task that ended.
 
     Attributes:
         status: `TaskStatus.COMPLETED` or `TaskStatus.FAILED`.
-        result: What the session gave back: any JSON. A failed task may have one too.
-        error: Why it failed, in the server's words; None also for a session that ended in its error state.
+        result: The value that the session returned: any JSON. A failed task may have one too.
+        error: The reason of a failure, in the server's words. None also for a session that ended in its error state.
     """
 
     task_id: str
@@ -227,10 +200,10 @@ class TaskResult:
     error: str | None = None
 
     def unwrap(self) -> JSON:
-        """The result of a task that completed.
+        """Return the result of a completed task.
 
         Raises:
-            TaskFailed: It did not complete; the error has what there is of a result.
+            TaskFailed: The task failed. The error has the task's result, if there is one.
         """
         if self.status is TaskStatus.COMPLETED:
             return self.result

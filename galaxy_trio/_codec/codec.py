@@ -1,8 +1,7 @@
-"""Text to message and back: the standard library's JSON, and the strict converter of converters.py.
+"""Conversion between JSON text and messages, with the standard library's JSON and the strict converter of converters.py.
 
-Decoding is strict in what AIP says (types, enums, required fields) and ignores fields that it does not name. Whatever comes in, the
-outcome is a message or `InvalidMessage`. Nothing here does I/O. How long a message at the size limit holds the event loop is measured in
-docs/performance.md.
+Decoding is strict about types, enums and required fields, and ignores fields that AIP does not name. Any input results in a message or
+`InvalidMessage`. Nothing here does I/O. docs/performance.md shows how long a message at the size limit blocks the event loop.
 """
 
 from __future__ import annotations
@@ -27,8 +26,6 @@ from galaxy_trio.messages import (
     DeviceInfo,
     ServerMessage,
     ServerMessageType,
-    TransferMessage,
-    TransferType,
 )
 
 if TYPE_CHECKING:
@@ -39,23 +36,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _IDS = 140
-"""How many characters of ids an error keeps, to tell whose reply was broken. With the 60 of a bad value: at most 200 of the input."""
+"""Characters of ids that an error keeps, to attribute a broken reply. With the 60 of a bad value, at most 200 of the input."""
 _SEARCHED = 65_536
-"""How many characters of a broken text are searched for its ids: it bounds the time that a broken message takes."""
-_TYPES = frozenset({*ServerMessageType, *ClientMessageType, *TransferType})
+"""Characters of a broken text that are searched for ids. Bounds the time that a broken message takes."""
+_TYPES = frozenset({*ServerMessageType, *ClientMessageType})
 
 _converter = make_converter()
 _plain = Converter(unstruct_collection_overrides={tuple: list})
 
-
 _server_message = generate_structure(ServerMessage)
 _client_message = generate_structure(ClientMessage)
-_transfer_message = generate_structure(TransferMessage)
 _device_info = generate_structure(DeviceInfo, keeps_extra=True)
 
 
 class _Unreadable(Exception):
-    """A text says what JSON cannot mean."""
+    """A text is not valid JSON."""
 
 
 def _refuse_constant(constant: str) -> float:
@@ -70,17 +65,16 @@ def _finite_float(digits: str) -> float:
 
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""As a regular expression it is found several times as fast as by `in`, which looks for its last, frequent letter."""
+"""A regular expression finds it several times as fast as `in`, which searches for its last, frequent letter."""
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
 
 _NOT_SPACE = re.compile(r"[^ \t\n\r]")
 
 
 def _decode_json(text: str) -> object:
-    """The same as `json.JSONDecoder.decode`, without looking for the white space around a message that hardly ever is there."""
+    """Decode like `json.JSONDecoder.decode`, without the search for white space, which messages rarely have around them."""
     if not text.startswith("{"):
         return _decoder.decode(text)
     value, end = _decoder.raw_decode(text)
@@ -90,14 +84,14 @@ def _decode_json(text: str) -> object:
 
 
 def _parse(text: str) -> object:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        _Unreadable: Why not, in one line with no more of the text than an error may show.
+        _Unreadable: The text is not JSON. Its message is one line that quotes no more than an error may show.
     """
     try:
         value = _decode_json(text)
-        # Only an escape can bring a lone surrogate in, for the text came as UTF-8. Pairs, as in emoji, are well; writing tells.
+        # The text was UTF-8, so only an escape can contain a lone surrogate. Encoding accepts pairs, as in emoji.
         if "\\" in text and _SURROGATE.search(text):
             _encoder.encode(value).encode()
     except json.JSONDecodeError as error:
@@ -107,11 +101,11 @@ def _parse(text: str) -> object:
     except RecursionError:
         problem = "nested too deep"
     except ValueError:
-        # Not ours, which are no ValueError: Python's own limit, which keeps a long integer from taking quadratic time.
+        # Python's own limit, which prevents quadratic time for long integers. _Unreadable is not a ValueError.
         problem = "an integer of too many digits"
     else:
         return value
-    # Outside of the handlers: what was caught holds the whole text, and would be kept as this error's context.
+    # Raised outside the handlers: the caught error refers to the whole text and would become this error's context.
     raise _Unreadable(problem)
 
 
@@ -119,7 +113,7 @@ _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[{}\[\]:,]', re.DOTALL)
 
 
 def _ids_in(text: str) -> dict[str, object]:
-    """The members at the top of a text that may be no JSON at all, as far as they are strings and stand near its beginning."""
+    """Find the top-level string members near the beginning of a text that may not be JSON."""
     found: dict[str, object] = {}
     depth, key, previous = 0, "", ""
     for token in _TOKEN.finditer(text[:_SEARCHED]):
@@ -133,7 +127,7 @@ def _ids_in(text: str) -> dict[str, object]:
         elif depth == 1 and symbol == ",":
             key = ""
         elif depth == 1 and token[2]:
-            # A string that is cut off is none: the rest of an id could be another request's.
+            # A truncated string does not count: the beginning of an id could match another request's.
             if key:
                 found.setdefault(key, _unescape(token[1]))
                 key = ""
@@ -149,7 +143,7 @@ def _unescape(string: str) -> str | None:
 
 
 def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str) -> InvalidMessage:
-    """The error for a broken message, with whatever tells whose reply it was."""
+    """Make the error for a broken message, with the ids that attribute it to a request."""
     type_ = members.get("type")
     ids: dict[str, str] = {}
     for name, member in (("response_id", reply_to), ("session_id", "session_id")):
@@ -162,10 +156,10 @@ def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str)
 
 
 def _structure(value: object, cls: type[T], generated: Callable[[object], T | None]) -> T:
-    """The message that a JSON value stands for.
+    """Make a message from a JSON value.
 
     Raises:
-        Mismatch: There is none.
+        Mismatch: The value is not such a message.
     """
     instance = generated(value)
     return _converter.structure(value, cls) if instance is None else instance
@@ -179,7 +173,7 @@ def _decode(
     reply_to: str = "response_id",
 ) -> T:
     if not isinstance(text, str):
-        raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP has text")
+        raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP expects text")
     try:
         value = _parse(text)
     except _Unreadable as error:
@@ -197,10 +191,10 @@ def decode_server_message(text: str | bytes) -> ServerMessage:
     """Read a message from the server.
 
     Args:
-        text: A frame's payload; bytes are a binary frame, which AIP does not use here.
+        text: A frame's payload. Bytes are a binary frame, which is always invalid.
 
     Raises:
-        InvalidMessage: It is none. Says which field, what came and what was expected.
+        InvalidMessage: The text is not a message. The error names the field, its value and what was expected.
 
     See "ServerMessage" in docs/reference/wire.md.
     """
@@ -208,26 +202,18 @@ def decode_server_message(text: str | bytes) -> ServerMessage:
 
 
 def decode_client_message(text: str | bytes) -> ClientMessage:
-    """Read a message to the server; otherwise like `decode_server_message`.
+    """Read a message to the server, as `decode_server_message` does.
 
     See "ClientMessage" in docs/reference/wire.md.
     """
     return _decode(text, ClientMessage, _client_message, "message to the server", "prev_response_id")
 
 
-def decode_transfer_message(text: str | bytes) -> TransferMessage:
-    """Read a text frame of a binary transfer; otherwise like `decode_server_message`.
-
-    See "Binary transfer" in docs/reference/wire.md.
-    """
-    return _decode(text, TransferMessage, _transfer_message, "transfer message")
-
-
 def structure_device_info(value: JSON) -> DeviceInfo:
-    """Read a device's information out of a reply's ``result``.
+    """Read a device's information from a reply's ``result``.
 
     Raises:
-        InvalidMessage: It is none. Says which field, what came and what was expected.
+        InvalidMessage: The value is not device information. The error names the field, its value and what was expected.
 
     See "Device information" in docs/reference/wire.md.
     """
@@ -239,34 +225,34 @@ def structure_device_info(value: JSON) -> DeviceInfo:
 
 
 def unstructure_device_info(info: DeviceInfo) -> dict[str, JSON]:
-    """A device's information as AIP writes it; what is None is left out."""
+    """Convert a device's information to AIP's form, without the fields that are None."""
     unstructured = cast("dict[str, JSON]", _converter.unstructure(info))
-    # Members of enums are strings to json, but not to the strict reader.
+    # The json module writes enum members as strings, but the strict reader refuses them.
     members = {name: value.value if isinstance(value, StrEnum) else value for name, value in unstructured.items()}
     extra = members.pop("extra", None)
     return {**extra, **members} if isinstance(extra, dict) else members
 
 
 def unstructure_statistics(statistics: AttrsInstance) -> dict[str, JSON]:
-    """What a ``statistics()`` method returns, as plain JSON: objects, lists, strings, numbers; what is None stays null."""
+    """Convert the result of a ``statistics()`` method to plain JSON: objects, lists, strings, numbers. None becomes null."""
     return cast("dict[str, JSON]", _plain.unstructure(statistics))
 
 
-def encode(message: ClientMessage | ServerMessage | TransferMessage) -> str:
-    """Write a message; fields that are None are left out, which means the same.
+def encode(message: ClientMessage | ServerMessage) -> str:
+    """Write a message without the fields that are None: absent means the same.
 
     Raises:
-        InvalidMessage: It holds what JSON or UTF-8 cannot: another type, NaN, an infinity, a lone surrogate, a cycle.
+        InvalidMessage: JSON or UTF-8 cannot express a value: another type, NaN, an infinity, a lone surrogate, a cycle.
     """
     return _written(lambda: _encoder.encode(_converter.unstructure(message)), f"cannot send a {message.type} message: ")
 
 
 class Template:
-    """The text of messages that differ in a few ids and times only, made once.
+    """The text of messages that differ only in a few fields, such as ids and times. Encoded once, for speed.
 
     Args:
-        message: One of them, with any text in the fields that differ.
-        varying: The names of those fields.
+        message: One of the messages, with any text in the varying fields.
+        varying: The names of the varying fields.
     """
 
     def __init__(self, message: ClientMessage | ServerMessage, *varying: str) -> None:
@@ -277,13 +263,13 @@ class Template:
         self._format = "{" + ",".join(f'"{name}":{value}' for name, value in written.items()) + "}"
 
     def text(self, **values: str) -> str:
-        """The text of a message.
+        """Write one message.
 
         Args:
-            values: One for each field that differs.
+            values: A text for each varying field.
 
         Raises:
-            InvalidMessage: A value is no text, or holds what UTF-8 cannot.
+            InvalidMessage: A value is not text, or UTF-8 cannot encode it.
         """
         return _written(
             lambda: self._format % {name: encode_basestring(value) for name, value in values.items()}, self._problem
@@ -291,12 +277,12 @@ class Template:
 
 
 def encode_value(value: object) -> str:
-    """Write what is to be part of a message; errors are those of `encode`."""
+    """Write a value that becomes part of a message; raises as `encode` does."""
     return _written(lambda: _encoder.encode(value))
 
 
 def decode_value(text: str) -> JSON:
-    """Read what `encode_value` has written."""
+    """Read the text that `encode_value` returned."""
     return cast("JSON", _decoder.decode(text))
 
 
@@ -304,7 +290,7 @@ _UNWRITABLE = (AttributeError, TypeError, ValueError, RecursionError)
 
 
 def _written(write: Callable[[], str], problem: str = "") -> str:
-    """The text that `write` makes, if UTF-8 can hold it; `problem` begins the error otherwise."""
+    """Return the text that `write` makes, if UTF-8 can encode it; otherwise raise an error that begins with `problem`."""
     try:
         text = write()
         if not text.isascii():
@@ -313,11 +299,11 @@ def _written(write: Callable[[], str], problem: str = "") -> str:
         why = _why_unwritable(error)
     else:
         return text
-    # Not from within: the error's traceback would keep what may be large.
+    # Raised outside the handler: the caught error's traceback would keep a value that may be large.
     raise InvalidMessage(f"{problem}{why}")
 
 
 def _why_unwritable(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return "a lone surrogate in a string, which UTF-8 has not"
+        return "a lone surrogate in a string, which UTF-8 cannot encode"
     return "nested too deep" if isinstance(error, RecursionError) else str(error)

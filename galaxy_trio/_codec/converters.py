@@ -1,4 +1,4 @@
-"""JSON values to messages and parameters and back: cattrs converters with the checks of structuring.py for each field."""
+"""cattrs converters between JSON values and classes, with the checks of strict_types.py for each field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, keeps
     attrs.resolve_types(cls)
     fields = [field for field in attrs.fields(cls) if field.init and not (keeps_extra and field.name == "extra")]
     names = frozenset(field.name for field in fields)
-    # A hook for each field: left to itself, cattrs turns a field of the wrong type into the right one.
+    # A hook for each field: by itself, cattrs coerces a field of the wrong type.
     hooks = {field.name: strict_hook(field.type, converter) for field in fields}
     overrides = {name: override(struct_hook=hook) for name, hook in hooks.items()}
     if keeps_extra:
@@ -45,14 +45,14 @@ def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, keeps
             raise mismatch("an object", value)
         data = cast("dict[str, object]", value)
         if keeps_extra and None in data.values():
-            # For a device's information, null means absent, lists among them.
+            # In a device's information null means absent, for lists too.
             data = {name: item for name, item in data.items() if item is not None or name not in names}
         try:
             instance = build(data, cls)
         except (Mismatch, KeyError):
             found = explain(data)
             if found is None:
-                # A KeyError of the class's own.
+                # A KeyError that the class itself raised.
                 raise
             raise found from None
         if keeps_extra and not data.keys() <= names:
@@ -64,11 +64,11 @@ def _strict_class(cls: type[attrs.AttrsInstance], converter: Converter, *, keeps
 
 
 def _writer_for(cls: type[attrs.AttrsInstance], converter: Converter) -> Callable[[object], dict[str, object]]:
-    """Leaves out what is at its default, and hands on enums and JSON values as they are: json can write them."""
+    """Make a writer that omits defaults and passes enums and JSON values unchanged, because json can write them."""
     attrs.resolve_types(cls)
     nested = {"actions", "action_results"}
     overrides = {
-        # An absent client_type means a device: it is always said, for a reader's sake.
+        # Written although absent means a device: it is clearer to a reader.
         field.name: override(
             unstruct_hook=None if field.name in nested else identity, omit_if_default=field.name != "client_type"
         )
@@ -79,7 +79,7 @@ def _writer_for(cls: type[attrs.AttrsInstance], converter: Converter) -> Callabl
 
 
 def make_converter() -> Converter:
-    """A converter whose `structure` raises `Mismatch` for whatever is not as its class says, and ignores unknown fields."""
+    """Make a converter whose `structure` raises `Mismatch` for a value that does not fit its class, and ignores unknown fields."""
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook_factory(attrs.has, _strict_class)
     converter.register_structure_hook_func(
@@ -90,7 +90,7 @@ def make_converter() -> Converter:
 
 
 def make_closed_converter() -> Converter:
-    """One that refuses unknown fields, and classes that hold themselves: the time for a value depends on its size alone then."""
+    """Make a converter that refuses unknown fields and recursive classes, so that its time depends only on the size of a value."""
     converter = Converter(detailed_validation=False)
     begun: list[object] = []
 

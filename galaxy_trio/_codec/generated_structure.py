@@ -1,7 +1,7 @@
-"""Structure functions of straight-line code, generated for a class: they accept what is as its class says, and explain nothing.
+"""Generated structure functions: straight-line code that accepts the valid values of a class, without explaining errors.
 
-The checks of structuring.py say what is wrong, at the price of a call for each field. Nearly every message is right, and takes half the
-time here. The strict function of its class decides about all others: it refuses them in its words, or accepts them after all.
+The checks of strict_types.py explain errors at the cost of a call for each field. Nearly every message is valid and takes half the time
+here. The strict function of the class decides about every other value: it refuses it with an explanation, or accepts it after all.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXACT: Final[dict[object, str]] = {str: "str", int: "int", bool: "bool"}
-"""The types whose values are taken as they are."""
+"""The types whose values are used unchanged."""
 
 
 def generate_structure(cls: type[T], *, keeps_extra: bool = False) -> Callable[[object], T | None]:
-    """Make a function that returns the instance for a JSON value, or None where the strict function is to decide.
+    """Make a function that returns the instance for a JSON value, or None if the strict function must decide.
 
     Args:
         cls: An attrs class, with fields of the types that AIP's messages have.
-        keeps_extra: Whether null means absent, and members without a field of their own are kept in the field `extra`, the last one.
+        keeps_extra: Whether null means absent and unknown members are kept in the last field, `extra`.
 
     Raises:
         TypeError: A field's type has no check.
@@ -45,13 +45,13 @@ def generate_structure(cls: type[T], *, keeps_extra: bool = False) -> Callable[[
         unknown = "{name: value[name] for name in value if name not in names}"
         arguments.append(f"{{}} if names.issuperset(value) else {unknown}")
     body = "\n ".join([*lines, f"return cls({', '.join(arguments)})"])
-    # Made of the names of the class's fields, and of nothing that comes in.
+    # The code contains the names of the class's fields, and no input.
     exec(f"def structure(value):\n {body}", scope)  # noqa: S102
     return cast("Callable[[object], T | None]", scope["structure"])
 
 
 def _read(field: attrs.Attribute[object], null_is_absent: bool, scope: dict[str, object]) -> list[str]:
-    """The lines that leave a field's value in a variable."""
+    """Return the lines that put a field's value into a variable."""
     name, variable = field.name, f"{field.name}_"
     lines = [f"{variable} = get({name!r})"]
     if not is_any(field.type):
@@ -69,7 +69,7 @@ def _read(field: attrs.Attribute[object], null_is_absent: bool, scope: dict[str,
 
 
 def _check(wanted: object, variable: str, scope: dict[str, object]) -> list[str]:
-    """The lines that return None for a value, which is not null, of another type; and leave what a right one stands for."""
+    """Return the lines that convert a value other than null, or return None if its type is wrong."""
     union = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     kinds = [kind for kind in union if kind is not NoneType]
     enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)]

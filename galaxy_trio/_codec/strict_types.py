@@ -1,6 +1,6 @@
-"""JSON values and the types that they must have: a check for each type, which takes nothing for what it is not.
+"""Strict checks of JSON values: one for each type, without coercion.
 
-Left to itself, cattrs turns a value of the wrong type into one of the right type: what converters.py makes has these checks in it.
+By itself, cattrs coerces values of the wrong type. The converters of converters.py use these checks instead.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
     from cattrs import Converter
 
-    # What cattrs hands to a hook: the value, and the type that it is to become.
+    # A cattrs hook: takes the value and the wanted type.
     Structure = Callable[[object, object], object]
 
 LARGEST_NUMBER = 1e300
-"""Integers from here on are not taken where a number is wanted: somewhat above, no float is near them."""
+"""The limit below which an integer is accepted as a number: soon above it, floats overflow."""
 SHOWN = 60
-"""How many characters of a bad value an error shows."""
+"""Characters of a bad value that an error shows."""
 
 
 class Mismatch(Exception):
-    """A value is not what its place in the message asks for."""
+    """A value does not have the type that its place in the message requires."""
 
     def __init__(self, expected: str, came: str) -> None:
         super().__init__(expected, came)
@@ -45,28 +45,28 @@ class Mismatch(Exception):
         return f"{where}expected {self.expected}, got {self.came}"
 
     def within(self, part: str) -> Mismatch:
-        """The same, seen from one level further out."""
+        """Return the same error with `part` in front of its path."""
         separator = "" if self.path.startswith("[") or not self.path else "."
         self.path = f"{part}{separator}{self.path}"
         return self
 
 
 class _Unknown(Mismatch):
-    """A member of an object has a name that its class does not know."""
+    """An object has a member that its class does not define."""
 
     def __str__(self) -> str:
         return f"{self.path} is not known: expected {self.expected}"
 
 
 def check_members(members: dict[str, object], known: Collection[str]) -> None:
-    """Raise `Mismatch` for a member that has no place."""
+    """Raise `Mismatch` for an unknown member."""
     for name in members:
         if name not in known:
             raise _Unknown(f"no more than {', '.join(known) or 'nothing'}", "").within(shorten(name))
 
 
 def mismatch(expected: str, value: object) -> Mismatch:
-    """The error for a value of the wrong type."""
+    """Make the error for a value of the wrong type."""
     return Mismatch(expected, f"{_KINDS[type(value)]} {shorten(value)}" if value is not None else "null")
 
 
@@ -79,11 +79,9 @@ _KINDS: dict[type, str] = {
     dict: "the object",
 }
 
-
 _EXPECTED: dict[object, str] = {str: "a string", int: "an integer", bool: "a boolean"}
-"""The types whose values are taken as they are, and what error messages call them."""
+"""The types whose values are used unchanged, and their names in error messages."""
 _SCALARS = (str, int, float, bool, NoneType)
-
 
 _short_repr = reprlib.Repr()
 _short_repr.maxstring = _short_repr.maxlong = _short_repr.maxother = 40
@@ -92,21 +90,21 @@ _short_repr.maxlevel = 1
 
 
 def shorten(value: object) -> str:
-    """At most `SHOWN` characters that show a JSON value, in time that does not depend on its size."""
+    """Show a JSON value in at most `SHOWN` characters, in time that does not depend on its size."""
     if type(value) is dict:
         # reprlib sorts all keys to show two of them.
         value = dict(islice(cast("dict[str, object]", value).items(), 3))
     try:
         shown = _short_repr.repr(value)
     except ValueError:
-        # Python refuses to write integers as long as this.
+        # Python refuses to write very long integers.
         shown = "of very many digits"
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
 
 
 def _exactly(kind: type, expected: str) -> Structure:
     def check(value: object, _: object) -> object:
-        # Not isinstance: a boolean is no integer here.
+        # Not isinstance: a boolean does not count as an integer.
         if type(value) is kind:
             return value
         raise mismatch(expected, value)
@@ -115,7 +113,7 @@ def _exactly(kind: type, expected: str) -> Structure:
 
 
 def _exactly_or_null(kind: type, expected: str) -> Structure:
-    """What `_or_null` makes of `_exactly`, in one call instead of two: most fields are of this sort."""
+    """Combine `_exactly` and `_or_null` in one call instead of two: most fields have such a type."""
 
     def check(value: object, _: object) -> object:
         if value is None or type(value) is kind:
@@ -206,10 +204,10 @@ def _object_of(check: Structure, item: object) -> Structure:
 
 
 def _one_of(choices: list[tuple[object, object]]) -> Structure:
-    """For values that stand for something each: themselves, or the members of an enum."""
+    """Make a check for a fixed set of values, each of which stands for itself or for an enum member."""
     if not all(type(value) in _SCALARS for value, _ in choices):
-        raise TypeError("JSON has strings, numbers, booleans and null to choose from")
-    # With their types: True is 1 as a key.
+        raise TypeError("choices must be strings, numbers, booleans or null")
+    # Keyed by type too: as a key, True equals 1.
     members = {(type(value), value): member for value, member in choices}
     expected = "one of " + ", ".join("null" if value is None else repr(value) for value, _ in choices)
 
@@ -222,7 +220,7 @@ def _one_of(choices: list[tuple[object, object]]) -> Structure:
 
 
 def _any_of(alternatives: list[tuple[Structure, object]]) -> Structure:
-    """The first that fits. Where none does, the error is that of the one whose kind fitted, or names them all."""
+    """Make a check that uses the first alternative that fits. If none fits, the error is that of the one whose kind fits, or names all."""
 
     def check(value: object, _: object) -> object:
         mismatches: list[Mismatch] = []
@@ -250,19 +248,19 @@ def _null(value: object, _: object) -> object:
 
 
 def is_any(wanted: object) -> bool:
-    """Whether a type takes any JSON value."""
+    """Whether a type accepts any JSON value."""
     if wanted is Any or wanted is object:
         return True
-    # What JSON is resolved to: its list and object hold references to it, which are not.
+    # JSON resolves to a union whose list and object contain unresolved references to JSON.
     inner = [each for member in get_args(wanted) for each in get_args(member)]
     return any(isinstance(each, ForwardRef) and each.__forward_arg__ == JSON for each in inner)
 
 
 def strict_hook(wanted: object, converter: Converter) -> Structure:
-    """The check for a value of this type. Finding it runs once for each field or parameter, when its class or function is first read.
+    """Return the check for a type. Called once for each field or parameter, when its class or function is first read.
 
     Raises:
-        TypeError: There is none.
+        TypeError: The type has no check.
     """
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
@@ -284,7 +282,7 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
 
 
 def _simple_hook(wanted: object) -> Structure | None:
-    """The check for a type that holds no other."""
+    """Return the check for a type that contains no other type."""
     hook: Structure | None = None
     if is_any(wanted):
         hook = _any_json
@@ -315,7 +313,7 @@ def _union_hook(arguments: tuple[object, ...], converter: Converter) -> Structur
     elif len(others) == 2 and len(enums) == 1 and str in others:
         hook = _member_or_text(enums[0])
     else:
-        # An integer is taken as a number too, and a member of an enum as a string: the closer one goes first.
+        # An integer is also accepted as a number, and an enum member as a string, so the more specific type is first.
         ordered = sorted(others, key=lambda other: (other is float, other is str))
         hook = _any_of([(strict_hook(other, converter), other) for other in ordered])
     return _or_null(hook) if len(others) < len(arguments) else hook

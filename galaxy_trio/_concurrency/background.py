@@ -1,4 +1,4 @@
-"""What a block and its background tasks have come to, put into one exception."""
+"""Background tasks for a block, with exact exceptions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def raise_outcome(failure: BaseException | None, crashes: list[BaseException], stray: BaseException | None) -> None:
-    """Raise what a block and its background tasks have come to, if anything.
+    """Raise the exceptions of a block and its background tasks, if there are any.
 
     Args:
-        failure: What the block raised: comes out as the same object when it is alone.
-        crashes: What background tasks raised.
-        stray: What came out of the nursery.
+        failure: The block's exception. Raised as the same object if it is the only one.
+        crashes: The background tasks' exceptions.
+        stray: The exception that the nursery raised.
     """
     cancelled, rest = (None, None) if stray is None else split_cancelled(stray)
     errors = [error for error in (failure, *crashes, rest) if error is not None]
@@ -25,7 +25,7 @@ def raise_outcome(failure: BaseException | None, crashes: list[BaseException], s
         if isinstance(error, KeyboardInterrupt):
             raise error
     if len(errors) > 1 and failure is not None and split_cancelled(failure)[1] is None:
-        # The block was cancelled, and a crash has more to tell.
+        # The block was only cancelled: the crash explains more.
         errors.remove(failure)
     if len(errors) > 1:
         raise BaseExceptionGroup("the block and the connection's own tasks failed", errors)
@@ -36,7 +36,7 @@ def raise_outcome(failure: BaseException | None, crashes: list[BaseException], s
 
 
 def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Part an exception into what is trio's cancellation and what is not. A group of one is that one."""
+    """Split an exception into trio's cancellation and the rest. A group of one becomes its only member."""
     if isinstance(error, trio.Cancelled):
         return error, None
     if not isinstance(error, BaseExceptionGroup):
@@ -56,7 +56,7 @@ def _unwrap(error: BaseException) -> BaseException:
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:
-    """What is in a nursery's group, at any depth."""
+    """List the exceptions in a nursery's group, at any depth."""
     if isinstance(error, BaseExceptionGroup):
         members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return [leaf for member in members for leaf in _leaves(member)]
@@ -64,13 +64,13 @@ def _leaves(error: BaseException | None) -> list[BaseException]:
 
 
 def contains_cancelled(error: BaseException | None) -> bool:
-    """Whether trio's cancellation is in it, alone or in a group."""
+    """Whether an exception is or contains trio's cancellation."""
     return error is not None and split_cancelled(error)[0] is not None
 
 
 @asynccontextmanager
 async def open_background() -> AsyncGenerator[trio.Nursery]:
-    """A nursery for background tasks, which the end of the block cancels. What the block raises comes out as it is."""
+    """Open a nursery for background tasks, which are cancelled when the block ends. An exception of the block is raised unchanged."""
     failure: BaseException | None = None
     stray: BaseException | None = None
     try:
@@ -79,7 +79,7 @@ async def open_background() -> AsyncGenerator[trio.Nursery]:
                 yield nursery
             except BaseException as error:  # raised below, as the same object
                 if nursery.cancel_scope.cancel_called:
-                    # A background task crashed, and the nursery has cancelled the block: it knows its own.
+                    # A background task crashed and the nursery cancelled the block: the nursery handles its own cancellation.
                     raise
                 failure = error
             nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""A limit on the threads of one purpose, separate for each run of trio."""
+"""A limit on the threads for one purpose, separate for each run of trio."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import trio
 
 
 class ThreadLimit:
-    """Limits how many threads of one purpose run at a time, so that those that block hold up no others.
+    """Limits the concurrent threads for one purpose, so that blocked ones delay no others.
 
-    Each run of trio has its own limiter. A thread that outlives its run never gives its token back, and a limiter must not be used
-    by two runs in two threads.
+    Each run of trio has its own limiter: a thread that outlives its run never returns its token, and two runs in two threads must not
+    share a limiter.
 
     Args:
-        name: What the threads are for.
-        threads: How many may run at a time.
+        name: The purpose of the threads.
+        threads: The limit of concurrent threads.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -21,7 +21,7 @@ class ThreadLimit:
         self._of_this_run: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(name)
 
     def get(self) -> trio.CapacityLimiter:
-        """The limiter of the current run, for `trio.to_thread.run_sync`."""
+        """Return the current run's limiter, for `trio.to_thread.run_sync`."""
         try:
             return self._of_this_run.get()
         except LookupError:

@@ -1,4 +1,4 @@
-"""What time it is for people: in messages, events and statistics. What is waited for goes by trio's clock."""
+"""The date and time for messages, events and statistics. Timeouts and delays use trio's clock instead."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _of_this_machine() -> datetime:
+def _system_time() -> datetime:
     return datetime.now(UTC)
 
 
-source: Callable[[], datetime] = _of_this_machine
-"""Who is asked; a test may put another here."""
+source: Callable[[], datetime] = _system_time
+"""The clock in use. A test may replace it."""
 
 
 def now() -> datetime:
-    """The time of now, in UTC."""
+    """Return the current time in UTC."""
     return source()
 
 
 def date_at(time: float | None) -> str | None:
-    """Convert a time of trio's clock to ISO 8601, in UTC."""
+    """Convert a time on trio's clock to ISO 8601, in UTC."""
     return None if time is None else (source() + timedelta(seconds=time - trio.current_time())).isoformat()
 
 
 def timestamp() -> str:
-    """The time of now, as messages give it: ISO 8601."""
+    """Return the current time as it appears in messages: ISO 8601."""
     return source().isoformat()

@@ -1,4 +1,4 @@
-"""When to try again to connect, and when to give up. Pure: it neither waits nor reads a clock.
+"""The delay before the next attempt to connect, or the decision to give up. Pure: it neither waits nor reads a clock.
 
 See "Reconnecting" in docs/reference/wire.md.
 """
@@ -16,49 +16,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST: Final = 1.0
-"""Seconds that the first wait lasts at most."""
+"""The maximum of the first delay, in seconds."""
 MAXIMUM: Final = 60.0
-"""Seconds that any wait with jitter lasts at most."""
+"""The maximum of any delay with jitter, in seconds."""
 RECENT: Final = 30.0
-"""Seconds for which an outage is recent: its waits are short, because most servers are back within that time."""
+"""Seconds for which an outage is recent: its delays are short, because most servers return within that time."""
 RECENT_MAXIMUM: Final = 4.0
-"""Seconds that a wait with jitter lasts at most in a recent outage, unless `first` is longer."""
+"""The maximum of a delay with jitter in a recent outage, in seconds, unless `first` is longer."""
 ABSENT: Final = 10.0
-"""Seconds of "not connected" that count as one failure: after a server restarts, its devices need some time to register."""
+"""Seconds of "not connected" that count as one failure: after a server restart, its devices need some time to register."""
 STEADY: Final = 60.0
-"""Seconds that a connection must have lived for its loss to count as the first failure."""
+"""The age in seconds from which the loss of a connection counts as the first failure."""
 STILL_REGISTERED: Final = 5.0
-"""Seconds to wait when the server has not yet noticed the end of the connection before."""
+"""The delay in seconds while the server has not noticed the end of the previous connection."""
 NOT_ALLOWED: Final = 300.0
-"""Seconds to wait when the server does not take the token: somebody has to change it."""
+"""The delay in seconds after the server refused the token: an operator has to change it."""
 
 _PATIENCE: Final = 60.0
-"""Seconds of "already registered" after which somebody else may have the name: worth a warning."""
+"""Seconds of "already registered" after which another client may use the name, which is worth a warning."""
 _ABSENCE_SHARE: Final = 0.1
-"""The part of a device's absence so far that the next wait for it lasts at most."""
+"""The maximum of the next delay for an absent device, as a fraction of its absence so far."""
 _NOT_CONNECTED: Final = "not connected"
 _NOT_ALLOWED: Final = (401, 403)
 
 
 class Backoff:
-    """How long to wait before the next try, by what the last one met.
+    """Exponential backoff with full jitter: computes the delay before the next attempt from the last failure.
 
-    After most failures the wait is random, between 0 and a ceiling that begins at `first` and doubles up to `maximum`; in the first 30 s of
-    an outage the ceiling is at most 4 s. While the server answers that the device is not connected, the ceiling is a tenth of the
-    time since its first such answer, but at least `first`; this neither advances nor resets the doubling. A name that is still
-    registered is tried again every 5 s; a token that is not taken, every 300 s. A certificate that is not accepted and a
-    configuration that cannot be right are raised: another try does not help.
+    After most failures the delay is random, between 0 and a ceiling that begins at `first` and doubles up to `maximum`. In the first 30 s
+    of an outage the ceiling is at most 4 s. While the server replies that the device is not connected, the ceiling is a tenth of the
+    time since its first such reply, but at least `first`; this neither advances nor resets the doubling. A name that is still
+    registered is retried every 5 s, a refused token every 300 s. An unacceptable certificate and an unusable configuration are raised,
+    because another attempt does not help.
 
     All times are seconds on one monotonic clock, such as `trio.current_time`.
 
     Args:
-        first: Seconds that the first wait lasts at most.
-        maximum: Seconds that any wait with jitter lasts at most.
-        max_retries: How many failures in a row are followed by another try; None for no limit.
-        random: Where the jitter comes from.
+        first: The maximum of the first delay, in seconds.
+        maximum: The maximum of any delay with jitter, in seconds.
+        max_retries: The number of consecutive failures that are followed by another attempt; None for no limit.
+        random: The source of the jitter.
 
     Attributes:
-        needs_attention: Whether an operator should look at the last failure: the token is not taken, or the name has been registered
+        needs_attention: Whether an operator should look at the last failure: the token was refused, or the name has been registered
             for another 60 s.
     """
 
@@ -77,7 +77,7 @@ class Backoff:
         self._first = first
         self._maximum = maximum
         self._max_retries = max_retries
-        # Jitter is no secret.
+        # Jitter is not a secret.
         self._random = Random() if random is None else random  # noqa: S311
         self._ceiling = first
         self._failures = 0
@@ -88,21 +88,21 @@ class Backoff:
 
     @property
     def failures(self) -> int:
-        """How many failures there were since the last steady connection; "not connected" counts once in its first 10 s."""
+        """The number of failures since the last steady connection. "Not connected" counts once in its first 10 s."""
         return self._failures
 
     def failed(self, error: Exception, *, now: float) -> float:
-        """Record that a try to connect has failed.
+        """Record a failed attempt to connect.
 
         Args:
-            error: What it raised.
+            error: The error that the attempt raised.
             now: The current time.
 
         Returns:
-            Seconds to wait before the next.
+            Seconds to wait before the next attempt.
 
         Raises:
-            Exception: `error` itself, when trying again does not help, or the retries are used up.
+            Exception: `error` itself, if another attempt does not help or the retries are used up.
         """
         self.needs_attention = False
         if not isinstance(error, ConnectFailed | ConnectionLost) or _is_unacceptable_certificate(error):
@@ -128,18 +128,18 @@ class Backoff:
         return self._draw_exponential(now - self._outage_began)
 
     def lost(self, lived: float, error: ConnectionLost, *, now: float) -> float:
-        """Record that a registered connection was lost.
+        """Record the loss of a registered connection.
 
         Args:
             lived: Seconds between its registration and its end.
-            error: Why it ended.
+            error: The reason of its end.
             now: The current time.
 
         Returns:
-            Seconds to wait before the next try.
+            Seconds to wait before the next attempt.
 
         Raises:
-            ConnectionLost: `error` itself, when the retries are used up.
+            ConnectionLost: `error` itself, if the retries are used up.
         """
         if lived >= STEADY:
             self._ceiling = self._first
@@ -148,7 +148,7 @@ class Backoff:
         return self.failed(error, now=now)
 
     def _note_absence(self, error: Exception, now: float) -> float | None:
-        """Seconds since the first answer in a row that the device is not connected; None if this is another error."""
+        """Return the seconds since the first consecutive reply that the device is not connected; None for another error."""
         if not (isinstance(error, RegistrationRejected) and says_not_connected(error.words)):
             self._absent_since = None
             return None
@@ -165,12 +165,12 @@ class Backoff:
 
 
 def is_still_registered(error: Exception) -> bool:
-    """Whether the server has refused a registration because of another of the same name, whose end it may not have noticed yet."""
+    """Whether the server refused a registration because its name is registered, possibly by a connection whose end it has not noticed."""
     return isinstance(error, RegistrationRejected) and "already registered" in error.words.lower()
 
 
 def says_not_connected(words: str) -> bool:
-    """Whether the server has refused because the device is not registered there now."""
+    """Whether the server refused because the device is not registered with it now."""
     return _NOT_CONNECTED in words.lower()
 
 

@@ -1,4 +1,4 @@
-"""What the roles that connect to a server share: from a URL to a registered link."""
+"""The client's side of a link, shared by the roles that connect to a server: from a URL to a registered link."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from galaxy_trio._arguments import check_positive
+from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
-from galaxy_trio._connection.link import Link, Receiver
+from galaxy_trio._connection.link import Link
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio._transport.websocket import Transport
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-logger: Final = logging.getLogger(__name__)
+    from galaxy_trio._connection.receiver import Receiver
 
+logger: Final = logging.getLogger(__name__)
 
 In = TypeVar("In")
 
-# Files are small and few; on a network's file system they may take long, and hold up no other threads then.
+# Token files are small and few. On a network file system, reading them may take long without delaying other threads.
 _reading = ThreadLimit("reading tokens", 4)
 
 
@@ -46,11 +48,11 @@ async def open_client_link(
     ping_interval: float | None,
     max_message_size: int,
 ) -> AsyncGenerator[Link[In]]:
-    """Connect to a server, for the length of the block. The arguments are those of `open_connection`, and of `Link`.
+    """Connect to a server for the length of the block. The arguments are those of `open_connection` and `Link`.
 
     Raises:
-        ConfigError: What was asked for cannot be right.
-        ConnectFailed: No WebSocket came about. Nothing that was opened here is left open.
+        ConfigError: An argument cannot be used.
+        ConnectFailed: Opening the WebSocket failed. Everything that was opened here is closed.
     """
     check_positive(
         connect_timeout=connect_timeout,
@@ -67,7 +69,7 @@ async def open_client_link(
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
     websocket = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
-    link = Link(websocket, receiver, decode, peer=peer)
+    link = Link(websocket, receiver, encode, decode, peer=peer)
     async with link.running(
         partial(websocket.run_client, target, checked_headers),
         handshake_deadline=deadline,
@@ -78,10 +80,10 @@ async def open_client_link(
 
 
 async def read_token(read: Callable[[], str | None], timeout: float) -> str | None:
-    """Get a token from where it is kept now, in a thread.
+    """Read the current token from its source, in a thread.
 
     Raises:
-        ConnectFailed: It cannot be read, which may be because it is being replaced, or not within `timeout` seconds: to be tried again.
+        ConnectFailed: It cannot be read, or not within `timeout` seconds. Try again: it may be in the middle of a replacement.
     """
     try:
         with trio.move_on_after(timeout):
@@ -92,7 +94,7 @@ async def read_token(read: Callable[[], str | None], timeout: float) -> str | No
 
 
 async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:
-    """Open a stream in the way of whoever embeds the package: a proxy's, a test's.
+    """Open a stream with the caller's function, for example through a proxy.
 
     Raises:
         ConnectFailed: It failed, or took longer than `timeout` seconds.
@@ -102,7 +104,7 @@ async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], t
         with trio.move_on_after(timeout):
             stream = await connect()
     except trio.TooSlowError as error:
-        raise ConnectTimeout("cannot connect: it took longer than the time that it was given") from error
+        raise ConnectTimeout("cannot connect: opening the stream took longer than its own timeout") from error
     except (OSError, trio.BrokenResourceError) as error:
         raise ConnectFailed(f"cannot connect: {error}") from error
     if stream is None:
@@ -112,7 +114,7 @@ async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], t
 
 @asynccontextmanager
 async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
-    """Close a stream that was given to the block, should the block fail before anything else would."""
+    """Close the stream if the block raises, also when it raises before taking over the stream."""
     try:
         yield
     except BaseException:
@@ -122,22 +124,22 @@ async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
         raise
 
 
-async def register(link: Link[In], conversation: Callable[[], Awaitable[object]], timeout: float) -> None:
+async def register(link: Link[In], request: Callable[[], Awaitable[object]], timeout: float) -> None:
     """Register with the server.
 
     Args:
-        link: Closed at once, without a goodbye, when this fails.
-        conversation: Sends the registration, and returns when it is confirmed.
-        timeout: Seconds that it may take.
+        link: Closed immediately, without a close handshake, if this fails.
+        request: Sends the registration, and returns when the server has confirmed it.
+        timeout: Seconds that the registration may take.
 
     Raises:
         RegistrationRejected: The server refused.
-        ConnectTimeout: It did not answer in time.
-        ConnectFailed: The connection ended first, or the answer was broken.
+        ConnectTimeout: The server did not reply in time.
+        ConnectFailed: The connection ended first, or the reply was broken.
     """
     try:
         with trio.move_on_after(timeout) as registering:
-            await conversation()
+            await request()
         if registering.cancelled_caught:
             raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout:g} s")
     except (ConnectionLost, InvalidMessage) as error:

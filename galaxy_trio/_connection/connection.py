@@ -1,4 +1,4 @@
-"""The constellation's role: ask a server about one device, and give that device tasks, any number at once on one connection."""
+"""A constellation's connection to a server, for one device: concurrent requests and tasks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from galaxy_trio._arguments import (
 )
 from galaxy_trio._codec.codec import decode_server_message, structure_device_info
 from galaxy_trio._connection.client_link import open_client_link, owning, register
-from galaxy_trio._connection.pending_replies import MAX_PENDING, Request
-from galaxy_trio._connection.requests import Conversation, Identity, Router
+from galaxy_trio._connection.pending_replies import MAX_PENDING
+from galaxy_trio._connection.request_types import PendingStatistics, Request
+from galaxy_trio._connection.requests import Identity, Requests, Router
 from galaxy_trio.errors import RequestTimeout
 from galaxy_trio.events import BACKLOG, ConnectionOpened, EventStream
 from galaxy_trio.messages import DeviceInfo, ServerMessage, TaskResult
@@ -38,31 +39,17 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class ConnectionStatistics:
-    """What a connection has seen so far. Counts, but for `pending`, `unanswered` and `bytes_held`, which are of now.
+class ConnectionStatistics(PendingStatistics):
+    """Counts since the connection opened, except `pending`, `unanswered` and `bytes_held`, which are current values.
+
+    It has the attributes of `PendingStatistics`, and these:
 
     Attributes:
-        pending: Requests that somebody waits for.
-        unanswered: Messages whose first reply has not come; heartbeats and abandoned requests among them.
-        late_replies: Replies to requests that were given up.
-        duplicate_replies: Replies to requests that had been answered.
-        unknown_replies: Replies to nothing that was asked.
-        invalid_messages: Broken messages.
-        unattributed_errors: Errors of the server that answer nothing.
-        forgotten: Places in the order of replies that were given up because there were too many.
-        messages_sent: Messages sent, heartbeats among them.
-        messages_received: Messages received, broken ones among them.
-        bytes_held: Bytes sent that the network has not taken yet.
+        messages_sent: Messages sent, including heartbeats.
+        messages_received: Messages received, including broken ones.
+        bytes_held: Bytes in the send buffer that the network has not accepted yet.
     """
 
-    pending: int
-    unanswered: int
-    late_replies: int
-    duplicate_replies: int
-    unknown_replies: int
-    invalid_messages: int
-    unattributed_errors: int
-    forgotten: int
     messages_sent: int
     messages_received: int
     bytes_held: int
@@ -74,40 +61,38 @@ class SentTask:
 
     task_id: str
     device_id: str
-    _conversation: Conversation = attrs.field(repr=False)
+    _requests: Requests = attrs.field(repr=False)
     _request: Request = attrs.field(repr=False)
 
     async def wait(self, accepted: Callable[[], None]) -> TaskResult:
-        """Wait for its end; errors are those of `Connection.run_task`. Cancelling loses nothing: it can be waited for again.
+        """Wait for the task's end; raises as `Connection.run_task` does. Cancelling loses nothing: you can wait again.
 
         Args:
-            accepted: Called once, when the server has accepted it.
+            accepted: Called once, when the server has accepted the task.
         """
-        end = await self._conversation.receive_end(self._request, accepted)
+        end = await self._requests.receive_end(self._request, accepted)
         return TaskResult(self.task_id, self.device_id, end.status, end.result, end.error)
 
     @property
     def is_settled(self) -> bool:
-        """Whether both its acknowledgement and its end have arrived, after which the server sends nothing more for it."""
+        """Whether the task's acknowledgement and its end have arrived. The server then sends nothing more for it."""
         return self._request.acknowledged and self._request.answered
 
     def abandon(self) -> None:
-        """Nobody waits for it any more: what still comes for it is counted and dropped."""
-        self._conversation.abandon(self._request)
+        """Stop waiting for the task. Later messages about it are counted and dropped."""
+        self._requests.abandon(self._request)
 
 
 class Connection:
     """A registered connection to a server, for one device. Made by `open_connection`.
 
-    Any number of tasks may use it at once. Nothing on it hangs: every request ends in its reply, an error, or its caller's cancellation.
+    Any number of tasks may use it concurrently. Every request ends in its reply, an error, or its caller's cancellation.
     """
 
-    def __init__(
-        self, link: Link[ServerMessage], router: Router, conversation: Conversation, identity: Identity
-    ) -> None:
+    def __init__(self, link: Link[ServerMessage], router: Router, requests: Requests, identity: Identity) -> None:
         self._link = link
         self._router = router
-        self._conversation = conversation
+        self._requests = requests
         self._identity = identity
 
     def __repr__(self) -> str:
@@ -116,7 +101,7 @@ class Connection:
 
     @property
     def device_id(self) -> str:
-        """The device that this connection is for."""
+        """The device of this connection."""
         return self._identity.device_id
 
     @property
@@ -126,19 +111,19 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended, whoever ended it; requests raise from then on."""
+        """Whether the connection has ended, whichever side ended it. Requests raise from then on."""
         return self._link.closed
 
     @property
     def last_received(self) -> float:
-        """When the last byte came from the server, on trio's clock."""
+        """The time of the last byte from the server, on trio's clock."""
         return self._link.last_received
 
     async def wait_closed(self) -> ConnectionLost | None:
         """Wait until the connection has ended.
 
         Returns:
-            Why it was lost; None if the block of `open_connection` has ended.
+            The reason of its loss; None if the block of `open_connection` has ended.
         """
         return await self._link.wait_closed()
 
@@ -152,36 +137,36 @@ class Connection:
 
     @property
     def may_have_unread(self) -> bool:
-        """Whether something may have arrived that the receiver has not read yet. It does so within a few scheduler passes."""
+        """Whether bytes may have arrived that the receiver has not read yet. It reads them within a few scheduler passes."""
         return self._link.may_have_unread
 
     def is_free_for(self, task_id: str) -> bool:
-        """Whether a task could have the connection to itself.
+        """Whether a task could use the connection exclusively.
 
-        That is: it is open, nothing on it is pending, unanswered or unwritten, and no task of this id was sent on it lately.
+        That is: the connection is open, nothing on it is pending, unanswered or unwritten, and no recent task on it had this id.
         """
-        return self._link.is_idle and self._router.replies.is_free_for(self._conversation.session_id(task_id))
+        return self._link.is_idle and self._router.replies.is_free_for(self._requests.session_id(task_id))
 
     async def device_info(self, *, timeout: float = 10.0) -> DeviceInfo:
         """Ask the server what it knows about this device.
 
-        Any number of tasks may ask at once. Cancelling is safe: nothing is left behind, and a reply that comes later is counted and
+        Any number of tasks may call this concurrently. Cancelling is safe: nothing is left behind, and a late reply is counted and
         dropped.
 
         Args:
-            timeout: Seconds to wait for the reply, from the send on; `math.inf` for no limit.
+            timeout: Seconds to wait for the reply, counted from the send; `math.inf` for no limit.
 
         Raises:
-            RequestTimeout: No reply came in time, or the connection took no more messages for as long.
-            RequestRejected: The server refused, or has no information; with its reason.
+            RequestTimeout: No reply arrived in time, or there was no room to send for as long.
+            RequestRejected: The server refused or has no information; with its reason.
             InvalidMessage: The reply is broken.
-            QueueFull: Too many requests wait already; nothing was sent.
+            QueueFull: Too many requests are pending; nothing was sent.
             ConnectionLost: The connection ended first.
-            trio.ClosedResourceError: This side closed it.
+            trio.ClosedResourceError: This side closed the connection.
 
         See "Device information" in docs/reference/wire.md.
         """
-        return structure_device_info(await self._conversation.device_info(timeout))
+        return structure_device_info(await self._requests.device_info(timeout))
 
     async def run_task(
         self,
@@ -191,30 +176,30 @@ class Connection:
         task_id: str | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Give the device a task, and wait for its end.
+        """Run a task on the device, and wait for its end.
 
-        With ``await nursery.start(connection.run_task, "…")`` the call returns the task's id when the server has accepted it.
+        ``await nursery.start(connection.run_task, "…")`` returns the task's id when the server has accepted the task.
 
-        Cancelling, and the timeout, abandon the task: **it goes on on the device**, for AIP can stop it only by ending the connection.
-        Nothing is left behind here, and what still comes for it is counted and dropped.
+        Cancelling or timing out abandons the task: **it continues on the device**, because AIP can stop it only by ending the connection.
+        Nothing is left behind on this side, and later messages about the task are counted and dropped.
 
         Args:
-            request: What to do, in words.
-            timeout: Seconds to wait for the end, from the send on; `math.inf` for no limit.
-            task_id: The task's name, used once, of at most 64 characters; a fresh uuid if not given.
-            task_status: Told the task's id when the server has accepted it.
+            request: The task, in words.
+            timeout: Seconds to wait for the end, counted from the send; `math.inf` for no limit.
+            task_id: The task's name, used once, at most 64 characters; a fresh uuid if not given.
+            task_status: Receives the task's id when the server has accepted the task.
 
         Returns:
-            How it ended, well or not: `TaskResult.unwrap` raises if not well.
+            The result of the task, completed or failed: `TaskResult.unwrap` raises if it failed.
 
         Raises:
-            RequestTimeout: It did not end in time, or the connection took no more messages for as long.
-            RequestRejected: The server refused it, with its reason; it never ran.
-            InvalidMessage: A reply is broken, or the request holds what JSON cannot.
+            RequestTimeout: The task did not end in time, or there was no room to send for as long.
+            RequestRejected: The server refused the task, with its reason; it never ran.
+            InvalidMessage: A reply is broken, or the request contains characters that UTF-8 cannot encode.
             MessageTooLarge: The request is above the connection's limit; nothing was sent.
-            QueueFull: Too many requests wait already; nothing was sent.
-            ConnectionLost: The connection ended first; whether the task ran is not known.
-            trio.ClosedResourceError: This side closed it.
+            QueueFull: Too many requests are pending; nothing was sent.
+            ConnectionLost: The connection ended first; whether the task ran is unknown.
+            trio.ClosedResourceError: This side closed the connection.
             ValueError: The `task_id` was used before, or is too long.
 
         See "Task" in docs/reference/wire.md.
@@ -228,35 +213,36 @@ class Connection:
             sent.abandon()
 
     async def send_task(self, request: str, *, timeout: float = 1000.0, task_id: str | None = None) -> SentTask:
-        """Send the device a task, and go on: the first half of `run_task`, for those who must know when it was sent.
+        """Send the device a task without waiting for its end: the first half of `run_task`, for callers that must know when it is sent.
 
-        Cancelling is safe: the task was not sent then. Whoever is given one must `SentTask.abandon` it on every way out.
+        Cancelling is safe: the task was not sent then. The caller must `SentTask.abandon` the returned task on every way out.
 
         Args:
-            request: What to do, in words.
+            request: The task, in words.
             timeout: Seconds to wait for room to send it; `math.inf` for no limit.
             task_id: As for `run_task`.
 
         Raises:
-            RequestTimeout: The connection took no more messages for as long. Nothing was sent.
-            Exception: As for `run_task`; whatever it is, nothing was sent.
+            RequestTimeout: There was no room to send in time. Nothing was sent.
+            Exception: As for `run_task`. Nothing was sent in any of these cases.
         """
         task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
-        sent = await self._conversation.send_task(task_id, request, timeout)
-        return SentTask(task_id, self._identity.device_id, self._conversation, sent)
+        sent = await self._requests.send_task(task_id, request, timeout)
+        return SentTask(task_id, self._identity.device_id, self._requests, sent)
 
     def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream]:
-        """Receive what happens on this connection without being asked for, from now on until it ends.
+        """Subscribe to the connection's events, from now until it ends.
 
         ``with connection.subscribe() as events: async for event in events: …``
 
         Args:
-            backlog: How many events may wait for this subscriber. One that lags further loses the oldest, and gets `EventsLost`.
+            backlog: The number of events that may wait for this subscriber. If it lags further, it loses the oldest and receives
+                `EventsLost`.
         """
         return self._router.events.subscribe(backlog)
 
     def statistics(self) -> ConnectionStatistics:
-        """What the connection has seen so far, and holds now."""
+        """Return the connection's counters and current values."""
         return ConnectionStatistics(
             **attrs.asdict(self._router.replies.statistics()),
             messages_sent=self._link.messages_sent,
@@ -287,33 +273,33 @@ async def open_connection(
 ) -> AsyncGenerator[Connection]:
     """Connect to a server as a constellation, for one device, for the length of the block.
 
-    The block begins when the server has confirmed the registration. It goes on when the connection is lost: requests raise then, and
-    `Connection.wait_closed` tells. What the block raises comes out as it is. Its end closes in good order, within 3 s; cancelling it closes
-    the socket at once, and the server stops this connection's tasks.
+    The block begins when the server has confirmed the registration. It continues when the connection is lost: requests raise from then
+    on, and `Connection.wait_closed` returns the reason. An exception of the block is raised as the same object. Leaving the block closes
+    gracefully, within 3 s. Cancelling it closes the socket immediately, and the server stops this connection's tasks.
 
     Args:
         url: ``ws://HOST[:PORT][/PATH]`` or ``wss://…``; without a path, ``/ws``.
-        device_id: The device to ask about and to give tasks; it must be connected to the server.
+        device_id: The device to run tasks on. It must be connected to the server.
         client_name: Names this program's sessions and tasks; at most 64 characters.
-        client_id: The name to register under, which nobody else may have; ``{client_name}-{6 hex digits}@{device_id}`` if not given.
+        client_id: The name to register under, unique on the server; ``{client_name}-{6 hex digits}@{device_id}`` if not given.
         token: The server's API key. It is never shown.
         headers: Sent with the handshake, as pairs of name and value.
-        ssl_context: For ``wss``, in place of the default, which verifies the server's certificate and name.
-        stream: Used in place of TCP, and closed at the end: a proxy's, a Unix socket's, a test's.
+        ssl_context: For ``wss``, instead of the default, which verifies the server's certificate and name.
+        stream: Used instead of TCP, and closed at the end: for example a proxy's or a Unix socket's.
         connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
         register_timeout: Seconds for the server to confirm the registration.
         heartbeat_interval: Seconds between heartbeats.
         liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
-        ping_interval: Seconds between WebSocket pings; None, the default, for none: the server answers heartbeats.
-        max_message_size: Bytes that a message may have, both ways. One at the default limit of 100 MiB can hold the event loop
-            for a second or two: docs/performance.md.
-        max_pending: Requests that may wait at once; one more raises `QueueFull`.
-        on_event: Called with each event of this connection in the step in which it happens, those before the block begins among them;
-            must neither block nor raise.
+        ping_interval: Seconds between WebSocket pings. None, the default, for no pings: the server answers heartbeats.
+        max_message_size: Bytes that a message may have, in both directions. A message at the default limit of 100 MiB can block the
+            event loop for a second or two: docs/performance.md.
+        max_pending: The limit of pending requests; one more raises `QueueFull`.
+        on_event: Called with each event of this connection in the step in which it happens, also before the block begins. It must
+            neither block nor raise.
 
     Raises:
-        ConfigError: What was asked for cannot be right: the URL, a header, a limit.
-        ConnectFailed: No connection came about; see its kinds `ConnectTimeout`, `HandshakeRejected`, `RegistrationRejected`.
+        ConfigError: An argument cannot be used: the URL, a header, a limit.
+        ConnectFailed: Connecting failed; see its subclasses `ConnectTimeout`, `HandshakeRejected`, `RegistrationRejected`.
 
     See "Registration" in docs/reference/wire.md.
     """
@@ -342,7 +328,7 @@ async def open_connection(
             max_message_size=max_message_size,
         ) as link:
             router.events.publish(ConnectionOpened(device_id))
-            conversation = Conversation(link, router.replies, identity)
-            await register(link, conversation.register, register_timeout)
-            link.start_heartbeats(heartbeat_interval, conversation.beat)
-            yield Connection(link, router, conversation, identity)
+            requests = Requests(link, router.replies, identity)
+            await register(link, requests.register, register_timeout)
+            link.start_heartbeats(heartbeat_interval, requests.beat)
+            yield Connection(link, router, requests, identity)

@@ -1,6 +1,7 @@
-"""What every role needs of a connection: a nursery, one receiver, liveness, sending in two phases, an end that everyone learns of.
+"""One connection in any role.
 
-A link knows AIP's messages, but no role: what comes in goes to a `Receiver`, which must not block.
+A link owns a nursery, one receiver task, liveness checks and two-phase sending, and reports its end to every waiter. It knows AIP's
+messages but no role: it passes them to a `Receiver`, which must not block.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
-from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency.background import contains_cancelled, raise_outcome, split_cancelled
 from galaxy_trio._transport.interface import TransportEnded, WebSocket
 from galaxy_trio.errors import ConnectionLost, ConnectTimeout, InvalidMessage
@@ -21,55 +21,45 @@ from galaxy_trio.messages import ClientMessage, ServerMessage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from galaxy_trio._connection.receiver import Receiver
+
 logger: Final = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that writing what was sent and the close handshake share."""
+"""Seconds that flushing the send buffer and the close handshake share."""
 
 In = TypeVar("In")
-In_contra = TypeVar("In_contra", contravariant=True)
 T = TypeVar("T")
 Sendable: TypeAlias = ClientMessage | ServerMessage | str
 """A message, or its text."""
 
 
 class Handshake(Protocol):
-    """Opens a WebSocket, says so, and reads until it ends."""
+    """Opens a WebSocket, reports that it is open, and reads until it ends."""
 
     async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run it."""
-
-
-class Receiver(Protocol[In_contra]):
-    """Where a link's messages go. Nothing here may block or raise: the connection's only receiver calls it."""
-
-    def received(self, message: In_contra) -> None:
-        """A message came."""
-
-    def received_invalid(self, invalid: InvalidMessage) -> None:
-        """A broken message came; the connection goes on."""
-
-    def ended(self, error: Callable[[], Exception]) -> None:
-        """The connection has ended, for whatever reason; called once. `error` makes what to raise, a fresh one each time."""
+        """Run the WebSocket."""
 
 
 class Link(Generic[In]):
-    """One connection, in either direction; alive inside of `running`.
+    """One connection of either direction. It lives inside the block of `running`.
 
     Args:
-        transport: Not yet open. It belongs to the link, which closes it on every way out of `running`.
-        receiver: Where the messages go.
-        decode: Makes a message of a frame, or raises `InvalidMessage`.
-        peer: Who is at the other end, for error messages.
+        transport: A WebSocket that is not open yet. The link owns it and closes it on every way out of `running`.
+        receiver: Takes the incoming messages.
+        encode: Makes the text of a message, or raises `InvalidMessage`.
+        decode: Makes a message from a frame, or raises `InvalidMessage`.
+        peer: The name of the other end, for error messages.
         close_timeout: Seconds that closing may take.
-        pause_reading: Read no further message while the send buffer is full: it bounds what a peer that does not read
-            can make this side hold, when its every message is answered in the step in which it comes.
+        pause_reading: Read no further message while the send buffer is full. If each message is answered in the step in which it
+            arrives, this bounds the memory that a peer can occupy by not reading.
     """
 
     def __init__(
         self,
         transport: WebSocket,
         receiver: Receiver[In],
+        encode: Callable[[ClientMessage | ServerMessage], str],
         decode: Callable[[str | bytes], In],
         *,
         peer: str,
@@ -78,9 +68,10 @@ class Link(Generic[In]):
     ) -> None:
         self._transport = transport
         self._receiver = receiver
+        self._encode = encode
         self._decode = decode
         self.peer = peer
-        """Who is at the other end, for error messages."""
+        """The name of the other end, for error messages."""
         self._nursery: trio.Nursery | None = None
         self._close_timeout = close_timeout
         self._pause_reading = pause_reading
@@ -92,33 +83,31 @@ class Link(Generic[In]):
         self._closing = False
         self._ended = trio.Event()
         self.closed: bool = False
-        """Whether the connection has ended, whoever ended it."""
+        """Whether the connection has ended, whichever side ended it."""
         self._lost: Callable[[], ConnectionLost] | None = None
         self.messages_sent: int = 0
         self.messages_received: int = 0
 
-    # ---- its end
-
     @property
     def last_received(self) -> float:
-        """When the last byte came from the peer, on trio's clock."""
+        """The time of the last byte from the peer, on trio's clock."""
         return self._transport.last_received
 
     async def wait_closed(self) -> ConnectionLost | None:
         """Wait until the connection has ended.
 
         Returns:
-            Why it was lost; None if this side closed it.
+            The reason of its loss; None if this side closed it.
         """
         await self._ended.wait()
         return None if self._lost is None else self._lost()
 
     def abort(self) -> None:
-        """Leave the block without a close handshake, at once: the opening has failed."""
+        """Leave the block immediately, without a close handshake, because opening failed."""
         self._aborted = True
 
     def lose(self, reason: str, code: int = 1006, cause: BaseException | None = None) -> None:
-        """The connection is lost: all who wait are told, in this step. The first reason counts."""
+        """Report the loss of the connection to every waiter, in this step. Only the first reason counts."""
 
         def error() -> ConnectionLost:
             lost = ConnectionLost(f"the connection to {self.peer} was lost: {reason}", reason=reason, code=code)
@@ -142,33 +131,31 @@ class Link(Generic[In]):
     def _current_error(self) -> Exception:
         return self._closed_error() if self._lost is None else self._lost()
 
-    # ---- sending
-
     async def send(self, message: Sendable, hand_over: Callable[[], T]) -> T:
-        """Send a message, in two phases.
+        """Send a message in two phases.
 
-        First wait for room in the send buffer: cancellable, nothing sent. Then, without a checkpoint between, call `hand_over`
-        and send the whole message. Cancelling therefore leaves it unsent or sent, and never half sent.
+        First wait for room in the send buffer, which is cancellable and sends nothing. Then, without a checkpoint between, call
+        `hand_over` and send the whole message. After cancelling, the message is therefore either unsent or sent whole.
 
         Args:
-            message: What to send, or its text.
-            hand_over: Called in the step in which the message is sent; if it raises, nothing is sent.
+            message: The message, or its text.
+            hand_over: Called in the step that sends the message; if it raises, nothing is sent.
 
         Raises:
-            InvalidMessage: The message holds what JSON cannot.
-            MessageTooLarge: It is above the limit.
+            InvalidMessage: The message contains a value that JSON cannot express.
+            MessageTooLarge: The message is above the limit.
             ConnectionLost: The connection ended first.
-            trio.ClosedResourceError: This side closed it.
+            trio.ClosedResourceError: This side closed the connection.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._transport.has_room:
-            # What cannot be sent is refused before the wait; who waits holds no second copy of what may be large.
+            # Refuse an unsendable message before the wait. Its text is not kept: a waiting sender holds no second copy.
             self._text(message)
             await self._transport.wait_for_room()
         return self.send_if_open(message, hand_over)
 
     def send_if_open(self, message: Sendable, hand_over: Callable[[], T], *, gather: bool = False) -> T:
-        """The second phase of `send` alone, for callers that know that there is room; `gather` is that of `WebSocket.send_nowait`."""
+        """Do the second phase of `send`, for callers that know of room. `gather` is passed to `WebSocket.send_nowait`."""
         text = self._text(message)
         if self.closed:
             raise self._current_error()
@@ -179,28 +166,28 @@ class Link(Generic[In]):
         return result
 
     def send_nowait(self, message: ClientMessage | ServerMessage) -> None:
-        """Send a message whatever the send buffer holds; for small ones that answer what came in. After the end, it is dropped."""
+        """Send a small reply to an incoming message, however full the send buffer is. After the end it is dropped."""
         if not self.closed:
             self.send_if_open(message, lambda: None)
 
     def _text(self, message: Sendable) -> str:
-        text = message if isinstance(message, str) else encode(message)
+        text = message if isinstance(message, str) else self._encode(message)
         self._transport.check_size(text)
         return text
 
     @property
     def has_room(self) -> bool:
-        """Whether a message would be sent now, without waiting."""
+        """Whether a message can be sent now, without waiting."""
         return self._transport.has_room
 
     @property
     def may_have_unread(self) -> bool:
-        """Whether something may have arrived that was not read yet."""
+        """Whether bytes may have arrived that were not read yet."""
         return self._transport.may_have_unread
 
     @property
     def is_idle(self) -> bool:
-        """Whether the connection is open, nothing is unwritten, and no end of it has come in, even one not yet reported."""
+        """Whether the connection is open, everything is written, and no end of it has arrived, not even an unreported one."""
         return not self.closed and self._transport.is_idle
 
     async def is_alive(self, timeout: float) -> bool:
@@ -213,13 +200,11 @@ class Link(Generic[In]):
 
     @property
     def bytes_held(self) -> int:
-        """Bytes that were sent and are not yet written."""
+        """Bytes in the send buffer that are not written yet."""
         return self._transport.bytes_held
 
-    # ---- its tasks
-
     def start_soon(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Run a background task until the link ends. A bug in it ends the link, and comes out of the block."""
+        """Run a background task until the link ends. A bug in it ends the link and is raised from the block."""
         if self._nursery is None:
             raise RuntimeError("a link has background tasks only while it runs")
         self._nursery.start_soon(self._supervise, work)
@@ -240,7 +225,7 @@ class Link(Generic[In]):
     async def _supervise(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
-        except BaseException as error:  # noqa: BLE001  # the bug of a task is kept, and raised when the link has ended
+        except BaseException as error:  # noqa: BLE001  # stored, and raised when the link has ended
             self._crashed(error)
 
     async def _run_websocket(self, handshake: Handshake, *, task_status: trio.TaskStatus[None]) -> None:
@@ -255,20 +240,20 @@ class Link(Generic[In]):
         cancelled, bug = split_cancelled(error)
         if bug is not None:
             self._crashes.append(bug)
-            self.lose(f"a task of this side crashed: {type(bug).__name__}: {bug}", 1011, bug)
+            self.lose(f"a background task crashed: {type(bug).__name__}: {bug}", 1011, bug)
             self._scope.cancel()
         if cancelled is not None:
             raise cancelled
 
     async def _receive_all(self) -> None:
-        """The connection's only receiver. It waits for nothing but the socket; its end is everybody's."""
+        """Receive, as the connection's only receiver task. It waits only for the socket, and its end is the connection's end."""
         try:
             while True:
                 if self._pause_reading and not self._transport.has_room:
                     await self._transport.wait_for_room()
-                # Nothing here may name a message, which would be kept until the next one comes.
-                self._hand_on(await self._transport.receive())
-                self._hand_on_the_rest()
+                # No variable here: it would keep a message alive until the next one arrives.
+                self._deliver(await self._transport.receive())
+                self._deliver_received()
         except TransportEnded as ended:
             self.lose(ended.reason, ended.code, ended.cause)
         except trio.Cancelled:
@@ -281,17 +266,17 @@ class Link(Generic[In]):
             if not self._closing:
                 await self._transport.abort()
 
-    def _hand_on_the_rest(self) -> None:
-        """Hand on the texts that came in together with the last one."""
+    def _deliver_received(self) -> None:
+        """Deliver the texts that arrived together with the last one."""
         while not self._pause_reading or self._transport.has_room:
             text = self._transport.receive_nowait()
             if text is None:
                 return
-            self._hand_on(text)
+            self._deliver(text)
 
-    def _hand_on(self, text: str | bytes) -> None:
+    def _deliver(self, text: str | bytes) -> None:
         if self.closed:
-            # Its end has been told meanwhile: what was read before belongs to nobody any more.
+            # The end was reported already, so no request waits for this message.
             return
         self.messages_received += 1
         logger.debug("from %s: %s characters", self.peer, len(text))
@@ -309,35 +294,35 @@ class Link(Generic[In]):
             self._transport.ping_nowait()
 
     async def _watch_liveness(self, timeout: float) -> None:
-        """End the connection when no byte has come in for `timeout` seconds: the peer may have gone without a word."""
+        """End the connection when no byte has arrived for `timeout` seconds: the peer may have vanished."""
         silent_at = self._transport.last_received + timeout
         while silent_at > trio.current_time():
             await trio.sleep_until(silent_at)
-            # When this process was held up, what has arrived is read first: its own delay is not the peer's silence.
+            # After a delay of this process, read what has arrived first: its own delay is not the peer's silence.
             await trio.lowlevel.checkpoint()
             silent_at = self._transport.last_received + timeout
         self.lose(f"nothing was received for {timeout:g} s")
         await self._transport.abort()
 
     async def _watch_sending(self, timeout: float) -> None:
-        """End the connection when the peer has not read for so long: what is held for it is to be let go of."""
+        """End the connection when the peer has read nothing for `timeout` seconds, to free the send buffer."""
         await self._transport.wait_stuck(timeout)
         self.lose(f"it has not read what was sent to it for {timeout:g} s")
         await self._transport.abort()
 
     async def _close(self, failure: BaseException | None) -> BaseException | None:
-        """Close in good order if there is a peer to close with, and at once otherwise.
+        """Close with a handshake if there is a peer to close with, otherwise immediately.
 
         Returns:
-            What came out of the block, or out of closing.
+            The exception of the block, or of closing.
         """
-        good_order = not (self.closed or self._aborted or contains_cancelled(failure))
+        gracefully = not (self.closed or self._aborted or contains_cancelled(failure))
         self._closing = True
         if not self.closed and self._transport.is_open:
-            logger.info("closing the connection to %s%s", self.peer, "" if good_order else " at once")
+            logger.info("closing the connection to %s%s", self.peer, "" if gracefully else " immediately")
         self._end(self._closed_error)
         try:
-            if good_order:
+            if gracefully:
                 with trio.move_on_after(self._close_timeout):
                     await self._transport.aclose(self.close_code)
         except BaseException as error:  # noqa: BLE001  # raised when the nursery has ended
@@ -357,16 +342,17 @@ class Link(Generic[In]):
     ) -> AsyncGenerator[None]:
         """Run the connection for the length of the block, and close it on every way out.
 
-        What the block raises comes out as it is. The loss of the connection does not end the block; a bug in a background
-        task does, and comes out too. The block's end closes in good order, within the close timeout; its cancellation at once.
+        An exception of the block is raised as the same object. The loss of the connection does not end the block. A bug in a
+        background task ends it and is raised too. Leaving the block closes gracefully, within the close timeout; cancelling it closes
+        immediately.
 
         Args:
             handshake: `WebSocket.run_client` or `WebSocket.run_server`, with its arguments.
-            handshake_deadline: When the handshake must be done, on trio's clock.
+            handshake_deadline: The time by which the handshake must be done, on trio's clock.
             liveness_timeout: Seconds without a single byte from the peer after which the connection is lost.
             ping_interval: Seconds between WebSocket pings, for peers that would otherwise be silent; None for no pings.
-            send_timeout: Seconds for which the send buffer may stay above its high-water mark, before the connection is lost; None
-                for as long as the peer lives.
+            send_timeout: Seconds for which the send buffer may stay above its high-water mark before the connection is lost; None for
+                no limit while the peer lives.
 
         Raises:
             ConnectFailed: The handshake failed.
@@ -375,7 +361,7 @@ class Link(Generic[In]):
         stray: BaseException | None = None
         try:
             async with trio.open_nursery() as self._nursery:
-                # The block's exception is kept out of the nursery, which would wrap it into a group.
+                # Caught inside the nursery, which would wrap the block's exception in a group.
                 try:
                     with self._scope:
                         self.start_soon(self._transport.run_writer)

@@ -1,4 +1,4 @@
-"""The constellation's side of AIP on a link: who it is, what it sends, and to whom each reply goes."""
+"""The constellation's requests on a link, and the routing of their replies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import trio
 
 from galaxy_trio._codec.codec import Template
 from galaxy_trio._concurrency import wall_clock
-from galaxy_trio._connection.pending_replies import PendingReplies, RequestKind, Routing
+from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.request_types import RequestKind, Routing
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, RequestTimeout
 from galaxy_trio.events import (
     ConnectionEnded,
@@ -38,17 +39,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio._connection.link import Link
-    from galaxy_trio._connection.pending_replies import Reply, Request
+    from galaxy_trio._connection.request_types import Reply, Request
     from galaxy_trio.events import Event
 
 CAPABILITIES: Final = ("task_distribution", "session_management", "device_coordination")
 VERSION: Final = "2.0"
 _FEW: Final = 20
-"""Unanswered messages up to which one more is written in the step in which it is sent."""
+"""The number of unanswered messages up to which the next one is written in the step that sends it."""
 
 
 class Router:
-    """The receiver's side of a connection: each message to its waiter, and an event for what is nobody's."""
+    """The `Receiver` of a connection: delivers each message to its request, and publishes an event for every other message."""
 
     def __init__(self, device_id: str, max_pending: int, on_event: Callable[[Event], None] | None = None) -> None:
         self._device_id = device_id
@@ -79,7 +80,7 @@ class Router:
             self.events.publish(InvalidMessageReceived(self._device_id, str(invalid)))
 
     def ended(self, error: Callable[[], Exception]) -> None:
-        """End all who wait; see `Receiver`."""
+        """End every pending request; see `Receiver`."""
         self.replies.close(error)
         why = error()
         reason, code = (why.reason, why.code) if isinstance(why, ConnectionLost) else ("", 1000)
@@ -89,7 +90,7 @@ class Router:
 
 @attrs.frozen
 class Identity:
-    """Under which names a constellation speaks, and of which device."""
+    """The names that a constellation uses on one connection, and the connection's device."""
 
     device_id: str
     client_name: str
@@ -107,7 +108,7 @@ class Identity:
         request_id: str | None = None,
         metadata: dict[str, JSON] | None = None,
     ) -> ClientMessage:
-        """A message of this constellation, of now."""
+        """Make a message from this constellation, with the current time."""
         return ClientMessage(
             type,
             status,
@@ -123,8 +124,8 @@ class Identity:
         )
 
 
-class Conversation:
-    """Requests and their replies on a link."""
+class Requests:
+    """Sends requests on a link and waits for their replies."""
 
     def __init__(self, link: Link[ServerMessage], replies: PendingReplies, identity: Identity) -> None:
         self._link = link
@@ -133,7 +134,7 @@ class Conversation:
         self._request_numbers = itertools.count(1)
 
     async def device_info(self, timeout: float) -> JSON:
-        """Ask for the device's information; the errors are those of `Connection.device_info`."""
+        """Ask for the device's information; raises as `Connection.device_info` does."""
         request_id = f"device_info_{next(self._request_numbers)}"
         request = await self.send(
             self._device_info_request.text(timestamp=wall_clock.timestamp(), request_id=request_id),
@@ -141,7 +142,7 @@ class Conversation:
             request_id,
             timeout,
         )
-        # Waited for here: one frame less for each request that waits, of which there may be very many.
+        # Waited for here: this saves a frame for each pending request, and there may be very many.
         try:
             with trio.move_on_after(timeout):
                 return _message_or_raise(await request.receive()).result
@@ -153,13 +154,13 @@ class Conversation:
 
     @cached_property
     def _device_info_request(self) -> Template:
-        """A template, for nothing is asked as often."""
+        """The template of the most frequent request."""
         identity = self._identity
         message = identity.message(ClientMessageType.DEVICE_INFO_REQUEST, request_id="", target_id=identity.device_id)
         return Template(message, "timestamp", "request_id")
 
     async def send_task(self, task_id: str, request: str, timeout: float) -> Request:
-        """Send a task; its replies name the session of `session_id`."""
+        """Send a task; its replies name the session that `session_id` returns."""
         session_id = self.session_id(task_id)
         message: ClientMessage | str
         if self._link.has_room:
@@ -170,12 +171,12 @@ class Conversation:
                 timestamp=wall_clock.timestamp(),
             )
         else:
-            # A text would be a second copy, for as long as it waits.
+            # The text would be a second copy of the request during the wait.
             message = self._task_message(session_id, self._task_name(task_id), request)
         return await self.send(message, RequestKind.TASK, session_id, timeout)
 
     def session_id(self, task_id: str) -> str:
-        """The session that a task of this id has on the server."""
+        """The id of a task's session on the server."""
         return f"{self._identity.client_name}@{task_id}"
 
     def _task_name(self, task_id: str) -> str:
@@ -196,8 +197,8 @@ class Conversation:
         )
 
     async def send(self, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float) -> Request:
-        """Register a request and send it, in one step, once there is room for it."""
-        # A caller who is cancelled together with the connection gets his cancellation, and not the connection's end.
+        """Wait for room, then register a request and send it in one step."""
+        # A caller that is cancelled together with the connection gets the cancellation, not the connection's end.
         await trio.lowlevel.checkpoint_if_cancelled()
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
@@ -208,28 +209,28 @@ class Conversation:
             return request
 
         if self._link.has_room:
-            # Of many requests, those that are sent together are written together; each of few is better off alone.
+            # Many requests are gathered into one write. With few, writing each immediately is faster.
             return self._link.send_if_open(message, hand_over, gather=self._replies.unanswered > _FEW)
-        # Who could not be registered is not to wait first.
+        # A request that cannot be registered must not wait first.
         self._replies.check()
         with trio.move_on_after(timeout):
             return await self._link.send(message, hand_over)
         raise RequestTimeout(
-            f"the {kind.value} for device {self._identity.device_id!r} was not sent: the server took no messages for {timeout:g} s"
+            f"the {kind.value} for device {self._identity.device_id!r} was not sent: the server read no messages for {timeout:g} s"
         )
 
     async def receive_end(self, task: Request, accepted: Callable[[], None]) -> ServerMessage:
-        """Wait for the end of a task; `accepted` is called once, when the server has accepted it."""
+        """Wait for the end of a task. `accepted` is called once, when the server has accepted it."""
         reply = _message_or_raise(await task.receive())
-        # A task's end may come before its acknowledgement, and tells as much.
+        # A task's end may arrive before its acknowledgement, and shows that the task was accepted.
         accepted()
         while reply.type is not ServerMessageType.TASK_END:
-            # It often arrives together with the acknowledgement: waiting would take another scheduler pass.
+            # The end often arrives together with the acknowledgement: waiting would take another scheduler pass.
             reply = _message_or_raise(task.receive_nowait() or await task.receive())
         return reply
 
     async def register(self) -> None:
-        """Introduce this constellation to the server, and wait until it is confirmed."""
+        """Register this constellation with the server, and wait for the confirmation."""
         message = self._identity.message(
             ClientMessageType.REGISTER,
             target_id=self._identity.device_id,
@@ -253,7 +254,7 @@ class Conversation:
         await self._link.send(message, self._replies.hand_over_heartbeat)
 
     def abandon(self, request: Request) -> None:
-        """Nobody waits for it any more: to be called on every way out."""
+        """Stop waiting for a request. Call it on every way out."""
         self._replies.abandon(request)
 
 

@@ -1,7 +1,7 @@
-"""A TCP stream that can also be written in the caller's step, and that waits before it reads when nothing is there.
+"""A TCP stream that can write in the caller's step, and that waits before reading after a short read.
 
-A small message of trio's way takes a pass of the scheduler before it is written. Reading tries the socket first, which after a short read
-is nearly always in vain. Both cost more than all else that a request takes.
+trio's own stream takes a scheduler pass before it writes a small message. It also tries to read before it waits, which nearly always fails
+after a short read. Each costs more than everything else in a request.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 import trio
 
 _RECEIVE_BYTES: Final = 64 * 1024
-"""Bytes that a read takes unless told otherwise."""
+"""The default number of bytes per read."""
 
 
 class DirectSocketStream(trio.abc.Stream):
-    """A TCP stream of this package's own: nothing else may use it. Made by `directly`.
+    """A TCP stream with direct access to its socket, for exclusive use. Made by `directly`.
 
-    The socket is asked for its file descriptor before each use, and has none once it is closed: one that the system has given to another
-    socket since is never touched.
+    It asks the socket for its file descriptor before each use, and a closed socket has none. It therefore never touches a descriptor that
+    the system has reused for another socket.
 
     Args:
-        stream: Belongs to this one from now on.
+        stream: The underlying stream. This stream owns it from now on.
     """
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -34,13 +34,13 @@ class DirectSocketStream(trio.abc.Stream):
         self._is_drained = False
 
     def send_nowait(self, data: bytes | bytearray) -> int:
-        """Write what the socket takes in this step.
+        """Write as many bytes as the socket accepts in this step.
 
         Returns:
-            How many bytes it took. 0 also if it is closed or broken: `send_all` finds the words for that.
+            The number of bytes written. 0 also if the socket is closed or broken: `send_all` raises the error then.
 
         Raises:
-            trio.BusyResourceError: `send_all` has not ended, or was cancelled within what it sends. Nothing was written.
+            trio.BusyResourceError: `send_all` is running, or was cancelled in the middle of its data. Nothing was written.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -50,7 +50,7 @@ class DirectSocketStream(trio.abc.Stream):
             return 0
 
     def has_unread(self) -> bool:
-        """Whether the socket has anything to read: bytes, its end, or an error."""
+        """Whether the socket has something to read: bytes, the end, or an error."""
         try:
             descriptor = self._descriptor()
         except trio.ClosedResourceError:
@@ -61,18 +61,18 @@ class DirectSocketStream(trio.abc.Stream):
         return bool(self._poll.poll(0))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it; see `trio.abc.SendStream.send_all`."""
+        """Send all data; see `trio.abc.SendStream.send_all`."""
         self._sending = True
         await self._stream.send_all(data)
-        # Not in a `finally`: what is sent after a part of it would be taken for the rest.
+        # Not in a `finally`: after a partial send, the peer would take the next data for the rest.
         self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the socket takes something; see `trio.abc.SendStream.wait_send_all_might_not_block`."""
+        """Wait until the socket may accept data; see `trio.abc.SendStream.wait_send_all_might_not_block`."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is there, or the next that comes; see `trio.abc.ReceiveStream.receive_some`."""
+        """Receive available data, or wait for the next; see `trio.abc.ReceiveStream.receive_some`."""
         size = _RECEIVE_BYTES if max_bytes is None else max_bytes
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -87,7 +87,7 @@ class DirectSocketStream(trio.abc.Stream):
         while True:
             await trio.lowlevel.wait_readable(self._descriptor())
             try:
-                # It may have been closed since this task was woken.
+                # The socket may have been closed since this task was woken.
                 return os.read(self._descriptor(), size)
             except BlockingIOError:
                 continue
@@ -106,5 +106,5 @@ class DirectSocketStream(trio.abc.Stream):
 
 
 def directly(stream: trio.SocketStream) -> trio.abc.Stream:
-    """A stream that can be written directly; on Windows, where sockets are no files, the stream itself."""
+    """Wrap a stream for direct writes. On Windows, where sockets are not files, return the stream itself."""
     return stream if sys.platform == "win32" else DirectSocketStream(stream)

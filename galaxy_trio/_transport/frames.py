@@ -1,7 +1,7 @@
-"""The frames that AIP lives on, without a library between: whole text messages both ways, and the pings that come between them.
+"""A fast codec for the frames that AIP uses: whole text messages in both directions, and the pings between them.
 
-They take a fraction of the copies that they take on the general way, and no task or channel. Everything else that RFC 6455 knows
-(fragments, binary frames, closing, and whatever is wrong) is left to trio-websocket, and everything that comes after it.
+It makes a fraction of a general library's copies, and needs no task or channel. All other frames of RFC 6455 (fragments, binary frames,
+close frames, invalid ones) are left to trio-websocket, with everything after them.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from typing import Final
 import attrs
 
 _TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
-"""First bytes: one whole frame, without extensions."""
+"""The first bytes of whole frames without extensions."""
 _MAX_SHORT: Final = 125
-"""The longest payload whose length fits into the second byte, and the longest of a ping or pong."""
+"""The longest payload whose length fits into the second byte, and the longest payload of a ping or pong."""
 _LENGTH_OF_2_BYTES: Final = 126
 _LENGTH_OF_8_BYTES: Final = 127
-"""In the second byte: the length follows, in 8 bytes."""
+"""Values of the second byte: the length follows in 2 or 8 bytes."""
 _LARGE: Final = 2**16
-"""Bytes from which on a text that has not come in whole is decoded piece by piece. A shorter one is kept, and read when it is whole."""
-
+"""The size from which a text is decoded in pieces as they arrive. A shorter text is decoded when it is complete."""
 _MASKED: Final = 0x80
 _KEY_SIZE: Final = 4
 _MASK_SLICE: Final = 2**16
-"""Bytes that are masked at once: as one number that stays in the processor's cache."""
+"""Bytes that are masked as one number, which fits into the processor's cache."""
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
 
 def text_frame(text: str, *, masked: bool) -> bytes:
-    """The frame of a message.
+    """Make the frame of a message.
 
     Args:
         text: The whole message.
-        masked: With a fresh random key, as a client's must be.
+        masked: Whether to mask it with a fresh random key, as a client must.
     """
     payload = text.encode()
     size = len(payload)
@@ -58,8 +57,8 @@ def text_frame(text: str, *, masked: bool) -> bytes:
 
 
 def _mask(payload: bytes | bytearray, key: bytes) -> bytes:
-    """A payload under a mask, or without the one that it is under."""
-    # As one number, of whole words: the key need not be cut.
+    """Mask or unmask a payload."""
+    # As one number of whole words, so that the key need not be cut.
     words = (len(payload) + 3) // 4
     number = int.from_bytes(payload, "little") ^ int.from_bytes(key * words, "little")
     return number.to_bytes(4 * words, "little")[: len(payload)]
@@ -67,29 +66,29 @@ def _mask(payload: bytes | bytearray, key: bytes) -> bytes:
 
 @attrs.frozen
 class Ping:
-    """To be answered with a pong of the same payload."""
+    """A ping, to be answered with a pong of the same payload."""
 
     payload: bytes
 
 
 class NoMessage(enum.Enum):
-    """What there is in place of a message."""
+    """The reason why `TextFrames.next` returns no message."""
 
     MORE_NEEDED = enum.auto()
-    """The next frame has not come in whole."""
+    """The next frame is incomplete."""
     PONG = enum.auto()
-    """Read, and nobody's: that it came in is all it tells."""
+    """A pong was read. Its arrival is its only information."""
     LEFT = enum.auto()
-    """The next frame is none of those that are read here; `TextFrames.rest` has it."""
+    """The next frame is of another kind; `TextFrames.rest` returns it."""
 
 
 class _LargeText:
-    """A text whose frame comes in many pieces, decoded as they come: the last one is not to hold up everything else.
+    """A text whose frame arrives in many pieces. Each is decoded on arrival, so that the last one does not block the event loop.
 
     Args:
-        header: Of its frame, with the key.
-        key: Of its mask; empty if it has none.
-        size: Bytes of its payload.
+        header: The frame's header, with the mask's key.
+        key: The mask's key; empty without a mask.
+        size: Bytes of the payload.
     """
 
     def __init__(self, header: bytes, key: bytes, size: int) -> None:
@@ -99,13 +98,13 @@ class _LargeText:
         self._decoder = _utf8()
         self._pieces: list[str] = []
         self.missing = size
-        """Bytes of the payload that have not come."""
+        """Bytes of the payload that have not arrived."""
 
     def take(self, piece: bytes | bytearray) -> bytes | None:
-        """Take the next piece, of no more than is missing.
+        """Decode the next piece, which has at most `missing` bytes.
 
         Returns:
-            If it is no UTF-8: all bytes of the frame that have come.
+            None; if the text is not UTF-8, all bytes of the frame that have arrived.
         """
         undecoded, _ = self._decoder.getstate()
         if self._key:
@@ -119,23 +118,23 @@ class _LargeText:
         return None
 
     def received(self, undecoded: bytes | None = None) -> bytes:
-        """All bytes of the frame that have come, as they came."""
+        """Return all received bytes of the frame, unchanged."""
         if undecoded is None:
             undecoded, _ = self._decoder.getstate()
         payload = "".join(self._pieces).encode() + undecoded
         return self._header + (_mask(payload, self._key) if self._key else payload)
 
     def text(self) -> str:
-        """The text, when nothing is missing."""
+        """Return the text. Call it when nothing is missing."""
         return "".join(self._pieces)
 
 
 class TextFrames:
-    """Reads the frames of the other end. Bytes in, messages out; no I/O.
+    """Parses the peer's frames: bytes in, messages out, no I/O.
 
     Args:
-        max_message_size: Bytes of a message. A larger one is left, as soon as its header is there.
-        masked: Whether they are a client's. A frame that is masked and must not be, or the other way round, is left.
+        max_message_size: The limit of a message in bytes. A larger one is left as soon as its header has arrived.
+        masked: Whether the frames must be masked, as a client's must. A frame that violates this is left.
     """
 
     def __init__(self, max_message_size: int, *, masked: bool) -> None:
@@ -145,7 +144,7 @@ class TextFrames:
         self._data: bytes | bytearray = b""
         self._position = 0
         self._wanted = 2
-        """Bytes from the position on that there must be before there is more to know."""
+        """The number of bytes from the position that `next` needs to make progress."""
         self._large: _LargeText | None = None
 
     @property
@@ -155,17 +154,17 @@ class TextFrames:
 
     @property
     def has_unread(self) -> bool:
-        """Whether something was fed that has not been read."""
+        """Whether fed bytes have not been read yet."""
         return self._position < len(self._data)
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Take what has come in, when `next` has asked for more."""
+        """Add received bytes, after `next` returned `MORE_NEEDED`."""
         rest = len(self._data) - self._position
         self._data = data if not rest else bytes(self._data[self._position :]) + data
         self._position = 0
 
     def next(self) -> str | Ping | NoMessage:
-        """The next message, or what there is in its place."""
+        """Return the next message or ping, or the reason for having no message."""
         if self._large is not None:
             return self._next_piece(self._large)
         available = len(self._data) - self._position
@@ -242,7 +241,7 @@ class TextFrames:
             self._data, self._position = b"", 0
 
     def rest(self) -> bytes:
-        """What was fed and not read, from the start of a frame; it is not kept."""
+        """Remove and return the unread bytes, from the start of a frame."""
         begun = b"" if self._large is None else self._large.received()
         rest = begun + self._data[self._position :]
         self._data, self._position, self._wanted, self._large = b"", 0, 2, None

@@ -1,6 +1,6 @@
-"""What the bytes of a WebSocket tell before any library has read them: the handshake's status, and how large a message will be.
+"""Limits on a WebSocket's received bytes, enforced before any library reads them.
 
-A message that is too large is seen by its header, before its payload takes memory, and in bytes.
+An oversized message is detected by its header, in bytes, before its payload takes memory.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import re
 from typing import Final
 
 MAX_HEAD: Final = 64 * 1024
-"""Bytes that a handshake may take; the HTTP library behind has a smaller limit of its own."""
+"""The limit of a handshake in bytes. The HTTP library has a smaller limit of its own."""
 MAX_FRAGMENTS: Final = 2**17
-"""Frames that one message may consist of: empty ones add nothing to its size, but each takes memory."""
+"""The limit of frames per message: empty frames add nothing to its size, but each takes memory."""
 
 _HTTP = b"HTTP/1."
 _HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -19,10 +19,10 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
 
 class InboundWatch:
-    """Follows the inbound bytes of one end.
+    """Parses the received bytes of one end: the HTTP head, then the frame headers.
 
     Args:
-        max_message_size: Bytes that one message's payload may have.
+        max_message_size: The limit of a message's payload in bytes.
     """
 
     def __init__(self, max_message_size: int) -> None:
@@ -33,23 +33,23 @@ class InboundWatch:
         self._message_size = 0
         self._fragments = 0
         self.status_code: int | None = None
-        """The HTTP status of an answer to our handshake, 0 if it is no HTTP; None until its first line is complete."""
+        """The HTTP status of a server's answer, 0 if it is not HTTP; None until its first line is complete."""
         self.host: bytes | None = None
-        """The ``Host`` header of a handshake that asks us, once its end has come."""
+        """The ``Host`` header of a client's handshake, once it is complete."""
         self.violation: str | None = None
-        """What the peer did that is not allowed."""
+        """The limit that the peer exceeded, in words; None if it exceeded none."""
 
     @property
     def in_handshake(self) -> bool:
-        """Whether the end of the HTTP head has not come yet."""
+        """Whether the HTTP head is still incomplete."""
         return self._head is not None
 
     def feed(self, data: bytes | bytearray) -> int:
-        """Follow what has come in.
+        """Parse received bytes.
 
         Returns:
-            How much of it may be handed on: less than all only when `violation` is set, or when the handshake ends in the midst
-            of it. What comes after is to be fed again.
+            The number of bytes that may be passed on. It is less than all only if `violation` is set, or if the handshake ends within
+            the bytes: feed the rest again.
         """
         if self._head is not None:
             seen = len(self._head)
@@ -70,7 +70,7 @@ class InboundWatch:
         return self._follow_frames(data)
 
     def _follow_frames(self, data: bytes | bytearray) -> int:
-        """Follow frames. Returns up to where they may be handed on: to the start of a header that is not allowed, or to the end."""
+        """Parse frames. Returns the number of bytes before the first forbidden header, or of all bytes."""
         position = 0
         end = len(data)
         header = self._header
@@ -81,7 +81,7 @@ class InboundWatch:
                 self._payload -= step
                 continue
             start = position
-            # Two bytes tell how long the header is.
+            # The first two bytes contain the length of the header.
             wanted = 2 if len(header) < 2 else _header_length(header[1])
             taken = data[position : position + wanted - len(header)]
             header += taken

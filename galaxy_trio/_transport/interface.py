@@ -1,4 +1,4 @@
-"""The interface between a WebSocket and the rest of the package. `transport.py` implements it with trio-websocket."""
+"""The interface between a WebSocket and the rest of the package. websocket.py implements it with trio-websocket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABNORMAL: Final = 1006
 
 
 class TransportEnded(Exception):
-    """The WebSocket has ended; why, in words, with the close code (1006 where there was no close frame)."""
+    """The WebSocket has ended: the reason in words, and the close code, 1006 if there was no close frame."""
 
     def __init__(self, reason: str, code: int, cause: Exception | None = None) -> None:
         super().__init__(reason, code)
@@ -29,9 +29,9 @@ class TransportEnded(Exception):
 
 
 class WebSocket(Protocol):
-    """One end of a WebSocket over a stream, which belongs to it.
+    """One end of a WebSocket over a stream, which it owns.
 
-    Its tasks are `run_writer` and one of `run_client` and `run_server`, which the owner runs in a nursery. One task receives.
+    The owner runs two tasks in a nursery: `run_writer`, and either `run_client` or `run_server`. Only one task receives.
     """
 
     async def run_client(
@@ -40,13 +40,13 @@ class WebSocket(Protocol):
         """Open the WebSocket as a client.
 
         Args:
-            target: Whose host and resource are asked for.
+            target: The host and resource to request.
             headers: Sent with the handshake.
-            task_status: Told when the WebSocket is open.
+            task_status: Started when the WebSocket is open.
 
         Raises:
-            HandshakeRejected: The server answered with another status than 101.
-            ConnectFailed: It gave no answer, or one that is no WebSocket's.
+            HandshakeRejected: The server answered with a status other than 101.
+            ConnectFailed: The server did not answer, or its answer is not a WebSocket handshake.
         """
 
     async def run_server(
@@ -55,88 +55,91 @@ class WebSocket(Protocol):
         """Answer a client's handshake.
 
         Args:
-            judge: Given the request's target with its query, and its headers, answers with the HTTP status: 101 to accept.
-            task_status: Told when the WebSocket is open.
+            judge: Returns the HTTP status for a request's target, with its query, and its headers: 101 to accept.
+            task_status: Started when the WebSocket is open.
 
         Raises:
-            ConnectFailed: The client was rejected, or did not ask for a WebSocket.
+            ConnectFailed: The client was rejected, or its request is not a WebSocket handshake.
         """
 
     async def run_writer(self) -> None:
-        """Write what is sent, for as long as the stream lives."""
+        """Write the send buffer to the stream until the stream ends."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the WebSocket handshake has succeeded, however long ago."""
+        """Whether the WebSocket handshake has succeeded. Stays True after the end."""
         ...
 
     @property
     def has_room(self) -> bool:
-        """Whether a message may be sent now, without waiting."""
+        """Whether a message can be sent now, without waiting."""
         ...
 
     async def wait_for_room(self) -> None:
-        """Return when a message may be sent, with no checkpoint since; or when nothing more can be. First come, first served."""
+        """Wait until a message can be sent, or until nothing more can be sent. Callers wait in FIFO order.
+
+        There is no checkpoint between having room and the return.
+        """
 
     async def wait_stuck(self, seconds: float) -> None:
-        """Return when the send buffer has been above its high-water mark for so long without a break: the peer does not read."""
+        """Return when the send buffer has been above its high-water mark for `seconds` without interruption: the peer does not read."""
 
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
 
     def send_nowait(self, text: str, *, gather: bool = False) -> None:
-        """Send a message: whole, in one step. Never blocks; who waits for room first keeps what is held bounded.
+        """Send a whole message in one step. Never blocks: callers bound the send buffer by waiting for room first.
 
         Args:
             text: The whole message.
-            gather: Others are likely to be sent in the same step or the next: one write is to take them all.
+            gather: Leave writing to the writer task, because more messages are likely in this step or the next: one write takes them all.
         """
 
     def ping_nowait(self) -> None:
-        """Send a WebSocket ping, ahead of what waits. The pong counts as something received, and is not waited for."""
+        """Send a WebSocket ping before the waiting messages, without waiting for the pong, which counts as received bytes."""
 
     @property
     def bytes_held(self) -> int:
-        """Bytes that were sent and are not yet written."""
+        """Bytes in the send buffer that are not written yet."""
         ...
 
     @property
     def may_have_unread(self) -> bool:
-        """Whether something may have arrived that was not read yet: True also where that cannot be known."""
+        """Whether bytes may have arrived that were not read yet. True also if that cannot be known."""
         ...
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is open, and nothing is unwritten, and neither an end nor a close frame has come in, even one not yet reported."""
+        """Whether it is open, everything is written, and no end or close frame has arrived, not even an unreported one."""
         ...
 
     @property
     def last_received(self) -> float:
-        """When any byte last came in, on trio's clock."""
+        """The time of the last received byte, on trio's clock."""
         ...
 
     async def wait_received(self) -> None:
-        """Return when bytes next come in, or when none can come any more."""
+        """Return when bytes arrive, or when no more can arrive."""
 
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.
 
         Raises:
             TransportEnded: The WebSocket has ended.
-            trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
+            trio.BusyResourceError: Another task is receiving. It is not affected.
         """
         ...
 
     def receive_nowait(self) -> str | None:
-        """Receive the next text that has come in already; None where `receive` is to be awaited, because other tasks have a turn, too.
+        """Receive the next text that has already arrived. None means: await `receive`, which lets other tasks run.
 
         Raises:
-            trio.BusyResourceError: Another task is receiving. It goes on undisturbed.
+            trio.BusyResourceError: Another task is receiving. It is not affected.
         """
         ...
 
     async def aclose(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close in good order: write what was sent, say goodbye, wait for the answer. Cancelling closes at once."""
+        """Close gracefully: write the send buffer, send a close frame, wait for the reply. Cancelling closes immediately."""
 
     async def abort(self) -> None:
-        """Close the socket now, also under cancellation; only last words that explain it have a second to go out."""
+        """Close the socket now, also under cancellation. Only a close frame that explains the end has a second to be written."""

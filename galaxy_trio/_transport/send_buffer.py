@@ -1,7 +1,7 @@
-"""A stream that takes what is sent in one step, and whose own task writes it.
+"""A stream with a send buffer: sending is one step, and a task of its own writes the buffer.
 
-A cancelled sender can thus never leave half a frame on the wire, and whoever reads from the peer never waits for a slow writer. What is
-held is bounded: senders of messages wait for room first; pongs and close frames are small, few, and never wait.
+A cancelled sender therefore never leaves half a frame on the wire, and the receiver never waits for a slow writer. The buffer is bounded:
+senders of messages wait for room first; pongs and close frames are small and few, and never wait.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 HIGH_WATER_MARK: Final = 2**20
-"""Bytes held from which on senders wait. At most the mark plus one message is held."""
+"""The size of the send buffer, in bytes, from which senders wait. It holds at most the mark plus one message."""
 _BATCH: Final = 64 * 1024
-"""Small frames are joined up to this many bytes, so that a burst of them takes one system call."""
+"""Bytes up to which small frames are joined, so that a burst of them takes one system call."""
 _SLICE: Final = 256 * 1024
-"""Large frames are written in slices: TLS encrypts what it is given in one go."""
+"""Bytes per write of a large frame: TLS encrypts each write in one step."""
 _PASSES: Final = 8
-"""For how many scheduler passes the writer lets frames gather while they keep coming."""
+"""The limit of scheduler passes for which the writer gathers frames while more arrive."""
 _LAST_WORDS: Final = 1.0
-"""Seconds for what the peer said last to be read after writing has failed, and for the last frames to be written before closing."""
+"""Seconds to read the peer's last bytes after writing has failed, and to write the last frames before closing."""
 _FORCED: Final = 1.0
-"""Seconds that a forced close of the stream beneath may take."""
+"""Seconds that a forced close of the underlying stream may take."""
 
 _PING, _PONG, _CLOSE = 0x89, 0x8A, 0x88
-"""The first byte of a control frame. No handshake begins with one: they are ASCII."""
+"""The first bytes of control frames. Handshakes are ASCII, so none begins with one of them."""
 
 
 class BufferedStream(trio.abc.Stream):
-    """A stream for a WebSocket: frames out through a buffer, bytes in under watch.
+    """A stream for a WebSocket: buffers outgoing frames, and enforces limits on incoming bytes.
 
     Args:
-        stream: The stream beneath. It belongs to this one from now on.
-        watch: Told of what trio-websocket is given.
-        on_inbound: Called after each change of `watch` or of `ended` during the handshake.
-        on_close: Called when it is to be closed in good order, before what is taken is written.
+        stream: The underlying stream. This stream owns it from now on.
+        watch: Parses the bytes that trio-websocket reads.
+        on_inbound: Called after each change of `watch` or `ended` during the handshake.
+        on_close: Called when a graceful close begins, before the buffer is flushed.
     """
 
     def __init__(
@@ -71,34 +71,32 @@ class BufferedStream(trio.abc.Stream):
         self._is_frame_begun = False
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        # One waits for room, and the others for their turn to: there may be very many, so that what each takes counts.
+        # One task waits for room and the others wait for their turn. There may be very many, so each must cost little.
         self._room_is_awaited = False
         self._room_turn = trio.lowlevel.ParkingLot()
         self._flushed = trio.lowlevel.ParkingLot()
         self._full_since: float | None = None
         self._filled = trio.lowlevel.ParkingLot()
         self.held: int = 0
-        """Bytes that are taken and not yet written."""
+        """Bytes in the buffer that are not written yet."""
         self.write_failed: bool = False
         self.close_frame_taken: bool = False
         self.ended: trio.Event = trio.Event()
-        """Nothing more will come in: the peer's end of stream, an error, or a close of our own."""
+        """Set when nothing more can arrive: after the peer's end of stream, an error, or our own close."""
         self.end_cause: Exception | None = None
         self._arrival = trio.lowlevel.ParkingLot()
         self.last_received: float = trio.current_time()
-        """When bytes last came in, on trio's clock."""
-
-    # ---- out
+        """The time of the last received byte, on trio's clock."""
 
     @property
     def has_room(self) -> bool:
-        """Whether a message may be appended now: there is room, and nobody has waited for it longer."""
+        """Whether a message may be appended now: there is room, and no task is waiting for it."""
         return self.held < HIGH_WATER_MARK and not self._room_is_awaited
 
     async def wait_for_room(self) -> None:
-        """Return when a message may be appended, or when nothing more can be sent. First come, first served.
+        """Wait until a message may be appended, or until nothing more can be sent. Callers wait in FIFO order.
 
-        There is no checkpoint between this one's turn and its return. Cancelling gives the turn to the next.
+        There is no checkpoint between having room and the return. Cancelling passes the turn to the next caller.
         """
         if self._room_is_awaited:
             await self._room_turn.park()
@@ -113,7 +111,7 @@ class BufferedStream(trio.abc.Stream):
                 self._room_is_awaited = False
 
     async def wait_stuck(self, seconds: float) -> None:
-        """Return when there has been no room for so long without a break."""
+        """Return when there has been no room for `seconds` without interruption."""
         while self._full_since is None or trio.current_time() < self._full_since + seconds:
             if self._full_since is None:
                 await self._filled.park()
@@ -126,13 +124,13 @@ class BufferedStream(trio.abc.Stream):
         return self.write_failed or self.ended.is_set()
 
     def append(self, frame: bytes | bytearray, *, gather: bool = False) -> None:
-        """Take a whole frame, in one step. When nothing more can be sent it is dropped.
+        """Append a whole frame in one step. It is dropped if nothing more can be sent.
 
-        Where nothing else waits and the socket takes it, it is written in this step.
+        If the buffer is empty and the socket accepts the frame, it is written in this step.
 
         Args:
             frame: The whole frame.
-            gather: Leave it to the writer, because others are likely to come with it: one write takes them all.
+            gather: Leave writing to the writer task, because more frames are likely: one write takes them all.
         """
         if self.dead:
             return
@@ -145,7 +143,7 @@ class BufferedStream(trio.abc.Stream):
             frame = frame[written:]
         self._frames.append(frame)
         self.held += len(frame)
-        # Waking nobody takes longer than to see that there is nobody.
+        # Checking for a waiter is faster than an unpark without one.
         if self._wake:
             self._wake.unpark()
         if self.held >= HIGH_WATER_MARK and self._full_since is None:
@@ -153,18 +151,18 @@ class BufferedStream(trio.abc.Stream):
             self._filled.unpark_all()
 
     def append_ping(self, frame: bytes | bytearray) -> None:
-        """Take a ping; it goes out before waiting messages, and instead of a ping that still waits."""
+        """Append a ping. It is written before waiting messages, and replaces an unwritten ping."""
         self._ping = bytes(frame)
         self._wake.unpark()
 
     def append_pong(self, frame: bytes | bytearray) -> None:
-        """Take a pong. One unsent is enough: it answers all pings before it, and a flood of pings cannot fill the buffer."""
+        """Append a pong. It replaces an unwritten pong: one answers all earlier pings, and a flood of pings cannot fill the buffer."""
         if not self.close_frame_taken:
             self._pong = bytes(frame)
             self._wake.unpark()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what trio-websocket sends: a handshake, a pong or a close frame. Never waits; no checkpoint."""
+        """Append data from trio-websocket: a handshake, a pong or a close frame. Never waits; no checkpoint."""
         frame = bytes(data)
         if frame[0] == _PONG:
             self.append_pong(frame)
@@ -173,10 +171,10 @@ class BufferedStream(trio.abc.Stream):
         self.append(frame)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Never blocks, for sending never does."""
+        """Return immediately, because sending never blocks."""
 
     async def run_writer(self) -> None:
-        """Write what is taken, for as long as the stream lives."""
+        """Write the buffer to the stream until the stream ends."""
         gather = False
         try:
             while not self.ended.is_set():
@@ -185,7 +183,7 @@ class BufferedStream(trio.abc.Stream):
                     await self._wake.park()
                     continue
                 if gather:
-                    # The stream may end meanwhile, and let go of all there was.
+                    # The stream may end during this, which clears the buffer.
                     gather = False
                     await self._let_frames_gather()
                     continue
@@ -195,7 +193,7 @@ class BufferedStream(trio.abc.Stream):
             logger.debug("writing failed: %s", error)
             self.write_failed = True
             self._die()
-            # The peer may have said why before it stopped reading.
+            # The peer may have sent the reason before it stopped reading.
             with trio.move_on_after(_LAST_WORDS):
                 await self.ended.wait()
             await self.force_close()
@@ -208,9 +206,9 @@ class BufferedStream(trio.abc.Stream):
                 break
 
     def _next_batch(self) -> bytes | bytearray:
-        """Whole frames only: control frames first, then one large frame or as many small ones as fit.
+        """Remove and return whole frames: control frames first, then one large frame or as many small ones as fit.
 
-        A frame that was begun comes before all of them.
+        The rest of a partly written frame comes before all others.
         """
         batch = bytearray()
         if self._is_frame_begun:
@@ -240,28 +238,26 @@ class BufferedStream(trio.abc.Stream):
             self._flushed.unpark_all()
 
     async def flush(self) -> None:
-        """Wait until all that was taken is written, or cannot be."""
+        """Wait until the buffer is written, or cannot be written any more."""
         while (self.held or self._pong is not None) and not self.dead:
             await self._flushed.park()
 
     def _die(self) -> None:
-        """Nothing more can be sent: let go of what is held, and tell all who wait."""
+        """Clear the buffer and wake all waiters, because nothing more can be sent."""
         self._frames.clear()
         self._room.unpark_all()
         self._room_turn.unpark_all()
         self._flushed.unpark_all()
         self._wake.unpark_all()
 
-    # ---- in
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """What trio-websocket is to read: the handshake, and what comes after `leave_to_library`.
+        """Receive bytes for trio-websocket: the handshake, and everything after `leave_to_library`.
 
-        Bytes beyond the watch's limits are not handed on: the stream ends there.
+        Bytes beyond the watch's limits are not passed on: the stream ends there.
 
         Raises:
-            trio.BrokenResourceError: The stream broke, or the peer went beyond a limit.
-            trio.ClosedResourceError: The stream was closed by this side.
+            trio.BrokenResourceError: The stream broke, or the peer exceeded a limit.
+            trio.ClosedResourceError: This side closed the stream.
         """
         if not self._watch.in_handshake:
             await self._left.wait()
@@ -283,11 +279,11 @@ class BufferedStream(trio.abc.Stream):
         return data
 
     async def receive_unread(self, max_bytes: int | None) -> bytes | bytearray:
-        """Receive from the stream beneath what nobody has read yet, past the watch. Cancelling loses nothing.
+        """Receive unread bytes from the underlying stream, without the watch. Cancelling loses nothing.
 
         Raises:
             trio.BrokenResourceError: The stream broke.
-            trio.ClosedResourceError: The stream was closed by this side.
+            trio.ClosedResourceError: This side closed the stream.
         """
         if self._unread:
             data, self._unread = self._unread, b""
@@ -307,28 +303,28 @@ class BufferedStream(trio.abc.Stream):
 
     @property
     def may_have_unread(self) -> bool:
-        """Whether something may have arrived that was not read yet: True also where that cannot be known."""
+        """Whether bytes may have arrived that were not read yet. True also if that cannot be known."""
         return self._direct is None or self._direct.has_unread()
 
     async def wait_received(self) -> None:
-        """Return when bytes next come in, or when none can come any more."""
+        """Return when bytes arrive, or when no more can arrive."""
         if not self.ended.is_set():
             await self._arrival.park()
 
     def leave_to_library(self, rest: bytes = b"") -> None:
-        """Leave all further reading to trio-websocket. It begins with `rest`, the start of a frame that has been received."""
+        """Leave all further reading to trio-websocket, which begins with `rest`, the received start of a frame."""
         if rest:
             self._unread = rest
         self.is_left = True
         self._left.set()
 
     def stop_reading(self) -> None:
-        """The peer has broken the rules: nothing that it still sends is handed on."""
+        """Discard everything that the peer still sends, because it violated the protocol."""
         self._reading_over = True
 
     def _check_reading(self) -> None:
         if self._reading_over or self._watch.violation is not None:
-            raise trio.BrokenResourceError(self._watch.violation or "the peer has broken the protocol")
+            raise trio.BrokenResourceError(self._watch.violation or "the peer broke the WebSocket protocol")
 
     def _end(self, cause: Exception | None) -> None:
         if not self.ended.is_set():
@@ -339,7 +335,7 @@ class BufferedStream(trio.abc.Stream):
             self._on_inbound()
 
     async def aclose(self) -> None:
-        """Write what is taken, within a second, and close. Under cancellation, close at once."""
+        """Flush the buffer, within a second, and close. Under cancellation, close immediately."""
         self._on_close()
         try:
             with trio.move_on_after(_LAST_WORDS):
@@ -348,7 +344,7 @@ class BufferedStream(trio.abc.Stream):
             await self.force_close()
 
     async def force_close(self) -> None:
-        """Close the stream beneath now, whatever is unwritten; also under cancellation."""
+        """Close the underlying stream now and drop the buffer, also under cancellation."""
         self._end(None)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORCED):
             await trio.aclose_forcefully(self._stream)

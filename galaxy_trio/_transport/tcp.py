@@ -1,4 +1,4 @@
-"""Connecting to where a URL points: DNS, TCP, TLS; and what to do where that fails."""
+"""Connecting to a URL: DNS, TCP, TLS, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from galaxy_trio.errors import ConfigError, ConnectFailed
 if TYPE_CHECKING:
     from galaxy_trio._transport.url import Target
 
-# OpenSSL's numbers: signed by itself, by an unknown authority at its end, by an unknown authority.
+# OpenSSL's codes for a certificate that is self-signed, or whose chain ends in an unknown authority or lacks one.
 _OF_UNKNOWN_AUTHORITY: Final = (18, 19, 20)
-# What OpenSSL says of an answer that is no TLS.
+# OpenSSL's reasons for an answer that is not TLS.
 _OF_PLAIN_TEXT: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
 
 async def open_stream(
     target: Target, stream: trio.abc.Stream | None, ssl_context: ssl.SSLContext | None
 ) -> trio.abc.Stream:
-    """Connect to where a URL points, with TLS where it says so. A failure or cancellation leaves nothing open.
+    """Connect to a URL, with TLS if its scheme asks for it. A failure or cancellation leaves nothing open.
 
     Args:
-        target: Where to.
-        stream: Used in place of TCP; TLS is spoken on it all the same.
-        ssl_context: In place of the default, which verifies the certificate and its name.
+        target: The URL to connect to.
+        stream: Used instead of TCP. TLS runs over it as well.
+        ssl_context: Used instead of the default, which verifies the certificate and its name.
 
     Raises:
         ConnectFailed: DNS, TCP or TLS failed.
+        ConfigError: The `ssl_context` cannot be used.
     """
     if stream is None:
         try:
@@ -62,12 +63,12 @@ async def open_stream(
 
 
 def _os_reason(error: OSError) -> str:
-    """The first of the reasons: with several addresses they lie in a group beneath."""
+    """Describe the first reason: with several addresses, the cause is a group."""
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
     deepest = cause if isinstance(cause, OSError) else error
-    # trio puts the address into strerror, where the caller has it already; name resolution has negative numbers of its own.
+    # Not strerror, where trio adds the address, which the caller's message has already. Name resolution has negative codes of its own.
     if deepest.errno is not None and deepest.errno > 0:
         reason = os.strerror(deepest.errno).lower()
     else:
@@ -81,10 +82,11 @@ def _os_reason(error: OSError) -> str:
 
 def _tls_reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        advice = "; if its authority is your own, name its file" if error.verify_code in _OF_UNKNOWN_AUTHORITY else ""
+        own_authority = "; if your own authority issued it, give the authority's certificate file"
+        advice = own_authority if error.verify_code in _OF_UNKNOWN_AUTHORITY else ""
         return f"the server's certificate is not accepted: {error.verify_message}{advice}"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        plain = "; if the server speaks no TLS, its URL begins with ws://" if error.reason in _OF_PLAIN_TEXT else ""
+        plain = "; if the server does not use TLS, its URL begins with ws://" if error.reason in _OF_PLAIN_TEXT else ""
         return f"{reason}{plain}"
     return str(error) or "the server ended the connection"

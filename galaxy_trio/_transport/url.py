@@ -1,4 +1,4 @@
-"""Where a server is, and how that may be shown: a token in a URL is a secret."""
+"""Server URLs: parsing, and a form to show without the secret token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DEFAULT_PATH: Final = "/ws"
-"""Where AIP's server listens; taken when a URL has no path at all."""
+"""The path of AIP's server, used for a URL without a path."""
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\](:.*)?")
@@ -30,12 +30,12 @@ _OWN_HEADERS = frozenset(
 
 @attrs.frozen
 class Target:
-    """A WebSocket URL, taken apart.
+    """A parsed WebSocket URL.
 
     Attributes:
-        secure: Whether TLS is spoken.
-        resource: Path and query as they go into the request, token included; never shown.
-        shown: The URL as it may be shown.
+        secure: Whether to use TLS.
+        resource: The path and query of the request, including the token; never shown.
+        shown: The URL in the form that may be shown.
     """
 
     host: str
@@ -46,20 +46,20 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """The ``Host`` header: the port only where it is not the scheme's own."""
+        """The ``Host`` header, with the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
 
 def parse_url(url: str, token: str | None = None) -> Target:
-    """Take a WebSocket URL apart.
+    """Parse a WebSocket URL.
 
     Args:
         url: ``ws://HOST[:PORT][/PATH]`` or ``wss://…``; without a path, ``/ws``.
         token: The server's API key; sent as ``?token=``.
 
     Raises:
-        ConfigError: The URL cannot be used; says why, and never shows a token.
+        ConfigError: The URL cannot be used. The error says why, and never contains a token.
     """
     if token is not None and not _can_be_sent(token):
         raise ConfigError(
@@ -67,7 +67,7 @@ def parse_url(url: str, token: str | None = None) -> Target:
         )
     parts = _split(url)
     if parts.scheme not in _DEFAULT_PORTS:
-        # What stands before the colon in "localhost:5000" looks like a scheme.
+        # In "localhost:5000", the part before the colon parses as a scheme.
         has_scheme = parts.scheme and url.strip().lower().startswith(f"{parts.scheme}://")
         begins = f"begins with {parts.scheme + '://'!r}" if has_scheme else "has neither"
         raise ConfigError(
@@ -81,7 +81,7 @@ def parse_url(url: str, token: str | None = None) -> Target:
     port = _port(parts, host)
     in_url = any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
     if in_url and token is not None:
-        raise ConfigError("the token is given twice, in the URL and beside it: leave it out of the URL")
+        raise ConfigError("the token is given twice, in the URL and separately: remove it from the URL")
     path = quote(parts.path or DEFAULT_PATH, safe="/%:@!$&'()*+,;=~")
     query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
     resource = f"{path}?{query}" if query else path
@@ -101,7 +101,7 @@ def _can_be_sent(token: str) -> bool:
 
 
 def _split(url: str) -> SplitResult:
-    # What urllib says of a bad URL quotes from it: it is not passed on, and not kept as a context.
+    # urllib's error quotes the URL, so it is neither chained nor kept as context.
     try:
         url.encode()
         return urlsplit(url)
@@ -121,23 +121,23 @@ def _host(parts: SplitResult) -> str:
             return host.encode("idna").decode()
         except UnicodeError:
             pass
-    raise ConfigError(f"{host[:100]!r} cannot be a host's name")
+    raise ConfigError(f"{host[:100]!r} is not a valid host name")
 
 
 def _port(parts: SplitResult, host: str) -> int:
     digits = parts.netloc.rpartition("]")[2].partition(":")[2]
     if digits == "0":
-        raise ConfigError(f"the port in the URL for host {host!r} is 0, which nothing can be reached at")
+        raise ConfigError(f"the port in the URL for host {host!r} is 0: use a number from 1 to 65535")
     if digits and not (_DIGITS.fullmatch(digits) and int(digits) < 2**16):
-        raise ConfigError(f"the port in the URL for host {host!r} is none: it must be a number from 1 to 65535")
+        raise ConfigError(f"the port in the URL for host {host!r} is invalid: use a number from 1 to 65535")
     return int(digits) if digits else _DEFAULT_PORTS[parts.scheme]
 
 
 def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers as they go into the handshake.
+    """Check and encode the headers for the handshake.
 
     Raises:
-        ConfigError: One cannot be sent, or is the handshake's own. Its value is not shown.
+        ConfigError: A header cannot be sent, or belongs to the handshake. The error never contains its value.
     """
     checked: list[tuple[bytes, bytes]] = []
     for number, (name, value) in enumerate(headers, 1):

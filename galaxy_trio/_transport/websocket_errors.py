@@ -1,4 +1,4 @@
-"""The errors of a WebSocket: why its handshake failed, and why it ended."""
+"""The errors of a WebSocket: a failed handshake, or an end."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _FAULTS = (
 
 
 def handshake_error(watch: InboundWatch, peer: str, fault: str | None) -> ConnectFailed:
-    """Why a client's handshake failed.
+    """Make the error for a client's failed handshake.
 
     Args:
-        watch: Has followed what came in.
-        peer: Who answered.
-        fault: What the library found wrong with the answer, which ends in a word of its own or not; None if it found nothing.
+        watch: Has parsed the server's answer.
+        peer: The server's name.
+        fault: The error in the answer in the library's words, empty if it has none; None if the library found no error.
     """
     status = watch.status_code
     if status not in (None, 0, SWITCHING_PROTOCOLS):
@@ -45,7 +45,7 @@ def handshake_error(watch: InboundWatch, peer: str, fault: str | None) -> Connec
             f"{peer} answered the WebSocket handshake with HTTP status {status}{hint}", status_code=status
         )
     if status == 0:
-        problem = "what answers there does not speak HTTP"
+        problem = "the server does not speak HTTP"
     elif watch.violation:
         problem = f"it sent {watch.violation}"
     elif fault is not None:
@@ -55,25 +55,31 @@ def handshake_error(watch: InboundWatch, peer: str, fault: str | None) -> Connec
     return ConnectFailed(f"no WebSocket at {peer}: {problem}")
 
 
-def not_let_in(peer: str, rejected: int | None) -> ConnectFailed:
-    """Why a server has not opened a WebSocket: the status with which it rejected the client, or None for what is no handshake."""
-    problem = "its request is no WebSocket handshake" if rejected is None else f"answered with HTTP status {rejected}"
-    return ConnectFailed(f"{peer} was not let in: {problem}")
+def client_rejected(peer: str, status: int | None) -> ConnectFailed:
+    """Make the error for a server that opened no WebSocket.
+
+    Args:
+        peer: The client's name.
+        status: The HTTP status of the rejection; None if the request was not a WebSocket handshake.
+    """
+    if status is None:
+        return ConnectFailed(f"{peer} was rejected: its request is not a WebSocket handshake")
+    return ConnectFailed(f"{peer} was rejected with HTTP status {status}")
 
 
 def closed_by_us() -> TransportEnded:
-    """The end that this side has made."""
+    """Report an end by this side."""
     return TransportEnded("closed by this side", CloseReason.NORMAL_CLOSURE)
 
 
 def closed_by_peer(code: int, reason: str | None) -> TransportEnded:
-    """The end that a close frame made."""
+    """Report an end by the peer's close frame."""
     words = f" {reason!r}" if reason else ""
     return TransportEnded(f"the WebSocket was closed with {code}, {_close_name(code)}{words}", code)
 
 
 def broke_off(cause: Exception | None) -> TransportEnded:
-    """The end of the stream, without a close; `cause` is what it broke with, if it did."""
+    """Report the end of the stream without a close frame. `cause` is the error that broke the stream, if there was one."""
     if cause is None:
         return TransportEnded("the connection ended without a close", ABNORMAL)
     error = cause.__cause__ or cause
@@ -82,7 +88,7 @@ def broke_off(cause: Exception | None) -> TransportEnded:
 
 
 def too_much(violation: str) -> TransportEnded:
-    """The end that this side makes of a peer that goes beyond a limit."""
+    """Report an end by this side because the peer exceeded a limit."""
     return TransportEnded(f"the peer sent {violation}", CloseReason.MESSAGE_TOO_BIG)
 
 
@@ -90,19 +96,19 @@ def _close_name(code: int) -> str:
     try:
         return CloseReason(code).name.lower().replace("_", " ")
     except ValueError:
-        # Codes below 1000 and from 5000 on are not for the wire: no library hands them on.
+        # Codes below 1000 and from 5000 are invalid on the wire: no library passes them on.
         return "rfc reserved" if code < 3000 else "iana reserved" if code < 4000 else "private reserved"
 
 
 def first_leaf(error: BaseException) -> Exception:
-    """The first exception of a group, however deep."""
+    """Return the first exception of a group, at any depth."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return cast("Exception", error)
 
 
 def fault_in(error: BaseException | None) -> str:
-    """What wsproto found wrong with a handshake, in words of its own only. Reporting it, trio-websocket's reader crashes."""
+    """Return wsproto's description of a handshake error, without quotes of the peer, from the crash of trio-websocket's reader."""
     while error is not None and not isinstance(error, RemoteProtocolError):
         error = error.__context__
     return next((fault.lower() for fault in _FAULTS if str(error).startswith(fault)), "")

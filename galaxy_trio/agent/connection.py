@@ -12,7 +12,8 @@ from galaxy_trio._codec.codec import decode_server_message, unstructure_device_i
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.client_link import open_client_link, owning, register
-from galaxy_trio._connection.pending_replies import PendingReplies, RequestKind
+from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.request_types import RequestKind
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,

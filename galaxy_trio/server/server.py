@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
-from galaxy_trio._codec.codec import decode_client_message
+from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
@@ -193,7 +193,7 @@ class Server:
         limits = self._limits
         handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands)
         websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
-        link = Link(websocket, handler, decode_client_message, peer="a client", pause_reading=True)
+        link = Link(websocket, handler, encode, decode_client_message, peer="a client", pause_reading=True)
         handler.attach(link)
         self._links.add(link)
         with trio.CancelScope() as shaking_hands:

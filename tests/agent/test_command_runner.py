@@ -245,7 +245,7 @@ async def test_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
         (math.nan, "Out of range float values are not JSON compliant"),
         ({"a": {1, 2}}, "Object of type set is not JSON serializable"),
         ({(1, 2): 3}, "keys must be str, int, float, bool or None, not tuple"),
-        ("\ud800", "a lone surrogate in a string, which UTF-8 has not"),
+        ("\ud800", "a lone surrogate in a string, which UTF-8 cannot encode"),
         (b"bytes", "Object of type bytes is not JSON serializable"),
     ],
     ids=["object", "nan", "set", "tuple as key", "surrogate", "bytes"],

@@ -1,4 +1,4 @@
-"""What a block and its background tasks have come to: the block's own exception as it is, bugs loudly, cancellation never swallowed."""
+"""The exceptions of a block and its background tasks are raised exactly, and no cancellation is swallowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _crash(error: BaseException) -> None:
 
 
 async def _a_cancelled() -> trio.Cancelled:
-    """One of trio's own making: nobody else can."""
+    """Return a `trio.Cancelled`, which only trio can make."""
     with trio.CancelScope() as scope:
         scope.cancel()
         try:
@@ -34,12 +34,9 @@ async def _a_cancelled() -> trio.Cancelled:
 
 
 def _members(error: BaseException | None) -> tuple[BaseException, ...]:
-    """What is in a group; it must be one."""
+    """Return the members of an exception, which must be a group."""
     assert isinstance(error, BaseExceptionGroup)
     return cast("BaseExceptionGroup[BaseException]", error).exceptions
-
-
-# ---- raise_outcome
 
 
 def _raised(
@@ -47,16 +44,16 @@ def _raised(
 ) -> BaseException | None:
     try:
         raise_outcome(failure, crashes, stray)
-    except BaseException as error:  # noqa: BLE001  # the question is what it is
+    except BaseException as error:  # noqa: BLE001  # the test is about any exception
         return error
     return None
 
 
-def test_nothing_comes_of_nothing() -> None:
+def test_no_exceptions_raise_nothing() -> None:
     assert _raised(None, [], None) is None
 
 
-def test_one_error_alone_is_raised_as_it_is_wherever_it_comes_from() -> None:
+def test_a_single_error_is_raised_as_the_same_object() -> None:
     error = ValueError("alone")
     assert _raised(error, [], None) is error
     assert _raised(None, [error], None) is error
@@ -65,12 +62,12 @@ def test_one_error_alone_is_raised_as_it_is_wherever_it_comes_from() -> None:
     assert (error.__cause__, error.__context__) == (None, None)
 
 
-def test_a_group_of_the_blocks_own_is_left_as_it_is() -> None:
+def test_the_blocks_own_group_is_raised_as_the_same_object() -> None:
     group = ExceptionGroup("mine", [ValueError("only one")])
     assert _raised(group, [], None) is group
 
 
-def test_several_errors_come_out_as_one_group_the_blocks_first() -> None:
+def test_several_errors_are_raised_as_one_group_with_the_blocks_first() -> None:
     failure, crash = ValueError("mine"), Bug("crash")
     stray = ExceptionGroup("nursery", [Bug("stray"), Bug("another")])
     group = _raised(failure, [crash], stray)
@@ -81,7 +78,7 @@ def test_several_errors_come_out_as_one_group_the_blocks_first() -> None:
     assert group.message == "the block and the connection's own tasks failed"
 
 
-async def test_a_cancellation_is_raised_when_it_is_alone_and_gives_way_to_an_error() -> None:
+async def test_a_cancellation_is_raised_only_without_an_error() -> None:
     cancelled, error = await _a_cancelled(), ValueError("mine")
     assert _raised(None, [], cancelled) is cancelled
     group = BaseExceptionGroup("nursery", [cancelled, await _a_cancelled()])
@@ -92,7 +89,7 @@ async def test_a_cancellation_is_raised_when_it_is_alone_and_gives_way_to_an_err
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_keyboard_interrupt_comes_out_bare_whatever_else_there_is(place: int) -> None:
+def test_a_keyboard_interrupt_is_raised_bare_among_other_errors(place: int) -> None:
     interrupt = KeyboardInterrupt()
     errors: list[BaseException] = [ValueError("mine"), Bug("crash"), Bug("stray")]
     errors[place] = interrupt
@@ -100,10 +97,7 @@ def test_a_keyboard_interrupt_comes_out_bare_whatever_else_there_is(place: int) 
     assert _raised(failure, [crash], BaseExceptionGroup("nursery", [stray])) is interrupt
 
 
-# ---- split_cancelled
-
-
-async def test_an_exception_is_parted_into_cancellation_and_what_is_not() -> None:
+async def test_an_exception_is_split_into_its_cancellation_and_the_rest() -> None:
     cancelled, error, other = await _a_cancelled(), ValueError(), KeyError()
     assert split_cancelled(error) == (None, error)
     assert split_cancelled(cancelled) == (cancelled, None)
@@ -121,7 +115,7 @@ async def test_an_exception_is_parted_into_cancellation_and_what_is_not() -> Non
     assert _members(rest) == (error, other)
 
 
-async def test_whether_a_cancellation_is_in_it() -> None:
+async def test_contains_cancelled_finds_a_cancellation_in_groups() -> None:
     cancelled = await _a_cancelled()
     assert contains_cancelled(cancelled)
     assert contains_cancelled(BaseExceptionGroup("", [ValueError(), BaseExceptionGroup("", [cancelled])]))
@@ -130,16 +124,13 @@ async def test_whether_a_cancellation_is_in_it() -> None:
     assert not contains_cancelled(ExceptionGroup("", [ValueError()]))
 
 
-# ---- open_background
-
-
 async def _outcome(block: Callable[[trio.Nursery], Awaitable[None]]) -> BaseException | None:
-    """What comes out of the block of a background nursery."""
+    """Return the exception that the block of a background nursery raises."""
     try:
         with trio.fail_after(60):
             async with open_background() as nursery:
                 await block(nursery)
-    except BaseException as error:  # noqa: BLE001  # the question is what it is
+    except BaseException as error:  # noqa: BLE001  # the test is about any exception
         return error
     return None
 
@@ -173,7 +164,7 @@ async def test_background_tasks_end_with_the_block() -> None:
     ],
     ids=repr,
 )
-async def test_what_the_block_raises_comes_out_as_the_same_object_with_its_own_cause_and_context(
+async def test_the_blocks_exception_keeps_its_identity_cause_and_context(
     error: BaseException,
 ) -> None:
     cause, context = KeyError("cause"), LookupError("context")
@@ -189,7 +180,7 @@ async def test_what_the_block_raises_comes_out_as_the_same_object_with_its_own_c
     assert error.__context__ is context
 
 
-async def test_what_the_block_raises_gets_no_context_of_ours() -> None:
+async def test_the_blocks_exception_gets_no_added_context() -> None:
     error = ValueError("mine")
 
     async def block(nursery: trio.Nursery) -> None:
@@ -202,7 +193,7 @@ async def test_what_the_block_raises_gets_no_context_of_ours() -> None:
 @pytest.mark.parametrize(
     "error", [Bug("crash"), KeyboardInterrupt(), ExceptionGroup("two", [Bug(1), Bug(2)])], ids=repr
 )
-async def test_a_crash_in_the_background_ends_the_block_and_comes_out_alone(error: BaseException) -> None:
+async def test_a_background_crash_ends_the_block_and_is_raised_alone(error: BaseException) -> None:
     async def block(nursery: trio.Nursery) -> None:
         nursery.start_soon(_crash, error)
         await trio.sleep_forever()
@@ -211,7 +202,7 @@ async def test_a_crash_in_the_background_ends_the_block_and_comes_out_alone(erro
     assert raised is error or _members(raised) == _members(error)
 
 
-async def test_a_crash_while_the_block_ends_comes_out_as_well() -> None:
+async def test_a_crash_while_the_block_ends_is_raised() -> None:
     crash = Bug("crash")
 
     async def work() -> None:
@@ -227,7 +218,7 @@ async def test_a_crash_while_the_block_ends_comes_out_as_well() -> None:
     assert await _outcome(block) is crash
 
 
-async def test_the_blocks_error_and_a_crash_after_it_come_out_as_one_group() -> None:
+async def test_the_blocks_error_and_a_later_crash_are_raised_as_one_group() -> None:
     mine, crash = ValueError("mine"), Bug("crash")
 
     async def work() -> None:
@@ -245,7 +236,7 @@ async def test_the_blocks_error_and_a_crash_after_it_come_out_as_one_group() -> 
     assert _members(group) == (mine, crash)
 
 
-async def test_the_blocks_error_and_a_crash_before_it_come_out_as_one_group() -> None:
+async def test_the_blocks_error_and_an_earlier_crash_are_raised_as_one_group() -> None:
     mine, crash = ValueError("mine"), Bug("crash")
 
     async def block(nursery: trio.Nursery) -> None:
@@ -259,7 +250,7 @@ async def test_the_blocks_error_and_a_crash_before_it_come_out_as_one_group() ->
     assert set(_members(group)) == {mine, crash}
 
 
-async def test_a_keyboard_interrupt_in_the_background_comes_out_bare_though_the_block_has_failed() -> None:
+async def test_a_background_keyboard_interrupt_is_raised_bare_despite_the_blocks_error() -> None:
     interrupt = KeyboardInterrupt()
 
     async def work() -> None:
@@ -276,7 +267,7 @@ async def test_a_keyboard_interrupt_in_the_background_comes_out_bare_though_the_
     assert await _outcome(block) is interrupt
 
 
-async def test_a_cancellation_from_outside_is_seen_outside() -> None:
+async def test_an_outer_cancellation_reaches_the_outer_scope() -> None:
     with trio.CancelScope() as scope:
         async with open_background() as nursery:
             nursery.start_soon(trio.sleep_forever)
@@ -286,14 +277,14 @@ async def test_a_cancellation_from_outside_is_seen_outside() -> None:
     assert scope.cancelled_caught
 
 
-async def test_a_cancellation_from_outside_that_meets_only_background_tasks_is_seen_outside() -> None:
+async def test_an_outer_cancellation_of_only_background_tasks_reaches_the_outer_scope() -> None:
     scope = trio.CancelScope()
 
     async def work() -> None:
         try:
             await trio.sleep_forever()
         finally:
-            # The block is over, and its end waits for this task.
+            # The block has ended and waits for this task.
             scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.checkpoint()
@@ -307,7 +298,7 @@ async def test_a_cancellation_from_outside_that_meets_only_background_tasks_is_s
     assert scope.cancelled_caught
 
 
-async def test_an_error_of_a_block_that_is_cancelled_comes_out_alone() -> None:
+async def test_the_error_of_a_cancelled_block_is_raised_alone() -> None:
     mine = ValueError("mine")
     with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine") as caught:
         async with open_background() as nursery:
@@ -321,7 +312,7 @@ async def test_an_error_of_a_block_that_is_cancelled_comes_out_alone() -> None:
     assert not scope.cancelled_caught
 
 
-async def test_a_crash_of_a_task_of_a_block_that_is_cancelled_comes_out() -> None:
+async def test_a_background_crash_during_cancellation_is_raised() -> None:
     crash = Bug("crash")
 
     async def work() -> None:
@@ -343,7 +334,7 @@ async def test_a_crash_of_a_task_of_a_block_that_is_cancelled_comes_out() -> Non
     assert split_cancelled(raised)[1] is crash
 
 
-async def test_a_keyboard_interrupt_beside_a_crash_comes_out_bare() -> None:
+async def test_a_keyboard_interrupt_with_a_crash_is_raised_bare() -> None:
     async def crash() -> None:
         raise ValueError("crash")
 
@@ -356,7 +347,7 @@ async def test_a_keyboard_interrupt_beside_a_crash_comes_out_bare() -> None:
                 raise KeyboardInterrupt
 
 
-async def test_a_crash_in_a_cancelled_block_comes_out_alone_whichever_task_runs_first() -> None:
+async def test_a_crash_in_a_cancelled_block_is_raised_alone_in_any_order_of_tasks() -> None:
     async def work() -> None:
         try:
             await trio.sleep_forever()

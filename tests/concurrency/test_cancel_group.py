@@ -1,4 +1,4 @@
-"""Work of others that is stopped all at once: who is told why, and who is waited for."""
+"""A cancel group group its blocks together, with a reason."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.constellation.support.calls import start
 
 
 class Stopped(Exception):
-    """Why."""
+    """The reason of a stop."""
 
 
-async def _work(stops: CancelGroup, seconds_to_clean_up: float = 0) -> None:
-    with stops.guard():
+async def _work(group: CancelGroup, seconds_to_clean_up: float = 0) -> None:
+    with group.guard():
         try:
             await trio.sleep_forever()
         finally:
@@ -25,57 +25,57 @@ async def _work(stops: CancelGroup, seconds_to_clean_up: float = 0) -> None:
                 await trio.sleep(seconds_to_clean_up)
 
 
-async def test_all_that_goes_on_is_stopped_and_each_raises_an_error_of_its_own() -> None:
-    stops = CancelGroup()
+async def test_stop_ends_all_blocks_each_with_its_own_error() -> None:
+    group = CancelGroup()
     async with trio.open_nursery() as nursery:
-        calls = [await start(nursery, partial(_work, stops)) for _ in range(3)]
-        stops.stop(Stopped)
+        calls = [await start(nursery, partial(_work, group)) for _ in range(3)]
+        group.stop(Stopped)
         with trio.fail_after(60):
-            await stops.wait_stopped()
+            await group.wait_stopped()
     assert len({id(call.ending) for call in calls}) == 3
     assert all(isinstance(call.ending, Stopped) for call in calls)
 
 
-async def test_what_ends_by_itself_in_the_step_in_which_it_is_stopped_has_ended_well() -> None:
-    stops = CancelGroup()
-    with stops.guard() as scope:
-        stops.stop(Stopped)
+async def test_a_block_that_ends_in_the_step_of_the_stop_raises_nothing() -> None:
+    group = CancelGroup()
+    with group.guard() as scope:
+        group.stop(Stopped)
     assert scope.cancel_called
 
 
-async def test_what_its_own_caller_cancels_is_cancelled() -> None:
-    stops = CancelGroup()
+async def test_a_callers_own_cancellation_is_not_replaced() -> None:
+    group = CancelGroup()
     async with trio.open_nursery() as nursery:
-        call = await start(nursery, partial(_work, stops))
+        call = await start(nursery, partial(_work, group))
         call.scope.cancel()
-        stops.stop(Stopped)
+        group.stop(Stopped)
     assert call.cancelled
 
 
-async def test_what_begins_after_a_stop_goes_on_and_nothing_begins_after_the_close() -> None:
-    stops = CancelGroup()
+async def test_blocks_may_begin_after_a_stop_but_not_after_the_close() -> None:
+    group = CancelGroup()
     async with trio.open_nursery() as nursery:
-        stops.stop(Stopped)
-        call = await start(nursery, partial(_work, stops))
+        group.stop(Stopped)
+        call = await start(nursery, partial(_work, group))
         with trio.fail_after(60):
-            await stops.wait_stopped()
-        stops.close(Stopped)
+            await group.wait_stopped()
+        group.close(Stopped)
         assert not call.ended.is_set()
-        with pytest.raises(Stopped), stops.guard():
+        with pytest.raises(Stopped), group.guard():
             raise AssertionError
-        stops.stop(Stopped)
+        group.stop(Stopped)
         await call.ended.wait()
 
 
-async def test_only_what_was_stopped_is_waited_for_by_any_number(autojump_clock: trio.testing.MockClock) -> None:
-    stops = CancelGroup()
+async def test_any_number_of_tasks_can_wait_for_the_stopped_blocks(autojump_clock: trio.testing.MockClock) -> None:
+    group = CancelGroup()
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             for seconds in (1, 2, 3):
-                await start(nursery, partial(_work, stops, seconds))
-            stops.stop(Stopped)
-            new = await start(nursery, partial(_work, stops))
-            waits = [await start(nursery, stops.wait_stopped) for _ in range(2)]
+                await start(nursery, partial(_work, group, seconds))
+            group.stop(Stopped)
+            new = await start(nursery, partial(_work, group))
+            waits = [await start(nursery, group.wait_stopped) for _ in range(2)]
             for wait in waits:
                 await wait.ended.wait()
             assert trio.current_time() == pytest.approx(3)
@@ -94,16 +94,16 @@ class _Steps(trio.abc.Instrument):
         self.count += task.name == self._name
 
 
-async def test_who_waits_sleeps_meanwhile(autojump_clock: trio.testing.MockClock) -> None:
-    stops = CancelGroup()
+async def test_waiting_takes_no_scheduler_passes(autojump_clock: trio.testing.MockClock) -> None:
+    group = CancelGroup()
     steps = _Steps("the waiter")
     trio.lowlevel.add_instrument(steps)
     try:
         async with trio.open_nursery() as nursery:
-            await start(nursery, partial(_work, stops))
-            slow = await start(nursery, partial(_work, stops, 10))
-            stops.stop(Stopped)
-            nursery.start_soon(stops.wait_stopped, name="the waiter")
+            await start(nursery, partial(_work, group))
+            slow = await start(nursery, partial(_work, group, 10))
+            group.stop(Stopped)
+            nursery.start_soon(group.wait_stopped, name="the waiter")
             for _ in range(100):
                 await trio.lowlevel.checkpoint()
             assert not slow.ended.is_set()

@@ -1,4 +1,4 @@
-"""When a lost or failed connection is tried again: waits, their limits, and what ends the trying."""
+"""The delays before reconnecting, their limits, and the errors that are not retried."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Highest(Random):
-    """Always the longest wait."""
+    """A random source that always draws the maximum."""
 
     def uniform(self, a: float, b: float) -> float:
         assert a == 0
@@ -43,14 +43,14 @@ ABSENT = RegistrationRejected("refused", words="Target device 'device_001' is no
 
 
 def waits(backoff: Backoff, error: Exception, count: int, *, now: float = 0.0) -> list[float]:
-    """The waits after so many failures in a row, each try immediate and made when the wait before it is over."""
+    """Return the delays after consecutive failures, each attempt failing immediately after its delay."""
     drawn: list[float] = []
     for _ in range(count):
         drawn.append(backoff.failed(error, now=now + sum(drawn)))
     return drawn
 
 
-def test_waits_double_from_1_s_to_4_s_in_the_first_30_s_of_an_outage_and_then_to_60_s() -> None:
+def test_delays_double_to_4_s_in_the_first_30_s_of_an_outage_and_then_to_60_s() -> None:
     backoff = Backoff(random=Highest())
     assert waits(backoff, REFUSED, 14) == [1, 2, 4, 4, 4, 4, 4, 4, 4, 8, 16, 32, 60, 60]
     assert not backoff.needs_attention
@@ -62,20 +62,20 @@ def test_the_first_30_s_of_an_outage_count_from_the_loss_of_the_connection() -> 
     assert [backoff.failed(REFUSED, now=now) for now in (1001, 1010, 1029.9, 1030, 1040)] == [2, 4, 4, 8, 16]
 
 
-def test_a_connection_that_lived_less_than_60_s_does_not_begin_another_first_30_s() -> None:
+def test_a_connection_younger_than_60_s_does_not_restart_the_first_30_s() -> None:
     backoff = Backoff(random=Highest())
     assert waits(backoff, REFUSED, 3) == [1, 2, 4]
     assert [backoff.lost(20, LOST, now=27), backoff.lost(20, LOST, now=51)] == [4, 8]
 
 
-def test_waits_have_full_jitter() -> None:
+def test_delays_have_full_jitter() -> None:
     drawn = [Backoff(first=60, random=Random(seed)).failed(REFUSED, now=0) for seed in range(200)]
     assert min(drawn) < 3
     assert max(drawn) > 57
     assert len(set(drawn)) == 200
 
 
-def test_two_devices_do_not_wait_alike() -> None:
+def test_two_devices_have_different_delays() -> None:
     assert Backoff(first=60).failed(REFUSED, now=0) != Backoff(first=60).failed(REFUSED, now=0)
 
 
@@ -83,26 +83,23 @@ def test_two_devices_do_not_wait_alike() -> None:
     ("first", "maximum", "expected"),
     [(5, 15, [5, 5, 5, 5, 5, 5, 10, 15, 15]), (0.5, 3, [0.5, 1, 2, 3, 3]), (40, 60, [40, 60, 60])],
 )
-def test_the_first_wait_and_the_longest_can_be_given(first: float, maximum: float, expected: list[float]) -> None:
+def test_the_first_and_the_maximum_delay_are_configurable(first: float, maximum: float, expected: list[float]) -> None:
     assert waits(Backoff(first=first, maximum=maximum, random=Highest()), REFUSED, len(expected)) == expected
 
 
-# ---- a device that is not connected to its server
-
-
-def test_a_device_that_is_not_connected_is_tried_within_1_s_and_later_within_a_tenth_of_its_absence() -> None:
+def test_an_absent_device_is_retried_within_1_s_and_later_within_a_tenth_of_its_absence() -> None:
     backoff = Backoff(random=Highest())
     assert waits(backoff, ABSENT, 11) == [1] * 11
     assert [backoff.failed(ABSENT, now=now) for now in (20, 300, 600, 6000)] == [2, 30, 60, 60]
 
 
-def test_waits_for_a_device_that_is_not_connected_have_full_jitter() -> None:
+def test_delays_for_an_absent_device_have_full_jitter() -> None:
     drawn = [Backoff(random=Random(seed)).failed(ABSENT, now=0) for seed in range(200)]
     assert min(drawn) < 0.05
     assert max(drawn) > 0.95
 
 
-def test_a_device_that_is_not_connected_neither_advances_nor_resets_the_doubling() -> None:
+def test_an_absent_device_neither_advances_nor_resets_the_doubling() -> None:
     backoff = Backoff(random=Highest())
     errors = [REFUSED, ABSENT, ABSENT, REFUSED, ABSENT, REFUSED]
     assert [backoff.failed(error, now=0) for error in errors] == [1, 1, 1, 2, 1, 4]
@@ -119,12 +116,12 @@ def test_another_failure_ends_the_absence_of_a_device(lost: bool) -> None:
     assert backoff.failed(ABSENT, now=302) == 1
 
 
-def test_the_longest_wait_bounds_that_for_a_device_too_and_the_first_is_its_shortest_ceiling() -> None:
+def test_the_ceiling_for_an_absent_device_is_between_first_and_maximum() -> None:
     backoff = Backoff(first=5, maximum=15, random=Highest())
     assert [backoff.failed(ABSENT, now=now) for now in (0, 40, 100, 1000)] == [5, 5, 10, 15]
 
 
-def test_the_first_10_s_in_which_a_device_is_not_connected_count_as_one_failure() -> None:
+def test_the_first_10_s_of_a_devices_absence_count_as_one_failure() -> None:
     backoff = Backoff(max_retries=2)
     for now in (0, 0.1, 5, 9.9):
         backoff.failed(ABSENT, now=now)
@@ -136,12 +133,9 @@ def test_the_first_10_s_in_which_a_device_is_not_connected_count_as_one_failure(
     assert caught.value is ABSENT
 
 
-def test_without_retries_a_device_that_is_not_connected_is_given_up_immediately() -> None:
+def test_without_retries_an_absent_device_is_given_up_immediately() -> None:
     with pytest.raises(RegistrationRejected):
         Backoff(max_retries=0).failed(ABSENT, now=0)
-
-
-# ---- other failures
 
 
 @pytest.mark.parametrize(
@@ -157,23 +151,23 @@ def test_without_retries_a_device_that_is_not_connected_is_given_up_immediately(
     ],
     ids=str,
 )
-def test_what_may_mend_itself_is_tried_again_by_doubling(error: Exception) -> None:
+def test_a_transient_failure_is_retried_with_doubling_delays(error: Exception) -> None:
     backoff = Backoff(random=Highest())
     assert [backoff.failed(error, now=0) for _ in range(3)] == [1, 2, 4]
 
 
 @pytest.mark.parametrize("status_code", [401, 403])
-def test_a_token_that_is_not_taken_is_tried_every_300_s_and_needs_attention(status_code: int) -> None:
+def test_a_refused_token_is_retried_every_300_s_and_needs_attention(status_code: int) -> None:
     backoff = Backoff(random=Highest())
     for _ in range(3):
         assert backoff.failed(HandshakeRejected("is the token right?", status_code=status_code), now=0) == 300
         assert backoff.needs_attention
-    # It says nothing of how well the server can be reached.
+    # It does not show whether the server can be reached.
     assert backoff.failed(REFUSED, now=0) == 1
     assert not backoff.needs_attention
 
 
-def test_a_name_that_is_still_registered_is_tried_every_5_s_and_needs_attention_each_60_s_of_it() -> None:
+def test_a_registered_name_is_retried_every_5_s_and_needs_attention_every_60_s() -> None:
     backoff = Backoff(random=Highest())
     attention: list[float] = []
     waited = 0.0
@@ -188,7 +182,7 @@ def test_a_name_that_is_still_registered_is_tried_every_5_s_and_needs_attention_
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_another_ending_begins_the_60_s_of_a_registered_name_anew(lost: bool) -> None:
+def test_another_failure_restarts_the_60_s_of_a_registered_name(lost: bool) -> None:
     backoff = Backoff()
     for _ in range(12):
         backoff.failed(REGISTERED, now=0)
@@ -203,7 +197,7 @@ def test_another_ending_begins_the_60_s_of_a_registered_name_anew(lost: bool) ->
     assert backoff.needs_attention
 
 
-def test_a_certificate_that_is_not_accepted_ends_it_as_the_same_error() -> None:
+def test_an_unacceptable_certificate_is_raised_as_the_same_error() -> None:
     error = ConnectFailed("no TLS connection")
     error.__cause__ = OSError("wrapped")
     error.__cause__.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
@@ -212,7 +206,7 @@ def test_a_certificate_that_is_not_accepted_ends_it_as_the_same_error() -> None:
     assert caught.value is error
 
 
-def test_another_tls_failure_is_tried_again() -> None:
+def test_another_tls_failure_is_retried() -> None:
     error = ConnectFailed("no TLS connection")
     error.__cause__ = ssl.SSLError("handshake failure")
     assert Backoff(random=Highest()).failed(error, now=0) == 1
@@ -221,7 +215,7 @@ def test_another_tls_failure_is_tried_again() -> None:
 @pytest.mark.parametrize(
     "error", [ConfigError("a bad URL"), MessageTooLarge("too large"), ValueError("a bug")], ids=str
 )
-def test_what_is_no_failed_connection_ends_it_as_the_same_error(error: Exception) -> None:
+def test_an_error_other_than_a_failed_connection_is_raised_as_the_same_error(error: Exception) -> None:
     backoff = Backoff()
     with pytest.raises(type(error)) as caught:
         backoff.failed(error, now=0)
@@ -229,7 +223,7 @@ def test_what_is_no_failed_connection_ends_it_as_the_same_error(error: Exception
     assert backoff.failures == 0
 
 
-def test_a_connection_that_lived_60_s_begins_anew() -> None:
+def test_the_loss_of_a_connection_of_60_s_resets_the_backoff() -> None:
     backoff = Backoff(random=Highest())
     assert [backoff.failed(REFUSED, now=now) for now in (0, 30, 60, 90)] == [1, 2, 4, 8]
     assert backoff.lost(59.9, LOST, now=150) == 16
@@ -237,7 +231,7 @@ def test_a_connection_that_lived_60_s_begins_anew() -> None:
     assert backoff.failures == 1
 
 
-def test_when_the_retries_are_used_up_the_last_error_is_raised() -> None:
+def test_the_last_error_is_raised_after_the_last_retry() -> None:
     backoff = Backoff(max_retries=2)
     backoff.failed(REFUSED, now=0)
     backoff.failed(REGISTERED, now=0)
@@ -246,12 +240,12 @@ def test_when_the_retries_are_used_up_the_last_error_is_raised() -> None:
     assert caught.value is LOST
 
 
-def test_without_retries_the_first_failure_is_the_last() -> None:
+def test_without_retries_the_first_failure_is_raised() -> None:
     with pytest.raises(ConnectFailed):
         Backoff(max_retries=0).failed(REFUSED, now=0)
 
 
-def test_a_steady_connection_gives_the_retries_back() -> None:
+def test_a_steady_connection_resets_the_retries() -> None:
     backoff = Backoff(max_retries=1)
     for _ in range(5):
         backoff.lost(60, LOST, now=0)
@@ -260,7 +254,7 @@ def test_a_steady_connection_gives_the_retries_back() -> None:
 @pytest.mark.parametrize(
     ("first", "maximum"), [(0, 60), (-1, 60), (math.nan, 60), (61, 60), (1, math.nan), (1, math.inf)]
 )
-def test_waits_that_cannot_be_right_are_a_config_error(first: float, maximum: float) -> None:
+def test_invalid_delays_are_a_config_error(first: float, maximum: float) -> None:
     with pytest.raises(ConfigError, match="waits must be above 0 s"):
         Backoff(first=first, maximum=maximum)
 
@@ -271,7 +265,7 @@ def test_a_negative_number_of_retries_is_a_config_error() -> None:
 
 
 class Endings(RuleBasedStateMachine):
-    """Any sequence of failures at any times: each wait is within the bounds of its kind, and failures in a row are counted."""
+    """Under any sequence of failures, each delay is within the bounds of its kind, and consecutive failures are counted."""
 
     def __init__(self) -> None:
         super().__init__()

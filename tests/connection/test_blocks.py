@@ -1,4 +1,4 @@
-"""What comes out of the block of a connection: the caller's own exceptions as they are, bugs of background tasks loudly, nothing else."""
+"""The block of a connection raises only its own exceptions, unchanged, and bugs of background tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsproto.utilities import LocalProtocolError
 
 from galaxy_trio import Connection, ConnectionLost, open_connection
 from galaxy_trio._connection.link import Link
-from galaxy_trio._connection.requests import Conversation, Router
+from galaxy_trio._connection.requests import Requests, Router
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server, open_scripted_peer
 
@@ -27,11 +27,8 @@ class Bug(Exception):
     """A bug in a background task."""
 
 
-# ---- the caller's block raises
-
-
 async def _raise_from_block(error: BaseException) -> BaseException:
-    """What comes out when the block raises this, alone."""
+    """Return the exception that `open_connection` raises when its block raises this one."""
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         try:
@@ -43,7 +40,7 @@ async def _raise_from_block(error: BaseException) -> BaseException:
 
 
 async def _answer_registration_soon(peer: ScriptedPeer) -> None:
-    # The confirmation waits in the stream until the client reads it: it need not ask first.
+    # The confirmation is sent before the registration, and waits in the stream.
     peer_confirms = trio.lowlevel.spawn_system_task(_confirm, peer)
     assert peer_confirms is not None
 
@@ -53,7 +50,7 @@ async def _confirm(peer: ScriptedPeer) -> None:
     peer.confirm()
 
 
-async def test_the_callers_exception_comes_out_as_the_same_object_with_its_own_cause_and_context() -> None:
+async def test_the_blocks_exception_keeps_its_identity_cause_and_context() -> None:
     cause, context = KeyError("cause"), LookupError("context")
     error = ValueError("mine")
     error.__cause__, error.__context__, error.__suppress_context__ = cause, context, False
@@ -62,22 +59,22 @@ async def test_the_callers_exception_comes_out_as_the_same_object_with_its_own_c
     assert (raised.__cause__, raised.__context__) == (cause, context)
 
 
-async def test_the_callers_exception_without_a_context_gets_none() -> None:
+async def test_the_blocks_exception_gets_no_added_context() -> None:
     raised = await _raise_from_block(ValueError("mine"))
     assert (raised.__cause__, raised.__context__) == (None, None)
 
 
-async def test_the_callers_exception_group_comes_out_as_the_same_object() -> None:
+async def test_the_blocks_exception_group_is_raised_as_the_same_object() -> None:
     group = ExceptionGroup("mine", [ValueError(1), ExceptionGroup("inner", [KeyError(2)])])
     assert await _raise_from_block(group) is group
 
 
-async def test_a_keyboard_interrupt_in_the_block_comes_out_bare() -> None:
+async def test_a_keyboard_interrupt_in_the_block_is_raised_bare() -> None:
     interrupt = KeyboardInterrupt()
     assert await _raise_from_block(interrupt) is interrupt
 
 
-async def test_a_nursery_in_the_block_raises_its_own_group_and_no_more() -> None:
+async def test_a_nursery_in_the_block_raises_only_its_own_group() -> None:
     error = ValueError("mine")
 
     async def fail() -> None:
@@ -95,7 +92,7 @@ async def test_a_nursery_in_the_block_raises_its_own_group_and_no_more() -> None
         assert caught.value.exceptions == (error,)
 
 
-async def test_cancelling_the_block_closes_at_once_and_is_seen_outside() -> None:
+async def test_cancelling_the_block_closes_immediately_and_reaches_the_outer_scope() -> None:
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         with trio.CancelScope() as scope:
@@ -105,11 +102,11 @@ async def test_cancelling_the_block_closes_at_once_and_is_seen_outside() -> None
         assert scope.cancelled_caught
         assert connection.closed
         assert peer.stream.closed
-        # No goodbye: the socket went.
+        # No close frame: the socket was closed.
         assert (await peer.wait_ended()).code == 1006
 
 
-async def test_a_cancelled_block_that_raises_its_own_error_raises_that_one() -> None:
+async def test_the_own_error_of_a_cancelled_block_is_raised() -> None:
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         with trio.CancelScope() as scope, pytest.raises(ValueError, match="mine"):
@@ -121,19 +118,19 @@ async def test_a_cancelled_block_that_raises_its_own_error_raises_that_one() -> 
                     raise ValueError("mine")
 
 
-async def test_a_cancellation_that_comes_while_closing_is_seen_outside(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancellation_while_closing_reaches_the_outer_scope(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         with trio.move_on_after(1) as scope:
             async with open_connection(PEER_URL, "device_001", stream=peer.stream):
-                # The peer hears nothing any more: closing waits for its answer.
+                # The peer reads nothing any more, so closing waits for its reply.
                 peer.go_silent()
         assert scope.cancelled_caught
         assert trio.current_time() < 2
         assert peer.stream.closed
 
 
-async def test_the_callers_exception_comes_out_also_when_a_cancellation_comes_while_closing(
+async def test_the_blocks_exception_is_raised_despite_a_cancellation_while_closing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     error = ValueError("mine")
@@ -164,7 +161,7 @@ async def test_closing_is_bounded_when_the_peer_does_not_read(autojump_clock: tr
     assert trio.current_time() - start == pytest.approx(3)
 
 
-async def test_closing_writes_what_was_sent_and_says_goodbye() -> None:
+async def test_closing_flushes_the_send_buffer_and_sends_a_close_frame() -> None:
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         async with (
@@ -178,22 +175,19 @@ async def test_closing_writes_what_was_sent_and_says_goodbye() -> None:
         assert (await peer.wait_ended()).code == 1000
 
 
-# ---- the connection is lost
-
-
-async def test_the_loss_of_the_connection_does_not_end_the_block_and_leaving_it_raises_nothing() -> None:
+async def test_losing_the_connection_does_not_end_the_block_or_raise_from_it() -> None:
     async with open_scripted_peer() as peer:
         peer.reset()
         lost = await peer.connection.wait_closed()
         assert isinstance(lost, ConnectionLost)
         assert peer.connection.closed
-        # The block goes on: it can do anything but ask.
+        # The block continues, but its requests raise.
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost):
             await peer.connection.device_info()
 
 
-async def test_the_callers_exception_after_a_loss_comes_out_alone() -> None:
+async def test_the_blocks_exception_after_a_loss_is_raised_alone() -> None:
     error = ValueError("mine")
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
@@ -205,7 +199,7 @@ async def test_the_callers_exception_after_a_loss_comes_out_alone() -> None:
         assert caught.value is error
 
 
-async def test_a_connection_lost_error_that_the_block_lets_through_is_not_wrapped() -> None:
+async def test_connection_lost_leaves_the_block_unwrapped() -> None:
     async with open_bare_peer() as peer:
         await _answer_registration_soon(peer)
         with pytest.raises(ConnectionLost) as caught:
@@ -213,9 +207,6 @@ async def test_a_connection_lost_error_that_the_block_lets_through_is_not_wrappe
                 peer.reset()
                 await connection.device_info()
         assert caught.value.reason
-
-
-# ---- a background task crashes
 
 
 def _crash_receiver(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
@@ -230,10 +221,10 @@ def _crash_receiver(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None
 
 
 def _crash_heartbeat(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
-    async def beat(self: Conversation) -> None:
+    async def beat(self: Requests) -> None:
         raise bug
 
-    monkeypatch.setattr(Conversation, "beat", beat)
+    monkeypatch.setattr(Requests, "beat", beat)
 
 
 def _crash_writer(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
@@ -269,12 +260,12 @@ def _crash_liveness(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None
 
 
 _TRIGGER_FOR_THE_LIBRARY = bytes(FrameProtocol(client=False, extensions=[]).send_data(b"trigger"))
-"""A binary frame, which trio-websocket's reader is left to read."""
+"""A binary frame, which trio-websocket reads."""
 _CRASHES = [_crash_receiver, _crash_heartbeat, _crash_writer, _crash_reader, _crash_liveness]
 
 
 async def _until_it_crashes(peer: ScriptedPeer, connection: Connection) -> None:
-    """Give each of the planted bugs its cause, and wait."""
+    """Trigger each of the planted bugs, and wait."""
     await peer.send_raw(_TRIGGER_FOR_THE_LIBRARY)
     peer.send_json({"type": "task", "status": "ok", "error": "trigger"})
     with trio.move_on_after(1), suppress(ConnectionLost):
@@ -283,7 +274,7 @@ async def _until_it_crashes(peer: ScriptedPeer, connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("plant", _CRASHES)
-async def test_a_bug_in_a_background_task_comes_out_and_ends_the_block(
+async def test_a_background_bug_ends_the_block_and_is_raised(
     plant: Callable[[pytest.MonkeyPatch, BaseException], None],
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
@@ -305,7 +296,7 @@ async def test_a_bug_in_a_background_task_comes_out_and_ends_the_block(
 
 
 @pytest.mark.parametrize("plant", _CRASHES)
-async def test_the_callers_exception_and_a_bug_come_out_as_one_group(
+async def test_the_blocks_exception_and_a_background_bug_are_raised_as_one_group(
     plant: Callable[[pytest.MonkeyPatch, BaseException], None],
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
@@ -323,7 +314,7 @@ async def test_the_callers_exception_and_a_bug_come_out_as_one_group(
         assert caught.value.exceptions == (error, bug)
 
 
-async def test_a_crash_of_the_receiver_tells_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_of_the_receiver_notifies_all_waiters(monkeypatch: pytest.MonkeyPatch) -> None:
     bug = Bug("in the receiver")
     _crash_receiver(monkeypatch, bug)
     told: list[BaseException] = []
@@ -338,7 +329,7 @@ async def test_a_crash_of_the_receiver_tells_all_who_wait(monkeypatch: pytest.Mo
         await _answer_registration_soon(peer)
         with pytest.raises(Bug):
             async with open_connection(PEER_URL, "device_001", stream=peer.stream) as connection:
-                # Tasks of a nursery outside of the block are not cancelled by the bug: they must be told.
+                # The bug does not cancel tasks of an outer nursery, so they must be notified.
                 for _ in range(3):
                     outside.start_soon(ask, connection)
                 await trio.testing.wait_all_tasks_blocked()
@@ -346,7 +337,7 @@ async def test_a_crash_of_the_receiver_tells_all_who_wait(monkeypatch: pytest.Mo
     assert [lost.__cause__ for lost in told] == [bug, bug, bug]
 
 
-async def test_a_protocol_error_of_the_websocket_library_is_a_lost_connection_and_no_bug(
+async def test_a_protocol_error_of_the_library_is_a_lost_connection(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     _crash_reader(monkeypatch, LocalProtocolError("a peer's doing"))
@@ -359,7 +350,7 @@ async def test_a_protocol_error_of_the_websocket_library_is_a_lost_connection_an
 
 
 @pytest.mark.parametrize("plant", [_crash_receiver, _crash_heartbeat, _crash_writer, _crash_liveness])
-async def test_a_keyboard_interrupt_in_a_background_task_comes_out_bare(
+async def test_a_keyboard_interrupt_in_a_background_task_is_raised_bare(
     plant: Callable[[pytest.MonkeyPatch, BaseException], None],
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
@@ -385,7 +376,7 @@ async def test_no_task_outlives_the_block() -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         for _ in range(3):
             with pytest.raises(Exception, match="is not connected"):
-                async with open_connection(server.url, "nobody", stream=server.connect()):
+                async with open_connection(server.url, "unknown", stream=server.connect()):
                     raise AssertionError("not reached")
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living == before

@@ -1,4 +1,4 @@
-"""Closing a WebSocket: who closes, in what order, and what the other side and the receiving task see of it."""
+"""Both sides and the receiving task see the same end of a closed WebSocket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def _open_pair() -> AsyncGenerator[tuple[End, End]]:
-    """A client's and a server's end, open to each other. Aborts both when the block ends."""
+    """Open a client's and a server's end of one WebSocket, and abort both when the block ends."""
     async with open_pair() as ends:
         yield ends
         for end in ends:
@@ -132,7 +132,7 @@ async def test_messages_that_keep_coming_are_written_together_but_the_first_do_n
                 await trio.lowlevel.checkpoint()
 
         with listening_to(client.stream) as written:
-            # So many that some send in each scheduler pass, whatever the order of the tasks.
+            # Enough tasks that some send in each scheduler pass, in any order.
             async with trio.open_nursery() as nursery:
                 for _ in range(10):
                     nursery.start_soon(send)

@@ -1,4 +1,4 @@
-"""What is written in the sender's step: over plain TCP of this package's own, frame by frame, and not where one write can take several."""
+"""Single frames are written in the sender's step over plain TCP, and many frames are written together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INFO = DeviceInfo("device_001", "linux", hostname="here")
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a socket was written, and in which way."""
+    """Count the writes to sockets by their kind."""
     counter: Counter[str] = Counter()
     send_nowait, send_all = DirectSocketStream.send_nowait, DirectSocketStream.send_all
 
@@ -47,7 +47,7 @@ async def _ask(connection: Connection, times: int) -> None:
             nursery.start_soon(connection.device_info)
 
 
-async def test_a_request_and_its_reply_are_written_directly_and_many_at_a_time_together(written: Counter[str]) -> None:
+async def test_single_requests_are_written_directly_and_many_together(written: Counter[str]) -> None:
     async with (
         open_server() as server,
         open_device_connection(server.url, "device_001", system_info=_INFO),
@@ -59,12 +59,12 @@ async def test_a_request_and_its_reply_are_written_directly_and_many_at_a_time_t
         assert written == {"directly": 20}
         written.clear()
         await _ask(connection, 500)
-        # The first ones of the client's; and the rest in few pieces, as are the replies.
+        # The client's first frames are written directly, and the rest and the replies in few writes.
         assert written["directly"] <= 30
         assert written["by the writer"] <= 30
 
 
-async def test_a_server_answers_requests_that_came_together_in_one_write(written: Counter[str]) -> None:
+async def test_a_server_answers_requests_that_arrived_together_in_one_write(written: Counter[str]) -> None:
     async with open_server() as server:
         port = int(server.url.rsplit(":", 1)[1].split("/")[0])
         async with open_raw_client(await trio.open_tcp_stream("127.0.0.1", port)) as client:
@@ -98,7 +98,7 @@ async def test_over_tls_nothing_is_written_directly(written: Counter[str]) -> No
     assert not written
 
 
-async def test_a_stream_that_was_given_is_not_written_directly(written: Counter[str]) -> None:
+async def test_a_given_stream_is_not_written_directly(written: Counter[str]) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with open_server() as server, trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, server.serve_stream, [listener])
@@ -108,10 +108,7 @@ async def test_a_stream_that_was_given_is_not_written_directly(written: Counter[
     assert not written
 
 
-# ---- a peer that does not read
-
-
-async def test_cancelled_requests_and_a_pong_leave_whole_frames_behind_one_that_was_written_in_part(
+async def test_whole_frames_follow_a_partly_written_one_after_cancelled_requests_and_a_pong(
     written: Counter[str],
 ) -> None:
     with trio.fail_after(60):
@@ -120,7 +117,7 @@ async def test_cancelled_requests_and_a_pong_leave_whole_frames_behind_one_that_
             sent: list[str] = []
             is_full = False
             while not is_full:
-                # One more than the one that is written in part.
+                # One more request than the partly written one.
                 is_full = connection.statistics().bytes_held > 0
                 sent.append(f"{len(sent)}".ljust(60_000))
                 with trio.CancelScope() as scope:
@@ -128,7 +125,7 @@ async def test_cancelled_requests_and_a_pong_leave_whole_frames_behind_one_that_
                         nursery.start_soon(_run_refused_task, connection, sent[-1])
                         await trio.testing.wait_all_tasks_blocked(0.01)
                         scope.cancel()
-                # An error answers the oldest: the unanswered ones stay few.
+                # Errors answer the oldest requests, so that few are unanswered.
                 await peer.reply(type="error", status="error", error="no")
             assert written["directly"] >= len(sent) - 2
             await peer.ping()

@@ -1,4 +1,4 @@
-"""Every request ends in exactly one way, whatever happens to it, and nothing waits for it afterwards."""
+"""Every request ends in exactly one way, and leaves nothing pending."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import (
-    Connection,
-    ConnectionLost,
-    InvalidMessage,
-    RequestRejected,
-    RequestTimeout,
-)
+from galaxy_trio import Connection, ConnectionLost, InvalidMessage, RequestRejected, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
 
@@ -36,14 +30,14 @@ async def _run_task(connection: Connection, timeout: float = math.inf) -> object
 
 @pytest.fixture(params=[_device_info, _run_task], ids=["device_info", "run_task"])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Each kind of request that a caller can make."""
+    """A kind of request that a caller can make."""
     kind: Ask = request.param
     return kind
 
 
 @attrs.define
 class Caller:
-    """A task that asks, and how its request ended."""
+    """A task that makes a request, with the outcomes of its requests."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     endings: list[object] = attrs.field(factory=list[object])
@@ -65,7 +59,7 @@ class Caller:
 
 
 async def _call(caller: Caller, ask: Ask, connection: Connection, timeout: float = math.inf) -> None:
-    # What it raises is kept in caller.endings.
+    # Exceptions are collected in caller.endings.
     with suppress(Exception):
         await caller.call(ask, connection, timeout)
 
@@ -76,7 +70,7 @@ def _nothing_waits(connection: Connection) -> None:
 
 
 async def _ask_once(peer: ScriptedPeer, ask: Ask, then: Callable[[], Awaitable[None]]) -> object:
-    """Ask, let something happen once the request has been sent, and return how it ended."""
+    """Make a request, act once it has been sent, and return its outcome."""
     caller = Caller()
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
@@ -86,13 +80,13 @@ async def _ask_once(peer: ScriptedPeer, ask: Ask, then: Callable[[], Awaitable[N
     return caller.ending
 
 
-async def test_a_reply_ends_it(ask: Ask) -> None:
+async def test_a_reply_ends_a_request(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
         assert await _ask_once(peer, ask, peer.answer_all) in ("device_info_1", "do it")
         _nothing_waits(peer.connection)
 
 
-async def test_a_rejection_ends_it_at_once_with_the_servers_words(ask: Ask) -> None:
+async def test_a_rejection_ends_a_request_immediately_with_the_servers_words(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
 
         async def refuse() -> None:
@@ -111,7 +105,7 @@ async def test_a_rejection_ends_it_at_once_with_the_servers_words(ask: Ask) -> N
     [{"status": 5}, {"messages": "no list"}, {"result": math.nan}, {"error": ["no", "string"]}, {"task_name": False}],
     ids=str,
 )
-async def test_a_broken_reply_ends_it_and_the_connection_lives_on(ask: Ask, breakage: dict[str, object]) -> None:
+async def test_a_broken_reply_ends_a_request_but_not_the_connection(ask: Ask, breakage: dict[str, object]) -> None:
     async with open_scripted_peer() as peer:
 
         async def reply_broken() -> None:
@@ -139,7 +133,7 @@ async def test_a_broken_acknowledgement_ends_a_task() -> None:
         _nothing_waits(peer.connection)
 
 
-async def test_device_information_that_is_none_is_a_broken_reply() -> None:
+async def test_invalid_device_information_is_a_broken_reply() -> None:
     async with open_scripted_peer() as peer:
 
         async def reply_without() -> None:
@@ -153,7 +147,7 @@ async def test_device_information_that_is_none_is_a_broken_reply() -> None:
         _nothing_waits(peer.connection)
 
 
-async def test_a_timeout_ends_it_and_its_late_reply_is_dropped(
+async def test_a_timeout_ends_a_request_and_its_late_reply_is_dropped(
     ask: Ask, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000) as peer:
@@ -168,9 +162,7 @@ async def test_a_timeout_ends_it_and_its_late_reply_is_dropped(
         _nothing_waits(peer.connection)
 
 
-async def test_no_room_to_send_in_ends_in_a_timeout_and_nothing_is_sent(
-    ask: Ask, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_request_without_room_times_out_unsent(ask: Ask, autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer(heartbeat_interval=1000) as peer:
         await _fill(peer)
         with pytest.raises(RequestTimeout, match="was not sent"):
@@ -182,7 +174,7 @@ async def test_no_room_to_send_in_ends_in_a_timeout_and_nothing_is_sent(
 
 
 async def _fill(peer: ScriptedPeer) -> None:
-    """Stop the peer's reading, and fill the send buffer with the task of a caller who has gone."""
+    """Stop the peer's reading, and fill the send buffer with an abandoned task."""
     peer.stream.stall()
     with trio.move_on_after(1):
         await peer.connection.run_task("x" * HIGH_WATER_MARK)
@@ -210,7 +202,7 @@ class _CancelAtStep(trio.abc.Instrument):
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["room", "no_room"])
-async def test_cancelling_at_every_step_leaves_it_unsent_or_whole_and_nothing_waiting(
+async def test_cancelling_at_any_step_leaves_a_request_unsent_or_sent_whole(
     ask: Ask, full: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     cancelled = 0
@@ -231,7 +223,7 @@ async def test_cancelling_at_every_step_leaves_it_unsent_or_whole_and_nothing_wa
             finally:
                 trio.lowlevel.remove_instrument(instrument)
             _nothing_waits(peer.connection)
-            # Whatever was sent came as whole frames: the peer could read them, and the connection still works.
+            # The peer read only whole frames, and the connection still works.
             assert await _ask_once(peer, ask, peer.answer_all) in ("device_info_1", "device_info_2", "do it")
             assert not peer.connection.closed
             if not isinstance(caller.ending, trio.Cancelled):
@@ -285,22 +277,22 @@ def _is_told(ending: object, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_after_the_send_ends_it(
+async def test_losing_the_connection_after_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
         _is_told(await _ask_once(peer, ask, _how_to_lose(peer, how)), how)
         _nothing_waits(peer.connection)
-        # A close frame that says why may still be on its way.
+        # A close frame with the reason may still be in flight.
         await trio.testing.wait_all_tasks_blocked()
         assert peer.stream.closed
 
 
-async def test_a_delay_of_this_process_is_not_taken_for_the_silence_of_its_peer(
+async def test_a_delay_of_this_process_does_not_count_as_silence_of_the_peer(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=50) as peer:
-        # Which task trio runs first, when several can go on, is up to chance.
+        # trio runs the tasks of a step in random order.
         for _ in range(30):
             await trio.testing.wait_all_tasks_blocked()
             await peer.send_raw(b"\x8a\x00")
@@ -312,7 +304,7 @@ async def test_a_delay_of_this_process_is_not_taken_for_the_silence_of_its_peer(
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_before_the_send_ends_it(
+async def test_losing_the_connection_before_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
@@ -325,7 +317,7 @@ async def test_losing_the_connection_before_the_send_ends_it(
 
 
 @pytest.mark.parametrize("how", LOSSES)
-async def test_losing_the_connection_while_there_is_no_room_to_send_ends_it(
+async def test_losing_the_connection_ends_a_request_that_waits_for_room(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
@@ -334,7 +326,7 @@ async def test_losing_the_connection_while_there_is_no_room_to_send_ends_it(
         _nothing_waits(peer.connection)
 
 
-async def test_closing_the_connection_ends_it_with_a_closed_resource_error(ask: Ask) -> None:
+async def test_closing_the_connection_ends_a_request_with_closed_resource_error(ask: Ask) -> None:
     caller = Caller()
     async with trio.open_nursery() as nursery:
         async with open_scripted_peer() as peer:
@@ -348,7 +340,7 @@ async def test_closing_the_connection_ends_it_with_a_closed_resource_error(ask: 
     assert await connection.wait_closed() is None
 
 
-async def test_a_lost_connection_tells_all_who_wait_in_the_same_step_each_with_an_error_of_its_own() -> None:
+async def test_a_lost_connection_notifies_all_waiters_in_one_step_each_with_its_own_error() -> None:
     callers = [Caller() for _ in range(50)]
     async with open_scripted_peer() as peer, trio.open_nursery() as nursery:
         for number, caller in enumerate(callers):
@@ -357,7 +349,7 @@ async def test_a_lost_connection_tells_all_who_wait_in_the_same_step_each_with_a
         assert peer.connection.statistics().pending == len(callers)
         peer.reset()
         lost = await peer.connection.wait_closed()
-        # Whoever is told second can see that nobody waits any more.
+        # A waiter that wakes second sees that no request is pending.
         _nothing_waits(peer.connection)
         assert lost is not None
     endings = [caller.ending for caller in callers]
@@ -365,7 +357,7 @@ async def test_a_lost_connection_tells_all_who_wait_in_the_same_step_each_with_a
     assert len({id(ending) for ending in endings}) == len(callers)
 
 
-async def test_half_a_reply_and_then_the_end_is_a_lost_connection(ask: Ask) -> None:
+async def test_an_end_within_a_reply_is_a_lost_connection(ask: Ask) -> None:
     async with open_scripted_peer() as peer:
 
         async def half() -> None:

@@ -1,4 +1,4 @@
-"""Events fan out to whoever subscribes, nobody waits for a subscriber, and who lags is told what it lost."""
+"""Events reach every subscriber, and a lagging subscriber delays nothing and learns of its losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def events(*numbers: int) -> list[Event]:
 
 
 async def rest(stream: EventStream) -> list[Event | EventsLost]:
-    """What still comes until the stream ends."""
+    """Return the remaining events of a stream that ends."""
     with trio.fail_after(60):
         return [one async for one in stream]
 
@@ -28,7 +28,7 @@ def published(fan_out: EventFanOut, count: int, first: int = 1) -> None:
         fan_out.publish(event(number))
 
 
-async def test_every_subscriber_gets_every_event_in_order() -> None:
+async def test_every_subscriber_receives_every_event_in_order() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe() as one, fan_out.subscribe() as another:
         published(fan_out, 3)
@@ -37,7 +37,7 @@ async def test_every_subscriber_gets_every_event_in_order() -> None:
         assert await rest(another) == events(1, 2, 3)
 
 
-async def test_a_subscriber_gets_what_happens_from_its_subscription_on() -> None:
+async def test_a_subscriber_receives_events_from_its_subscription_on() -> None:
     fan_out = EventFanOut()
     published(fan_out, 2)
     with fan_out.subscribe() as stream:
@@ -46,7 +46,7 @@ async def test_a_subscriber_gets_what_happens_from_its_subscription_on() -> None
         assert await rest(stream) == events(3)
 
 
-async def test_a_subscriber_that_has_left_gets_nothing_more_and_the_others_do() -> None:
+async def test_only_a_subscriber_that_has_left_receives_nothing_more() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe() as stays:
         with fan_out.subscribe() as leaves:
@@ -58,7 +58,7 @@ async def test_a_subscriber_that_has_left_gets_nothing_more_and_the_others_do() 
         assert await rest(stays) == events(1, 2)
 
 
-async def test_a_subscriber_leaves_also_when_its_block_raises() -> None:
+async def test_an_exception_ends_a_subscription() -> None:
     fan_out = EventFanOut()
     with pytest.raises(ZeroDivisionError), fan_out.subscribe() as stream:
         raise ZeroDivisionError
@@ -75,7 +75,7 @@ async def test_a_full_backlog_loses_nothing() -> None:
         assert await rest(stream) == events(1, 2, 3)
 
 
-async def test_who_lags_loses_the_oldest_and_is_told_once_how_many() -> None:
+async def test_a_lagging_subscriber_loses_the_oldest_events_and_learns_their_number_once() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe(backlog=3) as stream:
         published(fan_out, 7)
@@ -83,7 +83,7 @@ async def test_who_lags_loses_the_oldest_and_is_told_once_how_many() -> None:
         assert await rest(stream) == [EventsLost(4), *events(5, 6, 7)]
 
 
-async def test_who_lags_a_second_time_is_told_a_second_time_from_one_again() -> None:
+async def test_a_second_lag_is_counted_from_one_again() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe(backlog=2) as stream:
         published(fan_out, 4)
@@ -93,7 +93,7 @@ async def test_who_lags_a_second_time_is_told_a_second_time_from_one_again() -> 
         assert await rest(stream) == [EventsLost(1), *events(5, 6)]
 
 
-async def test_who_loses_the_rest_while_it_reads_is_told_in_that_place() -> None:
+async def test_a_loss_while_reading_is_reported_in_its_place() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe(backlog=2) as stream:
         published(fan_out, 2)
@@ -103,7 +103,7 @@ async def test_who_loses_the_rest_while_it_reads_is_told_in_that_place() -> None
         assert await rest(stream) == [EventsLost(1), *events(3, 4)]
 
 
-async def test_who_lags_costs_the_others_nothing() -> None:
+async def test_a_lagging_subscriber_does_not_affect_others() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe(backlog=1) as lags, fan_out.subscribe(backlog=5) as keeps_up:
         published(fan_out, 5)
@@ -112,7 +112,7 @@ async def test_who_lags_costs_the_others_nothing() -> None:
         assert await rest(keeps_up) == events(1, 2, 3, 4, 5)
 
 
-async def test_a_subscription_holds_1024_events_unless_told_otherwise() -> None:
+async def test_the_default_backlog_is_1024_events() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe() as stream:
         published(fan_out, BACKLOG + 1)
@@ -122,7 +122,7 @@ async def test_a_subscription_holds_1024_events_unless_told_otherwise() -> None:
     assert (received[0], len(received)) == (EventsLost(1), BACKLOG + 1)
 
 
-async def test_who_waits_is_woken_by_an_event() -> None:
+async def test_an_event_wakes_a_waiting_subscriber() -> None:
     fan_out = EventFanOut()
     received: list[Event | EventsLost] = []
 
@@ -138,7 +138,7 @@ async def test_who_waits_is_woken_by_an_event() -> None:
     assert received == events(1)
 
 
-async def test_each_event_goes_to_one_of_the_tasks_that_read_one_stream_and_the_end_to_all() -> None:
+async def test_each_event_reaches_one_reader_of_a_stream_and_the_end_reaches_all() -> None:
     fan_out = EventFanOut()
     received: list[Event | EventsLost] = []
 
@@ -168,7 +168,7 @@ async def test_a_cancelled_wait_loses_no_event() -> None:
         assert await anext(stream) == event(1)
 
 
-async def test_a_wait_that_is_cancelled_in_the_step_in_which_its_event_comes_loses_nothing() -> None:
+async def test_a_wait_cancelled_in_the_step_of_its_event_loses_nothing() -> None:
     fan_out = EventFanOut()
     received: list[Event | EventsLost] = []
 
@@ -191,7 +191,7 @@ async def test_a_wait_that_is_cancelled_in_the_step_in_which_its_event_comes_los
             assert received + await rest(stream) == events(1)
 
 
-async def test_who_is_cancelled_already_gets_no_event_though_there_is_one_and_loses_none() -> None:
+async def test_an_already_cancelled_wait_takes_no_event() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe() as stream:
         published(fan_out, 2)
@@ -202,7 +202,7 @@ async def test_who_is_cancelled_already_gets_no_event_though_there_is_one_and_lo
         assert await rest(stream) == events(1, 2)
 
 
-async def test_the_end_wakes_who_waits() -> None:
+async def test_the_end_wakes_waiting_subscribers() -> None:
     fan_out = EventFanOut()
     ended = 0
 
@@ -221,7 +221,7 @@ async def test_the_end_wakes_who_waits() -> None:
     assert ended == 3
 
 
-async def test_a_stream_that_has_ended_stays_ended() -> None:
+async def test_an_ended_stream_stays_ended() -> None:
     fan_out = EventFanOut()
     with fan_out.subscribe() as stream:
         fan_out.publish(event(1))
@@ -230,7 +230,7 @@ async def test_a_stream_that_has_ended_stays_ended() -> None:
         assert await rest(stream) == []
 
 
-async def test_who_subscribes_after_the_end_gets_an_ended_stream() -> None:
+async def test_a_subscription_after_the_end_is_an_ended_stream() -> None:
     fan_out = EventFanOut()
     published(fan_out, 2)
     fan_out.end()
@@ -239,7 +239,7 @@ async def test_who_subscribes_after_the_end_gets_an_ended_stream() -> None:
 
 
 @pytest.mark.parametrize("backlog", [0, -1])
-def test_a_backlog_that_holds_nothing_is_refused(backlog: int) -> None:
+def test_a_backlog_below_one_is_refused(backlog: int) -> None:
     with pytest.raises(ValueError, match="at least one event"), EventFanOut().subscribe(backlog=backlog):
         raise AssertionError("not reached")
 

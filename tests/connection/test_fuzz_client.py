@@ -1,4 +1,4 @@
-"""Whatever a server says, requests end, each with what was meant for it, and a device goes on: damaged recordings and replies."""
+"""Damaged recordings and replies never hang a request, misroute a reply, or stop a device."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ from galaxy_trio import (
 from galaxy_trio._codec.codec import decode_server_message, encode, structure_device_info
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_agent
-from galaxy_trio.messages import (
-    JSON,
-    ClientMessage,
-    ClientMessageType,
-    ServerMessage,
-    ServerMessageType,
-    TaskStatus,
-)
+from galaxy_trio.messages import JSON, ClientMessage, ClientMessageType, ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 from tests.agent.support.agent_server import INFO, AgentServer, results_of
 from tests.constellation.support.calls import Call
@@ -42,26 +35,23 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 50.0
 
 
-# ---- what a server does
-
-
 @attrs.frozen
 class Ask:
-    """The client asks for device information, or gives a task."""
+    """The client asks for device information, or sends a task."""
 
     task: bool
 
 
 @attrs.frozen
 class Cancel:
-    """The client gives up one of its requests."""
+    """The client cancels one of its requests."""
 
     which: int
 
 
 @attrs.frozen
 class Answer:
-    """The server replies to one of all the messages that it got, whether it has done so before or not."""
+    """The server replies to one of its received messages, possibly again."""
 
     which: int
     acknowledge: bool
@@ -71,14 +61,14 @@ class Answer:
 
 @attrs.frozen
 class Say:
-    """The server says something that answers nothing; or seems to."""
+    """The server sends a recorded message that may be damaged."""
 
     text: str
 
 
 @attrs.frozen
 class Pause:
-    """Nothing happens for so many seconds."""
+    """Time passes without a message."""
 
     seconds: float
 
@@ -101,7 +91,7 @@ _steps = st.lists(
 
 
 def _reply(message: ClientMessage, acknowledge: bool) -> str:
-    """As a server would: a result that is of this request alone."""
+    """Make a valid reply whose result is unique to the request."""
     fields: dict[str, JSON] = {"timestamp": "2026-11-22T21:02:22.623130+00:00", "response_id": "r"}
     match message.type:
         case ClientMessageType.DEVICE_INFO_REQUEST:
@@ -118,12 +108,9 @@ def _reply(message: ClientMessage, acknowledge: bool) -> str:
     return encode(ServerMessage(type_, status, **fields))  # type: ignore[arg-type]
 
 
-# ---- what a client makes of it
-
-
 @attrs.frozen
 class _Asked:
-    """A request of the client, by the name that its replies have."""
+    """A request of the client, with the name in its replies."""
 
     name: str
     call: Call
@@ -161,7 +148,7 @@ class _World:
                 pass
 
     async def ask(self, task: bool) -> _Asked:
-        """Ask, and learn by the message what the request's name is."""
+        """Send a request and take its name from the message."""
         connection, number = self._peer.connection, len(self.asked)
         self._received += self._peer.received_nowait()
         call = Call()
@@ -185,8 +172,8 @@ class _World:
         self._peer.send_text(text)
 
 
-def _said_so(said: list[ServerMessage], name: str, ending: object) -> bool:
-    """Whether a message was the reply to this request, with this in it."""
+def _was_sent(said: list[ServerMessage], name: str, ending: object) -> bool:
+    """Whether one of the messages is a reply to this request with this outcome."""
     if isinstance(ending, TaskResult):
         told = (ServerMessageType.TASK_END, name, ending.status, ending.error)
         return any(
@@ -195,12 +182,14 @@ def _said_so(said: list[ServerMessage], name: str, ending: object) -> bool:
         )
     assert isinstance(ending, DeviceInfo)
     return any(
-        one.type is ServerMessageType.DEVICE_INFO_RESPONSE and one.response_id == name and _is(one.result, ending)
+        one.type is ServerMessageType.DEVICE_INFO_RESPONSE
+        and one.response_id == name
+        and _has_fields(one.result, ending)
         for one in said
     )
 
 
-def _is(result: JSON, info: DeviceInfo) -> bool:
+def _has_fields(result: JSON, info: DeviceInfo) -> bool:
     try:
         return repr(structure_device_info(result)) == repr(info)
     except InvalidMessage:
@@ -236,10 +225,10 @@ def _check(world: _World, connection: Connection) -> None:
     said = _messages(world.said)
     replies = 0
     for asked in world.asked:
-        # `ending` is one, and there is one.
+        # Each request has exactly one outcome.
         match asked.call.ending:
             case TaskResult() | DeviceInfo() as ending:
-                assert _said_so(said, asked.name, ending)
+                assert _was_sent(said, asked.name, ending)
                 replies += 1
             case RequestRejected() | InvalidMessage():
                 replies += 1
@@ -256,15 +245,13 @@ def _check(world: _World, connection: Connection) -> None:
 
 
 @fuzz(25, script=_steps, data=st.data())
-def test_whatever_a_server_says_every_request_ends_once_and_none_with_what_was_not_meant_for_it(
+def test_every_request_ends_once_with_its_own_reply_whatever_a_server_sends(
     script: list[Step], data: st.DataObject
 ) -> None:
     with errors_logged() as errors:
         simulate(_converse, script, data)
     assert errors == []
 
-
-# ---- while it registers
 
 _SMALL_TALK: Final = damaged(recorded(sender="server", receiver="constellation"))
 
@@ -291,19 +278,17 @@ async def _register(texts: list[str], confirm: bool) -> None:
             except (ConnectFailed, InvalidMessage) as error:
                 failure = error
     assert len(str(failure)) < 1_000
-    # Where nothing else is said, it is what is expected.
+    # Without other messages, only the confirmation decides.
     assert texts or (failure is None) == confirm
     assert peer.stream.closed
 
 
 @fuzz(25, texts=st.lists(_SMALL_TALK, max_size=4), confirm=st.booleans())
-def test_whatever_a_server_says_to_a_registration_it_is_confirmed_or_fails(texts: list[str], confirm: bool) -> None:
+def test_a_registration_succeeds_or_fails_whatever_a_server_sends(texts: list[str], confirm: bool) -> None:
     with errors_logged() as errors:
         simulate(_register, texts, confirm)
     assert errors == []
 
-
-# ---- a device
 
 _to_device = st.lists(
     st.one_of(damaged(FOR_DEVICE), damaged(FOR_DEVICE), st.sampled_from(FOR_DEVICE), st.sampled_from([0.5, 40.0])),
@@ -312,13 +297,13 @@ _to_device = st.lists(
 
 
 async def tool_0(i: int = 0) -> int:
-    """Of the recordings."""
+    """Return its argument, as the recorded tool does."""
     await trio.lowlevel.checkpoint()
     return i
 
 
 async def tool_1(i: object = None) -> object:
-    """Slowly."""
+    """Return after a while."""
     await trio.sleep(1)
     return i
 
@@ -348,7 +333,7 @@ async def _command(script: list[str | float]) -> None:
                     peer.send_text(step)
                 else:
                     await trio.sleep(step)
-            # Whatever it was told to do has its time.
+            # Enough time for every command.
             await trio.sleep(1_000)
             assert agent.registered
             commands = [one for one in _messages(texts) if one.type is ServerMessageType.COMMAND]
@@ -364,7 +349,7 @@ async def _command(script: list[str | float]) -> None:
 
 
 @fuzz(25, script=_to_device)
-def test_whatever_a_server_says_a_device_stays_and_answers_each_batch_at_most_once(script: list[str | float]) -> None:
+def test_a_device_stays_and_answers_each_batch_at_most_once_whatever_a_server_sends(script: list[str | float]) -> None:
     with errors_logged() as errors:
         simulate(_command, script)
     assert errors == []

@@ -1,4 +1,4 @@
-"""What is large, many, slow or long: it comes through, and nothing of it stays. Its figures are in docs/performance.md."""
+"""Large messages, many requests, slow peers and long connections are handled in bounded memory. docs/performance.md has figures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEVICE: Final = "device_001"
 
 
 class _Memory:
-    """What Python has allocated since the beginning of the block, in bytes."""
+    """Measure the bytes that Python has allocated since the beginning of the block."""
 
     @property
     def now(self) -> int:
@@ -58,11 +58,8 @@ def _traced_memory() -> Generator[_Memory]:
         tracemalloc.stop()
 
 
-# ---- one that is large
-
-
 @pytest.mark.slow
-async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_and_nothing_holds_it_afterwards(
+async def test_a_result_of_almost_100_mib_is_received_whole_and_then_freed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     size = 100 * MIB - 1024
@@ -87,18 +84,15 @@ async def test_a_result_of_almost_100_mib_comes_whole_while_others_are_answered_
 
 
 async def _is_answered(peer: ScriptedPeer) -> None:
-    """A request for information gets its reply."""
+    """Assert that a request for information receives its reply."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.connection.device_info)
             peer.answer(await peer.receive())
 
 
-# ---- many that wait
-
-
 @pytest.mark.slow
-async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_and_its_loss_ends_all_in_one_step(
+async def test_the_loss_of_a_connection_ends_10000_waiting_requests_in_one_step(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     calls = [Call() for _ in range(MAX_PENDING)]
@@ -108,7 +102,7 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
             nursery.start_soon(call.run, partial(peer.connection.device_info, timeout=1_000))
         await trio.testing.wait_all_tasks_blocked()
         assert peer.connection.statistics().pending == MAX_PENDING
-        with pytest.raises(QueueFull, match="10000 requests wait already"):
+        with pytest.raises(QueueFull, match="10000 requests are already pending"):
             await peer.connection.device_info()
         assert len(peer.received_nowait()) == MAX_PENDING
         peer.reset()
@@ -119,7 +113,7 @@ async def test_ten_thousand_requests_wait_on_one_connection_one_more_is_refused_
 
 
 @pytest.mark.slow
-async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_of_its_caller(
+async def test_a_waiting_request_and_its_task_take_less_than_6_kib(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     many = 2_000
@@ -130,21 +124,18 @@ async def test_a_request_that_waits_takes_less_than_six_kibibytes_with_the_task_
             for _ in range(many):
                 nursery.start_soon(partial(peer.connection.device_info, timeout=1_000))
             await trio.testing.wait_all_tasks_blocked()
-            # What the peer has got is its own.
+            # The peer's received messages do not count.
             assert len(peer.received_nowait()) == many
             assert peer.connection.statistics().pending == many
-            # Frames that coverage looks at are objects of their own.
+            # Coverage makes an object of each frame.
             most = 6 * 1024 if sys.gettrace() is None else 7 * 1024
             assert (memory.now - before) / many < most
         nursery.cancel_scope.cancel()
     assert peer.connection.statistics().pending == 0
 
 
-# ---- a flood of what nobody asked for
-
-
 @pytest.mark.slow
-async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_keep_no_reply_from_its_request(
+async def test_a_flood_of_100000_unknown_replies_is_counted_and_freed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     rounds, each = 20, 5_000
@@ -155,16 +146,16 @@ async def test_a_hundred_thousand_unknown_replies_are_counted_kept_nowhere_and_k
         for _ in range(rounds - 1):
             await _send_unknown(peer, each)
             await _is_answered(peer)
-        # One object kept of each would be 95,000; the requests that ended are remembered.
+        # One leaked object per reply would be 95,000. The history of ended requests remains.
         assert _blocks() - before < 1_000
         statistics = peer.connection.statistics()
         assert (statistics.unknown_replies, statistics.pending, statistics.unanswered) == (rounds * each, 0, 0)
 
 
 _UNKNOWN: Final[list[dict[str, object]]] = [
-    {"type": "task_end", "status": "completed", "session_id": "demo@nobody's", "result": "x"},
-    {"type": "heartbeat", "status": "ok", "session_id": "demo@nobody's"},
-    {"type": "device_info_response", "status": "ok", "response_id": "nobody's", "result": {}},
+    {"type": "task_end", "status": "completed", "session_id": "demo@unknown", "result": "x"},
+    {"type": "heartbeat", "status": "ok", "session_id": "demo@unknown"},
+    {"type": "device_info_response", "status": "ok", "response_id": "unknown", "result": {}},
     {"type": "heartbeat", "status": "ok"},
     {"type": "command", "status": "continue", "actions": []},
 ]
@@ -180,9 +171,6 @@ async def _send_unknown(peer: ScriptedPeer, many: int) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-# ---- a peer that says one byte a second
-
-
 async def _drip(peer: ScriptedPeer, data: bytes) -> None:
     for number in range(len(data)):
         await trio.sleep(1)
@@ -196,7 +184,7 @@ def _frame(value: object) -> bytes:
     return bytes(FrameProtocol(client=False, extensions=[]).send_data(json.dumps(value)))
 
 
-async def test_a_reply_of_one_byte_a_second_is_life_and_comes_in_its_own_time_while_requests_end_in_theirs(
+async def test_a_reply_of_one_byte_per_second_keeps_the_connection_alive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with (
@@ -217,12 +205,12 @@ async def test_a_reply_of_one_byte_a_second_is_life_and_comes_in_its_own_time_wh
         assert isinstance(patient.ending, TaskResult)
         assert patient.ending.result == "x" * 200
         assert trio.current_time() == len(end)
-        # Silence is its end.
+        # Silence ends the connection.
         await peer.connection.wait_closed()
         assert trio.current_time() == len(end) + 20
 
 
-async def test_a_server_that_shakes_hands_at_one_byte_a_second_is_given_the_connect_timeout(
+async def test_the_connect_timeout_ends_a_handshake_of_one_byte_per_second(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
@@ -243,11 +231,8 @@ async def test_a_server_that_shakes_hands_at_one_byte_a_second_is_given_the_conn
         assert trio.current_time() == 60
 
 
-# ---- a day
-
-
 @pytest.mark.slow
-async def test_a_day_of_heartbeats_and_pings_leaves_the_memory_of_all_three_ends_as_it_was(
+async def test_a_day_of_heartbeats_and_pings_does_not_grow_the_memory_of_any_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hour = 3600
@@ -261,7 +246,7 @@ async def test_a_day_of_heartbeats_and_pings_leaves_the_memory_of_all_three_ends
         await trio.sleep(hour)
         before = _blocks()
         await trio.sleep_until(25 * hour)
-        # Whatever grew by one object with each heartbeat or ping would have grown by thousands.
+        # One leaked object per heartbeat or ping would be thousands.
         assert _blocks() - before < 500
         assert not device.closed
         _beaten(connection, beats=25 * hour // 30)
@@ -277,7 +262,7 @@ def _blocks() -> int:
 
 def _beaten(connection: Connection, *, beats: int) -> None:
     statistics = connection.statistics()
-    # Its registration, and the heartbeats but for the one of this very moment.
+    # The registration and the heartbeats, without the one of this moment.
     assert beats <= statistics.messages_sent <= beats + 1
     assert beats <= statistics.messages_received <= beats + 1
     assert (statistics.pending, statistics.unanswered <= 1, statistics.forgotten) == (0, True, 0)

@@ -1,4 +1,4 @@
-"""A link by itself: what it does outside of its life."""
+"""A link before and after its block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio._codec.codec import decode_server_message
+from galaxy_trio._codec.codec import decode_server_message, encode
 from galaxy_trio._connection.link import Link
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio._transport.websocket import Transport
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 _HEARTBEAT = ClientMessage(ClientMessageType.HEARTBEAT, TaskStatus.OK)
 
 
-class Nobody:
-    """A receiver that is not interested."""
+class IgnoringReceiver:
+    """A receiver that ignores everything."""
 
     def received(self, message: ServerMessage) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def received_invalid(self, invalid: InvalidMessage) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
     def ended(self, error: Callable[[], Exception]) -> None:
-        """Take no notice."""
+        """Ignore it."""
 
 
-async def test_what_is_sent_after_the_end_without_waiting_is_dropped_and_not_counted() -> None:
+async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
     async with open_bare_peer() as peer:
         transport = Transport(peer.stream, peer="the peer", client=True, max_message_size=1000)
-        link = Link(transport, Nobody(), decode_server_message, peer="the peer")
+        link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer")
         handshake = partial(transport.run_client, parse_url(PEER_URL), [])
         async with link.running(handshake, handshake_deadline=trio.current_time() + 5, liveness_timeout=100):
             link.send_nowait(_HEARTBEAT)
@@ -54,6 +54,6 @@ async def test_what_is_sent_after_the_end_without_waiting_is_dropped_and_not_cou
 async def test_a_link_has_background_tasks_only_while_it_runs() -> None:
     client_end, _ = trio.testing.memory_stream_pair()
     transport = Transport(client_end, peer="the peer", client=True, max_message_size=1000)
-    link = Link(transport, Nobody(), decode_server_message, peer="the peer")
+    link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer")
     with pytest.raises(RuntimeError, match="only while it runs"):
         link.start_soon(trio.sleep_forever)

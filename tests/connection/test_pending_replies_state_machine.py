@@ -1,8 +1,8 @@
-"""Any sequence of requests, replies, errors, cancellations and the close, against a model of who must get what.
+"""Compares `PendingReplies` with a model under any sequence of requests, replies, errors, cancellations and the close.
 
-Invariants 4, 7 and 8 of the design: each request ends exactly once, and with its own reply; an error goes to the oldest message that has
-had no first reply; every table is bounded. The model keeps no order of its own: everything handed over has a number, and the
-highest number that has had its first reply tells who is still to have one.
+Invariants 4, 7 and 8 of the design: each request ends exactly once, with its own reply; an error belongs to the oldest message without a
+first reply; every table is bounded. The model has no queue: each message has a number, and those above the highest number with a first
+reply are unanswered.
 """
 
 from __future__ import annotations
@@ -16,14 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from galaxy_trio._connection.pending_replies import (
-    PendingReplies,
-    PendingStatistics,
-    Reply,
-    Request,
-    RequestKind,
-    Routing,
-)
+from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.request_types import PendingStatistics, Reply, Request, RequestKind, Routing
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, QueueFull, RegistrationRejected, RequestRejected
 from galaxy_trio.messages import ServerMessage, ServerMessageType, TaskStatus
 
@@ -35,7 +29,7 @@ DEVICE_INFO, TASK = RequestKind.DEVICE_INFO, RequestKind.TASK
 
 @attrs.define(eq=False)
 class Sent:
-    """A message that was handed over. Its number is its place among all."""
+    """A message that was handed over, with its number in the order of sending."""
 
     number: int
     kind: RequestKind
@@ -44,7 +38,7 @@ class Sent:
 
 @attrs.define(eq=False)
 class Asked:
-    """A request as the model sees it."""
+    """The model of a request."""
 
     kind: RequestKind
     key: str
@@ -53,10 +47,10 @@ class Asked:
     waiting: bool = True
     acknowledged: bool = False
     ended: bool = False
-    """Its last reply has come, waited for or not."""
+    """Its last reply has arrived, while it waited or later."""
     abandoned: bool = False
     due: list[Reply | str] = attrs.field(factory=list["Reply | str"])
-    """What it must have got by now: a message, or what must be said in an error."""
+    """The replies that it must have received: a message, or a part of an error's text."""
     got: list[Reply] = attrs.field(factory=list[Reply])
 
 
@@ -64,7 +58,7 @@ asked = Bundle[Asked]("asked")
 
 
 class Requests(RuleBasedStateMachine):
-    """The real table and the model, side by side."""
+    """Runs the real table and the model in parallel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,26 +66,24 @@ class Requests(RuleBasedStateMachine):
         self.all: list[Asked] = []
         self.sent: list[Sent] = []
         self.settled = 0
-        """No message up to this number can have a first reply any more."""
+        """The highest number without an expected first reply."""
         self.closed = False
         self.names = itertools.count(1)
         self.late = self.duplicate = self.unknown = self.broken = self.unattributed = self.forgotten = 0
 
-    # ---- the model
-
     def unanswered(self) -> list[Sent]:
-        """Who may still have a first reply, oldest first."""
+        """The messages that may still receive a first reply, oldest first."""
         later = [sent for sent in self.sent if sent.number > self.settled]
-        # A task that ended was accepted: it is no candidate for an error any more.
+        # An ended task was accepted, so an error cannot belong to it.
         return list(itertools.dropwhile(lambda sent: sent.asked is not None and sent.asked.ended, later))
 
     def settle(self, request: Asked) -> None:
-        """Its first reply has come."""
+        """Record the first reply to a request."""
         assert request.sent is not None
         self.settled = max(self.settled, request.sent.number)
 
     def finish(self, request: Asked, reply: Reply | str) -> None:
-        """It must get this as the last it gets."""
+        """Expect a request's last reply."""
         assert request.waiting
         request.waiting = False
         request.due.append(reply)
@@ -109,7 +101,7 @@ class Requests(RuleBasedStateMachine):
         return request.sent is not None and not self.closed
 
     def expect(self, message: ServerMessage, routing: Routing) -> None:
-        """Route a message: this must become of it."""
+        """Route a message and check the result."""
         assert self.replies.route(message) is routing
         if not self.closed:
             self.late += routing is Routing.LATE
@@ -118,10 +110,8 @@ class Requests(RuleBasedStateMachine):
             self.unattributed += routing is Routing.UNATTRIBUTED
 
     def fresh(self) -> str:
-        """A name that was never used."""
+        """Return an unused name."""
         return f"name-{next(self.names)}"
-
-    # ---- what a program does
 
     def may_register(self) -> bool:
         return not self.closed and sum(request.waiting for request in self.all) < MAX_PENDING
@@ -130,15 +120,15 @@ class Requests(RuleBasedStateMachine):
     @rule(
         target=asked,
         kind=st.sampled_from([DEVICE_INFO, TASK, REGISTRATION]),
-        at_once=st.sampled_from([True, True, False]),
+        sent_immediately=st.sampled_from([True, True, False]),
     )
-    def register(self, kind: RequestKind, at_once: bool) -> Asked:
+    def register(self, kind: RequestKind, sent_immediately: bool) -> Asked:
         if any(request.kind is REGISTRATION for request in self.all) and kind is REGISTRATION:
             kind = TASK
         key = "" if kind is REGISTRATION else self.fresh()
         request = Asked(kind, key, self.replies.register(kind, key))
         self.all.append(request)
-        if at_once:
+        if sent_immediately:
             self.hand_over(request)
         return request
 
@@ -207,8 +197,6 @@ class Requests(RuleBasedStateMachine):
         self.closed = True
         self.sent.clear()
 
-    # ---- what the server sends
-
     @rule(request=asked, refused=st.booleans())
     def answer_with_information(self, request: Asked, refused: bool) -> None:
         if request.kind is not DEVICE_INFO:
@@ -240,7 +228,7 @@ class Requests(RuleBasedStateMachine):
             request.acknowledged = True
             if request.waiting:
                 request.due.append(message)
-            # An acknowledgement that was overtaken by the end is nothing to be told of.
+            # An acknowledgement after the end counts as delivered.
             self.expect(message, Routing.DELIVERED if request.waiting or request.ended else Routing.LATE)
 
     @rule(request=asked, status=st.sampled_from([TaskStatus.COMPLETED, TaskStatus.FAILED]))
@@ -261,7 +249,7 @@ class Requests(RuleBasedStateMachine):
         self.expect(message, routing)
 
     @rule(request=asked, type=st.sampled_from([None, "first", "last"]))
-    def answer_brokenly(self, request: Asked, type: str | None) -> None:
+    def answer_with_a_broken_message(self, request: Asked, type: str | None) -> None:
         if request.kind is REGISTRATION:
             return
         words = f"broken {self.fresh()}."
@@ -276,13 +264,13 @@ class Requests(RuleBasedStateMachine):
             self.expect_broken(invalid, self.oldest_if_registration(), words, is_first=True)
 
     @rule()
-    def send_what_names_nothing_and_is_broken(self) -> None:
+    def send_a_broken_message_without_a_name(self) -> None:
         words = f"broken {self.fresh()}."
         invalid = InvalidMessage(words, response_id=self.fresh(), session_id=self.fresh())
         self.expect_broken(invalid, self.oldest_if_registration(), words, is_first=True)
 
     def oldest_if_registration(self) -> Asked | None:
-        """Before the registration is answered nothing else can be, so what names nothing is its answer."""
+        """Return the registration if it is unanswered: no other request can receive a reply before it."""
         unanswered = [] if self.closed else self.unanswered()
         return unanswered[0].asked if unanswered and unanswered[0].kind is REGISTRATION else None
 
@@ -333,12 +321,10 @@ class Requests(RuleBasedStateMachine):
                 self.expect(message, Routing.LATE)
 
     @rule(type=st.sampled_from(list(ServerMessageType)))
-    def send_what_answers_nothing(self, type: ServerMessageType) -> None:
+    def send_a_message_that_answers_nothing(self, type: ServerMessageType) -> None:
         if type is not ServerMessageType.ERROR:
             name = self.fresh()
             self.expect(ServerMessage(type, TaskStatus.OK, session_id=name, response_id=name), Routing.UNKNOWN)
-
-    # ---- what must hold at all times
 
     @invariant()
     def the_counts_are_those_of_the_model(self) -> None:
@@ -361,7 +347,7 @@ class Requests(RuleBasedStateMachine):
         assert len(self.replies._nameless) <= MAX_PENDING  # pyright: ignore[reportPrivateUsage]
 
     def teardown(self) -> None:
-        """After the close, whoever was not abandoned has ended exactly once, and that was the last that it got."""
+        """Check that after the close each request that was not abandoned has ended exactly once, with its last reply."""
         self.close()
         for request in self.all:
             self.read(request)
@@ -375,7 +361,7 @@ class Requests(RuleBasedStateMachine):
 
 
 def is_an_end(kind: RequestKind, reply: Reply) -> bool:
-    """Whether a request of this kind has ended with this."""
+    """Whether a reply ends a request of this kind."""
     match kind:
         case RequestKind.TASK:
             errors: tuple[type[Exception], ...] = (RequestRejected, InvalidMessage, ConnectionLost)

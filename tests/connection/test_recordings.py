@@ -1,4 +1,4 @@
-"""With a scripted peer in the server's place the client has the recorded conversations: it sends what was sent, and understands all."""
+"""The client repeats the recorded conversations with a scripted peer as the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from galaxy_trio import (
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 from tests.connection.support.recordings import DATA, Close, Frame, frames, text_frames
 
-# What a conversation is compared without: times, nulls, how a client calls its task, what it tells of itself at registration.
+# The fields that are not compared: times, nulls, task names, the metadata of the registration.
 _OWN = {"timestamp", "task_name"}
 
 
@@ -39,7 +39,7 @@ def _of_constellation(name: str) -> list[Frame]:
 
 
 async def _play(peer: ScriptedPeer, recorded: Sequence[Frame | Close]) -> None:
-    """Be the recorded server: expect what was sent, and send what came, with the ids of now in place of those of then."""
+    """Play the recorded server: expect the recorded requests, and send the recorded replies with the current ids."""
     ids: dict[str, str] = {}
     for entry in recorded:
         if "constellation" not in (entry.sender, entry.receiver):
@@ -89,7 +89,7 @@ async def test_registration_ok() -> None:
                 assert not connection.closed
 
 
-async def test_the_registration_tells_of_the_client_what_the_original_tells() -> None:
+async def test_the_registration_contains_the_same_metadata_as_the_originals() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def connect() -> None:
@@ -165,11 +165,11 @@ async def test_two_tasks_interleaved() -> None:
             ended.append(f"{task_id} {result.unwrap()}")
 
         async with trio.open_nursery() as nursery:
-            # Both are sent before either is accepted, as it was recorded.
+            # As in the recording, both are sent before either is accepted.
             nursery.start_soon(_start, run, "sleep:0.4", "slow")
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(_start, run, "echo:quick", "quick")
-        # Here the replies come in one piece; in which order their waiters then run is trio's affair.
+        # The replies arrive in one piece, and trio runs their waiters in any order.
         assert sorted(ended) == ["quick {'echo': 'quick'}", "slow {'slept': '0.4'}"]
 
     await _converse("two_tasks_interleaved", use)

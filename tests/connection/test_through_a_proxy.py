@@ -1,4 +1,4 @@
-"""Real sockets with a proxy between, which cuts, stalls, trickles and resets: the same promises as in memory."""
+"""A connection keeps its promises on real sockets, through a proxy that cuts, stalls, slows down and resets."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 DEVICE = "device_001"
 INFO = DeviceInfo(DEVICE, "linux")
-"""Seconds that nothing here takes, unless it hangs."""
+"""A bound in seconds that only a hang exceeds."""
 
 
 async def _session(task: ServerTask) -> object:
-    """``wait`` waits, ``large N`` gives so many characters, all else comes back."""
+    """Wait for ``wait``, return N characters for ``large N``, and echo everything else."""
     word, _, rest = task.request.partition(" ")
     if word == "wait":
         await trio.sleep_forever()
@@ -49,7 +49,7 @@ class _Ends:
 
     @property
     def line(self) -> ProxiedConnection:
-        """The only connection through the proxy."""
+        """Return the only connection through the proxy."""
         [line] = self.proxy.connections
         return line
 
@@ -77,7 +77,7 @@ async def _open_connected(liveness_timeout: float = 600) -> AsyncGenerator[tuple
 
 
 @pytest.mark.parametrize("how", ["cut", "reset"])
-async def test_an_end_of_the_line_is_told_at_once_to_all_who_wait(how: str) -> None:
+async def test_the_end_of_the_network_connection_notifies_all_waiters_immediately(how: str) -> None:
     async with _open_connected() as (ends, connection), trio.open_nursery() as nursery:
         calls = [Call() for _ in range(20)]
         for call in calls:
@@ -91,7 +91,7 @@ async def test_an_end_of_the_line_is_told_at_once_to_all_who_wait(how: str) -> N
             await until(lambda: not ends.server.statistics().sessions)
 
 
-async def test_a_line_that_stalls_is_noticed_by_its_silence() -> None:
+async def test_a_stalled_network_connection_is_detected_by_its_silence() -> None:
     async with _open_connected(liveness_timeout=0.5) as (ends, connection), trio.open_nursery() as nursery:
         waiting = await start(nursery, partial(connection.run_task, "wait"))
         ends.line.stall(to_server=False)
@@ -100,13 +100,13 @@ async def test_a_line_that_stalls_is_noticed_by_its_silence() -> None:
         assert "nothing was received for 0.5 s" in str(waiting.ending)
 
 
-async def test_requests_that_are_cancelled_while_the_line_stalls_tear_no_frame() -> None:
+async def test_requests_cancelled_during_a_stall_tear_no_frame() -> None:
     async with _open_connected() as (ends, connection):
         ends.line.stall(to_server=True)
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(connection.run_task, f"{number} {'x' * 2_000_000}")
-            # More than the line and the buffer take together.
+            # More than the network and the buffer hold together.
             await until(lambda: connection.statistics().bytes_held > 1_000_000)
             nursery.cancel_scope.cancel()
         ends.line.resume()
@@ -122,9 +122,9 @@ async def test_requests_that_are_cancelled_while_the_line_stalls_tear_no_frame()
         assert len(results) == 20
 
 
-async def test_a_line_that_trickles_carries_everything_whole() -> None:
+async def test_a_slow_network_connection_transfers_everything_whole() -> None:
     async with _open_ends() as ends:
-        # From the handshake on.
+        # Beginning with the handshake.
         ends.proxy.trickle = (7, 0.0)
         async with open_connection(ends.proxy.url, DEVICE) as connection:
             assert (await connection.device_info()).device_id == DEVICE
@@ -133,12 +133,12 @@ async def test_a_line_that_trickles_carries_everything_whole() -> None:
 
 
 @pytest.mark.parametrize("bytes_before", [0, 10, 150, 400])
-async def test_a_line_that_ends_in_the_opening_fails_it_at_once(bytes_before: int) -> None:
+async def test_an_end_during_opening_fails_it_immediately(bytes_before: int) -> None:
     async with _open_ends() as ends, trio.open_nursery() as nursery:
         if not bytes_before:
             ends.proxy.refuses = True
         else:
-            # So many bytes a hundredth of a second: it is cut in the handshake, or in the registration.
+            # This many bytes per hundredth of a second, so that the cut falls into the handshake or the registration.
             ends.proxy.trickle = (bytes_before, 0.01)
 
         async def cut_soon() -> None:
@@ -160,14 +160,14 @@ async def _work(seconds: float, name: str) -> str:
 
 
 class _Journal:
-    """What ran on the server, and how its callers were told of it."""
+    """The tasks that ran on the server, and the outcomes that their callers received."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.ended: list[str] = []
 
     async def session(self, task: ServerTask) -> object:
-        """Let the device do it."""
+        """Run a task on the device."""
         self.begun.append(task.request)
         command = Command("_work", ToolType.ACTION, {"seconds": 0.02, "name": task.request})
         [result] = await task.execute([command])
@@ -177,7 +177,7 @@ class _Journal:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_the_lines_do_each_task_ends_once_and_rightly(seed: int) -> None:
+async def test_each_task_ends_once_and_correctly_whatever_the_network_does(seed: int) -> None:
     random, journal, tasks = Random(seed), _Journal(), 150
     limits = ServerLimits(liveness_timeout=2, ping_interval=0.5)
     devices = [f"d{number}" for number in range(5)]

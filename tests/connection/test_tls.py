@@ -1,9 +1,8 @@
-"""TLS: who is at the other end is verified unless told otherwise, what goes wrong is said, and nothing is left open."""
+"""TLS verifies the server by default, and its failures are reported and leave nothing open."""
 
 from __future__ import annotations
 
 import ssl
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,24 +12,20 @@ import trio
 import trio.testing
 import trustme
 
-from galaxy_trio import (
-    ConnectFailed,
-    ConnectTimeout,
-    DeviceInfo,
-    HandshakeRejected,
-    open_connection,
-)
+from galaxy_trio import ConnectFailed, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.server import Server, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
+from tests.connection.support.cancellation import open_and_cancel_at_step
+from tests.connection.support.opening import listen
 from tests.connection.support.sockets import open_sockets
 from tests.support.waiting import close_without_a_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from galaxy_trio.server.sessions import ServerTask
 
@@ -40,7 +35,7 @@ _INFO = DeviceInfo("device_001", "linux", hostname="behind-tls")
 
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left_open() -> Generator[None]:
-    """Neither the client nor the server may leave a socket open, however a test of this file ends."""
+    """Check that neither the client nor the server leaves a socket open."""
     before = open_sockets()
     yield
     assert open_sockets() <= before
@@ -48,13 +43,13 @@ def no_descriptor_is_left_open() -> Generator[None]:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who has signed the servers' certificates."""
+    """The authority that signs the servers' certificates."""
     return trustme.CA()
 
 
 @pytest.fixture
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """A client's context that knows the authority."""
+    """A client's context that trusts the authority."""
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
     return context
@@ -87,20 +82,20 @@ async def _fail(
     connect_timeout: float = 600.0,
     within: float = 60.0,
 ) -> ConnectFailed:
-    """Open a connection that must fail; unless told otherwise, long before its timeout. No socket of it may be open afterwards."""
+    """Open a connection that must fail, by default long before its timeout. It may leave no socket open."""
     before = open_sockets()
     with trio.fail_after(within), pytest.raises(ConnectFailed) as caught:
         async with open_connection(
             url, "device_001", ssl_context=ssl_context, stream=stream, connect_timeout=connect_timeout
         ):
             raise AssertionError("not reached")
-    # The server's end may still be open, and be one socket more.
+    # The server's end, one more socket, may still be open.
     assert len(open_sockets() - before) <= 1
     return caught.value
 
 
 async def _wait_empty(server: Server) -> None:
-    """Wait until the server has seen all its clients leave."""
+    """Wait until the server has no clients."""
     with trio.fail_after(60):
         while server.statistics().connections:
             await trio.testing.wait_all_tasks_blocked(0.001)
@@ -110,10 +105,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
 
 
-# ---- connections that succeed
-
-
-async def test_a_verified_server_is_used_like_any_other(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+async def test_a_verified_server_works_like_any_other(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     with trio.fail_after(60):
         async with open_server(ssl_context=certificates.right, token="abc") as server:
             assert server.url.startswith("wss://127.0.0.1:")
@@ -129,7 +121,7 @@ async def test_a_verified_server_is_used_like_any_other(trusting: ssl.SSLContext
             assert await device.wait_closed() is None
 
 
-async def test_a_large_result_comes_through(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+async def test_a_large_result_is_transferred(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     large = "é" * (5 * MB // 2)
 
     async def session(task: ServerTask) -> object:
@@ -141,11 +133,11 @@ async def test_a_large_result_comes_through(trusting: ssl.SSLContext, certificat
             open_device_connection(server.url, "device_001", system_info=_INFO, ssl_context=trusting),
             open_connection(server.url, "device_001", ssl_context=trusting) as connection,
         ):
-            # It goes both ways: the request is as large.
+            # Large in both directions: the request is the result.
             assert (await connection.run_task(large)).unwrap() == large
 
 
-async def test_tls_is_spoken_over_a_given_stream(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+async def test_tls_runs_over_a_given_stream(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     async with open_memory_server() as server, trio.open_nursery() as nursery:
 
         def connect() -> FaultyStream:
@@ -165,7 +157,9 @@ async def test_tls_is_spoken_over_a_given_stream(trusting: ssl.SSLContext, certi
         assert all(stream.closed for stream in streams)
 
 
-async def test_the_host_header_leaves_out_the_port_of_wss(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+async def test_the_host_header_omits_the_default_port_of_wss(
+    trusting: ssl.SSLContext, certificates: Certificates
+) -> None:
     for port, host in (("", b"server.test"), (":443", b"server.test"), (":80", b"server.test:80")):
         client_end, server_end = trio.testing.memory_stream_pair()
         secure = trio.SSLStream(server_end, certificates.right, server_side=True, https_compatible=True)
@@ -179,24 +173,19 @@ async def test_the_host_header_leaves_out_the_port_of_wss(trusting: ssl.SSLConte
             await secure.aclose()
 
 
-# ---- servers that are not who they should be
-
-
-async def test_a_certificate_of_an_unknown_authority_is_not_accepted(certificates: Certificates) -> None:
+async def test_a_certificate_from_an_unknown_authority_is_refused(certificates: Certificates) -> None:
     async with open_server(ssl_context=certificates.right) as server:
         error = await _fail(server.url)
         assert type(error) is ConnectFailed
         assert str(error).startswith(
             f"no TLS connection to {server.url}: the server's certificate is not accepted: unable to get local issuer"
         )
-        assert str(error).endswith("; if its authority is your own, name its file")
+        assert str(error).endswith("; if your own authority issued it, give the authority's certificate file")
         assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
         await _wait_empty(server)
 
 
-async def test_a_certificate_of_another_host_is_not_accepted(
-    trusting: ssl.SSLContext, certificates: Certificates
-) -> None:
+async def test_a_certificate_of_another_host_is_refused(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     async with open_server(ssl_context=certificates.wrong_name) as server:
         error = await _fail(server.url, ssl_context=trusting)
         assert type(error) is ConnectFailed
@@ -205,7 +194,7 @@ async def test_a_certificate_of_another_host_is_not_accepted(
         await _wait_empty(server)
 
 
-async def test_the_name_of_the_url_counts_over_a_given_stream_too(
+async def test_the_urls_host_name_is_verified_over_a_given_stream_too(
     trusting: ssl.SSLContext, certificates: Certificates
 ) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
@@ -224,7 +213,7 @@ async def test_the_name_of_the_url_counts_over_a_given_stream_too(
         assert stream.closed
 
 
-async def test_a_rejection_over_tls_is_a_rejection(trusting: ssl.SSLContext, certificates: Certificates) -> None:
+async def test_a_rejection_over_tls_is_reported_as_one(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     async with open_server(ssl_context=certificates.right, token="abc") as server:
         error = await _fail(server.url, ssl_context=trusting)
         assert isinstance(error, HandshakeRejected)
@@ -232,32 +221,7 @@ async def test_a_rejection_over_tls_is_a_rejection(trusting: ssl.SSLContext, cer
         await _wait_empty(server)
 
 
-# ---- servers that do not speak TLS, or not to the end
-
-
-@asynccontextmanager
-async def _listen(handler: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncGenerator[str]:
-    """Give each client to the handler, and then wait for its end, which must come. Gives the port, with what is before it."""
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    gone = trio.Event()
-
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await handler(stream)
-                while await stream.receive_some():
-                    pass
-        gone.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, serve, [listener])
-        yield f"//127.0.0.1:{listener.socket.getsockname()[1]}"
-        with trio.fail_after(60):
-            await gone.wait()
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_server_without_tls_behind_a_wss_url_fails_at_once() -> None:
+async def test_a_wss_url_of_a_plain_server_fails_immediately() -> None:
     async with open_server() as server:
         error = await _fail(server.url.replace("ws:", "wss:"))
         assert type(error) is ConnectFailed
@@ -265,21 +229,21 @@ async def test_a_server_without_tls_behind_a_wss_url_fails_at_once() -> None:
         await _wait_empty(server)
 
 
-async def test_a_plain_answer_to_a_tls_handshake_fails_at_once() -> None:
+async def test_a_plain_answer_to_a_tls_handshake_fails_immediately() -> None:
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
-    async with _listen(answer) as address:
-        error = await _fail(f"wss:{address}/ws")
+    async with listen(answer) as listener:
+        error = await _fail(listener.url.replace("ws:", "wss:"))
         assert type(error) is ConnectFailed
         assert any(isinstance(cause, ssl.SSLError) for cause in _chain(error))
-        # OpenSSL has called it differently in the course of time.
+        # The words depend on the version of OpenSSL.
         assert "wrong version number" in str(error) or "record layer failure" in str(error)
-        assert str(error).endswith("; if the server speaks no TLS, its URL begins with ws://")
+        assert str(error).endswith("; if the server does not use TLS, its URL begins with ws://")
 
 
-async def _close_at_once(stream: trio.SocketStream) -> None:
+async def _close_immediately(stream: trio.SocketStream) -> None:
     await stream.aclose()
 
 
@@ -290,28 +254,30 @@ async def _close_after_hello(stream: trio.SocketStream) -> None:
 
 async def _close_within_the_answer(stream: trio.SocketStream) -> None:
     await stream.receive_some()
-    # The head of a record that would have the server's hello.
+    # The head of a record with the server's hello.
     await stream.send_all(b"\x16\x03\x03\x00\x7a\x02\x00")
     await stream.aclose()
 
 
 async def _end_after_hello(stream: trio.SocketStream) -> None:
-    """The end of the stream, and the socket stays open until the client closes its own."""
+    """End the stream, and keep the socket open until the client closes its own."""
     await stream.receive_some()
     await stream.send_eof()
 
 
-@pytest.mark.parametrize("handler", [_close_at_once, _close_after_hello, _close_within_the_answer, _end_after_hello])
-async def test_a_server_that_ends_the_connection_in_the_tls_handshake_fails_it_at_once(
+@pytest.mark.parametrize(
+    "handler", [_close_immediately, _close_after_hello, _close_within_the_answer, _end_after_hello]
+)
+async def test_a_server_that_ends_the_connection_in_the_tls_handshake_fails_it_immediately(
     handler: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> None:
-    async with _listen(handler) as address:
-        error = await _fail(f"wss:{address}/ws")
+    async with listen(handler) as listener:
+        error = await _fail(listener.url.replace("ws:", "wss:"))
         assert type(error) is ConnectFailed
-        assert str(error).startswith(f"no TLS connection to wss:{address}/ws: ")
+        assert str(error).startswith(f"no TLS connection to {listener.url.replace('ws:', 'wss:')}: ")
 
 
-async def test_a_server_that_is_silent_in_the_tls_handshake_is_a_timeout(
+async def test_silence_in_the_tls_handshake_is_a_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
@@ -333,46 +299,14 @@ async def test_a_stream_that_breaks_in_the_tls_handshake_is_closed() -> None:
     assert stream.closed
 
 
-async def test_a_client_without_tls_at_a_server_with_it_fails_at_once(certificates: Certificates) -> None:
+async def test_a_plain_client_of_a_tls_server_fails_immediately(certificates: Certificates) -> None:
     async with open_server(ssl_context=certificates.right) as server:
         error = await _fail(server.url.replace("wss:", "ws:"))
         assert type(error) is ConnectFailed
         await _wait_empty(server)
 
 
-# ---- cancellation and closing
-
-
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when any task is about to make the n-th step from now."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self._steps_left = step
-        self._scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        del task
-        self._steps_left -= 1
-        if self._steps_left == 0:
-            self._scope.cancel()
-
-
-async def _open_and_cancel_at_step(step: int, opening: AbstractAsyncContextManager[object]) -> bool:
-    """Whether it was still open at last, cancelled no sooner than in its block."""
-    opened = False
-    with trio.fail_after(60), trio.CancelScope() as scope:
-        instrument = _CancelAtStep(step, scope)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            async with opening:
-                opened = True
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-    assert opened or scope.cancelled_caught
-    return opened
-
-
-async def test_cancelling_at_every_step_of_the_opening_leaves_no_stream_open(
+async def test_cancelling_at_any_step_of_opening_leaves_no_stream_open(
     trusting: ssl.SSLContext, certificates: Certificates
 ) -> None:
     async with open_memory_server() as server, trio.open_nursery() as nursery:
@@ -384,30 +318,30 @@ async def test_cancelling_at_every_step_of_the_opening_leaves_no_stream_open(
             opening = open_device_connection(
                 "wss://server.test/ws", "device_001", system_info=_INFO, ssl_context=trusting, stream=stream
             )
-            opened = await _open_and_cancel_at_step(step, opening)
+            opened = await open_and_cancel_at_step(step, opening)
             assert stream.closed
             await _wait_empty(server)
             if opened:
                 break
         else:
-            raise AssertionError("it never came to an end")
+            raise AssertionError("the block was never reached")
         assert step > 20
 
 
 async def test_cancelling_in_the_tls_handshake_leaves_no_socket_open() -> None:
     async def say_nothing(stream: trio.SocketStream) -> None:
-        """Leave the client waiting."""
+        """Do not answer."""
 
-    async with _listen(say_nothing) as address:
+    async with listen(say_nothing) as listener:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_fail, f"wss:{address}/ws")
+                nursery.start_soon(_fail, listener.url.replace("ws:", "wss:"))
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 scope.cancel()
         assert scope.cancelled_caught
 
 
-async def test_closing_is_in_good_order_on_both_sides(
+async def test_both_sides_close_gracefully_over_tls(
     trusting: ssl.SSLContext, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close_without_a_limit(monkeypatch)
@@ -431,9 +365,11 @@ async def test_closing_is_in_good_order_on_both_sides(
             await transport.abort()
             nursery.cancel_scope.cancel()
 
-    async with _listen(serve) as address:
+    async with listen(serve) as listener:
         with trio.fail_after(60):
-            async with open_connection(f"wss:{address}/ws", "device_001", ssl_context=trusting) as connection:
+            async with open_connection(
+                listener.url.replace("ws:", "wss:"), "device_001", ssl_context=trusting
+            ) as connection:
                 assert not connection.closed
     assert await connection.wait_closed() is None
     [end] = ended

@@ -94,7 +94,7 @@ async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: p
             while await stream.receive_some():
                 pass
         await trio.testing.wait_all_tasks_blocked()
-        assert "was not let in: its request is no WebSocket handshake" in caplog.text
+        assert "was rejected: its request is not a WebSocket handshake" in caplog.text
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
         await cast.clients_are_well()
 

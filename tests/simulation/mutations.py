@@ -14,8 +14,8 @@ import trio.testing
 from galaxy_trio import ConnectionLost
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.connection import Connection, SentTask
-from galaxy_trio._connection.pending_replies import PendingReplies, Reply, Request, RequestKind, Routing
-from galaxy_trio._connection.requests import Conversation
+from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.requests import Requests
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.websocket import Transport
@@ -28,6 +28,7 @@ from galaxy_trio.messages import ServerMessage
 from galaxy_trio.server.sessions import Sessions
 
 if TYPE_CHECKING:
+    from galaxy_trio._connection.request_types import Reply, Request, RequestKind, Routing
     from galaxy_trio.messages import ClientMessage, TaskResult
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ Mutation: TypeAlias = Callable[[], AbstractContextManager[object]]
 def register_after_send() -> AbstractContextManager[object]:
     """A request is registered in a later scheduler pass than the one in which it is sent."""
 
-    async def send(self: Conversation, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
+    async def send(self: Requests, message: ClientMessage, kind: RequestKind, key: str, timeout: float) -> Request:
         del timeout
         await self._link.send(message, lambda: None)
         await trio.testing.wait_all_tasks_blocked()
@@ -46,7 +47,7 @@ def register_after_send() -> AbstractContextManager[object]:
         self._replies.hand_over(request)
         return request
 
-    return mock.patch.object(Conversation, "send", send)
+    return mock.patch.object(Requests, "send", send)
 
 
 def forget_to_remove_on_cancel() -> AbstractContextManager[object]:
@@ -103,7 +104,7 @@ def tear_a_frame() -> AbstractContextManager[object]:
     """A frame is sent in two halves, and a cancellation can come between them."""
 
     async def send_in_halves(
-        self: Conversation, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float
+        self: Requests, message: ClientMessage | str, kind: RequestKind, key: str, timeout: float
     ) -> Request:
         del timeout
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -117,7 +118,7 @@ def tear_a_frame() -> AbstractContextManager[object]:
         transport._stream.append(frame[10:])
         return request
 
-    return mock.patch.object(Conversation, "send", send_in_halves)
+    return mock.patch.object(Requests, "send", send_in_halves)
 
 
 def lose_a_wake_up() -> AbstractContextManager[object]:
@@ -166,14 +167,14 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
 def take_the_acknowledgement_for_the_end() -> AbstractContextManager[object]:
     """A task's acknowledgement is taken for its end."""
 
-    async def receive_end(self: Conversation, task: Request, accepted: Callable[[], None]) -> ServerMessage:
+    async def receive_end(self: Requests, task: Request, accepted: Callable[[], None]) -> ServerMessage:
         accepted()
         reply = await task.receive()
         assert isinstance(reply, ServerMessage)
         object.__setattr__(reply, "status", "completed")
         return reply
 
-    return mock.patch.object(Conversation, "receive_end", receive_end)
+    return mock.patch.object(Requests, "receive_end", receive_end)
 
 
 def leave_no_queue() -> AbstractContextManager[object]:

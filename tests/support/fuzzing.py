@@ -1,6 +1,6 @@
-"""Texts that are nearly AIP: damaged recordings for Hypothesis, and tests that run for a given time.
+"""Fuzz tests with damaged recordings, for a number of examples or for a given time.
 
-``GALAXY_TRIO_FUZZ_MINUTES`` gives the minutes that all of these tests share; without it each makes a few examples.
+All fuzz tests of a run share the minutes in ``GALAXY_TRIO_FUZZ_MINUTES``. Without it, each makes a few examples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus, TransferType
+from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus
 from tests.connection.support.recordings import NAMES, Frame, text_frames
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MINUTES: Final = os.environ.get("GALAXY_TRIO_FUZZ_MINUTES")
-_AT_ONCE: Final = 200
-"""How many examples are made between two looks at the clock."""
+_BATCH: Final = 200
+"""Examples between two checks of the time."""
 _tests: list[str] = []
 
 
 def fuzz(examples: int, **strategies: st.SearchStrategy[object]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make a test of a check: so many examples, or as many as there is time for.
+    """Make a test from a check: with this many examples, or as many as there is time for.
 
-    The time ends between examples only, for one that fails has to be tried again and again to make it small.
+    The time is checked only between examples, because Hypothesis repeats a failing example to shrink it.
     """
 
     def decorate(check: Callable[..., None]) -> Callable[[], None]:
@@ -52,7 +52,7 @@ def fuzz(examples: int, **strategies: st.SearchStrategy[object]) -> Callable[[Ca
             check(**arguments)
 
         run = settings(
-            max_examples=examples if MINUTES is None else _AT_ONCE,
+            max_examples=examples if MINUTES is None else _BATCH,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         )(given(**strategies)(count))
@@ -66,17 +66,17 @@ def fuzz(examples: int, **strategies: st.SearchStrategy[object]) -> Callable[[Ca
             if seconds:
                 print(f"\n{check.__name__}: {made:,} examples in {time.monotonic() - began:.0f} s")  # noqa: T201
 
-        # Not by `wraps`: pytest would look for fixtures of the check's arguments.
+        # Not with `wraps`: pytest would look for fixtures with the names of the check's arguments.
         test.__name__ = test.__qualname__ = check.__name__
         test.__module__, test.__doc__ = check.__module__, check.__doc__
-        # Hypothesis' plugin marks only what it has decorated itself.
+        # Hypothesis' plugin marks only the functions that it has decorated.
         return pytest.mark.hypothesis(test)
 
     return decorate
 
 
 def simulate(scenario: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Run a scenario on a clock that jumps to what comes next; whatever waits for ever is an error after a virtual week."""
+    """Run a scenario on an autojumping clock. A scenario that hangs raises after a virtual week."""
 
     async def bounded() -> T:
         with trio.fail_after(7 * 24 * 3600):
@@ -87,7 +87,7 @@ def simulate(scenario: Callable[..., Awaitable[T]], *arguments: object) -> T:
 
 @contextmanager
 def errors_logged() -> Generator[list[str]]:
-    """What the package finds worth an error: a bug, wherever it is caught."""
+    """Collect the package's logged errors, which show bugs that it caught."""
     errors: list[str] = []
 
     class Keep(logging.Handler):
@@ -103,13 +103,11 @@ def errors_logged() -> Generator[list[str]]:
         logger.removeHandler(handler)
 
 
-# ---- the recordings
-
 FRAMES: Final[dict[str, list[Frame]]] = {name: text_frames(name) for name in NAMES}
 
 
 def recorded(*, sender: str | None = None, receiver: str | None = None) -> list[str]:
-    """The texts between these two, once each."""
+    """Return the distinct texts between a sender and a receiver."""
     return list(
         dict.fromkeys(
             frame.text
@@ -129,16 +127,13 @@ TO_SERVER: Final = recorded(receiver="server")
 EVERYTHING: Final = FROM_SERVER + TO_SERVER
 
 
-# ---- JSON that can be damaged
-
-
 class Members(list["tuple[str, object]"]):
-    """An object's members: a key may come twice."""
+    """The members of an object, which may repeat a key."""
 
 
 @attrs.frozen
 class Raw:
-    """JSON, or what looks like it, in letters: `json` would write none of it."""
+    """JSON, or a text like it, written literally: `json` cannot write it."""
 
     text: str
 
@@ -162,7 +157,7 @@ def _nested(depth: int, opening: str = "[", innermost: str = "", closing: str = 
 
 
 def _places(value: object) -> list[tuple[list[object], int]]:
-    """Where each member and item of a value is."""
+    """Return the paths of all members and items of a value."""
     if not isinstance(value, list):
         return []
     items = cast("list[object]", value)
@@ -174,7 +169,7 @@ def _places(value: object) -> list[tuple[list[object], int]]:
 
 
 def _member(item: object) -> tuple[str, object]:
-    """An item of `Members` as what it is."""
+    """Return an item of `Members` with its type."""
     return cast("tuple[str, object]", item)
 
 
@@ -183,7 +178,7 @@ def _value(inside: list[object], index: int) -> object:
 
 
 def _members_of(text: str) -> list[tuple[str, object]]:
-    """All members of a text's objects, at any depth."""
+    """Return all members of a text's objects, at any depth."""
     try:
         places = _places(_read(text))
     except (ValueError, RecursionError):
@@ -196,13 +191,13 @@ def _type_of(text: str) -> str:
 
 
 def _strings_by_key() -> dict[str, list[object]]:
-    """The values under each name in the recordings, and other possible ones: most are valid only there."""
+    """Return the recorded strings for each key, and the enum values that may also be there."""
     strings: dict[str, list[object]] = {}
     for text in EVERYTHING:
         for key, value in _members_of(text):
             if type(value) is str and value not in strings.setdefault(key, []):
                 strings[key].append(value)
-    for enum in (ClientMessageType, ServerMessageType, TransferType):
+    for enum in (ClientMessageType, ServerMessageType):
         strings["type"] += [member.value for member in enum if member.value not in strings["type"]]
     for status in (TaskStatus, ResultStatus):
         strings["status"] += [member.value for member in status if member.value not in strings["status"]]
@@ -243,14 +238,14 @@ _any_value = st.one_of(
     st.sampled_from(sorted({str(string) for strings in _STRINGS.values() for string in strings})),
     _small_json,
     st.sampled_from(_RAW).map(Raw),
-    # About as deep as Python goes: some is read and not written again.
+    # About as deep as Python can go: some values can be read but not written.
     st.integers(900, 1_000).map(lambda depth: Raw(_nested(depth))),
 )
 
 
 @st.composite
 def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
-    """Members and items dropped, doubled, renamed, wrapped, copied elsewhere, or with any other value."""
+    """Drop, double, rename, wrap, copy or replace members and items."""
     text = draw(texts)
     try:
         whole = _read(text)
@@ -260,12 +255,12 @@ def _restructured(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
                 _change(draw, whole, *place)
         return _write(whole)
     except (ValueError, RecursionError):
-        # It has been damaged before: it is no JSON, or nested too deep.
+        # An earlier damage made it invalid or too deep.
         return text
 
 
 def _draw_place(draw: st.DrawFn, value: object) -> tuple[list[object], int] | None:
-    """A place in it: half of them at its top, for what decides most is there, and most not null, as most are in the recordings."""
+    """Draw a path, half of the time at the top level, which matters most, and mostly to values that are not null."""
     if not isinstance(value, list) or not value:
         return None
     inside = cast("list[object]", value)
@@ -276,7 +271,7 @@ def _draw_place(draw: st.DrawFn, value: object) -> tuple[list[object], int] | No
 
 
 def _change(draw: st.DrawFn, whole: object, inside: list[object], index: int) -> None:
-    """Change what is at a place."""
+    """Change the value at a path."""
     in_object = isinstance(inside, Members)
     key = _member(inside[index])[0] if in_object else ""
     value = _value(inside, index)
@@ -298,7 +293,7 @@ def _change(draw: st.DrawFn, whole: object, inside: list[object], index: int) ->
             value = draw(st.sampled_from([[value], [value, value], Members([(key, value)])]))
         case _:
             other, other_index = draw(st.sampled_from(_places(whole)))
-            # A copy: it may hold the place where it goes.
+            # A copy, because it may contain its destination.
             value = copy.deepcopy(_value(other, other_index))
     inside[index] = (key, value) if in_object else value
 
@@ -316,7 +311,7 @@ _TOKENS: Final = [
 
 @st.composite
 def _edited(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
-    """Characters, or bytes, gone, doubled, or others in their place."""
+    """Remove, double or replace characters or bytes."""
     text = draw(texts)
     if draw(st.booleans()):
         for _ in range(draw(st.integers(1, 4))):
@@ -334,20 +329,20 @@ def _edited(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
 
 @st.composite
 def _spliced(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
-    """The beginning of one and the end of another."""
+    """Join the beginning of one text and the end of another."""
     one, other = draw(texts), draw(texts)
     return one[: draw(st.integers(0, len(one)))] + other[draw(st.integers(0, len(other))) :]
 
 
 def damaged(texts: Sequence[str]) -> st.SearchStrategy[str]:
-    """These texts, damaged in any way, or not at all. Those of a rare type come as often as those of a frequent one."""
+    """Draw from these texts, damaged in any way or not at all. Rare types are as frequent as common ones."""
     by_type: dict[str, list[str]] = {}
     for text in texts:
         by_type.setdefault(_type_of(text), []).append(text)
     whole = st.one_of([st.sampled_from(of_a_type) for of_a_type in by_type.values()])
     restructured = _restructured(whole)
     ways = [whole] * 2 + [restructured] * 8 + [_edited(whole), _spliced(whole), _edited(restructured), st.text()]
-    # Not `one_of`, to which the same twice is the same once: most are to be JSON.
+    # Not `one_of`, which drops repeated strategies: most results should be JSON.
     return st.integers(0, len(ways) - 1).flatmap(lambda way: ways[way])
 
 
@@ -355,9 +350,9 @@ def damaged(texts: Sequence[str]) -> st.SearchStrategy[str]:
 def transcripts(
     draw: st.DrawFn, base: Sequence[T], others: st.SearchStrategy[T], damage: Callable[[T], st.SearchStrategy[T]]
 ) -> list[T]:
-    """A conversation with messages dropped, doubled, moved and damaged, and others in between."""
+    """Draw a conversation with dropped, doubled, moved, damaged and added messages."""
     steps = list(base)
-    # Few mostly: of a conversation that is broken in many places, nothing comes to its end.
+    # Usually few changes: a conversation with many breaks ends early.
     for _ in range(draw(st.sampled_from([1, 1, 1, 1, 2, 2, 3, 6]))):
         index = draw(st.integers(0, max(0, len(steps) - 1)))
         match draw(st.sampled_from(["insert", "drop", "double", "move", "damage", "damage", "damage"])):

@@ -1,6 +1,6 @@
-"""Waiting for what happens in real time: in processes, behind sockets, in threads.
+"""Waits for events in real time: in processes, behind sockets, in threads.
 
-Such a test waits for a condition and never for a duration, so that a busy machine makes it slower and not red.
+Such a test waits for a condition, never for a duration, so that a busy machine makes it slower but does not fail it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     import pytest
 
 SECONDS: Final = 60.0
-"""Seconds after which a wait has failed: far more than anything takes, however busy the machine is."""
+"""Seconds after which a wait fails: far more than any wait takes on a busy machine."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds for which there is no event."""
+    """Wait until a condition without an event holds."""
     with trio.fail_after(SECONDS):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.005)
 
 
 def close_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let closing wait for the peer forever: what closes early then had another reason than the time that has passed."""
+    """Remove the time limit of closing, so that an early close must have another reason."""
     defaults = cast("FunctionType", vars(Link)["__init__"]).__kwdefaults__
     assert defaults is not None
     assert "close_timeout" in defaults

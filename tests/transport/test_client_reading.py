@@ -1,4 +1,4 @@
-"""How a client's end reads: whole texts and pings itself, and from the first other frame on, trio-websocket does."""
+"""A client's end reads whole texts and pings itself, and leaves everything from the first other frame to trio-websocket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _ping(payload: bytes) -> bytes:
     return bytes(_SERVER.ping(payload))
 
 
-async def test_messages_of_every_sort_come_in_the_order_in_which_they_were_sent() -> None:
+async def test_messages_of_every_kind_are_received_in_order() -> None:
     large = "é" * MB
     async with open_pair(4 * MB) as (client, server):
         sent = [
@@ -56,7 +56,7 @@ async def test_messages_of_every_sort_come_in_the_order_in_which_they_were_sent(
 
 
 @pytest.mark.parametrize("before", [b"", _FRAGMENTED], ids=["read by ourselves", "read by the library"])
-async def test_a_receiving_end_answers_pings_and_takes_no_notice_of_pongs(before: bytes) -> None:
+async def test_a_receiving_end_answers_pings_and_ignores_pongs(before: bytes) -> None:
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         nursery.start_soon(_receive_until_it_ends, client.transport)
         with listening_to(client.stream) as written:
@@ -82,7 +82,7 @@ async def test_no_pong_follows_a_close_frame() -> None:
             nursery.start_soon(client.run_writer)
             nursery.start_soon(partial(client.run_client, parse_url(PEER_URL), []))
             head = bytes(await ends[1].receive_some())
-            # By hand, for it is not to answer the close.
+            # Written by hand, because the peer must not answer the close frame.
             protocol = WSConnection(ConnectionType.SERVER)
             protocol.receive_data(head)
             assert isinstance(next(protocol.events()), Request)
@@ -96,12 +96,12 @@ async def test_no_pong_follows_a_close_frame() -> None:
             await trio.testing.wait_all_tasks_blocked()
             written = bytearray(await ends[1].receive_some())
             assert [opcode for opcode, _ in frames_of_a_client(written)] == [Opcode.CLOSE]
-            # Header, key and code, and nothing after them: wsproto's reader stops at a close.
+            # Only header, key and code: wsproto's reader stops at a close frame.
             assert len(written) == 2 + 4 + 2
             await ends[1].aclose()
 
 
-async def test_a_flood_of_pings_or_messages_in_one_piece_leaves_other_tasks_their_turns() -> None:
+async def test_a_flood_of_pings_or_messages_does_not_starve_other_tasks() -> None:
     for flood in (_ping(b""), bytes(_SERVER.pong(b"")), _text("x")):
         turns = 0
         count = 20_000
@@ -124,7 +124,7 @@ async def test_a_flood_of_pings_or_messages_in_one_piece_leaves_other_tasks_thei
             await server.transport.abort()
 
 
-async def test_cancelling_a_receive_in_the_midst_of_a_message_loses_nothing() -> None:
+async def test_cancelling_a_receive_within_a_message_loses_nothing() -> None:
     text = "é" * 100_000
     data = _text(text) + _text("next")
     async with open_pair() as (client, server):
@@ -133,7 +133,7 @@ async def test_cancelling_a_receive_in_the_midst_of_a_message_loses_nothing() ->
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_cancel_when_idle, scope)
-                    # The last part but its last byte completes the first text.
+                    # All but the last byte of the last part completes the first text.
                     assert await client.transport.receive() == text
                     nursery.cancel_scope.cancel()
         await server.stream.send_all(data[-1:])
@@ -147,7 +147,7 @@ async def _cancel_when_idle(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_a_message_that_has_come_is_received_by_a_cancelled_task_only_after_its_cancellation() -> None:
+async def test_a_cancelled_receive_leaves_an_arrived_message_for_the_next_one() -> None:
     async with open_pair() as (client, server):
         await server.stream.send_all(_text("1") + _text("2"))
         assert await client.transport.receive() == "1"
@@ -162,7 +162,7 @@ async def test_a_message_that_has_come_is_received_by_a_cancelled_task_only_afte
 @pytest.mark.parametrize(
     "last", [b"", _text("x" * 100_000)[:-1], b"\x81", _BINARY[:3]], ids=["between", "large", "head", "binary"]
 )
-async def test_the_end_of_the_stream_within_a_frame_or_between_two_is_an_end_without_a_close(last: bytes) -> None:
+async def test_an_end_of_the_stream_anywhere_is_an_end_without_a_close_frame(last: bytes) -> None:
     async with open_pair() as (client, server):
         await server.stream.send_all(_text("whole") + last)
         await server.transport.abort()
@@ -174,7 +174,7 @@ async def test_the_end_of_the_stream_within_a_frame_or_between_two_is_an_end_wit
         await client.transport.abort()
 
 
-async def test_a_reset_is_told_as_one_after_the_messages_that_came_before_it() -> None:
+async def test_a_reset_is_reported_after_the_messages_before_it() -> None:
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         ends: list[TransportEnded] = []
 
@@ -194,16 +194,16 @@ async def test_a_reset_is_told_as_one_after_the_messages_that_came_before_it() -
         await server.transport.abort()
 
 
-async def test_closing_in_good_order_reads_on_for_the_answer_whether_or_not_anybody_receives(
+async def test_a_graceful_close_reads_the_reply_with_and_without_a_receiving_task(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    # Nobody receives.
+    # No task receives.
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         nursery.start_soon(_receive_until_it_ends, server.transport)
         await client.transport.aclose()
         await trio.testing.wait_all_tasks_blocked()
         await server.transport.abort()
-    # A receiver goes when closing has begun.
+    # The receiving task leaves when closing has begun.
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         server.stream.stall()
         receiving = trio.CancelScope()

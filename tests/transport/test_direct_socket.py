@@ -1,4 +1,4 @@
-"""A socket that is written in the caller's step: no frame is torn, nothing overtakes a frame that was begun, no other socket is touched."""
+"""Direct writes tear no frame, keep the order of frames, and touch no other socket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MB = 1_000_000
 
 
 async def make_sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends of a TCP connection whose buffers are small."""
+    """Open two ends of a TCP connection with small buffers."""
     await trio.lowlevel.checkpoint()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
@@ -53,7 +53,7 @@ async def make_clogged_pair() -> tuple[DirectSocketStream, DirectSocketStream]:
     return pair
 
 
-async def test_its_streams_are_streams_as_trio_wants_them() -> None:
+async def test_the_stream_passes_trios_checks() -> None:
     await trio.testing.check_two_way_stream(make_direct_pair, make_clogged_pair)
 
 
@@ -64,7 +64,7 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
     return bytes(received)
 
 
-async def test_it_writes_in_one_step_what_the_socket_takes_and_says_how_much_that_is() -> None:
+async def test_send_nowait_returns_the_bytes_that_the_socket_accepted() -> None:
     ours, theirs = await make_pair()
     async with theirs:
         async with ours:
@@ -75,7 +75,7 @@ async def test_it_writes_in_one_step_what_the_socket_takes_and_says_how_much_tha
         assert len(await read_all(theirs)) == sent
 
 
-async def test_it_says_without_a_scheduler_pass_whether_there_is_anything_to_read() -> None:
+async def test_has_unread_needs_no_scheduler_pass() -> None:
     ours, theirs = await make_sockets()
     peer = theirs.socket
     async with DirectSocketStream(ours) as stream:
@@ -84,13 +84,13 @@ async def test_it_says_without_a_scheduler_pass_whether_there_is_anything_to_rea
         assert stream.has_unread()
         assert await stream.receive_some() == b"one"
         assert not stream.has_unread()
-        # The end of the stream is something to read as well.
+        # The end of the stream counts as unread too.
         peer.close()
         assert stream.has_unread()
     assert stream.has_unread()
 
 
-async def test_it_sees_a_reset_without_a_scheduler_pass() -> None:
+async def test_has_unread_reports_a_reset_without_a_scheduler_pass() -> None:
     ours, theirs = await make_sockets()
     async with DirectSocketStream(ours) as stream:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -98,7 +98,7 @@ async def test_it_sees_a_reset_without_a_scheduler_pass() -> None:
         assert stream.has_unread()
 
 
-async def test_after_a_short_read_it_waits_for_more_and_reads_it() -> None:
+async def test_after_a_short_read_it_waits_before_reading() -> None:
     ours, theirs = await make_pair()
     async with ours, theirs:
         for text in (b"one", b"two"):
@@ -114,7 +114,7 @@ async def test_after_a_short_read_it_waits_for_more_and_reads_it() -> None:
         assert await ours.receive_some() == b""
 
 
-async def test_a_reset_connection_is_a_broken_resource() -> None:
+async def test_a_reset_raises_broken_resource_error() -> None:
     ours, theirs = await make_pair()
     async with ours:
         await theirs.send_all(b"one")
@@ -128,7 +128,7 @@ async def test_a_reset_connection_is_a_broken_resource() -> None:
 
 @asynccontextmanager
 async def when_woken(stream: DirectSocketStream, act: Callable[[], None]) -> AsyncGenerator[list[bytes]]:
-    """Receive in one task, and act in another that is woken by the same bytes, before or after it; what was received, at the end."""
+    """Receive in one task and act in another that the same bytes wake, in either order. Returns the received bytes."""
     copy = socket.socket(fileno=os.dup(stream._stream.socket.fileno()))
     got: list[bytes] = []
 
@@ -150,7 +150,7 @@ async def when_woken(stream: DirectSocketStream, act: Callable[[], None]) -> Asy
             yield got
 
 
-async def test_it_waits_again_when_what_was_readable_is_not_there_any_more() -> None:
+async def test_it_waits_again_when_another_task_has_read_the_bytes() -> None:
     ours, theirs = await make_pair()
 
     def take_away() -> None:
@@ -170,12 +170,9 @@ async def test_it_waits_again_when_what_was_readable_is_not_there_any_more() -> 
             assert got in ([b"two"], [b"three"])
 
 
-# ---- descriptors that the system has given to another socket
-
-
 @attrs.frozen
 class Taken:
-    """A socket with a descriptor that was another's; its other end; what else had to be opened for that."""
+    """Open a socket that reuses a descriptor. Returns it, its other end, and other sockets that had to be opened."""
 
     stranger: socket.socket
     other: socket.socket
@@ -197,7 +194,7 @@ def take_descriptor(descriptor: int) -> Taken:
         rest += [one, other]
 
 
-async def test_after_a_close_it_neither_writes_to_nor_reads_from_a_socket_that_has_its_descriptor() -> None:
+async def test_a_closed_stream_does_not_touch_a_socket_that_reuses_its_descriptor() -> None:
     ours, theirs = await make_pair()
     await theirs.send_all(b"one")
     await ours.receive_some()
@@ -216,7 +213,7 @@ async def test_after_a_close_it_neither_writes_to_nor_reads_from_a_socket_that_h
     taken.close()
 
 
-async def test_a_reader_that_was_woken_before_the_close_does_not_read_another_socket() -> None:
+async def test_a_reader_woken_before_the_close_does_not_read_another_socket() -> None:
     for _ in range(20):
         ours, theirs = await make_pair()
         await theirs.send_all(b"one")
@@ -238,10 +235,7 @@ async def test_a_reader_that_was_woken_before_the_close_does_not_read_another_so
         taken[0].close()
 
 
-# ---- no half of anything
-
-
-async def test_nothing_is_written_directly_while_another_task_sends_or_after_it_was_cancelled_at_that() -> None:
+async def test_send_nowait_raises_during_and_after_an_incomplete_send_all() -> None:
     ours, theirs = await make_pair()
     async with ours, theirs, trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, bytes(MB))
@@ -258,7 +252,7 @@ async def test_nothing_is_written_directly_while_another_task_sends_or_after_it_
 
 
 class Sluggish(DirectSocketStream):
-    """Takes so many bytes of each direct write; what it takes is in `taken`, whichever way it comes."""
+    """A stream that accepts a limited number of bytes per direct write, and collects all written bytes in `taken`."""
 
     def __init__(self, takes: int) -> None:
         self._takes = takes
@@ -287,7 +281,7 @@ async def open_buffered(stream: trio.abc.Stream) -> AsyncGenerator[BufferedStrea
         nursery.cancel_scope.cancel()
 
 
-async def test_the_rest_of_a_frame_that_was_begun_goes_out_before_pings_pongs_and_frames() -> None:
+async def test_the_rest_of_a_partly_written_frame_is_written_first() -> None:
     stream = Sluggish(takes=3)
     async with open_buffered(stream) as buffered:
         buffered.append(b"abcdef")
@@ -301,7 +295,7 @@ async def test_the_rest_of_a_frame_that_was_begun_goes_out_before_pings_pongs_an
 
 
 @pytest.mark.parametrize("control", ["ping", "pong"])
-async def test_a_frame_does_not_overtake_a_control_frame_that_waits(control: str) -> None:
+async def test_a_frame_does_not_overtake_a_waiting_control_frame(control: str) -> None:
     stream = Sluggish(takes=100)
     async with open_buffered(stream) as buffered:
         if control == "ping":
@@ -313,7 +307,7 @@ async def test_a_frame_does_not_overtake_a_control_frame_that_waits(control: str
         assert stream.taken == b"CONTROLframe"
 
 
-async def test_frames_that_are_to_be_gathered_and_those_after_them_go_out_in_order_by_the_writer() -> None:
+async def test_gathered_frames_and_later_ones_are_written_in_order_by_the_writer() -> None:
     stream = Sluggish(takes=100)
     async with open_buffered(stream) as buffered:
         buffered.append(b"one", gather=True)
@@ -324,7 +318,7 @@ async def test_frames_that_are_to_be_gathered_and_those_after_them_go_out_in_ord
         assert (stream.taken, buffered.held) == (b"onetwothree", 0)
 
 
-async def test_a_frame_is_dropped_whole_when_the_stream_has_ended() -> None:
+async def test_a_frame_after_the_end_of_the_stream_is_dropped() -> None:
     stream = Sluggish(takes=100)
     async with open_buffered(stream) as buffered:
         await buffered.force_close()
@@ -332,7 +326,7 @@ async def test_a_frame_is_dropped_whole_when_the_stream_has_ended() -> None:
         assert (stream.taken, buffered.held) == (b"", 0)
 
 
-async def test_a_socket_that_is_broken_ends_the_stream_though_the_direct_write_says_nothing() -> None:
+async def test_a_broken_socket_ends_the_stream_after_a_silent_direct_write() -> None:
     ours, theirs = await make_pair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     await theirs.aclose()

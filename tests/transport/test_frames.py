@@ -1,4 +1,4 @@
-"""Frames without a library between: they are what RFC 6455 makes of them, as wsproto reads and writes it, and all else is left to it."""
+"""The frame codec agrees with wsproto, and leaves all other frames unread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2**20
 LARGE = "ä€😀x" * 20_000
-"""More bytes than a text has that is kept until it is whole, and characters of every length."""
+"""A text of the size that is decoded in pieces, with characters of every length."""
 
 texts = st.one_of(st.text(max_size=20), st.integers(0, 300).map("é".__mul__), st.sampled_from([LARGE, "y" * 2**16]))
 
@@ -29,7 +29,7 @@ def server_frame(payload: str | bytes, *, fin: bool = True) -> bytes:
 
 
 def under_mask(frame: bytes, key: bytes = b"\x01\xff\x00\x80") -> bytes:
-    """A frame of a server's, or the beginning of one, as a client would send it."""
+    """Convert a server's frame, or its beginning, to a client's masked one."""
     header = {126: 4, 127: 10}.get(frame[1], 2)
     payload = bytearray(frame[header:])
     for turn, part in enumerate(key):
@@ -46,15 +46,15 @@ PONG = bytes(FrameProtocol(client=False, extensions=[]).pong(b"!"))
 
 @attrs.define
 class Read:
-    """What came of some bytes."""
+    """The result of reading some bytes."""
 
     messages: list[str | Ping] = attrs.Factory(list[str | Ping])
     rest: bytes | None = None
-    """What is left to the library, once something is."""
+    """The bytes that are left to the library; None if there are none."""
 
 
 def read(chunks: Iterable[bytes], limit: int = LIMIT, *, masked: bool = False) -> Read:
-    """Feed and read as a transport does, up to what is left."""
+    """Feed and read as a transport does, until a frame is left."""
     frames, result = TextFrames(limit, masked=masked), Read()
     for chunk in chunks:
         if result.rest is not None:
@@ -76,9 +76,6 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in itertools.pairwise(edges) if start < stop]
 
 
-# ---- what is sent
-
-
 @given(texts, st.booleans())
 @example("a" * 125, True)
 @example("a" * 126, True)
@@ -86,7 +83,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 @example("a" * 2**16, True)
 @example("a" * 2**16, False)
 @example("", True)
-def test_a_frame_is_what_wsproto_reads_as_one_whole_text(text: str, masked: bool) -> None:
+def test_wsproto_reads_a_frame_as_one_whole_text(text: str, masked: bool) -> None:
     reader = FrameProtocol(client=not masked, extensions=[])
     reader.receive_bytes(text_frame(text, masked=masked))
     frames = list(reader.received_frames())
@@ -95,22 +92,19 @@ def test_a_frame_is_what_wsproto_reads_as_one_whole_text(text: str, masked: bool
     assert [frame.message_finished for frame in frames] == [False] * (len(frames) - 1) + [True]
 
 
-def test_an_unmasked_frame_is_byte_for_byte_what_wsproto_writes() -> None:
+def test_an_unmasked_frame_equals_wsprotos() -> None:
     for size in (0, 1, 125, 126, 127, 2**16 - 1, 2**16, 2**16 + 1):
         assert text_frame("z" * size, masked=False) == server_frame("z" * size)
 
 
-def test_every_masked_frame_has_a_key_of_its_own() -> None:
+def test_every_masked_frame_has_a_fresh_key() -> None:
     keys = {text_frame("the same", masked=True)[2:6] for _ in range(100)}
     assert len(keys) == 100
 
 
-def test_a_lone_surrogate_is_never_sent() -> None:
+def test_a_lone_surrogate_raises() -> None:
     with pytest.raises(UnicodeEncodeError):
         text_frame("\ud800", masked=True)
-
-
-# ---- what is read
 
 
 @given(
@@ -124,7 +118,7 @@ def test_a_lone_surrogate_is_never_sent() -> None:
 @example([LARGE, "after"], list(range(20)), True)
 @example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], False)
 @example([Ping(b"p" * 125), PONG, LARGE, Ping(b"")], [1], True)
-def test_however_the_bytes_are_cut_each_message_comes_once_whole_and_in_order(
+def test_each_message_is_read_once_and_in_order_from_any_pieces(
     sent: list[str | Ping | bytes], places: list[int], masked: bool
 ) -> None:
     frames = [
@@ -138,7 +132,7 @@ def test_however_the_bytes_are_cut_each_message_comes_once_whole_and_in_order(
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_bytes_that_come_one_by_one_are_read_too(masked: bool) -> None:
+def test_messages_are_read_from_single_bytes(masked: bool) -> None:
     frames = [server_frame("né"), ping(b"12"), server_frame("m" * 200)]
     data = b"".join(map(under_mask, frames) if masked else frames)
     assert read((bytes([byte]) for byte in data), masked=masked).messages == ["né", Ping(b"12"), "m" * 200]
@@ -146,7 +140,7 @@ def test_bytes_that_come_one_by_one_are_read_too(masked: bool) -> None:
 
 @given(texts)
 @example(LARGE)
-def test_a_reader_of_a_clients_frames_reads_what_a_client_writes(text: str) -> None:
+def test_a_text_survives_masking_and_unmasking(text: str) -> None:
     assert read([text_frame(text, masked=True)], masked=True).messages == [text]
 
 
@@ -190,9 +184,7 @@ _LEFT_OF_A_CLIENT = {
 )
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "after a message"])
 @pytest.mark.parametrize("step", [1, 5, 1000, 2**16 + 5, 2**20])
-def test_what_is_left_is_left_whole_from_the_start_of_its_frame_with_all_that_follows(
-    masked: bool, what: str, is_first: bool, step: int
-) -> None:
+def test_the_rest_begins_with_the_frame_that_is_left(masked: bool, what: str, is_first: bool, step: int) -> None:
     left = (_LEFT_OF_A_CLIENT if masked else _LEFT)[what]
     before, after = (
         under_mask(frame) if masked else frame for frame in (server_frame("before"), server_frame("after"))
@@ -205,14 +197,14 @@ def test_what_is_left_is_left_whole_from_the_start_of_its_frame_with_all_that_fo
     assert result.rest == left + after
 
 
-def test_a_text_of_the_limit_is_read_and_one_above_it_is_left_as_soon_as_its_header_is_there() -> None:
+def test_a_text_above_the_limit_is_left_by_its_header() -> None:
     assert read([server_frame("x" * 300)], limit=300).messages == ["x" * 300]
     assert read([server_frame("x" * 301)[:3]], limit=300).rest is None
     assert read([server_frame("x" * 301)[:4]], limit=300).rest == server_frame("x" * 301)[:4]
     assert read([server_frame("é" * 151)[:4]], limit=300).rest is not None
 
 
-def test_the_rest_is_all_that_was_not_read_also_in_the_midst_of_a_frame() -> None:
+def test_the_rest_contains_all_unread_bytes_even_within_a_frame() -> None:
     begun = [b"\x81", server_frame("abc")[:4], server_frame(LARGE)[:-1], server_frame(LARGE)[:12], ping(b"12")[:3]]
     for data, masked in [*((each, False) for each in begun), *((under_mask(each), True) for each in begun[1:])]:
         frames = TextFrames(LIMIT, masked=masked)
@@ -224,7 +216,7 @@ def test_the_rest_is_all_that_was_not_read_also_in_the_midst_of_a_frame() -> Non
             assert frames.rest() == data
 
 
-def test_what_a_large_text_still_lacks_is_told() -> None:
+def test_missing_reports_the_bytes_that_a_large_text_lacks() -> None:
     data = server_frame("x" * 100_000)
     frames = TextFrames(LIMIT, masked=False)
     assert frames.missing == 0

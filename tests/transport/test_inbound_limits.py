@@ -1,4 +1,4 @@
-"""What is seen of a WebSocket before any library reads it: the handshake's status, and a message that is too large, to the byte."""
+"""Limits on received bytes are exact, and apply before any library reads the bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ both_ends = pytest.mark.parametrize("masked", [False, True], ids=["from a server
 
 @attrs.frozen
 class Piece:
-    """One frame: a fragment of a message, or a control frame between fragments."""
+    """A fragment of a message, or a control frame between fragments."""
 
     size: int
     control: str | None = None
@@ -34,7 +34,7 @@ Pieces: TypeAlias = "list[Piece]"
 
 
 def frames_of(pieces: Sequence[Piece], *, masked: bool, text: bool = False) -> list[bytes]:
-    """A message's frames on the wire. The last fragment finishes the message."""
+    """Return a message's frames on the wire. The last fragment finishes the message."""
     protocol = FrameProtocol(client=masked, extensions=[])
     fragments = [number for number, piece in enumerate(pieces) if piece.control is None]
     return [
@@ -60,20 +60,20 @@ def message(size: int, *, masked: bool = False) -> bytes:
 
 
 def watch(limit: int = LIMIT) -> InboundWatch:
-    """A watch whose handshake is over."""
+    """Make a watch whose handshake is complete."""
     watching = InboundWatch(limit)
     assert watching.feed(HEAD) == len(HEAD)
     return watching
 
 
 def feed(watching: InboundWatch, chunks: Iterable[bytes]) -> int:
-    """Feed until a violation, as a stream does. How many bytes were handed on."""
+    """Feed until a violation, as a stream does. Returns the number of bytes that were passed on."""
     handed_on = 0
     for chunk in chunks:
         in_handshake = watching.in_handshake
         allowed = watching.feed(chunk)
         if watching.violation is None and allowed < len(chunk):
-            # What comes after the handshake in the same bytes.
+            # The bytes after the handshake.
             assert in_handshake
             allowed += watching.feed(chunk[allowed:])
         handed_on += allowed
@@ -84,15 +84,13 @@ def feed(watching: InboundWatch, chunks: Iterable[bytes]) -> int:
 
 
 def within_its_header(handed_on: int, before: bytes, frame: bytes, size: int) -> bool:
-    """Whether what was handed on ends before the header of a frame with such a payload does: then nobody can read any of the frame."""
+    """Whether the passed bytes end before the end of the header of a frame with such a payload, so that its payload is unreadable."""
     return len(before) <= handed_on < len(before) + len(frame) - size
 
 
 def one_by_one(data: bytes) -> list[bytes]:
     return [data[position : position + 1] for position in range(len(data))]
 
-
-# ---- the size of messages
 
 SIZES = [0, 1, 124, 125, 126, 127, 128, 65_534, 65_535, 65_536, 65_537]
 
@@ -110,7 +108,7 @@ def test_a_message_at_the_limit_passes_and_one_byte_more_does_not(size: int, mas
 
 
 @both_ends
-def test_a_message_is_measured_in_bytes_and_not_in_characters(masked: bool) -> None:
+def test_the_size_of_a_message_is_in_bytes(masked: bool) -> None:
     data = bytes(FrameProtocol(client=masked, extensions=[]).send_data("ü" * 10))
     passes, too_large = watch(20), watch(19)
     assert (passes.feed(data), passes.violation) == (len(data), None)
@@ -119,7 +117,7 @@ def test_a_message_is_measured_in_bytes_and_not_in_characters(masked: bool) -> N
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63 - 1, 2**64 - 1])
-def test_a_message_that_is_too_large_is_seen_by_its_header_alone(length: int) -> None:
+def test_an_oversized_message_is_refused_by_its_header(length: int) -> None:
     watching = watch()
     before, header = message(10), b"\x82\x7f" + length.to_bytes(8)
     assert within_its_header(watching.feed(before + header), before, header, 0)
@@ -127,7 +125,7 @@ def test_a_message_that_is_too_large_is_seen_by_its_header_alone(length: int) ->
 
 
 @both_ends
-def test_the_fragments_of_a_message_count_together(masked: bool) -> None:
+def test_the_sizes_of_fragments_add_up(masked: bool) -> None:
     at_limit = frames_of([Piece(100), Piece(0), Piece(199), Piece(1)], masked=masked)
     passes = watch()
     assert (passes.feed(b"".join(at_limit)), passes.violation) == (len(b"".join(at_limit)), None)
@@ -138,7 +136,7 @@ def test_the_fragments_of_a_message_count_together(masked: bool) -> None:
 
 
 @both_ends
-def test_control_frames_between_fragments_neither_count_nor_start_the_count_again(masked: bool) -> None:
+def test_control_frames_between_fragments_do_not_count(masked: bool) -> None:
     pieces = [Piece(150), Piece(125, "ping"), Piece(0, "pong"), Piece(149), Piece(125, "pong")]
     passes = watch()
     data = b"".join(frames_of([*pieces, Piece(1)], masked=masked))
@@ -149,18 +147,18 @@ def test_control_frames_between_fragments_neither_count_nor_start_the_count_agai
     assert too_large.violation is not None
 
 
-def test_a_control_frame_alone_is_no_message_of_its_own() -> None:
+def test_a_control_frame_is_not_a_message() -> None:
     watching = watch(limit=10)
     data = b"".join(frames_of([Piece(125, "ping"), Piece(123, "close"), Piece(10)], masked=False))
     assert (watching.feed(data), watching.violation) == (len(data), None)
 
 
 def empty_fragments(count: int) -> bytes:
-    """A message of so many frames with nothing in them."""
+    """Make a message of empty frames."""
     return b"\x01\x00" + b"\x00\x00" * (count - 2) + b"\x80\x00"
 
 
-def test_a_message_may_have_so_many_fragments_and_no_more_also_empty_ones() -> None:
+def test_the_number_of_fragments_is_limited() -> None:
     passes = watch()
     data = empty_fragments(MAX_FRAGMENTS)
     assert (passes.feed(data), passes.violation) == (len(data), None)
@@ -171,7 +169,7 @@ def test_a_message_may_have_so_many_fragments_and_no_more_also_empty_ones() -> N
     assert flood.violation == f"a message in more than {MAX_FRAGMENTS} fragments"
 
 
-def test_control_frames_are_no_fragments() -> None:
+def test_control_frames_are_not_fragments() -> None:
     watching = watch()
     data = b"\x01\x00" + b"\x89\x00" * MAX_FRAGMENTS + b"\x00\x00" * 10
     assert (watching.feed(data), watching.violation) == (len(data), None)
@@ -190,10 +188,10 @@ messages = st.lists(
 
 @given(messages, st.booleans(), st.booleans(), st.data())
 @example([[Piece(LIMIT)], [Piece(LIMIT), Piece(0, "ping"), Piece(1)]], False, False, None)
-def test_however_the_bytes_are_split_the_same_message_is_the_first_too_large_one(
+def test_the_first_oversized_message_is_found_in_any_pieces(
     sent: list[Pieces], masked: bool, text: bool, data: st.DataObject | None
 ) -> None:
-    """The oracle is what was sent: it adds up the sizes of the fragments of each message."""
+    """The expected result comes from the sent fragments: their sizes add up to the size of each message."""
     stream, violating = b"", (b"", b"", 0)
     for pieces in sent:
         so_far = 0
@@ -214,9 +212,6 @@ def test_however_the_bytes_are_split_the_same_message_is_the_first_too_large_one
             assert (handed_on, watching.violation) == (len(stream), None)
 
 
-# ---- the handshake
-
-
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -230,7 +225,7 @@ def test_however_the_bytes_are_split_the_same_message_is_the_first_too_large_one
         (b"HTTP/1.1 abc x\r\n", 0),
     ],
 )
-def test_the_status_is_known_when_the_first_line_is_complete(line: bytes, status: int) -> None:
+def test_the_first_line_gives_the_status(line: bytes, status: int) -> None:
     watching = InboundWatch(LIMIT)
     statuses: list[int | None] = []
     for byte in one_by_one(line):
@@ -252,7 +247,7 @@ def test_the_status_is_known_when_the_first_line_is_complete(line: bytes, status
         (b"\r\n", 1),
     ],
 )
-def test_what_does_not_begin_like_http_is_known_by_its_first_wrong_byte(answer: bytes, telling: int) -> None:
+def test_an_answer_that_is_not_http_is_known_by_its_first_wrong_byte(answer: bytes, telling: int) -> None:
     watching = InboundWatch(LIMIT)
     statuses = [watching.feed(byte) and watching.status_code for byte in one_by_one(answer)]
     assert statuses == [None] * (telling - 1) + [0] * (len(answer) - telling + 1)
@@ -266,23 +261,23 @@ def test_later_lines_do_not_change_the_status() -> None:
 
 
 @pytest.mark.parametrize("after", [b"", message(LIMIT), message(LIMIT) + message(LIMIT + 1), b"\x81", b"\r\n\r\n"])
-def test_the_handshake_ends_with_the_first_empty_line_and_frames_follow_in_the_same_bytes(after: bytes) -> None:
-    at_once, single = InboundWatch(LIMIT), InboundWatch(LIMIT)
-    assert at_once.feed(HEAD + after) == len(HEAD)
-    at_once.feed(after)
+def test_the_handshake_ends_with_the_first_empty_line(after: bytes) -> None:
+    whole, single = InboundWatch(LIMIT), InboundWatch(LIMIT)
+    assert whole.feed(HEAD + after) == len(HEAD)
+    whole.feed(after)
     in_handshake: list[bool] = []
     for byte in one_by_one(HEAD):
         in_handshake.append(single.in_handshake)
         assert single.feed(byte) == 1
     assert all(in_handshake)
-    assert (at_once.in_handshake, single.in_handshake) == (False, False)
+    assert (whole.in_handshake, single.in_handshake) == (False, False)
     single.feed(after)
-    assert (at_once.violation, at_once.status_code) == (single.violation, 101)
-    assert (at_once.violation is not None) == (len(after) > 2 * LIMIT)
+    assert (whole.violation, whole.status_code) == (single.violation, 101)
+    assert (whole.violation is not None) == (len(after) > 2 * LIMIT)
 
 
 @given(st.lists(st.integers(0, len(HEAD)), max_size=10).map(sorted))
-def test_however_the_head_is_split_the_first_frame_begins_behind_it(cuts: list[int]) -> None:
+def test_the_first_frame_is_found_after_a_head_in_any_pieces(cuts: list[int]) -> None:
     above = message(LIMIT + 1)
     stream = HEAD + above
     watching = InboundWatch(LIMIT)
@@ -293,7 +288,7 @@ def test_however_the_head_is_split_the_first_frame_begins_behind_it(cuts: list[i
 
 
 @pytest.mark.parametrize("step", [1, 7, 1024, MAX_HEAD])
-def test_a_head_without_an_end_may_take_so_many_bytes_and_no_more(step: int) -> None:
+def test_the_size_of_an_endless_head_is_limited(step: int) -> None:
     watching = InboundWatch(LIMIT)
     head = b"HTTP/1.1 200 OK\r\n".ljust(MAX_HEAD, b"x")
     chunks = [head[start : start + step] for start in range(0, MAX_HEAD, step)]
@@ -303,7 +298,7 @@ def test_a_head_without_an_end_may_take_so_many_bytes_and_no_more(step: int) -> 
     assert watching.violation == f"a handshake of more than {MAX_HEAD} bytes"
 
 
-def test_a_buffer_may_be_a_bytearray() -> None:
+def test_a_bytearray_can_be_fed() -> None:
     watching = InboundWatch(LIMIT)
     assert watching.feed(bytearray(HEAD)) == len(HEAD)
     assert watching.feed(bytearray(message(LIMIT))) == len(message(LIMIT))
@@ -311,7 +306,7 @@ def test_a_buffer_may_be_a_bytearray() -> None:
     assert watching.violation is not None
 
 
-def test_a_head_above_the_limit_is_a_violation_also_when_its_end_comes_with_it() -> None:
+def test_a_complete_head_above_the_limit_is_a_violation() -> None:
     watch = InboundWatch(10)
     assert watch.feed(b"HTTP/1.1 101 x\r\n".ljust(MAX_HEAD + 1, b"a") + b"\r\n\r\n") == 0
     assert watch.violation == f"a handshake of more than {MAX_HEAD} bytes"

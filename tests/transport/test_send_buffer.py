@@ -1,6 +1,6 @@
-"""Against a peer that stops reading: cancelling leaves no torn frame, memory stays bounded, and what comes in is still read.
+"""Against a peer that stops reading, cancelling tears no frame, memory stays bounded, and messages are still received.
 
-The last two tests show that these tests see what they are for: with trio-websocket's own way of sending, both fail.
+The last two tests show that these tests exercise their cases: both fail with trio-websocket's own sending.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def _connect(peer: RawPeer) -> AsyncGenerator[Connection]:
 
 
 async def _cancel_large_requests(connection: Connection) -> None:
-    """Requests of 20, 3 and 8 MB, cancelled one after the other as soon as nothing moves any more."""
+    """Start requests of 20, 3 and 8 MB, and cancel each when all tasks are blocked."""
     for size in _LARGE:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.run_task, "x" * size)
@@ -46,19 +46,19 @@ async def _cancel_large_requests(connection: Connection) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_cancelled_requests_leave_whole_frames_and_bounded_memory_behind() -> None:
+async def test_cancelled_requests_leave_whole_frames_and_bounded_memory() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect(peer) as connection:
             await _cancel_large_requests(connection)
             held = connection.statistics().bytes_held
-            # The first was taken whole, the others found no room and were never sent.
+            # The first was buffered whole. The others found no room and were never sent.
             assert 20 * MB <= held <= HIGH_WATER_MARK + 20 * MB + 1000
             assert connection.statistics().pending == 0
             async with trio.open_nursery() as nursery:
-                gotten: list[str | None] = []
+                hostnames: list[str | None] = []
 
                 async def ask() -> None:
-                    gotten.append((await connection.device_info()).hostname)
+                    hostnames.append((await connection.device_info()).hostname)
 
                 nursery.start_soon(ask)
                 await peer.read_until(3)
@@ -69,12 +69,12 @@ async def test_cancelled_requests_leave_whole_frames_and_bounded_memory_behind()
                 await peer.reply(
                     type="device_info_response", status="ok", response_id=question["request_id"], result=info
                 )
-            assert gotten == ["answered"]
+            assert hostnames == ["answered"]
             assert connection.statistics().bytes_held == 0
             assert peer.closed_with is None
 
 
-async def test_pings_are_answered_while_requests_wait_for_a_peer_that_does_not_read() -> None:
+async def test_pings_are_answered_while_requests_wait_for_room() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect(peer) as connection:
             async with trio.open_nursery() as nursery:
@@ -83,21 +83,21 @@ async def test_pings_are_answered_while_requests_wait_for_a_peer_that_does_not_r
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 for _ in range(1000):
                     await peer.ping()
-                # What comes in after the pings is read: the reader did not wait for a pong to be taken.
+                # Messages after the pings are read: the receiver did not wait to write a pong.
                 await peer.reply(type="command", status="ok")
                 await until(lambda: connection.statistics().messages_received == 2)
-                # A flood of pings cannot fill the buffer: one unsent pong answers them all.
+                # A flood of pings cannot fill the buffer: one unwritten pong answers all of them.
                 assert connection.statistics().bytes_held <= HIGH_WATER_MARK + 20 * MB + 1000
                 nursery.cancel_scope.cancel()
             await peer.read_until(2)
-            # The pong goes out between two frames, and never within one.
+            # The pong is written between two frames, never within one.
             while not peer.pongs:
                 await peer.read_some()
             assert peer.closed_with is None
             assert len(peer.texts) == 2
 
 
-async def test_messages_are_sent_in_the_order_in_which_they_were_asked_for_when_there_is_room_again() -> None:
+async def test_waiting_messages_are_sent_in_fifo_order() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect(peer) as connection, trio.open_nursery() as nursery:
             nursery.start_soon(connection.run_task, "x" * 20 * MB)
@@ -111,7 +111,7 @@ async def test_messages_are_sent_in_the_order_in_which_they_were_asked_for_when_
             nursery.cancel_scope.cancel()
 
 
-async def test_a_waiter_that_is_cancelled_gives_its_turn_to_the_next() -> None:
+async def test_a_cancelled_waiter_passes_its_turn_to_the_next() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect(peer) as connection, trio.open_nursery() as nursery:
             nursery.start_soon(connection.run_task, "x" * 20 * MB)
@@ -128,11 +128,8 @@ async def test_a_waiter_that_is_cancelled_gives_its_turn_to_the_next() -> None:
             nursery.cancel_scope.cancel()
 
 
-# ---- how long there has been no room
-
-
 class _Portions(trio.abc.Stream):
-    """A stream whose peer takes so many pieces as it is told to, and says nothing."""
+    """A stream whose peer reads a given number of pieces and sends nothing."""
 
     def __init__(self) -> None:
         self._portions = trio.Semaphore(0)
@@ -157,7 +154,7 @@ class _Portions(trio.abc.Stream):
 
 @asynccontextmanager
 async def _open_buffered() -> AsyncGenerator[tuple[BufferedStream, _Portions, list[float]]]:
-    """A stream, what takes from it, and when it was stuck for 60 seconds."""
+    """Yield a stream, its slow peer, and an object that records when it was stuck for 60 seconds."""
     portions, stuck_at = _Portions(), list[float]()
     stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
 
@@ -173,7 +170,7 @@ async def _open_buffered() -> AsyncGenerator[tuple[BufferedStream, _Portions, li
 
 
 @pytest.mark.parametrize(("size", "expected"), [(HIGH_WATER_MARK - 1, []), (HIGH_WATER_MARK, [65.0])])
-async def test_it_is_stuck_when_nothing_was_taken_of_as_much_as_the_mark_for_so_long(
+async def test_wait_stuck_returns_after_the_time_without_room(
     size: int, expected: list[float], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with _open_buffered() as (stream, _, stuck_at):
@@ -183,7 +180,7 @@ async def test_it_is_stuck_when_nothing_was_taken_of_as_much_as_the_mark_for_so_
         assert stuck_at == expected
 
 
-async def test_what_is_sent_while_there_is_no_room_gives_no_more_time(autojump_clock: trio.testing.MockClock) -> None:
+async def test_more_messages_do_not_extend_the_time_of_wait_stuck(autojump_clock: trio.testing.MockClock) -> None:
     async with _open_buffered() as (stream, _, stuck_at):
         stream.append(bytes(HIGH_WATER_MARK))
         await trio.sleep(30)
@@ -193,14 +190,14 @@ async def test_what_is_sent_while_there_is_no_room_gives_no_more_time(autojump_c
         assert stuck_at == [60]
 
 
-async def test_room_in_between_gives_the_whole_time_again_though_not_all_was_taken(
+async def test_room_in_between_restarts_the_time_of_wait_stuck(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with _open_buffered() as (stream, portions, stuck_at):
         stream.append(bytes(HIGH_WATER_MARK))
         stream.append(bytes(1000))
         await trio.sleep(50)
-        # A large frame goes out in four slices.
+        # A large frame is written in four slices.
         portions.take(3)
         await trio.sleep(5)
         assert not stream.has_room
@@ -213,12 +210,9 @@ async def test_room_in_between_gives_the_whole_time_again_though_not_all_was_tak
         assert stuck_at == [216]
 
 
-# ---- its end
-
-
 @pytest.mark.parametrize("steps", range(6))
-async def test_a_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
-    # Which of two tasks comes first in a step is left to chance.
+async def test_the_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
+    # trio runs the tasks of a step in random order.
     for _ in range(20):
         portions = _Portions()
         stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
@@ -227,7 +221,7 @@ async def test_a_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
                 nursery.start_soon(stream.run_writer)
                 await trio.testing.wait_all_tasks_blocked()
                 stream.append(b"first")
-                # It is being written while the other comes.
+                # One frame is being written while the other arrives.
                 await trio.testing.wait_all_tasks_blocked()
                 stream.append(b"second")
                 portions.take(1)
@@ -238,12 +232,9 @@ async def test_a_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
         assert stream.dead
 
 
-# ---- that the tests see what they are for
-
-
 @asynccontextmanager
 async def _connect_plainly(peer: RawPeer) -> AsyncGenerator[tuple[trio_websocket.WebSocketConnection, trio.Nursery]]:
-    """A client of trio-websocket's own, registered, and a nursery that ends with it."""
+    """Open and register a client that uses trio-websocket alone, with a nursery that ends with it."""
     host, port = peer.url.removeprefix("ws://").removesuffix("/ws").split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
         websocket = await trio_websocket.wrap_client_stream(nursery, stream, f"{host}:{port}", "/ws")
@@ -254,7 +245,7 @@ async def _connect_plainly(peer: RawPeer) -> AsyncGenerator[tuple[trio_websocket
         nursery.cancel_scope.cancel()
 
 
-async def test_with_plain_send_message_a_cancelled_request_tears_a_frame() -> None:
+async def test_trio_websocket_alone_tears_a_frame_when_send_message_is_cancelled() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect_plainly(peer) as (websocket, nursery):
             for size in _LARGE:
@@ -265,11 +256,11 @@ async def test_with_plain_send_message_a_cancelled_request_tears_a_frame() -> No
             nursery.start_soon(websocket.send_message, "the next")
             with trio.move_on_after(5):
                 await peer.read_until(3)
-            # The next message was taken for the rest of the torn one, or for no frame at all.
+            # The peer took the next message for the rest of the torn frame, or for an invalid frame.
             assert "the next" not in peer.texts
 
 
-async def test_with_plain_send_message_one_ping_stops_all_reading() -> None:
+async def test_trio_websocket_alone_stops_reading_after_one_ping() -> None:
     with trio.fail_after(60):
         async with open_raw_peer() as peer, _connect_plainly(peer) as (websocket, nursery):
             nursery.start_soon(websocket.send_message, "x" * 20 * MB)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 _PIECE: Final = 65_536
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-"""For SO_LINGER: closing resets."""
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which closing resets."""
 
 
 class ProxiedConnection:
@@ -33,7 +33,7 @@ class ProxiedConnection:
         self.over = False
 
     async def run(self) -> None:
-        """Carry bytes both ways until one end closes, or a test does."""
+        """Transfer bytes in both directions until an end or the test closes."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._carry, self._client, self._server, True)
@@ -50,7 +50,7 @@ class ProxiedConnection:
                     await self._open[to_server].wait()
                     await target.send_all(view[start : start + self._portion])
                     await trio.sleep(self._pause)
-        # Either end may have said all that it has to say, and still listen.
+        # An end may have finished sending and still receive.
         await target.send_eof()
 
     async def _receive(self, source: trio.SocketStream, to_server: bool) -> bytes:
@@ -58,27 +58,27 @@ class ProxiedConnection:
         return bytes(await source.receive_some(self._portion))
 
     def stall(self, *, to_server: bool) -> None:
-        """Carry nothing more this way until `resume`; what the sender's and this end's buffers do not hold, waits."""
+        """Transfer nothing more in this direction until `resume`. The sender waits when the buffers are full."""
         if self._open[to_server].is_set():
             self._open[to_server] = trio.Event()
 
     def resume(self) -> None:
-        """Go on, both ways."""
+        """Continue in both directions."""
         for gate in self._open.values():
             gate.set()
 
     def trickle(self, portion: int, pause: float) -> None:
-        """Carry so many bytes at a time, both ways, and wait so many seconds after each."""
+        """Transfer pieces of this size in both directions, with this pause in seconds after each."""
         self._portion, self._pause = portion, pause
 
     def cut(self) -> None:
-        """Close both ways, as when a process in between ends."""
+        """Close in both directions, as when a process in between ends."""
         self._close()
 
     def reset(self) -> None:
-        """Both ends meet a reset."""
+        """Reset the connections to both ends."""
         for stream in (self._client, self._server):
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close()
 
     def _close(self) -> None:
@@ -105,12 +105,12 @@ class Proxy:
 
     @property
     def connections(self) -> list[ProxiedConnection]:
-        """Those that are open, in the order in which they were opened."""
+        """The open connections, oldest first."""
         self._connections = [connection for connection in self._connections if not connection.over]
         return self._connections
 
     async def serve(self, client: trio.SocketStream) -> None:
-        """Carry one connection."""
+        """Proxy one connection."""
         async with client:
             if self.refuses:
                 return
@@ -127,7 +127,7 @@ class Proxy:
 
 @asynccontextmanager
 async def open_proxy(url: str) -> AsyncGenerator[Proxy]:
-    """A proxy before the server at this URL."""
+    """Open a proxy for the server at this URL."""
     authority = url.removeprefix("ws://").partition("/")[0]
     host, _, port = authority.partition(":")
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")

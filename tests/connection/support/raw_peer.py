@@ -1,4 +1,4 @@
-"""A raw TCP peer: it completes handshake and registration, and then reads only when it is told to."""
+"""A raw TCP peer that completes the handshake and the registration, then reads only on request."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CONFIRMATION = json.dumps({"type": "heartbeat", "status": "ok"})
 
 @attrs.define(eq=False)
 class RawPeer:
-    """The server's end of one TCP connection, under the test's own wsproto: a torn frame is an error here.
+    """The server's end of one TCP connection, with its own wsproto, for which a torn frame is an error.
 
     Attributes:
-        url: Where the client connects.
+        url: The URL for the client.
         texts: The whole text messages that were read.
-        pongs: How many pongs were read.
-        closed_with: The code of the client's close frame, or of the protocol error that its bytes were.
+        pongs: The number of pongs that were read.
+        closed_with: The code of the client's close frame, or of its protocol error.
     """
 
     url: str
@@ -38,7 +38,7 @@ class RawPeer:
     _part: list[str] = attrs.field(factory=list[str])
 
     async def handshake(self, stream: trio.SocketStream) -> None:
-        """Let the client in and confirm its registration; then read no more."""
+        """Complete the handshake and confirm the registration, then stop reading."""
         self._stream = stream
         while not self.texts:
             await self.read_some()
@@ -46,7 +46,7 @@ class RawPeer:
         self.connected.set()
 
     async def read_some(self) -> bool:
-        """Read a piece; False at the end of the stream."""
+        """Read a piece. Returns False at the end of the stream."""
         assert self._stream is not None
         data = bytes(await self._stream.receive_some(65536))
         if not data:
@@ -70,7 +70,7 @@ class RawPeer:
         return True
 
     async def read_until(self, texts: int) -> None:
-        """Read until so many messages have come, or the connection has ended."""
+        """Read until this many messages have arrived, or the connection has ended."""
         while len(self.texts) < texts and self.closed_with is None:
             if not await self.read_some():
                 break
@@ -84,7 +84,7 @@ class RawPeer:
         await self._send(TextMessage(data=json.dumps(members)))
 
     async def hang_up(self) -> None:
-        """Close the socket: a client that closes in good order would otherwise wait for this peer's answer."""
+        """Close the socket, so that a client that closes gracefully does not wait for this peer's reply."""
         if self._stream is not None:
             await self._stream.aclose()
 
@@ -95,7 +95,7 @@ class RawPeer:
 
 @asynccontextmanager
 async def open_raw_peer(receive_buffer: int | None = None) -> AsyncGenerator[RawPeer]:
-    """Listen for one client, with a buffer of about so many bytes for what was not read."""
+    """Listen for one client, with a receive buffer of about this many bytes."""
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     if receive_buffer is not None:
         listener.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)

@@ -1,4 +1,4 @@
-"""The recordings of a real server, as data: tests/data/*.jsonl."""
+"""The recordings of a real server in tests/data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Frame:
     text: str
 
     def json(self) -> dict[str, object]:
-        """The message without what is null, and without what differs from run to run."""
+        """Return the message without nulls and without values that differ from run to run."""
         members: dict[str, object] = json.loads(self.text)
         return {name: value for name, value in members.items() if value is not None and name != "timestamp"}
 
@@ -31,7 +31,7 @@ class Close:
 
 
 def frames(name: str) -> list[Frame | Close]:
-    """The text frames and closes of a recording, in order."""
+    """Return the text and close frames of a recording, in order."""
     found: list[Frame | Close] = []
     for line in (DATA / f"{name}.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -43,5 +43,5 @@ def frames(name: str) -> list[Frame | Close]:
 
 
 def text_frames(name: str) -> list[Frame]:
-    """The text frames of a recording, in order."""
+    """Return the text frames of a recording, in order."""
     return [frame for frame in frames(name) if isinstance(frame, Frame)]

@@ -1,4 +1,4 @@
-"""Which sockets this process has open."""
+"""The open sockets of this process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 def open_sockets() -> set[str]:
-    """Each by a name of its own, which no other one gets; none where the system does not tell."""
+    """Return a unique name for each open socket; an empty set if the system does not list them."""
     names: set[str] = set()
     for descriptor in _DESCRIPTORS.iterdir() if _DESCRIPTORS.exists() else ():
         try:
             name = os.readlink(descriptor)
         except OSError:
-            # It was the one of the listing itself.
+            # It was the descriptor of the listing itself.
             continue
         if name.startswith("socket:"):
             names.add(name)

@@ -1,4 +1,4 @@
-"""Both ends of a WebSocket in memory, without AIP on it."""
+"""Both ends of a WebSocket in memory, without AIP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def accept(path: str, headers: list[tuple[bytes, bytes]]) -> int:
 
 @asynccontextmanager
 async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End]]:
-    """A client's and a server's end, open to each other. Both must have closed their streams when the block ends."""
+    """Open a client's and a server's end of one WebSocket. Both must close their streams before the block ends."""
     streams = [FaultyStream(stream) for stream in trio.testing.memory_stream_pair()]
     client, server = (
         End(Transport(stream, peer="the other", client=client, max_message_size=max_message_size), stream)
@@ -58,7 +58,7 @@ async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End
 
 @contextmanager
 def listening_to(stream: FaultyStream) -> Generator[bytearray]:
-    """What is written to a stream from now on, as it is on the wire."""
+    """Collect the bytes that are written to a stream during the block."""
     written = bytearray()
     original = stream.send_all
 
@@ -72,7 +72,7 @@ def listening_to(stream: FaultyStream) -> Generator[bytearray]:
 
 
 def frames_of_a_client(written: bytearray) -> list[tuple[Opcode, object]]:
-    """The frames in what a client has written."""
+    """Parse the frames that a client has written."""
     reader = FrameProtocol(client=False, extensions=[])
     reader.receive_bytes(bytes(written))
     return [(frame.opcode, frame.payload) for frame in reader.received_frames()]
