@@ -1,4 +1,4 @@
-"""Files that people write: YAML, JSON or TOML to plain values, with an error that names the file and what is wrong with it."""
+"""Reads configuration files: YAML, JSON or TOML to plain values, with errors that name the file and the problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def can_name_a_file(path: str) -> bool:
-    """Whether the system could have a file of that name: it can hold neither a null nor what cannot be encoded."""
+    """Whether a file can have this name: a name contains no null character, and can be encoded."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
@@ -24,11 +24,11 @@ def can_name_a_file(path: str) -> bool:
 
 
 def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
-    """Read a file by its ending: ``.json``, ``.toml``, and YAML otherwise, which needs the extra ``yaml``.
+    """Read a file as its suffix says: ``.json``, ``.toml``, otherwise YAML, which needs the extra ``yaml``.
 
     Args:
-        path: Of the file.
-        what: What error messages call it: "the device configuration".
+        path: The file.
+        what: The subject of error messages, such as "the device configuration".
 
     Raises:
         ConfigError: The file cannot be read or parsed.
@@ -42,10 +42,10 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     except OSError as error:
         raise ConfigError(f"{shown} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
-        # It holds what is in the file, tokens among it, and must not become the error's context.
+        # This exception contains what was read, tokens included, and must not become the context of the one below.
         pass
     if text is None:
-        raise ConfigError(f"{shown} cannot be read: it is no UTF-8 text")
+        raise ConfigError(f"{shown} cannot be read: it is not UTF-8 text")
     match Path(path).suffix.lower():
         case ".json":
             return _parse_json(text, shown)
@@ -71,7 +71,7 @@ def _parse_toml(text: str, shown: str) -> object:
 
 def _parse_yaml(text: str, shown: str) -> object:
     try:
-        # Imported where it is needed: it is an extra.
+        # PyYAML is an extra.
         import yaml  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
@@ -85,14 +85,14 @@ def _parse_yaml(text: str, shown: str) -> object:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
     except ValueError:
-        problem = "something in it looks like a number or a date, and is none"
+        problem = "it contains an invalid number or date"
     except RecursionError:
         pass
     raise ConfigError(f"{shown} is not YAML: {problem}")
 
 
 def _without_content(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong, and where. PyYAML shows the line as well, and a token may be in it: so the error is no cause either."""
+    """Return the problem and its position. PyYAML also quotes the line, which may contain a token: so its error is not chained."""
     problem = re.sub(r"""(['"]).{4,}\1""", "what stands there", error.problem or "it cannot be read")
     mark = error.problem_mark
     return problem if mark is None else f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"

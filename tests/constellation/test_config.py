@@ -139,9 +139,9 @@ devices:
         read_config(path)
     words = str(caught.value)
     expected = [
-        "heartbeat_interval: must be above 0 s, and is -1",
-        "reconnect_delay: expected a number of seconds, got ",
-        "max_concurrent_tasks: must be 1 or more",
+        "heartbeat_interval: expected a number of seconds above 0, got -1",
+        "reconnect_delay: expected a number of seconds above 0, got a string",
+        "max_concurrent_tasks: expected a whole number of 1 or more, got 0",
         "heartbeat_intervall: unknown key; did you mean 'heartbeat_interval'?",
         "devices[0].server_url: a server's URL begins with ws:// or wss://",
         "devices[0].capabilites: unknown key; did you mean 'capabilities'?",
@@ -156,7 +156,7 @@ devices:
         "devices[2].max_retries: must be 0 or more",
         "devices[3]: expected an object, got a string",
         "devices[4].server_url: is missing",
-        "devices[4].device_id: a name has 1 to 900 characters",
+        "devices[4].device_id: a device id has 1 to 900 characters",
         "devices[4].frobnicate: unknown key; known are device_id, server_url, auto_connect, ",
         "devices[4].1: unknown key; known are ",
     ]
@@ -167,7 +167,7 @@ devices:
 
 def test_two_devices_of_one_name_are_said_with_both_places(tmp_path: Path) -> None:
     text = "devices: [{device_id: a, server_url: 'ws://h'}, {device_id: b, server_url: 'ws://h'}, {device_id: a, server_url: 'ws://i'}]"
-    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the name of devices\[0\] already"):
+    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the id of devices\[0\] already"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
@@ -240,7 +240,7 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
         ("d.yaml", f"devices:\n- token: *{SECRET}\n", "found undefined alias what stands there"),
         ("d.yaml", f"devices:\n- token: !{SECRET} x\n", "could not determine a constructor"),
         ("d.yaml", f"devices:\n- token: '{SECRET}\x01'\n", "special characters are not allowed"),
-        ("d.yaml", f"devices:\n- {SECRET}: 2020-99-99\n", "something in it looks like a number or a date, and is none"),
+        ("d.yaml", f"devices:\n- {SECRET}: 2020-99-99\n", "it contains an invalid number or date"),
         ("d.yaml", f"devices: [{SECRET}]", "devices[0]: expected an object, got a string"),
         ("d.yaml", f"devices: [token {SECRET}]", "devices[0]: expected an object, got a string"),
         ("d.yaml", f"- token: {SECRET}", "the file: expected an object, got a list"),
@@ -253,7 +253,7 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
         ),
         ("d.json", f'{{"token": "{SECRET}" 1}}', "is not JSON: Expecting ',' delimiter"),
         ("d.toml", f"token = {SECRET}", "is not TOML: Invalid value"),
-        ("d.json", f'"{SECRET}\udcff"', "it is no UTF-8 text"),
+        ("d.json", f'"{SECRET}\udcff"', "it is not UTF-8 text"),
     ],
 )
 def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: str, words: str, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ devices:
     assert here.headers == (("X-Key", SECRET),)
     assert SECRET not in repr(config)
     assert file.ca_file == str(tmp_path / "keys" / "ca.pem")
-    with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN, which is not set"):
+    with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN: it is not set"):
         env.read_token()
     with pytest.raises(ConfigError, match=r"cannot be read from .*token: No such file"):
         file.read_token()
@@ -293,10 +293,10 @@ devices:
         write(tmp_path, "keys/token", token + "\n")
         assert (env.read_token(), file.read_token()) == (token, token)
     write(tmp_path, "keys/token", "\n")
-    with pytest.raises(ConfigError, match="which is empty"):
+    with pytest.raises(ConfigError, match="there is no token in it"):
         file.read_token()
     (tmp_path / "keys" / "token").write_bytes(SECRET.encode() + b"\xff")
-    with pytest.raises(ConfigError, match="it is no UTF-8 text") as caught:
+    with pytest.raises(ConfigError, match="it is not UTF-8 text") as caught:
         file.read_token()
     assert SECRET not in repr(caught.value.__cause__) + repr(caught.value.__context__)
 

@@ -98,7 +98,7 @@ async def test_a_token_file_that_is_missing_for_a_moment_ends_nothing(
             await trio.sleep(1)
             token_file.write_bytes(b"\xff")
             await trio.sleep(10)
-            assert "it is no UTF-8 text" in str(device.statistics().problem)
+            assert "it is not UTF-8 text" in str(device.statistics().problem)
             token_file.write_text("another")
             await constellation.wait_connected()
             assert server.peer.path == "/ws?token=another"
@@ -126,7 +126,7 @@ async def test_a_token_in_the_environment_is_read_anew_and_its_absence_is_said_a
         config = device_config("a", token_env="GALAXY_TEST_TOKEN")
         async with open_constellation([config], connect=server.connect) as constellation:
             device = constellation.devices["a"]
-            with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN, which is not set"):
+            with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN: it is not set"):
                 await constellation.wait_connected()
             assert (device.status, trio.current_time()) == (DeviceStatus.FAILED, 0)
             monkeypatch.setenv("GALAXY_TEST_TOKEN", "s3cr3t\udcff")
@@ -250,7 +250,7 @@ async def test_a_file_without_certificates_ends_it_at_once_and_asking_for_it_tri
             with pytest.raises(ConfigError, match=f"for device 'a' cannot be read from {ca_file}: No such file"):
                 await constellation.wait_connected()
             ca_file.write_text("none at all")
-            with pytest.raises(ConfigError, match="it holds no certificates as PEM"):
+            with pytest.raises(ConfigError, match="it contains no certificates in PEM format"):
                 await device.connect()
             assert isinstance(device.failure, ConfigError)
             authorities[0].cert_pem.write_to_path(str(ca_file))

@@ -201,14 +201,14 @@ async def _open(devices: list[DeviceConfig], **named: float) -> None:
 @pytest.mark.parametrize(
     ("devices", "words"),
     [
-        (DeviceConfig("a", "ws://h"), "devices are a file, or a list of DeviceConfig, and not DeviceConfig"),
-        (None, "devices are a file, or a list of DeviceConfig, and not NoneType"),
-        ([{"device_id": "a"}], "a device is given as a DeviceConfig, and not as dict"),
-        ({"devices": []}, "a device is given as a DeviceConfig, and not as str"),
-        (["devices.yaml"], "a device is given as a DeviceConfig, and not as str"),
+        (DeviceConfig("a", "ws://h"), "devices must be a file or a list of DeviceConfig, not DeviceConfig"),
+        (None, "devices must be a file or a list of DeviceConfig, not NoneType"),
+        ([{"device_id": "a"}], "a device must be a DeviceConfig, not dict"),
+        ({"devices": []}, "a device must be a DeviceConfig, not str"),
+        (["devices.yaml"], "a device must be a DeviceConfig, not str"),
         (
             [DeviceConfig("a", "ws://h"), DeviceConfig("a", "ws://i")],
-            "the device 'a' is given twice: give each a name of its own",
+            "the device 'a' is given twice: give each a different id",
         ),
     ],
     ids=str,
@@ -237,9 +237,9 @@ async def test_devices_that_are_none_are_said_to_be_none(devices: object, words:
             )
             for value in (0, -1, math.nan)
         ],
-        ("reconnect_delay", math.inf, "reconnect_delay is a number of seconds, and is without end"),
-        ("drain", -1, "drain is a number of seconds, and is -1"),
-        ("drain", math.nan, "drain is a number of seconds, and is nan"),
+        ("reconnect_delay", math.inf, "reconnect_delay must be a finite number of seconds"),
+        ("drain", -1, "drain must be a number of seconds, not -1"),
+        ("drain", math.nan, "drain must be a number of seconds, not nan"),
         ("client_name", "", "a client_name has 1 to 64 characters, and this one has 0"),
         ("client_name", "x" * 65, "a client_name has 1 to 64 characters, and this one has 65"),
     ],
@@ -263,7 +263,7 @@ async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, va
             f"constellation_id: {'x' * 65}\n{YAML.partition('4')[2]}",
             "constellation_id: a client_name has 1 to",
         ),
-        ("c.yaml", YAML.replace("device_id: b", "device_id: a"), "devices[1].device_id: 'a' is the name of devices[0]"),
+        ("c.yaml", YAML.replace("device_id: b", "device_id: a"), "devices[1].device_id: 'a' is the id of devices[0]"),
         ("c.yaml", YAML.replace("ws://", "http://"), "devices[0].server_url: a server's URL begins with ws://"),
     ],
 )

@@ -155,7 +155,7 @@ async def test_without_a_keepalive_expiry_each_task_has_a_connection_that_is_clo
 
 @pytest.mark.parametrize("keepalive_expiry", [-1, float("nan")])
 async def test_a_keepalive_expiry_that_is_no_time_is_refused(keepalive_expiry: float) -> None:
-    with pytest.raises(ConfigError, match=r"^keepalive_expiry is a number of seconds, and is"):
+    with pytest.raises(ConfigError, match=r"^keepalive_expiry must be a number of seconds, not"):
         async with open_constellation([device_config("a")], keepalive_expiry=keepalive_expiry):
             raise AssertionError
 

@@ -35,11 +35,11 @@ def _never(_profile: DeviceProfile) -> bool:
         ({"capabilities": {"oven", "fridge"}, "os": "linux"}, "none that runs 'linux' has 'fridge', 'oven'"),
         ({"capabilities": ["gui", "cli"]}, "none has all of 'cli', 'gui'"),
         ({"os": "darwin", "capabilities": ["gui"]}, "none that runs 'darwin' has 'gui'"),
-        ({"where": _never}, "none is what `where` asks for"),
-        ({"os": "linux", "where": _never}, "none that runs 'linux' is what `where` asks for"),
+        ({"where": _never}, "none satisfies `where`"),
+        ({"os": "linux", "where": _never}, "none that runs 'linux' satisfies `where`"),
         (
             {"os": "linux", "capabilities": ["gui"], "where": _never},
-            "none that runs 'linux' with 'gui' is what `where` asks for",
+            "none that runs 'linux' with 'gui' satisfies `where`",
         ),
     ],
 )
@@ -77,7 +77,7 @@ async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> 
             removing = await start(nursery, partial(world.constellation.remove_device, "a"))
             await removing.ended.wait()
         assert isinstance(waiting.ending, NoSuchDevice)
-        assert str(waiting.ending) == "no device for this task any more: 'a' would fit, and was removed"
+        assert str(waiting.ending) == "no device for this task any more: 'a' would fit, but was removed"
         assert device.profile.os is None
 
 
@@ -89,9 +89,9 @@ async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason
         await waiting.ended.wait()
         assert isinstance(waiting.ending, NoSuchDevice)
         assert str(waiting.ending) == (
-            f"no device for this task any more: 'a' would fit, and was given up: {world.a.failure}"
+            f"no device for this task any more: 'a' would fit, but was given up: {world.a.failure}"
         )
-        with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, and was given up: "):
+        with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, but was given up: "):
             await world.constellation.run_task("echo")
         # It is a hope again while it is tried again.
         await world.fleet.start_server()

@@ -114,9 +114,9 @@ async def test_system_capabilities_and_predicate_decide_and_capitals_do_not(auto
         ({"capabilities": {"fly", "swim"}}, "none has 'fly', 'swim'"),
         ({"os": "linux", "capabilities": {"gui"}}, "none that runs 'linux' has 'gui'"),
         ({"capabilities": {"cli", "gui"}}, "none has all of 'cli', 'gui'"),
-        ({"where": nobody}, "none is what `where` asks for"),
+        ({"where": nobody}, "none satisfies `where`"),
         ({"os": "linux", "capabilities": {"cli"}, "where": nobody},
-         "none that runs 'linux' with 'cli' is what `where` asks for"),
+         "none that runs 'linux' with 'cli' satisfies `where`"),
     ],
     ids=["system", "capabilities", "both", "together", "predicate", "all"],
 )  # fmt: skip
@@ -141,7 +141,7 @@ async def test_without_devices_or_with_failed_ones_it_is_said_so(autojump_clock:
         device = world.constellation.add_device(failing)
         with pytest.raises(ConnectFailed, match="refused"):
             await device.wait_connected()
-        with pytest.raises(NoSuchDevice, match=r"'f' would fit, and was given up: .*refused"):
+        with pytest.raises(NoSuchDevice, match=r"'f' would fit, but was given up: .*refused"):
             await world.constellation.run_task("echo x", os="linux")
         with pytest.raises(NoSuchDevice, match="none runs 'beos'"):
             await world.constellation.run_task("echo x", os="beos")

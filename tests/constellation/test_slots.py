@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_trio.constellation.slots import Moved, Place, Slot, Slots
+from galaxy_trio.constellation.slots import Place, PlaceMoved, Slot, Slots
 from galaxy_trio.errors import QueueFull
 
 SIZE, MAX_QUEUED = 2, 3
@@ -175,7 +175,7 @@ class Waiter:
         with self.scope:
             try:
                 self.slot = await self.place.wait()
-            except Moved:
+            except PlaceMoved:
                 self.ending = "moved"
             except Closed:
                 self.ending = "closed"

@@ -59,23 +59,23 @@ def test_all_that_is_wrong_is_told_at_once_each_with_its_place(tmp_path: Path) -
             'devices = ""\nzzz = 1\n',
         )
     for part in (
-        "devices: expected the name of a file, got ''",
+        "devices: expected the name of a file",
         "listen: expected 'unix:PATH' or 'HOST:PORT', got 5",
-        "allowed_hosts: expected a list of host names",
-        "keep_days: expected a number of days above 0",
-        "keep_tasks: expected a whole number from 1 to 1,000,000",
-        "max_queued: expected a whole number",
-        "drain: expected a number of seconds above 0",
+        "allowed_hosts: expected a list of host names, got a string",
+        "keep_days: expected a number of days above 0, got 0",
+        "keep_tasks: expected a whole number from 1 to 1,000,000, got 1.5",
+        "max_queued: expected a whole number from 1 to 1,000,000, got True",
+        "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
-        "databse: there is no such key; did you mean 'database'?",
-        "zzz: there is no such key",
+        "databse: unknown key; did you mean 'database'?",
+        "zzz: unknown key; known are token_file, devices, ",
     ):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 10
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b"= 5", "is not TOML"), (b"\xff", "it is no UTF-8 text"), (None, "No such file")]
+    ("content", "sentence"), [(b"= 5", "is not TOML"), (b"\xff", "it is not UTF-8 text"), (None, "No such file")]
 )
 def test_a_file_that_cannot_be_read_is_told_with_its_path(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     path = tmp_path / "galaxy.toml"
@@ -100,7 +100,7 @@ def test_tokens_come_from_the_file_and_from_the_environment(tmp_path: Path, monk
     [
         (None, "cannot be read"),
         (b"", "there is no token in"),
-        (b"secr\xff", "it is no UTF-8 text"),
+        (b"secr\xff", "it is not UTF-8 text"),
         ("secret\u00e9".encode(), "no header can carry"),
         (b"secret one", "no header can carry"),
     ],

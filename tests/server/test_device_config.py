@@ -62,24 +62,29 @@ _BAD = {
     "deep json": ("d.json", "[" * 100_000, "d.json is not JSON: "),
     "deep yaml": ("d.yaml", "[" * 2_000, "d.yaml is not YAML: "),
     "an object of python": ("d.yaml", "devices: !!python/object/apply:os.system ['true']", "d.yaml is not YAML: "),
-    "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object"),
+    "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object whose keys are device ids"),
     "a list": ("d.yaml", "[]", "d.yaml has no 'devices': give an object"),
     "a list of devices": ("d.yaml", "devices: []", "d.yaml has no 'devices': give an object"),
     "a number for a name": (
         "d.yaml",
         "devices: {1: {}}",
-        r"devices\[1\]: the name of a device is text; put it in quotes",
+        r"devices\[1\]: the name of a device must be text; put it in quotes",
     ),
     "no entry": ("d.yaml", "devices: {a: }", r"devices\['a'\]: expected an object"),
     "tags that are no list": ("d.yaml", "devices: {a: {tags: x}}", r"devices\['a'\].tags: expected a list of strings"),
     "features that are no text": (
         "d.yaml",
         "devices: {a: {additional_features: [1]}}",
-        r"devices\['a'\].additional_features: expected a list of strings",
+        r"devices\['a'\].additional_features\[0\]: expected a string, got 1",
     ),
     "a date": ("d.yaml", "devices: {a: {since: 2026-01-01}}", r"devices\['a'\]: .*date.* not JSON serializable"),
     "no number": ("d.yaml", "devices: {a: {x: .nan}}", r"devices\['a'\]: Out of range"),
     "a key that is no text": ("d.yaml", "devices: {a: {1: x}}", r"devices\['a'\]: keys must be text"),
+    "tags that are null": (
+        "d.yaml",
+        "devices: {a: {tags: }}",
+        r"devices\['a'\].tags: expected a list of strings, got None",
+    ),
     "two places": ("d.yaml", "devices: {a: 1, b: 2}", r"wrong at 2 places: devices\['a'\]: .*; devices\['b'\]: "),
 }
 
@@ -97,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file"):
         read_device_config(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"devices: {\xe4: {}}")
-    with pytest.raises(ConfigError, match=r"latin.yaml cannot be read: it is no UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin.yaml cannot be read: it is not UTF-8"):
         read_device_config(tmp_path / "latin.yaml")
 
 
