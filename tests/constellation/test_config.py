@@ -72,7 +72,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_the_originals_devices_file_is_read_as_it_is_in_all_its_forms(tmp_path: Path) -> None:
+def test_devices_file_of_the_original_is_read_unchanged_as_yaml_toml_and_json(tmp_path: Path) -> None:
     as_yaml = read_config(write(tmp_path, "devices.yaml", DEVICES_YAML))
     as_toml = read_config(write(tmp_path, "devices.toml", DEVICES_TOML))
     devices = [
@@ -85,7 +85,7 @@ def test_the_originals_devices_file_is_read_as_it_is_in_all_its_forms(tmp_path: 
     assert as_yaml == as_toml == as_json == ConstellationConfig(DEVICES)
 
 
-def test_what_a_file_does_not_say_is_at_its_default() -> None:
+def test_absent_settings_have_their_defaults() -> None:
     device = DeviceConfig("d", "ws://h")
     assert (device.max_retries, device.auto_connect, device.max_concurrent_tasks, device.os) == (None, True, 1, None)
     config = ConstellationConfig((device,))
@@ -93,9 +93,7 @@ def test_what_a_file_does_not_say_is_at_its_default() -> None:
 
 
 @pytest.mark.parametrize("place", ["config/galaxy/devices.yaml", "devices.yaml"])
-def test_the_originals_constellation_file_is_read_with_the_devices_file_that_it_names(
-    place: str, tmp_path: Path
-) -> None:
+def test_constellation_file_of_the_original_is_read_with_its_devices_file(place: str, tmp_path: Path) -> None:
     write(tmp_path, place, DEVICES_YAML)
     expected = ConstellationConfig(DEVICES, "test_constellation", 20.0, 5, 3)
     assert read_config(write(tmp_path, "constellation.yaml", CONSTELLATION_YAML)) == expected
@@ -107,7 +105,7 @@ def test_the_originals_constellation_file_is_read_with_the_devices_file_that_it_
     assert read_config(write(tmp_path, "lower.yaml", lower)) == expected
 
 
-def test_one_error_tells_of_all_that_is_wrong_each_with_its_place(tmp_path: Path) -> None:
+def test_one_error_names_every_problem_with_its_path(tmp_path: Path) -> None:
     text = """
 HEARTBEAT_INTERVAL: -1
 RECONNECT_DELAY: soon
@@ -165,25 +163,25 @@ devices:
     assert "\n" not in words
 
 
-def test_two_devices_of_one_name_are_said_with_both_places(tmp_path: Path) -> None:
+def test_duplicate_device_ids_are_reported_with_both_paths(tmp_path: Path) -> None:
     text = "devices: [{device_id: a, server_url: 'ws://h'}, {device_id: b, server_url: 'ws://h'}, {device_id: a, server_url: 'ws://i'}]"
     with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the id of devices\[0\] already"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
 @pytest.mark.parametrize("text", ["devices: []", "devices: ", "{}", "devices: {}"])
-def test_a_file_without_devices_is_said_to_be_one(text: str, tmp_path: Path) -> None:
+def test_file_without_devices_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="devices: expected a list"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "", "text"])
-def test_a_file_that_holds_no_object_is_said_to_hold_something_else(text: str, tmp_path: Path) -> None:
+def test_file_without_an_object_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at one place: the file: expected an object, got"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
-def test_devices_are_given_once_and_a_devices_file_names_no_other(tmp_path: Path) -> None:
+def test_devices_are_given_only_once_and_a_devices_file_names_no_other_file(tmp_path: Path) -> None:
     write(tmp_path, "devices.yaml", DEVICES_YAML)
     with pytest.raises(ConfigError, match="device_info: the devices are given twice, here and as devices"):
         read_config(write(tmp_path, "both.yaml", DEVICES_YAML + "device_info: devices.yaml"))
@@ -220,7 +218,7 @@ SECRET = "s3cr3t-t0k3n"
         (f"server_url: ['ws://h/ws?token={SECRET}']", "server_url: expected a string"),
     ],
 )
-def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: str, tmp_path: Path) -> None:
+def test_invalid_token_is_reported_and_not_shown(device: str, words: str, tmp_path: Path) -> None:
     url = "" if "server_url" in device else ", server_url: 'ws://h'"
     with pytest.raises(ConfigError) as caught:
         read_config(write(tmp_path, "d.yaml", f"devices: [{{device_id: d, {device}{url}}}]"))
@@ -256,7 +254,7 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
         ("d.json", f'"{SECRET}\udcff"', "it is not UTF-8 text"),
     ],
 )
-def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: str, words: str, tmp_path: Path) -> None:
+def test_token_in_an_invalid_file_appears_in_no_exception(name: str, text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError) as caught:
         read_config(tmp_path / name)
@@ -268,9 +266,7 @@ def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: st
         error = error.__cause__ or error.__context__
 
 
-def test_a_token_comes_from_where_it_is_said_to_be_each_time_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_is_read_again_from_its_source_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
 devices:
   - {device_id: none, server_url: ws://h}
@@ -301,7 +297,7 @@ devices:
     assert SECRET not in repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
-def test_a_device_that_is_made_by_hand_is_checked_in_the_same_way() -> None:
+def test_device_config_made_in_code_is_checked_in_the_same_way() -> None:
     with pytest.raises(ConfigError, match=r"device 'd': server_url: .*; max_concurrent_tasks: must be 1 or more"):
         DeviceConfig("d", "http://h", max_concurrent_tasks=0)
     assert DeviceConfig("d", "ws://h", capabilities=["a"]).capabilities == ("a",)
@@ -324,7 +320,9 @@ _KEYS = ["device_id", "server_url", "os", "capabilities", "metadata", "max_retri
         {"devices": st.lists(st.dictionaries(st.sampled_from(_KEYS), json_values | st.just("ws://h")), max_size=3)}
     )
 )
-def test_any_file_is_a_configuration_or_is_refused(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+def test_any_json_file_is_read_or_refused_with_config_error(
+    tmp_path_factory: pytest.TempPathFactory, content: object
+) -> None:
     path = write(tmp_path_factory.getbasetemp(), "any.json", json.dumps(content))
     try:
         assert isinstance(read_config(path), ConstellationConfig)
@@ -336,7 +334,7 @@ def test_any_file_is_a_configuration_or_is_refused(tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800"])
-def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+def test_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file can have this name"):
         read_config(tmp_path / name)
     with pytest.raises(ConfigError, match=r"device_info: .*no file can have this name"):
@@ -347,7 +345,7 @@ def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> N
         DeviceConfig("d", "ws://h", ca_file=name)
 
 
-def test_what_stands_in_place_of_the_devices_is_told_once(tmp_path: Path) -> None:
+def test_wrong_type_of_devices_is_reported_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(write(tmp_path, "c.json", '{"devices": 3}'))
     assert caught.value.problems == ("devices: expected a list of devices, got 3",)

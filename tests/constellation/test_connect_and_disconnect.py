@@ -43,7 +43,7 @@ async def wait_for(act: Callable[[], Awaitable[None]]) -> None:
         await act()
 
 
-async def test_a_device_that_is_not_to_connect_waits_until_it_is_told(autojump_clock: MockClock) -> None:
+async def test_device_without_auto_connect_stays_disconnected_until_connect(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         configs = [device_config("a"), device_config("b", auto_connect=False)]
         async with open_constellation(configs, connect=server.connect) as constellation:
@@ -58,7 +58,9 @@ async def test_a_device_that_is_not_to_connect_waits_until_it_is_told(autojump_c
             assert len(server.tries) == 2
 
 
-async def test_a_disconnected_device_stays_away_and_is_gone_from_the_server(autojump_clock: MockClock) -> None:
+async def test_disconnected_device_stays_disconnected_and_leaves_no_client_on_the_server(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -80,7 +82,7 @@ async def test_a_disconnected_device_stays_away_and_is_gone_from_the_server(auto
 @pytest.mark.parametrize(
     "meet", [OSError(), Meet.NO_HANDSHAKE, Meet.NO_CONFIRMATION, "already registered", 403], ids=str
 )
-async def test_a_try_and_a_wait_for_the_next_one_are_cut_short_by_disconnecting(
+async def test_disconnecting_ends_an_attempt_and_the_wait_for_the_next_one(
     meet: Exception | int | str | Meet, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -96,7 +98,9 @@ async def test_a_try_and_a_wait_for_the_next_one_are_cut_short_by_disconnecting(
             assert len(server.tries) == 1
 
 
-async def test_connecting_anew_cuts_a_wait_short_and_connecting_does_not(autojump_clock: MockClock) -> None:
+async def test_reconnecting_ends_the_wait_for_the_next_attempt_and_connecting_does_not(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server:
         server.script = [403]
         async with (
@@ -115,7 +119,7 @@ async def test_connecting_anew_cuts_a_wait_short_and_connecting_does_not(autojum
         assert statuses[:5] == [CONNECTING, DISCONNECTED, CONNECTING, REGISTERING, IDLE]
 
 
-async def test_connecting_anew_closes_the_connection_and_opens_another_at_once(autojump_clock: MockClock) -> None:
+async def test_reconnecting_closes_the_connection_and_opens_another_one_immediately(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -137,7 +141,7 @@ async def test_connecting_anew_closes_the_connection_and_opens_another_at_once(a
         assert told[1].next_try is not None
 
 
-async def test_connecting_anew_while_the_information_is_awaited_begins_again(autojump_clock: MockClock) -> None:
+async def test_reconnecting_while_the_information_is_awaited_starts_over(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.info = [None, {"platform": "darwin"}]
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
@@ -148,7 +152,7 @@ async def test_connecting_anew_while_the_information_is_awaited_begins_again(aut
             assert (device.profile.os, trio.current_time()) == ("darwin", 0)
 
 
-async def test_a_disconnecting_that_is_overtaken_by_a_connecting_returns(autojump_clock: MockClock) -> None:
+async def test_disconnect_returns_though_connect_is_called_after_it(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
             device = constellation.devices["a"]
@@ -164,7 +168,7 @@ async def test_a_disconnecting_that_is_overtaken_by_a_connecting_returns(autojum
             assert device.status is IDLE
 
 
-async def test_a_device_that_is_wanted_again_while_it_is_being_closed_is_connected_at_once(
+async def test_connecting_while_the_connection_is_being_closed_connects_immediately(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -181,7 +185,9 @@ async def test_a_device_that_is_wanted_again_while_it_is_being_closed_is_connect
             assert device.statistics().failures == 0
 
 
-async def test_a_disconnecting_during_a_try_returns_though_another_is_begun_at_once(autojump_clock: MockClock) -> None:
+async def test_disconnect_during_an_attempt_returns_though_another_attempt_starts_immediately(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server, open_background() as background:
         server.then = Meet.NO_HANDSHAKE
         # Which of the two is first is chance.
@@ -197,7 +203,7 @@ async def test_a_disconnecting_during_a_try_returns_though_another_is_begun_at_o
             assert {device.status for device in constellation.devices.values()} <= {CONNECTING, DISCONNECTED}
 
 
-async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump_clock: MockClock) -> None:
+async def test_disconnect_returns_when_the_constellation_is_closed(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server, trio.open_nursery() as nursery:
         done = trio.Event()
 
@@ -216,7 +222,7 @@ async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump
 
 @pytest.mark.parametrize("max_retries", [None, 0])
 @pytest.mark.parametrize("steps", range(10))
-async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and_is_told_to_be_lost_once(
+async def test_disconnecting_in_the_step_of_a_loss_starts_no_attempt_and_publishes_the_loss_once(
     steps: int, max_retries: int | None, autojump_clock: MockClock
 ) -> None:
     async def let_go(device: Device) -> None:
@@ -250,7 +256,7 @@ async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and
 
 
 @pytest.mark.parametrize("steps", range(25))
-async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connected_after_it(
+async def test_disconnecting_in_the_step_in_which_the_information_arrives_leaves_the_device_disconnected(
     steps: int, autojump_clock: MockClock
 ) -> None:
     before: dict[str, bool] = {}
@@ -281,7 +287,7 @@ async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connecte
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
-async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
+async def test_constellation_closes_immediately_whatever_its_devices_wait_for(
     seconds: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -308,7 +314,7 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
                 await device.connect()
 
 
-async def test_disconnecting_what_belongs_to_no_constellation_any_more_returns(autojump_clock: MockClock) -> None:
+async def test_disconnecting_a_removed_device_returns(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
             await constellation.wait_connected()
@@ -328,7 +334,7 @@ async def test_disconnecting_what_belongs_to_no_constellation_any_more_returns(a
         max_size=12,
     )
 )
-def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_connected(
+def test_status_is_correct_after_any_sequence_of_actions_and_the_device_can_be_connected(
     acts: list[tuple[str, float]],
 ) -> None:
     async def play() -> None:

@@ -49,7 +49,7 @@ def files_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_a_token_that_is_rotated_during_an_outage_is_used_at_the_next_try(
+async def test_token_rotated_during_an_outage_is_used_at_the_next_attempt(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     token_file = tmp_path / "token"
@@ -79,9 +79,7 @@ async def test_a_token_that_is_rotated_during_an_outage_is_used_at_the_next_try(
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_a_token_file_that_is_missing_for_a_moment_ends_nothing(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_token_file_that_is_missing_for_a_moment_is_read_again(tmp_path: Path, autojump_clock: MockClock) -> None:
     token_file = tmp_path / "token"
     async with open_scripted_server() as server:
         config = device_config("a", token_file=str(token_file))
@@ -105,7 +103,7 @@ async def test_a_token_file_that_is_missing_for_a_moment_ends_nothing(
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_each_task_has_the_token_of_its_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_each_connection_of_a_task_uses_the_current_token(tmp_path: Path, autojump_clock: MockClock) -> None:
     token_file = tmp_path / "token"
     token_file.write_text("one")
     async with open_scripted_server() as server:
@@ -118,7 +116,7 @@ async def test_each_task_has_the_token_of_its_time(tmp_path: Path, autojump_cloc
             assert [each.peer.path for each in server.tries if each.peer] == ["/ws?token=one", "/ws?token=two"]
 
 
-async def test_a_token_in_the_environment_is_read_anew_and_its_absence_is_said_at_once(
+async def test_token_variable_is_read_again_and_its_absence_is_raised_immediately(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     monkeypatch.delenv("GALAXY_TEST_TOKEN", raising=False)
@@ -139,7 +137,7 @@ async def test_a_token_in_the_environment_is_read_anew_and_its_absence_is_said_a
                 assert server.peer.path == f"/ws?token={token}"
 
 
-async def test_a_disk_that_hangs_is_like_a_server_that_does_and_holds_up_no_other(
+async def test_hanging_disk_times_out_like_a_server_and_does_not_delay_other_devices(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     answers = threading.Event()
@@ -215,7 +213,7 @@ def secure_config(device_id: str, ca_file: Path) -> DeviceConfig:
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_a_certificate_that_is_not_accepted_ends_it_at_once_and_asking_for_it_tries_again(
+async def test_untrusted_certificate_gives_the_device_up_and_connect_tries_again(
     tmp_path: Path, authorities: tuple[trustme.CA, trustme.CA], autojump_clock: MockClock
 ) -> None:
     right, wrong = authorities
@@ -240,7 +238,7 @@ async def test_a_certificate_that_is_not_accepted_ends_it_at_once_and_asking_for
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_a_file_without_certificates_ends_it_at_once_and_asking_for_it_tries_again(
+async def test_file_without_certificates_gives_the_device_up_and_connect_tries_again(
     tmp_path: Path, authorities: tuple[trustme.CA, trustme.CA], autojump_clock: MockClock
 ) -> None:
     ca_file = tmp_path / "ca.pem"
@@ -281,7 +279,7 @@ async def test_devices_that_connect_together_load_a_file_once(
         assert fleet.server is not None
 
 
-async def test_who_is_cancelled_while_it_loads_leaves_the_loading_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_next_caller_loads_the_certificates_after_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, going = threading.Semaphore(0), threading.Event()
     create = ssl.create_default_context
 
@@ -314,7 +312,7 @@ async def test_who_is_cancelled_while_it_loads_leaves_the_loading_to_the_next(mo
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
-async def test_certificates_that_nobody_uses_any_more_are_forgotten(
+async def test_unused_certificates_are_dropped(
     tmp_path: Path, authorities: tuple[trustme.CA, trustme.CA], autojump_clock: MockClock
 ) -> None:
     file = tmp_path / "ca.pem"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 
-async def test_its_devices_connect_and_run_tasks(autojump_clock: MockClock) -> None:
+async def test_devices_connect_and_run_tasks(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
         constellation = world.constellation
         assert [device.status for device in constellation.devices.values()] == [DeviceStatus.IDLE] * 2
@@ -33,7 +33,7 @@ async def test_its_devices_connect_and_run_tasks(autojump_clock: MockClock) -> N
 # ---- waiting for its devices
 
 
-async def test_all_devices_that_are_to_be_connected_are_waited_for_or_any_of_them(autojump_clock: MockClock) -> None:
+async def test_wait_connected_waits_for_all_devices_with_auto_connect_or_for_any(autojump_clock: MockClock) -> None:
     configs = [device_config("a"), device_config("b"), device_config("c", auto_connect=False)]
     async with open_fleet("a") as fleet, open_constellation(configs, connect=fleet.connect) as constellation:
         with trio.fail_after(5):
@@ -51,14 +51,14 @@ async def test_all_devices_that_are_to_be_connected_are_waited_for_or_any_of_the
             await constellation.wait_connected("some")  # type: ignore[arg-type]
 
 
-async def test_without_devices_there_is_nothing_to_wait_for() -> None:
+async def test_wait_connected_returns_without_devices() -> None:
     async with open_constellation([]) as constellation:
         with trio.fail_after(60):
             await constellation.wait_connected("all")
             await constellation.wait_connected("any")
 
 
-async def test_a_device_that_is_given_up_ends_the_waiting_for_all_at_once_and_that_for_any_when_it_is_the_last(
+async def test_device_that_is_given_up_ends_the_wait_for_all_and_the_last_one_ends_the_wait_for_any(
     autojump_clock: MockClock,
 ) -> None:
     configs = [device_config(name, max_retries=0) for name in ("a", "b")]
@@ -81,7 +81,7 @@ async def test_a_device_that_is_given_up_ends_the_waiting_for_all_at_once_and_th
 
 
 @pytest.mark.parametrize("which", ["all", "any"])
-async def test_a_device_that_is_removed_ends_the_waiting_for_it(which: str, autojump_clock: MockClock) -> None:
+async def test_removing_a_device_ends_the_wait_for_it(which: str, autojump_clock: MockClock) -> None:
     async with (
         open_constellation([device_config("a")], connect=_never) as constellation,
         trio.open_nursery() as nursery,

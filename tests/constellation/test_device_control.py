@@ -29,7 +29,7 @@ IDLE, BUSY, DISCONNECTED, FAILED = (
 )
 
 
-async def test_disconnecting_stops_what_runs_and_what_waits_goes_on_waiting(autojump_clock: MockClock) -> None:
+async def test_disconnecting_stops_running_tasks_and_queued_tasks_continue_to_wait(autojump_clock: MockClock) -> None:
     async with (
         open_world(device_config("a", max_concurrent_tasks=2)) as world,
         trio.open_nursery() as nursery,
@@ -62,7 +62,7 @@ async def test_disconnecting_stops_what_runs_and_what_waits_goes_on_waiting(auto
         assert journal.of(TaskAbandoned) == []
 
 
-async def test_who_is_given_a_slot_in_the_step_of_a_disconnection_waits_in_it(autojump_clock: MockClock) -> None:
+async def test_task_granted_a_slot_in_the_step_of_a_disconnection_waits_in_it(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         async with world.a.reserve():
             waiting = await start(nursery, partial(world.a.run_task, "echo 1"))
@@ -76,7 +76,7 @@ async def test_who_is_given_a_slot_in_the_step_of_a_disconnection_waits_in_it(au
         assert waiting.echo == "1"
 
 
-async def test_any_number_may_disconnect_at_once_and_an_abandoned_task_ends_by_it(autojump_clock: MockClock) -> None:
+async def test_concurrent_disconnects_all_return_and_end_an_abandoned_task(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         async with trio.open_nursery() as nursery, recording(world.constellation) as journal:
             task = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon"))
@@ -90,7 +90,7 @@ async def test_any_number_may_disconnect_at_once_and_an_abandoned_task_ends_by_i
         assert (world.a.status, world.a.running) == (DISCONNECTED, 0)
 
 
-async def test_connecting_anew_leaves_tasks_with_connections_of_their_own_alone(autojump_clock: MockClock) -> None:
+async def test_reconnecting_does_not_stop_tasks_on_their_own_connections(autojump_clock: MockClock) -> None:
     async with (
         open_world(device_config("a", max_concurrent_tasks=2)) as world,
         trio.open_nursery() as nursery,
@@ -135,7 +135,7 @@ async def test_nothing_is_sent_on_a_connection_that_is_being_closed(autojump_clo
 # ---- a device that is given up
 
 
-async def test_a_device_that_is_given_up_tells_all_who_wait_why_until_it_is_connected_anew(
+async def test_device_that_is_given_up_fails_all_calls_with_the_reason_until_it_reconnects(
     autojump_clock: MockClock,
 ) -> None:
     config = device_config("a", max_retries=0)
@@ -169,7 +169,7 @@ async def test_a_device_that_is_given_up_tells_all_who_wait_why_until_it_is_conn
         assert (await device.run_task("echo 2")).unwrap()
 
 
-async def test_connecting_again_tries_a_device_that_was_given_up(autojump_clock: MockClock) -> None:
+async def test_connect_tries_a_device_that_was_given_up(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_retries=0)) as world:
         await world.fleet.stop_server()
         await world.a.wait_status(FAILED)
@@ -186,7 +186,7 @@ async def test_connecting_again_tries_a_device_that_was_given_up(autojump_clock:
 
 
 @pytest.mark.parametrize("wait", [True, False])
-async def test_removing_a_device_tells_who_waits_at_once_and_waits_for_what_runs_or_stops_it(
+async def test_removing_a_device_fails_queued_tasks_immediately_and_waits_for_running_ones_or_stops_them(
     wait: bool, autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -223,7 +223,7 @@ async def test_removing_a_device_tells_who_waits_at_once_and_waits_for_what_runs
         await device.disconnect()
 
 
-async def test_who_is_given_a_slot_in_the_step_of_a_removal_begins_nothing(autojump_clock: MockClock) -> None:
+async def test_task_granted_a_slot_in_the_step_of_a_removal_does_not_start(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         async with world.a.reserve():
             waiting = await start(nursery, partial(world.a.run_task, "wait"))
@@ -235,7 +235,7 @@ async def test_who_is_given_a_slot_in_the_step_of_a_removal_begins_nothing(autoj
         assert world.begun == []
 
 
-async def test_cancelling_a_removal_stops_what_runs_and_removes_it_all_the_same(autojump_clock: MockClock) -> None:
+async def test_cancelled_removal_stops_running_tasks_and_removes_the_device(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         running = await start(nursery, partial(world.a.run_task, "hold 1"))
         removing = await start(nursery, partial(world.constellation.remove_device, "a"))
@@ -248,7 +248,7 @@ async def test_cancelling_a_removal_stops_what_runs_and_removes_it_all_the_same(
         assert world.connections == 1
 
 
-async def test_a_device_may_be_removed_by_several_and_another_of_its_name_be_added_meanwhile(
+async def test_device_is_removed_by_two_calls_while_another_one_with_its_id_is_added(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -272,7 +272,7 @@ async def test_a_device_may_be_removed_by_several_and_another_of_its_name_be_add
 # ---- its status
 
 
-async def test_a_status_is_seen_however_shortly_it_lasts(autojump_clock: MockClock) -> None:
+async def test_wait_status_sees_a_status_that_lasts_one_step(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         assert await world.a.wait_status(IDLE, BUSY) is IDLE
         waits = [
@@ -295,7 +295,7 @@ async def test_a_status_is_seen_however_shortly_it_lasts(autojump_clock: MockClo
 # ---- its information
 
 
-async def test_the_information_of_a_device_is_asked_of_its_server_when_it_is_connected(
+async def test_device_info_asks_the_server_once_the_device_is_connected(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a", device_config("b", auto_connect=False)) as world, trio.open_nursery() as nursery:
@@ -311,7 +311,7 @@ async def test_the_information_of_a_device_is_asked_of_its_server_when_it_is_con
         assert b.config.device_id == b.device_id == b.profile.device_id == "b"
 
 
-async def test_who_asks_for_information_is_answered_over_the_next_connection_when_this_side_lets_go_of_this_one(
+async def test_device_info_uses_the_next_connection_when_this_side_closes_the_current_one(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server, trio.open_nursery() as nursery:
@@ -341,7 +341,7 @@ async def _start_connecting(world: World, nursery: trio.Nursery, run_task: Calla
     return connecting
 
 
-async def test_a_task_that_was_not_sent_waits_on_when_its_device_is_disconnected(autojump_clock: MockClock) -> None:
+async def test_unsent_task_continues_to_wait_when_its_device_is_disconnected(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         connecting = await _start_connecting(world, nursery, world.a.run_task)
         await world.a.disconnect()
@@ -352,7 +352,7 @@ async def test_a_task_that_was_not_sent_waits_on_when_its_device_is_disconnected
         assert connecting.echo == "1"
 
 
-async def test_a_task_that_was_not_sent_goes_elsewhere_when_its_device_is_removed_at_once(
+async def test_unsent_task_moves_to_another_device_when_its_own_is_removed_without_waiting(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
@@ -362,7 +362,7 @@ async def test_a_task_that_was_not_sent_goes_elsewhere_when_its_device_is_remove
         assert connecting.echo == "1"
 
 
-async def test_a_task_that_was_not_sent_has_not_run_when_the_only_device_is_removed_at_once(
+async def test_unsent_task_fails_as_not_sent_when_the_only_device_is_removed_without_waiting(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:

@@ -59,7 +59,7 @@ def _runner(world: World, how: str) -> RunTask:
 @pytest.mark.slow
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 @pytest.mark.parametrize("how", ["device", "constellation", "reservation"])
-async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_runs(
+async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_runs(
     how: str, on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     cancelled = ended = step = 0
@@ -118,7 +118,7 @@ async def _time_out(call: Call) -> None:
 
 
 @pytest.mark.parametrize("give_up", [_cancel, _time_out])
-async def test_a_task_that_is_given_up_is_stopped_on_the_server_before_the_call_returns(
+async def test_cancelled_task_is_stopped_on_the_server_before_the_call_returns(
     give_up: Callable[[Call], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
@@ -142,7 +142,7 @@ async def test_a_task_that_is_given_up_is_stopped_on_the_server_before_the_call_
         ]
 
 
-async def test_who_is_cancelled_in_the_queue_leaves_it_and_the_order_stays(autojump_clock: MockClock) -> None:
+async def test_cancelled_task_leaves_the_queue_and_the_order_of_the_others_stays(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(world.a.run_task, f"hold {number}")) for number in range(4)]
         calls[1].scope.cancel()
@@ -156,9 +156,7 @@ async def test_who_is_cancelled_in_the_queue_leaves_it_and_the_order_stays(autoj
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
-async def test_a_slot_that_is_granted_in_the_step_of_a_cancellation_is_free_again(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_slot_granted_in_the_step_of_a_cancellation_is_released(how: str, autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         # In which order the two have their turn is a matter of chance.
         for _ in range(20):
@@ -185,7 +183,7 @@ async def test_a_slot_that_is_granted_in_the_step_of_a_cancellation_is_free_agai
 
 
 @pytest.mark.parametrize("give_up", [_cancel, _time_out])
-async def test_an_abandoned_task_keeps_its_device_occupied_until_it_has_ended(
+async def test_abandoned_task_keeps_its_device_busy_until_it_has_ended(
     give_up: Callable[[Call], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
@@ -207,7 +205,7 @@ async def test_an_abandoned_task_keeps_its_device_occupied_until_it_has_ended(
         world.nothing_is_held()
 
 
-async def test_an_abandoned_task_keeps_its_device_occupied_no_longer_than_it_may(autojump_clock: MockClock) -> None:
+async def test_abandoned_task_keeps_its_device_busy_for_at_most_the_abandon_timeout(autojump_clock: MockClock) -> None:
     async with open_world("a", abandon_timeout=200) as world, recording(world.constellation) as journal:
         async with trio.open_nursery() as nursery:
             first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon", task_id="first"))
@@ -221,7 +219,7 @@ async def test_an_abandoned_task_keeps_its_device_occupied_no_longer_than_it_may
         assert ended == TaskEnded("a", "first", TaskOutcome.UNKNOWN, "it did not end within 200 s")
 
 
-async def test_an_abandoned_task_frees_its_device_when_the_connection_is_lost(autojump_clock: MockClock) -> None:
+async def test_abandoned_task_releases_its_slot_when_the_connection_is_lost(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
         first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon", task_id="first"))
         await _cancel(first)
@@ -237,7 +235,7 @@ async def test_an_abandoned_task_frees_its_device_when_the_connection_is_lost(au
         assert world.fleet.work.cancelled == ["hold 1"]
 
 
-async def test_an_abandoned_task_that_fails_has_its_device_looked_at_before_the_next_one(
+async def test_device_is_checked_after_an_abandoned_task_failed_and_before_the_next_one(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -253,7 +251,7 @@ async def test_an_abandoned_task_that_fails_has_its_device_looked_at_before_the_
         assert world.begun == ["hold 1", "echo 2"]
 
 
-async def test_other_slots_go_on_while_one_is_occupied_by_an_abandoned_task(autojump_clock: MockClock) -> None:
+async def test_other_slots_run_tasks_while_an_abandoned_task_holds_one(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
         first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon"))
         await _cancel(first)

@@ -65,7 +65,7 @@ def story(journal: Journal, device_id: str) -> list[object]:
 # ---- each in its order
 
 
-async def test_a_devices_life_is_told_in_its_order(autojump_clock: MockClock) -> None:
+async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClock) -> None:
     async with open_small_world("a", "b") as (fleet, constellation):
         device = constellation.devices["a"]
         async with recording(constellation) as journal:
@@ -94,7 +94,7 @@ async def test_a_devices_life_is_told_in_its_order(autojump_clock: MockClock) ->
         assert set(story(journal, "b")) <= {D, C, R, I, DeviceDisconnected, DeviceConnected, InformationUpdated}
 
 
-async def test_what_a_device_waits_for_is_told_with_its_reason_and_time(autojump_clock: MockClock) -> None:
+async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attempt(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.script = [OSError("no route"), 403, Meet.LOST_AT_ONCE, Meet.NO_CONFIRMATION]
         async with (
@@ -122,7 +122,7 @@ async def test_what_a_device_waits_for_is_told_with_its_reason_and_time(autojump
         assert seconds == pytest.approx([1, 300], abs=5)
 
 
-async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock) -> None:
+async def test_device_failed_is_the_last_event_of_a_device_that_is_given_up(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = 503
         async with (
@@ -151,7 +151,7 @@ async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock)
         assert "HTTP status 503" in failed.reason
 
 
-async def test_a_device_that_leaves_its_server_is_told_to_be_lost(autojump_clock: MockClock) -> None:
+async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (fleet, constellation):
         async with recording(constellation) as journal:
             await fleet.remove_device("a")
@@ -167,7 +167,7 @@ async def test_a_device_that_leaves_its_server_is_told_to_be_lost(autojump_clock
         assert told[-1] is TaskEnded
 
 
-async def test_an_abandoned_task_is_told_of_until_its_end(autojump_clock: MockClock) -> None:
+async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (fleet, constellation):
         async with recording(constellation) as journal:
             with trio.move_on_after(1):
@@ -182,7 +182,7 @@ async def test_an_abandoned_task_is_told_of_until_its_end(autojump_clock: MockCl
 # ---- what comes without being asked for
 
 
-async def test_unasked_messages_on_every_connection_of_a_device_are_told(autojump_clock: MockClock) -> None:
+async def test_unsolicited_messages_on_all_connections_of_a_device_are_published(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -212,7 +212,7 @@ async def test_unasked_messages_on_every_connection_of_a_device_are_told(autojum
                 assert all(isinstance(event, Event) and event.device_id == "a" for event in journal.events)
 
 
-async def test_a_reply_that_comes_too_late_and_a_refused_heartbeat_are_told(autojump_clock: MockClock) -> None:
+async def test_late_reply_and_refused_heartbeat_are_published(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation(
@@ -235,7 +235,7 @@ async def test_a_reply_that_comes_too_late_and_a_refused_heartbeat_are_told(auto
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.UNKNOWN, words)]
 
 
-async def test_a_text_in_an_event_is_short_however_long_the_server_spoke(autojump_clock: MockClock) -> None:
+async def test_text_of_the_server_in_an_event_is_shortened(autojump_clock: MockClock) -> None:
     long = "é" * 1_000_000
     async with open_scripted_server() as server:
         async with (
@@ -261,7 +261,7 @@ async def test_a_text_in_an_event_is_short_however_long_the_server_spoke(autojum
 # ---- subscribers
 
 
-async def test_a_subscriber_that_lags_loses_the_oldest_and_is_told_how_many(autojump_clock: MockClock) -> None:
+async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_number(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (_fleet, constellation):
         async with recording(constellation) as journal, constellation.subscribe(backlog=4) as lagging:
             for number in range(10):
@@ -274,7 +274,7 @@ async def test_a_subscriber_that_lags_loses_the_oldest_and_is_told_how_many(auto
             assert isinstance(await anext(lagging), EventsLost)
 
 
-async def test_a_slow_subscriber_costs_nobody_else_anything(autojump_clock: MockClock) -> None:
+async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock) -> None:
     async with open_small_world("a", "b") as (_fleet, constellation), open_background() as nursery:
 
         async def read_slowly(seconds: float) -> None:
@@ -295,7 +295,7 @@ async def test_a_slow_subscriber_costs_nobody_else_anything(autojump_clock: Mock
         assert not any(isinstance(event, EventsLost) for event in journal.events)
 
 
-async def test_subscribers_come_and_go(autojump_clock: MockClock) -> None:
+async def test_subscribers_receive_events_only_during_their_block(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (_fleet, constellation):
         device = constellation.devices["a"]
         problem = ValueError("the subscriber's own")
@@ -323,7 +323,9 @@ async def test_subscribers_come_and_go(autojump_clock: MockClock) -> None:
                 raise AssertionError("not reached")
 
 
-async def test_the_events_end_with_the_constellation_and_the_last_are_of_its_closing(autojump_clock: MockClock) -> None:
+async def test_event_stream_ends_with_the_constellation_after_the_events_of_its_closing(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server, open_background() as nursery:
         ended: list[list[object]] = []
 

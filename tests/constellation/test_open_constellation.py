@@ -95,7 +95,7 @@ def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("read_at_once")
 @pytest.mark.parametrize("way", ["str", "path", "config"])
 @pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.json", JSON), ("c.toml", TOML)])
-async def test_a_file_of_each_form_says_all_that_the_arguments_do(
+async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments(
     way: str, name: str, text: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     path = tmp_path / name
@@ -132,7 +132,7 @@ async def test_a_file_of_each_form_says_all_that_the_arguments_do(
 
 
 @pytest.mark.usefixtures("read_at_once")
-async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_arguments_override_the_file(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(YAML)
     async with open_scripted_server() as server:
@@ -155,7 +155,7 @@ async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clo
             assert statistics.messages_sent == 4
 
 
-async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock: MockClock) -> None:
+async def test_any_iterable_of_devices_is_accepted_even_an_empty_one(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation((device_config(name) for name in "ab"), connect=server.connect) as constellation:
             await constellation.wait_connected()
@@ -166,7 +166,7 @@ async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock:
             await constellation.add_device(device_config("c")).wait_connected()
 
 
-async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
+async def test_connections_use_tcp_by_default() -> None:
     with trio.fail_after(60):
         async with (
             open_server() as server,
@@ -213,7 +213,7 @@ async def _open(devices: list[DeviceConfig], **named: float) -> None:
     ],
     ids=str,
 )
-async def test_devices_that_are_none_are_said_to_be_none(devices: object, words: str) -> None:
+async def test_invalid_devices_are_refused_with_the_correction(devices: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await opened(devices)
     assert words in str(caught.value)
@@ -244,7 +244,7 @@ async def test_devices_that_are_none_are_said_to_be_none(devices: object, words:
         ("client_name", "x" * 65, "a client_name has 1 to 64 characters, and this one has 65"),
     ],
 )
-async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, value: object, words: str) -> None:
+async def test_invalid_argument_is_refused(name: str, value: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await opened([], **{name: value})
     assert words in str(caught.value)
@@ -267,7 +267,7 @@ async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, va
         ("c.yaml", YAML.replace("ws://", "http://"), "devices[0].server_url: a server's URL begins with ws://"),
     ],
 )
-async def test_a_file_that_is_wrong_is_said_to_be(name: str, text: str | None, words: str, tmp_path: Path) -> None:
+async def test_invalid_file_is_refused(name: str, text: str | None, words: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -286,13 +286,13 @@ async def test_a_file_that_is_wrong_is_said_to_be(name: str, text: str | None, w
         ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
     ],
 )
-def test_a_device_that_cannot_be_is_said_to_be_wrong(arguments: dict[str, object], words: str) -> None:
+def test_invalid_device_config_is_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
     assert words in str(caught.value)
 
 
-def test_a_device_takes_one_capability_and_headers_as_people_write_them() -> None:
+def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() -> None:
     device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
     assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
     assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
@@ -301,7 +301,7 @@ def test_a_device_takes_one_capability_and_headers_as_people_write_them() -> Non
 # ---- a block that ends badly
 
 
-async def test_what_the_block_raises_comes_out_and_all_who_wait_elsewhere_are_told(autojump_clock: MockClock) -> None:
+async def test_exception_of_the_block_is_raised_and_ends_all_calls_elsewhere(autojump_clock: MockClock) -> None:
     problem = ValueError("the block's own")
     told: list[str] = []
 
@@ -334,7 +334,7 @@ async def test_what_the_block_raises_comes_out_and_all_who_wait_elsewhere_are_to
     assert sorted(told) == ["any", "events", "queued", "running", "status"]
 
 
-async def test_a_closing_that_is_cancelled_while_it_drains_tells_all_who_wait(autojump_clock: MockClock) -> None:
+async def test_cancelling_the_drain_ends_all_calls(autojump_clock: MockClock) -> None:
     async with open_background() as nursery:
         told = trio.Event()
 

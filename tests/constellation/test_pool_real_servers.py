@@ -66,7 +66,7 @@ async def open_idle_device(
 
 
 @idleness
-async def test_no_task_is_lost_to_a_server_that_was_killed_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_server_killed_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path, directly=True) as (server, _, device, nursery):
         await trio.sleep(idle)
         await server.kill()
@@ -79,7 +79,7 @@ async def test_no_task_is_lost_to_a_server_that_was_killed_before_it(idle: float
 
 
 @idleness
-async def test_no_task_is_lost_to_a_server_that_was_restarted_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_server_restarted_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path, directly=True) as (server, _, device, _nursery):
         await trio.sleep(idle)
         await server.kill()
@@ -89,7 +89,7 @@ async def test_no_task_is_lost_to_a_server_that_was_restarted_before_it(idle: fl
 
 
 @idleness
-async def test_a_task_for_a_server_that_is_suspended_runs_once_when_it_goes_on(idle: float, tmp_path: Path) -> None:
+async def test_task_for_a_suspended_server_runs_once_when_the_server_resumes(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, _, device, nursery):
         await trio.sleep(idle)
         server.suspend()
@@ -104,7 +104,7 @@ async def test_a_task_for_a_server_that_is_suspended_runs_once_when_it_goes_on(i
         assert server.lines("begun") == ["first", "second"]
 
 
-async def test_no_task_is_lost_to_a_network_that_was_cut_more_than_a_second_before_it(tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_network_cut_more_than_a_second_before_the_task(tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, proxy, device, _):
         for to_server in (True, False):
             proxy.connections[-1].stall(to_server=to_server)
@@ -113,7 +113,7 @@ async def test_no_task_is_lost_to_a_network_that_was_cut_more_than_a_second_befo
         assert server.lines("begun") == ["first", "second"]
 
 
-async def test_what_is_sent_within_a_second_after_the_network_was_cut_is_lost_and_not_sent_again(
+async def test_task_sent_within_a_second_after_a_network_cut_is_lost_and_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However long this machine takes, it is within the time in which no ping is sent first.
@@ -131,7 +131,7 @@ async def test_what_is_sent_within_a_second_after_the_network_was_cut_is_lost_an
 
 
 @idleness
-async def test_no_task_is_lost_to_a_connection_that_was_reset_or_closed_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_connection_reset_or_closed_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, proxy, device, _):
         for number in range(20):
             connection = proxy.connections[-1]

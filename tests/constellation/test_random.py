@@ -187,5 +187,5 @@ def _check(world: World, given: list[Given]) -> None:
 
 @settings(max_examples=60)
 @given(steps=st.lists(_STEPS, max_size=40))
-def test_whatever_happens_each_task_ends_once_and_rightly_and_nothing_is_left(steps: list[Step]) -> None:
+def test_each_task_ends_once_with_a_correct_outcome_and_nothing_is_left(steps: list[Step]) -> None:
     trio.run(_follow, steps, clock=trio.testing.MockClock(autojump_threshold=0))

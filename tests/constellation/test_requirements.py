@@ -43,7 +43,7 @@ def _never(_profile: DeviceProfile) -> bool:
         ),
     ],
 )
-async def test_a_task_that_no_device_will_ever_fit_is_told_at_once_what_is_missing(
+async def test_task_that_no_device_can_fit_fails_immediately_with_what_is_missing(
     requirements: dict[str, object], sentence: str, autojump_clock: MockClock
 ) -> None:
     async with open_fleet() as fleet:
@@ -60,7 +60,7 @@ async def test_a_task_that_no_device_will_ever_fit_is_told_at_once_what_is_missi
                     raise AssertionError
 
 
-async def test_without_devices_there_is_none_for_any_task(autojump_clock: MockClock) -> None:
+async def test_task_fails_if_there_are_no_devices(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         with pytest.raises(NoSuchDevice, match=r"^no device for this task: there are no devices$"):
             await world.constellation.run_task("echo")
@@ -69,7 +69,7 @@ async def test_without_devices_there_is_none_for_any_task(autojump_clock: MockCl
             await world.constellation.run_task("echo", os="windows")
 
 
-async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> None:
+async def test_error_for_a_removed_device_names_it_even_if_its_os_is_unknown(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         device = world.constellation.add_device(device_config("a", auto_connect=False))
         async with trio.open_nursery() as nursery:
@@ -81,7 +81,7 @@ async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> 
         assert device.profile.os is None
 
 
-async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason(autojump_clock: MockClock) -> None:
+async def test_error_names_a_device_that_would_fit_but_was_given_up(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_retries=0)) as world, trio.open_nursery() as nursery:
         await start(nursery, partial(world.a.run_task, "wait"))
         waiting = await start(nursery, partial(world.constellation.run_task, "echo"))
@@ -122,9 +122,7 @@ class Moody:
 
 
 @pytest.mark.parametrize("phase", ["at once", "its device goes", "it is in no queue", "never"])
-async def test_what_a_predicate_raises_comes_to_its_caller_whenever_it_is_asked_and_to_nobody_else(
-    phase: str, autojump_clock: MockClock
-) -> None:
+async def test_exception_of_a_predicate_is_raised_in_its_own_call_only(phase: str, autojump_clock: MockClock) -> None:
     where = Moody(raises=phase == "at once")
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         devices = list(world.constellation.devices.values())
@@ -151,7 +149,7 @@ async def test_what_a_predicate_raises_comes_to_its_caller_whenever_it_is_asked_
         world.nothing_is_held()
 
 
-async def test_a_predicate_that_raises_when_a_device_has_room_does_not_keep_it_from_others(
+async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_tasks(
     autojump_clock: MockClock,
 ) -> None:
     where = Moody()
@@ -186,7 +184,7 @@ async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
 
 
 @pytest.mark.parametrize("other", [True, False])
-async def test_a_task_leaves_the_queue_of_a_device_that_turns_out_not_to_fit(
+async def test_task_leaves_the_queue_of_a_device_whose_information_does_not_fit(
     other: bool, autojump_clock: MockClock
 ) -> None:
     async with open_bare_peer() as peer, open_world() as world, trio.open_nursery() as nursery:

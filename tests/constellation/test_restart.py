@@ -83,7 +83,9 @@ def check_each_ran_once_and_in_order(fleet: Fleet, outcomes: Outcomes) -> None:
     assert max(fleet.work.most.values()) == 1
 
 
-async def test_after_a_server_was_killed_what_ran_is_lost_and_what_waited_runs(autojump_clock: MockClock) -> None:
+async def test_running_tasks_are_lost_with_a_killed_server_and_queued_ones_run_afterwards(
+    autojump_clock: MockClock,
+) -> None:
     async with open_fleet(*DEVICES) as fleet, open_background() as nursery:
         async with (
             open_constellation(
@@ -117,7 +119,7 @@ async def test_after_a_server_was_killed_what_ran_is_lost_and_what_waited_runs(a
         assert len(journal.of(DeviceConnected)) == 2 * len(DEVICES)
 
 
-async def test_a_server_that_says_goodbye_has_failed_what_ran_and_what_waited_runs_after_it(
+async def test_running_tasks_fail_with_a_stopped_server_and_queued_ones_run_afterwards(
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet(*DEVICES) as fleet, open_background() as nursery:
@@ -138,7 +140,7 @@ async def test_a_server_that_says_goodbye_has_failed_what_ran_and_what_waited_ru
             check_each_ran_once_and_in_order(fleet, outcomes)
 
 
-async def test_a_server_that_comes_back_and_lets_nobody_in_for_a_while_gets_the_tasks_afterwards(
+async def test_queued_tasks_run_after_a_restarted_server_has_refused_connections_for_a_while(
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet(*DEVICES) as fleet, open_scripted_server() as other, open_background() as nursery:
@@ -169,7 +171,7 @@ async def test_a_server_that_comes_back_and_lets_nobody_in_for_a_while_gets_the_
         assert len(journal.of(DeviceNeedsAttention)) == 2 * len(DEVICES)
 
 
-async def test_a_cable_that_was_pulled_is_noticed_on_both_sides_and_the_tasks_run_afterwards(
+async def test_both_sides_notice_a_cut_network_and_the_tasks_run_afterwards(
     autojump_clock: MockClock,
 ) -> None:
     streams: list[FaultyStream] = []
@@ -220,7 +222,7 @@ async def restart_server(devices: int, seed: int, away: float) -> tuple[float, l
 
 
 @pytest.mark.parametrize(("devices", "away", "seed"), [(300, 2, 0), (300, 2, 1), (50, 29, 0), (50, 29, 1), (50, 29, 2)])
-async def test_devices_are_connected_within_5_5_s_of_the_return_of_their_server_and_spread_over_that_time(
+async def test_devices_reconnect_within_5_5_s_after_their_server_returns_and_spread_over_that_time(
     devices: int, away: float, seed: int, autojump_clock: MockClock
 ) -> None:
     seconds, opened = await restart_server(devices, seed, away)

@@ -50,7 +50,7 @@ def queues(world: World) -> dict[str, tuple[int, int]]:
 # ---- which device
 
 
-async def test_an_idle_device_goes_before_a_busy_one_then_the_shortest_queue_then_the_longest_idle(
+async def test_idle_device_is_preferred_then_the_shortest_queue_then_the_longest_idle(
     autojump_clock: Clock,
 ) -> None:
     async with open_world("a", "b", "c") as world, trio.open_nursery() as nursery:
@@ -74,7 +74,7 @@ async def test_an_idle_device_goes_before_a_busy_one_then_the_shortest_queue_the
         world.nothing_is_held()
 
 
-async def test_a_device_with_slots_to_spare_goes_before_one_without(autojump_clock: Clock) -> None:
+async def test_device_with_free_slots_is_preferred(autojump_clock: Clock) -> None:
     async with open_world("a", device_config("b", max_concurrent_tasks=3)) as world, trio.open_nursery() as nursery:
         for _ in range(4):
             await submit(nursery, world, "wait")
@@ -82,7 +82,7 @@ async def test_a_device_with_slots_to_spare_goes_before_one_without(autojump_clo
         world.fleet.work.finish.set()
 
 
-async def test_system_capabilities_and_predicate_decide_and_capitals_do_not(autojump_clock: Clock) -> None:
+async def test_os_capabilities_and_predicate_select_a_device_and_case_is_ignored(autojump_clock: Clock) -> None:
     async with open_world() as world:
         for name, platform, features in (
             ("w", "windows", ["cli", "gui"]),
@@ -120,7 +120,7 @@ async def test_system_capabilities_and_predicate_decide_and_capitals_do_not(auto
     ],
     ids=["system", "capabilities", "both", "together", "predicate", "all"],
 )  # fmt: skip
-async def test_when_no_device_can_fit_it_is_said_at_once_what_is_missing(
+async def test_error_says_what_is_missing_when_no_device_can_fit(
     requirements: dict[str, object], words: str, autojump_clock: Clock
 ) -> None:
     async with open_world() as world:
@@ -132,7 +132,7 @@ async def test_when_no_device_can_fit_it_is_said_at_once_what_is_missing(
         assert str(caught.value) == f"no device for this task: {words}"
 
 
-async def test_without_devices_or_with_failed_ones_it_is_said_so(autojump_clock: Clock) -> None:
+async def test_error_says_that_there_are_no_devices_or_that_they_failed(autojump_clock: Clock) -> None:
     async with open_world() as world:
         with pytest.raises(NoSuchDevice, match="there are no devices"):
             await world.constellation.run_task("echo x")
@@ -147,7 +147,7 @@ async def test_without_devices_or_with_failed_ones_it_is_said_so(autojump_clock:
             await world.constellation.run_task("echo x", os="beos")
 
 
-async def test_what_a_predicate_raises_comes_out_wherever_it_is_asked(autojump_clock: Clock) -> None:
+async def test_exception_of_a_predicate_is_raised_whenever_it_is_called(autojump_clock: Clock) -> None:
     answers: list[bool | Exception] = []
 
     def where(profile: DeviceProfile) -> bool:
@@ -176,7 +176,7 @@ async def test_what_a_predicate_raises_comes_out_wherever_it_is_asked(autojump_c
 # ---- waiting
 
 
-async def test_while_no_device_that_fits_is_connected_a_task_waits(autojump_clock: Clock) -> None:
+async def test_task_waits_while_no_device_that_fits_is_connected(autojump_clock: Clock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         device = world.constellation.add_device(device_config("l", os="linux", auto_connect=False))
         call = await submit(nursery, world, "echo x", os="linux")
@@ -189,7 +189,7 @@ async def test_while_no_device_that_fits_is_connected_a_task_waits(autojump_cloc
         world.nothing_is_held()
 
 
-async def test_a_device_that_turns_out_to_be_another_ends_the_wait_with_what_is_missing(autojump_clock: Clock) -> None:
+async def test_wait_ends_when_the_information_of_the_only_candidate_does_not_fit(autojump_clock: Clock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         device = world.constellation.add_device(device_config("l", os="linux", auto_connect=False))
         call = await submit(nursery, world, "echo x", os="linux")
@@ -202,7 +202,7 @@ async def test_a_device_that_turns_out_to_be_another_ends_the_wait_with_what_is_
         assert "no device for this task any more: none runs 'linux'; there are: 'windows'" in str(call.ending)
 
 
-async def test_who_waits_for_one_device_hopes_for_another_when_that_one_is_removed(autojump_clock: Clock) -> None:
+async def test_task_waits_for_another_candidate_when_the_first_is_removed(autojump_clock: Clock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         for name in ("a", "b"):
             world.constellation.add_device(device_config(name, auto_connect=False))
@@ -214,7 +214,7 @@ async def test_who_waits_for_one_device_hopes_for_another_when_that_one_is_remov
         assert isinstance(call.ending, NoSuchDevice)
 
 
-async def test_too_many_that_wait_are_refused(autojump_clock: Clock) -> None:
+async def test_more_waiting_tasks_than_max_queued_are_refused(autojump_clock: Clock) -> None:
     async with open_world("a", max_queued=2) as world, trio.open_nursery() as nursery:
         waiting = [await submit(nursery, world, "wait", os="linux") for _ in range(3)]
         with pytest.raises(QueueFull, match="2 tasks wait for device 'a' already"):
@@ -230,7 +230,7 @@ async def test_too_many_that_wait_are_refused(autojump_clock: Clock) -> None:
         world.constellation.statistics()
 
 
-async def test_who_waits_and_is_cancelled_leaves_nothing(autojump_clock: Clock) -> None:
+async def test_cancelled_wait_leaves_nothing(autojump_clock: Clock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         running = await submit(nursery, world, "wait")
         waiting = [await submit(nursery, world, "echo x") for _ in range(3)]
@@ -246,7 +246,7 @@ async def test_who_waits_and_is_cancelled_leaves_nothing(autojump_clock: Clock) 
 # ---- devices that come and go
 
 
-async def test_when_a_device_leaves_what_waits_for_it_goes_elsewhere_in_order(autojump_clock: Clock) -> None:
+async def test_queued_tasks_of_a_device_that_leaves_move_to_another_one_in_order(autojump_clock: Clock) -> None:
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         for name in ("a", "b"):
             await submit(nursery, world, f"hold {name}", where=only(name))
@@ -264,7 +264,7 @@ async def test_when_a_device_leaves_what_waits_for_it_goes_elsewhere_in_order(au
         assert begun in ([f"echo {n}" for n in (1, 3, 0, 2)], [f"echo {n}" for n in (0, 2, 1, 3)])
 
 
-async def test_a_task_that_was_refused_because_its_device_had_left_runs_on_another(autojump_clock: Clock) -> None:
+async def test_task_refused_because_its_device_left_runs_on_another_one(autojump_clock: Clock) -> None:
     async with open_world("a", "b") as world:
         await world.fleet.remove_device("a")
         results = [await world.constellation.run_task(f"echo {number}") for number in range(3)]
@@ -272,7 +272,7 @@ async def test_a_task_that_was_refused_because_its_device_had_left_runs_on_anoth
         assert not world.constellation.devices["a"].connected
 
 
-async def test_a_device_that_is_added_takes_of_what_waits_for_others(autojump_clock: Clock) -> None:
+async def test_added_device_takes_tasks_that_wait_for_others(autojump_clock: Clock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         await submit(nursery, world, "wait")
         calls = [await submit(nursery, world, f"echo {number}") for number in range(3)]
@@ -284,7 +284,7 @@ async def test_a_device_that_is_added_takes_of_what_waits_for_others(autojump_cl
         world.fleet.work.finish.set()
 
 
-async def test_a_device_that_is_removed_ends_what_was_for_it_alone_and_the_rest_goes_elsewhere(
+async def test_removing_a_device_fails_its_own_tasks_and_moves_the_others(
     autojump_clock: Clock,
 ) -> None:
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
@@ -305,7 +305,7 @@ async def test_a_device_that_is_removed_ends_what_was_for_it_alone_and_the_rest_
             await world.constellation.remove_device("a")
 
 
-async def test_a_device_can_be_removed_without_waiting_and_its_name_used_again(autojump_clock: Clock) -> None:
+async def test_device_can_be_removed_without_waiting_and_its_id_used_again(autojump_clock: Clock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         running = await submit(nursery, world, "wait")
         with pytest.raises(ConfigError, match="there is a device 'a' already"):
@@ -318,7 +318,7 @@ async def test_a_device_can_be_removed_without_waiting_and_its_name_used_again(a
         world.nothing_is_held()
 
 
-async def test_two_who_remove_a_device_both_wait_until_it_is_gone(autojump_clock: Clock) -> None:
+async def test_two_removals_of_a_device_both_wait_until_it_is_closed(autojump_clock: Clock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         await submit(nursery, world, "wait")
         first = await start(nursery, partial(world.constellation.remove_device, "a"))
@@ -331,7 +331,7 @@ async def test_two_who_remove_a_device_both_wait_until_it_is_gone(autojump_clock
         assert not world.constellation.devices
 
 
-async def test_of_all_devices_together_only_so_many_tasks_run_at_once(autojump_clock: Clock) -> None:
+async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: Clock) -> None:
     async with open_world("a", "b", "c", max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
         calls = [await submit(nursery, world, f"hold {number}") for number in range(5)]
         assert world.begun == ["hold 0", "hold 1"]
@@ -349,7 +349,7 @@ async def test_of_all_devices_together_only_so_many_tasks_run_at_once(autojump_c
 # ---- waiting for connections
 
 
-async def test_waiting_for_any_and_for_all(autojump_clock: Clock) -> None:
+async def test_wait_connected_waits_for_any_or_all_devices(autojump_clock: Clock) -> None:
     async with open_world() as world:
         await world.fleet.add_device("a")
         world.constellation.add_device(device_config("a"))
@@ -363,7 +363,7 @@ async def test_waiting_for_any_and_for_all(autojump_clock: Clock) -> None:
         assert repr(world.constellation) == "<Constellation of 2 devices, 1 connected>"
 
 
-async def test_waiting_for_any_when_all_are_given_up_tells_why(autojump_clock: Clock) -> None:
+async def test_wait_connected_for_any_raises_the_reason_when_all_are_given_up(autojump_clock: Clock) -> None:
     async with open_world() as world:
         for name in ("a", "b"):
             world.problems.append(OSError(f"{name} refused"))
@@ -374,7 +374,7 @@ async def test_waiting_for_any_when_all_are_given_up_tells_why(autojump_clock: C
             await world.constellation.wait_connected("all")
 
 
-async def test_a_closed_constellation_takes_neither_devices_nor_tasks(autojump_clock: Clock) -> None:
+async def test_closed_constellation_accepts_neither_devices_nor_tasks(autojump_clock: Clock) -> None:
     async with open_world("a") as world:
         constellation = world.constellation
     with pytest.raises(trio.ClosedResourceError):

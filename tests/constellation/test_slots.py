@@ -33,7 +33,7 @@ def _nothing() -> None:
     """For those whom nobody tells."""
 
 
-async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_one_first() -> None:
+async def test_slots_are_granted_first_in_first_out_and_the_lowest_free_number_first() -> None:
     slots = _slots()
     places = [slots.enter() for _ in range(4)]
     first, second = [await place.wait() for place in places[:2]]
@@ -52,7 +52,7 @@ async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_o
     assert (await slots.enter().wait()).number == 0
 
 
-async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_refuses_nobody() -> None:
+async def test_full_queue_refuses_immediately_unless_a_slot_is_free() -> None:
     slots = _slots(1, 1)
     slots.enter()
     slots.enter()
@@ -61,7 +61,7 @@ async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_ref
     assert (slots.taken, slots.queued) == (1, 1)
 
 
-async def test_while_the_gate_is_shut_who_waits_goes_on_waiting() -> None:
+async def test_places_stay_in_the_queue_while_the_gate_is_shut() -> None:
     slots = _slots(gate_open=False)
     places = [slots.enter() for _ in range(3)]
     assert slots.queued == 3
@@ -74,7 +74,7 @@ async def test_while_the_gate_is_shut_who_waits_goes_on_waiting() -> None:
     assert (slots.queued, slots.free) == (0, 0)
 
 
-async def test_a_closed_queue_tells_each_why_and_takes_nobody_until_it_is_reopened() -> None:
+async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_reopened() -> None:
     slots = _slots(1)
     holder, *others = [slots.enter() for _ in range(3)]
     slots.close(partial(Closed, "gone"))
@@ -93,7 +93,7 @@ async def test_a_closed_queue_tells_each_why_and_takes_nobody_until_it_is_reopen
     assert not place.waiting
 
 
-async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> None:
+async def test_place_that_was_left_gets_no_slot_however_often_it_is_left() -> None:
     slots = _slots(1)
     holder, place = slots.enter(), slots.enter()
     place.leave()
@@ -106,7 +106,7 @@ async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> 
     assert slots.free == 1
 
 
-async def test_whoever_watches_is_told_of_a_slot_that_comes_back_and_of_a_place_that_is_left() -> None:
+async def test_on_change_is_called_for_a_released_slot_and_for_a_place_that_is_left() -> None:
     seen: list[tuple[int, int]] = []
     slots = Slots("a", 1, MAX_QUEUED, lambda: seen.append((slots.taken, slots.queued)))
     slots.open_gate()
@@ -118,7 +118,7 @@ async def test_whoever_watches_is_told_of_a_slot_that_comes_back_and_of_a_place_
     assert seen == [(1, 1), (1, 0), (0, 0)]
 
 
-async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
+async def test_any_number_of_tasks_may_wait_until_all_slots_are_free() -> None:
     slots = _slots()
     await slots.wait_all_free()
     held = [await slots.enter().wait() for _ in range(2)]
@@ -140,7 +140,7 @@ async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
     assert sorted(freed) == [0, 1, 2]
 
 
-async def test_who_waits_for_all_to_be_free_waits_on_when_one_is_taken_before_his_turn() -> None:
+async def test_wait_all_free_continues_when_a_slot_is_taken_before_the_waiter_runs() -> None:
     slots = _slots(1)
     held = await slots.enter().wait()
     with trio.fail_after(60):
@@ -315,7 +315,7 @@ _STEPS = st.tuples(
 
 
 @given(steps=st.lists(_STEPS, max_size=40))
-async def test_whatever_happens_in_whatever_step_each_gets_what_is_his_in_order(steps: list[Step]) -> None:
+async def test_any_sequence_grants_slots_in_order_and_loses_none(steps: list[Step]) -> None:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             model = Model(nursery)

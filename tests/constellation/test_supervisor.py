@@ -32,7 +32,7 @@ SLOW_CEILINGS = [1, 2, 4, 8, 16, 32, 60, 60, 60]
 # ---- when
 
 
-async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_and_then_to_60_s(
+async def test_waits_have_ceilings_that_double_to_4_s_for_30_s_and_then_to_60_s(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -72,7 +72,7 @@ async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_an
     ],
     ids=str,
 )
-async def test_what_may_mend_itself_is_tried_again_for_ever(
+async def test_temporary_errors_are_retried_without_limit(
     meet: Exception | int | str | Meet, seconds: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -99,7 +99,7 @@ async def test_what_may_mend_itself_is_tried_again_for_ever(
         assert len(journal.of(DeviceDisconnected)) >= len(ceilings)
 
 
-async def test_an_absent_device_is_tried_within_1_s_for_10_s_and_then_within_a_tenth_of_its_absence(
+async def test_absent_device_is_retried_within_1_s_for_10_s_and_then_within_a_tenth_of_its_absence(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -118,7 +118,7 @@ async def test_an_absent_device_is_tried_within_1_s_for_10_s_and_then_within_a_t
 
 # The longer a device is away, the more often it is tried: the fewer of them there are.
 @pytest.mark.parametrize(("away", "devices"), [(3, 20), (30, 8), (300, 4), (3000, 2)])
-async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_absence(
+async def test_returning_device_is_connected_within_1_s_or_a_tenth_of_its_absence(
     away: float, devices: int, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -132,7 +132,7 @@ async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_
 
 
 @pytest.mark.parametrize("away", [3, 30, 300, 3000])
-async def test_also_one_that_is_back_just_after_a_try_and_before_the_longest_wait_for_the_next(
+async def test_device_that_returns_just_after_an_attempt_is_connected_within_the_longest_wait(
     away: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -149,7 +149,7 @@ async def test_also_one_that_is_back_just_after_a_try_and_before_the_longest_wai
             assert longest * 0.98 <= trio.current_time() - back <= longest
 
 
-async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_is_not_given_up(
+async def test_device_that_needs_10_s_to_register_after_its_server_returned_is_not_given_up(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -165,7 +165,7 @@ async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_i
             await constellation.wait_connected()
 
 
-async def test_what_never_answers_is_lost_when_it_has_been_silent_for_long(autojump_clock: MockClock) -> None:
+async def test_silent_connection_is_lost_after_the_liveness_timeout(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation(
             [device_config("a")], connect=server.connect, random=Highest(), liveness_timeout=50
@@ -178,7 +178,7 @@ async def test_what_never_answers_is_lost_when_it_has_been_silent_for_long(autoj
             assert trio.current_time() == 51
 
 
-async def test_a_name_that_is_still_registered_is_tried_every_5_s_and_told_of_each_60_s(
+async def test_client_id_that_is_still_registered_is_retried_every_5_s_and_warned_of_every_60_s(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -203,7 +203,7 @@ async def test_a_name_that_is_still_registered_is_tried_every_5_s_and_told_of_ea
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_token_that_is_not_taken_is_tried_every_300_s_and_told_of_each_time(
+async def test_refused_token_is_retried_every_300_s_with_a_warning_each_time(
     status: int, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -218,7 +218,7 @@ async def test_a_token_that_is_not_taken_is_tried_every_300_s_and_told_of_each_t
         assert [f"HTTP status {status}" in event.reason for event in attention] == [True] * 3
 
 
-async def test_a_connection_that_has_lived_60_s_begins_the_waits_anew_and_no_other(autojump_clock: MockClock) -> None:
+async def test_only_a_connection_that_lived_60_s_resets_the_backoff(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.script = [OSError()] * 3
         async with open_constellation(
@@ -240,9 +240,7 @@ async def test_a_connection_that_has_lived_60_s_begins_the_waits_anew_and_no_oth
 
 
 @pytest.mark.parametrize("delay", [0.25, 200.0])
-async def test_the_first_wait_can_be_given_and_be_longer_than_the_longest(
-    delay: float, autojump_clock: MockClock
-) -> None:
+async def test_reconnect_delay_may_exceed_the_longest_wait(delay: float, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = OSError()
         async with open_constellation(
@@ -253,7 +251,7 @@ async def test_the_first_wait_can_be_given_and_be_longer_than_the_longest(
 
 
 @pytest.mark.parametrize("max_retries", [0, 3])
-async def test_so_many_retries_are_made_as_are_given(max_retries: int, autojump_clock: MockClock) -> None:
+async def test_max_retries_limits_the_attempts(max_retries: int, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = 503
         config = device_config("a", max_retries=max_retries)
@@ -281,7 +279,7 @@ async def test_so_many_retries_are_made_as_are_given(max_retries: int, autojump_
         assert len(journal.of(DeviceFailed)) == (1 if max_retries else 2)
 
 
-async def test_a_connection_is_a_retry_that_succeeded_only_when_it_has_lived(autojump_clock: MockClock) -> None:
+async def test_short_connection_does_not_reset_the_retries(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = Meet.LOST_AT_ONCE
         config = device_config("a", max_retries=2)
@@ -297,7 +295,7 @@ async def test_a_connection_is_a_retry_that_succeeded_only_when_it_has_lived(aut
 
 
 @pytest.mark.slow
-async def test_after_a_common_outage_of_200_devices_no_two_are_in_step(autojump_clock: MockClock) -> None:
+async def test_attempts_of_200_devices_after_a_common_outage_are_spread(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         configs = [device_config(f"d{number}") for number in range(200)]
         async with open_constellation(configs, connect=server.connect, random=Random(4)) as constellation:
@@ -322,7 +320,7 @@ async def test_after_a_common_outage_of_200_devices_no_two_are_in_step(autojump_
             assert most <= 30, most
 
 
-async def test_ten_connections_to_a_server_are_opened_at_a_time_and_other_servers_do_not_wait() -> None:
+async def test_at_most_ten_connections_to_a_server_are_opening_and_other_servers_do_not_wait() -> None:
     going, opening, most = trio.Event(), 0, 0
     async with open_scripted_server() as server:
 
@@ -349,7 +347,7 @@ async def test_ten_connections_to_a_server_are_opened_at_a_time_and_other_server
             assert most == 10
 
 
-async def test_devices_that_come_and_go_do_not_change_how_many_are_opened_at_a_time() -> None:
+async def test_adding_and_removing_devices_does_not_change_the_limit_of_opening_connections() -> None:
     opening = most = 0
 
     async def connect(_: DeviceConfig) -> trio.abc.Stream:
@@ -380,7 +378,7 @@ async def test_devices_that_come_and_go_do_not_change_how_many_are_opened_at_a_t
 # ---- under which name
 
 
-async def test_a_devices_connections_have_the_same_name_for_its_life(autojump_clock: MockClock) -> None:
+async def test_supervised_connections_of_a_device_have_the_same_client_id(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.script = [OSError(), 503, REGISTERED, Meet.LOST_AT_ONCE, Meet.LOST_AT_ONCE]
         configs = [device_config("a"), device_config("b", auto_connect=False)]
@@ -402,7 +400,7 @@ async def test_a_devices_connections_have_the_same_name_for_its_life(autojump_cl
 # ---- what callers learn
 
 
-async def test_who_waits_for_a_device_is_not_told_of_what_may_mend_itself(autojump_clock: MockClock) -> None:
+async def test_temporary_errors_are_not_raised_in_waiting_calls(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = NOT_CONNECTED
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
@@ -416,7 +414,7 @@ async def test_who_waits_for_a_device_is_not_told_of_what_may_mend_itself(autoju
             assert NOT_CONNECTED in statistics.problem
 
 
-async def test_one_try_more_is_made_when_somebody_asks_for_it(autojump_clock: MockClock) -> None:
+async def test_reconnect_makes_another_attempt_after_the_device_was_given_up(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = "no"
         config = device_config("a", max_retries=0)

@@ -67,7 +67,7 @@ def config_with(where: str, token: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("token", TOKENS, ids=["plain", "special"])
 @pytest.mark.parametrize("where", ["token", "file", "environment", "header", "url"])
-async def test_a_token_shows_nowhere(
+async def test_token_appears_in_no_output(
     where: str,
     token: str,
     tmp_path: Path,

@@ -23,7 +23,7 @@ _PARTS: Final = 10
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_every_promise_is_kept_whatever_happens(part: int) -> None:
+def test_every_promise_is_kept(part: int) -> None:
     for seed in range(part, SEEDS, _PARTS):
         run = simulate(seed)
         assert not run.broken, report_of(run)
@@ -44,13 +44,15 @@ def _digests(hash_seed: str) -> str:
     return done.stdout
 
 
-def test_a_seed_is_the_same_run_byte_for_byte_in_every_process() -> None:
+def test_seed_gives_the_same_run_byte_for_byte_in_every_process() -> None:
     here = [hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest() for seed in range(12)]
     assert _digests("1").split() == _digests("2").split() == here
     assert len(set(here)) == 12
 
 
-def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with route_by_kind():
         summary = summary_of(4)
         assert "BROKEN: " in summary.report
@@ -61,7 +63,7 @@ def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: 
     assert "BROKEN: " in capsys.readouterr().out
 
 
-def test_the_command_line_counts_what_the_runs_held(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_counts_the_contents_of_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "1", "--first-seed", "3", "--jobs", "1", "--journal"]) == 0
     out = capsys.readouterr().out
     assert " caller asks r" in out

@@ -15,6 +15,6 @@ _SEEDS: Final = 50
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
+def test_simulation_finds_the_mutation(mutation: Mutation) -> None:
     with mutation():
         assert any(simulate(seed).broken for seed in range(_SEEDS))
