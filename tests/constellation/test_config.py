@@ -1,4 +1,4 @@
-"""Devices files: the original's are read as they are, all that is wrong with one is told at once, and tokens show nowhere."""
+"""Configuration files: the original's are read unchanged, one error names every problem, and no error contains a token."""
 
 from __future__ import annotations
 
@@ -193,9 +193,6 @@ def test_devices_are_given_only_once_and_a_devices_file_names_no_other_file(tmp_
         read_config(write(tmp_path, "nowhere_to_be_found.yaml", "device_info: nowhere.yaml"))
 
 
-# ---- tokens
-
-
 SECRET = "s3cr3t-t0k3n"
 
 
@@ -301,9 +298,6 @@ def test_device_config_made_in_code_is_checked_in_the_same_way() -> None:
     with pytest.raises(ConfigError, match=r"device 'd': server_url: .*; max_concurrent_tasks: must be 1 or more"):
         DeviceConfig("d", "http://h", max_concurrent_tasks=0)
     assert DeviceConfig("d", "ws://h", capabilities=["a"]).capabilities == ("a",)
-
-
-# ---- whatever comes
 
 
 json_values = st.recursive(

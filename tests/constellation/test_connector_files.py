@@ -1,4 +1,4 @@
-"""Tokens and certificates are read anew when a device connects: rotated, missing for a moment, wrong, or on a disk that hangs."""
+"""Tokens and certificates are read again for each connection: rotated, missing for a moment, invalid, or on a hanging disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from galaxy_trio.constellation.tls_contexts import FRESH, TlsContexts
 from galaxy_trio.events import DeviceStatus
 from galaxy_trio.testing import open_memory_server
 from tests.constellation.support.fleet import Fleet, device_config, open_fleet
-from tests.constellation.support.scripted_server import Highest, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, open_scripted_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -36,16 +36,13 @@ T = TypeVar("T")
 
 @pytest.fixture
 def files_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No threads: a clock that jumps when all tasks wait knows nothing of them."""
+    """Run without threads: an autojump clock does not wait for them."""
 
     async def run_sync(work: Callable[..., T], *args: object, **_: object) -> T:
         await trio.lowlevel.checkpoint()
         return work(*args)
 
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-
-
-# ---- tokens
 
 
 @pytest.mark.usefixtures("files_are_read_at_once")
@@ -63,9 +60,9 @@ async def test_token_rotated_during_an_outage_is_used_at_the_next_attempt(
             return server.connect()
 
         async with open_constellation(
-            [device_config("a", token_file=str(token_file))], connect=connect, random=Highest()
+            [device_config("a", token_file=str(token_file))], connect=connect, random=LongestWaits()
         ) as constellation:
-            # No device "a" is there, so that it is tried again and again: with the old token, as long as that will do.
+            # Device "a" is absent, so attempts are repeated, with the old token while the server accepts it.
             await trio.sleep(100)
             assert len(tries) > 7
             server = second
@@ -83,10 +80,10 @@ async def test_token_file_that_is_missing_for_a_moment_is_read_again(tmp_path: P
     token_file = tmp_path / "token"
     async with open_scripted_server() as server:
         config = device_config("a", token_file=str(token_file))
-        async with open_constellation([config], connect=server.connect, random=Highest()) as constellation:
+        async with open_constellation([config], connect=server.connect, random=LongestWaits()) as constellation:
             device = constellation.devices["a"]
             await trio.sleep(2)
-            assert (server.tries, device.failure) == ([], None)
+            assert (server.attempts, device.failure) == ([], None)
             assert f"cannot be read from {token_file}: No such file" in str(device.statistics().problem)
             token_file.write_text("one")
             await constellation.wait_connected()
@@ -113,7 +110,7 @@ async def test_each_connection_of_a_task_uses_the_current_token(tmp_path: Path, 
             token_file.write_text("two")
             with trio.move_on_after(1):
                 await constellation.run_task("with the token of now")
-            assert [each.peer.path for each in server.tries if each.peer] == ["/ws?token=one", "/ws?token=two"]
+            assert [each.peer.path for each in server.attempts if each.peer] == ["/ws?token=one", "/ws?token=two"]
 
 
 async def test_token_variable_is_read_again_and_its_absence_is_raised_immediately(
@@ -153,7 +150,7 @@ async def test_hanging_disk_times_out_like_a_server_and_does_not_delay_other_dev
         monkeypatch.setattr(DeviceConfig, "read_token", hang)
         try:
             async with open_constellation(
-                configs, connect=server.connect, connect_timeout=20, random=Highest()
+                configs, connect=server.connect, connect_timeout=20, random=LongestWaits()
             ) as constellation:
                 await constellation.devices["b"].wait_connected()
                 assert trio.current_time() == 0
@@ -166,18 +163,15 @@ async def test_hanging_disk_times_out_like_a_server_and_does_not_delay_other_dev
             answers.set()
 
 
-# ---- certificates
-
-
 @pytest.fixture(scope="module")
 def authorities() -> tuple[trustme.CA, trustme.CA]:
-    """The right one and another."""
+    """Two certificate authorities: the server's and another one."""
     return trustme.CA(), trustme.CA()
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """The files that certificates were loaded from."""
+    """Record the files from which certificates are loaded."""
     files: list[str | None] = []
     create = ssl.create_default_context
 
@@ -191,7 +185,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 @asynccontextmanager
 async def open_secure_fleet(authority: trustme.CA, *device_ids: str) -> AsyncGenerator[tuple[Fleet, Connect]]:
-    """Devices on a server that speaks TLS."""
+    """Open devices on a server with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with authority.issue_cert("server.test").private_key_and_cert_chain_pem.tempfile() as path:
         context.load_cert_chain(path)
@@ -230,7 +224,7 @@ async def test_untrusted_certificate_gives_the_device_up_and_connect_tries_again
             with pytest.raises(NoSuchDevice, match="the server's certificate is not accepted"):
                 await constellation.run_task("echo 1")
             assert (device.status, trio.current_time()) == (DeviceStatus.FAILED, 0)
-            # No time has passed: a file that has been replaced is loaded anew all the same.
+            # No time has passed: a file that was replaced is reloaded nevertheless.
             ca_file.unlink()
             right.cert_pem.write_to_path(str(ca_file))
             await device.reconnect()
@@ -266,7 +260,7 @@ async def test_devices_that_connect_together_load_a_file_once(
     names = [f"d{number}" for number in range(20)]
     async with open_secure_fleet(authorities[0], *names) as (fleet, connect):
         configs = [secure_config(name, files[number % 2]) for number, name in enumerate(names)]
-        async with open_constellation(configs, connect=connect, random=Highest()) as constellation:
+        async with open_constellation(configs, connect=connect, random=LongestWaits()) as constellation:
             await constellation.wait_connected()
             assert sorted(map(str, loaded)) == sorted(map(str, files))
             for name in names:

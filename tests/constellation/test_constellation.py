@@ -1,4 +1,4 @@
-"""Constellations: devices that are kept connected, and tasks for whichever of them fits."""
+"""Constellations: devices that are kept connected, and tasks for any device that fits."""
 
 from __future__ import annotations
 
@@ -30,9 +30,6 @@ async def test_devices_connect_and_run_tasks(autojump_clock: MockClock) -> None:
         world.nothing_is_held()
 
 
-# ---- waiting for its devices
-
-
 async def test_wait_connected_waits_for_all_devices_with_auto_connect_or_for_any(autojump_clock: MockClock) -> None:
     configs = [device_config("a"), device_config("b"), device_config("c", auto_connect=False)]
     async with open_fleet("a") as fleet, open_constellation(configs, connect=fleet.connect) as constellation:
@@ -40,7 +37,7 @@ async def test_wait_connected_waits_for_all_devices_with_auto_connect_or_for_any
             await constellation.wait_connected("any")
         async with trio.open_nursery() as nursery:
             waiting = await start(nursery, constellation.wait_connected)
-            # The other one is not there yet.
+            # The other device is not connected yet.
             await trio.sleep(100)
             assert not waiting.ended.is_set()
             await fleet.add_device("b")

@@ -1,4 +1,4 @@
-"""Disconnecting, connecting anew and removing a device while tasks run and wait on it; its status and its information."""
+"""Disconnecting, reconnecting and removing a device while tasks run and wait; its status and its information."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_reconnecting_does_not_stop_tasks_on_their_own_connections(autojum
         assert own.echo == "1"
         await trio.testing.wait_all_tasks_blocked()
         seen = [event.status for event in journal.of(StatusChanged)[began:] if isinstance(event, StatusChanged)]
-        # Never back to a connection that is being closed.
+        # No task uses a connection that is being closed.
         assert [status for status in seen if status in (IDLE, BUSY)] == [BUSY, IDLE]
         world.nothing_is_held()
 
@@ -125,14 +125,11 @@ async def test_nothing_is_sent_on_a_connection_that_is_being_closed(autojump_clo
             await world.a.reconnect()
 
         nursery.start_soon(reconnect)
-        # A task that comes in the step after waits for the next connection.
+        # A task that is submitted in the next step waits for the next connection.
         await begun.wait()
         result = await world.a.run_task("echo 1", on_cancel="abandon")
         assert result.unwrap()
         assert world.begun == ["echo 1"]
-
-
-# ---- a device that is given up
 
 
 async def test_device_that_is_given_up_fails_all_calls_with_the_reason_until_it_reconnects(
@@ -180,9 +177,6 @@ async def test_connect_tries_a_device_that_was_given_up(autojump_clock: MockCloc
         await world.fleet.add_device("a")
         await world.a.connect()
         assert world.a.status is IDLE
-
-
-# ---- removing
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -269,9 +263,6 @@ async def test_device_is_removed_by_two_calls_while_another_one_with_its_id_is_a
             await world.constellation.remove_device("b")
 
 
-# ---- its status
-
-
 async def test_wait_status_sees_a_status_that_lasts_one_step(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         assert await world.a.wait_status(IDLE, BUSY) is IDLE
@@ -290,9 +281,6 @@ async def test_wait_status_sees_a_status_that_lasts_one_step(autojump_clock: Moc
         ]
         cancelled.scope.cancel()
         assert repr(world.a) == "<Device 'a', idle>"
-
-
-# ---- its information
 
 
 async def test_device_info_asks_the_server_once_the_device_is_connected(
@@ -330,11 +318,8 @@ async def test_device_info_uses_the_next_connection_when_this_side_closes_the_cu
             assert asking.ending.platform == "darwin"
 
 
-# ---- a task whose connection is being opened
-
-
 async def _start_connecting(world: World, nursery: trio.Nursery, run_task: Callable[..., Awaitable[object]]) -> Call:
-    """A task that has its slot, and whose connection nobody answers."""
+    """Start a task that has a slot, and whose connection the server does not answer."""
     world.problems = [trio.testing.memory_stream_pair()[0]]
     connecting = await start(nursery, partial(run_task, "echo 1", task_id="1"))
     assert not world.problems

@@ -1,4 +1,4 @@
-"""Tasks that are known not to have run are not lost: the device has left its server, or a connection does not come about."""
+"""Tasks that are known not to have run are retried: the device has left its server, or a connection cannot be opened."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_refused_task_reveals_that_its_device_left_and_runs_when_it_is_bac
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
         await world.fleet.remove_device("a")
-        # The server and our connection stay: nobody can know yet.
+        # The server and the supervised connection stay: the departure is not known yet.
         assert world.a.connected
         calls = [
             await start(nursery, partial(world.a.run_task, f"echo {number}", task_id=str(number), on_cancel=on_cancel))
@@ -69,7 +69,7 @@ async def test_on_not_sent_is_awaited_before_a_prepared_task_waits_again(
     on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        # With an idle connection, on which the task is sent without a registration that could fail.
+        # An idle connection, on which the task is sent without a registration that could fail.
         assert (await world.a.run_task("echo 0")).unwrap()
         await world.fleet.remove_device("a")
         told: list[str] = []
@@ -127,13 +127,13 @@ async def test_failed_task_reveals_that_its_device_left(autojump_clock: MockCloc
 
 async def test_departed_device_is_chosen_for_no_task(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
-        # The one that has been idle for longest, and would be chosen.
+        # It has been idle for longest, and would be chosen.
         await world.fleet.remove_device("a")
         for number in range(5):
             result = await world.constellation.run_task(f"echo {number}")
             assert (result.device_id, result.unwrap()) == ("b", {"device": "b", "echo": str(number)})
         assert len(world.begun) == 5
-        # One for the device, and one for all of its tasks.
+        # One connection of the device, and one for all of its tasks.
         assert [device_id for _, device_id in world.fleet.connects].count("b") == 2
 
 
@@ -152,9 +152,6 @@ async def test_task_that_was_refused_and_then_cancelled_ends_as_not_sent(autojum
         assert ended.outcome is TaskOutcome.NOT_SENT
 
 
-# ---- connections that do not come about
-
-
 @pytest.mark.parametrize("how", ["device", "constellation"])
 async def test_task_whose_connection_fails_to_open_is_retried_with_increasing_waits(
     how: str, autojump_clock: MockClock
@@ -164,7 +161,7 @@ async def test_task_whose_connection_fails_to_open_is_retried_with_increasing_wa
         began = trio.current_time()
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
         assert (await run_task("echo 1")).unwrap()
-        # Below 1 + 2 + 4 + … + 32 s, and not at once.
+        # Below 1 + 2 + 4 + … + 32 s, and not immediate.
         assert 0 < trio.current_time() - began < 63
         assert world.begun == ["echo 1"]
         world.nothing_is_held()
@@ -184,7 +181,7 @@ async def test_task_whose_connection_fails_to_open_has_its_own_backoff(
 
 
 class _Highest:
-    """Always the longest wait."""
+    """Draw the longest wait each time."""
 
     def uniform(self, _low: float, high: float) -> float:
         return high
@@ -237,7 +234,7 @@ async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previ
         began = trio.current_time()
         tries = len(world.fleet.connects)
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
-        # It keeps its slot, and its place, meanwhile.
+        # It keeps its slot until then.
         third = await start(nursery, partial(world.a.run_task, "echo 3"))
         await second.ended.wait()
         await third.ended.wait()
@@ -245,7 +242,7 @@ async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previ
             later - earlier for (earlier, _), (later, _) in pairwise(world.fleet.connects[tries:]) if later > earlier
         ]
         assert waits[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6], abs=0.01)
-        # Until the server has found out: its liveness timeout is 180 s.
+        # Until the server notices the end: its liveness timeout is 180 s.
         assert all(wait == pytest.approx(5, abs=0.01) for wait in waits[8:])
         assert trio.current_time() - began < 200
         assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
@@ -273,9 +270,6 @@ async def test_task_refused_by_a_closing_server_is_retried(autojump_clock: MockC
         await world.fleet.add_device("a")
         await waiting.ended.wait()
         assert waiting.echo == "2"
-
-
-# ---- replies that are broken, or come for what was abandoned
 
 
 def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:

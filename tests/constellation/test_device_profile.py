@@ -1,4 +1,4 @@
-"""What becomes of a device's record by its information, at the first connection and at later ones."""
+"""A device's profile after its information has arrived, at the first connection and at later ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FULL: dict[str, JSON] = {
 
 
 async def profiles(*informations: JSON, **configured: object) -> list[DeviceProfile]:
-    """The device's record as it is configured, and after each connection in which a server tells this."""
+    """Return the configured profile, and the profile after each connection with this information."""
     async with open_scripted_server() as server:
         server.info = list(informations)
         config = device_config("a", auto_connect=False, **configured)
@@ -50,9 +50,6 @@ async def profiles(*informations: JSON, **configured: object) -> list[DeviceProf
                 await device.reconnect()
                 found.append(device.profile)
             return found
-
-
-# ---- the first time
 
 
 async def test_profile_is_the_configuration_until_the_information_arrives(autojump_clock: MockClock) -> None:
@@ -134,9 +131,6 @@ async def test_missing_information_means_departure_only_if_there_was_information
         assert [event.next_try is not None for event in lost] == [True] * knew
 
 
-# ---- later times
-
-
 async def test_new_information_replaces_the_previous_one(autojump_clock: MockClock) -> None:
     _, first, second = await profiles(FULL, {"platform": "linux"}, capabilities=["server", "gui"], metadata={"m": 1})
     assert first.capabilities == ("server", "gui", "cli", "office")
@@ -186,11 +180,11 @@ async def test_information_is_requested_again_until_it_arrives(bad: JSON, autoju
             [profile] = [device.profile for device in constellation.devices.values()]
             assert not profile.known
             server.info = [FULL]
-            # Whoever wants what it turns out to be is waiting already.
+            # A task that requires its information waits already.
             with trio.fail_after(31):
                 async with constellation.reserve(os="windows"):
                     pass
-            # Once is enough.
+            # The information is not requested again.
             server.info = [{"platform": "linux"}]
             await trio.sleep(100)
         assert len(journal.of(InformationUpdated)) == 1
@@ -232,16 +226,13 @@ async def test_connection_lost_while_the_information_is_awaited_does_not_count_a
             await constellation.wait_connected()
             assert trio.current_time() <= 1
             statistics = constellation.devices["a"].statistics()
-            assert (statistics.connects, len(server.tries), statistics.os) == (1, 2, "linux")
+            assert (statistics.connects, len(server.attempts), statistics.os) == (1, 2, "linux")
 
 
 async def test_information_of_another_device_does_not_change_the_device_id(autojump_clock: MockClock) -> None:
     _, profile = await profiles({"device_id": "another", "platform": "linux"})
     assert profile.device_id == "a"
     assert "device_id" not in profile.system_info
-
-
-# ---- whatever comes
 
 
 _names = st.lists(st.text(max_size=3), max_size=6)

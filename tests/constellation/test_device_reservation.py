@@ -1,4 +1,4 @@
-"""A slot that is held: one task at a time, across reconnects, and until what runs in it has ended."""
+"""A reservation holds its slot: for one task at a time, across reconnects, until its task has ended."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_reservation_runs_one_task_at_a_time_and_none_after_its_end(autoju
             await reservation.run_task("echo 3", task_id="3")
         assert world.begun == ["hold 1"]
         await trio.testing.wait_all_tasks_blocked()
-        # What was refused is no task of the device.
+        # The refused task was never published.
         assert [event.task_id for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)] == ["1"]
         assert journal.of(TaskQueued) == []
 
@@ -108,7 +108,7 @@ async def test_reservation_outlives_a_connection_and_its_next_task_waits_for_the
             await world.fleet.add_device("a")
             await second.ended.wait()
             assert second.echo == "2"
-            # Who holds a slot makes it busy from the first moment on.
+            # A held slot makes the device busy as soon as it is connected.
             assert world.a.status is DeviceStatus.BUSY
 
 
@@ -152,7 +152,7 @@ async def test_reservation_of_a_disconnected_device_waits_until_it_is_connected(
         assert running.ending.reason == "this side disconnected it"
         waiting = await start(nursery, partial(reservation.run_task, "echo 2"))
         with trio.fail_after(5):
-            # Nothing runs that could hold it up: it is disconnected.
+            # No task runs that could delay the disconnection.
             await world.a.disconnect()
         await trio.sleep(1000)
         assert not waiting.ended.is_set()
@@ -170,7 +170,7 @@ async def test_reservation_of_a_removed_device_runs_no_more_tasks(wait: bool, au
         removing = await start(nursery, partial(world.constellation.remove_device, "a", wait=wait))
         assert removing.ended.is_set() is not wait
         if wait:
-            # It may use what it holds, while it holds it and the device is there.
+            # The reservation can run tasks while the device waits for its removal.
             assert (await reservation.run_task("echo 2")).unwrap()
             world.streams[0].reset()
             await trio.testing.wait_all_tasks_blocked()
@@ -192,9 +192,6 @@ async def test_task_that_waits_in_a_slot_fails_immediately_when_the_device_is_re
             assert not removing.ended.is_set()
         await removing.ended.wait()
         await world.fleet.start_server()
-
-
-# ---- before it is sent
 
 
 async def test_before_sending_is_awaited_when_the_device_is_connected_and_nothing_was_sent(
@@ -253,5 +250,5 @@ async def test_before_sending_receives_the_id_of_the_chosen_device(autojump_cloc
         for number in range(2):
             assert (await world.constellation.run_task(f"echo {number}", before_sending=tell)).unwrap()
         assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=tell)).unwrap()
-        # The one that has left was tried, perhaps, and nothing was sent there.
+        # The device that left may have been tried, but nothing was sent to it.
         assert told == ["b"] * 3

@@ -1,4 +1,4 @@
-"""A task whose caller is cancelled, or whose time is up, at whatever moment: it stops, or goes on and keeps its device occupied."""
+"""Tasks that are cancelled or time out in any step: they are stopped, or continue and keep their device busy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
-"""So many calls in a row that ended before they could be cancelled: there is no later step."""
+"""After this many calls in a row that ended before the cancellation, there is no later step."""
 
 
 class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when any task at all is about to make the n-th step from now on."""
+    """Cancels a scope right before the n-th scheduler step of any task from now on."""
 
     def __init__(self, step: int, scope: trio.CancelScope) -> None:
         self._steps_left = step
@@ -88,7 +88,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
                 assert first.echo == str(step)
                 ended += 1
         assert world.fleet.work.most == {"a": 1}
-        # Whatever began at the server has ended there, or was cancelled there, once.
+        # Each session that began on the server has ended or was cancelled, once.
         work = world.fleet.work
         assert sorted(work.begun) == sorted([*work.ended, *work.cancelled])
         assert cancelled > 20
@@ -96,7 +96,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
     queued = [event.task_id for event in journal.of(TaskQueued) if isinstance(event, TaskQueued)]
     ends = [event for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)]
     outcomes = {event.outcome for event in ends}
-    # In a slot of its own, and abandoned, there is next to nothing before the send.
+    # A task with a free slot that is abandoned has very few steps before the send.
     assert outcomes - {TaskOutcome.CANCELLED} == {TaskOutcome.COMPLETED}
     assert TaskOutcome.CANCELLED in outcomes or (how, on_cancel) == ("reservation", "abandon")
     told = [event.task_id for event in ends]
@@ -128,7 +128,7 @@ async def test_cancelled_task_is_stopped_on_the_server_before_the_call_returns(
         assert trio.current_time() == pytest.approx(0 if give_up is _cancel else 50, abs=0.1)
         await trio.testing.wait_all_tasks_blocked()
         assert world.fleet.work.cancelled == ["hold 1"]
-        # Well before anything else could have ended it.
+        # Well before anything else could have ended the task.
         await trio.sleep(1)
         assert world.begun == ["hold 1", "hold 2"]
         world.fleet.work.let_go("2")
@@ -158,7 +158,7 @@ async def test_cancelled_task_leaves_the_queue_and_the_order_of_the_others_stays
 @pytest.mark.parametrize("how", ["device", "constellation"])
 async def test_slot_granted_in_the_step_of_a_cancellation_is_released(how: str, autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        # In which order the two have their turn is a matter of chance.
+        # The order of the two is random.
         for _ in range(20):
             enough = trio.Event()
 
@@ -177,9 +177,6 @@ async def test_slot_granted_in_the_step_of_a_cancellation_is_released(how: str, 
             assert (world.a.status, world.a.running, world.a.queued) == (DeviceStatus.IDLE, 0, 0)
         assert world.begun == []
         assert (await world.constellation.run_task("echo")).unwrap()
-
-
-# ---- on_cancel="abandon"
 
 
 @pytest.mark.parametrize("give_up", [_cancel, _time_out])

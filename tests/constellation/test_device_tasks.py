@@ -1,4 +1,4 @@
-"""Tasks of one device: first come, first served, in as many slots as it has; what runs, fails, is refused, or cannot be sent."""
+"""Tasks of one device: first in, first out in all of its slots; tasks that complete, fail, are refused, or cannot be sent."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_next_task_waits_for_the_check_of_the_device_after_a_failed_task(
         device = world.a
         first = await start(nursery, partial(device.run_task, "hold 1"))
         second = await start(nursery, partial(device.run_task, "echo 2"))
-        # Its sessions are cancelled, and fail; the device comes back only later.
+        # Its sessions are cancelled and fail. The device returns later.
         await world.fleet.remove_device("a")
         assert first.ended.is_set()
         assert device.status is DeviceStatus.DISCONNECTED
@@ -119,7 +119,7 @@ async def test_refused_task_never_ran_and_the_next_one_runs(autojump_clock: Mock
     async with open_world(device_config("a", max_concurrent_tasks=2), limits=limits) as world:
         device = world.a
         async with trio.open_nursery() as nursery, recording(world.constellation) as journal:
-            # On the device's own connection, where one is all that the server allows.
+            # On the shared connection, for which the server allows one session.
             held = await start(nursery, partial(device.run_task, "hold 1", on_cancel="abandon"))
             with pytest.raises(RequestRejected, match=r"refused the task for device 'a'.* sessions already") as caught:
                 await device.run_task("echo 2", on_cancel="abandon", task_id="refused")
@@ -151,8 +151,8 @@ async def test_task_that_cannot_be_sent_does_not_affect_other_tasks(on_cancel: s
 async def test_invalid_arguments_are_refused_before_anything_is_queued(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, recording(world.constellation) as journal:
         device = world.a
-        with pytest.raises(ValueError, match=r"^on_cancel is 'stop' or 'abandon', not 'hope'$"):
-            await device.run_task("echo", on_cancel="hope")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^on_cancel is 'stop' or 'abandon', not 'wait'$"):
+            await device.run_task("echo", on_cancel="wait")  # type: ignore[arg-type]
         for timeout in (-1, math.nan):
             with pytest.raises(ValueError, match=r"^a timeout is a number of seconds or math.inf, not "):
                 await device.run_task("echo", timeout=timeout)
@@ -174,7 +174,7 @@ async def test_task_that_runs_when_its_connection_is_lost_is_not_sent_again(auto
             assert isinstance(first.ending, ConnectionLost)
             await trio.testing.wait_all_tasks_blocked()
             assert world.begun == ["hold 1", "hold 2"]
-            # That of the device itself, on which the second one runs.
+            # The shared connection, on which the second task runs.
             world.streams[0].reset()
             await second.ended.wait()
             assert isinstance(second.ending, ConnectionLost)

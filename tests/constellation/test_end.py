@@ -1,4 +1,4 @@
-"""The end of a constellation's block, whichever way it comes: what runs, who waits inside and outside of it, and how long it takes."""
+"""The end of a constellation's block, by return, exception or cancellation: running tasks, waiting calls, and its duration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _hold(constellation: Constellation) -> None:
             await reservation.run_task("wait 6")
         finally:
             with trio.CancelScope(shield=True):
-                # Whoever keeps it beyond the end can do nothing with it.
+                # After the end, the constellation refuses everything.
                 await trio.sleep(10)
                 with pytest.raises(trio.ClosedResourceError, match="the constellation was closed"):
                     await reservation.run_task("echo")
@@ -46,7 +46,7 @@ async def _listen(constellation: Constellation) -> list[Event | EventsLost]:
 
 
 def _all_who_wait(constellation: Constellation) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Everything that can be waited for, each in a way of its own; the device `a` has four slots, `b` is connected to nothing."""
+    """Start a call of every kind that waits. Device `a` has four slots, `b` is not connected."""
     a, b = constellation.devices.values()
     return {
         "runs": partial(a.run_task, "wait 1"),
@@ -79,7 +79,7 @@ async def _connect_a(fleet: Fleet, config: DeviceConfig) -> trio.abc.Stream:
 
 
 class Mine(Exception):
-    """Raised in a block."""
+    """An exception of the block."""
 
 
 async def _leave(how: str, scope: trio.CancelScope) -> None:
@@ -111,7 +111,7 @@ async def test_calls_outside_of_the_block_raise_closed_resource_error(how: str, 
                 await _leave(how, scope)
         [constellation] = opened
         began = 100 if drain else 0
-        # The server answers the close: it takes no time.
+        # The server answers the close handshake immediately.
         assert trio.current_time() - began < 1
         with trio.fail_after(20):
             for what, call in calls.items():
@@ -120,13 +120,13 @@ async def test_calls_outside_of_the_block_raise_closed_resource_error(how: str, 
             await listener.ended.wait()
         assert isinstance(listener.ending, list)
         await trio.testing.wait_all_tasks_blocked()
-        # The server and its device: all connections are gone, and what ran was cancelled.
+        # On the server, all connections have ended and the sessions were cancelled.
         assert fleet.server is not None
         held = fleet.server.statistics()
         assert (held.connections, held.sessions, held.ending_sessions) == (1, 0, 0)
         assert sorted(fleet.work.cancelled) == ["wait 1", "wait 2", "wait 3", "wait 6"]
         assert fleet.work.begun == ["wait 1", "wait 2", "wait 3", "wait 6"]
-        # Nothing can be begun any more.
+        # Nothing can be started any more.
         with pytest.raises(trio.ClosedResourceError, match=r"^the constellation was closed$"):
             await constellation.run_task("echo")
         with pytest.raises(trio.ClosedResourceError, match=r"^the constellation was closed$"):
@@ -171,7 +171,7 @@ async def test_drain_ends_when_no_task_runs(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         async with open_constellation([device_config("a")], connect=fleet.connect, drain=1000) as constellation:
             await constellation.wait_connected()
-            # One that was abandoned runs, too.
+            # An abandoned task runs as well.
             call = await start(outside, partial(constellation.run_task, "hold 1", on_cancel="abandon"))
             call.scope.cancel()
             await call.ended.wait()
@@ -194,7 +194,7 @@ async def test_task_granted_a_slot_in_the_step_of_the_end_does_not_start(how: st
             run_task = device.run_task if how == "device" else constellation.run_task
             async with device.reserve():
                 call = await start(outside, partial(run_task, "wait"))
-            # It has the slot, and does not know it yet.
+            # The slot is granted, and the task has not run since.
             assert (device.running, device.queued) == (1, 0)
         assert trio.current_time() < 1
         await call.ended.wait()
@@ -229,7 +229,7 @@ async def test_fifty_devices_whose_server_ignores_the_close_are_closed_together_
 
 async def test_hanging_connect_does_not_delay_the_end(autojump_clock: MockClock) -> None:
     async def hang(_config: object) -> trio.abc.Stream:
-        # As somebody's proxy might, who has not heard of cancellation.
+        # A custom `connect` may ignore cancellation.
         with trio.move_on_after(50, shield=True):
             await trio.sleep_forever()
         raise OSError("no answer")
@@ -241,7 +241,7 @@ async def test_hanging_connect_does_not_delay_the_end(autojump_clock: MockClock)
         close = constellation._close
         await close(0)
         assert trio.current_time() - began < 5
-    # Its own task is waited for all the same: nothing outlives the block.
+    # The block waits for its task nevertheless: nothing outlives the block.
     assert trio.current_time() == pytest.approx(50)
 
 

@@ -1,4 +1,4 @@
-"""What subscribers are told: every kind of event, in its order, from all of a device's connections; and nobody waits for them."""
+"""Events: every kind, in order, from all connections of a device. Nothing waits for a subscriber."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from galaxy_trio.events import (
 )
 from galaxy_trio.messages import ServerMessageType
 from tests.constellation.support.fleet import Journal, device_config, open_small_world, recording
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -54,15 +54,12 @@ CONNECTING = [C, R, InformationUpdated, I, DeviceConnected]
 
 
 def story(journal: Journal, device_id: str) -> list[object]:
-    """A device's events in short: the new status for a change, the class for others."""
+    """Summarise a device's events: the new status of a change, the class of others."""
     return [
         event.status if isinstance(event, StatusChanged) else type(event)
         for event in journal.events
         if isinstance(event, Event) and event.device_id == device_id
     ]
-
-
-# ---- each in its order
 
 
 async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClock) -> None:
@@ -86,7 +83,7 @@ async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClo
         assert told == [
             *[D, DeviceDisconnected, *CONNECTING],
             *[*task, I],
-            # The server is asked whether the device is there before the slot is free.
+            # The information is requested before the slot is free.
             *[*task, InformationUpdated, I],
             *[D, DeviceDisconnected, *CONNECTING],
             *[D, DeviceDisconnected],
@@ -96,10 +93,10 @@ async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClo
 
 async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attempt(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
-        server.script = [OSError("no route"), 403, Meet.LOST_AT_ONCE, Meet.NO_CONFIRMATION]
+        server.script = [OSError("no route"), 403, Reaction.RESET_AFTER_REGISTRATION, Reaction.NO_CONFIRMATION]
         async with (
             open_constellation(
-                [device_config("a")], connect=server.connect, random=Highest(), register_timeout=5
+                [device_config("a")], connect=server.connect, random=LongestWaits(), register_timeout=5
             ) as constellation,
             recording(constellation) as journal,
         ):
@@ -110,7 +107,7 @@ async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attemp
         wait = [D, DeviceDisconnected]
         assert told[:end] in (
             [C, *wait, C, *wait, DeviceNeedsAttention, C, R, *wait, C, R, *wait, *CONNECTING],
-            # Whether the information had come when the connection was lost is chance.
+            # The information may have arrived before the loss or not: that is random.
             [C, *wait, C, *wait, DeviceNeedsAttention, *CONNECTING],
         )
         waits = [event for event in journal.of(DeviceDisconnected) if isinstance(event, DeviceDisconnected)]
@@ -132,7 +129,7 @@ async def test_device_failed_is_the_last_event_of_a_device_that_is_given_up(auto
             device = constellation.devices["a"]
             await device.wait_status(DeviceStatus.FAILED)
             await trio.sleep(1000)
-            server.then = Meet.WELCOME
+            server.then = Reaction.ACCEPT
             await device.reconnect()
         assert story(journal, "a") == [
             C,
@@ -179,9 +176,6 @@ async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.COMPLETED)]
 
 
-# ---- what comes without being asked for
-
-
 async def test_unsolicited_messages_on_all_connections_of_a_device_are_published(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
@@ -192,7 +186,7 @@ async def test_unsolicited_messages_on_all_connections_of_a_device_are_published
             await constellation.wait_connected()
             nursery.start_soon(constellation.devices["a"].run_task, "goes on")
             await trio.testing.wait_all_tasks_blocked()
-            supervised, of_task = (each.peer for each in server.tries)
+            supervised, of_task = (each.peer for each in server.attempts)
             for peer in (supervised, of_task):
                 assert peer is not None
                 journal.events.clear()
@@ -258,9 +252,6 @@ async def test_text_of_the_server_in_an_event_is_shortened(autojump_clock: MockC
         assert all(len(repr(event)) < 3 * MAX_TEXT for event in journal.events)
 
 
-# ---- subscribers
-
-
 async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_number(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (_fleet, constellation):
         async with recording(constellation) as journal, constellation.subscribe(backlog=4) as lagging:
@@ -312,7 +303,7 @@ async def test_subscribers_receive_events_only_during_their_block(autojump_clock
             async with constellation.subscribe() as second:
                 await device.run_task("echo 2", task_id="2")
                 assert await anext(second) == TaskQueued("a", "2")
-            # Who has left is told of nothing more, and keeps what was there.
+            # A subscriber that has left receives no more events, and keeps its backlog.
             await device.run_task("echo 3", task_id="3")
             rest = [event async for event in second]
             assert TaskQueued("a", "3") not in rest

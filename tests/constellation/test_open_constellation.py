@@ -1,4 +1,4 @@
-"""A constellation is opened from a file, from what was read of one, or from devices; wrong arguments are said before anything is opened."""
+"""A constellation is opened from a file, a configuration or devices. Invalid arguments are refused before anything is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from galaxy_trio.constellation.constellation import Constellation, open_constell
 from galaxy_trio.events import DeviceDisconnected, DeviceStatus
 from galaxy_trio.server import open_server
 from tests.constellation.support.fleet import device_config, open_fleet, open_small_world
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,7 +83,7 @@ max_retries = 0
 
 @pytest.fixture
 def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No threads: a clock that jumps when all tasks wait knows nothing of them."""
+    """Run without threads: an autojump clock does not wait for them."""
 
     async def run_sync(work: Callable[..., object], *args: object, **_: object) -> object:
         await trio.lowlevel.checkpoint()
@@ -105,7 +105,7 @@ async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments
         devices = path if way == "path" else read_config(path)
     async with open_scripted_server() as server:
         server.script = [OSError()]
-        async with open_constellation(devices, connect=server.connect, random=Highest()) as constellation:
+        async with open_constellation(devices, connect=server.connect, random=LongestWaits()) as constellation:
             await constellation.wait_connected()
             assert trio.current_time() == 3
             assert list(constellation.devices) == ["a", "b"]
@@ -116,7 +116,7 @@ async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments
             await trio.sleep(13)
             beats = a.statistics().connection
             assert beats is not None
-            # The registration, the question for the information, and a heartbeat.
+            # The registration, the request for the information, and a heartbeat.
             assert beats.messages_sent == 3
             async with open_background() as nursery:
                 constellation.add_device(device_config("c"))
@@ -125,7 +125,7 @@ async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments
                     nursery.start_soon(a.run_task, "one of them")
                     nursery.start_soon(constellation.devices["c"].run_task, "one of them")
                 nursery.start_soon(b.run_task, "one of them")
-                server.then = Meet.WELCOME
+                server.then = Reaction.ACCEPT
                 await b.connect()
                 await trio.testing.wait_all_tasks_blocked()
                 assert len(server.tasks) == 2
@@ -140,7 +140,7 @@ async def test_arguments_override_the_file(tmp_path: Path, autojump_clock: MockC
         async with open_constellation(
             path,
             connect=server.connect,
-            random=Highest(),
+            random=LongestWaits(),
             client_name="other",
             heartbeat_interval=5,
             reconnect_delay=0.5,
@@ -183,11 +183,8 @@ async def test_connections_use_tcp_by_default() -> None:
                         break
 
 
-# ---- wrong arguments, as a newcomer reads them
-
-
 async def opened(*arguments: object, **named: object) -> None:
-    """Open a constellation that cannot be."""
+    """Open a constellation with invalid arguments."""
     open_it = cast("Callable[..., Awaitable[None]]", _open)
     with trio.fail_after(60):
         await open_it(*arguments, **named)
@@ -296,9 +293,6 @@ def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() ->
     device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
     assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
     assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
-
-
-# ---- a block that ends badly
 
 
 async def test_exception_of_the_block_is_raised_and_ends_all_calls_elsewhere(autojump_clock: MockClock) -> None:

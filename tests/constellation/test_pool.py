@@ -1,4 +1,4 @@
-"""A device's connection pool: which tasks share a connection, when an idle one is closed, and when it is not used again."""
+"""A device's connection pool: reuse of connections, expiry, and connections that must not be reused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def pooled(world: World) -> list[str]:
-    """The names of the slots' connections that the server has, without the random part."""
+    """Return the client ids of the slots' connections on the server, without the random part."""
     assert world.fleet.server is not None
     names = [re.sub(r"^galaxy_trio-[0-9a-f]{6}|@a$", "", name) for name in world.fleet.server.constellations]
     return sorted(name for name in names if name)
 
 
 def connects(world: World) -> int:
-    """How many connections were opened for tasks so far."""
+    """Count the connections that were opened for tasks so far."""
     return len(world.streams) - len(world.constellation.devices)
 
 
@@ -92,7 +92,7 @@ async def test_task_does_not_wait_for_the_close_of_an_expired_connection(
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         world.streams[-1].go_silent()
-        # It takes 3 s to give up the close handshake.
+        # The close handshake times out after 3 s.
         await trio.sleep(6)
         assert (world.a.statistics().idle_connections, world.streams[-1].closed) == (0, False)
         began = trio.current_time()
@@ -104,7 +104,7 @@ async def test_task_does_not_wait_for_the_close_of_an_expired_connection(
 async def test_connection_that_expires_in_the_step_of_a_task_is_not_used(autojump_clock: MockClock) -> None:
     async with open_world("a", keepalive_expiry=5) as world:
         await world.a.run_task("echo 1")
-        # Both have their time in the same step, in either order.
+        # The expiry and the task happen in the same step, in either order.
         await trio.sleep(5)
         assert (await world.a.run_task("echo 2")).unwrap()
         assert (connects(world), pooled(world)) == (2, [".0.1"])
@@ -126,9 +126,9 @@ async def test_no_task_starts_on_a_connection_older_than_a_minute(autojump_clock
     async with open_world("a") as world:
         for _ in range(20):
             await world.a.run_task("echo")
-            # Not in step with heartbeats and pings.
+            # At other times than heartbeats and pings.
             await trio.sleep(4.1)
-        # At 0, 60 and not before.
+        # Opened at 0 s and at 60 s.
         assert connects(world) == 2
 
 
@@ -160,7 +160,7 @@ async def test_invalid_keepalive_expiry_is_refused(keepalive_expiry: float) -> N
             raise AssertionError
 
 
-# After these, it is not used again.
+# After these, a connection is not reused.
 
 
 async def test_connection_of_a_cancelled_task_is_closed_before_the_slot_is_free_and_keeps_its_client_id(
@@ -201,7 +201,7 @@ async def test_task_with_an_id_that_was_used_on_a_connection_gets_another_connec
 async def test_reset_of_an_idle_connection_fails_no_task(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
-        # In the step before the task: nothing but the socket knows of it.
+        # In the step before the task: only the socket shows it.
         world.streams[-1].reset()
         assert (await world.a.run_task("echo 2")).unwrap()
         assert world.begun == ["echo 1", "echo 2"]
@@ -217,7 +217,7 @@ async def test_ping_finds_out_that_the_network_has_cut_an_idle_connection(autoju
         assert (await world.a.run_task("echo 2")).unwrap()
         assert trio.current_time() - began == pytest.approx(2, abs=0.1)
         assert world.begun == ["echo 1", "echo 2"]
-        # The server still has the silent one, and no session runs there.
+        # The server still has the silent connection, and no session on it.
         assert pooled(world) == [".0", ".0.1"]
 
 
@@ -279,7 +279,7 @@ async def test_server_may_close_an_idle_connection(autojump_clock: MockClock) ->
         assert pooled(world) == [".0.1"]
 
 
-# Their end.
+# The end of idle connections.
 
 
 @pytest.mark.parametrize("what", ["disconnect", "reconnect", "remove"])

@@ -95,7 +95,7 @@ async def test_task_for_a_suspended_server_runs_once_when_the_server_resumes(idl
         server.suspend()
         second = Call()
         nursery.start_soon(second.run, partial(device.run_task, "second"))
-        # Longer than the server has to answer a ping.
+        # Longer than the ping timeout.
         await trio.sleep(2.5)
         assert not second.ended.is_set()
         server.resume()
@@ -116,7 +116,7 @@ async def test_no_task_is_lost_to_a_network_cut_more_than_a_second_before_the_ta
 async def test_task_sent_within_a_second_after_a_network_cut_is_lost_and_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However long this machine takes, it is within the time in which no ping is sent first.
+    # However slow the machine is, this is within the time in which no ping is sent.
     monkeypatch.setattr(galaxy_trio.constellation.pool, "FRESH", math.inf)
     async with open_idle_device(tmp_path, liveness_timeout=5) as (server, proxy, device, _):
         cut = proxy.connections[-1]
@@ -124,7 +124,7 @@ async def test_task_sent_within_a_second_after_a_network_cut_is_lost_and_not_sen
             cut.stall(to_server=to_server)
         with pytest.raises(ConnectionLost):
             await device.run_task("second")
-        # As long as the server has not noticed, it accepts no other connection of this name: a session may run on it.
+        # Until the server notices the end, it refuses another connection with this client id: a session may run on the previous one.
         cut.cut()
         assert (await device.run_task("third")).unwrap() == "third"
         assert server.lines("begun") == ["first", "third"]

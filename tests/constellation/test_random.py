@@ -1,4 +1,4 @@
-"""Any sequence of tasks, cancellations, and devices that leave and return: each task ends once and rightly, and nothing is left."""
+"""Any sequence of tasks, cancellations, departures and returns: each task ends once with a correct outcome, and nothing is left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL_TOGETHER = 3
 
 @attrs.define(eq=False)
 class Given:
-    """A task that somebody gave."""
+    """A task and the call that runs it."""
 
     name: str
     on_cancel: OnCancel
@@ -39,7 +39,7 @@ class Given:
 
 
 class Script:
-    """What happens to a fleet."""
+    """The steps of a run, carried out on a fleet."""
 
     def __init__(self, world: World, nursery: trio.Nursery) -> None:
         self._world = world
@@ -76,55 +76,55 @@ class Script:
             return await reservation.run_task(request, **arguments)  # type: ignore[arg-type]
 
     async def cancel(self, number: int) -> None:
-        """One of the calls."""
+        """Cancel one of the calls."""
         if self.given:
             task = self.given[number % len(self.given)]
             task.cancelled = True
             task.call.scope.cancel()
 
     async def let_go(self, number: int) -> None:
-        """One that is held ends, now or as soon as it begins."""
+        """Let a task that holds end, now or as soon as it begins."""
         self._world.fleet.work.let_go(str(number))
 
     async def depart(self, number: int) -> None:
-        """A device leaves the server."""
+        """Disconnect a device from the server."""
         name = sorted(SLOTS)[number % 3]
         if name in self._present:
             self._present.discard(name)
             await self._world.fleet.remove_device(name)
 
     async def come_back(self, number: int) -> None:
-        """It returns."""
+        """Connect a device to the server again."""
         name = sorted(SLOTS)[number % 3]
         if name not in self._present:
             self._present.add(name)
             await self._world.fleet.add_device(name)
 
     async def break_connection(self, number: int) -> None:
-        """Any connection, a device's own or a task's."""
+        """Reset any connection, shared or of a task."""
         alive = [stream for stream in self._world.streams if not stream.closed]
         if alive:
             alive[number % len(alive)].reset()
 
     async def disconnect(self, number: int) -> None:
-        """By hand; somebody else may want it connected meanwhile."""
+        """Disconnect a device. Another step may connect it before that has returned."""
         with trio.move_on_after(10):
             await self._devices[number % 3].disconnect()
 
     async def reconnect(self, number: int) -> None:
-        """By hand, and nobody waits for it."""
+        """Reconnect a device, without waiting."""
         self._nursery.start_soon(self._devices[number % 3].reconnect)
 
     async def wait(self, number: int) -> None:
-        """Some time."""
+        """Let some time pass."""
         await trio.sleep(number * 0.5)
 
     async def settle(self, _number: int) -> None:
-        """Until nothing moves."""
+        """Wait until all tasks are blocked."""
         await trio.testing.wait_all_tasks_blocked()
 
     async def come_to_an_end(self) -> None:
-        """All devices are there, and all tasks may end."""
+        """Connect all devices, and let all tasks end."""
         for number in range(3):
             await self.come_back(number)
         for device in self._devices:
@@ -156,7 +156,7 @@ async def _follow(steps: list[Step]) -> None:
                     assert sum(device.running for device in world.constellation.devices.values()) <= sum(SLOTS.values())
                 await script.come_to_an_end()
                 nursery.cancel_scope.deadline = trio.current_time() + 1_000
-            # What was abandoned, and what the server has not noticed, comes to its end.
+            # Abandoned tasks, and connections whose end the server has not noticed, end within this time.
             await trio.sleep(1_000)
             await world.constellation.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
@@ -178,7 +178,7 @@ def _check(world: World, given: list[Given]) -> None:
         if each.call.cancelled:
             assert each.cancelled
         elif isinstance(ending, TaskResult):
-            # It failed as it was told, or because its device or its connection went.
+            # It failed on purpose, or because its device or connection was lost.
             assert ending.status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
             assert (each.name in ended) is (ending.status is TaskStatus.COMPLETED)
         else:

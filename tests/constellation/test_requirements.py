@@ -1,4 +1,4 @@
-"""Why there is no device for a task, in words; predicates that raise; devices that come to be known better."""
+"""Requirements: errors that say what is missing, predicates that raise, and devices whose information arrives."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_error_names_a_device_that_would_fit_but_was_given_up(autojump_clo
         )
         with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, but was given up: "):
             await world.constellation.run_task("echo")
-        # It is a hope again while it is tried again.
+        # It is a candidate again while it reconnects.
         await world.fleet.start_server()
         await world.fleet.add_device("a")
         again = await start(nursery, world.a.reconnect)
@@ -101,16 +101,13 @@ async def test_error_names_a_device_that_would_fit_but_was_given_up(autojump_clo
         await again.ended.wait()
 
 
-# ---- predicates
-
-
 class Mine(Exception):
-    """Of a predicate."""
+    """Raised by a predicate."""
 
 
 @attrs.define
 class Moody:
-    """A predicate that says yes, until it raises."""
+    """A predicate that accepts every device until it raises."""
 
     error: Exception = attrs.field(factory=Mine)
     raises: bool = False
@@ -129,7 +126,7 @@ async def test_exception_of_a_predicate_is_raised_in_its_own_call_only(phase: st
         for device in devices:
             await start(nursery, partial(device.run_task, "hold"))
         call = await start(nursery, partial(world.constellation.run_task, "echo", where=where))
-        # The one in whose queue it stands goes first, and leaves it a choice.
+        # The device in whose queue the task waits leaves first, so another one is chosen.
         devices.sort(key=lambda device: -device.queued)
         other = await start(nursery, partial(world.constellation.run_task, "echo other"))
         where.raises = phase == "its device goes"
@@ -158,7 +155,7 @@ async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_task
         await start(nursery, partial(a.run_task, "hold a"))
         await start(nursery, partial(b.run_task, "hold b"))
         await start(nursery, partial(b.run_task, "hold b"))
-        # Both stand in the queue of a.
+        # Both tasks wait in the queue of a.
         first = await start(nursery, partial(world.constellation.run_task, "echo 1", where=where))
         await start(nursery, partial(b.run_task, "hold b"))
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
@@ -172,11 +169,8 @@ async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_task
         world.fleet.work.let_go("a")
 
 
-# ---- devices that come to be known better
-
-
 async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
-    """Answer a question about the device."""
+    """Answer a request for the device's information."""
     question = await peer.receive()
     assert question.type is ClientMessageType.DEVICE_INFO_REQUEST
     info: JSON = {"device_id": "a", "platform": "linux", "supported_features": list(features)}
@@ -200,7 +194,7 @@ async def test_task_leaves_the_queue_of_a_device_whose_information_does_not_fit(
             call = await start(nursery, partial(world.constellation.run_task, "echo", capabilities=["gui"]))
             stays = await start(nursery, partial(world.constellation.run_task, "echo", os="linux"))
             assert device.queued == 2
-            # What is refused, or fails, is a reason to ask again.
+            # A refused or failed task causes another request.
             refused = await start(nursery, partial(reservation.run_task, "echo", on_cancel="abandon"))
             await peer.receive()
             peer.refuse("not today")

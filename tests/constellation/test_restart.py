@@ -1,4 +1,4 @@
-"""A server restarts: what ran is lost and said to be, what waited runs afterwards, each task once and in its order."""
+"""A server restarts: running tasks are lost, queued tasks run afterwards, each once and in order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEVICES = [f"d{number:02}" for number in range(50)]
 
 @attrs.define
 class Outcomes:
-    """What became of the tasks."""
+    """The outcomes of the tasks."""
 
     results: dict[str, TaskResult] = attrs.field(factory=dict[str, TaskResult])
     errors: dict[str, Exception] = attrs.field(factory=dict[str, Exception])
@@ -55,7 +55,7 @@ class Outcomes:
 
 
 async def give_each_three_tasks(nursery: trio.Nursery, constellation: Constellation) -> Outcomes:
-    """Let one run on each device, and two wait."""
+    """Start one task on each device, and two that wait."""
     outcomes = Outcomes()
     for request in ("wait {}", "echo {} second", "echo {} third"):
         for name, device in constellation.devices.items():
@@ -161,7 +161,7 @@ async def test_queued_tasks_run_after_a_restarted_server_has_refused_connections
             forbidden = True
             await fleet.kill_server()
             await trio.sleep(400)
-            assert len(other.tries) == 2 * len(DEVICES)
+            assert len(other.attempts) == 2 * len(DEVICES)
             forbidden = False
             await bring_back(fleet)
             await constellation.wait_connected()
@@ -228,7 +228,7 @@ async def test_devices_reconnect_within_5_5_s_after_their_server_returns_and_spr
     seconds, opened = await restart_server(devices, seed, away)
     # An agent waits at most 4 s, its client at most 1 s more, and the rest is latency.
     assert seconds < 5.5
-    # Each device takes two connections. Those that are refused because the device is not there yet do not add many.
+    # Each device takes two connections. Few more are refused because the device has not returned yet.
     assert 2 * devices <= len(opened) <= 5 * devices
     most = max(sum(at <= other < at + 0.1 for other in opened) for at in opened)
     assert most <= 0.35 * devices, most

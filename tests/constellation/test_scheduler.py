@@ -1,4 +1,4 @@
-"""Tasks for whichever device fits: which one it is, who waits, and what is said when there is none."""
+"""The scheduler: the chosen device, waiting tasks, and the error when no device fits."""
 
 from __future__ import annotations
 
@@ -22,32 +22,29 @@ Clock = trio.testing.MockClock
 
 
 async def submit(nursery: trio.Nursery, world: World, request: str, **requirements: object) -> Call:
-    """Give a task to whichever device fits."""
+    """Submit a task for any device that fits."""
     call = partial(world.constellation.run_task, request, **requirements)  # type: ignore[arg-type]
     return await start(nursery, call)
 
 
 def device_of(call: Call) -> str:
-    """Where a task ran that has completed."""
+    """Return the device on which a completed task ran."""
     return call.ending.unwrap()["device"]  # type: ignore[attr-defined,no-any-return]
 
 
 def only(name: str) -> Callable[[DeviceProfile], bool]:
-    """A predicate for one device."""
+    """A predicate that accepts one device."""
     return lambda profile: profile.device_id == name
 
 
 def nobody(profile: DeviceProfile) -> bool:
-    """A predicate for none."""
+    """A predicate that accepts no device."""
     return False
 
 
 def queues(world: World) -> dict[str, tuple[int, int]]:
-    """How many run on each device, and how many wait for it."""
+    """Return the numbers of running and queued tasks of each device."""
     return {name: (device.running, device.queued) for name, device in world.constellation.devices.items()}
-
-
-# ---- which device
 
 
 async def test_idle_device_is_preferred_then_the_shortest_queue_then_the_longest_idle(
@@ -60,12 +57,12 @@ async def test_idle_device_is_preferred_then_the_shortest_queue_then_the_longest
             await submit(nursery, world, f"hold {name}")
             assert world.constellation.devices[name].running == 1
             assert sum(device.running for device in world.constellation.devices.values()) == number + 1
-        # All busy: the shortest queue.
+        # All devices are busy: the shortest queue is chosen.
         waiting = [await submit(nursery, world, f"echo {number}") for number in range(3)]
         assert queues(world) == {"a": (1, 1), "b": (1, 1), "c": (1, 1)}
         world.fleet.work.let_go("b")
         await trio.testing.wait_all_tasks_blocked()
-        # What waited for the others has gone where there was room.
+        # Tasks that waited for the others have moved to free slots.
         assert [device_of(call) for call in waiting] == ["b", "b", "b"]
         world.fleet.work.let_go("c", "a")
         await trio.testing.wait_all_tasks_blocked()
@@ -161,7 +158,7 @@ async def test_exception_of_a_predicate_is_raised_whenever_it_is_called(autojump
             await world.constellation.run_task("echo x", where=where)
         for _ in range(2):
             await submit(nursery, world, "wait")
-        # It waits for the one, and is asked again when the other has room.
+        # The task waits for one device, and its predicate is called again when the other has room.
         for count in range(3, 12):
             answers[:] = [True] * count
             call = await submit(nursery, world, "echo y", where=where)
@@ -171,9 +168,6 @@ async def test_exception_of_a_predicate_is_raised_whenever_it_is_called(autojump
         world.fleet.work.finish.set()
         await trio.testing.wait_all_tasks_blocked()
         world.nothing_is_held()
-
-
-# ---- waiting
 
 
 async def test_task_waits_while_no_device_that_fits_is_connected(autojump_clock: Clock) -> None:
@@ -243,9 +237,6 @@ async def test_cancelled_wait_leaves_nothing(autojump_clock: Clock) -> None:
         world.nothing_is_held()
 
 
-# ---- devices that come and go
-
-
 async def test_queued_tasks_of_a_device_that_leaves_move_to_another_one_in_order(autojump_clock: Clock) -> None:
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         for name in ("a", "b"):
@@ -259,7 +250,7 @@ async def test_queued_tasks_of_a_device_that_leaves_move_to_another_one_in_order
         for call in calls:
             await call.ended.wait()
         assert [device_of(call) for call in calls] == ["b"] * 4
-        # Behind those who waited there, in the order in which they had come.
+        # After those that waited there, in the order of their submission.
         begun = [request for request in world.begun if request.startswith("echo")]
         assert begun in ([f"echo {n}" for n in (1, 3, 0, 2)], [f"echo {n}" for n in (0, 2, 1, 3)])
 
@@ -344,9 +335,6 @@ async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: 
             await call.ended.wait()
         assert sorted(world.fleet.work.ended) == ["hold 0", "hold 1", "hold 3", "hold 4"]
         world.nothing_is_held()
-
-
-# ---- waiting for connections
 
 
 async def test_wait_connected_waits_for_any_or_all_devices(autojump_clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""A device's slots and the queue for them: first come, first served; never more than there are; nothing lost."""
+"""A device's slots and their queue: first in, first out; never more than there are; none lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE, MAX_QUEUED = 2, 3
 
 
 class Closed(Exception):
-    """What a queue is closed with."""
+    """An error for `Slots.close`."""
 
 
 def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = True) -> Slots:
@@ -30,7 +30,7 @@ def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = 
 
 
 def _nothing() -> None:
-    """For those whom nobody tells."""
+    """Ignore the change."""
 
 
 async def test_slots_are_granted_first_in_first_out_and_the_lowest_free_number_first() -> None:
@@ -88,7 +88,7 @@ async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_re
         slots.enter()
     slots.reopen()
     place = slots.enter()
-    # What was given out before goes on, and its slot goes to whoever is next.
+    # Slots in use stay in use, and go to the next place when released.
     slots.release(await holder.wait())
     assert not place.waiting
 
@@ -113,7 +113,7 @@ async def test_on_change_is_called_for_a_released_slot_and_for_a_place_that_is_l
     first, second, third = slots.enter(), slots.enter(), slots.enter()
     third.leave()
     slots.release(await first.wait())
-    # Given up in the step in which it was granted: nobody but the queue knows of it.
+    # The place is left in the step in which the slot was granted: only the queue knows of the slot.
     second.leave()
     assert seen == [(1, 1), (1, 0), (0, 0)]
 
@@ -154,22 +154,19 @@ async def test_wait_all_free_continues_when_a_slot_is_taken_before_the_waiter_ru
             slots.release(held)
 
 
-# ---- any sequence
-
-
 @attrs.define(eq=False)
 class Waiter:
-    """Somebody in the queue, and what the model says of him."""
+    """A caller in the queue, and its expected state in the model."""
 
     place: Place
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     slot: Slot | None = None
     ending: str | None = None
     due: str | None = None
-    """How it must end, by now."""
+    """The expected end, so far."""
     cancelled: bool = False
     granted: bool = False
-    """In the model; before the next pause he may not know it."""
+    """In the model; the caller may not have run since."""
 
     async def wait(self) -> None:
         with self.scope:
@@ -185,7 +182,7 @@ class Waiter:
 
 
 class Model:
-    """The queue as it must be. What happens without a pause between happens in the same step of the scheduler."""
+    """A model of the queue. Steps without a pause between them happen in the same scheduler step."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -263,19 +260,19 @@ class Model:
         self.slots.reopen()
 
     async def pause(self) -> None:
-        """Let everybody learn what has happened to him."""
+        """Let all callers run until they are blocked."""
         await trio.testing.wait_all_tasks_blocked()
         for waiter in [*self.queue]:
             if waiter.cancelled:
                 waiter.due = "cancelled"
                 self.queue.remove(waiter)
         for waiter in [*self.holders]:
-            # Who was cancelled before his slot came has it never; who had it before has it.
+            # A caller that was cancelled before its slot was granted never gets it; one that had it keeps it.
             if waiter.cancelled and waiter.slot is None:
                 waiter.due = "cancelled"
                 self.holders.remove(waiter)
         self._give_out()
-        # Those who have been given a slot by those who left.
+        # Callers that got the slots of those that left.
         await trio.testing.wait_all_tasks_blocked()
         self.check()
 
@@ -329,6 +326,6 @@ async def test_any_sequence_grants_slots_in_order_and_loses_none(steps: list[Ste
         for waiter in model.holders:
             assert waiter.slot is not None
             model.slots.release(waiter.slot)
-        # Those who still waited were cancelled, and hold nothing.
+        # Callers that still waited were cancelled, and hold nothing.
         assert (model.slots.queued, model.slots.taken, model.slots.free) == (0, 0, SIZE)
         await model.slots.wait_all_free()

@@ -1,4 +1,4 @@
-"""The ends of tasks that are seldom: replies that are broken or come after their caller has gone, and devices that go in any step."""
+"""Rare ends of tasks: invalid replies, replies after the call has ended, and devices that leave in any step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STEPS = range(10)
 
 
 async def let_go(device_coroutine: object) -> None:
-    """Begin what goes on also when it is cancelled, in this step."""
+    """Start a task in this step that runs even if it is cancelled immediately."""
     with trio.CancelScope() as scope:
         scope.cancel()
         await device_coroutine  # type: ignore[misc]
 
 
 async def wait_sent(server: ScriptedServer) -> str:
-    """Wait for the only task; its session's name."""
+    """Wait for the only task, and return its session id."""
     await trio.testing.wait_all_tasks_blocked()
     [task] = server.tasks
     assert task.session_id is not None
@@ -112,7 +112,7 @@ def test_no_check_follows_an_abandoned_task_that_fails_as_its_device_is_removed(
             assert isinstance(end, TaskEnded)
             return end.outcome
 
-    # Its end may be read before its device is gone, after that, or in the same step: some seed has each.
+    # The end may be read before the removal, after it, or in the same step: some seed covers each.
     outcomes = {run(remove_after, steps, seed=seed) for steps in range(12) for seed in range(4)}
     assert outcomes == {TaskOutcome.FAILED, TaskOutcome.LOST}
 

@@ -1,4 +1,4 @@
-"""Tasks for whichever device fits: which one is chosen, who waits, who goes elsewhere, and who is told at once that there is none."""
+"""Tasks for any device: the chosen device, waiting, moving to another device, and errors when no device fits."""
 
 from __future__ import annotations
 
@@ -30,15 +30,12 @@ async def _chosen(world: World, **requirements: object) -> str:
     return (await world.constellation.run_task("echo", **requirements)).device_id  # type: ignore[arg-type]
 
 
-# ---- which one
-
-
 async def test_idle_device_is_chosen_first_then_the_shortest_queue_then_the_longest_idle(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a", "b", "c")) as world, trio.open_nursery() as nursery:
         devices = world.constellation.devices
-        # The one that has been idle for longest, round and round.
+        # The device that was idle for longest, in turn.
         chosen = [await _chosen(world) for _ in range(6)]
         assert (sorted(chosen[:3]), chosen[3:]) == (["a", "b", "c"], chosen[:3])
         await start(nursery, partial(devices["a"].run_task, "hold 1"))
@@ -71,7 +68,7 @@ async def test_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock:
         device_config("c", os="linux", capabilities=["gui", "server"], metadata={"room": 8}),
     ]
     async with open_world(*configs) as world:
-        # What a device says of itself counts.
+        # The information of a device counts.
         assert world.a.profile.os == "linux"
 
         def in_room_8(profile: DeviceProfile) -> bool:
@@ -84,9 +81,6 @@ async def test_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock:
         async with world.constellation.reserve(os="linux", where=in_room_8) as reservation:
             assert reservation.device_id == "c"
         world.nothing_is_held()
-
-
-# ---- waiting
 
 
 async def test_task_waits_for_a_device_that_may_fit_once_it_is_connected(autojump_clock: MockClock) -> None:
@@ -150,7 +144,7 @@ async def test_queued_task_moves_to_another_device_that_has_room_first(autojump_
         moving = await start(nursery, partial(world.constellation.run_task, "echo moved", task_id="m"))
         async with recording(world.constellation) as journal:
             assert (a.queued, b.queued) == (1, 1)
-            # It stands in the queue of a, and b has room first.
+            # It waits in the queue of a, and b has room first.
             world.fleet.work.let_go("b", "b2")
             await moving.ended.wait()
             assert moving.echo == "moved"
@@ -203,7 +197,7 @@ async def test_queued_tasks_of_a_device_that_leaves_move_in_order(how: str, auto
         for call in calls:
             await call.ended.wait()
         assert world.begun[2:] == ["echo own"] * 4 + ["echo 0", "echo 1", "echo 2"]
-        # Whoever wanted this device waits for it, or is told.
+        # Tasks for this device alone wait for it, or fail.
         assert own.ended.is_set() is (how == "is removed")
         own.scope.cancel()
 
@@ -228,9 +222,6 @@ async def test_tasks_wait_while_all_devices_are_away_and_the_first_to_return_run
         world.nothing_is_held()
 
 
-# ---- limits
-
-
 async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b", "c"), max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
@@ -239,7 +230,7 @@ async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_cl
             world.fleet.work.let_go(world.begun[number][-1])
             await trio.sleep(1)
         assert sorted(call.echo for call in calls) == list("012345")
-        # One that holds a slot, and waits for its turn among all, may be cancelled.
+        # A task that holds a slot and waits for the total limit may be cancelled.
         held = [await start(nursery, partial(world.constellation.run_task, "wait")) for _ in range(3)]
         assert (world.constellation.statistics().running, len(world.begun)) == (3, 8)
         waiting = next(call for call in held[2:])
@@ -291,7 +282,7 @@ async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> No
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
         with pytest.raises(QueueFull, match=r"^2 tasks wait for device '[ab]' already: this one was not taken; wait"):
             await world.constellation.run_task("echo")
-        # The queue of the other is full: who cannot go there waits for room on whichever.
+        # The other queue is full: the task waits for room on any device.
         await a.disconnect()
         statistics = world.constellation.statistics()
         assert (statistics.unassigned, statistics.queued, b.queued) == (2, 4, 2)

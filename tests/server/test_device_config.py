@@ -43,9 +43,6 @@ room.floor = 3
 """
 
 
-# ---- the file
-
-
 def test_yaml_json_and_toml_files_are_equivalent(tmp_path: Path) -> None:
     (tmp_path / "devices.yaml").write_text(YAML)
     (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG, "other": 1}))
@@ -124,9 +121,6 @@ def test_without_pyyaml_json_still_works_and_the_error_says_what_to_install(
         read_device_config(tmp_path / "devices.yaml")
 
 
-# ---- the merge
-
-
 def test_configuration_goes_under_custom_metadata_and_features_are_added_and_tags_replaced() -> None:
     told: dict[str, JSON] = {
         "device_id": DEVICE,
@@ -174,9 +168,6 @@ def test_configuration_can_be_merged_with_any_information_of_a_device(
         assert isinstance(features, list)
         assert feature in features
     assert merged.get("platform") == told.get("platform")
-
-
-# ---- the registry
 
 
 async def test_information_of_a_device_reaches_a_constellation_merged_with_its_configuration() -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens to a constellation, its server and its devices, the promises are kept; and it can be made to happen again."""
+"""Simulated runs keep all promises, and are reproducible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.simulation
 
-# So many seeds, in parts, which may run side by side.
+# The seeds are divided into parts, which may run concurrently.
 SEEDS: Final = 200
 _PARTS: Final = 10
 
@@ -30,7 +30,7 @@ def test_every_promise_is_kept(part: int) -> None:
 
 
 def _digests(hash_seed: str) -> str:
-    """What came of a few seeds, in a process of its own, whose sets are in another order."""
+    """Run a few seeds in a separate process with a different order of sets, and return the digests of the journals."""
     program = (
         "import hashlib\n"
         "from tests.simulation.run import simulate\n"
@@ -38,7 +38,7 @@ def _digests(hash_seed: str) -> str:
         "    print(hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest())\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(  # noqa: S603  # ourselves
+    done = subprocess.run(  # noqa: S603  # this program
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout
@@ -58,7 +58,7 @@ def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_i
         assert "BROKEN: " in summary.report
         assert summary.report.startswith("seed 4\n")
         assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report
-        # The processes that it starts are forked, and as broken as this one.
+        # The processes that it starts are forked, and have the same mutation.
         assert main(["--first-seed", "4", "--seeds", "1", "--jobs", "1"]) == 1
     assert "BROKEN: " in capsys.readouterr().out
 

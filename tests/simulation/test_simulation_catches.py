@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import simulate
+
+if TYPE_CHECKING:
+    from tests.simulation.patching import Mutation
 
 pytestmark = pytest.mark.simulation
 
