@@ -174,7 +174,7 @@ class _Requests:
         return self._not_stopped(ask, ended) or self._not_answered(ask, asked, ended) or self._not_delivered(ask, ended)
 
     def _not_stopped(self, ask: Ask, ended: Entry) -> str | None:
-        """The server knows of it, and so does the device, as soon as the network has carried the news."""
+        """The server and the device have noticed it after the latency of the network."""
         soon = ended.at + self._carriage
         if ask.name in self._talked or ask.on_cancel != "stop" or self._trouble_at < soon:
             return None
@@ -182,7 +182,7 @@ class _Requests:
         return f"the device went on until {late[0].at}" if late else None
 
     def _not_answered(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        """The server's answer has arrived, unless there was a fault on its way."""
+        """The reply of the server has arrived, unless a fault affected it."""
         if self._plan.conditions.bandwidth < _SLOW:
             return None
         results = [each.at for each in self._journal.of("server", "ends", ask.name) if each.detail != "cancelled"]
@@ -196,7 +196,7 @@ class _Requests:
         return None if begun else "the server has refused it, or never received it"
 
     def _not_delivered(self, ask: Ask, ended: Entry) -> str | None:
-        """A task of the constellation reached the server, and the server's refusal the caller."""
+        """A task of the constellation reached the server, and a refusal by the server reached the caller."""
         if self._plan.conditions.bandwidth < _SLOW or ask.name in self._talked or ask.on_cancel != "stop":
             return None
         if ask.way == "information" or self._journal.of("server", "begins", ask.name):

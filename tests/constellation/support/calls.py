@@ -77,11 +77,11 @@ async def start(nursery: trio.Nursery, call: Callable[[], Awaitable[object]], na
 
 @attrs.define(eq=False)
 class World:
-    """A server with devices, and a constellation for them.
+    """A server with devices, and a constellation of them.
 
     Attributes:
-        streams: This side's ends of all connections so far, in order, those of tasks among them.
-        problems: What the next tries to connect reaction instead: an error, or a stream to something else.
+        streams: The client ends of all connections so far, in order, including those of tasks.
+        problems: Consumed by the next attempts to connect: an error, or a stream to something else.
     """
 
     fleet: Fleet
