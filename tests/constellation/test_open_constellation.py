@@ -279,7 +279,7 @@ async def test_invalid_file_is_refused(name: str, text: str | None, words: str, 
         ({"device_id": 7}, "device 7: device_id: expected a string"),
         ({"server_url": None}, "device 'a': server_url: expected a string"),
         ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
-        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out to try for ever"),
+        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out for no limit"),
         ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
     ],
 )
