@@ -81,18 +81,7 @@ max_retries = 0
 """
 
 
-@pytest.fixture
-def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run without threads: an autojump clock does not wait for them."""
-
-    async def run_sync(work: Callable[..., object], *args: object, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-
-
-@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("way", ["str", "path", "config"])
 @pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.json", JSON), ("c.toml", TOML)])
 async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments(
@@ -131,7 +120,7 @@ async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments
                 assert len(server.tasks) == 2
 
 
-@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.usefixtures("without_threads")
 async def test_arguments_override_the_file(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(YAML)

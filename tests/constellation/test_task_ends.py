@@ -24,7 +24,7 @@ Clock = trio.testing.MockClock
 STEPS = range(10)
 
 
-async def let_go(device_coroutine: object) -> None:
+async def start_now(device_coroutine: object) -> None:
     """Start a task in this step that runs even if it is cancelled immediately."""
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -129,7 +129,7 @@ async def test_disconnecting_in_any_step_of_a_task_loses_no_slot(
         nursery.start_soon(call.run, partial(run_task, "echo x", on_cancel=on_cancel))  # type: ignore[arg-type]
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
-        await let_go(world.a.disconnect())
+        await start_now(world.a.disconnect())
         await trio.testing.wait_all_tasks_blocked()
         await world.a.connect()
         await call.ended.wait()
@@ -148,7 +148,7 @@ async def test_device_info_in_any_step_of_a_disconnection_is_answered_later_or_l
         nursery.start_soon(call.run, partial(world.a.device_info, timeout=1000))
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
-        await let_go(world.a.disconnect())
+        await start_now(world.a.disconnect())
         await trio.testing.wait_all_tasks_blocked()
         await world.a.connect()
         await call.ended.wait()
