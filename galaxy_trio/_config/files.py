@@ -23,6 +23,27 @@ def can_name_a_file(path: str) -> bool:
         return False
 
 
+def read_text(path: str | os.PathLike[str], failure: str, encoding: str = "utf-8") -> str:
+    """Read a text file.
+
+    Args:
+        path: The file.
+        failure: The beginning of the error message, before the reason.
+        encoding: UTF-8, or UTF-8 with an optional byte order mark.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not UTF-8 text. Nothing of its content is in the error.
+    """
+    try:
+        return Path(path).read_text(encoding)
+    except OSError as error:
+        raise ConfigError(f"{failure}: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        # This exception contains what was read, tokens included, and must not become the context of the one below.
+        pass
+    raise ConfigError(f"{failure}: it is not UTF-8 text")
+
+
 def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     """Read a file as its suffix says: ``.json``, ``.toml``, otherwise YAML, which needs the extra ``yaml``.
 
@@ -36,21 +57,12 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     if not can_name_a_file(os.fspath(path)):
         raise ConfigError(f"{what} {os.fspath(path)!r} cannot be read: no file can have this name")
     shown = f"{what} {path}"
-    text: str | None = None
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        # This exception contains what was read, tokens included, and must not become the context of the one below.
-        pass
-    if text is None:
-        raise ConfigError(f"{shown} cannot be read: it is not UTF-8 text")
+    text = read_text(path, f"{shown} cannot be read")
     match Path(path).suffix.lower():
         case ".json":
             return _parse_json(text, shown)
         case ".toml":
-            return _parse_toml(text, shown)
+            return parse_toml(text, shown)
         case _:
             return _parse_yaml(text, shown)
 
@@ -62,7 +74,12 @@ def _parse_json(text: str, shown: str) -> object:
         raise ConfigError(f"{shown} is not JSON: {error}") from error
 
 
-def _parse_toml(text: str, shown: str) -> object:
+def parse_toml(text: str, shown: str) -> object:
+    """Parse TOML.
+
+    Raises:
+        ConfigError: The text is not TOML; `shown` is the subject of the message.
+    """
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

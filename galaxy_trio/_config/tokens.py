@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from galaxy_trio._config.files import read_text
 from galaxy_trio.errors import ConfigError
 
 
@@ -18,20 +18,10 @@ def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tu
     Raises:
         ConfigError: The file cannot be read, is not UTF-8 text, or contains no token.
     """
-    reason = "it is not UTF-8 text"
-    text: str | None = None
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except UnicodeDecodeError:
-        # This exception contains what was read, and must not become the context of the one below.
-        pass
-    tokens = _lines(text or "")
+    failure = f"{what} cannot be read from {path}"
+    tokens = _lines(read_text(path, failure, "utf-8-sig"))
     if not tokens:
-        if text is not None:
-            reason = "there is no token in it; write one on a line of its own"
-        raise ConfigError(f"{what} cannot be read from {path}: {reason}")
+        raise ConfigError(f"{failure}: there is no token in it; write one on a line of its own")
     return tokens
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Final
 
 import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
-from galaxy_trio._config.files import can_name_a_file
+from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
 from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 
@@ -82,23 +81,9 @@ def read_settings(path: str | Path) -> Settings:
     """
     path = Path(path).absolute()
     what = f"the daemon's configuration {path}"
-    text: str | None = None
-    reason = "it is not UTF-8 text"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except UnicodeDecodeError:
-        # This exception contains what was read, and must not become the context of the one below.
-        pass
-    if text is None:
-        raise ConfigError(f"{what} cannot be read: {reason}; --config names another")
-    try:
-        document = tomllib.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{what} is not TOML: {error}") from error
     problems: list[str] = []
-    members = ObjectReader(document, "", problems)
+    text = read_text(path, f"{what} (--config names another) cannot be read")
+    members = ObjectReader(parse_toml(text, what), "", problems)
     token_file = _read_file_name(members, "token_file")
     settings = Settings(
         path,
