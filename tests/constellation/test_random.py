@@ -29,7 +29,7 @@ ALL_TOGETHER = 3
 
 
 @attrs.define(eq=False)
-class Given:
+class Submitted:
     """A task and the call that runs it."""
 
     name: str
@@ -44,19 +44,19 @@ class Script:
     def __init__(self, world: World, nursery: trio.Nursery) -> None:
         self._world = world
         self._nursery = nursery
-        self.given: list[Given] = []
+        self.submitted: list[Submitted] = []
         self._present = set(SLOTS)
 
     @property
     def _devices(self) -> list[Device]:
         return list(self._world.constellation.devices.values())
 
-    async def give(self, number: int) -> None:
-        """A task, in one of all ways."""
+    async def submit(self, number: int) -> None:
+        """Submit a task in one of all ways."""
         on_cancel: OnCancel = "abandon" if number % 3 == 0 else "stop"
-        name = str(len(self.given))
-        task = Given(name, on_cancel)
-        self.given.append(task)
+        name = str(len(self.submitted))
+        task = Submitted(name, on_cancel)
+        self.submitted.append(task)
         word = ("echo", "hold", "fail", "hold")[number % 4]
         request = f"{word} {name}"
         arguments: dict[str, object] = {"on_cancel": on_cancel, "task_id": name, "timeout": 5_000}
@@ -77,8 +77,8 @@ class Script:
 
     async def cancel(self, number: int) -> None:
         """Cancel one of the calls."""
-        if self.given:
-            task = self.given[number % len(self.given)]
+        if self.submitted:
+            task = self.submitted[number % len(self.submitted)]
             task.cancelled = True
             task.call.scope.cancel()
 
@@ -129,15 +129,15 @@ class Script:
             await self.come_back(number)
         for device in self._devices:
             self._nursery.start_soon(device.connect)
-        self._world.fleet.work.let_go(*(each.name for each in self.given))
-        for each in self.given:
+        self._world.fleet.work.let_go(*(each.name for each in self.submitted))
+        for each in self.submitted:
             await each.call.ended.wait()
 
 
 Step: TypeAlias = tuple[str, int]
 _STEPS = st.tuples(
     st.sampled_from(
-        ["give"] * 6
+        ["submit"] * 6
         + ["cancel", "cancel", "let_go", "let_go", "let_go", "depart", "come_back", "come_back"]
         + ["break_connection", "disconnect", "reconnect", "wait", "wait", "settle"]
     ),
@@ -160,12 +160,12 @@ async def _follow(steps: list[Step]) -> None:
             await trio.sleep(1_000)
             await world.constellation.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
-        _check(world, script.given)
+        _check(world, script.submitted)
         told = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
         assert len(told) == len(set(told))
 
 
-def _check(world: World, given: list[Given]) -> None:
+def _check(world: World, submitted: list[Submitted]) -> None:
     world.nothing_is_held()
     assert {device.status for device in world.constellation.devices.values()} == {DeviceStatus.IDLE}
     work = world.fleet.work
@@ -173,7 +173,7 @@ def _check(world: World, given: list[Given]) -> None:
     for name, most in work.most.items():
         assert most <= SLOTS[name]
     ended = {request.partition(" ")[2] for request in work.ended}
-    for each in given:
+    for each in submitted:
         ending = each.call.ending
         if each.call.cancelled:
             assert each.cancelled
