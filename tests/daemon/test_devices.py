@@ -53,7 +53,7 @@ async def test_a_device_that_cannot_be_connected_is_shown_with_the_reason(
         await daemon.fleet.kill_server()
         shown = await daemon.ask("POST", "/devices/d1/reconnect")
         assert shown["status"] != "idle"
-        assert "the server is stopped" in shown["problem"]
+        assert "nobody listens there" in shown["problem"]
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "no device is connected"
 
 
