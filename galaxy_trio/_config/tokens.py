@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from galaxy_trio._config.files import read_text
 from galaxy_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tuple[str, ...]:
@@ -42,7 +46,7 @@ def read_token_variable(variable: str, what: str = "the token") -> tuple[str, ..
     return _lines(text)
 
 
-def require_one(tokens: tuple[str, ...], what: str = "the token", where: str = "it") -> str:
+def require_one(tokens: Sequence[str], what: str = "the token", where: str = "it") -> str:
     """Return the only token.
 
     Raises:
