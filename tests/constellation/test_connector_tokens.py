@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import ConfigError
 from galaxy_trio.constellation.config import DeviceConfig

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import DeviceInfo, RequestTimeout
 from galaxy_trio.constellation.constellation import open_constellation

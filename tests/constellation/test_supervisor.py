@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import ConnectFailed, RequestTimeout
 from galaxy_trio.constellation.constellation import open_constellation
