@@ -191,8 +191,8 @@ async def test_unsolicited_messages_on_all_connections_of_a_device_are_published
                 assert peer is not None
                 journal.events.clear()
                 peer.send_text("no message at all")
-                peer.send(ServerMessageType.TASK_END, session_id="of nobody")
-                peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="of nobody")
+                peer.send(ServerMessageType.TASK_END, session_id="unknown")
+                peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="unknown")
                 if peer is supervised:
                     peer.refuse("out of the blue")
                     peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="device_info_1", result={})

@@ -39,9 +39,9 @@ idleness = pytest.mark.parametrize("idle", [SHORT, LONG])
 async def open_idle_device(
     folder: Path, liveness_timeout: float = 180.0, *, directly: bool = False
 ) -> AsyncGenerator[tuple[KillableServer, Proxy, Device, trio.Nursery]]:
-    """A server that can be killed, a proxy before it, and a device with an idle connection through it, or past it.
+    """Open a server that can be killed, a proxy in front of it, and a device with an idle connection through the proxy or directly.
 
-    What the kernel does for a killed server can be seen in the socket at once. The proxy needs its turn to pass it on.
+    The end of a killed server is visible on the socket immediately. The proxy passes it on only when it runs.
     """
     with trio.fail_after(10 * SECONDS):
         async with (

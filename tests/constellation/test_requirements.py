@@ -118,9 +118,9 @@ class Moody:
         return True
 
 
-@pytest.mark.parametrize("phase", ["at once", "its device goes", "it is in no queue", "never"])
+@pytest.mark.parametrize("phase", ["immediately", "its device goes", "it is in no queue", "never"])
 async def test_exception_of_a_predicate_is_raised_in_its_own_call_only(phase: str, autojump_clock: MockClock) -> None:
-    where = Moody(raises=phase == "at once")
+    where = Moody(raises=phase == "immediately")
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         devices = list(world.constellation.devices.values())
         for device in devices:

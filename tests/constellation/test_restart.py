@@ -40,10 +40,10 @@ class Outcomes:
     all_known: trio.Event = attrs.field(factory=trio.Event)
 
     async def of(self, device: Device, request: str) -> None:
-        """Run a task, and write down what becomes of it."""
+        """Run a task, and record its result or error."""
         try:
             self.results[request] = await device.run_task(request, timeout=5000)
-        except Exception as error:  # noqa: BLE001  # it is looked at by the test
+        except Exception as error:  # noqa: BLE001  # the test checks it
             self.errors[request] = error
         if len(self.results) + len(self.errors) == 3 * len(DEVICES):
             self.all_known.set()

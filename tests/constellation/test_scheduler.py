@@ -37,7 +37,7 @@ def only(name: str) -> Callable[[DeviceProfile], bool]:
     return lambda profile: profile.device_id == name
 
 
-def nobody(profile: DeviceProfile) -> bool:
+def no_device(profile: DeviceProfile) -> bool:
     """A predicate that accepts no device."""
     return False
 
@@ -111,8 +111,8 @@ async def test_os_capabilities_and_predicate_select_a_device_and_case_is_ignored
         ({"capabilities": {"fly", "swim"}}, "none has 'fly', 'swim'"),
         ({"os": "linux", "capabilities": {"gui"}}, "none that runs 'linux' has 'gui'"),
         ({"capabilities": {"cli", "gui"}}, "none has all of 'cli', 'gui'"),
-        ({"where": nobody}, "none satisfies `where`"),
-        ({"os": "linux", "capabilities": {"cli"}, "where": nobody},
+        ({"where": no_device}, "none satisfies `where`"),
+        ({"os": "linux", "capabilities": {"cli"}, "where": no_device},
          "none that runs 'linux' with 'cli' satisfies `where`"),
     ],
     ids=["system", "capabilities", "both", "together", "predicate", "all"],

@@ -1,4 +1,4 @@
-"""The daemon's configuration: what is right, and every way to be wrong."""
+"""The settings of the daemon: every valid setting, and every problem of an invalid file."""
 
 from __future__ import annotations
 

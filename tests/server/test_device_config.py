@@ -1,4 +1,4 @@
-"""What a server's operator knows of devices: read from a file, merged into what they say of themselves, told to who asks."""
+"""The operator's configuration of devices: read from a file, merged into their information, and sent to constellations."""
 
 from __future__ import annotations
 
