@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, NoSuchDevice, QueueFull
+from galaxy_trio import ConnectFailed, NoSuchDevice, QueueFull
 from tests.constellation.support.calls import Call, World, open_world, start
 from tests.constellation.support.fleet import device_config
 
@@ -296,32 +296,6 @@ async def test_removing_a_device_fails_its_own_tasks_and_moves_the_others(
             await world.constellation.remove_device("a")
 
 
-async def test_device_can_be_removed_without_waiting_and_its_id_used_again(autojump_clock: Clock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        running = await submit(nursery, world, "wait")
-        with pytest.raises(ConfigError, match="there is a device 'a' already"):
-            world.constellation.add_device(device_config("a"))
-        await world.constellation.remove_device("a", wait=False)
-        assert isinstance(running.ending, ConnectionLost)
-        assert running.ending.reason == "it was removed"
-        await world.constellation.add_device(device_config("a")).connect()
-        assert (await world.constellation.run_task("echo x")).unwrap()
-        world.nothing_is_held()
-
-
-async def test_two_removals_of_a_device_both_wait_until_it_is_closed(autojump_clock: Clock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        await submit(nursery, world, "wait")
-        first = await start(nursery, partial(world.constellation.remove_device, "a"))
-        second = await start(nursery, partial(world.constellation.remove_device, "a"))
-        assert not first.ended.is_set()
-        world.fleet.work.finish.set()
-        await first.ended.wait()
-        await second.ended.wait()
-        assert (first.ending, second.ending) == (None, None)
-        assert not world.constellation.devices
-
-
 async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: Clock) -> None:
     async with open_world("a", "b", "c", max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
         calls = [await submit(nursery, world, f"hold {number}") for number in range(5)]
@@ -335,37 +309,3 @@ async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: 
             await call.ended.wait()
         assert sorted(world.fleet.work.ended) == ["hold 0", "hold 1", "hold 3", "hold 4"]
         world.nothing_is_held()
-
-
-async def test_wait_connected_waits_for_any_or_all_devices(autojump_clock: Clock) -> None:
-    async with open_world() as world:
-        await world.fleet.add_device("a")
-        world.constellation.add_device(device_config("a"))
-        world.constellation.add_device(device_config("b"))
-        await world.constellation.wait_connected("any")
-        with trio.move_on_after(1000) as waiting:
-            await world.constellation.wait_connected("all")
-        assert waiting.cancelled_caught
-        with pytest.raises(ValueError, match="wait for 'all' or for 'any', not for 'some'"):
-            await world.constellation.wait_connected("some")  # type: ignore[arg-type]
-        assert repr(world.constellation) == "<Constellation of 2 devices, 1 connected>"
-
-
-async def test_wait_connected_for_any_raises_the_reason_when_all_are_given_up(autojump_clock: Clock) -> None:
-    async with open_world() as world:
-        for name in ("a", "b"):
-            world.problems.append(OSError(f"{name} refused"))
-            world.constellation.add_device(device_config(name, max_retries=0))
-        with pytest.raises(ConnectFailed, match="refused"):
-            await world.constellation.wait_connected("any")
-        with pytest.raises(ConnectFailed, match="refused"):
-            await world.constellation.wait_connected("all")
-
-
-async def test_closed_constellation_accepts_neither_devices_nor_tasks(autojump_clock: Clock) -> None:
-    async with open_world("a") as world:
-        constellation = world.constellation
-    with pytest.raises(trio.ClosedResourceError):
-        constellation.add_device(device_config("b"))
-    with pytest.raises(trio.ClosedResourceError):
-        await constellation.run_task("echo x")
