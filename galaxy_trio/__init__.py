@@ -1,10 +1,12 @@
-"""AIP, the Agent Interaction Protocol of UFO³ Galaxy, on structured concurrency."""
+"""A trio implementation of AIP, the Agent Interaction Protocol of UFO³ Galaxy."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._connection.backoff import Backoff
 from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
 from galaxy_trio._exports import set_module
 from galaxy_trio._version import __version__ as __version__
@@ -30,6 +32,7 @@ from galaxy_trio.messages import DeviceInfo, Platform, PlatformType, TaskResult,
 
 if TYPE_CHECKING:
     from galaxy_trio.constellation import (
+        BeforeSending,
         Constellation,
         ConstellationConfig,
         ConstellationStatistics,
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
         DeviceConfig,
         DeviceProfile,
         DeviceStatistics,
+        NotSentCallback,
+        OnCancel,
         Reservation,
         open_constellation,
         read_config,
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Backoff",
+    "BeforeSending",
     "ConfigError",
     "ConnectFailed",
     "ConnectTimeout",
@@ -64,6 +71,8 @@ __all__ = [
     "InvalidMessage",
     "MessageTooLarge",
     "NoSuchDevice",
+    "NotSentCallback",
+    "OnCancel",
     "Platform",
     "PlatformType",
     "QueueFull",
@@ -78,12 +87,14 @@ __all__ = [
     "open_connection",
     "open_constellation",
     "read_config",
+    "unstructure_statistics",
 ]
 
 set_module(globals())
 
-# Imported on first use: a program with a single device does not pay for them.
+# Imported on first use: a program with one connection does not pay for them.
 _FROM_CONSTELLATION: Final = {
+    "BeforeSending",
     "Constellation",
     "ConstellationConfig",
     "ConstellationStatistics",
@@ -91,6 +102,8 @@ _FROM_CONSTELLATION: Final = {
     "DeviceConfig",
     "DeviceProfile",
     "DeviceStatistics",
+    "NotSentCallback",
+    "OnCancel",
     "Reservation",
     "open_constellation",
     "read_config",

@@ -1,4 +1,4 @@
-"""The command ``galaxy-trio``; ``python -m galaxy_trio`` is the same."""
+"""The program ``galaxy-trio``, also run as ``python -m galaxy_trio``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _EXTRA = ("click", "rich")
 
 
 def main() -> int:
-    """Run the command line, and return its exit status."""
+    """Run the command line and return its exit status."""
     try:
         from galaxy_trio._cli.main import run_command_line  # noqa: PLC0415  # the extra "cli" may not be installed
     except ModuleNotFoundError as error:

@@ -127,7 +127,7 @@ class DeviceStatus(StrEnum):
     """The status of a device's connection."""
 
     DISCONNECTED = "disconnected"
-    """Not connected: either not wanted, or waiting for the next attempt."""
+    """Not connected, either because it is not wanted or until the next attempt."""
     CONNECTING = "connecting"
     REGISTERING = "registering"
     """The WebSocket is open. The server has not yet confirmed the registration and sent the device's information."""
@@ -136,7 +136,7 @@ class DeviceStatus(StrEnum):
     BUSY = "busy"
     """Connected, tasks are running."""
     FAILED = "failed"
-    """Given up after a permanent error: see `Device.failure`. `Device.reconnect` tries again."""
+    """Given up after a permanent error, which is `Device.failure`. `Device.reconnect` tries again."""
 
 
 CONNECTED = frozenset({DeviceStatus.IDLE, DeviceStatus.BUSY})
@@ -210,7 +210,7 @@ class TaskOutcome(StrEnum):
     LOST = "lost"
     """The connection was lost after the task was sent; whether it ran is unknown."""
     NOT_SENT = "not sent"
-    """It never ran: the device was removed or could not be reached."""
+    """It never ran, because the device was removed or could not be reached."""
     UNKNOWN = "unknown"
     """An abandoned task that did not end in time, or a task whose reply was invalid."""
 

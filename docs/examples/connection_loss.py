@@ -5,7 +5,7 @@ from galaxy_trio import ConnectFailed, Connection, open_connection
 
 async def watch(connection: Connection, scope: trio.CancelScope) -> None:
     if lost := await connection.wait_closed():
-        print("lost:", lost.reason)
+        print("connection lost:", lost.reason)
         scope.cancel()
 
 
@@ -17,7 +17,7 @@ async def main() -> None:
             print("connected to", info.device_id, flush=True)
             await trio.sleep_forever()  # the application's own work
     except ConnectFailed as error:
-        print("no connection:", error)
+        print("cannot connect:", error)
 
 
 trio.run(main)

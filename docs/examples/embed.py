@@ -1,4 +1,4 @@
-"""An application that lets devices open what it is asked for, as long as it runs."""
+"""An application that takes jobs from a channel and runs each as a task on a device."""
 
 from collections.abc import AsyncIterable
 
@@ -13,7 +13,7 @@ async def work(constellation: Constellation, jobs: AsyncIterable[str]) -> None:
     async for title in jobs:
         try:
             result = await constellation.run_task(f'open_window {{"title": "{title}", "seconds": 0.1}}', timeout=30)
-        except GalaxyError as error:  # refused, timed out, or lost: one job, and not the application
+        except GalaxyError as error:  # refused, timed out or lost: only this job fails
             print(f"{title}: {error}")
         else:
             print(f"{title}: {result.result or result.error}")
@@ -21,7 +21,7 @@ async def work(constellation: Constellation, jobs: AsyncIterable[str]) -> None:
 
 async def main() -> None:
     async with open_constellation(DEVICES, drain=5) as constellation, trio.open_nursery() as nursery:
-        sending, receiving = trio.open_memory_channel[str](100)  # full: whoever brings more waits
+        sending, receiving = trio.open_memory_channel[str](100)  # when it is full, send() waits
         async with sending, receiving:
             for _ in range(2):
                 nursery.start_soon(work, constellation, receiving.clone())

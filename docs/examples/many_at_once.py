@@ -14,8 +14,8 @@ async def main() -> None:
             for title in ("Notepad", "Calculator", "Terminal"):
                 nursery.start_soon(open_window, connection, title)
             info = await connection.device_info()
-            print(f"{info.device_id} is asked meanwhile")
-        print("all three are open")
+            print(f"{info.device_id} answers while the tasks run")
+        print("all three tasks have ended")
 
 
 trio.run(main)

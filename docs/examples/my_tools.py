@@ -1,4 +1,4 @@
-"""What the device of the tutorial can do."""
+"""The tools of the tutorial's device."""
 
 import trio
 
@@ -8,18 +8,18 @@ from galaxy_trio.agent import tool
 
 @tool
 async def greet(name: str) -> str:
-    """Say hello."""
+    """Return a greeting."""
     return f"Hello, {name}!"
 
 
 @tool
 async def open_window(title: str, seconds: float = 1) -> str:
-    """Open a window, which takes its time."""
+    """Open a window. It takes a while."""
     if title == "Paint":
         raise ToolError("Paint is not installed")
     try:
         await trio.sleep(seconds)
     except trio.Cancelled:
-        print(f"gave up on {title}", flush=True)
+        print(f"cancelled: {title}", flush=True)
         raise
     return f"{title} is open"

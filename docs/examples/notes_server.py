@@ -1,4 +1,4 @@
-"""An MCP server, by the official SDK."""
+"""An MCP server, written with the official SDK."""
 
 from mcp.server.mcpserver import MCPServer
 
@@ -7,7 +7,7 @@ server = MCPServer("notes")
 
 @server.tool()
 def count_words(text: str) -> int:
-    """How many words a text has."""
+    """Count the words of a text."""
     return len(text.split())
 
 

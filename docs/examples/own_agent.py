@@ -1,4 +1,4 @@
-"""A device's end as a part of a program of one's own."""
+"""A device agent as part of your own program."""
 
 from pathlib import Path
 
@@ -13,19 +13,19 @@ NOTES = Path("notes.txt")
 
 @tool
 def write_note(text: str) -> int:
-    """A plain function runs in a thread, so it may block."""
+    """Append a note. A plain function runs in a thread, so it may block."""
     with NOTES.open("a", encoding="utf-8") as notes:
         return notes.write(f"{text}\n")
 
 
 @tool(tool_type=ToolType.DATA_COLLECTION, timeout=5)
-async def read_notes(*, most: int = 10) -> list[str]:
-    """An async function runs on the event loop, and can be cancelled at each await."""
+async def read_notes(*, limit: int = 10) -> list[str]:
+    """Return the latest notes. An async function runs on the event loop and can be cancelled at each await."""
     try:
         text = await trio.Path(NOTES).read_text("utf-8")
     except FileNotFoundError:
-        raise ToolError("there are no notes yet: write one with write_note") from None
-    return text.splitlines()[-most:]
+        raise ToolError("there are no notes yet: add one with write_note") from None
+    return text.splitlines()[-limit:]
 
 
 async def main() -> None:

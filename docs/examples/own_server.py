@@ -1,4 +1,4 @@
-"""A server with sessions of one's own: what becomes of a request is this function's affair."""
+"""A server with its own session function, which decides what a request means."""
 
 import trio
 

@@ -8,7 +8,7 @@ async def main() -> None:
         open_constellation("devices.toml") as constellation,
         constellation.reserve(capabilities={"camera"}) as reservation,
     ):
-        # Nothing was sent yet, and nobody else's task comes between these two.
+        # Nothing has been sent yet, and no other task runs between these two.
         for name in ("Ada", "Bob"):
             result = await reservation.run_task(f'greet {{"name": "{name}"}}')
             print(result.device_id, result.unwrap())

@@ -8,20 +8,20 @@ async def main() -> None:
         with trio.fail_after(30):
             await constellation.wait_connected()
 
-        # Whichever device fits: idle before busy, then the shortest queue.
+        # Any suitable device: an idle one, or else the one with the shortest queue.
         result = await constellation.run_task('greet {"name": "Ada"}')
         print(result.unwrap())
 
-        # One that can take pictures.
+        # A device with a camera.
         result = await constellation.run_task('greet {"name": "Bob"}', capabilities={"camera"})
         print(f"{result.device_id}: {result.unwrap()}")
 
-        # This one.
+        # A specific device.
         phone = constellation.devices["phone"]
         print(phone.status, "camera" in phone.profile.capabilities)
 
         try:
-            await constellation.run_task("anything", capabilities={"printer"})
+            await constellation.run_task("greet", capabilities={"printer"})
         except NoSuchDevice as error:
             print("NoSuchDevice:", error)
 

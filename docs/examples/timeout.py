@@ -12,7 +12,7 @@ async def main() -> None:
             await laptop.run_task('open_window {"title": "Browser", "seconds": 60}', timeout=1)
         except RequestTimeout as error:
             print("RequestTimeout:", error)
-        # It was stopped on the device: there is room for the next.
+        # The task was stopped on the device, so the next one can run.
         result = await laptop.run_task('open_window {"title": "Notepad"}')
         print(result.unwrap())
 

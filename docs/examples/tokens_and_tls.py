@@ -6,7 +6,7 @@ import trio
 from galaxy_trio import open_connection
 
 TOKEN = Path("galaxy.token").read_text("utf-8").strip()
-# Not needed if the server's certificate is of an authority that the system trusts.
+# Not needed if the system trusts the authority that issued the server's certificate.
 OWN_AUTHORITY = ssl.create_default_context(cafile="authority.pem")
 
 

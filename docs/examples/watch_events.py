@@ -7,16 +7,16 @@ from galaxy_trio.events import DeviceConnected, DeviceDisconnected, EventsLost, 
 async def watch(constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
     async with constellation.subscribe() as events:
         task_status.started()
-        async for event in events:  # until the constellation has ended
+        async for event in events:  # until the constellation is closed
             match event:
                 case DeviceConnected():
-                    print(f"{event.device_id} is there")
+                    print(f"{event.device_id} connected")
                 case DeviceDisconnected():
-                    print(f"{event.device_id} is away: {event.reason}; next try: {event.next_try}")
+                    print(f"{event.device_id} disconnected: {event.reason}; next attempt: {event.next_try}")
                 case TaskEnded():
-                    print(f"a task on {event.device_id} is over: {event.outcome}")
+                    print(f"task on {event.device_id} ended: {event.outcome}")
                 case EventsLost():
-                    print(f"too slow for {event.count} events")
+                    print(f"{event.count} events lost")
                 case _:
                     pass
 

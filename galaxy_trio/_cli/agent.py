@@ -1,4 +1,4 @@
-"""``galaxy-trio agent``: a device whose tools are given on the command line."""
+"""``galaxy-trio agent``: a device agent with the tools that the command line names."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ _NAMES_SHOWN: Final = 50
 
 
 def load_tools(names: Sequence[str]) -> list[Tool]:
-    """Import tools: ``module:function``, or ``module`` for all that it has made with `galaxy_trio.agent.tool`.
+    """Import tools.
 
-    What is found twice is offered once.
+    Args:
+        names: ``module:function``, or ``module`` for all its functions that are decorated with `galaxy_trio.agent.tool`. Duplicates are
+            removed.
 
     Raises:
-        ConfigError: One cannot be imported, or is no tool; says which and why.
+        ConfigError: A name cannot be imported or is not a tool.
     """
-    # As with ``python -m``: what lies here can be imported.
+    # Like ``python -m``: the current directory is importable.
     if "" not in sys.path:
         sys.path.insert(0, "")
     found = {id(loaded): loaded for name in names for loaded in _load(name)}
@@ -49,7 +51,7 @@ def _load(name: str) -> list[object]:
         loaded: object = importlib.import_module(module_name)
         for attribute in filter(None, path.split(".")):
             loaded = cast("object", getattr(loaded, attribute))
-    except (Exception, SystemExit) as error:  # whatever a module raises when it is imported
+    except (Exception, SystemExit) as error:  # an import can raise anything
         logger.debug("importing %r", name, exc_info=error)
         why = ": ".join(filter(None, (type(error).__name__, str(error))))
         raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
@@ -59,16 +61,16 @@ def _load(name: str) -> list[object]:
     decorated: list[object] = [member for member in members if isinstance(member, FunctionTool)]
     if not decorated:
         raise ConfigError(
-            f"the module {name!r} has no functions that @tool was put on: name one, as in {name}:FUNCTION"
+            f"the module {name!r} has no functions decorated with @tool: name a function, as in {name}:FUNCTION"
         )
     return decorated
 
 
-async def be_device(
+async def run_agent(
     destination: Destination, tools: Sequence[Tool], mcp: Sequence[str], max_retries: int | None, stop: trio.Event
 ) -> None:
-    """Be a device until it is to stop."""
-    # Before any MCP server starts: what is wrong with the URL is wrong for good.
+    """Run a device agent until `stop` is set."""
+    # An invalid URL is reported before any MCP server is started.
     url = parse_url(destination.url, destination.token).shown
     servers = [McpServer.parse(command) for command in mcp]
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""``galaxy-trio daemon``: keeps devices connected, and gives them the tasks of whoever may ask for them."""
+"""``galaxy-trio daemon``: starts the daemon, or checks its configuration."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's
 _EXTRA: Final = ("httpx2", "hypercorn", "prometheus_client", "sqlalchemy", "starlette")
 
 
-def needs_extra(error: ModuleNotFoundError) -> Exception:
-    """What to install, if it is that; otherwise the error."""
+def missing_extra(error: ModuleNotFoundError) -> Exception:
+    """Return an error that says which extra to install, or `error` itself if no extra contains the module."""
     if (error.name or "").partition(".")[0] not in _EXTRA:
         return error
-    return ConfigError(f'this takes {error.name}, which is not installed: pip install "galaxy_trio[daemon]"')
+    return ConfigError(f'this command needs {error.name}, which is not installed: pip install "galaxy_trio[daemon]"')
 
 
 @click.command("daemon", epilog="\b\nExample:\n    galaxy-trio daemon --config galaxy.toml")
 @click.option(
     "--config", type=click.Path(path_type=Path), default="galaxy.toml", show_default=True, metavar="FILE",
-    help="Its configuration.",
+    help="The daemon's configuration.",
 )  # fmt: skip
-@click.option("--check", is_flag=True, help="Say what is wrong with the configuration, and do nothing else.")
+@click.option("--check", is_flag=True, help="Check the configuration and exit.")
 @verbose
 def daemon_command(*, config: Path, check: bool) -> int:
-    """Keep the devices of FILE connected, and run tasks on them.
+    """Run the daemon: keep devices connected and run tasks on them.
 
-    Tasks are submitted over HTTP, such as with "galaxy-trio task submit". One that was accepted is on disk, and survives whatever
-    happens to the daemon. Where it listens is printed when it does.
+    Tasks are submitted over HTTP, for example with "galaxy-trio task submit". An accepted task is stored on disk and survives a restart or
+    crash of the daemon. The daemon prints its address to stdout when it listens, and logs to stderr.
 
-    SIGTERM lets what runs come to its end. SIGHUP reads the configuration anew.
+    SIGTERM and Ctrl-C stop it; running tasks get the configured "drain" time to end. SIGHUP reloads the configuration.
     """
     try:
         from galaxy_trio.daemon.logs import logging_as  # noqa: PLC0415
         from galaxy_trio.daemon.run import run_daemon  # noqa: PLC0415  # the extra "daemon" may not be installed
         from galaxy_trio.daemon.settings import read_settings  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise needs_extra(error) from None
+        raise missing_extra(error) from None
     settings = read_settings(config)
     if check:
         devices = settings.read_devices().devices
         settings.read_tokens()
         count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
-        click.echo(f"{config}: all is right, with {count}")
+        click.echo(f"{config} is valid: {count}")
         return 0
     with logging_as(settings.log):
         return run_service(partial(run_daemon, settings, on_listening=_print))

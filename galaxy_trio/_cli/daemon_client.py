@@ -1,4 +1,4 @@
-"""How the command line asks the daemon: HTTP, over a port or a Unix socket. Needs the extra ``daemon``."""
+"""An HTTP client of the daemon, over TCP or a Unix socket. Needs the extra ``daemon``."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
 
-_ANSWER_WITHIN: Final = 30.0
+_RESPONSE_TIMEOUT: Final = 30.0
 
 
 class DaemonClient:
-    """Asks one daemon. Made by `open_client`."""
+    """An HTTP client of one daemon. Made by `open_client`."""
 
     def __init__(self, client: httpx2.Client) -> None:
         self._client = client
 
-    def ask(
+    def request(
         self, method: str, path: str, *, params: Mapping[str, str | int | float] | None = None, json: JSON = None
     ) -> dict[str, JSON]:
-        """Ask for an object.
+        """Send a request and return the object in its response.
 
         Raises:
-            RequestRejected: The daemon refused, and says why; or it is none.
+            RequestRejected: The daemon refused, with its reason; or the server at this address is not a daemon.
         """
-        answer = self._object(self._client.request(method, path, params=params, json=json))
-        if answer is None:
-            raise _no_daemon(self._address)
-        return answer
+        found = self._read_object(self._client.request(method, path, params=params, json=json))
+        if found is None:
+            raise _not_a_daemon(self._address)
+        return found
 
     @property
     def _address(self) -> str:
         return str(self._client.base_url)
 
-    def _object(self, response: httpx2.Response) -> dict[str, JSON] | None:
-        return _object(response, self._address)
+    def _read_object(self, response: httpx2.Response) -> dict[str, JSON] | None:
+        return _read_object(response, self._address)
 
-    def read(self, path: str) -> JSON:
-        """Whatever is there, as JSON."""
+    def get_json(self, path: str) -> JSON:
+        """Return the JSON value at a path."""
         response = self._client.get(path)
         if response.is_error:
-            self._object(response)
+            self._read_object(response)
         return cast("JSON", response.json())
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """The kind and the data of each event, until the daemon has gone."""
+        """Yield the kind and the data of each event until the daemon closes the stream."""
         with self._client.stream("GET", "/events", timeout=None) as response:
             if response.is_error:
                 response.read()
-                self._object(response)
+                self._read_object(response)
             kind, data = "message", ""
             for line in response.iter_lines():
                 name, _, value = line.partition(": ")
@@ -72,60 +72,61 @@ class DaemonClient:
                     kind, data = "message", ""
 
 
-def _no_daemon(address: str, what: str = "") -> RequestRejected:
-    return RequestRejected(f"what answers at {address} is no galaxy-trio daemon{what}", words="")
+def _not_a_daemon(address: str, what: str = "") -> RequestRejected:
+    return RequestRejected(f"the server at {address} is not a galaxy-trio daemon{what}", words="")
 
 
-def _object(response: httpx2.Response, address: str) -> dict[str, JSON] | None:
-    """The object that a response has, if it has one.
+def _read_object(response: httpx2.Response, address: str) -> dict[str, JSON] | None:
+    """Return the object in a response, or None if it contains something else.
 
     Raises:
-        RequestRejected: It is an error.
+        RequestRejected: The response is an error.
     """
     try:
         body = cast("object", response.json())
     except ValueError:
         body = None
-    answer = cast("dict[str, JSON]", body) if isinstance(body, dict) else None
+    found = cast("dict[str, JSON]", body) if isinstance(body, dict) else None
     if response.is_error:
-        if answer is None or "error" not in answer:
-            raise _no_daemon(address, f" (it said {response.status_code})")
-        why = str(answer["error"])
+        if found is None or "error" not in found:
+            raise _not_a_daemon(address, f" (status {response.status_code})")
+        why = str(found["error"])
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            why += f" (in {TOKEN_VARIABLE}, or with --token-file)"
+            why += f" (set {TOKEN_VARIABLE} or use --token-file)"
         raise RequestRejected(f"the daemon refused: {why}", words=why)
-    return answer
+    return found
 
 
 @contextmanager
 def open_client(address: str, token: str | None, longest_wait: float) -> Generator[DaemonClient]:
-    """Ask the daemon at an address for the length of the block; what goes wrong on the way is told in a sentence.
+    """Open a client of the daemon at an address. The HTTP library's errors, also those that the block raises, become this package's.
 
     Args:
-        address: ``http://HOST:PORT``, or ``unix:PATH``.
-        token: Which it wants; `None`: it wants none.
-        longest_wait: Seconds that it is asked to wait at most.
+        address: ``http://HOST:PORT`` or ``unix:PATH``.
+        token: The daemon's token; None if it has none.
+        longest_wait: The longest time in seconds that a request asks the daemon to wait.
 
     Raises:
-        ConfigError: It is no address.
-        ConnectFailed: Nobody answers there.
-        RequestTimeout: The answer does not come.
+        ConfigError: The address is invalid.
+        ConnectFailed: Connecting failed, or the connection was lost.
+        RequestTimeout: No response arrived in time.
     """
     if not _is_address(address):
-        raise ConfigError(f"{address!r} is no address of a daemon: give http://HOST:PORT or unix:PATH")
+        raise ConfigError(f"{address!r} is not a daemon's address: use http://HOST:PORT or unix:PATH")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     base = "http://localhost" if socket is not None else address
-    timeout = httpx2.Timeout(_ANSWER_WITHIN, read=longest_wait + _ANSWER_WITHIN)
+    timeout = httpx2.Timeout(_RESPONSE_TIMEOUT, read=longest_wait + _RESPONSE_TIMEOUT)
     try:
         transport = httpx2.HTTPTransport(uds=socket)
         with httpx2.Client(transport=transport, base_url=base, headers=headers, timeout=timeout) as client:
             yield DaemonClient(client)
     except httpx2.TimeoutException:
-        raise RequestTimeout(f"the daemon at {address} does not answer") from None
+        raise RequestTimeout(f"the daemon at {address} did not respond in time") from None
     except httpx2.TransportError as error:
         raise ConnectFailed(
-            f"no daemon answers at {address}: {_why(error)}; is it running? (galaxy-trio daemon, --url or {ADDRESS_VARIABLE})"
+            f"cannot reach a daemon at {address}: {_root_reason(error)}; "
+            f"start it with galaxy-trio daemon, or give its address with --url or {ADDRESS_VARIABLE}"
         ) from None
 
 
@@ -139,12 +140,11 @@ def _is_address(address: str) -> bool:
         return False
 
 
-def _why(error: BaseException) -> str:
-    """The reason at the bottom of it."""
-    said = str(error)
-    below: BaseException | None = error
-    while below is not None:
-        if isinstance(below, OSError):
-            return reason_of(below)
-        below = below.__cause__ or below.__context__
-    return said
+def _root_reason(error: BaseException) -> str:
+    """Return the reason of the first operating system error among the causes, or else the error's own text."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return reason_of(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)

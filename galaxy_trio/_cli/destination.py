@@ -1,4 +1,4 @@
-"""Where a command connects to: the arguments and options that say so, and the files and variables behind them."""
+"""The arguments and options that say which server and device a command connects to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN_VARIABLE: Final = "GALAXY_TRIO_TOKEN"  # noqa: S105  # the variable's name
 
 @attrs.frozen
 class Destination:
-    """A device on a server, and how to get there."""
+    """A device on a server, and the parameters of a connection to it."""
 
     url: str
     device_id: str
@@ -37,15 +37,15 @@ class Destination:
     token_file: Path | None = None
 
     def read_token(self) -> str | None:
-        """The token as it is now: for what connects again and again.
+        """Read the token again, for a reconnect.
 
         Raises:
-            ConfigError: As for `read_token`.
+            ConfigError: As for the function `read_token`.
         """
         return read_token(self.token_file)
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
-        """Open a connection, for the length of the block; see `open_connection`."""
+        """Open a connection for the duration of the block; see `open_connection`."""
         return open_connection(
             self.url,
             self.device_id,
@@ -57,89 +57,89 @@ class Destination:
 
 
 def seconds(value: str) -> float:
-    """An option's time: above 0; ``inf`` for no limit."""
+    """Parse an option's time in seconds: above 0, or ``inf`` for no limit."""
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if not number > 0:
-        raise click.BadParameter(f"{value!r} is not a number of seconds above 0 ('inf' is, for no limit).")
+        raise click.BadParameter(f"{value!r} is not a number of seconds above 0; use 'inf' for no limit.")
     return number
 
 
-def words(value: str) -> str:
-    """An argument's text, which the system could decode."""
+def valid_text(value: str) -> str:
+    """Check that an argument could be decoded."""
     if not _was_decoded(value):
-        raise click.BadParameter("it is not valid UTF-8.")
+        raise click.BadParameter("the text is not valid UTF-8.")
     return value
 
 
 def _was_decoded(text: str) -> bool:
-    # What the system cannot decode it hands over as lone surrogates.
+    # Python passes undecodable bytes on as lone surrogates.
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def takes_destination(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the arguments and options of all that connect to a server; it gets them as a `Destination`."""
+def destination_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the arguments and options of a command that connects to a server, and pass them to it as a `Destination`."""
 
     @functools.wraps(command)
     def with_destination(
         url: str, device: str, token_file: Path | None, ca_file: Path | None, connect_timeout: float, **others: object
     ) -> int:
-        refuse_token_in(url)
+        reject_token_in_url(url)
         destination = Destination(
-            url, device, read_token(token_file), read_certificates(url, ca_file), connect_timeout, token_file
+            url, device, read_token(token_file), make_ssl_context(url, ca_file), connect_timeout, token_file
         )
         return command(destination, **others)
 
     file = click.Path(path_type=Path)
     decorated: Callable[..., int] = with_destination
-    # The first stands first in the usage, and click wants it last.
+    # The decorator that is applied last is shown first in the usage.
     for decorator in (
         click.option("--connect-timeout", type=seconds, default=60, show_default=True, metavar="SECONDS",
-                     help="How long connecting may take, and registering as long again."),
+                     help="Time limit for connecting, and again for registering."),
         click.option("--ca-file", type=file, metavar="FILE",
-                     help="Trust only the authorities in this PEM file; for wss:// URLs."),
+                     help="For wss:// URLs: trust only the authorities in this PEM file."),
         click.option("--token-file", type=file, metavar="FILE",
-                     help=f"Read the token from this file instead of {TOKEN_VARIABLE}."),
-        click.argument("device", type=words),
-        click.argument("url", type=words),
+                     help=f"Read the token from this file instead of the variable {TOKEN_VARIABLE}."),
+        click.argument("device", type=valid_text),
+        click.argument("url", type=valid_text),
     ):  # fmt: skip
         decorated = decorator(decorated)
     return decorated
 
 
-def refuse_token_in(url: str) -> None:
-    """Raise `ConfigError` for a URL with a token: every user of the machine can see a command's arguments."""
+def reject_token_in_url(url: str) -> None:
+    """Raise `ConfigError` if the URL contains a token: every user of the machine can see a command's arguments."""
     try:
         query = urlsplit(url).query
     except ValueError:
-        # The package says what is wrong with it.
+        # `parse_url` reports what is wrong with it.
         return
     if any(name == "token" for name, _ in parse_qsl(query, keep_blank_values=True)):
         raise ConfigError(
-            f"a token in the URL can be seen by everybody on this machine: give it in {TOKEN_VARIABLE}, or with --token-file"
+            f"every user of this machine can see a token in the URL: set {TOKEN_VARIABLE} or use --token-file"
         )
 
 
 def read_token(token_file: Path | None) -> str | None:
-    """The token from the file, or else from the environment; None if that has none either.
+    """Read the token from the file, or from the environment if there is no file; None if there is no token.
 
     Raises:
-        ConfigError: There is none where one should be, or more than one. What is there is not shown.
+        ConfigError: The file cannot be read or is empty, or there are several tokens. The message shows none of them.
     """
     tokens = read_tokens(token_file)
     if len(tokens) > 1:
         where = TOKEN_VARIABLE if token_file is None else f"the token file {str(token_file)!r}"
-        raise ConfigError(f"{where} has {len(tokens)} lines: give one token, for only a server takes several")
+        raise ConfigError(f"{where} has {len(tokens)} lines: give one token; only a server accepts several")
     return tokens[0] if tokens else None
 
 
 def read_tokens(token_file: Path | None) -> list[str]:
-    """The tokens from the file, or else from the environment, one a line; none if that has none either.
+    """Read the tokens, one per line, from the file, or from the environment if there is no file.
 
     Raises:
-        ConfigError: There is none where one should be. What is there is not shown.
+        ConfigError: The file cannot be read or is empty. The message does not show its content.
     """
     return [line.strip() for line in _token_text(token_file).splitlines() if line.strip()]
 
@@ -154,7 +154,7 @@ def _token_text(token_file: Path | None) -> str:
     try:
         content = token_file.read_text("utf-8-sig")
     except UnicodeDecodeError:
-        # This error holds what was read: it must not become the other's context.
+        # This error contains the token: it must not become the context of the error raised below.
         pass
     except OSError as error:
         raise ConfigError(f"cannot read the token file {str(token_file)!r}: {reason_of(error)}") from error
@@ -165,24 +165,24 @@ def _token_text(token_file: Path | None) -> str:
     return content
 
 
-def read_certificates(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
-    """A context that trusts the authorities in the file and no others; None, which means the system's, without a file.
+def make_ssl_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+    """Return a TLS context that trusts only the authorities in the file; None, which means the system's, if there is no file.
 
     Raises:
-        ConfigError: The file cannot be used, or the URL has no use for it.
+        ConfigError: The file cannot be used, or the URL does not use TLS.
     """
     if ca_file is None:
         return None
     if not url.lower().startswith("wss:"):
-        raise ConfigError("--ca-file is for URLs that begin with wss://: others are not encrypted")
+        raise ConfigError("--ca-file requires a URL that begins with wss://: other connections are not encrypted")
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except ssl.SSLError as error:
-        raise ConfigError(f"the file {str(ca_file)!r} holds no certificates in PEM format") from error
+        raise ConfigError(f"the file {str(ca_file)!r} contains no certificates in PEM format") from error
     except OSError as error:
         raise ConfigError(f"cannot read the certificates in {str(ca_file)!r}: {reason_of(error)}") from error
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, in lower case, to stand in a sentence."""
+    """Return the operating system's reason in lower case, for use in a sentence."""
     return (error.strerror or str(error)).lower()

@@ -1,4 +1,4 @@
-"""``galaxy-trio devices`` and ``galaxy-trio check``: a constellation's file, and how its devices are."""
+"""``galaxy-trio devices`` and ``galaxy-trio check``: the status of a constellation's devices, and a check of its file."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.device_statistics import DeviceStatistics
     from galaxy_trio.events import Event
 
-_EVERY: Final = 0.5
-"""Seconds between two looks at the devices."""
-_CHANGED_AT_MOST_EVERY: Final = 1.0
-"""Seconds between two objects of JSON."""
+_REFRESH_INTERVAL: Final = 0.5
+"""Seconds between two updates of the live table."""
+_JSON_INTERVAL: Final = 1.0
+"""The shortest time in seconds between two JSON objects."""
 _WIDE: Final = 110
-"""Columns from which on there is room for what devices can do."""
-_REASON: Final = 200
-_UNWELL: Final = 3
+"""The number of columns from which the table shows capabilities."""
+_REASON_LENGTH: Final = 200
+_NOT_CONNECTED: Final = 3
+"""The exit status if a device is not connected."""
 _COLORS: Final = {
     DeviceStatus.IDLE: "green",
     DeviceStatus.BUSY: "cyan",
@@ -56,18 +57,15 @@ _COLORS: Final = {
 }
 
 
-# ---- one look
-
-
-def table_of(devices: list[DeviceStatistics], *, width: int, rows: int | None = None) -> Table:
-    """The devices as a table; of those that `rows` has no room for it says how many they are."""
+def devices_table(devices: list[DeviceStatistics], *, width: int, rows: int | None = None) -> Table:
+    """Return a table of the devices; its caption counts those beyond `rows`."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     table.add_column("device", no_wrap=True, overflow="ellipsis", max_width=max(width // 3, 12))
-    # Live, each device has one line: so it is known how many there is room for.
+    # In the live table each device has one line, so that the number of lines is known.
     table.add_column("status", overflow="fold" if rows is None else "ellipsis", no_wrap=rows is not None, ratio=1)
     table.add_column("os", no_wrap=True, overflow="ellipsis", max_width=12)
     if width >= _WIDE:
-        table.add_column("can", no_wrap=True, overflow="ellipsis", max_width=width // 4)
+        table.add_column("capabilities", no_wrap=True, overflow="ellipsis", max_width=width // 4)
     for title in ("tasks", "heard", "reconnects"):
         table.add_column(title, justify="right", no_wrap=True)
     shown = devices if rows is None or len(devices) <= rows else devices[: max(rows - 1, 1)]
@@ -81,16 +79,16 @@ def table_of(devices: list[DeviceStatistics], *, width: int, rows: int | None = 
     hidden = devices[len(shown) :]
     if hidden:
         counts = Counter(device.status.value for device in hidden)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        table.caption = Text(f"… {len(hidden)} more: {told}", "dim", justify="left")
+        counted = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        table.caption = Text(f"… {len(hidden)} more: {counted}", "dim", justify="left")
     return table
 
 
 def _status(device: DeviceStatistics) -> Text:
     text = Text(device.status.value, _COLORS.get(device.status, ""))
     if device.problem is not None and device.status not in CONNECTED:
-        when = "" if device.next_try is None else f" (again in {_seconds_until(device.next_try):.0f} s)"
-        text.append(f": {one_line(device.problem)[:_REASON]}{when}", "dim")
+        when = "" if device.next_try is None else f" (retry in {_seconds_until(device.next_try):.0f} s)"
+        text.append(f": {one_line(device.problem)[:_REASON_LENGTH]}{when}", "dim")
     return text
 
 
@@ -102,29 +100,26 @@ def _seconds_until(date: str) -> float:
     return (datetime.fromisoformat(date) - datetime.now(UTC)).total_seconds()
 
 
-def _print_now(constellation: Constellation, console: Console, *, as_json: bool) -> None:
+def _print_once(constellation: Constellation, console: Console, *, as_json: bool) -> None:
     statistics = constellation.statistics()
     if as_json:
         click.echo(json.dumps(unstructure_statistics(statistics)))
     else:
-        console.print(table_of(list(statistics.devices.values()), width=console.width))
+        console.print(devices_table(list(statistics.devices.values()), width=console.width))
 
 
-# ---- once, and on and on
-
-
-async def look_once(config: ConstellationConfig, timeout: float, console: Console, *, as_json: bool) -> int:
-    """Wait until each device is connected or a try has failed, and print the table. 3 if not all are connected."""
+async def show_once(config: ConstellationConfig, timeout: float, console: Console, *, as_json: bool) -> int:
+    """Wait until each device is connected or an attempt has failed, and print the table. Return 3 if a device is not connected."""
     async with open_constellation(config) as constellation:
-        wanted = [device for device in constellation.devices.values() if device.config.auto_connect]
+        devices = [device for device in constellation.devices.values() if device.config.auto_connect]
         with trio.move_on_after(timeout):
-            await _wait_tried(constellation, {device.device_id for device in wanted})
-        _print_now(constellation, console, as_json=as_json)
-        return 0 if all(device.connected for device in wanted) else _UNWELL
+            await _wait_attempted(constellation, {device.device_id for device in devices})
+        _print_once(constellation, console, as_json=as_json)
+        return 0 if all(device.connected for device in devices) else _NOT_CONNECTED
 
 
-async def _wait_tried(constellation: Constellation, device_ids: set[str]) -> None:
-    """Wait until each is connected, or a try has come to nothing."""
+async def _wait_attempted(constellation: Constellation, device_ids: set[str]) -> None:
+    """Wait until each device is connected or an attempt has failed."""
     async with constellation.subscribe() as events:
         while device_ids:
             event = await anext(events)
@@ -133,27 +128,27 @@ async def _wait_tried(constellation: Constellation, device_ids: set[str]) -> Non
 
 
 async def watch(config: ConstellationConfig, console: Console, as_json: bool, stop: trio.Event) -> None:
-    """Show how the devices are until it is to stop: as a live table, as lines in a pipe, or as JSON."""
+    """Show the devices until `stop` is set: as a live table, in a pipe as lines, or as JSON."""
     async with open_constellation(config) as constellation, trio.open_nursery() as nursery:
         if as_json:
-            nursery.start_soon(_tell_as_json, constellation)
+            nursery.start_soon(_print_json_changes, constellation)
         elif console.is_interactive:
-            nursery.start_soon(_show, constellation, console)
+            nursery.start_soon(_show_live_table, constellation, console)
         else:
-            nursery.start_soon(_tell, constellation)
+            nursery.start_soon(_print_changes, constellation)
         await stop.wait()
         nursery.cancel_scope.cancel()
 
 
-async def _show(constellation: Constellation, console: Console) -> None:
+async def _show_live_table(constellation: Constellation, console: Console) -> None:
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             devices = list(constellation.statistics().devices.values())
-            live.update(table_of(devices, width=console.width, rows=console.height - 2), refresh=True)
-            await trio.sleep(_EVERY)
+            live.update(devices_table(devices, width=console.width, rows=console.height - 2), refresh=True)
+            await trio.sleep(_REFRESH_INTERVAL)
 
 
-async def _tell(constellation: Constellation) -> None:
+async def _print_changes(constellation: Constellation) -> None:
     async with constellation.subscribe() as events:
         async for event in events:
             line = _line_of(event)
@@ -166,49 +161,47 @@ def _line_of(event: Event | EventsLost) -> str | None:
         case DeviceConnected():
             return f"{event.device_id} is connected"
         case DeviceDisconnected():
-            again = "" if event.next_try is None else f"; again in {_seconds_until(event.next_try.isoformat()):.0f} s"
-            return f"{event.device_id} is not connected: {event.reason[:_REASON]}{again}"
+            again = "" if event.next_try is None else f"; retry in {_seconds_until(event.next_try.isoformat()):.0f} s"
+            return f"{event.device_id} is not connected: {event.reason[:_REASON_LENGTH]}{again}"
         case DeviceFailed():
-            return f"{event.device_id} is given up: {event.reason[:_REASON]}"
+            return f"{event.device_id} failed: {event.reason[:_REASON_LENGTH]}"
         case DeviceNeedsAttention():
-            return f"{event.device_id} needs attention: {event.reason[:_REASON]}"
+            return f"{event.device_id} needs attention: {event.reason[:_REASON_LENGTH]}"
         case EventsLost():
-            return f"{event.count} changes were too fast to be told"
+            return f"{event.count} changes are missing: they came faster than they could be printed"
         case _:
             return None
 
 
-async def _tell_as_json(constellation: Constellation) -> None:
-    # What happens in between is in the next one: a backlog of one is enough to know that something did.
+async def _print_json_changes(constellation: Constellation) -> None:
+    # Each object is the whole state: a backlog of one is enough to know that it changed.
     async with constellation.subscribe(backlog=1) as events:
         while True:
             click.echo(json.dumps(unstructure_statistics(constellation.statistics())))
             await anext(events)
-            await trio.sleep(_CHANGED_AT_MOST_EVERY)
+            await trio.sleep(_JSON_INTERVAL)
 
-
-# ---- the commands
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 
 
 @click.command("devices", epilog="\b\nExample:\n    galaxy-trio devices devices.toml")
 @_file
-@click.option("--once", is_flag=True, help="Look once: exit with 3 if a device is not connected.")
+@click.option("--once", is_flag=True, help="Print the table once; exit with 3 if a device is not connected.")
 @click.option(
     "--timeout", type=seconds, default=10, show_default=True, metavar="SECONDS",
-    help="With --once: how long connecting may take.",
+    help="With --once: time limit for connecting.",
 )  # fmt: skip
 @json_option
 @verbose
 def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) -> int:
-    """Connect to the devices of FILE, and show how they are, until Ctrl-C.
+    """Show the status of the devices in FILE until Ctrl-C.
 
-    In a pipe it prints a line for each change. It gives the devices no tasks.
+    Connects to them. On a terminal it shows a live table, in a pipe a line for each change. It runs no tasks.
     """
     config, console = read_config(file), open_console()
     if once:
-        return run_trio(partial(look_once, config, timeout, console, as_json=as_json))
+        return run_trio(partial(show_once, config, timeout, console, as_json=as_json))
     return run_service(partial(watch, config, console, as_json))
 
 
@@ -216,7 +209,10 @@ def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) ->
 @_file
 @verbose
 def check_command(file: Path) -> int:
-    """Say whether FILE is right, and what is wrong with it. Connects to nothing."""
+    """Check FILE and print every problem.
+
+    FILE is the configuration of a constellation. The command connects to nothing.
+    """
     try:
         config = read_config(file)
     except ConfigError as error:
@@ -230,5 +226,5 @@ def check_command(file: Path) -> int:
     return 0
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

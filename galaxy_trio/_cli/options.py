@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _Command = TypeVar("_Command", bound="Callable[..., object]")
 
 
 class Decorator(Protocol):
-    """Gives a command an option."""
+    """Adds an option to a command."""
 
     def __call__(self, command: _Command, /) -> _Command:
-        """The same command, with the option."""
+        """Return the command with the option."""
         ...
 
 
@@ -32,25 +32,23 @@ def _set_log_level(context: click.Context, parameter: click.Parameter, value: in
 
 verbose: Decorator = click.option(
     "-v", "--verbose", count=True, expose_value=False, callback=_set_log_level,
-    help="Show the log on stderr; -vv shows more of it.",
+    help="Show the log on stderr; -vv includes debug records.",
 )  # fmt: skip
 
 
-def tells_what_happens(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command that runs until it is stopped options for its log, which it shows."""
+def log_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the log options of a command that runs until it is stopped. It shows its log by default."""
 
     @functools.wraps(command)
-    def telling(*arguments: object, verbose: bool, quiet: bool, **others: object) -> int:
+    def with_log(*arguments: object, verbose: bool, quiet: bool, **others: object) -> int:
         level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-        # What was said before the command's name counts too.
+        # `-v` before the command's name counts too.
         with log_level(min(level, logging.getLogger("galaxy_trio").level or level)):
             return command(*arguments, **others)
 
-    more = click.option("-v", "--verbose", is_flag=True, help="Show more of what happens.")
-    less = click.option("-q", "--quiet", is_flag=True, help="Show only what goes wrong.")
-    return more(less(telling))
+    more = click.option("-v", "--verbose", is_flag=True, help="Show debug records as well.")
+    less = click.option("-q", "--quiet", is_flag=True, help="Show only warnings and errors.")
+    return more(less(with_log))
 
 
-json_option: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on stdout."
-)
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")

@@ -1,4 +1,4 @@
-"""``galaxy-trio server``: a server to try devices and clients with."""
+"""``galaxy-trio server``: a server for trying out devices and clients."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ async def serve(
     max_connections: int,
     stop: trio.Event,
 ) -> None:
-    """Run the server until it is to stop."""
+    """Run the server until `stop` is set."""
     if not tokens and not is_loopback(host):
         raise ConfigError(
-            f"a server at {host!r} can be reached from other machines and needs a token: "
-            f"give one in {TOKEN_VARIABLE} or with --token-file, or listen at 127.0.0.1"
+            f"a server on {host!r} can be reached from other machines and needs a token: "
+            f"set {TOKEN_VARIABLE}, use --token-file, or listen on 127.0.0.1"
         )
     async with AsyncExitStack() as stack:
         try:
@@ -56,29 +56,29 @@ async def serve(
                 )
             )
         except (OSError, UnicodeError) as error:
-            # What can be no host's name is a UnicodeError.
-            why = reason_of(error) if isinstance(error, OSError) else "this is no name of a host"
-            raise ConfigError(f"cannot listen at {host!r}, port {port}: {why}") from error
+            # An invalid host name raises UnicodeError.
+            why = reason_of(error) if isinstance(error, OSError) else "the host name is invalid"
+            raise ConfigError(f"cannot listen on {host!r}, port {port}: {why}") from error
         click.echo(server.url)
         await stop.wait()
 
 
 def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """A context that speaks TLS with this certificate; None without one.
+    """Return a TLS context with this certificate; None if there is no certificate.
 
     Raises:
         ConfigError: The files cannot be used.
     """
     if certificate is None:
         if key is not None:
-            raise ConfigError("--key goes with --certificate: give both")
+            raise ConfigError("--key requires --certificate")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
         raise ConfigError(
-            f"the certificate {str(certificate)!r} and its key cannot be used: are both there, in PEM format, and of one pair?"
+            f"the certificate {str(certificate)!r} and its key cannot be used: both must be in PEM format and belong together"
         ) from error
     except OSError as error:
         raise ConfigError(f"cannot read the certificate {str(certificate)!r} or its key: {reason_of(error)}") from error

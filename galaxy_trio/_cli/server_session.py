@@ -1,4 +1,4 @@
-"""The session of ``galaxy-trio server``: it is of use without any code."""
+"""The session function of ``galaxy-trio server``: runs a request as a command on the device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-USAGE: Final = "write 'echo TEXT', or the name of a tool and its parameters: TOOL {\"name\": value}"
+USAGE: Final = "write 'echo TEXT', or a tool's name and its parameters as a JSON object: TOOL {\"name\": value}"
 
 
 async def run_as_command(task: ServerTask) -> object:
-    """Run a task: ``echo TEXT`` gives ``{"echo": TEXT}``; ``TOOL {json}``, or ``TOOL`` alone, runs that tool on the device.
+    """Run a task: ``echo TEXT`` returns ``{"echo": TEXT}``; ``TOOL {json}``, or ``TOOL`` alone, runs that tool on the device.
 
     Raises:
-        TaskFailed: The request says neither, or the device could not do it.
+        TaskFailed: The request has neither form, or the command failed.
     """
     logger.info("task for %r: %s", task.device_id, shorten(task.request))
     word, *rest = task.request.split(None, 1) or [""]
@@ -31,17 +31,19 @@ async def run_as_command(task: ServerTask) -> object:
         raise TaskFailed(f"the request is empty: {USAGE}")
     if word == "echo":
         return {"echo": text}
-    command = Command(word, ToolType.ACTION, _parameters(text))
+    command = Command(word, ToolType.ACTION, _parameters(word, text))
     try:
         [result] = await task.execute([command])
     except GalaxyError as error:
         raise TaskFailed(str(error)) from error
     if result.status is not ResultStatus.SUCCESS:
-        raise TaskFailed(result.error or f"the device answered with status {result.status}", result=result.result)
+        raise TaskFailed(
+            result.error or f"the device replied with status {result.status} and gave no reason", result=result.result
+        )
     return result.result
 
 
-def _parameters(text: str) -> dict[str, JSON] | None:
+def _parameters(name: str, text: str) -> dict[str, JSON] | None:
     if not text:
         return None
     try:
@@ -49,5 +51,5 @@ def _parameters(text: str) -> dict[str, JSON] | None:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise TaskFailed(f"what follows the tool's name is no JSON object: {USAGE}")
+        raise TaskFailed(f"the text after {name!r} is not a JSON object: {USAGE}")
     return cast("dict[str, JSON]", value)

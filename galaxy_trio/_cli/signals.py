@@ -1,4 +1,4 @@
-"""How a command's work ends by itself, and by Ctrl-C and SIGTERM."""
+"""Running a command's work in trio until it ends or a signal stops it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """A signal has ended the work.
+    """A signal ended the work.
 
     Attributes:
-        signal_number: Which signal.
+        signal_number: The number of the signal.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -29,15 +29,15 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
-async def until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -> T:
-    """Do the work. Ctrl-C and SIGTERM cancel it.
+async def run_until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -> T:
+    """Run the work. Ctrl-C and SIGTERM cancel it.
 
     Args:
-        work: What to do.
-        stop: If the work waits for this when the first signal comes, it is set instead: the work then ends in good order.
+        work: The async function to run.
+        stop: If the work waits for this event when the first signal arrives, the signal sets it instead: the work then ends cleanly.
 
     Raises:
-        Interrupted: It was cancelled, and has ended.
+        Interrupted: A signal cancelled the work.
     """
     signalled: list[int] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -56,16 +56,16 @@ async def until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event | N
                     nursery.start_soon(watch)
                     return await work()
         except Exception:
-            # What goes wrong while it is being stopped interests nobody.
+            # Errors of work that a signal is stopping are not reported.
             if not signalled:
                 raise
     raise Interrupted(signalled[0])
 
 
 def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -> T:
-    """Do the work in trio; see `until_signalled`. A known error comes out bare, out of groups too in which it is the only one."""
+    """Run the work in trio; see `run_until_signalled`. A known error that is alone in an exception group is raised without the group."""
     try:
-        return trio.run(until_signalled, work, stop)
+        return trio.run(run_until_signalled, work, stop)
     except BaseExceptionGroup as group:
         _, error = split_cancelled(group)
         if not isinstance(error, GalaxyError | OSError):
@@ -74,10 +74,11 @@ def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -
 
 
 def run_service(service: Callable[[trio.Event], Awaitable[None]]) -> int:
-    """Run what goes on until a signal stops it, which is how it ends well.
+    """Run a service until a signal stops it.
 
     Args:
-        service: Gets an event, and waits for it when all is set up. The first signal sets it; one that comes before or after that cancels.
+        service: Takes an event and waits for it when everything is set up. The first signal sets the event; a signal that arrives
+            before the service waits, or a second one, cancels the service.
 
     Returns:
         The exit status: 0.

@@ -1,4 +1,4 @@
-"""``galaxy-trio task`` and ``galaxy-trio events``: the daemon's client."""
+"""``galaxy-trio task`` and ``galaxy-trio events``: the commands of the daemon's client."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import quote
 import attrs
 import click
 
-from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, TOKEN_VARIABLE, needs_extra
-from galaxy_trio._cli.destination import read_tokens, seconds, words
+from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, TOKEN_VARIABLE, missing_extra
+from galaxy_trio._cli.destination import read_tokens, seconds, valid_text
 from galaxy_trio._cli.options import verbose
 from galaxy_trio._cli.terminal import one_line, open_console, print_rows, printable, spinner
 from galaxy_trio.errors import ConnectFailed, RequestTimeout, TaskFailed
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from galaxy_trio._cli.daemon_client import DaemonClient
     from galaxy_trio.messages import JSON
 
-_DEFAULT: Final = "http://127.0.0.1:8765"
-_POLL: Final = 60.0
-"""Seconds that one question may wait at the daemon."""
-_ENDED: Final = frozenset({"completed", "failed", "cancelled", "lost"})
+_DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
+_LONGEST_WAIT: Final = 60.0
+"""Seconds that one request waits at the daemon."""
+_ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
 _STATES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
 _REQUEST_WIDTH: Final = 40
 
 
 @attrs.frozen
 class Daemon:
-    """Where the daemon is.
+    """The daemon's address and token.
 
     Attributes:
         address: ``http://HOST:PORT``, or ``unix:PATH``.
@@ -45,29 +45,26 @@ class Daemon:
     token: str | None = attrs.field(default=None, repr=False)
 
     def client(self) -> AbstractContextManager[DaemonClient]:
-        """A client, for the length of a block.
+        """Open a client for the duration of a block.
 
         Raises:
-            ConfigError: What it takes is not installed.
+            ConfigError: The extra ``daemon`` is not installed.
         """
         try:
             from galaxy_trio._cli.daemon_client import open_client  # noqa: PLC0415  # the extra "daemon" may not be installed
         except ModuleNotFoundError as error:
-            raise needs_extra(error) from None
-        return open_client(self.address, self.token, _POLL)
+            raise missing_extra(error) from None
+        return open_client(self.address, self.token, _LONGEST_WAIT)
 
 
-# ---- options
-
-
-def takes_daemon(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options that say where the daemon is; it gets a `Daemon`."""
+def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add the options for the daemon's address and token, and pass them to the command as a `Daemon`."""
 
     def with_daemon(*arguments: object, url: str | None, token_file: Path | None, **others: object) -> int:
         token = os.environ.get(TOKEN_VARIABLE) or None
         if token_file is not None:
             token = read_tokens(token_file)[0]
-        address = url or os.environ.get(ADDRESS_VARIABLE) or _DEFAULT
+        address = url or os.environ.get(ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
         return command(*arguments, daemon=Daemon(address, token), **others)
 
     with_daemon.__doc__ = command.__doc__
@@ -76,12 +73,16 @@ def takes_daemon(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--token-file",
             type=click.Path(path_type=Path),
-            help=f"The file with the token; otherwise it is in {TOKEN_VARIABLE}.",
+            metavar="FILE",
+            help=f"Read the daemon's token from this file instead of the variable {TOKEN_VARIABLE}.",
         ),
         click.option(
             "--url",
             metavar="URL",
-            help=f"Where the daemon is: http://HOST:PORT or unix:PATH; otherwise {ADDRESS_VARIABLE}, or {_DEFAULT}.",
+            help=(
+                "The daemon's address: http://HOST:PORT or unix:PATH. "
+                f"By default the variable {ADDRESS_VARIABLE}, or else {_DEFAULT_ADDRESS}."
+            ),
         ),
         verbose,
     ):
@@ -89,32 +90,38 @@ def takes_daemon(command: Callable[..., int]) -> Callable[..., int]:
     return with_daemon
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
-_id = click.argument("task_id", metavar="ID", type=words)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_id = click.argument("task_id", metavar="ID", type=valid_text)
 
 
 @click.group("task")
 def task_command() -> None:
-    """Give the daemon tasks, and see what becomes of them."""
-
-
-# ---- its commands
+    """Submit, list, show, cancel and retry the daemon's tasks."""
 
 
 @task_command.command(
     "submit", epilog='\b\nExample:\n    galaxy-trio task submit "Open Notepad" --device laptop --wait'
 )
-@click.argument("request", type=words)
-@click.option("--device", help="Which device; without it, any that fits.")
-@click.option("--os", "os_name", metavar="OS", help="What the device must run, such as linux.")
-@click.option("--capability", "capabilities", multiple=True, help="What it must be able to do; may be given again.")
+@click.argument("request", type=valid_text)
+@click.option("--device", help="The device to run the task; by default any suitable one.")
+@click.option("--os", "os_name", metavar="OS", help="The operating system that the device must have, such as linux.")
+@click.option("--capability", "capabilities", multiple=True, help="A capability that the device must have. Repeatable.")
 @click.option(
-    "--timeout", type=seconds, default=1000, show_default=True, metavar="SECONDS", help="How long it may run."
+    "--timeout",
+    type=seconds,
+    default=1000,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time limit of the task, from when it starts.",
 )
-@click.option("--key", help="The same key gives the same task, however often it is submitted.")
-@click.option("--wait", is_flag=True, help="Wait for its end, and print its result.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Submit at most one task with this KEY: submitting it again prints the same id.",
+)
+@click.option("--wait", is_flag=True, help="Wait until the task has ended, and print its result.")
 @_as_json
-@takes_daemon
+@daemon_options
 def submit_command(
     daemon: Daemon,
     request: str,
@@ -123,22 +130,22 @@ def submit_command(
     os_name: str | None,
     capabilities: tuple[str, ...],
     timeout: float,
-    key: str | None,
+    idempotency_key: str | None,
     wait: bool,
     as_json: bool,
 ) -> int:
-    """Let a device do what REQUEST says. Prints the task's id as soon as it is accepted, which it stays, whatever happens."""
+    """Submit REQUEST as a task and print its id. An accepted task is stored on disk and survives a restart of the daemon."""
     given: dict[str, JSON] = {
         "request": request,
         "timeout": timeout,
         "device": device,
         "os": os_name,
         "capabilities": list(capabilities),
-        "idempotency_key": key,
+        "idempotency_key": idempotency_key,
     }
     body: JSON = {name: value for name, value in given.items() if value not in (None, [])}
     with daemon.client() as client:
-        task = client.ask("POST", "/tasks", json=body)
+        task = client.request("POST", "/tasks", json=body)
         if wait:
             return _print_end(_wait(client, str(task["id"])), as_json=as_json)
     if as_json:
@@ -149,25 +156,27 @@ def submit_command(
 
 
 @task_command.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--device", help="Only those of this device.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@click.option("--state", type=click.Choice(_STATES), help="Only tasks in this state.")
+@click.option("--device", help="Only tasks of this device.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The largest number of tasks to list."
+)
 @_as_json
-@takes_daemon
+@daemon_options
 def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit: int, as_json: bool) -> int:
-    """List tasks, the newest first."""
+    """List tasks, newest first."""
     wanted = {"state": state, "device": device, "limit": limit}
     parameters = {name: value for name, value in wanted.items() if value is not None}
     with daemon.client() as client:
-        tasks = cast("list[dict[str, JSON]]", client.ask("GET", "/tasks", params=parameters)["tasks"])
+        tasks = cast("list[dict[str, JSON]]", client.request("GET", "/tasks", params=parameters)["tasks"])
     if as_json:
         click.echo(json.dumps(tasks))
         return 0
     if not tasks:
         click.echo("no tasks")
     for task in tasks:
-        what = one_line(str(task["request"]))
-        shown = what if len(what) <= _REQUEST_WIDTH else f"{what[:_REQUEST_WIDTH]}…"
+        request = one_line(str(task["request"]))
+        shown = request if len(request) <= _REQUEST_WIDTH else f"{request[:_REQUEST_WIDTH]}…"
         click.echo(f"{task['id']}  {task['state']:<9}  {one_line(str(task['device'] or '-')):<16}  {shown}")
     return 0
 
@@ -175,11 +184,11 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
 @task_command.command("show")
 @_id
 @_as_json
-@takes_daemon
+@daemon_options
 def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
-    """Show a task, and its result."""
+    """Show a task and its result."""
     with daemon.client() as client:
-        task = client.ask("GET", _path(task_id))
+        task = client.request("GET", _path(task_id))
     if as_json:
         click.echo(json.dumps(task))
     else:
@@ -189,50 +198,47 @@ def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
 
 @task_command.command("wait")
 @_id
-@click.option("--timeout", type=seconds, metavar="SECONDS", help="How long to wait; for ever without it.")
+@click.option("--timeout", type=seconds, metavar="SECONDS", help="Time limit of the wait; by default none.")
 @_as_json
-@takes_daemon
+@daemon_options
 def wait_command(daemon: Daemon, task_id: str, *, timeout: float | None, as_json: bool) -> int:
-    """Wait until a task has ended, and print its result. Ctrl-C ends the wait and not the task."""
+    """Wait until a task has ended, and print its result. Ctrl-C ends the wait; the task goes on."""
     with daemon.client() as client:
         return _print_end(_wait(client, task_id, timeout), as_json=as_json)
 
 
 @task_command.command("cancel")
 @_id
-@takes_daemon
+@daemon_options
 def cancel_command(daemon: Daemon, task_id: str) -> int:
-    """Cancel a task: it will not begin, or it is stopped on its device."""
+    """Cancel a task. A queued task does not start; a running task is stopped on its device."""
     with daemon.client() as client:
-        click.echo(client.ask("DELETE", _path(task_id))["state"])
+        click.echo(client.request("DELETE", _path(task_id))["state"])
     return 0
 
 
 @task_command.command("retry")
 @_id
-@takes_daemon
+@daemon_options
 def retry_command(daemon: Daemon, task_id: str) -> int:
-    """Run a task that has ended once more, as a new one, and print its id."""
+    """Rerun a finished task as a new task, and print the new id."""
     with daemon.client() as client:
-        click.echo(client.ask("POST", f"{_path(task_id)}/retry")["id"])
+        click.echo(client.request("POST", f"{_path(task_id)}/retry")["id"])
     return 0
 
 
 @click.command("events")
 @_as_json
-@takes_daemon
+@daemon_options
 def events_command(daemon: Daemon, *, as_json: bool) -> int:
-    """Print what happens, a line each, until Ctrl-C."""
+    """Print the daemon's events, one per line, until Ctrl-C."""
     with daemon.client() as client:
         for kind, data in client.events():
             if as_json:
                 click.echo(json.dumps({"event": kind, "data": json.loads(data)}))
             else:
                 click.echo(f"{time.strftime('%H:%M:%S')} {one_line(kind)} {one_line(data)}")
-    raise ConnectFailed(f"the daemon at {daemon.address} has gone")
-
-
-# ---- what they have in common
+    raise ConnectFailed(f"the daemon at {daemon.address} closed the connection")
 
 
 def _path(task_id: str) -> str:
@@ -247,14 +253,14 @@ def _wait(client: DaemonClient, task_id: str, timeout: float | None = None) -> d
 def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> dict[str, JSON]:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        left = _POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))
-        task = client.ask("GET", _path(task_id), params={"wait": round(left, 3)})
+        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
+        task = client.request("GET", _path(task_id), params={"wait": round(left, 3)})
         if task["state"] in _ENDED:
             if "result" not in task and task.get("result_url"):
-                task["result"] = client.read(str(task["result_url"]))
+                task["result"] = client.get_json(str(task["result_url"]))
             return task
         if deadline is not None and time.monotonic() >= deadline:
-            raise RequestTimeout(f"task {task_id} is {task['state']} after {timeout:g} s")
+            raise RequestTimeout(f"task {task_id} is still {task['state']} after {timeout:g} s")
 
 
 def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
@@ -266,7 +272,7 @@ def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
         click.echo(printable(result) if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
     if task["state"] != "completed":
         raise TaskFailed(
-            f"task {task['id']} was {task['state']}: {task['error'] or 'no reason was given'}", result=None
+            f"task {task['id']} {_ENDED[str(task['state'])]}: {task['error'] or 'no reason was given'}", result=None
         )
     return 0
 

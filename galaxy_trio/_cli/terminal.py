@@ -1,4 +1,4 @@
-"""How the command line writes: others' text made harmless, rows of figures, log lines, and readers that leave early."""
+"""Terminal output: escaped text, tables, log lines, and closed pipes."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 READABLE_WIDTH: Final = 80
 _SENTENCE: Final = 2_000
-"""Characters of an error that are shown: the words of a server may be long."""
+"""The largest number of characters of an error that is shown: a server's reason may be long."""
 _NARROWEST: Final = 20
 
-# Control characters but for tabs and ends of lines; what turns the direction of text or ends lines in other ways; lone surrogates.
+# Control characters except tabs and line ends; direction overrides and other line separators; lone surrogates.
 _HARMFUL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 )
 
 
 def printable(text: str) -> str:
-    """Text that does nothing to a terminal: what would is escaped as in JSON. Ends of lines and tabs stay."""
+    """Escape, as in JSON, the characters of a text that control a terminal. Line ends and tabs stay."""
     return _HARMFUL.sub(lambda harmful: f"\\u{ord(harmful[0]):04x}", text)
 
 
 def one_line(text: str) -> str:
-    """The same, on one line, each run of white space one space."""
+    """Like `printable`, on one line, with each run of white space replaced by one space."""
     return printable(" ".join(text.split()))
 
 
-def complain(sentence: str) -> None:
-    """Say on stderr what went wrong."""
+def print_error(sentence: str) -> None:
+    """Print an error on stderr."""
     shown = one_line(sentence)
     if len(shown) > _SENTENCE:
         shown = f"{shown[:_SENTENCE]}…"
-    _say_on_stderr(f"{click.style('error:', fg='red')} {shown}")
+    _write_to_stderr(f"{click.style('error:', fg='red')} {shown}")
 
 
-def _say_on_stderr(text: str) -> None:
-    """Without a reader there is nobody to tell; the exit status still does."""
+def _write_to_stderr(text: str) -> None:
+    """Write a line; a closed or full stderr is ignored, because the exit status still reports the error."""
     try:
         click.echo(text, err=True)
     except BrokenPipeError:
@@ -62,20 +62,20 @@ def _say_on_stderr(text: str) -> None:
 
 
 class PipeConsole(Console):
-    """A console that raises `BrokenPipeError` when its reader has gone, where rich's own ends the program."""
+    """A console that raises `BrokenPipeError` when its pipe is closed, where rich's own exits the program."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Let the command line decide."""
+        """Raise, so that the command line sets the exit status."""
         self.quiet = True
         raise BrokenPipeError
 
 
 def open_console(*, stderr: bool = False, max_width: int | None = None) -> Console:
-    """A console that shows text as it is: no markup, no highlighting.
+    """Return a console without markup and highlighting.
 
     Args:
-        stderr: Write there.
-        max_width: Lines are at most as long, in a pipe too; if not given, those in a pipe are as long as they are.
+        stderr: Whether to write to stderr instead of stdout.
+        max_width: The longest line, also in a pipe; if None, lines in a pipe are not wrapped.
     """
     console = PipeConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
     if max_width is None:
@@ -86,7 +86,7 @@ def open_console(*, stderr: bool = False, max_width: int | None = None) -> Conso
 
 
 def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int = 0) -> None:
-    """Print labels and values in two columns; a value that is too long goes on below itself."""
+    """Print labels and values in two columns; long values are wrapped within theirs."""
     widest = max((cell_len(label) for label, _ in rows), default=0)
     start = indent + widest + 2
     for label, value in rows:
@@ -100,7 +100,7 @@ def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int
 
 
 def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:
-    """What is known of a device, as rows to print."""
+    """Return the information about a device as rows to print."""
     kind = f" ({info.platform_type})" if info.platform_type is not None else ""
     rows: list[tuple[str, object]] = [
         ("device", info.device_id),
@@ -121,7 +121,7 @@ def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:
 
 @contextmanager
 def spinner(sentence: str) -> Generator[None]:
-    """Show on stderr, if that is a terminal, that something is waited for, and for how long."""
+    """Show a spinner with the elapsed time on stderr, if that is a terminal."""
     console = open_console(stderr=True)
     if not console.is_interactive:
         yield
@@ -133,28 +133,28 @@ def spinner(sentence: str) -> Generator[None]:
 
 
 class _Format(logging.Formatter):
-    """What just happens is a line with its time; other records say where they come from, and how bad it is."""
+    """Formats `info` records as time and message, and all others with level and logger."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        """One line, whatever is in it: nobody else's text looks like a record of its own."""
+        """Return one line, so that text from a peer cannot look like another record."""
         return one_line(
             f"{record.asctime} {record.message}" if record.levelno == logging.INFO else super().formatMessage(record)
         )
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what is stderr at that moment: a progress bar may stand in for it."""
+    """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say_on_stderr(printable(self.format(record)))
+        _write_to_stderr(printable(self.format(record)))
 
 
 @contextmanager
 def logging_to_stderr() -> Generator[None]:
-    """Show the package's log on stderr for the length of the block: warnings and above, unless `log_level` says more."""
+    """Show the package's log on stderr during the block: warnings and errors, or more with `log_level`."""
     handler = _StderrHandler()
     handler.setFormatter(_Format())
     logger = logging.getLogger("galaxy_trio")
@@ -167,7 +167,7 @@ def logging_to_stderr() -> Generator[None]:
 
 @contextmanager
 def log_level(level: int) -> Generator[None]:
-    """Log from this level on, for the length of the block."""
+    """Set the level of the package's log during the block."""
     logger = logging.getLogger("galaxy_trio")
     before = logger.level
     logger.setLevel(level)
@@ -178,14 +178,14 @@ def log_level(level: int) -> Generator[None]:
 
 
 def prepare_streams() -> None:
-    """Let no character fail that stdout or stderr cannot show."""
+    """Escape characters that the encoding of stdout or stderr lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def silence(stream: TextIO) -> None:
-    """This stream cannot be written to: let Python's own flush at its exit go nowhere instead of failing."""
+    """Redirect a broken stream to the null device, so that the flush at Python's exit does not fail."""
     with suppress(OSError, ValueError, AttributeError):
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""The device's role: it registers, stays registered, says what its machine is, and runs tools for whoever asks."""
+"""The device's role: stays registered with a server, describes its machine, runs tools on command."""
 
 from galaxy_trio._exports import set_module
 from galaxy_trio.agent.agent import Agent, AgentStatistics, open_agent

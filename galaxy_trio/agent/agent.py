@@ -1,4 +1,4 @@
-"""A device that stays registered with a server, and runs tools for it."""
+"""An agent: a device that stays registered with a server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.background import open_background, raise_outcome
 from galaxy_trio._connection.backoff import FIRST, Backoff
 from galaxy_trio._connection.client_link import open_given_stream, read_token
-from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, Batches, Counts
-from galaxy_trio.agent.command_runner import Toolbox
+from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
+from galaxy_trio.agent.command_runner import CommandRunner
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
-from galaxy_trio.agent.thread_limiter import ToolThreads
+from galaxy_trio.agent.thread_limiter import ThreadLimiter
 from galaxy_trio.agent.tools import MAX_THREADS, make_tools
 from galaxy_trio.errors import (
     ConfigError,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import DeviceInfo
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
-    # Opens one connection: the agent's own way, with the system information of now.
+    # Opens one connection, with fresh system information.
     _Open = Callable[[Callable[[ServerMessage], None]], AbstractAsyncContextManager[DeviceConnection]]
 
 logger: Final = logging.getLogger(__name__)
@@ -54,18 +54,18 @@ logger: Final = logging.getLogger(__name__)
 
 @attrs.frozen
 class AgentStatistics:
-    """Counts since the agent began, but for the last three and `registered`, which are of now.
+    """Counts since the agent started; `registered` and the last three fields are current values.
 
     Attributes:
-        registered: Whether the server knows the device now.
-        registrations: How often it was registered.
-        batches: Batches of commands that came.
-        commands: Commands that have a result, the skipped and the refused among them.
-        failures: Those that failed.
-        skipped: Those that were skipped because one before them failed.
-        queued_batches: Batches that wait.
-        threads_running: Threads of tools that run, the abandoned ones among them.
-        threads_abandoned: Threads that run on after their command's time was up, or its task or connection had ended.
+        registered: Whether the device is registered now.
+        registrations: How often the device has registered.
+        batches: Batches of commands received.
+        commands: Commands that have a result, including skipped and refused ones.
+        failures: Commands that failed.
+        skipped: Commands that were skipped because an earlier one of their batch failed.
+        queued_batches: Batches in the queue.
+        threads_running: Tool threads that are running, including abandoned ones.
+        threads_abandoned: Tool threads that are still running although their command timed out, or its task or connection ended.
     """
 
     registered: bool
@@ -86,23 +86,23 @@ class Agent:
         self,
         device_id: str,
         open_connection: _Open,
-        make_batches: Callable[[Outbox, Counts], Batches],
-        threads: ToolThreads,
+        make_queue: Callable[[Outbox, CommandCounts], CommandQueue],
+        threads: ThreadLimiter,
         backoff: Backoff,
     ) -> None:
         self._device_id = device_id
         self._open_connection = open_connection
-        self._make_batches = make_batches
+        self._make_queue = make_queue
         self._threads = threads
         self._backoff = backoff
-        self._counts = Counts()
+        self._counts = CommandCounts()
         self._registrations = 0
         self._connection: DeviceConnection | None = None
         self._outbox = Outbox()
-        self._batches = make_batches(self._outbox, self._counts)
-        self._now_registered = trio.Event()
-        self._trying = trio.CancelScope()
-        self._staying: trio.CancelScope | None = None
+        self._queue = make_queue(self._outbox, self._counts)
+        self._registration_waiters = trio.lowlevel.ParkingLot()
+        self._run_scope = trio.CancelScope()
+        self._registered_scope: trio.CancelScope | None = None
         self._leaving = False
         self._ended = False
 
@@ -116,11 +116,11 @@ class Agent:
 
     @property
     def registered(self) -> bool:
-        """Whether the server knows the device now."""
+        """Whether the device is registered now."""
         return self._connection is not None and not self._connection.closed
 
     async def wait_registered(self) -> None:
-        """Wait until the server knows the device: at once, or after it was lost and has been found again.
+        """Wait until the device is registered; returns immediately if it is. Cancelling is safe.
 
         Raises:
             trio.ClosedResourceError: The block of `open_agent` has ended.
@@ -129,101 +129,96 @@ class Agent:
         while not self.registered:
             if self._ended:
                 raise trio.ClosedResourceError(f"the agent {self._device_id!r} was closed")
-            await self._now_registered.wait()
+            await self._registration_waiters.park()
 
     def statistics(self) -> AgentStatistics:
-        """What the agent has done so far, and does now."""
+        """Return a snapshot of the agent's counts."""
         return AgentStatistics(
             registered=self.registered,
             registrations=self._registrations,
             **attrs.asdict(self._counts),
-            queued_batches=self._batches.queued,
+            queued_batches=self._queue.queued,
             threads_running=self._threads.running,
             threads_abandoned=self._threads.abandoned,
         )
 
-    # ---- its task
-
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Register, and stay registered, until `leave`.
+        """Stay registered until `_leave`.
 
         Raises:
-            GalaxyError: What stands in the way of it, and will go on to do so.
+            GalaxyError: Retrying does not help, or the retries are used up.
         """
         try:
-            with self._trying:
-                while not await self._stay_once(task_status):
+            with self._run_scope:
+                while not await self._connect_once(task_status):
                     pass
         finally:
             self._ended = True
-            self._now_registered.set()
+            self._registration_waiters.unpark_all()
 
     def _leave(self) -> None:
-        """Come to an end: in good order if there is a connection, and at once if there is none."""
+        """Stop: with a close handshake if there is a connection, immediately otherwise."""
         self._leaving = True
-        (self._staying or self._trying).cancel()
+        (self._registered_scope or self._run_scope).cancel()
 
-    async def _stay_once(self, task_status: trio.TaskStatus[None]) -> bool:
-        """Connect, stay until the connection ends, wait for the time of the next. True when it is over."""
+    async def _connect_once(self, task_status: trio.TaskStatus[None]) -> bool:
+        """Connect, stay registered until the connection ends, then wait before the next try. Returns whether the agent is done."""
         began = 0.0
         lost: ConnectionLost | None = None
         try:
             async with self._open_connection(self._received) as connection:
                 began = trio.current_time()
-                lost = await self._stay(connection, task_status)
+                lost = await self._serve(connection, task_status)
         except GalaxyError as error:
             wait = self._backoff.failed(error, now=trio.current_time())
-            self._log("is not registered", error, wait)
+            self._log("could not register", error, wait)
         else:
             if lost is None or self._leaving:
                 return True
             now = trio.current_time()
             wait = self._backoff.lost(now - began, lost, now=now)
-            self._log("is registered no more", lost, wait)
+            self._log("lost its connection", lost, wait)
         finally:
-            # What waits belongs to this connection; it may have come before the registration was confirmed, or refused.
+            # Queued commands belong to this connection; some may have arrived before its registration was confirmed or refused.
             self._outbox = Outbox()
-            self._batches = self._make_batches(self._outbox, self._counts)
+            self._queue = self._make_queue(self._outbox, self._counts)
         await trio.sleep(wait)
         return False
 
-    async def _stay(self, connection: DeviceConnection, task_status: trio.TaskStatus[None]) -> ConnectionLost | None:
+    async def _serve(self, connection: DeviceConnection, task_status: trio.TaskStatus[None]) -> ConnectionLost | None:
         lost: ConnectionLost | None = None
         self._connection = connection
         self._registrations += 1
-        self._now_registered.set()
+        self._registration_waiters.unpark_all()
         if self._registrations == 1:
             task_status.started()
         try:
             async with open_background() as nursery:
-                nursery.start_soon(self._batches.run, connection)
+                nursery.start_soon(self._queue.run, connection)
                 nursery.start_soon(self._outbox.run, connection)
-                with trio.CancelScope() as self._staying:
+                with trio.CancelScope() as self._registered_scope:
                     lost = await connection.wait_closed()
         finally:
-            self._staying = self._connection = None
-            self._now_registered = trio.Event()
+            self._registered_scope = self._connection = None
         return lost
 
     def _log(self, what: str, why: Exception, wait: float) -> None:
         level = logging.WARNING if self._backoff.needs_attention else logging.INFO
         logger.log(level, "device %r %s: %s; trying again in %.1f s", self._device_id, what, why, wait)
 
-    # ---- what comes
-
     def _received(self, message: ServerMessage) -> None:
         match message.type:
             case ServerMessageType.COMMAND:
-                self._batches.put(message)
+                self._queue.put(message)
             case ServerMessageType.TASK_END if message.session_id is not None:
-                self._batches.end_session(message.session_id)
+                self._queue.end_session(message.session_id)
             case ServerMessageType.TASK:
-                self._outbox.put([self._own(message)])
+                self._outbox.put([self._submission_of(message)])
             case _:
-                logger.debug("a %s that says nothing to a device", message.type.value)
+                logger.debug("ignored a message of type %s", message.type.value)
 
-    def _own(self, task: ServerMessage) -> ClientMessage:
-        """A task that the server dispatches to this device, as its own. See "Task dispatched to a device" in docs/reference/wire.md."""
+    def _submission_of(self, task: ServerMessage) -> ClientMessage:
+        """The message that submits a dispatched task as the device's own. See "Task dispatched to a device" in docs/reference/wire.md."""
         return ClientMessage(
             ClientMessageType.TASK,
             TaskStatus.CONTINUE,
@@ -240,7 +235,7 @@ class Agent:
 async def open_agent(
     url: str,
     device_id: str,
-    tools: Iterable[Tool | Callable[..., Any]] = (),  # Any: whatever a plain function returns
+    tools: Iterable[Tool | Callable[..., Any]] = (),  # Any: a plain function may return anything
     *,
     tool_sources: Iterable[ToolSource] = (),
     token: str | Callable[[], str | None] | None = None,
@@ -259,51 +254,52 @@ async def open_agent(
     max_queued_batches: int = MAX_QUEUED_BATCHES,
     random: Random | None = None,
 ) -> AsyncGenerator[Agent]:
-    """Be a device of a server, for the length of the block: registered, and running tools when the server says so.
+    """Register with a server as a device and run tools on its command, until the block ends.
 
-    The block begins when the device is registered. A failure to connect and a loss are followed by another try, for ever unless
-    `max_retries` is given; see "Reconnecting" in docs/reference/wire.md. What no trying can mend is raised, and cancels the block.
+    The block is entered once the device is registered. After a failed connect or a lost connection the agent retries, for ever unless
+    `max_retries` is given; see "Reconnecting" in docs/reference/wire.md. An error that retrying cannot fix cancels the block and is
+    raised.
 
     The commands of a batch run in order, one batch at a time. When their task or the connection ends, running async tools are
-    cancelled, and threads are left to their end. What a tool does wrong fails its command and nothing else.
+    cancelled and threads run to their end. An error in a tool fails its command and nothing else.
 
-    What the block raises comes out as it is. Its end closes in good order, within 3 s; cancelling it closes at once.
+    An exception raised in the block comes out as the same object. Leaving the block closes the connection with a close handshake,
+    within 3 s; cancelling closes it immediately.
 
     Args:
-        url: Where the server is.
+        url: The server's URL.
         device_id: The name to register under.
-        tools: Functions, sync or async, what `tool` makes of them, or any `Tool`.
-        tool_sources: Where tools come from that come and go; asked for each command that none of `tools` is named by.
-        token: The server's API key, or a function that says what it is now: called in a thread before each try, so that it can be
-            replaced meanwhile; a `ConfigError` of it is tried again. It is never shown.
+        tools: Sync or async functions, results of `tool`, or any `Tool`.
+        tool_sources: Sources of tools that come and go; searched for each command that names none of `tools`.
+        token: The server's API key, or a function that returns the current one. The function is called in a thread before each try,
+            so a replaced token is used at the next try; if it raises `ConfigError`, the agent retries. A token is never shown.
         headers: Sent with each handshake.
         ssl_context: For ``wss``, in place of the default.
-        system_info: What the server is told about this machine; collected anew at each registration if not given.
-        connect: Opens the stream for each try, in place of TCP: a proxy's, a test's.
+        system_info: The machine's description for the server; collected at each registration if not given.
+        connect: Opens the stream for each try in place of TCP, for example through a proxy or in a test.
         connect_timeout: Seconds for `connect`, and again for DNS, TCP, TLS and the WebSocket handshake.
         register_timeout: Seconds for the server to confirm a registration.
         heartbeat_interval: Seconds between heartbeats.
-        liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
-        max_message_size: Bytes that a message may have, both ways.
-        reconnect_delay: Seconds that the first wait before another try lasts at most; doubled up to 60,
-            in the first 30 s of an outage up to 4.
-        max_retries: How many failures in a row are followed by another try; None for no limit.
-        max_threads: How many tools that are not async may run at a time, those that nobody waits for any more among them.
-        max_queued_batches: How many batches may wait; the commands of one more fail at once.
-        random: Where the jitter of the waits comes from.
+        liveness_timeout: Seconds without a byte from the server after which the connection is lost.
+        max_message_size: Largest message in bytes, in both directions.
+        reconnect_delay: Maximum of the first wait before a retry in seconds; doubles up to 60, in the first 30 s of an outage up to 4.
+        max_retries: Number of consecutive failures that are retried; None for no limit.
+        max_threads: Number of tool threads, including abandoned ones.
+        max_queued_batches: Number of queued batches; the commands of any further batch fail immediately.
+        random: Source of the waits' jitter.
 
     Raises:
-        ConfigError: What was asked for cannot be right.
+        ConfigError: An argument is invalid.
         ConnectFailed: The server's certificate is not accepted, or the retries are used up.
-        ConnectionLost: The retries are used up, and this was the last failure.
+        ConnectionLost: The retries are used up, and the last failure was a lost connection.
     """
     check_name("device_id", device_id, MAX_ID)
     check_positive(connect_timeout=connect_timeout, max_threads=max_threads, max_queued_batches=max_queued_batches)
     if system_info is not None:
         _check_system_info(system_info)
     headers = tuple(headers)
-    threads = ToolThreads(max_threads)
-    toolbox = Toolbox(make_tools(tools), tool_sources, threads, max_message_size)
+    threads = ThreadLimiter(max_threads)
+    runner = CommandRunner(make_tools(tools), tool_sources, threads, max_message_size)
 
     @asynccontextmanager
     async def open_one(
@@ -311,7 +307,7 @@ async def open_agent(
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
         current_token = await read_token(token, connect_timeout) if callable(token) else token
-        # Last: nobody closes it before it is handed over.
+        # Opened last: until `open_device_connection` takes it over, nothing would close it.
         stream = None if connect is None else await open_given_stream(connect, connect_timeout)
         async with open_device_connection(
             url,
@@ -330,23 +326,23 @@ async def open_agent(
         ) as connection:
             yield connection
 
-    def make_batches(outbox: Outbox, counts: Counts) -> Batches:
-        return Batches(
-            device_id, toolbox, outbox, counts, max_queued=max_queued_batches, max_message_size=max_message_size
+    def make_queue(outbox: Outbox, counts: CommandCounts) -> CommandQueue:
+        return CommandQueue(
+            device_id, runner, outbox, counts, max_queued=max_queued_batches, max_message_size=max_message_size
         )
 
     backoff = Backoff(first=reconnect_delay, max_retries=max_retries, random=random)
-    agent = Agent(device_id, open_one, make_batches, threads, backoff)
+    agent = Agent(device_id, open_one, make_queue, threads, backoff)
     failure: BaseException | None = None
     stray: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
-                await nursery.start(agent._run)  # noqa: SLF001  # its own module
+                await nursery.start(agent._run)  # noqa: SLF001  # same module
                 yield agent
             except BaseException as error:  # raised below, as the same object
                 if nursery.cancel_scope.cancel_called:
-                    # The agent gave up, and the nursery has cancelled the block: it knows its own.
+                    # The agent gave up and the nursery cancelled the block: this Cancelled belongs to the nursery.
                     raise
                 failure = error
             agent._leave()  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The commands of a device: batches that wait, one that runs, and their results. See "Commands" in docs/reference/wire.md."""
+"""A device's queue of command batches. See "Commands" in docs/reference/wire.md."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from galaxy_trio.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from galaxy_trio.agent.command_runner import Toolbox
+    from galaxy_trio.agent.command_runner import CommandRunner
     from galaxy_trio.agent.connection import DeviceConnection
     from galaxy_trio.agent.outbox import Outbox
 
 logger: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BATCHES: Final = 100
-"""Batches that may wait, unless told otherwise."""
+"""Default limit of queued batches."""
 
 
 @attrs.define
-class Counts:
-    """What came and went, over all connections of a device."""
+class CommandCounts:
+    """Counts over all connections of a device; see `AgentStatistics`."""
 
     batches: int = 0
     commands: int = 0
@@ -47,76 +47,77 @@ class Counts:
     skipped: int = 0
 
 
-class Batches:
-    """The batches of one connection.
+class CommandQueue:
+    """The FIFO queue of one connection's batches.
 
     Args:
         device_id: The device's name.
-        toolbox: What runs the commands.
-        outbox: Where answers go that are given at once.
-        counts: Kept up.
-        max_queued: How many may wait; one more is answered with failures.
-        max_message_size: Bytes that a message with results may have.
+        runner: Runs the commands.
+        outbox: Takes replies that do not wait for a turn.
+        counts: Updated as batches are received and run.
+        max_queued: Number of queued batches; the commands of any further batch fail.
+        max_message_size: Largest message with results in bytes.
     """
 
     def __init__(
         self,
         device_id: str,
-        toolbox: Toolbox,
+        runner: CommandRunner,
         outbox: Outbox,
-        counts: Counts,
+        counts: CommandCounts,
         *,
         max_queued: int,
         max_message_size: int,
     ) -> None:
         self._device_id = device_id
         self._outbox = outbox
-        self._toolbox = toolbox
+        self._runner = runner
         self._counts = counts
         self._max_queued = max_queued
         self._max_message_size = max_message_size
         self._queue: deque[ServerMessage] = deque()
-        self._more = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
         self._running: tuple[str | None, trio.CancelScope] | None = None
 
     @property
     def queued(self) -> int:
-        """How many wait."""
+        """Number of queued batches."""
         return len(self._queue)
 
     def put(self, message: ServerMessage) -> None:
-        """A batch has come. It waits for its turn, or is answered at once."""
+        """Queue a batch, or reply with failures if the queue is full. Never blocks."""
         self._counts.batches += 1
         if len(self._queue) < self._max_queued:
             self._queue.append(message)
-            self._more.set()
+            self._idle.unpark_all()
             return
         logger.warning(
-            "a batch of %d commands is refused: %d wait already", len(message.actions or []), self._max_queued
+            "refused a batch of %d commands: %d batches are queued already",
+            len(message.actions or []),
+            self._max_queued,
         )
-        why = f"{self._max_queued} batches wait on this device already: nothing of this one was run"
+        why = f"{self._max_queued} batches are queued on this device already: no command of this one was run"
         results = [failure(command, why) for command in message.actions or []]
         self._count(results)
-        self._outbox.put(self._answers(message, results))
+        self._outbox.put(self._replies(message, results))
 
     def end_session(self, session_id: str) -> None:
-        """A session has ended: what of it waits is dropped, what runs is cancelled. Nothing is sent."""
+        """Drop a session's queued batches and cancel its running one. Nothing is sent."""
         self._queue = deque(message for message in self._queue if message.session_id != session_id)
         if self._running is not None and self._running[0] == session_id:
             self._running[1].cancel()
 
     async def run(self, connection: DeviceConnection) -> None:
-        """Run one batch after the other, until the connection ends."""
+        """Run one batch after another until the connection ends."""
         while True:
             while not self._queue:
-                self._more = trio.Event()
-                await self._more.wait()
+                await self._idle.park()
             message = self._queue.popleft()
             with trio.CancelScope() as scope:
                 self._running = (message.session_id, scope)
                 try:
                     results = await self._run(message)
-                    if not await send_first(connection, self._answers(message, results)):
+                    if not await send_first(connection, self._replies(message, results)):
                         return
                 finally:
                     self._running = None
@@ -126,10 +127,10 @@ class Batches:
         failed = False
         for command in message.actions or []:
             if failed and message.stop_on_failure:
-                why = "a command before it failed"
+                why = "an earlier command of the batch failed"
                 result = CommandResult(ResultStatus.SKIPPED, error=why, call_id=command.call_id)
             else:
-                result = await self._toolbox.run(command)
+                result = await self._runner.run(command)
                 failed = failed or result.status is ResultStatus.FAILURE
             self._count([result])
             results.append(result)
@@ -140,11 +141,9 @@ class Batches:
         self._counts.failures += sum(result.status is ResultStatus.FAILURE for result in results)
         self._counts.skipped += sum(result.status is ResultStatus.SKIPPED for result in results)
 
-    # ---- results
-
-    def _answers(self, message: ServerMessage, results: list[CommandResult]) -> Iterator[ClientMessage]:
-        """What to send, and what in its stead where that cannot be sent. Even the last may be too large: the ids in it are the peer's."""
-        answer = ClientMessage(
+    def _replies(self, message: ServerMessage, results: list[CommandResult]) -> Iterator[ClientMessage]:
+        """Make the reply, then smaller ones in case it cannot be sent. Even the last may be too large: it repeats the server's ids."""
+        reply = ClientMessage(
             ClientMessageType.COMMAND_RESULTS,
             TaskStatus.CONTINUE,
             session_id=message.session_id,
@@ -154,27 +153,27 @@ class Batches:
             request_id=str(uuid.uuid4()),
             prev_response_id=message.response_id,
         )
-        yield answer
-        yield attrs.evolve(answer, action_results=self._shrunk(answer, results))
-        why = f"the results of {len(results)} commands are above the {self._max_message_size} bytes of a message"
-        yield attrs.evolve(answer, action_results=[], error=why)
+        yield reply
+        yield attrs.evolve(reply, action_results=self._shrunk(reply, results))
+        why = f"the results of {len(results)} commands do not fit into a message of {self._max_message_size} bytes"
+        yield attrs.evolve(reply, action_results=[], error=why)
 
-    def _shrunk(self, answer: ClientMessage, results: list[CommandResult]) -> list[CommandResult]:
-        """The results with failures in place of those that cannot be sent, and of the largest until all fit."""
+    def _shrunk(self, reply: ClientMessage, results: list[CommandResult]) -> list[CommandResult]:
+        """Replace results that cannot be sent by failures, then the largest ones until the rest fits."""
         shrunk = list(results)
         sizes: list[int] = []
         for index, result in enumerate(results):
             try:
                 sizes.append(_size_of(result))
             except InvalidMessage as invalid:
-                # Its tool has told a namespace that is none.
-                shrunk[index] = _in_place_of(result, f"the result cannot be sent: {invalid}")
+                # The tool's namespace is not valid text.
+                shrunk[index] = _failed(result, f"the result cannot be sent: {invalid}")
                 sizes.append(_size_of(shrunk[index]))
         commas = len(results) - 1
-        room = self._max_message_size - _bytes(attrs.evolve(answer, action_results=[])) - commas
+        room = self._max_message_size - _bytes(attrs.evolve(reply, action_results=[])) - commas
         excess = sum(sizes) - room
         for index in sorted(range(len(results)), key=sizes.__getitem__, reverse=True):
-            small = _in_place_of(results[index], f"its result of {sizes[index]} bytes is too large beside the others'")
+            small = _failed(results[index], f"its result of {sizes[index]} bytes does not fit into the batch's reply")
             saved = sizes[index] - _size_of(small)
             if excess <= 0 or saved <= 0:
                 break
@@ -184,7 +183,7 @@ class Batches:
         return shrunk
 
 
-def _in_place_of(result: CommandResult, why: str) -> CommandResult:
+def _failed(result: CommandResult, why: str) -> CommandResult:
     return CommandResult(ResultStatus.FAILURE, error=one_line(why), call_id=result.call_id)
 
 

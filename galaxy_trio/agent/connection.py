@@ -1,4 +1,4 @@
-"""A connection that is registered as a device: it says what its machine is, and stays alive."""
+"""One connection that is registered as a device."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_KEPT: Final = 100
-"""How many of the last messages are kept for whoever looks."""
+_MAX_RECENT: Final = 100
+"""Number of messages in `DeviceConnection.recent_messages`."""
 
 
 class _DeviceReceiver:
-    """The receiver's side: acknowledgements to whom they belong, all else is for the device."""
+    """Routes replies to their waiters and hands all other messages to the device."""
 
     def __init__(self, device_id: str) -> None:
         self.replies: PendingReplies = PendingReplies(device_id)
-        self.messages: deque[ServerMessage] = deque(maxlen=_KEPT)
+        self.messages: deque[ServerMessage] = deque(maxlen=_MAX_RECENT)
         self.hand_on: Callable[[ServerMessage], object] = self.messages.append
 
     def received(self, message: ServerMessage) -> None:
         if message.type is ServerMessageType.ERROR:
-            # It may also be about results, which nothing here waits for.
-            logger.info("the server says: %s", shorten(message.error))
+            # The error may be about command results, for which nothing waits here.
+            logger.info("the server sent an error: %s", shorten(message.error))
         if message.type in (ServerMessageType.HEARTBEAT, ServerMessageType.ERROR):
             self.replies.route(message)
         else:
@@ -78,36 +78,36 @@ class DeviceConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended, whoever ended it."""
+        """Whether the connection has ended, on either side."""
         return self._link.closed
 
     async def wait_closed(self) -> ConnectionLost | None:
-        """Wait until the connection has ended.
+        """Wait until the connection has ended. Cancelling is safe.
 
         Returns:
-            Why it was lost; None if the block of `open_device_connection` has ended.
+            Why the connection was lost; None if the block of `open_device_connection` has ended.
         """
         return await self._link.wait_closed()
 
     @property
     def recent_messages(self) -> list[ServerMessage]:
-        """The last messages for the device, oldest first, at most 100; none if they are handed on."""
+        """The last 100 messages for the device, oldest first; empty if `hand_on` was given."""
         return list(self._receiver.messages)
 
     async def send(self, message: ClientMessage) -> None:
-        """Send a message, when there is room for it. Cancelling leaves it unsent, or sent whole.
+        """Send a message once there is room for it. When cancelled, it was sent whole or not at all.
 
         Raises:
-            InvalidMessage: It holds what JSON cannot.
-            MessageTooLarge: It is above the limit.
+            InvalidMessage: The message cannot be written as JSON.
+            MessageTooLarge: The message is above the limit.
             ConnectionLost: The connection ended first.
-            trio.ClosedResourceError: This side closed it.
+            trio.ClosedResourceError: The connection was closed on this side.
         """
-        await self._link.send(message, _nothing_more)
+        await self._link.send(message, _register_nothing)
 
 
-def _nothing_more() -> None:
-    """Of most messages no reply is kept track of."""
+def _register_nothing() -> None:
+    """Register no reply: nothing waits for one."""
 
 
 @asynccontextmanager
@@ -127,14 +127,14 @@ async def open_device_connection(
     max_message_size: int = MAX_MESSAGE_SIZE,
     hand_on: Callable[[ServerMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
-    """Register with a server as a device, for the length of the block.
+    """Register with a server as a device until the block ends.
 
-    The arguments and errors are those of `open_connection`; cancelling closes the socket at once.
+    The arguments and errors are those of `open_connection`. Cancelling closes the socket immediately.
 
     Args:
-        url: Where the server is.
+        url: The server's URL.
         device_id: The name to register under.
-        system_info: What the server is told about this machine; see `collect_system_info`.
+        system_info: The machine's description for the server; see `collect_system_info`.
         token: The server's API key. It is never shown.
         headers: Sent with the handshake.
         ssl_context: For ``wss``, in place of the default.
@@ -142,10 +142,10 @@ async def open_device_connection(
         connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
         register_timeout: Seconds for the server to confirm the registration.
         heartbeat_interval: Seconds between heartbeats.
-        liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
-        max_message_size: Bytes that a message may have, both ways.
-        hand_on: Called with each message for the device in the step in which it comes; it must neither block nor raise. Without it,
-            the last messages are kept.
+        liveness_timeout: Seconds without a byte from the server after which the connection is lost.
+        max_message_size: Largest message in bytes, in both directions.
+        hand_on: Called with each message for the device as it is received; it must neither block nor raise. Without it, the last
+            100 messages are in `DeviceConnection.recent_messages`.
 
     See "Registration" in docs/reference/wire.md.
     """
@@ -177,7 +177,7 @@ async def open_device_connection(
             if hand_on is not None:
                 receiver.hand_on = hand_on
 
-            async def introduce() -> None:
+            async def send_registration() -> None:
                 metadata: dict[str, JSON] = {
                     "registration_time": wall_clock.timestamp(),
                     "platform": str(system_info.platform),
@@ -191,9 +191,9 @@ async def open_device_connection(
                 if isinstance(reply, Exception):
                     raise reply
 
-            async def beat() -> None:
+            async def send_heartbeat() -> None:
                 await link.send(message(ClientMessageType.HEARTBEAT), receiver.replies.hand_over_heartbeat)
 
-            await register(link, introduce, register_timeout)
-            link.start_heartbeats(heartbeat_interval, beat)
+            await register(link, send_registration, register_timeout)
+            link.start_heartbeats(heartbeat_interval, send_heartbeat)
             yield DeviceConnection(link, receiver, device_id)

@@ -1,4 +1,4 @@
-"""A few harmless tools to begin with: ``galaxy-trio agent URL DEVICE --tools galaxy_trio.agent.example_tools``."""
+"""Harmless tools for first tries: ``galaxy-trio agent URL DEVICE --tools galaxy_trio.agent.example_tools``."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from galaxy_trio.messages import ToolType
 
 @tool
 async def add(a: float, b: float) -> int | float:
-    """The sum of two numbers."""
+    """Add two numbers."""
     return a + b
 
 
 @tool(tool_type=ToolType.DATA_COLLECTION)
 def where_am_i() -> dict[str, str]:
-    """The machine, and the folder that the agent was started in."""
+    """Return the machine's name and system, and the folder that the agent was started in."""
     return {"host": platform.node(), "system": platform.platform(), "folder": str(Path.cwd())}
 
 
 @tool(tool_type=ToolType.DATA_COLLECTION)
 def list_directory(path: str = ".") -> list[str]:
-    """The names in a folder, in order."""
+    """List the names in a folder, sorted."""
     try:
         return sorted(entry.name for entry in Path(path).iterdir())
     except OSError as error:
-        # What a ToolError says is for whoever asked; anything else would be logged here as a bug.
+        # The text of a ToolError is the reply; any other exception would be logged here as a bug.
         raise ToolError(f"cannot list {path!r}: {error.strerror}") from error

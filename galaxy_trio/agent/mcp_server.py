@@ -1,4 +1,4 @@
-"""An MCP server to start, and the session with one that runs."""
+"""An MCP server as its supervisor sees it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _words(command: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _program_of(command: tuple[str, ...]) -> str:
-    """What is shown of a command: its arguments may hold keys."""
+    """The part of a command that a repr shows: its arguments may contain keys."""
     return f"({command[0]!r}, …)"
 
 
@@ -39,17 +39,17 @@ def _copied(env: Mapping[str, str] | None) -> dict[str, str] | None:
 
 @attrs.frozen
 class McpServer:
-    """An MCP server to start, for `open_mcp_tools`.
+    """An MCP server for `open_mcp_tools` to start.
 
-    Its `repr` shows neither arguments nor environment, for these may hold keys.
+    Its `repr` shows neither arguments nor environment, because they may contain keys.
 
     Args:
-        name: What its tools have as their namespace; no two servers share one.
-        command: The program and its arguments. A text is split as a POSIX shell would.
-        env: Environment variables for it. Besides these it gets a few harmless ones, such as ``PATH`` and ``HOME``, and no others.
-        cwd: Where it runs, if not here.
-        timeout: Seconds that one call may take; `math.inf` for no limit.
-        start_timeout: Seconds that it may take to start and to list its tools; `math.inf` for no limit.
+        name: The namespace of its tools; must be unique.
+        command: The program and its arguments. A string is split as a POSIX shell would split it.
+        env: Environment variables for the process. In addition it gets a few harmless ones, such as ``PATH`` and ``HOME``, and no others.
+        cwd: The process's working directory; the agent's own if not given.
+        timeout: Seconds for one call; `math.inf` for no limit.
+        start_timeout: Seconds for the server to start and list its tools; `math.inf` for no limit.
 
     Raises:
         ConfigError: The name or the command is empty, or a number is not above 0.
@@ -70,47 +70,47 @@ class McpServer:
 
     @classmethod
     def parse(cls, text: str) -> McpServer:
-        """Read what a command line says: ``COMMAND``, or ``name=COMMAND``.
+        """Read a command line's argument: ``COMMAND`` or ``name=COMMAND``.
 
-        Without a name it is the program's, without directories and extension.
+        The default name is the program's, without directories and extension.
 
         Raises:
-            ConfigError: There is no command in it.
+            ConfigError: The text contains no command.
         """
         named = re.fullmatch(r"\s*([^\s=/\\'\"]+)=(.*)", text, re.DOTALL)
         if named is not None:
             return cls(named[1], named[2])
         words = _words(text)
         if not words or not Path(words[0]).stem:
-            raise ConfigError("an MCP server is given as COMMAND or name=COMMAND, and this one has no command")
+            raise ConfigError("this MCP server has no command: give COMMAND or name=COMMAND")
         return cls(Path(words[0]).stem, words)
 
 
 @attrs.frozen
 class ListedTool:
-    """What a server says of one of its tools, as far as it matters here."""
+    """The part of an MCP server's tool description that a device uses."""
 
     name: str
     read_only: bool
 
 
 class Session(Protocol):
-    """A server's process that runs, as `_RunningServer` needs it."""
+    """A session with a running MCP server process."""
 
     async def initialize(self) -> None:
-        """Shake hands. Raises `ToolError` with the reason if that fails."""
+        """Perform the handshake. Raises `ToolError` with the reason if it fails."""
         ...
 
     async def list_tools(self) -> list[ListedTool]:
-        """Ask for the tools. Raises `ToolError` with the reason if that fails."""
+        """Request the list of tools. Raises `ToolError` with the reason if that fails."""
         ...
 
     async def call(self, name: str, parameters: dict[str, JSON]) -> JSON:
-        """Call a tool. Raises `ToolError`; cancelling tells the server, and the session goes on."""
+        """Call a tool. Raises `ToolError`. Cancelling notifies the server; the session continues."""
         ...
 
     async def wait_list_changed(self) -> bool:
-        """Wait until the server says that its tools have changed: True; False when it has ended."""
+        """Wait until the server reports a changed list of tools. Returns False when the server has ended."""
         ...
 
 

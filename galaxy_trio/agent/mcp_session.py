@@ -1,6 +1,6 @@
-"""One life of an MCP server: its process and the session with it, by the official SDK. Its errors end here.
+"""A session with an MCP server process, on the official SDK. Maps the SDK's errors to this package's.
 
-Imports the SDK, which is slow and an extra: only `galaxy_trio.agent.mcp_supervisor` imports this, when servers are opened.
+The SDK is an extra and slow to import: only `galaxy_trio.agent.mcp_supervisor` imports this module, when servers are opened.
 """
 
 from __future__ import annotations
@@ -45,65 +45,64 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 MAX_TOOLS: Final = 1_000
-"""Tools of one server that are offered."""
+"""Number of tools that are offered of one server."""
 _MAX_TEXT: Final = 500
-"""Characters of an error, or of a line in the log, that are kept."""
+"""Maximum number of characters of an error or of a logged line."""
 
 
-class _Ending:
-    """Whether a server has ended, and whether its tools have changed."""
+class _ListChanges:
+    """Notifies a waiter of a changed list of tools and of the server's end."""
 
     def __init__(self) -> None:
         self._ended = False
         self._changed = False
-        self._stirred = trio.Event()
+        self._waiters = trio.lowlevel.ParkingLot()
 
     def end(self) -> None:
         self._ended = True
-        self._stirred.set()
+        self._waiters.unpark_all()
 
     def change(self) -> None:
         self._changed = True
-        self._stirred.set()
+        self._waiters.unpark_all()
 
-    async def wait_changed(self) -> bool:
+    async def wait(self) -> bool:
         while not self._ended:
             if self._changed:
                 self._changed = False
                 return True
-            self._stirred = trio.Event()
-            await self._stirred.wait()
+            await self._waiters.park()
         return False
 
 
 class _WatchedStream(ObjectReceiveStream["SessionMessage | Exception"]):
-    """What the SDK reads from, with the one thing added that its session does not tell: when it has come to the end."""
+    """The SDK's input stream. Reports its end, which the SDK's session does not."""
 
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], ending: _Ending) -> None:
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], changes: _ListChanges) -> None:
         self._stream = stream
-        self._ending = ending
+        self._changes = changes
 
     async def receive(self) -> SessionMessage | Exception:
         return await self._stream.receive()
 
     async def aclose(self) -> None:
-        self._ending.end()
+        self._changes.end()
         await self._stream.aclose()
 
 
 class McpSession:
-    """A session with an MCP server whose process runs. Made by `open_session`."""
+    """A session with a running MCP server process. Made by `open_session`."""
 
-    def __init__(self, name: str, session: ClientSession, ending: _Ending) -> None:
+    def __init__(self, name: str, session: ClientSession, changes: _ListChanges) -> None:
         self._name = name
         self._session = session
-        self._ending = ending
+        self._changes = changes
 
     async def initialize(self) -> None:
-        """Shake hands.
+        """Perform the handshake.
 
         Raises:
-            ToolError: The server refused or ended; the text is why.
+            ToolError: The server refused or ended; the text is the reason.
         """
         with _reasons():
             try:
@@ -111,14 +110,14 @@ class McpSession:
             except MCPError as error:
                 if error.code not in (METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION):
                     raise
-                # It speaks only versions of the protocol that have no handshake.
+                # The server supports only protocol versions that have no handshake.
                 await self._session.discover()
 
     async def list_tools(self) -> list[ListedTool]:
-        """Ask for the server's tools, of which it may have 1,000: more are left out, as are names above 1,000 characters.
+        """Request the list of tools. Returns the first 1,000, without names of more than 1,000 characters.
 
         Raises:
-            ToolError: The server refused or ended; the text is why.
+            ToolError: The server refused or ended; the text is the reason.
         """
         tools: dict[str, ListedTool] = {}
         page: PaginatedRequestParams | None = None
@@ -128,11 +127,11 @@ class McpSession:
             for tool in listed.tools:
                 if not 0 < len(tool.name) <= MAX_ID:
                     logger.warning(
-                        "MCP server %r: a tool is left out, its name has %d characters", self._name, len(tool.name)
+                        "MCP server %r: ignored a tool whose name has %d characters", self._name, len(tool.name)
                     )
                     continue
                 if len(tools) == MAX_TOOLS:
-                    logger.warning("MCP server %r has more than %d tools: the rest is left out", self._name, MAX_TOOLS)
+                    logger.warning("MCP server %r has more than %d tools: ignored the rest", self._name, MAX_TOOLS)
                     return list(tools.values())
                 read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
                 tools[tool.name] = ListedTool(tool.name, read_only)
@@ -141,22 +140,22 @@ class McpSession:
             page = PaginatedRequestParams(cursor=listed.next_cursor)
 
     async def call(self, name: str, parameters: dict[str, JSON]) -> JSON:
-        """Call a tool. Any number of tasks may call at once.
+        """Call a tool. Any number of tasks may call this concurrently.
 
-        Cancelling tells the server, which takes up to 5 s if it does not read; the session goes on.
+        Cancelling notifies the server, which takes up to 5 s if it does not read; the session continues.
 
         Returns:
-            The result's structured content; without that, what its one block holds, or a list of what each holds: a text as
-            a str, anything else as MCP's own JSON.
+            The result's structured content. Without it, the value of its one content block, or the list of all blocks' values:
+            text as a str, anything else as MCP's own JSON.
 
         Raises:
-            ToolError: The tool failed, the server refused, or it ended before it had answered.
+            ToolError: The tool failed, or the server refused or ended before it replied.
         """
         _check_sendable(name, parameters)
         with _reasons(f"MCP server {self._name!r} is not running: "):
             result = await self._session.call_tool(name, parameters)
         if result.is_error:
-            raise ToolError(_one_line(_text_of(result)) or f"MCP tool {name!r} failed and did not say why")
+            raise ToolError(_one_line(_text_of(result)) or f"MCP tool {name!r} failed without a reason")
         if result.structured_content is not None:
             return cast("JSON", result.structured_content)
         values = [_value(block) for block in result.content]
@@ -165,25 +164,25 @@ class McpSession:
         return values[0] if values else None
 
     async def wait_list_changed(self) -> bool:
-        """Wait until the server says that its tools have changed.
+        """Wait until the server reports a changed list of tools.
 
         Returns:
             False when the server has ended.
         """
-        return await self._ending.wait_changed()
+        return await self._changes.wait()
 
 
 @asynccontextmanager
 async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
-    """Start a server's process and a session with it, for the length of the block, which goes on if they end.
+    """Start a server's process and open a session with it until the block ends. The block continues if they end earlier.
 
-    What the block raises comes out as it is. The process ends with the block, under cancellation too.
+    An exception raised in the block comes out as the same object. The process ends with the block, also when cancelled.
 
     Raises:
         ConfigError: The process cannot be started.
     """
     program, *arguments = server.command
-    ending = _Ending()
+    changes = _ListChanges()
     opened = False
     failure: BaseException | None = None
     stray: BaseException | None = None
@@ -195,25 +194,25 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
                     args=arguments,
                     env=None if server.env is None else dict(server.env),
                     cwd=None if server.cwd is None else os.fspath(server.cwd),
-                    # Bytes that are no UTF-8 cost the message that they are in, not the session.
+                    # Invalid UTF-8 breaks one message, not the session.
                     encoding_error_handler="replace",
                 )
                 reading, writing = await stack.enter_async_context(stdio_client(parameters, errlog))
 
             async def received(message: IncomingMessage) -> None:
                 if isinstance(message, ToolListChangedNotification):
-                    ending.change()
+                    changes.change()
 
             session = await stack.enter_async_context(
-                ClientSession(_WatchedStream(reading, ending), writing, message_handler=received)
+                ClientSession(_WatchedStream(reading, changes), writing, message_handler=received)
             )
             opened = True
             try:
-                yield McpSession(server.name, session, ending)
+                yield McpSession(server.name, session, changes)
             except BaseException as error:
                 if contains_cancelled(error):
                     raise
-                # Raised below: the SDK's task groups would wrap it.
+                # Raised below, because the SDK's task groups would wrap it.
                 failure = error
     except BaseException as error:
         stray = error
@@ -223,7 +222,7 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
                 missing = isinstance(rest, FileNotFoundError)
                 why = "there is no such program; is it installed?" if missing else rest
                 raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {why}") from rest
-            logger.warning("the session with MCP server %r broke down", server.name, exc_info=rest)
+            logger.warning("the session with MCP server %r failed", server.name, exc_info=rest)
             stray = cancelled
     try:
         raise_outcome(failure, [], stray)
@@ -233,7 +232,7 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
 
 @contextmanager
 def _logged_lines(nursery: trio.Nursery, name: str) -> Generator[TextIO]:
-    """A file for a process to write to, whose lines are logged."""
+    """A file whose lines are logged, for a process's stderr."""
     if sys.platform == "win32":  # pragma: no cover  # trio cannot read such a pipe there
         with open(os.devnull, "w") as nowhere:
             yield nowhere
@@ -262,7 +261,7 @@ def _log_line(name: str, line: bytes) -> None:
 
 
 def _check_sendable(name: str, parameters: dict[str, JSON]) -> None:
-    """Raise `ToolError` for what cannot be written: the SDK's writer would break down over it, and all calls with it."""
+    """Raise `ToolError` for parameters that cannot be written. They would end the SDK's writer, and all calls with it."""
     request = JSONRPCRequest(
         jsonrpc="2.0", id=0, method="tools/call", params={"name": name, "arguments": parameters, "_meta": {}}
     )
@@ -274,14 +273,14 @@ def _check_sendable(name: str, parameters: dict[str, JSON]) -> None:
 
 @contextmanager
 def _reasons(ended_prefix: str = "") -> Generator[None]:
-    """Turn whatever the SDK raises into `ToolError` with the reason."""
+    """Map the SDK's exceptions to `ToolError` with the reason."""
     try:
         yield
     except MCPError as error:
         if error.code == CONNECTION_CLOSED:
-            raise ToolError(f"{ended_prefix}it ended before it had answered") from error
+            raise ToolError(f"{ended_prefix}it ended before it replied") from error
         raise ToolError(_one_line(error.message)) from error
-    except Exception as error:  # answers that are not what the protocol says raise several kinds
+    except Exception as error:  # replies that violate the protocol raise several kinds
         raise ToolError(_one_line(str(error)) or type(error).__name__) from error
 
 

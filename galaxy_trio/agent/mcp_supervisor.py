@@ -1,4 +1,4 @@
-"""The tools of MCP servers, offered as the device's own: the servers are started over stdio, and again when they end.
+"""Supervises MCP servers, whose tools a device offers as its own: starts them over stdio, restarts them when they end.
 
 Needs the extra: ``pip install galaxy_trio[mcp]``. The SDK is imported when servers are opened, not before.
 """
@@ -14,6 +14,7 @@ import trio
 
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
+from galaxy_trio._connection.backoff import FIRST, MAXIMUM, STEADY
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import JSON, ToolType
 
@@ -25,16 +26,11 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_LEAST_DELAY: Final = 1.0
-_MOST_DELAY: Final = 60.0
-_SETTLED: Final = 60.0
-"""Seconds that a server must have lived for its next restart to count as the first."""
-
 _limit = ThreadLimit("importing the MCP SDK", 1)
 
 
 class _McpTool:
-    def __init__(self, listed: ListedTool, server: _RunningServer) -> None:
+    def __init__(self, listed: ListedTool, server: _Supervisor) -> None:
         self._listed = listed
         self._server = server
 
@@ -58,8 +54,8 @@ class _McpTool:
         return await self._server.call(self.name, parameters)
 
 
-class _RunningServer:
-    """A server that is started again whenever it has ended, and its tools, which stay while it is down."""
+class _Supervisor:
+    """Restarts a server whenever it has ended. Its tools stay listed while it is down."""
 
     def __init__(self, server: McpServer, open_session: OpenSession) -> None:
         self._server = server
@@ -81,67 +77,67 @@ class _RunningServer:
             raise ToolError(f"MCP server {self.name!r} is not running: {self._problem}")
         return await self._session.call(name, parameters)
 
-    async def run(self, tried: Callable[[ConfigError | None], None]) -> None:
+    async def run(self, first_try_done: Callable[[ConfigError | None], None]) -> None:
         """Keep the server running.
 
         Args:
-            tried: Called once, when the first try has come to something: with the error if the program cannot be started
-                at all, which ends this; else with None.
+            first_try_done: Called once, after the first try: with the error if the program cannot be started, which also ends
+                the supervisor; with None otherwise.
         """
         first = True
 
-        def tried_once(error: ConfigError | None) -> None:
+        def try_done(error: ConfigError | None) -> None:
             nonlocal first
             if first:
                 first = False
-                tried(error)
+                first_try_done(error)
 
         failures = 0
         while True:
             was_first = first
             try:
-                lived = await self._live(lambda: tried_once(None))
+                lived = await self._run_once(lambda: try_done(None))
             except ConfigError as error:
-                tried_once(error)
+                try_done(error)
                 if was_first:
                     return
                 lived, self._problem = 0.0, str(error)
-            if lived >= _SETTLED:
+            if lived >= STEADY:
                 failures = 0
             delay = _delay(failures)
             failures += 1
-            logger.warning("MCP server %r: %s; it is started again in %.1f s", self.name, self._problem, delay)
+            logger.warning("MCP server %r: %s; restarting it in %.1f s", self.name, self._problem, delay)
             await trio.sleep(delay)
 
-    async def _live(self, tried: Callable[[], None]) -> float:
-        """One life of it. Sets the problem that ended it.
+    async def _run_once(self, try_done: Callable[[], None]) -> float:
+        """Run the server until it ends, and set the problem that ended it.
 
         Returns:
-            Seconds that it was of use.
+            Seconds for which it was usable.
         """
         async with self._open_session(self._server) as session:
-            problem = await self._list(session, start=True)
+            problem = await self._list_tools(session, start=True)
             if problem is not None:
                 self._problem = problem
-                # Now, and not after the process has ended, which may take its time.
-                tried()
+                # Before the process has ended, which may take some seconds.
+                try_done()
                 return 0.0
             began = trio.current_time()
             self._session = session
-            logger.info("MCP server %r runs, with %d tools", self.name, len(self.tools))
-            tried()
+            logger.info("MCP server %r is running, with %d tools", self.name, len(self.tools))
+            try_done()
             try:
                 while await session.wait_list_changed():
-                    problem = await self._list(session)
+                    problem = await self._list_tools(session)
                     if problem is not None:
-                        logger.warning("MCP server %r cannot say what its tools are now: %s", self.name, problem)
+                        logger.warning("MCP server %r failed to list its changed tools: %s", self.name, problem)
             finally:
                 self._session = None
                 self._problem = "it has ended"
             return trio.current_time() - began
 
-    async def _list(self, session: Session, *, start: bool = False) -> str | None:
-        """Ask for the tools. Returns why that failed, in words."""
+    async def _list_tools(self, session: Session, *, start: bool = False) -> str | None:
+        """Request the tools. Returns the reason if that failed."""
         try:
             with trio.move_on_after(self._server.start_timeout):
                 if start:
@@ -151,59 +147,59 @@ class _RunningServer:
                 return None
         except ToolError as error:
             return str(error)
-        return f"it did not answer within {self._server.start_timeout:g} s"
+        return f"it did not reply within {self._server.start_timeout:g} s"
 
 
 class McpTools:
-    """The tools of all MCP servers. Made by `open_mcp_tools`."""
+    """The tools of all MCP servers, a `ToolSource`. Made by `open_mcp_tools`."""
 
-    def __init__(self, servers: Sequence[_RunningServer]) -> None:
+    def __init__(self, servers: Sequence[_Supervisor]) -> None:
         self._servers = servers
 
     def tools(self) -> Sequence[Tool]:
-        """The tools, as the servers have listed them last. Those of a server that is down stay: calling them says so."""
+        """Return the tools that the servers last listed. Those of a server that is down stay: calling them raises `ToolError`."""
         return [tool for server in self._servers for tool in server.tools]
 
 
 @asynccontextmanager
 async def open_mcp_tools(servers: Iterable[McpServer]) -> AsyncGenerator[McpTools]:
-    """Start MCP servers, for the length of the block.
+    """Run MCP servers until the block ends.
 
-    The block is entered when each has listed its tools, or has failed to. One that ends, or has not answered, is started
-    again: after up to 1 s, doubling to 60 s while it goes on failing. Until then its tools raise `ToolError`, at once.
+    The block is entered once each server has listed its tools or failed to. A server that ends or does not reply is restarted:
+    after up to 1 s, doubling to 60 s while it keeps failing. Until then its tools raise `ToolError` immediately.
 
-    Leaving the block, and cancelling it, ends the servers: their input is closed; one that still runs 2.5 s later is sent
-    SIGTERM, and SIGKILL after 2 s more. Cancelling a call tells the server, which takes up to 5 s if it does not read.
+    Leaving or cancelling the block ends the servers: their input is closed; a server still running after 2.5 s gets SIGTERM, and
+    SIGKILL after 2 s more. Cancelling a call notifies the server, which takes up to 5 s if it does not read.
 
     Args:
-        servers: What to start, each under a name of its own.
+        servers: The servers, each with a unique name.
 
     Raises:
-        ConfigError: The program of one cannot be started, two have the same name, or the extra is not installed.
+        ConfigError: A server's program cannot be started, two servers have the same name, or the extra is not installed.
     """
     servers = tuple(servers)
     names = [server.name for server in servers]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two MCP servers are named {name!r}: give one another name, as in name=COMMAND")
+            raise ConfigError(f"two MCP servers are named {name!r}: rename one of them, as in name=COMMAND")
     if not servers:
         yield McpTools(())
         return
     open_session = await trio.to_thread.run_sync(_load, limiter=_limit.get())
-    running = [_RunningServer(server, open_session) for server in servers]
+    supervisors = [_Supervisor(server, open_session) for server in servers]
     async with open_background() as nursery:
-        tries, first_tries = trio.open_memory_channel[ConfigError | None](len(running))
-        for server in running:
-            nursery.start_soon(server.run, tries.send_nowait)
-        for _ in running:
-            refused = await first_tries.receive()
-            if refused is not None:
-                raise refused
-        yield McpTools(running)
+        send, receive = trio.open_memory_channel[ConfigError | None](len(supervisors))
+        for supervisor in supervisors:
+            nursery.start_soon(supervisor.run, send.send_nowait)
+        for _ in supervisors:
+            error = await receive.receive()
+            if error is not None:
+                raise error
+        yield McpTools(supervisors)
 
 
 def _load() -> OpenSession:
-    """Import what needs the SDK. In a thread: that takes about a second."""
+    """Import the SDK. Run in a thread, because it takes about a second."""
     try:
         from galaxy_trio.agent.mcp_session import open_session  # noqa: PLC0415  # an extra, and slow
     except ImportError as error:
@@ -212,5 +208,5 @@ def _load() -> OpenSession:
 
 
 def _delay(failures: int) -> float:
-    """Seconds to wait before the next start, after so many since the last good life."""
-    return random.uniform(0, min(_MOST_DELAY, _LEAST_DELAY * 2 ** min(failures, 10)))  # noqa: S311  # nobody gains by guessing
+    """Seconds to wait before a restart, after a number of failures in a row."""
+    return random.uniform(0, min(MAXIMUM, FIRST * 2 ** min(failures, 10)))  # noqa: S311  # jitter is no secret

@@ -1,4 +1,4 @@
-"""Answers that a device gives in the step in which their question comes, and that are sent when there is room."""
+"""A connection's queue of replies to send."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_MOST: Final = 100
-"""Answers that may wait: a server that asks on and on and reads nothing cannot make the device hold more."""
+_MAX_QUEUED: Final = 100
+"""Number of queued replies. Bounds the memory that a server can use up by sending requests without reading."""
 
 
 class Outbox:
-    """What waits to be sent on one connection.
+    """One connection's queue of replies to send.
 
-    The device reads on meanwhile: were it to wait with reading, and the server too, neither would ever go on.
+    The receiver never waits for room: if device and server both stopped reading until the other one reads, neither would continue.
     """
 
     def __init__(self) -> None:
-        self._in, self._out = trio.open_memory_channel["Iterable[ClientMessage]"](_MOST)
+        self._in, self._out = trio.open_memory_channel["Iterable[ClientMessage]"](_MAX_QUEUED)
 
     def put(self, alternatives: Iterable[ClientMessage]) -> None:
-        """Send the first of these that can be sent, when there is room. Beyond 100 that wait, it is dropped with a warning."""
+        """Queue a reply: the first of `alternatives` that can be sent. If 100 are queued, it is dropped with a warning."""
         try:
             self._in.send_nowait(alternatives)
         except trio.WouldBlock:
-            logger.warning("the server does not read: %d answers wait already, and one is dropped", _MOST)
+            logger.warning("the server does not read: %d replies are queued already, one was dropped", _MAX_QUEUED)
 
     async def run(self, connection: DeviceConnection) -> None:
-        """Send what is put, until the connection ends."""
+        """Send the queued replies until the connection ends."""
         async for alternatives in self._out:
             await send_first(connection, alternatives)
 
 
 async def send_first(connection: DeviceConnection, alternatives: Iterable[ClientMessage]) -> bool:
-    """Send the first message that can be sent. False when the connection has ended."""
+    """Send the first of `alternatives` that can be sent. Returns False when the connection has ended."""
     problem: Exception | None = None
     for message in alternatives:
         try:
@@ -56,5 +56,5 @@ async def send_first(connection: DeviceConnection, alternatives: Iterable[Client
             return False
         else:
             return True
-    logger.warning("an answer was given up: %s", problem)
+    logger.warning("a reply was dropped: %s", problem)
     return True

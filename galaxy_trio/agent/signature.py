@@ -1,4 +1,4 @@
-"""What a function takes, read from its annotations, and checked against what a command gives."""
+"""A function's parameters, read from its annotations to check a command's parameters against."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from galaxy_trio._codec.strict_types import Structure
     from galaxy_trio.messages import JSON
 
-    # A check, and the type that it is for.
+    # A check and its type.
     _Check = tuple[Structure, object]
 
 _NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _converter = make_closed_converter()
 
 
-class Parameters:
-    """The parameters of a function. Reading them is done once, checking is strict: ``"5"`` is no integer, and neither is ``true``.
+class Signature:
+    """The parameters of a tool's function. Annotations are read once. Checks are strict: neither ``"5"`` nor ``true`` is an integer.
 
     Args:
-        function: Whose they are.
-        name: The function's, for error messages.
+        function: The tool's function.
+        name: The tool's name, for error messages.
 
     Raises:
-        ConfigError: A parameter cannot be given by name, or its annotation cannot be read or checked.
+        ConfigError: A parameter is positional-only, or its annotation cannot be read or checked.
     """
 
     def __init__(self, function: Callable[..., object], name: str) -> None:
@@ -43,7 +43,7 @@ class Parameters:
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"tool {name!r} is no function whose parameters can be read: {error}") from error
+            raise ConfigError(f"the parameters of tool {name!r} cannot be read: {error}") from error
         namespace = _globals_of(function)
         for parameter in parameters:
             check = self._check_for(parameter, namespace)
@@ -55,7 +55,7 @@ class Parameters:
                     self._required[parameter.name] = _shown(parameter.annotation)
             else:
                 raise ConfigError(
-                    f"parameter {parameter.name!r} of tool {name!r} cannot be given by name: commands give all parameters so"
+                    f"parameter {parameter.name!r} of tool {name!r} cannot be given by name, as commands give all parameters"
                 )
 
     def _check_for(self, parameter: inspect.Parameter, namespace: dict[str, object]) -> _Check:
@@ -64,21 +64,21 @@ class Parameters:
             annotation = object
         holder = SimpleNamespace(__annotations__={parameter.name: annotation})
         try:
-            # One by one, so that the error can name it; the annotation of the result need not be known at run time.
+            # One at a time, so that the error can name the parameter; the result's annotation may be undefined at run time.
             wanted: object = get_type_hints(holder, namespace)[parameter.name]
             return strict_hook(wanted, _converter), wanted
         except Exception as error:
-            # Any: an annotation is code.
+            # Any exception: an annotation is code.
             raise ConfigError(
                 f"the annotation of parameter {parameter.name!r} of tool {self._tool_name!r} cannot be used: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
     def check(self, given: dict[str, JSON]) -> dict[str, object]:
-        """What to call the function with.
+        """Convert a command's parameters to the function's arguments.
 
         Raises:
-            ToolError: Something is missing, unknown, or not of its type: names it, and says what was expected.
+            ToolError: A parameter is missing, unknown or of the wrong type; the text names it and what was expected.
         """
         if self._others is None:
             try:
@@ -98,7 +98,7 @@ class Parameters:
         except Mismatch as mismatch:
             raise self._wrong(mismatch.within(shown)) from None
         except Exception as error:
-            # A class of the tool's own refuses the value, in whatever way.
+            # The tool's own class may refuse a value with any exception.
             raise self._wrong(f"{shown}: {type(error).__name__}: {error}") from error
 
     def _wrong(self, problem: object) -> ToolError:
@@ -112,7 +112,7 @@ def _shown(annotation: object) -> str:
 
 
 def _globals_of(function: object) -> dict[str, object]:
-    """The names that its annotations are read with: those of the module in which it was written."""
+    """The global names of the module that defines a function, to resolve its annotations."""
     while isinstance(function, partial):
         function = cast("partial[object]", function).func
     function = inspect.unwrap(cast("Callable[..., object]", function))

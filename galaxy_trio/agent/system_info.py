@@ -1,6 +1,6 @@
-"""What this machine is, as a device tells it at its registration. See "Device information" in docs/reference/wire.md.
+"""A description of this machine for a device's registration. See "Device information" in docs/reference/wire.md.
 
-Each thing is asked for apart: what cannot be told is None, and the rest is told all the same. psutil is asked where it is installed.
+Each value is determined separately; a value that cannot be determined is None. psutil is used if it is installed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ logger: Final = logging.getLogger(__name__)
 SCHEMA_VERSION: Final = "1.0"
 
 _TIMEOUT: Final = 5.0
-"""Seconds that all questions may take together."""
+"""Seconds for all values together."""
 _DESKTOP_FEATURES: Final = ("gui", "cli", "browser", "file_system", "office")
 _APPS: Final = {Platform.WINDOWS: "windows_apps", Platform.LINUX: "linux_apps", Platform.DARWIN: "macos_apps"}
 _MOBILE: Final = (Platform.ANDROID, Platform.IOS)
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses for documentation, which nobody has."""
+"""Addresses that are reserved for documentation."""
 _THREADS: Final = 2
 _threads = ThreadLimit("system information", _THREADS)
 
@@ -39,13 +39,13 @@ T = TypeVar("T")
 
 
 async def collect_system_info(device_id: str) -> DeviceInfo:
-    """Collect what this machine tells of itself, within 5 s; what it does not tell is None.
+    """Describe this machine within 5 s. Unknown values are None.
 
-    Asking may block, on a name server above all, so it is done in a thread. When time is up, what is known by then is told. Cancelling
-    is safe: the thread is left to its end, and at most two such are there at a time.
+    Runs in a thread, because a system call may block, above all for a name server. After 5 s, the values known so far are returned.
+    Cancelling is safe: the thread is abandoned and runs to its end. At most two such threads run at a time.
 
     Args:
-        device_id: The name that the information is given under.
+        device_id: The name in the description.
     """
     answers = _Answers()
     with trio.move_on_after(_TIMEOUT):
@@ -67,7 +67,7 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
 
 
 class _Answers:
-    """What is known so far: a thread writes it, and the event loop may read it before the thread has come to its end."""
+    """The values known so far. A thread writes them, and the event loop may read them before the thread ends."""
 
     def __init__(self) -> None:
         self.platform: str | None = None
@@ -78,7 +78,7 @@ class _Answers:
         self.ip_address: str | None = None
 
     def collect(self) -> None:
-        # Name resolution may take long: it comes last.
+        # Last, because name resolution may take long.
         self.platform = _first_answer(_platform)
         self.os_version = _first_answer(platform.version)
         self.cpu_count = _first_answer(_psutil_cores, os.cpu_count)
@@ -88,14 +88,14 @@ class _Answers:
 
 
 def _first_answer(*questions: Callable[[], T | None]) -> T | None:
-    """The first answer that is one."""
+    """Return the first answer that is neither empty nor an exception."""
     for question in questions:
         try:
             answer = question()
             if isinstance(answer, str):
-                # A name of other bytes than UTF-8's comes as lone surrogates, which cannot be sent.
+                # A name that is not UTF-8 contains lone surrogates, which cannot be sent.
                 answer.encode()
-        except Exception as error:  # noqa: BLE001  # what a platform raises where it has no answer is not told anywhere
+        except Exception as error:  # noqa: BLE001  # undocumented: a platform without an answer may raise anything
             logger.debug("%s has no answer: %r", question.__name__, error)
         else:
             if answer:
@@ -105,10 +105,10 @@ def _first_answer(*questions: Callable[[], T | None]) -> T | None:
 
 def _platform() -> str | None:
     if sys.platform in ("android", "ios"):
-        # Its system may call itself "iPadOS".
+        # platform.system() may return "iPadOS".
         return sys.platform
     if "TERMUX_VERSION" in os.environ:
-        # Python before 3.13 takes Android for Linux.
+        # Python before 3.13 reports Android as Linux.
         return Platform.ANDROID.value
     return platform.system().lower()
 
@@ -131,12 +131,12 @@ def _psutil_memory() -> float:
 
 def _standard_memory() -> float | None:
     pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    # -1 stands for what is not known.
+    # -1 means unknown.
     return _gib(pages * page_size) if pages > 0 and page_size > 0 else None
 
 
 def _routed_address() -> str | None:
-    """The address of the interface that leads elsewhere. Connecting a datagram socket sends nothing."""
+    """The address of the interface that routes to other machines. Connecting a datagram socket sends nothing."""
     for family, elsewhere in _ELSEWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -144,7 +144,7 @@ def _routed_address() -> str | None:
                 address: str = probe.getsockname()[0]
         except OSError:
             continue
-        if _leads_here(address):
+        if _is_reachable(address):
             return address
     return None
 
@@ -160,14 +160,14 @@ def _psutil_address() -> str | None:
         for address in on_interface
         if address.family is socket.AF_INET
     )
-    return next(filter(_leads_here, addresses), None)
+    return next(filter(_is_reachable, addresses), None)
 
 
 def _resolved_address() -> str:
     return socket.gethostbyname(socket.gethostname())
 
 
-def _leads_here(address: str) -> bool:
-    """Whether another machine could reach this one by it."""
+def _is_reachable(address: str) -> bool:
+    """Whether another machine could reach this one at the address."""
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_loopback or parsed.is_unspecified or parsed.is_link_local)

@@ -1,4 +1,4 @@
-"""Threads for tools that block: few, and counted until they have really ended."""
+"""A limit on the threads of tools that block, counted until they have ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class ToolThreads:
-    """At most `maximum` threads at a time. Whoever is cancelled leaves his thread behind, and it keeps its place until it ends.
+class ThreadLimiter:
+    """Runs at most `maximum` threads at a time. A cancelled call abandons its thread, which counts until it ends.
 
     Attributes:
-        abandoned: Threads that run, and whose caller has gone.
-        starved: Whether the last caller who went without a thread waited for one in vain.
+        abandoned: Number of running threads whose call was cancelled.
+        starved: Whether a call was cancelled while it waited for a thread, since the last command started.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -29,32 +29,32 @@ class ToolThreads:
 
     @property
     def running(self) -> int:
-        """Threads that run, the abandoned ones among them."""
+        """Number of running threads, including abandoned ones."""
         return self.limiter.borrowed_tokens
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function in a thread, once there is room for one. Cancelling returns at once, and leaves the thread to its end."""
-        place = _Place(self)
+        """Call a function in a thread once one is free. Cancelling returns immediately; the thread runs to its end."""
+        token = _Token(self)
         try:
             return await trio.to_thread.run_sync(
-                # trio takes any object that has these two methods.
                 function,
                 abandon_on_cancel=True,
-                limiter=cast("trio.CapacityLimiter", place),
+                # trio accepts any object that has these two methods.
+                limiter=cast("trio.CapacityLimiter", token),
             )
         except trio.Cancelled:
-            if place.taken:
-                place.abandoned = True
+            if token.taken:
+                token.abandoned = True
                 self.abandoned += 1
             else:
                 self.starved = True
             raise
 
 
-class _Place:
-    """One thread's place among the `ToolThreads`. trio calls it in its own thread, and releases it when the other has ended."""
+class _Token:
+    """One thread's token of the limiter. trio acquires it in the event loop and releases it once the thread has ended."""
 
-    def __init__(self, threads: ToolThreads) -> None:
+    def __init__(self, threads: ThreadLimiter) -> None:
         self._threads = threads
         self.taken = False
         self.abandoned = False
@@ -70,5 +70,5 @@ class _Place:
             self._threads.abandoned -= 1
 
 
-current_threads: ContextVar[ToolThreads] = ContextVar("current_threads")
-"""The threads of the agent whose command runs: a tool is called without knowing of an agent."""
+current_thread_limiter: ContextVar[ThreadLimiter] = ContextVar("current_thread_limiter")
+"""The limiter of the agent whose command is running, for tools, which have no reference to their agent."""

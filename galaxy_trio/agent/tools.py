@@ -1,4 +1,4 @@
-"""What a device can be asked to do: plain functions, and whatever else can be called by name."""
+"""Tools that commands call by name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from typing import (
 import attrs
 
 from galaxy_trio._arguments import check_name, check_positive
-from galaxy_trio.agent.signature import Parameters
-from galaxy_trio.agent.thread_limiter import ToolThreads, current_threads
+from galaxy_trio.agent.signature import Signature
+from galaxy_trio.agent.thread_limiter import ThreadLimiter, current_thread_limiter
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON, ToolType
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
 
 TIMEOUT: Final = 60.0
-"""Seconds that a function may take, unless told otherwise."""
+"""Default timeout of a function in seconds."""
 MAX_THREADS: Final = 8
-"""Threads for functions that are not async, unless told otherwise."""
+"""Default number of threads for functions that are not async."""
 _MAX_NAME: Final = 1_000
 
 P = ParamSpec("P")
@@ -43,51 +43,51 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Tool(Protocol):
-    """Something that a command can call."""
+    """An object that commands can call."""
 
     @property
     def name(self) -> str:
-        """What commands call it by; unique on a device."""
+        """The name that commands use; unique on a device."""
         ...
 
     @property
     def namespace(self) -> str | None:
-        """Where it comes from, for the result; None for plain functions."""
+        """The tool's origin, repeated in each result; None for plain functions."""
         ...
 
     @property
     def tool_type(self) -> ToolType:
-        """Whether it changes something on the device or only looks."""
+        """Whether the tool changes something on the device or only reads."""
         ...
 
     @property
     def timeout(self) -> float:
-        """Seconds that a call may take; `math.inf` for no limit."""
+        """Seconds for one call; `math.inf` for no limit."""
         ...
 
     async def call(self, parameters: dict[str, JSON]) -> object:
-        """Do it.
+        """Run the tool.
 
-        Cancelled when its time is up, when the task that the command belongs to ends, and when the connection goes.
+        Cancelled when it times out, when the command's task ends, and when the connection is lost.
 
         Args:
-            parameters: What the command gives, not yet checked.
+            parameters: The command's parameters, not yet checked.
 
         Returns:
             The command's result: any JSON.
 
         Raises:
-            ToolError: Its text is for the peer's eyes as it is.
-            Exception: Anything else fails the command too, and is logged with its traceback.
+            ToolError: Fails the command; its text is sent as the reason.
+            Exception: Fails the command too, and is logged with its traceback.
         """
         ...
 
 
 class ToolSource(Protocol):
-    """Where tools come from; asked anew for each command."""
+    """A changing list of tools, read for each command."""
 
     def tools(self) -> Sequence[Tool]:
-        """Those that there are now. Must not block."""
+        """Return the current tools. Must not block."""
         ...
 
 
@@ -95,8 +95,8 @@ class ToolSource(Protocol):
 class FunctionTool(Generic[P, R_co]):
     """A function as a `Tool`. Made by `tool`; it can still be called like the function.
 
-    A function that is not async runs in a thread. Its thread cannot be stopped: when its time is up, or its task ends, it is left to its
-    end, and what it returns is dropped. Until then it keeps one of the agent's `max_threads` places.
+    A function that is not async runs in a thread, which cannot be stopped: after a timeout or the end of its task it runs to its end and
+    its result is dropped. Until then it counts against the agent's `max_threads`.
     """
 
     function: Callable[P, R_co]
@@ -104,27 +104,27 @@ class FunctionTool(Generic[P, R_co]):
     tool_type: ToolType
     timeout: float
     namespace: str | None
-    _parameters: Parameters = attrs.field(repr=False)
+    _signature: Signature = attrs.field(repr=False)
     _is_async: bool = attrs.field(repr=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function as it is, unchecked and without a limit of time."""
+        """Call the function directly, without checks or timeout."""
         return self.function(*args, **kwargs)
 
     async def call(self, parameters: dict[str, JSON]) -> object:
-        """Check the parameters, and call the function; see `Tool.call`."""
-        call = partial(cast("Callable[..., object]", self.function), **self._parameters.check(parameters))
+        """Check the parameters and call the function; see `Tool.call`."""
+        call = partial(cast("Callable[..., object]", self.function), **self._signature.check(parameters))
         if self._is_async:
             return await cast("Awaitable[object]", call())
         try:
-            threads = current_threads.get()
+            threads = current_thread_limiter.get()
         except LookupError:
-            # Called outside of an agent, as in a test.
-            threads = ToolThreads(1)
+            # Called without an agent, as in a test.
+            threads = ThreadLimiter(1)
         return await threads.run(call)
 
 
-# What a plain function is as a tool; its parameters and result are its own.
+# A function's tool whose parameters and result are unknown here.
 AnyFunctionTool: TypeAlias = "FunctionTool[..., object]"
 
 
@@ -147,22 +147,22 @@ def tool(
     tool_type: ToolType = ToolType.ACTION,
     timeout: float = TIMEOUT,
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
-    """Make a tool of a function; a decorator, with arguments or without.
+    """Make a tool from a function; usable as a decorator, with or without arguments.
 
-    Its parameters are given by name, and checked against its annotations: `str`, `int`, `float`, `bool`, None, lists, dicts with strings
-    as keys, unions, `Literal`, enums (by value), attrs classes (as objects), and `JSON` or no annotation for any value. A command with
-    other parameters fails, and says why.
+    Commands give parameters by name. They are checked against the annotations: `str`, `int`, `float`, `bool`, None, lists, dicts with
+    strings as keys, unions, `Literal`, enums (by value), attrs classes (as objects), and `JSON` or no annotation for any value. A command
+    with other parameters fails with the reason.
 
-    An async function is cancelled when its time is up. One that is not async runs in a thread that cannot be stopped: see `FunctionTool`.
+    An async function is cancelled when it times out. Any other runs in a thread that cannot be stopped: see `FunctionTool`.
 
     Args:
-        function: Sync or async. Its result is any JSON; it may raise `ToolError` with what the peer is to know.
-        name: What commands call it by; its own name if not given.
-        tool_type: Whether it changes something on the device or only looks.
-        timeout: Seconds that a call may take; `math.inf` for no limit.
+        function: A sync or async function. It returns any JSON; it may raise `ToolError` with a reason for the server.
+        name: The name that commands use; the function's own if not given.
+        tool_type: Whether the tool changes something on the device or only reads.
+        timeout: Seconds for one call; `math.inf` for no limit.
 
     Raises:
-        ConfigError: The function cannot be a tool: says which parameter stands in the way.
+        ConfigError: The function cannot be a tool; the text names the parameter that prevents it.
     """
     if function is None:
         return partial(_function_tool, name=name, tool_type=tool_type, timeout=timeout)
@@ -173,37 +173,39 @@ def _function_tool(
     function: Callable[P, R_co], *, name: str | None, tool_type: ToolType, timeout: float
 ) -> FunctionTool[P, R_co]:
     if not callable(function):
-        raise ConfigError(f"a tool is a function, or an object with the members of Tool, and {function!r} is neither")
+        raise ConfigError(f"{function!r} is not a tool: give a function, or an object with the members of Tool")
     if name is None:
         name = cast("str | None", getattr(function, "__name__", None))
     if name is None:
-        raise ConfigError(f"{function!r} has no name of its own: give it one with tool(…, name=…)")
+        raise ConfigError(f"{function!r} has no name: give it one with tool(…, name=…)")
     check_name("tool's name", name, _MAX_NAME)
     check_positive(timeout=timeout)
-    # An object that can be called is what its class says.
+    # For a callable object, its class decides.
     objects: list[object] = [function, type(function).__call__]
     if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in objects):
-        raise ConfigError(f"tool {name!r} yields: a tool returns its result")
+        raise ConfigError(f"tool {name!r} is a generator: return the result instead")
     is_async = any(map(inspect.iscoroutinefunction, objects))
-    return FunctionTool(function, name, tool_type, timeout, None, Parameters(function, name), is_async)
+    return FunctionTool(function, name, tool_type, timeout, None, Signature(function, name), is_async)
 
 
-def make_tools(tools: Iterable[Tool | Callable[..., Any]]) -> dict[str, Tool]:  # Any: whatever a plain function returns
-    """Tools by name; plain functions become tools.
+def make_tools(
+    tools: Iterable[Tool | Callable[..., Any]],
+) -> dict[str, Tool]:  # Any: a plain function may return anything
+    """Make tools from plain functions and index all of them by name.
 
     Raises:
-        ConfigError: One cannot be a tool, has no name, or has another's.
+        ConfigError: An object cannot be a tool, has no name, or has the name of another one.
     """
     by_name: dict[str, Tool] = {}
     for given in tools:
         made = given if _is_tool(given) else tool(cast("Callable[..., object]", given))
         check_name("tool's name", made.name, _MAX_NAME)
         if made.name in by_name:
-            raise ConfigError(f"two tools have the name {made.name!r}: give one of them another")
+            raise ConfigError(f"two tools have the name {made.name!r}: rename one of them")
         by_name[made.name] = made
     return by_name
 
 
 def _is_tool(given: object) -> TypeGuard[Tool]:
-    # A class has the members of its objects, but is none of them.
+    # A class has the same members as its instances, but is not a tool itself.
     return isinstance(given, Tool) and not isinstance(given, type) and isinstance(cast("object", given.name), str)

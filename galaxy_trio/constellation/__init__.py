@@ -7,8 +7,10 @@ from galaxy_trio.constellation.device import Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics, DeviceStatistics
 from galaxy_trio.constellation.profile import DeviceProfile
 from galaxy_trio.constellation.reservation import Reservation
+from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel
 
 __all__ = [
+    "BeforeSending",
     "Constellation",
     "ConstellationConfig",
     "ConstellationStatistics",
@@ -16,6 +18,8 @@ __all__ = [
     "DeviceConfig",
     "DeviceProfile",
     "DeviceStatistics",
+    "NotSentCallback",
+    "OnCancel",
     "Reservation",
     "open_constellation",
     "read_config",

@@ -239,7 +239,7 @@ class Constellation:
             yield stream
 
     def statistics(self) -> ConstellationStatistics:
-        """Return the current state and the counters of all devices."""
+        """Return the current state and the counters of all devices; `unstructure_statistics` makes JSON of it."""
         devices = {device_id: device.statistics() for device_id, device in self._devices.items()}
         unassigned = self._scheduler.unassigned
         return ConstellationStatistics(

@@ -1,1 +1,1 @@
-"""The sample daemon: a constellation behind HTTP, whose tasks survive it. Needs the extra ``daemon``."""
+"""The sample daemon: a constellation behind HTTP, with tasks that survive restarts. Needs the extra ``daemon``."""

@@ -1,4 +1,4 @@
-"""Tasks that have a slot on a device: each begins there, and its end is written to disk."""
+"""Runs each task that has a slot on a device, and writes its end to disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import attrs
 import trio
 
 from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
+from galaxy_trio.daemon.device_slots import DeviceSlots
 from galaxy_trio.daemon.results import encode
-from galaxy_trio.daemon.scheduler import DeviceSlots
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _WRITE_TIMEOUT: Final = 10.0
-"""Seconds for a write that nothing can cancel."""
+"""Maximum seconds for a write under a shield."""
 _BEGIN_TIMEOUT: Final = 10.0
-"""Seconds for a device to begin a task that another device could run as well."""
+"""Maximum seconds for a device to begin a task that another device could run as well."""
 
 
 @attrs.frozen
@@ -41,16 +41,20 @@ class _End:
 
 
 class _NotBegun(Exception):
-    """A task has not begun, and goes back to its queue."""
+    """The task has not begun, and goes back to its queue."""
 
 
 @attrs.define(eq=False)
 class _Attempt:
-    """A task that has a slot on a device.
+    """One attempt to run a task, in a slot of a device.
 
     Attributes:
-        beginning: Whether `running` is being written: from then on the task stays with its device.
-        begun: Whether `running` is on disk: the task may have run.
+        record: The task when it was taken from its queue.
+        slots: The slots of its device.
+        device: Its device.
+        scope: Cancels the attempt.
+        beginning: Whether `running` is being written. From then on the task stays with its device.
+        begun: Whether `running` is on disk, so that the task may have run.
         withdrawn: Whether the task ended on disk before it began.
         released: Whether its slot is free again.
         done: Set when the attempt is over.
@@ -68,17 +72,17 @@ class _Attempt:
 
 
 class Attempts:
-    """All tasks that have a slot on a device.
+    """The attempts of all tasks that have a slot on a device.
 
-    Owns a task from `start` until its end is on disk or it is back in its queue, and returns its slot to the scheduler.
+    Owns a task from `start` until its end is on disk or it is back in its queue, and releases its slot.
 
     Args:
-        nursery: Runs the tasks. When it is cancelled, the tasks that run are stopped and become ``lost``.
-        store: Each change of a task's state is written here first.
+        nursery: Runs the tasks. When it is cancelled, the running tasks are stopped and become ``lost``.
+        store: Each change of a task's state is written to it first.
         scheduler: Gets back the slots, and the tasks that did not begin.
         on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
         on_slot_free: Called when the scheduler may have a task for a slot. Must not block or raise.
-        retry_delay: Seconds to wait after the database has failed.
+        retry_delay: Seconds to wait after a failure of the database.
     """
 
     def __init__(
@@ -96,21 +100,21 @@ class Attempts:
         self._on_change = on_change
         self._on_slot_free = on_slot_free
         self._retry_delay = retry_delay
-        # By the task's id. The slots bound them, and each is removed at its end.
+        # By the task's id. Bounded by the number of slots; each is removed at its end.
         self._attempts: dict[str, _Attempt] = {}
         self._running = 0
-        # Set, and replaced, when the last running task ends.
+        # Set and replaced when the last running task ends.
         self._idle = trio.Event()
         self._closed = False
 
     @property
     def running(self) -> int:
-        """How many tasks run."""
+        """How many tasks are running."""
         return self._running
 
     @property
     def not_begun(self) -> int:
-        """How many tasks have a slot and have not begun."""
+        """How many tasks have a slot but have not begun."""
         return sum(not attempt.begun for attempt in self._attempts.values())
 
     @property
@@ -124,7 +128,7 @@ class Attempts:
         self._nursery.start_soon(self._run, attempt)
 
     def withdraw(self, task_id: str) -> None:
-        """Note that a task has ended on disk before it began: it must not go back to its queue."""
+        """Record that a task ended on disk before it began, and must not go back to its queue."""
         attempt = self._attempts.get(task_id)
         if attempt is not None:
             attempt.withdrawn = True
@@ -143,7 +147,7 @@ class Attempts:
         return True
 
     def requeue(self, slots: DeviceSlots) -> None:
-        """Return the tasks that have slots of a device and have not begun to their queues."""
+        """Return the tasks that have a slot of this device but have not begun to their queues."""
         for attempt in self._attempts.values():
             if attempt.slots is slots and not attempt.beginning:
                 attempt.scope.cancel()
@@ -153,14 +157,14 @@ class Attempts:
         self._closed = True
 
     async def wait_idle(self) -> None:
-        """Wait until no task runs."""
+        """Wait until no task is running."""
         while self._running:
             await self._idle.wait()
 
     async def _run(self, attempt: _Attempt) -> None:
         """Run a task on its device. If it cannot begin, it goes back to its queue."""
-        # This stays when the daemon's end cancels the task.
-        end = _End(TaskState.LOST, "the daemon was stopped while the task ran: it may have run")
+        # The outcome if the end of the daemon cancels the task.
+        end = _End(TaskState.LOST, "the daemon was stopped while the task was running: it may have run")
         try:
             with attempt.scope:
                 end = await self._run_on_device(attempt)
@@ -201,7 +205,7 @@ class Attempts:
             raise _NotBegun from error
         except (GalaxyError, trio.ClosedResourceError) as error:
             return self._end_after_error(attempt, error)
-        # The next task need not wait for this one's result to be encoded and written.
+        # The next task does not have to wait until this result is encoded and written.
         self._release(attempt)
         result = await encode(ended.result)
         if ended.status is TaskStatus.COMPLETED:
@@ -219,7 +223,7 @@ class Attempts:
             return _End(TaskState.LOST if is_lost else TaskState.FAILED, str(error))
         slots, device = attempt.slots, attempt.device
         if isinstance(error, NoSuchDevice | trio.ClosedResourceError) or device.status is DeviceStatus.FAILED:
-            # The device gets no other task before an event says that it is connected.
+            # The device gets no other task before an event reports that it is connected.
             if self._scheduler.devices.get(slots.device_id) is slots:
                 usable = device.status is not DeviceStatus.FAILED
                 self._scheduler.change_device(slots, attrs.evolve(slots.state, connected=False, usable=usable))
@@ -227,7 +231,7 @@ class Attempts:
         return _End(TaskState.FAILED, str(error))
 
     async def _begin(self, attempt: _Attempt, device_id: str) -> None:
-        """Write that the task runs, before it is sent. Called again if the connection drops before it is sent."""
+        """Write that the task is running, before it is sent. Called again if the connection is lost before it is sent."""
         if attempt.begun:
             return
         if self._closed:
@@ -244,7 +248,7 @@ class Attempts:
         self._on_change(record)
 
     async def _requeue(self, attempt: _Attempt, device_id: str) -> None:
-        """Write that the task waits again: its device had left, so it has not run.
+        """Write that the task is queued again: its device had left, so the task has not run.
 
         Raises:
             _NotBegun: The task goes back to its queue.
@@ -255,10 +259,10 @@ class Attempts:
                 record = await self._store.mark_queued(attempt.record.id)
             except (StoreError, WrongState) as error:
                 logger.error(  # noqa: TRY400
-                    "task %s did not run on %r, which cannot be written: %s", attempt.record.id, device_id, error
+                    "task %s did not run on %r, but this cannot be written: %s", attempt.record.id, device_id, error
                 )
         if record is None:
-            # It stays `running` on disk, and waits for its device.
+            # It stays `running` on disk, and `run_task` waits for the device.
             return
         attempt.begun = attempt.beginning = False
         self._count_end()
@@ -278,7 +282,7 @@ class Attempts:
             self._idle = trio.Event()
 
     async def _write_end(self, task_id: str, end: _End) -> None:
-        """Write the end of a task, also when cancelled. If that fails or takes too long, retry in the background."""
+        """Write the end of a task, even when cancelled. If that fails or takes too long, retry in the background."""
         written = False
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
             written = await self._try_to_write_end(task_id, end)
@@ -290,10 +294,10 @@ class Attempts:
             await trio.sleep(self._retry_delay)
 
     async def _try_to_write_end(self, task_id: str, end: _End) -> bool:
-        """Write the end of a task, unless one is on disk.
+        """Write the end of a task, unless it has ended on disk.
 
         Returns:
-            Whether an end is on disk.
+            Whether its end is on disk.
         """
         try:
             record = await self._store.finish(task_id, end.state, error=end.error, result=end.result)
@@ -301,7 +305,7 @@ class Attempts:
             logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400
             return False
         except WrongState:
-            # A client has cancelled it, or a write that took too long was done after all.
+            # A client cancelled it, or an earlier write that took too long has succeeded.
             return True
         self._on_change(record)
         return True

@@ -1,4 +1,4 @@
-"""Waiting tasks on disk: their queues get them page by page, and they fail if no device can run them."""
+"""Reads queued tasks from disk, page by page, and fails those that no device can run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio import Constellation
-    from galaxy_trio.daemon.queues import TaskQueue
+    from galaxy_trio.daemon.requirement_queue import RequirementQueue
     from galaxy_trio.daemon.scheduler import Scheduler
     from galaxy_trio.daemon.store.records import Requirement, TaskRecord
     from galaxy_trio.daemon.store.store import Store
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _PAGE: Final = 256
-"""Tasks that are read, or failed, in one transaction; other writes take their turn between two."""
+"""Tasks that are read, or failed, in one transaction; other writes run between two."""
 
 
 class Backlog:
-    """The waiting tasks that are on disk.
+    """The queued tasks on disk.
 
     Args:
-        store: Has the tasks.
-        scheduler: Gets the pages.
-        constellation: Says why no device can run a task.
-        on_change: Called with each task that has failed, when that is on disk. Must not block or raise.
+        store: The tasks.
+        scheduler: Gets each page.
+        constellation: Gives the reason why no device can run a task.
+        on_change: Called with each failed task, when the change is on disk. Must not block or raise.
         on_queue_change: Called when the scheduler may have something to do. Must not block or raise.
-        retry_delay: Seconds to wait after the database has failed.
+        retry_delay: Seconds to wait after a failure of the database.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Backlog:
         self._retry_delay = retry_delay
 
     async def load(self) -> int:
-        """Count the tasks that an earlier daemon has left, and mark those that ran as ``lost``. Call it once, first.
+        """Count the tasks that an earlier daemon left queued, and mark those that it left running as ``lost``. Call it once, first.
 
         Returns:
-            How many were lost.
+            How many are lost.
 
         Raises:
             StoreError: The database failed.
@@ -67,9 +67,9 @@ class Backlog:
             self._scheduler.load(requirement, count)
         return lost
 
-    async def read_page(self, queue: TaskQueue) -> None:
+    async def read_page(self, queue: RequirementQueue) -> None:
         """Read the next page of a queue; retry while the database fails."""
-        # There is less room if a device has disconnected since; a negative limit would read everything.
+        # There is less room if a device has disconnected since; SQLite takes a negative limit as no limit.
         limit = max(0, min(queue.room - queue.in_memory, _PAGE))
 
         def deliver(records: list[TaskRecord]) -> None:
@@ -80,16 +80,16 @@ class Backlog:
             try:
                 await self._store.queued(queue.requirement, queue.known_up_to, limit, deliver)
             except StoreError as error:
-                logger.error("waiting tasks cannot be read: %s; retrying", error)  # noqa: TRY400
+                logger.error("queued tasks cannot be read: %s; retrying", error)  # noqa: TRY400
                 await trio.sleep(self._retry_delay)
             else:
                 return
 
-    async def fail_all(self, queue: TaskQueue) -> None:
-        """Fail all tasks of a queue, unless a device appears that could run them; retry while the database fails."""
+    async def fail_all(self, queue: RequirementQueue) -> None:
+        """Fail all tasks of a queue, until a device appears that could run them; retry while the database fails."""
 
         def deliver(records: list[TaskRecord]) -> None:
-            # A task that is accepted after the last page has the scheduler check the queue again.
+            # If a task is accepted after the last page, the scheduler checks the queue again.
             queue.failing = len(records) == _PAGE
             for record in records:
                 self._on_change(record)
@@ -103,19 +103,19 @@ class Backlog:
             try:
                 await self._store.fail_queued(queue.requirement, reason, _PAGE, deliver)
             except StoreError as error:
-                logger.error("waiting tasks cannot be failed: %s; retrying", error)  # noqa: TRY400
+                logger.error("queued tasks cannot be failed: %s; retrying", error)  # noqa: TRY400
                 await trio.sleep(self._retry_delay)
 
     async def _reason_to_fail(self, requirement: Requirement) -> str | None:
-        """The reason why no device can run a task; `None` if one might."""
+        """The reason why no device can run a task; `None` if a device may."""
         if requirement.device is not None:
             await trio.lowlevel.checkpoint()
             device = self._constellation.devices.get(requirement.device)
             if device is None:
-                return f"there is no device {requirement.device!r} any more"
+                return f"device {requirement.device!r} was removed"
             return None if device.failure is None else str(device.failure)
         try:
-            # `reserve` raises before it waits if no device can fit, and its message says what is missing.
+            # `reserve` raises before it waits if no device can fit, and its message names what is missing.
             with trio.CancelScope() as scope:
                 scope.cancel()
                 async with self._constellation.reserve(os=requirement.os, capabilities=requirement.capabilities):

@@ -1,26 +1,27 @@
-"""The states of the constellation's devices, as the scheduler knows them."""
+"""Reports the states of the constellation's devices to the scheduler."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from galaxy_trio import DeviceStatus
-from galaxy_trio.daemon.queues import DeviceState
+from galaxy_trio.daemon.device_slots import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from galaxy_trio import Constellation, Device
-    from galaxy_trio.daemon.scheduler import DeviceSlots, Scheduler
+    from galaxy_trio.daemon.device_slots import DeviceSlots
+    from galaxy_trio.daemon.scheduler import Scheduler
 
 
 class DeviceStates:
-    """Keeps the scheduler's devices equal to those of the constellation.
+    """Keeps the scheduler's devices in step with those of the constellation.
 
     Args:
         scheduler: Gets each change.
-        constellation: Has the devices.
-        on_unavailable: Called with the slots of a device that has disconnected or was removed. Must not block or raise.
+        constellation: The devices.
+        on_unavailable: Called with the slots of a device that disconnected or was removed. Must not block or raise.
     """
 
     def __init__(
@@ -29,15 +30,15 @@ class DeviceStates:
         self._scheduler = scheduler
         self._constellation = constellation
         self._on_unavailable = on_unavailable
-        # The devices whose slots the scheduler has, by name.
+        # By name: the devices whose slots are in the scheduler.
         self._devices: dict[str, Device] = {}
 
     def device_of(self, slots: DeviceSlots) -> Device:
-        """The device that has these slots."""
+        """The device of these slots."""
         return self._devices[slots.device_id]
 
     def update_all(self) -> None:
-        """Compare all devices, those that were removed too."""
+        """Report the states of all devices, including removed ones."""
         for device_id in {**self._scheduler.devices, **self._constellation.devices}:
             self.update(device_id)
 
@@ -45,7 +46,7 @@ class DeviceStates:
         """Report the state of a device to the scheduler.
 
         Returns:
-            Whether something has changed.
+            Whether the scheduler's devices have changed.
         """
         device = self._constellation.devices.get(device_id)
         slots = self._scheduler.devices.get(device_id)

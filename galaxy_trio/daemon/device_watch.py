@@ -1,4 +1,4 @@
-"""Passes the constellation's events on to the dispatcher, the metrics and the feed."""
+"""Forwards the constellation's events to the task queue, the metrics and the event stream."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from galaxy_trio import Constellation
-    from galaxy_trio.daemon.task_queue import Dispatcher
-    from galaxy_trio.daemon.web.event_stream import Feed
+    from galaxy_trio.daemon.task_queue import TaskQueue
+    from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
     from galaxy_trio.events import EventStream
 
@@ -37,26 +37,30 @@ _PUBLISHED: Final[Mapping[type[object], str]] = {
 
 
 async def watch_devices(
-    events: EventStream, constellation: Constellation, dispatcher: Dispatcher, feed: Feed, metrics: Metrics
+    events: EventStream,
+    constellation: Constellation,
+    task_queue: TaskQueue,
+    event_stream: ServerSentEventStream,
+    metrics: Metrics,
 ) -> None:
-    """Pass on each event until the constellation is closed."""
+    """Forward each event until the constellation is closed."""
     async for event in events:
         metrics.count(event)
         if isinstance(event, EventsLost):
-            dispatcher.update_devices()
+            task_queue.update_devices()
             continue
         if isinstance(event, StatusChanged | InformationUpdated):
-            dispatcher.update_device(event.device_id)
+            task_queue.update_device(event.device_id)
         if isinstance(event, StatusChanged):
             status: dict[str, object] = {"device_id": event.device_id, "status": event.status.value}
-            feed.publish("status", _always(status))
+            event_stream.publish("status", _constant(status))
         elif type(event) in _PUBLISHED and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
             logger.info("device %r: %s", event.device_id, _PUBLISHED[type(event)])
-            queued = dispatcher.queued_for(event.device_id)
+            queued = task_queue.queued_for(event.device_id)
             shown = {"what": _PUBLISHED[type(event)], **device_as_json(statistics, queued)}
-            feed.publish("device", _always(shown))
+            event_stream.publish("device", _constant(shown))
 
 
-def _always(data: dict[str, object]) -> Callable[[], Mapping[str, object]]:
+def _constant(data: dict[str, object]) -> Callable[[], Mapping[str, object]]:
     return lambda: data

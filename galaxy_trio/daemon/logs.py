@@ -1,4 +1,4 @@
-"""The daemon's log on stderr: a line for a person, or an object for a collector."""
+"""The daemon's log on stderr, as lines of text or as JSON objects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class _Console(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        # Nobody else's text looks like a record of its own.
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # overrides a method of logging
+        # A line break in logged text must not look like the start of a record.
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
@@ -36,7 +36,7 @@ class _Json(logging.Formatter):
 
 @contextmanager
 def logging_as(form: str) -> Generator[None]:
-    """Log to stderr for the length of the block, and nowhere else.
+    """Log to stderr, and nowhere else, inside the block.
 
     Args:
         form: ``console`` or ``json``.
@@ -46,7 +46,7 @@ def logging_as(form: str) -> Generator[None]:
     logger = logging.getLogger("galaxy_trio")
     handlers, level = logger.handlers, logger.level
     logger.handlers = [handler]
-    # The connections of tasks log too much for an operator, unless the level is set.
+    # The connections of tasks log at `info`, which is too much for an operator, unless the level was set explicitly.
     own = logging.getLogger("galaxy_trio.daemon")
     own_level = own.level
     if level == logging.NOTSET:

@@ -1,4 +1,4 @@
-"""Another configuration while the daemon runs: devices come, go and change, and those that stay as they are keep their connections."""
+"""Applies a changed configuration of devices to a running constellation; unchanged devices keep their connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Changes:
-    """What is different between two configurations."""
+    """The differences between two configurations, by device."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -26,11 +26,11 @@ class Changes:
 
     def __str__(self) -> str:
         parts = [("added", self.added), ("removed", self.removed), ("changed", self.changed)]
-        return ", ".join(f"{word}: {', '.join(names)}" for word, names in parts if names) or "nothing is different"
+        return ", ".join(f"{word}: {', '.join(names)}" for word, names in parts if names) or "no device has changed"
 
 
 def changes_between(constellation: Constellation, devices: Sequence[DeviceConfig]) -> Changes:
-    """What would have to be done to have these devices."""
+    """The differences between a constellation and a configuration."""
     wanted = {device.device_id: device for device in devices}
     present = constellation.devices
     return Changes(
@@ -40,20 +40,23 @@ def changes_between(constellation: Constellation, devices: Sequence[DeviceConfig
     )
 
 
-async def apply_devices(constellation: Constellation, devices: Sequence[DeviceConfig], patience: float) -> Changes:
-    """Have these devices and no others. What runs on one that goes or changes may go on for some seconds, and is stopped then."""
+async def apply_devices(constellation: Constellation, devices: Sequence[DeviceConfig], drain: float) -> Changes:
+    """Add, remove and replace devices so that the constellation has exactly these.
+
+    Tasks that are running on a removed or changed device may run on for `drain` seconds, and are stopped then.
+    """
     changes = changes_between(constellation, devices)
     wanted = {device.device_id: device for device in devices}
     async with trio.open_nursery() as nursery:
         for name in changes.removed + changes.changed:
-            nursery.start_soon(_replace, constellation, name, wanted.get(name), patience)
+            nursery.start_soon(_replace, constellation, name, wanted.get(name), drain)
         for name in changes.added:
             constellation.add_device(wanted[name])
     return changes
 
 
-async def _replace(constellation: Constellation, name: str, by: DeviceConfig | None, patience: float) -> None:
-    with trio.move_on_after(patience), suppress(NoSuchDevice):
+async def _replace(constellation: Constellation, name: str, new: DeviceConfig | None, drain: float) -> None:
+    with trio.move_on_after(drain), suppress(NoSuchDevice):
         await constellation.remove_device(name)
-    if by is not None:
-        constellation.add_device(by)
+    if new is not None:
+        constellation.add_device(new)

@@ -1,4 +1,4 @@
-"""Results as JSON: small ones directly, others in a thread, for they may be as large as a message may be."""
+"""Encodes results as JSON: small ones in the event loop, large ones in a thread."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _SMALL: Final = 4_096
-"""Characters and values up to which a result is encoded in the event loop: that takes less than a switch to a thread."""
+"""Characters and values up to which a result is encoded in the event loop, which takes less time than a thread switch."""
 _threads: Final = ThreadLimit("encoding results", 2)
 
 
 async def encode(result: JSON) -> str:
-    """A result as JSON, in ASCII."""
+    """Encode a result as JSON, in ASCII."""
     if is_small(result):
         return json.dumps(result)
     return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
 
 
 def is_small(result: JSON) -> bool:
-    """Whether a result is quickly encoded; looks at no more than a small one has."""
+    """Whether a result is small. Takes no longer for a large one."""
     left = _SMALL
     values: list[object] = [result]
     while values and left >= 0:

@@ -1,4 +1,4 @@
-"""The daemon: its store, constellation, dispatcher and HTTP server, opened and closed in order."""
+"""Runs the daemon: opens its store, constellation, task queue and HTTP server, and closes them in reverse order."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from galaxy_trio.daemon import systemd
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.reload import apply_devices
 from galaxy_trio.daemon.settings import Settings, read_settings
-from galaxy_trio.daemon.store.schema import StoreError
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
-from galaxy_trio.daemon.task_queue import Dispatcher, open_dispatcher
+from galaxy_trio.daemon.task_queue import TaskQueue, open_task_queue
 from galaxy_trio.daemon.web.bodies import task_as_json
-from galaxy_trio.daemon.web.event_stream import Feed
+from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from galaxy_trio.daemon.web.listening import open_listeners, parse_address
 from galaxy_trio.daemon.web.metrics import Metrics
 from galaxy_trio.daemon.web.page import PAGE_PATHS
-from galaxy_trio.daemon.web.routes import Api
+from galaxy_trio.daemon.web.routes import make_app
 from galaxy_trio.daemon.web.security import Security
 from galaxy_trio.daemon.web.serving import serve_http
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_CLEANING: Final = 3600.0
-"""Seconds between two deletions of old tasks."""
+_DELETE_INTERVAL: Final = 3600.0
+"""Seconds between deletions of old tasks."""
 
 
 async def run_daemon(
@@ -50,37 +50,37 @@ async def run_daemon(
 ) -> None:
     """Run the daemon until `stop` is set. SIGHUP reloads its configuration.
 
-    When `stop` is set, no task begins any more, running tasks may go on for as long as the configuration allows, and waiting tasks stay on
-    disk for the next daemon. Cancelling stops the running tasks, which become `lost`.
+    When `stop` is set, no more tasks begin, running tasks may go on for `drain` seconds, and queued tasks stay on disk for the next daemon.
+    Cancelling stops the running tasks, which become `lost`.
 
     Args:
         settings: The settings in ``galaxy.toml``.
         stop: Set by the caller to stop the daemon.
-        on_listening: Called with the address as soon as requests are answered. Tasks are accepted after the waiting ones are counted.
-        connect: Opens the stream to a device's server, in place of TCP.
+        on_listening: Called with the address as soon as requests are answered. Tasks are accepted when the queued ones have been counted.
+        connect: Opens the stream to a device's server, instead of TCP.
 
     Raises:
         ConfigError: The configuration is invalid.
         StoreError: The database cannot be used, or another daemon uses it.
-        ListenError: The address cannot be listened on.
+        ListenError: The daemon cannot listen at the address.
     """
     devices = await trio.to_thread.run_sync(settings.read_devices)
     tokens = await trio.to_thread.run_sync(settings.read_tokens)
-    feed = Feed()
+    event_stream = ServerSentEventStream()
     async with AsyncExitStack() as stack:
-        # Without a receiver the signal would end the process.
+        # Without a receiver, SIGHUP would end the process.
         reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
-        # Closed in reverse order, so that each part outlives its users.
+        # They are closed in reverse order: each part outlives its users.
         store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
             open_listeners(parse_address(settings.listen), has_token=bool(tokens))
         )
         constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
-        daemon = _Daemon(settings, tokens, store, constellation, feed)
+        daemon = _Daemon(settings, tokens, store, constellation, event_stream)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())
-        dispatcher = await stack.enter_async_context(
-            open_dispatcher(
+        task_queue = await stack.enter_async_context(
+            open_task_queue(
                 store,
                 constellation,
                 settings.max_queued,
@@ -88,14 +88,14 @@ async def run_daemon(
                 max_running=devices.max_concurrent_tasks,
             )
         )
-        metrics = daemon.metrics = Metrics(constellation, dispatcher, feed)
-        nursery.start_soon(watch_devices, events, constellation, dispatcher, feed, metrics)
+        metrics = daemon.metrics = Metrics(constellation, task_queue, event_stream)
+        nursery.start_soon(watch_devices, events, constellation, task_queue, event_stream, metrics)
         nursery.start_soon(metrics.watch_scheduler)
-        nursery.start_soon(daemon.forget_old_tasks)
-        nursery.start_soon(daemon.reload_at_signals, reloads, dispatcher)
-        nursery.start_soon(systemd.feed_watchdog)
+        nursery.start_soon(daemon.delete_old_tasks)
+        nursery.start_soon(daemon.reload_at_signals, reloads, task_queue)
+        nursery.start_soon(systemd.ping_watchdog)
         app = Security(
-            metrics.timed(Api(store, constellation, dispatcher, feed, metrics).make_app()),
+            metrics.timed(make_app(store, constellation, task_queue, event_stream, metrics)),
             tokens=lambda: daemon.tokens,
             hosts=lambda: daemon.settings.allowed_hosts,
             open_paths=("/health", *PAGE_PATHS),
@@ -103,70 +103,75 @@ async def run_daemon(
         async with serve_http(app, listeners):
             on_listening(address)
             logger.info("listening at %s", address)
-            await dispatcher.resume()
+            await task_queue.resume()
             systemd.ready()
             await stop.wait()
             systemd.stopping()
-            logger.info("stopping: %s tasks run, %s wait", dispatcher.running, dispatcher.queued)
-            await dispatcher.drain(settings.drain)
-            feed.close()
+            logger.info("stopping: %s tasks are running, %s are queued", task_queue.running, task_queue.queued)
+            await task_queue.drain(settings.drain)
+            event_stream.close()
         nursery.cancel_scope.cancel()
 
 
 class _Daemon:
-    """The parts that a reload changes, and the subscribers to changes of tasks."""
+    """A running daemon's settings and tokens, which a reload replaces, and its background work."""
 
     metrics: Metrics
 
     def __init__(
-        self, settings: Settings, tokens: tuple[str, ...], store: Store, constellation: Constellation, feed: Feed
+        self,
+        settings: Settings,
+        tokens: tuple[str, ...],
+        store: Store,
+        constellation: Constellation,
+        event_stream: ServerSentEventStream,
     ) -> None:
         self.settings = settings
         self.tokens = tokens
         self._store = store
         self._constellation = constellation
-        self._feed = feed
+        self._event_stream = event_stream
 
     def on_change(self, record: TaskRecord) -> None:
         """Publish and count a task whose state has changed on disk."""
-        self._feed.publish("task", partial(task_as_json, record))
+        self._event_stream.publish("task", partial(task_as_json, record))
         self.metrics.count_task(record)
 
-    async def forget_old_tasks(self) -> None:
-        """Delete old tasks periodically, as the settings say."""
+    async def delete_old_tasks(self) -> None:
+        """Delete old tasks periodically, according to the settings."""
         while True:
             try:
                 oldest = datetime.now(UTC) - timedelta(days=self.settings.keep_days)
-                forgotten = await self._store.forget(oldest, self.settings.keep_tasks)
+                deleted = await self._store.delete_old(oldest, self.settings.keep_tasks)
             except StoreError as error:
-                logger.warning("old tasks cannot be forgotten: %s", error)
+                logger.warning("old tasks cannot be deleted: %s", error)
             else:
-                if forgotten:
-                    logger.info("%s old tasks were forgotten", forgotten)
-            await trio.sleep(_CLEANING)
+                if deleted:
+                    logger.info("%s old tasks were deleted", deleted)
+            await trio.sleep(_DELETE_INTERVAL)
 
-    async def reload_at_signals(self, signals: AsyncIterator[int], dispatcher: Dispatcher) -> None:
+    async def reload_at_signals(self, signals: AsyncIterator[int], task_queue: TaskQueue) -> None:
         """Reload the configuration at each signal."""
         async for _ in signals:
             systemd.reloading()
             try:
-                await self._reload(dispatcher)
+                await self._reload(task_queue)
             except ConfigError as error:
-                logger.error("nothing was changed: %s", error)  # noqa: TRY400  # the message says it all
+                logger.error("the configuration was not reloaded, and nothing has changed: %s", error)  # noqa: TRY400
             systemd.ready()
 
-    async def _reload(self, dispatcher: Dispatcher) -> None:
+    async def _reload(self, task_queue: TaskQueue) -> None:
         settings = await trio.to_thread.run_sync(read_settings, self.settings.path)
         devices = await trio.to_thread.run_sync(settings.read_devices)
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
         if self.tokens and not tokens:
-            raise ConfigError("there is no token any more: restart the daemon to run without one")
+            raise ConfigError("the new configuration has no token: restart the daemon to run without one")
         for name in ("listen", "database"):
             if getattr(settings, name) != getattr(self.settings, name):
                 logger.warning("%s has changed: restart the daemon to apply it", name)
         self.settings = settings
         self.tokens = tokens
-        dispatcher.max_queued = settings.max_queued
-        with dispatcher.reconfiguring():
+        task_queue.max_queued = settings.max_queued
+        with task_queue.reconfiguring():
             changes = await apply_devices(self._constellation, devices.devices, settings.drain)
-        logger.info("the configuration was read: %s", changes)
+        logger.info("the configuration was reloaded: %s", changes)

@@ -1,13 +1,13 @@
-"""Assigns waiting tasks to devices. Pure: it has no clock, no connection and no database, and can be tested without them.
+"""Assigns queued tasks to devices. It is pure: without a clock, a connection or a database.
 
-**The rule.** A device with a free slot takes the oldest waiting task that it can run, whether the task names this device or accepts any
+**The rule.** A device with a free slot takes the oldest queued task that it can run, whether the task names this device or accepts any
 device that fits. If several devices have a free slot for a task, an idle device takes it before a busy one, and the device that has been
-free for longest before the others. So a task waits only while each device that can run it has older tasks to run, and a disconnected
-device delays only the tasks that need it.
+free for longest before the others. A task therefore waits only while each device that can run it has older tasks to run, and a disconnected
+device delays only the tasks that require it.
 
-**Memory.** Tasks with the same requirement wait in one `TaskQueue`, which has the oldest few in memory and leaves the others on disk. A
-device compares the oldest tasks of all queues that it serves. If the oldest of them is still on disk, the device waits until it has been
-read, and takes no younger task before.
+**Memory.** Each requirement has one `RequirementQueue`, which holds the oldest few tasks in memory and leaves the others on disk. A device
+compares the oldest tasks of all queues that it serves. If the oldest of them is still on disk, the device waits until it has been read, and
+takes no younger task before it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import math
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.daemon.queues import DeviceState, TaskQueue
+from galaxy_trio.daemon.device_slots import DeviceSlots, DeviceState
+from galaxy_trio.daemon.requirement_queue import RequirementQueue
 from galaxy_trio.daemon.store.records import Requirement
 
 if TYPE_CHECKING:
@@ -25,56 +26,18 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.records import TaskRecord
 
 MAX_QUEUES: Final = 1_000
-"""Different requirements of waiting tasks, without those that name a device."""
+"""Maximum different requirements of queued tasks, not counting those that name a device."""
 _MAX_EMPTY_QUEUES: Final = 100
-"""Queues, besides one for each device, above which the empty ones are dropped."""
-
-
-class DeviceSlots:
-    """The slots of a device.
-
-    Attributes:
-        device_id: The device's name.
-        size: The number of slots.
-        taken: The number of slots that have a task.
-        state: The last reported state of the device.
-        queues: The queues that the device serves; none while it is not connected.
-    """
-
-    def __init__(self, device_id: str, size: int, state: DeviceState) -> None:
-        self.device_id = device_id
-        self.size = size
-        self.taken: int = 0
-        self.state = state
-        self.queues: dict[Requirement, TaskQueue] = {}
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a task could begin now."""
-        return self.state.connected and self.taken < self.size
-
-    def can_run(self, requirement: Requirement) -> bool:
-        """Whether a task names this device, or accepts any and this one fits."""
-        return requirement.device == self.device_id or (requirement.device is None and self.state.fits(requirement))
-
-    def may_run(self, requirement: Requirement) -> bool:
-        """Whether a task may wait for this device."""
-        if requirement.device is None:
-            return self.state.may_fit(requirement)
-        return requirement.device == self.device_id and self.state.usable
-
-    def oldest(self) -> TaskQueue | None:
-        """The queue that the device has to serve next."""
-        return min(self.queues.values(), key=lambda queue: queue.next_number, default=None)
+"""Queues, in addition to one for each device, above which the empty ones are dropped."""
 
 
 class Scheduler:
-    """Assigns waiting tasks to free slots.
+    """Assigns queued tasks to free slots.
 
     Report each change of a device or a task, then call `take` for the tasks to start and `check` for the queues to read or to fail.
 
     Args:
-        max_running: Slots of all devices that may have a task at the same time; `None` for no limit.
+        max_running: Slots of all devices that may be in use at the same time; `None` for no limit.
     """
 
     def __init__(self, max_running: int | None = None) -> None:
@@ -84,17 +47,17 @@ class Scheduler:
         # Devices with a free slot, in the order in which they became free.
         self._idle: dict[str, DeviceSlots] = {}
         self._partly_busy: dict[str, DeviceSlots] = {}
-        self._queues: dict[Requirement, TaskQueue] = {}
+        self._queues: dict[Requirement, RequirementQueue] = {}
         # The queues whose tasks name no device.
-        self._shared: dict[Requirement, TaskQueue] = {}
+        self._shared: dict[Requirement, RequirementQueue] = {}
         # Ordered sets of the queues that have changed since the last `take`, and since the last `check`.
-        self._to_take: dict[TaskQueue, None] = {}
-        self._to_check: dict[TaskQueue, None] = {}
-        self.waiting: int = 0
-        """Tasks that have not begun."""
+        self._to_take: dict[RequirementQueue, None] = {}
+        self._to_check: dict[RequirementQueue, None] = {}
+        self.queued: int = 0
+        """The number of queued tasks, in memory or on disk."""
 
     @property
-    def queues(self) -> Mapping[Requirement, TaskQueue]:
+    def queues(self) -> Mapping[Requirement, RequirementQueue]:
         """All queues, by the requirement of their tasks."""
         return self._queues
 
@@ -105,15 +68,13 @@ class Scheduler:
 
     @property
     def in_memory(self) -> int:
-        """Waiting tasks that are in memory."""
+        """How many queued tasks are in memory."""
         return sum(queue.in_memory for queue in self._queues.values())
 
     def queued_for(self, device_id: str) -> int:
-        """How many tasks name a device and have not begun."""
+        """How many queued tasks name a device."""
         queue = self._queues.get(Requirement(device_id))
-        return 0 if queue is None else queue.waiting
-
-    # ---- devices
+        return 0 if queue is None else queue.queued
 
     def add_device(self, device_id: str, size: int, state: DeviceState) -> DeviceSlots:
         """Add a device. An earlier one of the same name must have been removed."""
@@ -123,7 +84,7 @@ class Scheduler:
         return slots
 
     def change_device(self, slots: DeviceSlots, state: DeviceState) -> None:
-        """Set the state of a device that has connected, disconnected, or sent information."""
+        """Set the state of a device that has connected, disconnected or sent information."""
         if slots.state == state:
             return
         slots.state = state
@@ -131,20 +92,20 @@ class Scheduler:
         self._set_free(slots)
 
     def remove_device(self, slots: DeviceSlots) -> None:
-        """Remove a device. Slots that have a task still have to be released."""
+        """Remove a device. Its slots that are in use still have to be released."""
         del self._devices[slots.device_id]
         slots.state = DeviceState(connected=False, usable=False, known=True, os=None, capabilities=frozenset())
         self._match_all(slots)
         self._set_free(slots)
 
     def release(self, slots: DeviceSlots) -> None:
-        """Free the slot of a task that was taken."""
+        """Free the slot of a task that `take` returned."""
         slots.taken -= 1
         self._taken -= 1
         self._set_free(slots)
 
     def _set_free(self, slots: DeviceSlots) -> None:
-        """Move a device to the end of the idle or partly busy ones; remove it if it has no free slot."""
+        """Move a device to the end of the idle or partly busy ones, or remove it from both if it has no free slot."""
         for free in (self._idle, self._partly_busy):
             if free.get(slots.device_id) is slots:
                 del free[slots.device_id]
@@ -159,7 +120,7 @@ class Scheduler:
         for queue in (*self._shared.values(), *(() if own is None else (own,))):
             self._match(slots, queue)
 
-    def _match(self, slots: DeviceSlots, queue: TaskQueue) -> None:
+    def _match(self, slots: DeviceSlots, queue: RequirementQueue) -> None:
         """Update whether a device serves a queue, and whether the queue's tasks may wait for the device."""
         requirement = queue.requirement
         serves, served = slots.state.connected and slots.can_run(requirement), requirement in slots.queues
@@ -175,71 +136,69 @@ class Scheduler:
             queue.candidates.discard(slots.device_id)
         self._to_check[queue] = None
 
-    # ---- tasks
-
     def has_queue_for(self, requirement: Requirement) -> bool:
         """Whether a task with this requirement can be accepted: the number of different requirements is limited."""
         if requirement.device is not None or requirement in self._shared or len(self._shared) < MAX_QUEUES:
             return True
-        return sum(queue.waiting > 0 for queue in self._shared.values()) < MAX_QUEUES
+        return sum(queue.queued > 0 for queue in self._shared.values()) < MAX_QUEUES
 
-    def load(self, requirement: Requirement, waiting: int) -> None:
-        """Add a queue for tasks that an earlier daemon has left on disk."""
-        self.waiting += waiting
-        self._add_queue(TaskQueue(requirement, waiting))
+    def load(self, requirement: Requirement, queued: int) -> None:
+        """Add a queue for tasks that an earlier daemon left on disk."""
+        self.queued += queued
+        self._add_queue(RequirementQueue(requirement, queued))
 
     def accept(self, record: TaskRecord) -> None:
-        """Add a task that was just accepted."""
-        self.waiting += 1
+        """Add a task that was accepted."""
+        self.queued += 1
         queue = self._queue_of(record)
         queue.accept(record)
         self._touch(queue)
 
-    def add_page(self, queue: TaskQueue, records: list[TaskRecord], *, is_last: bool) -> None:
+    def add_page(self, queue: RequirementQueue, records: list[TaskRecord], *, is_last: bool) -> None:
         """Add the next page of a queue, read from disk."""
         queue.add_page(records, is_last=is_last)
         self._touch(queue)
-        # Devices may have waited for this page to compare the oldest tasks of their queues.
+        # Devices may have been waiting for this page to compare the oldest tasks of their queues.
         for slots in chain(self._idle.values(), self._partly_busy.values()):
             if queue.requirement in slots.queues:
                 self._to_take.update(dict.fromkeys(slots.queues.values()))
 
     def put_back(self, record: TaskRecord) -> None:
-        """Return a task that was taken and could not begin to its place in its queue."""
+        """Return a task that could not begin to its place in its queue."""
         queue = self._queues[record.asked.requirement]
         queue.put_back(record)
         self._touch(queue)
 
     def requeue(self, record: TaskRecord) -> None:
-        """Count a task that was running as waiting again; `put_back` returns it to its queue."""
-        self.waiting += 1
-        self._queue_of(record).waiting += 1
+        """Count a running task as queued again; `put_back` returns it to its queue."""
+        self.queued += 1
+        self._queue_of(record).queued += 1
 
-    def _queue_of(self, record: TaskRecord) -> TaskQueue:
+    def _queue_of(self, record: TaskRecord) -> RequirementQueue:
         requirement = record.asked.requirement
-        return self._queues.get(requirement) or self._add_queue(TaskQueue(requirement))
+        return self._queues.get(requirement) or self._add_queue(RequirementQueue(requirement))
 
     def begun(self, record: TaskRecord) -> None:
-        """Count a task that was taken as running."""
+        """Count a task as running."""
         self._count_down(record)
 
     def withdraw(self, record: TaskRecord) -> None:
-        """Remove a task that has ended before it began."""
+        """Remove a task that ended before it began."""
         queue = self._count_down(record)
         queue.discard(record)
         self._to_check[queue] = None
 
-    def _count_down(self, record: TaskRecord) -> TaskQueue:
-        self.waiting -= 1
+    def _count_down(self, record: TaskRecord) -> RequirementQueue:
+        self.queued -= 1
         queue = self._queues[record.asked.requirement]
-        queue.waiting -= 1
+        queue.queued -= 1
         return queue
 
-    def _touch(self, queue: TaskQueue) -> None:
+    def _touch(self, queue: RequirementQueue) -> None:
         self._to_take[queue] = None
         self._to_check[queue] = None
 
-    def _add_queue(self, queue: TaskQueue) -> TaskQueue:
+    def _add_queue(self, queue: RequirementQueue) -> RequirementQueue:
         if len(self._queues) >= _MAX_EMPTY_QUEUES + len(self._devices):
             self._drop_empty_queues()
         self._queues[queue.requirement] = queue
@@ -250,7 +209,7 @@ class Scheduler:
         self._touch(queue)
         return queue
 
-    def _devices_for(self, queue: TaskQueue) -> list[DeviceSlots]:
+    def _devices_for(self, queue: RequirementQueue) -> list[DeviceSlots]:
         """The device that the queue's tasks name, or all devices."""
         if queue.requirement.device is None:
             return list(self._devices.values())
@@ -258,15 +217,13 @@ class Scheduler:
         return [] if slots is None else [slots]
 
     def _drop_empty_queues(self) -> None:
-        for queue in [queue for queue in self._queues.values() if not queue.waiting and not queue.reading]:
+        for queue in [queue for queue in self._queues.values() if not queue.queued and not queue.reading]:
             del self._queues[queue.requirement]
             self._shared.pop(queue.requirement, None)
             self._to_take.pop(queue, None)
             self._to_check.pop(queue, None)
             for slots in self._devices_for(queue):
                 slots.queues.pop(queue.requirement, None)
-
-    # ---- what to do next
 
     def take(self) -> Iterator[tuple[TaskRecord, DeviceSlots]]:
         """Assign slots to the tasks that can begin now, and yield each task with its device's slots; the caller starts it."""
@@ -283,8 +240,8 @@ class Scheduler:
             self._to_check[queue] = None
             yield record, slots
 
-    def _free_slots_for(self, queue: TaskQueue) -> DeviceSlots | None:
-        """A device that can take the oldest task of a queue. A device with an older task, in memory or on disk, is left out."""
+    def _free_slots_for(self, queue: RequirementQueue) -> DeviceSlots | None:
+        """A device that can take the oldest task of a queue. Devices with an older task, in memory or on disk, are left out."""
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
             return slots if slots is not None and slots.has_room and slots.oldest() is queue else None
@@ -293,13 +250,13 @@ class Scheduler:
                 return slots
         return None
 
-    def check(self, *, may_fail: bool = True) -> tuple[list[TaskQueue], list[TaskQueue]]:
+    def check(self, *, may_fail: bool = True) -> tuple[list[RequirementQueue], list[RequirementQueue]]:
         """Return the queues whose next page the caller has to read, and those whose tasks it has to fail because no device can run them.
 
-        They are marked as `reading` and `failing`.
+        The former are marked as `reading`, the latter as `failing`.
 
         Args:
-            may_fail: `False` leaves the second list empty; call `check_all` later to have these queues checked again.
+            may_fail: If `False`, the second list is empty; call `check_all` later to have these queues checked again.
         """
         to_read = [queue for queue in self._to_check if queue.wants_page]
         to_fail = [queue for queue in self._to_check if may_fail and queue.has_no_candidate and not queue.failing]
@@ -311,5 +268,5 @@ class Scheduler:
         return to_read, to_fail
 
     def check_all(self) -> None:
-        """Have all queues checked at the next `check`."""
+        """Check all queues at the next `check`."""
         self._to_check.update(dict.fromkeys(self._queues.values()))

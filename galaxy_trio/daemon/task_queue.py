@@ -1,9 +1,9 @@
-"""Accepts tasks and runs them on a constellation's devices; every task survives the end of the daemon.
+"""The daemon's task queue: accepts tasks, runs them on a constellation's devices, and loses none when the daemon ends.
 
 A task is on disk before its client is notified that it was accepted, and ``running`` is on disk before the task is sent. A daemon that
 starts after a crash therefore knows which tasks have not begun, and which may have run: these become ``lost``. No task begins twice.
 
-`scheduler.py` decides which task goes to which device. A waiting task stays on disk, and is read when a device will soon be free for it
+`scheduler.py` decides which task goes to which device. A queued task stays on disk, and is read when a device will soon be free for it
 (`backlog.py`). A task that has a slot (`attempts.py`) goes back to its queue if its device disconnects before the task begins.
 """
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _RETRY_DELAY: Final = 5.0
-"""Seconds to wait before an operation on the database that failed is retried."""
+"""Seconds to wait before a failed operation of the database is retried."""
 
 
 class DaemonBusy(Exception):
-    """The daemon accepts no task now; the message gives the reason."""
+    """The daemon accepts no tasks at the moment; the message gives the reason."""
 
 
-class Dispatcher:
-    """Runs the tasks of a store on a constellation. Made by `open_dispatcher`.
+class TaskQueue:
+    """Accepts tasks and runs them on a constellation. Made by `open_task_queue`.
 
     Args:
-        nursery: Runs the tasks; the daemon's end cancels it.
-        store: Keeps the tasks.
-        constellation: Has the devices.
-        max_queued: Tasks that may wait; further ones are refused.
+        nursery: Runs the tasks; it is cancelled when the daemon ends.
+        store: Stores the tasks.
+        constellation: The devices.
+        max_queued: Tasks that may be queued; further ones are refused.
         max_running: Tasks that may run at the same time on all devices; `None` for as many as there are slots.
         on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
     """
@@ -72,29 +72,29 @@ class Dispatcher:
             store, self._scheduler, constellation, self._record_change, self._dispatch, _RETRY_DELAY
         )
         self._devices = DeviceStates(self._scheduler, constellation, self._attempts.requeue)
-        # An event for each call that waits for the end of a task, by the task's id; the call removes it.
+        # An event for each pending `wait`, by the task's id; the call removes it.
         self._waiters: dict[str, set[trio.Event]] = {}
         self._resumed = trio.Event()
         self._reconfiguring = False
 
     @property
     def queued(self) -> int:
-        """How many tasks wait."""
-        return self._scheduler.waiting
+        """How many tasks are queued."""
+        return self._scheduler.queued
 
     @property
     def running(self) -> int:
-        """How many tasks run."""
+        """How many tasks are running."""
         return self._attempts.running
 
     @property
     def in_memory(self) -> int:
-        """How many tasks that have not begun are in memory."""
+        """How many queued tasks are in memory."""
         return self._scheduler.in_memory + self._attempts.not_begun
 
     @property
     def resumed(self) -> bool:
-        """Whether the tasks of an earlier daemon have been counted; no task is accepted before."""
+        """Whether `resume` has counted the tasks of an earlier daemon; no task is accepted before."""
         return self._resumed.is_set()
 
     @property
@@ -103,10 +103,8 @@ class Dispatcher:
         return self._attempts.closed
 
     def queued_for(self, device_id: str) -> int:
-        """How many waiting tasks name a device."""
+        """How many queued tasks name a device."""
         return self._scheduler.queued_for(device_id)
-
-    # ---- requests of clients
 
     async def submit(self, request: TaskRequest) -> tuple[TaskRecord, bool]:
         """Accept a task; it is on disk when this returns. If this is cancelled, the task may have been accepted.
@@ -115,9 +113,10 @@ class Dispatcher:
             The task, and whether it is new: a repeated idempotency key returns the first task.
 
         Raises:
-            NoSuchDevice: There is no device of that name.
-            DaemonBusy: Too many tasks wait, or the daemon is being stopped.
-            StoreError: The task could not be written; it was not accepted.
+            NoSuchDevice: There is no such device.
+            IdempotencyConflict: The idempotency key belongs to a task with a different request.
+            DaemonBusy: Too many tasks are queued, or the daemon is stopping.
+            StoreError: The task could not be written, and was not accepted.
         """
         is_there = request.device is None or request.device in self._constellation.devices
         if not is_there and not self._reconfiguring:
@@ -126,26 +125,33 @@ class Dispatcher:
         self._check_room()
         if not self._scheduler.has_queue_for(request.requirement):
             raise DaemonBusy(
-                f"tasks with {MAX_QUEUES:,} different requirements wait already: this one was not taken; "
-                "ask for fewer combinations of os and capabilities"
+                f"tasks with {MAX_QUEUES:,} different requirements are queued already, and this one was refused: "
+                "use fewer combinations of os and capabilities"
             )
         return await self._store.add(request, self._deliver_added)
 
     async def retry(self, task_id: str) -> TaskRecord:
-        """Rerun a finished task as a new one. Nothing else runs a task a second time."""
+        """Rerun a finished task as a new one.
+
+        Raises:
+            NoSuchTask: There is no such task.
+            WrongState: It has not ended.
+            DaemonBusy: Too many tasks are queued, or the daemon is stopping.
+            StoreError: The new task could not be written, and was not accepted.
+        """
         await self._resumed.wait()
         self._check_room()
         return await self._store.retry(task_id, self._deliver_accepted)
 
     async def cancel(self, task_id: str) -> TaskRecord:
-        """Cancel a task. A waiting task never runs; a running one is stopped on its device, and this waits for its end.
+        """Cancel a task. A queued task never runs; a running one is stopped on its device, and this waits for its end.
 
         Returns:
-            The task after that. One that had ended is not changed.
+            The task after that. A task that had ended is not changed.
 
         Raises:
-            NoSuchTask: There is no task of this id.
-            StoreError: The cancellation could not be written; the task goes on.
+            NoSuchTask: There is no such task.
+            StoreError: The cancellation could not be written, and the task goes on.
         """
         await self._resumed.wait()
         record, changed = await self._store.cancel_queued(task_id)
@@ -159,17 +165,17 @@ class Dispatcher:
         """Wait for the end of a task, for at most this many seconds.
 
         Returns:
-            The task after that.
+            The task, ended or not.
 
         Raises:
-            NoSuchTask: There is no task of this id.
+            NoSuchTask: There is no such task.
         """
         deadline = trio.current_time() + seconds
-        # What an earlier daemon left running becomes lost without any notice.
+        # `resume` changes the tasks that an earlier daemon left running to `lost`, and sets no event for it.
         with trio.move_on_at(deadline):
             await self._resumed.wait()
         ended = trio.Event()
-        # Registered before the task is read, so that no end falls between the two.
+        # Registered before the task is read, so that an end in between is not missed.
         self._waiters.setdefault(task_id, set()).add(ended)
         try:
             record = await self._get(task_id)
@@ -191,21 +197,21 @@ class Dispatcher:
 
     def _check_room(self) -> None:
         if self.closed:
-            raise DaemonBusy("the daemon is being stopped: try again when it is back")
+            raise DaemonBusy("the daemon is stopping: retry when it is running again")
         if self.queued >= self.max_queued:
-            raise DaemonBusy(f"{self.max_queued:,} tasks wait already: this one was not taken")
-
-    # ---- from queues to devices
+            raise DaemonBusy(f"{self.max_queued:,} tasks are queued already, and this one was refused: retry later")
 
     async def resume(self) -> None:
-        """Take over the tasks that an earlier daemon has left. Call it once; requests of clients wait for it.
+        """Take over the tasks that an earlier daemon left. Call it once; clients' requests wait for it.
 
         Raises:
             StoreError: The database failed.
         """
         lost = await self._backlog.load()
         if lost or self.queued:
-            logger.info("from before: %s tasks were running and are lost, %s wait", lost, self.queued)
+            logger.info(
+                "an earlier daemon left %s running tasks, which are lost, and %s queued tasks", lost, self.queued
+            )
         self._resumed.set()
         self.update_devices()
 
@@ -220,7 +226,7 @@ class Dispatcher:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Do all that the scheduler asks for now: start tasks, read pages of waiting ones, fail those that no device can run."""
+        """Do what the scheduler decides: start tasks, read pages of queued tasks, fail tasks that no device can run."""
         if self.closed or not self.resumed:
             return
         for record, slots in self._scheduler.take():
@@ -232,7 +238,7 @@ class Dispatcher:
             self._nursery.start_soon(self._backlog.fail_all, queue)
 
     def _record_change(self, record: TaskRecord) -> None:
-        """Notify the scheduler, subscribers and pending calls that a task's state has changed on disk."""
+        """Notify the scheduler, `on_change` and pending `wait` calls that a task's state has changed on disk."""
         if record.state is TaskState.QUEUED:
             self._scheduler.requeue(record)
         elif record.state is TaskState.RUNNING:
@@ -245,22 +251,20 @@ class Dispatcher:
             for ended in self._waiters.get(record.id, ()):
                 ended.set()
 
-    # ---- devices
-
     def update_device(self, device_id: str) -> None:
-        """Take account of an event of a device."""
+        """Update the scheduler after an event of a device."""
         if self._devices.update(device_id):
             self._dispatch()
 
     def update_devices(self) -> None:
-        """Take account of events of any devices."""
+        """Update the scheduler after events of any devices."""
         self._devices.update_all()
         self._scheduler.check_all()
         self._dispatch()
 
     @contextmanager
     def reconfiguring(self) -> Generator[None]:
-        """Let the block add and remove devices; until its end, no task fails because its device is missing."""
+        """Let the block add and remove devices; no task fails because its device is missing before the block ends."""
         self._reconfiguring = True
         try:
             yield
@@ -268,10 +272,8 @@ class Dispatcher:
             self._reconfiguring = False
             self.update_devices()
 
-    # ---- the end
-
     async def drain(self, seconds: float) -> None:
-        """Begin no more tasks, and wait at most this long for those that run. Waiting tasks stay on disk for the next daemon."""
+        """Begin no more tasks, and wait at most this many seconds for the running ones. Queued tasks stay on disk for the next daemon."""
         self.close()
         with trio.move_on_after(seconds):
             await self._attempts.wait_idle()
@@ -282,19 +284,19 @@ class Dispatcher:
 
 
 @asynccontextmanager
-async def open_dispatcher(
+async def open_task_queue(
     store: Store,
     constellation: Constellation,
     max_queued: int,
     on_change: Callable[[TaskRecord], None],
     *,
     max_running: int | None = None,
-) -> AsyncGenerator[Dispatcher]:
-    """Run the tasks of a store inside the block. Its end stops the tasks that run, and they become ``lost``; see `Dispatcher.drain`."""
+) -> AsyncGenerator[TaskQueue]:
+    """Accept and run tasks inside the block. Leaving it stops the running tasks, which become ``lost``; see `TaskQueue.drain`."""
     async with trio.open_nursery() as nursery:
-        dispatcher = Dispatcher(nursery, store, constellation, max_queued, max_running, on_change)
+        task_queue = TaskQueue(nursery, store, constellation, max_queued, max_running, on_change)
         try:
-            yield dispatcher
+            yield task_queue
         finally:
-            dispatcher.close()
+            task_queue.close()
             nursery.cancel_scope.cancel()

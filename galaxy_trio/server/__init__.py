@@ -1,4 +1,4 @@
-"""The server's role: who is connected, what is known of the devices, and the sessions that run their tasks."""
+"""The server's role: runs the tasks of its clients on its devices."""
 
 from galaxy_trio._exports import set_module
 from galaxy_trio.server.device_config import read_device_config

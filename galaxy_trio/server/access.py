@@ -1,4 +1,4 @@
-"""Who may open a WebSocket to a server, told by the request of the handshake alone."""
+"""Access control of a server's WebSocket handshakes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FORBIDDEN = 403
 _NOT_FOUND = 404
 
 
-class Admission:
-    """Judges the requests of handshakes. Holds the tokens, and shows them nowhere.
+class AccessPolicy:
+    """Accepts or rejects handshake requests by token, host and origin. Never shows a token.
 
     Args:
-        tokens: Any one of them lets a client in; without any, no token is asked for.
-        allowed_hosts: The names by which clients may call the server, without a port; None for any.
-        allowed_origins: The web pages whose scripts may connect, as browsers name them: ``https://example.org``.
+        tokens: Accepted tokens; without any, no token is required.
+        allowed_hosts: Accepted names of the server in the ``Host`` header, without a port; None for any.
+        allowed_origins: The web pages whose scripts may connect, as browsers send them: ``https://example.org``.
     """
 
     def __init__(
@@ -39,63 +39,65 @@ class Admission:
         self._origins = {origin.encode() for origin in allowed_origins}
 
     @property
-    def asks_for_token(self) -> bool:
-        """Whether there is a token."""
+    def requires_token(self) -> bool:
+        """Whether clients must give a token."""
         return bool(self._tokens)
 
-    def judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        """The HTTP status to answer with.
+    def handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
+        """Return the HTTP status of the response: 101, 403 or 404.
 
         Args:
             path: The request's target, with its query.
-            headers: With lower-case names, ``host`` among them.
+            headers: The request's headers, including ``host``.
         """
         try:
             parts = urlsplit(path)
         except ValueError:
             return _NOT_FOUND
-        # A target with a host in it is for a proxy, and its host would not be the one that was checked.
+        # A target with a host is for a proxy; its host would not be the one that is checked below.
         if not path.startswith("/") or parts.netloc or parts.path != DEFAULT_PATH:
             return _NOT_FOUND
         origins = [value for name, value in headers if name.lower() == b"origin"]
         hosts = [value for name, value in headers if name.lower() == b"host"]
-        # A browser sends an origin always, and nothing else does: a page must not reach a server just because its reader can.
+        # Only browsers send an origin, and they always do: a page must not reach a server just because its reader can.
         if any(origin not in self._origins for origin in origins):
             return _FORBIDDEN
-        if self._hosts is not None and not all(_name_in(host) in self._hosts for host in hosts):
+        if self._hosts is not None and not all(_without_port(host) in self._hosts for host in hosts):
             return _FORBIDDEN
-        return SWITCHING_PROTOCOLS if self._knows(parts.query) else _FORBIDDEN
+        return SWITCHING_PROTOCOLS if self._has_valid_token(parts.query) else _FORBIDDEN
 
-    def _knows(self, query: str) -> bool:
+    def _has_valid_token(self, query: str) -> bool:
         if not self._tokens:
             return True
         given = parse_qs(query).get("token", [""])[0].encode(errors="replace")
-        # All of them, always: the time tells neither which one it was nor how much of it was right.
+        # Always compares all tokens, so that the time reveals neither which one matched nor how much of it.
         matches = [hmac.compare_digest(given, token) for token in self._tokens]
         return any(matches)
 
 
 def checked_tokens(tokens: str | Iterable[str] | None) -> list[str]:
-    """The tokens as a list.
+    """Return the tokens as a list.
 
     Raises:
-        ConfigError: One of them keeps nobody out, or there is none where some were to be.
+        ConfigError: A token is empty, or the list is.
     """
     if tokens is None:
         return []
     listed = [tokens] if isinstance(tokens, str) else list(tokens)
     if not listed:
-        raise ConfigError("an empty list of tokens would let everybody in: give some, or None for a server without")
+        raise ConfigError(
+            "an empty list of tokens would accept every client: give a token, or None for a server without"
+        )
     if not all(listed):
-        raise ConfigError("an empty token would let everybody in: give one, or None for a server without")
+        raise ConfigError("an empty token would accept every client: give a token, or None for a server without")
     return listed
 
 
 def hosts_for(address: str, allowed_hosts: Iterable[str] | None) -> set[str] | None:
-    """By which names a server that listens at an address may be called, unless it may be by any.
+    """The names that a server accepts in the ``Host`` header; None for any.
 
-    A page in a browser can make any name point to this machine, so at a loopback address only loopback's own names and those that
-    are given will do.
+    A web page can make any name resolve to this machine. A server at a loopback address therefore accepts only loopback's own names
+    and those in `allowed_hosts`.
     """
     given = None if allowed_hosts is None else set(allowed_hosts)
     if not is_loopback(address):
@@ -104,7 +106,7 @@ def hosts_for(address: str, allowed_hosts: Iterable[str] | None) -> set[str] | N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is reached from this machine only."""
+    """Whether a name or address can be reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:
@@ -113,8 +115,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _name_in(host: bytes) -> str:
-    """A ``Host`` header without its port."""
+def _without_port(host: bytes) -> str:
+    """The name in a ``Host`` header."""
     name = host.decode("latin-1").strip().lower()
     if name.startswith("["):
         return name[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""One connection to a server: what its client may say, and the server's first reply to each message, in order."""
+"""Handles one client's messages: sends the server's first reply to each, in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from galaxy_trio.messages import (
     ServerMessageType,
     TaskStatus,
 )
-from galaxy_trio.server.pending_commands import UnansweredCommands
+from galaxy_trio.server.pending_commands import PendingCommands
 from galaxy_trio.server.registry import Client, ClientInfo
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 
-class Peer:
-    """The receiver of one connection's messages. Every reply is sent in the step in which its message is received.
+class ClientHandler:
+    """The receiver of one connection. Sends every reply in the step in which it receives the message.
 
     Args:
-        registry: The server's.
-        sessions: The server's.
-        max_unanswered_commands: Batches of commands that it may leave unanswered, if it is a device.
+        registry: The server's registry.
+        sessions: The server's sessions.
+        max_unanswered_commands: Number of command batches that a device may leave unanswered.
     """
 
     _link: Link[ClientMessage]
-    """Set by `attach`: the link needs its receiver first."""
+    """Set by `attach`, because a link is made with its receiver."""
 
     def __init__(self, registry: Registry, sessions: Sessions, max_unanswered_commands: int) -> None:
         self._registry = registry
@@ -51,18 +51,16 @@ class Peer:
         self._max_unanswered_commands = max_unanswered_commands
         self.client: Client | None = None
         self.first_message: trio.Event = trio.Event()
-        """Set when the first message has come, or the connection has ended without one."""
+        """Set when the first message was received, or the connection has ended without one."""
         self.refused_with: int | None = None
-        """The code to close with, when the registration was refused."""
+        """The close code after a refused registration."""
 
     def attach(self, link: Link[ClientMessage]) -> None:
-        """Replies go here. To be called before anything is received."""
+        """Set the link that replies are sent on. Call this before the link receives."""
         self._link = link
 
-    # ---- what comes in
-
     def received(self, message: ClientMessage) -> None:
-        """Answer a message; see `Receiver`."""
+        """Reply to a message; see `Receiver`."""
         if self.refused_with is not None:
             return
         if self.client is None:
@@ -74,10 +72,10 @@ class Peer:
         elif message.client_type is not self.client.client_type:
             self._refuse("client_type does not match the registered connection")
         else:
-            self._converse(message, self.client)
+            self._handle(message, self.client)
 
     def received_invalid(self, invalid: InvalidMessage) -> None:
-        """Answer a broken message; see `Receiver`."""
+        """Reply to a broken message; see `Receiver`."""
         if self.refused_with is not None:
             return
         if self.client is not None and invalid.type == ClientMessageType.COMMAND_RESULTS:
@@ -87,14 +85,12 @@ class Peer:
             self._turn_away(1008)
 
     def ended(self, error: Callable[[], Exception]) -> None:
-        """Forget the client, and stop its sessions, in the step in which its end is known; see `Receiver`."""
+        """Remove the client and cancel its sessions in the step in which the end is known; see `Receiver`."""
         self.first_message.set()
         if self.client is not None:
             self._registry.remove(self.client)
             self.client.commands.close(error)
             self._sessions.client_left(self.client)
-
-    # ---- registration
 
     def _register(self, message: ClientMessage) -> None:
         if message.type is not ClientMessageType.REGISTER or not message.client_id:
@@ -102,14 +98,14 @@ class Peer:
             self._turn_away(1008)
             return
         if len(message.client_id) > MAX_ID:
-            self._refuse(f"a client_id has at most {MAX_ID} characters, and this one has {len(message.client_id)}")
+            self._refuse(f"the client_id has {len(message.client_id)} characters: at most {MAX_ID} are allowed")
             self._turn_away(1008)
             return
         metadata = message.metadata or {}
         is_device = message.client_type is ClientType.DEVICE
-        system_info, platform = metadata.get("system_info"), metadata.get("platform")
-        told = system_info if is_device and isinstance(system_info, dict) else None
-        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id, told)
+        value, platform = metadata.get("system_info"), metadata.get("platform")
+        system_info = value if is_device and isinstance(value, dict) else None
+        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id, system_info)
         if refusal is not None:
             self._refuse(refusal)
             self._turn_away(1000)
@@ -122,10 +118,10 @@ class Peer:
                 wall_clock.now(),
                 named,
                 None if is_device else message.target_id,
-                self._registry.system_info(message.client_id, told, named),
+                self._registry.system_info(message.client_id, system_info, named),
             ),
             self._link,
-            UnansweredCommands(message.client_id, self._max_unanswered_commands),
+            PendingCommands(message.client_id, self._max_unanswered_commands),
         )
         self._registry.add(self.client)
         self._link.peer = f"{message.client_type} {message.client_id!r}"
@@ -137,29 +133,27 @@ class Peer:
         self.refused_with = code
         self.first_message.set()
 
-    # ---- conversation
-
-    def _converse(self, message: ClientMessage, client: Client) -> None:
+    def _handle(self, message: ClientMessage, client: Client) -> None:
         match message.type:
             case ClientMessageType.HEARTBEAT:
                 self._reply(ServerMessageType.HEARTBEAT)
             case ClientMessageType.DEVICE_INFO_REQUEST:
-                self._tell_device_info(message, client)
+                self._send_device_info(message, client)
             case ClientMessageType.TASK:
                 self._start_task(message, client)
             case ClientMessageType.ERROR:
                 self._refuse(message.error or "")
             case ClientMessageType.COMMAND_RESULTS:
-                # No reply, whatever they are: only the batch that they answer learns of them.
+                # Results get no reply.
                 if not client.commands.route(message):
-                    logger.debug("%r: results that nobody waits for", client.client_id)
+                    logger.debug("%r sent results for no pending batch", client.client_id)
             case ClientMessageType.DEVICE_INFO_RESPONSE:
-                logger.debug("%r: information that nobody asked for", client.client_id)
+                logger.debug("%r sent device information without a request", client.client_id)
             case _:
-                # A second registration, or a task's end, which clients have no business with.
+                # A second registration, or a task's end, which clients must not send.
                 self._refuse(f"Unknown message type: ClientMessageType.{message.type.name}")
 
-    def _tell_device_info(self, message: ClientMessage, client: Client) -> None:
+    def _send_device_info(self, message: ClientMessage, client: Client) -> None:
         wanted = message.target_id
         allowed = client.client_type is ClientType.CONSTELLATION and client.info.target_id in (None, wanted)
         if wanted is None or not allowed:
@@ -189,17 +183,15 @@ class Peer:
             self._refuse("A device may run tasks only on itself")
             return
         if len(session_id) > MAX_ID:
-            self._refuse(f"a session_id has at most {MAX_ID} characters, and this one has {len(session_id)}")
+            self._refuse(f"the session_id has {len(session_id)} characters: at most {MAX_ID} are allowed")
             return
         refusal = self._sessions.refusal(session_id, client)
         if refusal is not None:
             self._refuse(refusal)
             return
-        # Who could not be told that its task was accepted was told an error, and takes it for one that never ran.
+        # If the acknowledgement could not be sent, the client got an error, which means that its task never ran.
         if self._reply(ServerMessageType.HEARTBEAT, session_id=session_id):
             self._sessions.start(session_id, message.request or "", message.task_name, client, target)
-
-    # ---- replies
 
     def _refuse(self, why: str) -> None:
         self._reply(ServerMessageType.ERROR, status=TaskStatus.ERROR, error=why)
@@ -214,7 +206,7 @@ class Peer:
         error: str | None = None,
         result: JSON = None,
     ) -> bool:
-        """Send a reply, or an error in its place; whether it was the reply."""
+        """Send a reply, or an error if it cannot be sent. Returns whether the reply was sent."""
         reply = ServerMessage(
             type,
             status,
@@ -227,7 +219,7 @@ class Peer:
         try:
             self._link.send_nowait(reply)
         except (InvalidMessage, MessageTooLarge) as unsendable:
-            # What clients say comes back in replies, and may be too large there, or nested too deep.
+            # A reply repeats parts of the client's message, which may make it too large or nest it too deep.
             problem = f"the reply cannot be sent: {unsendable}"
             self._link.send_nowait(
                 ServerMessage(

@@ -1,4 +1,4 @@
-"""What devices were told to do and have not answered: each batch of commands waits for its own results."""
+"""A device's pending command batches, each waiting for its own results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import ClientMessage
 
 MAX_UNANSWERED: Final = 1_000
-"""Batches that one device may have left unanswered."""
+"""Default number of batches that a device may leave unanswered."""
 NO_RESULT: Final = "the device sent no result for this command"
 
 _Answer: TypeAlias = "list[CommandResult] | Exception"
@@ -25,7 +25,7 @@ _Answer: TypeAlias = "list[CommandResult] | Exception"
 
 @attrs.frozen(eq=False)
 class Batch:
-    """Commands on their way. Made by `UnansweredCommands.register`."""
+    """Commands that were sent together. Made by `PendingCommands.register`."""
 
     response_id: str
     session_id: str
@@ -33,11 +33,11 @@ class Batch:
     _channel: tuple[trio.MemorySendChannel[_Answer], trio.MemoryReceiveChannel[_Answer]]
 
     async def receive(self) -> list[CommandResult]:
-        """Wait for the results, in the order of the commands, one for each.
+        """Wait for the results: one for each command, in the order of the commands.
 
         Raises:
-            InvalidMessage: They came broken.
-            Exception: What `UnansweredCommands.close` was given: the device has gone.
+            InvalidMessage: The device sent broken results.
+            Exception: The exception given to `PendingCommands.close`: the device has disconnected.
         """
         answer = await self._channel[1].receive()
         if isinstance(answer, Exception):
@@ -45,16 +45,16 @@ class Batch:
         return answer
 
     def deliver(self, answer: _Answer) -> None:
-        """Give it its answer, once. Never blocks: the buffer holds it."""
+        """Deliver the results, once. Never blocks, because the channel has room for them."""
         self._channel[0].send_nowait(answer)
 
 
-class UnansweredCommands:
-    """The batches of one device that it has not answered. Pure but for the channel that each waits on.
+class PendingCommands:
+    """The batches that one device has not answered. Pure except for the channel of each batch.
 
     Args:
-        device_id: Whose they are, for error messages.
-        max_unanswered: How many there may be.
+        device_id: The device's name, for error messages.
+        max_unanswered: Number of batches that may be pending.
     """
 
     def __init__(self, device_id: str, max_unanswered: int = MAX_UNANSWERED) -> None:
@@ -62,40 +62,40 @@ class UnansweredCommands:
         self._max_unanswered = max_unanswered
         self._batches: dict[str, Batch] = {}
         self.unexpected_results: int = 0
-        """Results that nobody waited for: late ones, duplicates, for an unknown batch or another's session."""
+        """Results for no pending batch: late, duplicate, with an unknown id or another session's."""
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def check(self) -> None:
-        """Raise `QueueFull` if there may be no more."""
+        """Raise `QueueFull` if no further batch may be registered."""
         if len(self._batches) >= self._max_unanswered:
             raise QueueFull(
                 f"device {self._device_id!r} has left {self._max_unanswered} batches of commands unanswered: nothing was sent"
             )
 
     def register(self, response_id: str, session_id: str, commands: Sequence[Command]) -> Batch:
-        """Make a batch that can be answered; whoever awaits it must `forget` it on every way out."""
+        """Register a batch. The caller must `abandon` it, however its wait ends."""
         self.check()
         batch = Batch(response_id, session_id, commands, trio.open_memory_channel(1))
         self._batches[response_id] = batch
         return batch
 
-    def forget(self, batch: Batch) -> None:
-        """Nobody waits for it any more."""
+    def abandon(self, batch: Batch) -> None:
+        """Remove a batch that is no longer waited for."""
         self._batches.pop(batch.response_id, None)
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """The device has gone: all who wait are told, each with a fresh exception. Its sessions, which could ask for more, end with it."""
+        """Fail every pending batch with an exception of its own, because the device has disconnected."""
         batches = list(self._batches.values())
         self._batches.clear()
         for batch in batches:
             batch.deliver(error())
 
     def route(self, message: ClientMessage) -> bool:
-        """Give results to the batch that they answer; whether there was one.
+        """Deliver results to their batch. Returns whether one was pending.
 
-        Only results for the batch's own session count. A batch is answered once.
+        A batch accepts results of its own session only, and only once.
         """
         batch = self._take(message.prev_response_id, message.session_id)
         if batch is None:
@@ -105,11 +105,11 @@ class UnansweredCommands:
         return True
 
     def route_invalid(self, invalid: InvalidMessage) -> bool:
-        """End the batch that broken results name; whether there was one."""
+        """Fail the batch that broken results name. Returns whether one was pending."""
         batch = self._take(invalid.response_id, invalid.session_id)
         if batch is None:
             return False
-        # A fresh object: the one that was raised has frames in its traceback, and they hold the whole text.
+        # A new object, because the traceback of the raised one holds frames with the whole text.
         batch.deliver(
             InvalidMessage(
                 f"the command results of device {self._device_id!r} are broken: {invalid}",
@@ -129,9 +129,9 @@ class UnansweredCommands:
 
 
 def _in_order(commands: Sequence[Command], results: list[CommandResult]) -> list[CommandResult]:
-    """One result for each command, found by its call id; the first counts, and what is for no command is dropped.
+    """Match one result to each command by call id. The first one counts; results for no command are dropped.
 
-    Results without any call id are taken in the order in which they came.
+    If no result has a call id, the results are matched by position.
     """
     if results and all(result.call_id is None for result in results):
         by_call_id = {

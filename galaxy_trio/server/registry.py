@@ -1,4 +1,4 @@
-"""Who is connected to a server, under which name, in which role, and what is known of the devices."""
+"""A server's connected clients by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 from galaxy_trio.messages import JSON, ClientType
 from galaxy_trio.server.device_config import merge
-from galaxy_trio.server.pending_commands import UnansweredCommands
+from galaxy_trio.server.pending_commands import PendingCommands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import ServerMessage
 
 MAX_SYSTEM_INFO: Final = 256 * 1024
-"""Characters that a device's information may have, as JSON: it is kept for as long as the device is connected."""
+"""Maximum number of characters of a device's information as JSON, which is stored while the device is connected."""
 
 T = TypeVar("T")
 
 
-class Outbox(Protocol):
-    """A client's connection, as far as others may use it."""
+class Sender(Protocol):
+    """The part of a client's link that sessions use."""
 
     async def send(self, message: ServerMessage, hand_over: Callable[[], T]) -> T:
-        """Send a message when there is room for it; `hand_over` is called in that step."""
+        """Send a message once there is room for it, and call `hand_over` in the same step."""
         ...
 
 
 @attrs.frozen
 class ClientInfo:
-    """What a server knows of a client that is connected.
+    """A connected client.
 
     Attributes:
-        connected_at: When it registered, in UTC.
-        platform: As it named it at its registration.
-        target_id: The device that a constellation is for.
-        system_info: Of a device: what it says of its machine, merged with the server's configuration.
+        client_id: The client's name.
+        client_type: The client's role.
+        connected_at: When the client registered, in UTC.
+        platform: The platform in its registration.
+        target_id: The device that a constellation client uses.
+        system_info: A device's description of its machine, merged with the server's device configuration.
     """
 
     client_id: str
@@ -53,30 +55,30 @@ class ClientInfo:
 
 @attrs.define(eq=False)
 class Client:
-    """A registered peer: what is known of it, how to reach it, and what it owes."""
+    """A registered client's state."""
 
     info: ClientInfo
-    outbox: Outbox
-    commands: UnansweredCommands
+    sender: Sender
+    commands: PendingCommands
     last_active: float = attrs.field(factory=trio.current_time)
-    """When its last message came, or the last task for it or on it ended, on trio's clock; bytes that are no message do not count."""
+    """Time of its last message, or of the end of the last task submitted by it or run on it, on trio's clock."""
 
     @property
     def client_id(self) -> str:
-        """Its name."""
+        """The client's name."""
         return self.info.client_id
 
     @property
     def client_type(self) -> ClientType:
-        """Its role."""
+        """The client's role."""
         return self.info.client_type
 
 
 class Registry:
-    """The clients of a server by their names. A name belongs to one connection at a time.
+    """A server's clients by name. A name belongs to one connection at a time.
 
     Args:
-        device_config: What is merged into the devices' information, by device; see `read_device_config`.
+        device_config: Data that is merged into the devices' information, by device; see `read_device_config`.
     """
 
     def __init__(self, device_config: Mapping[str, Mapping[str, JSON]] | None = None) -> None:
@@ -90,7 +92,7 @@ class Registry:
         target_id: str | None,
         system_info: dict[str, JSON] | None = None,
     ) -> str | None:
-        """Why a peer cannot register, in the words of the original server where it has any; None if it can."""
+        """Why a client cannot register, in the original server's words where it has a message; None if it can."""
         if client_id in self._clients:
             return f"client_id {client_id!r} is already registered; duplicate registrations are not allowed"
         if client_type is ClientType.CONSTELLATION and target_id is not None and self.device(target_id) is None:
@@ -102,13 +104,10 @@ class Registry:
     def system_info(
         self, device_id: str, system_info: dict[str, JSON] | None, platform: str | None
     ) -> dict[str, JSON] | None:
-        """What is to be known of a device: its own words, under its registered name, with what its operator has to add.
-
-        None if it said nothing of itself.
-        """
+        """The device's own information under its registered name, merged with the operator's; None without its own."""
         if system_info is None:
             return None
-        # Under another name it would pass for another device.
+        # The registered name replaces any other, so that a device cannot pose as another one.
         named: dict[str, JSON] = {**system_info, "device_id": device_id}
         if "platform" not in named and platform is not None:
             named["platform"] = platform
@@ -116,15 +115,15 @@ class Registry:
         return named if config is None else merge(named, config)
 
     def add(self, client: Client) -> None:
-        """Register a client that `refusal` has nothing against."""
+        """Register a client for which `refusal` returned None."""
         self._clients[client.client_id] = client
 
     def remove(self, client: Client) -> None:
-        """Its connection has ended: the name is free again, and nothing is kept of it."""
+        """Remove a client and free its name."""
         del self._clients[client.client_id]
 
     def get(self, client_id: str) -> Client | None:
-        """The client of this name, whatever its role."""
+        """The client of this name in any role."""
         return self._clients.get(client_id)
 
     def device(self, device_id: str) -> Client | None:
@@ -133,15 +132,15 @@ class Registry:
         return client if client is not None and client.client_type is ClientType.DEVICE else None
 
     def clients(self, client_type: ClientType | None = None) -> list[ClientInfo]:
-        """Those connected, in a role if one is given, in the order of their registration."""
+        """The connected clients, in one role or all, in the order of their registration."""
         return [
             client.info for client in self._clients.values() if client_type is None or client.client_type is client_type
         ]
 
     def unanswered_commands(self) -> int:
-        """Batches of commands that devices have not answered."""
+        """Number of command batches that devices have not answered."""
         return sum(len(client.commands) for client in self._clients.values())
 
     def unexpected_results(self) -> int:
-        """Results that nobody waited for, of those that are connected."""
+        """Number of results for no pending batch, from connected devices."""
         return sum(client.commands.unexpected_results for client in self._clients.values())

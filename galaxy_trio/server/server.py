@@ -1,4 +1,4 @@
-"""Opens a server: listens, lets peers in, and closes all in good order."""
+"""A server: listens, serves its clients, shuts down."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from galaxy_trio._transport.url import DEFAULT_PATH
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.messages import ClientType
-from galaxy_trio.server.access import Admission, hosts_for, is_loopback
-from galaxy_trio.server.client_handler import Peer
+from galaxy_trio.server.access import AccessPolicy, hosts_for, is_loopback
+from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.server.pending_commands import MAX_UNANSWERED
 from galaxy_trio.server.registry import Registry
 from galaxy_trio.server.sessions import MAX_SESSIONS, ServerTask, SessionFunction, Sessions
@@ -37,23 +37,23 @@ logger: Final = logging.getLogger(__name__)
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
 _SESSIONS_TIMEOUT: Final = 1.0
-"""Seconds that sessions have to clean up, and their clients to be told, when the server stops."""
+"""Seconds for sessions to clean up and for their clients to be notified when the server stops."""
 
 
 @attrs.frozen
 class ServerStatistics:
-    """What a server holds now.
+    """A snapshot of a server's state.
 
     Attributes:
-        connections: Open sockets, registered or not.
+        connections: Open connections, registered or not.
         devices: Registered devices.
         constellations: Registered constellations.
-        sessions: Tasks that run.
-        ending_sessions: Tasks that have ended, and whose session function still cleans up, or whose end a client has not read yet.
-        unanswered_commands: Batches of commands that devices have not answered.
-        unexpected_results: Command results that nobody waited for, of the devices that are connected.
-        turned_away: Connections since the start that were closed because there were too many.
-        bytes_held: What was sent to clients and is not yet written.
+        sessions: Running tasks.
+        ending_sessions: Tasks that have ended while their session function still cleans up, or while a client has not read the end.
+        unanswered_commands: Command batches that devices have not answered.
+        unexpected_results: Command results for no pending batch, from connected devices.
+        turned_away: Connections closed since the start because too many were open.
+        bytes_held: Bytes sent to clients that are not written yet.
     """
 
     connections: int
@@ -69,19 +69,20 @@ class ServerStatistics:
 
 @attrs.frozen(kw_only=True)
 class ServerLimits:
-    """What a server allows.
+    """Limits and timeouts of a server.
 
     Attributes:
-        max_connections: Connections above this number are closed at once.
-        max_message_size: Bytes that a message may have, both ways.
-        max_sessions: Tasks of one client that may run at once; a client that does not read their ends has fewer.
-        max_unanswered_commands: Batches of commands that one device may leave unanswered.
+        max_connections: Connections above this number are closed immediately.
+        max_message_size: Largest message in bytes, in both directions.
+        max_sessions: Concurrent tasks of one client; an ended task counts until the client has read its end.
+        max_unanswered_commands: Command batches that one device may leave unanswered.
         handshake_timeout: Seconds for a client's TLS and WebSocket handshakes.
         register_timeout: Seconds for a client's first message, which must be its registration.
-        liveness_timeout: Seconds without a single byte from a client after which it has gone.
-        idle_timeout: Seconds after a client's last message, or the end of the last task for it or on it, after which it is closed.
+        liveness_timeout: Seconds without a byte from a client after which its connection is lost.
+        idle_timeout: Seconds after which a client is closed, counted from its last message or the end of the last task that it
+            submitted or ran.
         ping_interval: Seconds between WebSocket pings to each client.
-        send_timeout: Seconds for which a client may leave more than 1 MiB unread that was sent to it.
+        send_timeout: Seconds for which a client may leave more than 1 MiB unread.
     """
 
     max_connections: int = 500
@@ -107,13 +108,13 @@ class Server:
         url: str,
         nursery: trio.Nursery,
         session: SessionFunction,
-        admission: Admission,
+        access: AccessPolicy,
         limits: ServerLimits,
         device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     ) -> None:
         self._url = url
         self._nursery = nursery
-        self._admission = admission
+        self._access = access
         self._limits = limits
         self._registry = Registry(device_config)
         self._sessions = Sessions(session, nursery, limits.max_sessions)
@@ -123,7 +124,7 @@ class Server:
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
-        self._quiet = trio.Event()
+        self._all_closed = trio.lowlevel.ParkingLot()
         self._stopping = False
 
     def __repr__(self) -> str:
@@ -131,25 +132,25 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where clients connect to; without the token."""
+        """The URL for clients, without a token."""
         return self._url
 
     @property
     def devices(self) -> list[str]:
-        """The names of the devices that are connected, in the order of their registration."""
+        """The names of the connected devices, in the order of their registration."""
         return [client.client_id for client in self._registry.clients(ClientType.DEVICE)]
 
     @property
     def constellations(self) -> list[str]:
-        """The names of the constellations that are connected, in the order of their registration."""
+        """The names of the connected constellations, in the order of their registration."""
         return [client.client_id for client in self._registry.clients(ClientType.CONSTELLATION)]
 
     def clients(self, client_type: ClientType | None = None) -> list[ClientInfo]:
-        """What is known of those that are connected, in one role or in both, in the order of their registration."""
+        """The connected clients, in one role or both, in the order of their registration."""
         return self._registry.clients(client_type)
 
     def statistics(self) -> ServerStatistics:
-        """What the server holds now."""
+        """Return a snapshot of the server's state."""
         return ServerStatistics(
             connections=self._connections,
             devices=len(self.devices),
@@ -163,12 +164,12 @@ class Server:
         )
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
-        """Serve one client on a stream until it leaves or the server stops; the stream is closed then.
+        """Serve one client on a stream until the client leaves or the server stops, then close the stream.
 
-        Whatever goes wrong with it is logged and ends this connection only. Cancelling closes the stream at once.
+        An error is logged and ends this connection only. Cancelling closes the stream immediately.
         """
         if self._stopping or self._connections >= self._limits.max_connections:
-            # Once, until somebody is let in again: who can open connections must not be able to fill the log.
+            # One warning until a connection is accepted again, so that opening connections does not fill the log.
             level = logging.DEBUG if self._is_turning_away else logging.WARNING
             logger.log(level, "a connection was turned away: %s are open", self._connections)
             self._is_turning_away = True
@@ -182,46 +183,46 @@ class Server:
         except ConnectFailed as failed:
             logger.info("%s", failed)
         except Exception:
-            logger.exception("a connection ended by a bug of the server")
+            logger.exception("a bug in the server ended a connection")
         finally:
             self._connections -= 1
             if not self._connections:
-                self._quiet.set()
+                self._all_closed.unpark_all()
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
-        peer = Peer(self._registry, self._sessions, limits.max_unanswered_commands)
+        handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands)
         websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
-        link = Link(websocket, peer, decode_client_message, peer="a client", pause_reading=True)
-        peer.attach(link)
+        link = Link(websocket, handler, decode_client_message, peer="a client", pause_reading=True)
+        handler.attach(link)
         self._links.add(link)
         with trio.CancelScope() as shaking_hands:
             self._handshakes.add(shaking_hands)
             try:
                 async with link.running(
-                    partial(websocket.run_server, self._admission.judge),
+                    partial(websocket.run_server, self._access.handshake_status),
                     handshake_deadline=trio.current_time() + limits.handshake_timeout,
                     liveness_timeout=limits.liveness_timeout,
                     ping_interval=limits.ping_interval,
                     send_timeout=limits.send_timeout,
                 ):
                     self._handshakes.discard(shaking_hands)
-                    await self._converse(peer, link)
+                    await self._wait_until_done(handler, link)
             finally:
                 self._handshakes.discard(shaking_hands)
                 self._links.discard(link)
 
-    async def _converse(self, peer: Peer, link: Link[ClientMessage]) -> None:
-        """Wait until a client has left, was turned away, or the server stops."""
+    async def _wait_until_done(self, handler: ClientHandler, link: Link[ClientMessage]) -> None:
+        """Wait until the client has left, was refused or became idle, or the server stops."""
         with trio.CancelScope() as waiting:
             self._waits.add(waiting)
             try:
                 with trio.move_on_after(self._limits.register_timeout):
-                    await peer.first_message.wait()
-                if peer.client is None:
-                    link.close_code = peer.refused_with or _POLICY_VIOLATION
+                    await handler.first_message.wait()
+                if handler.client is None:
+                    link.close_code = handler.refused_with or _POLICY_VIOLATION
                     return
-                await self._wait_idle_or_closed(peer.client, link)
+                await self._wait_idle_or_closed(handler.client, link)
                 return
             finally:
                 self._waits.discard(waiting)
@@ -233,13 +234,13 @@ class Server:
             with trio.move_on_at(idle_at):
                 await link.wait_closed()
                 return
-            # A task that runs is something to wait for; its end will be what idleness counts from.
+            # A client with a running task is not idle: idleness counts from the task's end.
             idle_since = trio.current_time() if self._sessions.concerns(client) else client.last_active
             idle_at = idle_since + self._limits.idle_timeout
-        logger.info("%s has sent no message for %g s: closing", link.peer, self._limits.idle_timeout)
+        logger.info("closing %s: no message for %g s", link.peer, self._limits.idle_timeout)
 
     async def stop(self) -> None:
-        """Let nobody in any more, end all sessions, close all connections at once. Takes at most a few seconds."""
+        """Accept no more connections, cancel all sessions, close all connections together. Takes at most a few seconds."""
         self._stopping = True
         self._sessions.cancel_all("Task was cancelled because the server is shutting down")
         for shaking_hands in self._handshakes:
@@ -250,12 +251,11 @@ class Server:
             waiting.cancel()
         with trio.move_on_after(CLOSE_TIMEOUT + 1):
             if self._connections:
-                self._quiet = trio.Event()
-                await self._quiet.wait()
+                await self._all_closed.park()
 
 
 async def echo(task: ServerTask) -> object:
-    """The session of a server that is given none."""
+    """Return the request: the default session of a server."""
     return {"echo": task.request}
 
 
@@ -272,38 +272,38 @@ async def open_server(
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
 ) -> AsyncGenerator[Server]:
-    """Run a server for the length of the block.
+    """Run a server until the block ends.
 
-    Its end stops all sessions, tells their clients so, and closes all connections in good order within a few seconds; cancelling the block
-    closes them at once.
+    Leaving the block cancels all sessions, notifies their clients, and closes all connections with a close handshake within a few
+    seconds. Cancelling closes them immediately.
 
     Args:
-        host: The address to listen at: loopback unless told otherwise; anything else needs a token.
-        port: The port; 0 for any that is free: see `Server.url`.
-        session: Runs one task; without it, a task's result is ``{"echo": request}``.
-        token: What clients must give as ``?token=``; of several, for rotation, any one will do. They are never shown.
-        ssl_context: To speak TLS.
-        allowed_hosts: By which names, without a port, clients may call the server. Without it any will do, but at a loopback address
-            only loopback's own; these are allowed there in addition.
-        allowed_origins: The origins of web pages whose scripts may connect, such as ``https://example.org``; without it no page may.
-        device_config: What is merged into the devices' information, by device; see `read_device_config`.
-        limits: What clients may take; see `ServerLimits` for the defaults.
+        host: The address to listen at; any other than loopback needs a token.
+        port: The port; 0 for a free one, see `Server.url`.
+        session: Runs one task. By default, a task's result is ``{"echo": request}``.
+        token: The token that clients must give as ``?token=``, or several for rotation, of which any one is accepted. Never shown.
+        ssl_context: Enables TLS.
+        allowed_hosts: Names, without a port, that clients may use for the server. By default any, except at a loopback address:
+            there only loopback's own names, and these in addition.
+        allowed_origins: Origins of web pages whose scripts may connect, such as ``https://example.org``; by default none.
+        device_config: Data that is merged into the devices' information, by device; see `read_device_config`.
+        limits: Limits and timeouts; see `ServerLimits` for the defaults.
 
     Raises:
-        ConfigError: What was asked for cannot be right.
-        OSError: The port cannot be listened at.
+        ConfigError: An argument is invalid.
+        OSError: The server cannot listen at the port.
     """
-    admission = Admission(token, allowed_hosts=hosts_for(host, allowed_hosts), allowed_origins=allowed_origins)
-    if not admission.asks_for_token and not is_loopback(host):
+    access = AccessPolicy(token, allowed_hosts=hosts_for(host, allowed_hosts), allowed_origins=allowed_origins)
+    if not access.requires_token and not is_loopback(host):
         raise ConfigError(
-            f"a server at {host!r} can be reached from other machines and needs a token: give one, or listen at 127.0.0.1"
+            f"a server at {host!r} is reachable from other machines and needs a token: give one, or listen at 127.0.0.1"
         )
     listeners = await trio.open_tcp_listeners(port, host=host)
     address, bound_port = listeners[0].socket.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
     url = f"{'ws' if ssl_context is None else 'wss'}://{shown}:{bound_port}{DEFAULT_PATH}"
     async with open_background() as nursery:
-        server = Server(url, nursery, session, admission, limits or ServerLimits(), device_config)
+        server = Server(url, nursery, session, access, limits or ServerLimits(), device_config)
 
         async def serve(stream: trio.SocketStream) -> None:
             if ssl_context is None:

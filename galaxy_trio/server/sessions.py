@@ -1,4 +1,4 @@
-"""The tasks that a server runs: each in a task of its own, each ending in exactly one ``task_end``."""
+"""A server's sessions, each of which runs one task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger: Final = logging.getLogger(__name__)
 DEVICE_LEFT = "Task was cancelled because target device disconnected"
 CONSTELLATION_LEFT = "Task was cancelled because its constellation disconnected"
 MAX_SESSIONS: Final = 100
-"""Sessions of one client that may run at once, those among them whose end it has not been told."""
+"""Default number of concurrent sessions of one client, including ended ones whose ``task_end`` is not sent yet."""
 
 AGENT_NAME: Final = "galaxy_trio"
 
@@ -34,13 +34,14 @@ _RunCommands: TypeAlias = Callable[[Sequence[Command], bool, float], Awaitable[l
 
 @attrs.frozen
 class ServerTask:
-    """What a session function is given.
+    """A task as the session function sees it.
 
     Attributes:
-        request: What to do, in words.
-        device_id: On which device.
-        client_id: Who asked.
-        task_name: How the client calls it.
+        session_id: The session's id.
+        request: The client's request in words.
+        device_id: The device to run the task on.
+        client_id: The client that submitted the task.
+        task_name: The client's name for the task.
     """
 
     session_id: str
@@ -53,25 +54,25 @@ class ServerTask:
     async def execute(
         self, commands: Sequence[Command], *, stop_on_failure: bool = False, timeout: float = math.inf
     ) -> list[CommandResult]:
-        """Let the device run commands, in order, and wait for their results.
+        """Run commands on the device, in order, and wait for their results.
 
-        Batches of one task may be on their way at once; the device runs one at a time. When this is cancelled the results are no longer
-        waited for; this package's agent stops what it runs when the task has ended, the original's finishes it.
+        A task may send several batches concurrently; the device runs one at a time. Cancelling stops the wait, not the commands: when the
+        task ends, this package's agent cancels them, the original's finishes them.
 
         Args:
-            commands: What to run. Each gets a call id if it has none.
-            stop_on_failure: Whether the device is to skip what comes after a failure; this package's agent does, the original's goes on.
-            timeout: Seconds to send them and get the results; `math.inf` for no limit.
+            commands: The commands. Each gets a call id if it has none.
+            stop_on_failure: Whether the device skips the commands after a failed one. This package's agent does; the original's continues.
+            timeout: Seconds to send the commands and receive the results; `math.inf` for no limit.
 
         Returns:
-            One result for each command, in the order of the commands. Where the device sent none, its status is `ResultStatus.NONE`.
+            One result for each command, in the order of the commands; with status `ResultStatus.NONE` where the device sent none.
 
         Raises:
-            RequestTimeout: The device did not answer in time; it may have run the commands, or still run them.
+            RequestTimeout: The device did not reply in time; it may have run the commands, or may still run them.
             QueueFull: The device has left too many batches unanswered; nothing was sent.
-            InvalidMessage: The results are broken, or the commands hold what JSON cannot.
+            InvalidMessage: The results are broken, or the commands cannot be written as JSON.
             MessageTooLarge: The commands are above the server's limit; nothing was sent.
-            ConnectionLost: The device has gone. The session is cancelled for it, too.
+            ConnectionLost: The device has disconnected, which cancels the session too.
             trio.ClosedResourceError: The session has ended.
             ValueError: Two commands have the same call id.
 
@@ -83,13 +84,13 @@ class ServerTask:
 
 
 SessionFunction: TypeAlias = Callable[[ServerTask], Awaitable[object]]
-"""Runs one task. What it returns is the task's result, which JSON must be able to hold; raising `TaskFailed` gives a failed
-task its result; raising anything else fails the task with the error's text. It is cancelled when its device or client leaves."""
+"""Runs one task. Its return value, any JSON, is the task's result. Raising `TaskFailed` fails the task with that exception's result;
+any other exception fails it with the exception's text. It is cancelled when its device or client disconnects."""
 
 
 @attrs.frozen
 class End:
-    """How a session ended; the fields are those of its ``task_end``."""
+    """A session's end; the fields are those of its ``task_end``."""
 
     status: TaskStatus
     result: JSON = None
@@ -98,7 +99,7 @@ class End:
 
 @attrs.define(eq=False)
 class Session:
-    """A running task: whose it is, where it runs, how it ended."""
+    """A session's state."""
 
     task: ServerTask
     owner: Client
@@ -108,7 +109,7 @@ class Session:
     ended: trio.Event = attrs.field(factory=trio.Event)
 
     def finish(self, end: End) -> None:
-        """This is how it ended. The first way counts."""
+        """Set the session's end, unless it has one already."""
         if self.end is None:
             self.end = end
             self.ended.set()
@@ -122,40 +123,40 @@ class Session:
             )
 
     def cancel(self, reason: str) -> None:
-        """Stop it. Its end is told now, however long its function takes to clean up."""
+        """Cancel the session. Its end is sent now, however long its function takes to clean up."""
         self.finish(End(TaskStatus.FAILED, {}, reason))
         self.scope.cancel()
 
 
 class Sessions:
-    """The running sessions of a server, by session id.
+    """A server's running sessions by id.
 
     Args:
-        function: Runs one of them.
-        nursery: In which they run.
-        max_sessions: How many a client may have at once.
+        function: Runs one session.
+        nursery: Runs the sessions' tasks.
+        max_sessions: Number of concurrent sessions of one client.
     """
 
     def __init__(self, function: SessionFunction, nursery: trio.Nursery, max_sessions: int = MAX_SESSIONS) -> None:
         self._function = function
         self._nursery = nursery
         self._max_sessions = max_sessions
-        # Until its function has returned and its end has been told: what waits for a client that does not read counts too.
+        # A session stays here until its function has returned and its end is sent, so that it counts while a client does not read.
         self._unfinished: dict[str, Session] = {}
         self._owned: Counter[Client] = Counter()
-        self._one_finished = trio.Event()
+        self._waiters = trio.lowlevel.ParkingLot()
         self._stopping = False
 
     def running(self) -> int:
-        """Those that have not ended."""
+        """Number of sessions that have not ended."""
         return sum(session.end is None for session in self._unfinished.values())
 
     def ending(self) -> int:
-        """Those that have ended, and whose function still cleans up or whose end has not been told yet."""
+        """Number of ended sessions whose function still cleans up or whose end is not sent yet."""
         return len(self._unfinished) - self.running()
 
     def refusal(self, session_id: str, client: Client) -> str | None:
-        """Why a client cannot start a session of this name; None if it can."""
+        """Why a client cannot start a session with this id; None if it can."""
         if self._stopping:
             return "the server is shutting down"
         session = self._unfinished.get(session_id)
@@ -168,18 +169,18 @@ class Sessions:
         return None
 
     def start(self, session_id: str, request: str, task_name: str | None, owner: Client, device: Client) -> None:
-        """Run a task that `refusal` has nothing against."""
-        # The wire's form of a task's name, as it was recorded.
+        """Start a session for which `refusal` returned None."""
+        # The original server replaces the slashes of a task's name in its commands.
         run_commands = partial(
             self._run_commands, session_id, device, None if task_name is None else task_name.replace("/", "_")
         )
         task = ServerTask(session_id, request, device.client_id, owner.client_id, task_name, run_commands)
         session = Session(task, owner, device)
-        # Here and not in its first step: the server may stop before that.
+        # Added here, not in the session's first step: the server may stop before that.
         self._unfinished[session_id] = session
         self._owned[owner] += 1
         logger.info(
-            "session %r on device %r begins, for %s %r",
+            "session %r on device %r has started, for %s %r",
             session_id,
             device.client_id,
             owner.client_type.value,
@@ -188,11 +189,11 @@ class Sessions:
         self._nursery.start_soon(self._run, session)
 
     def concerns(self, client: Client) -> bool:
-        """Whether a session runs for a client, or on it."""
+        """Whether a client submitted a running session, or runs one."""
         return any(client in (session.owner, session.device) for session in self._unfinished.values())
 
     def client_left(self, client: Client) -> None:
-        """Cancel what runs for a client, or on it."""
+        """Cancel the sessions that a client submitted or runs."""
         for session in self._unfinished.values():
             if session.owner is client:
                 session.cancel(CONSTELLATION_LEFT)
@@ -200,42 +201,38 @@ class Sessions:
                 session.cancel(DEVICE_LEFT)
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel all that runs, and start nothing any more; clients are told."""
+        """Cancel all sessions, notify their clients, and refuse new ones."""
         self._stopping = True
         for session in self._unfinished.values():
             session.cancel(reason)
 
     async def wait_all_ended(self) -> None:
-        """Wait until no session runs, and the clients of all have been told."""
+        """Wait until all sessions have ended and their clients are notified."""
         while self._unfinished:
-            await self._one_finished.wait()
-
-    # ---- a session's life
+            await self._waiters.park()
 
     async def _run(self, session: Session) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._work, session)
                 await session.ended.wait()
-                await self._tell(session)
+                await self._send_end(session)
         finally:
             del self._unfinished[session.task.session_id]
             session.owner.last_active = session.device.last_active = trio.current_time()
             self._owned[session.owner] -= 1
             if not self._owned[session.owner]:
                 del self._owned[session.owner]
-            self._one_finished.set()
-            self._one_finished = trio.Event()
+            self._waiters.unpark_all()
 
     async def _work(self, session: Session) -> None:
         try:
             with session.scope:
                 session.finish(await self._call(session))
-        except (
-            Exception
-        ) as error:  # whatever a session raises is its task's outcome, unless it had one: it was cancelled
+        except Exception as error:
+            # Any exception fails the task, unless the session was cancelled and has its end already.
             logger.info("session %r failed", session.task.session_id, exc_info=error)
-            session.finish(End(TaskStatus.FAILED, {}, _words(error)))
+            session.finish(End(TaskStatus.FAILED, {}, _describe(error)))
 
     async def _call(self, session: Session) -> End:
         try:
@@ -255,7 +252,7 @@ class Sessions:
     ) -> list[CommandResult]:
         session = self._unfinished.get(session_id)
         if session is None or session.end is not None:
-            raise trio.ClosedResourceError(f"session {session_id!r} has ended: it can run no more commands")
+            raise trio.ClosedResourceError(f"session {session_id!r} has ended: it cannot run commands any more")
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
         actions = [
@@ -280,18 +277,16 @@ class Sessions:
         )
         device.commands.check()
         with trio.move_on_after(timeout):
-            batch = await device.outbox.send(
+            batch = await device.sender.send(
                 message, partial(device.commands.register, response_id, session_id, actions)
             )
             try:
                 return await batch.receive()
             finally:
-                device.commands.forget(batch)
+                device.commands.abandon(batch)
         raise RequestTimeout(f"device {device.client_id!r} did not answer {len(actions)} commands within {timeout:g} s")
 
-    # ---- its end
-
-    async def _tell(self, session: Session) -> None:
+    async def _send_end(self, session: Session) -> None:
         ended = cast("End", session.end)
         message = ServerMessage(
             ServerMessageType.TASK_END,
@@ -302,34 +297,34 @@ class Sessions:
             response_id=str(uuid.uuid4()),
             result=ended.result,
         )
-        # At once: one that does not read must not keep the other waiting. A device that submits a task of its own is both.
+        # Concurrently, so that a client that does not read does not delay the other. A device's own task has only one client.
         async with trio.open_nursery() as nursery:
             for client in dict.fromkeys((session.owner, session.device)):
-                nursery.start_soon(self._tell_one, client, message)
+                nursery.start_soon(self._send_end_to, client, message)
 
-    async def _tell_one(self, client: Client, end: ServerMessage) -> None:
+    async def _send_end_to(self, client: Client, end: ServerMessage) -> None:
         try:
             await self._send(client, end)
-        except Exception as unsendable:  # noqa: BLE001  # whatever a session has returned, writing it may raise anything
-            problem = f"the session's result cannot be sent: {_words(unsendable)}"
+        except Exception as unsendable:  # noqa: BLE001  # writing a session's result may raise anything
+            problem = f"the session's result cannot be sent: {_describe(unsendable)}"
             try:
                 await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem))
             except (InvalidMessage, MessageTooLarge) as error:
-                logger.warning("%r cannot be told the end of a session: %s", client.client_id, error)
+                logger.warning("the end of a session could not be sent to %r: %s", client.client_id, error)
 
     async def _send(self, client: Client, message: ServerMessage) -> None:
-        # Who has gone needs to be told nothing.
+        # A client that has disconnected needs no message.
         with suppress(ConnectionLost, trio.ClosedResourceError):
-            await client.outbox.send(message, _nothing)
+            await client.sender.send(message, _register_nothing)
 
 
-def _nothing() -> None:
-    """Nothing to register: nobody waits for an answer."""
+def _register_nothing() -> None:
+    """Register no reply: nothing waits for one."""
 
 
-def _words(error: Exception) -> str:
-    """What an exception says, or else its name. Saying may fail, and a task's end must not."""
+def _describe(error: Exception) -> str:
+    """An exception's text, or its type's name if the text is empty or cannot be had."""
     try:
         return str(error) or type(error).__name__
-    except Exception:  # noqa: BLE001  # an exception of a session function has a `__str__` of its own
+    except Exception:  # noqa: BLE001  # a session's exception may have a `__str__` that raises
         return type(error).__name__

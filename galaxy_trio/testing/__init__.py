@@ -1,4 +1,4 @@
-"""For tests of what is built on this package: its other ends, in memory, under the real WebSocket code."""
+"""Test support for applications: servers, devices and a network in memory, under the real WebSocket code."""
 
 from galaxy_trio._exports import set_module
 from galaxy_trio.testing.determinism import deterministic, run

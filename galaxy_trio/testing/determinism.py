@@ -1,4 +1,4 @@
-"""Runs that repeat themselves exactly: with one seed the same in each process, step by step."""
+"""Deterministic runs: with the same seed, every process takes the same steps."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def run(main: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, seed: int | str = 0) -> T:
-    """Like `trio.run`, in no time, and the same each time: on trio's mocked clock, which jumps whenever all tasks wait for it.
+    """Like `trio.run`, but deterministic, on trio's mocked clock, which jumps whenever all tasks wait for it.
 
     Args:
         main: The function to run.
         arguments: Its arguments.
-        seed: Decides on the order of tasks that could run at the same time, on all ids, and on what else is left to chance.
+        seed: Determines the order of tasks that are ready together, all ids, and all other randomness.
 
-    What it cannot decide on are threads, sockets and processes, and generators of `random.Random` that were made without a seed.
+    Threads, sockets, processes and `random.Random` objects made without a seed are not deterministic.
     """
     with deterministic(seed):
         return trio.run(main, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -40,18 +40,18 @@ def run(main: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, seed: int | str = 
 
 @contextmanager
 def deterministic(seed: int | str = 0) -> Generator[None]:
-    """Let a `trio.run` within the block, on a mocked clock, be the same each time with the same seed; `run` does both."""
-    # None of this is a secret.
+    """Make a `trio.run` on a mocked clock deterministic within the block. `run` does both."""
+    # None of this is secret.
     order, identifiers = random.Random(f"order {seed}"), random.Random(f"identifiers {seed}")  # noqa: S311
 
     def now() -> datetime:
         return _BEGINNING + timedelta(seconds=trio.current_time())
 
     with (
-        # trio has these for Hypothesis, under names of its own.
+        # trio has these private names for Hypothesis.
         mock.patch("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", new=True),
         mock.patch("trio._core._run._r", order),
-        # Ids, keys and masks are made of these, by way of `uuid` and `secrets`.
+        # Ids, keys and masks come from these, through `uuid` and `secrets`.
         mock.patch.object(os, "urandom", identifiers.randbytes),
         mock.patch.object(random, "_urandom", identifiers.randbytes),
         mock.patch.object(wall_clock, "source", now),

@@ -1,4 +1,4 @@
-"""A stream that breaks when a test says so."""
+"""A stream that breaks on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class FaultyStream(trio.abc.Stream):
-    """Passes bytes through, until it is reset, goes silent, or is stalled.
+    """Wraps a stream and passes bytes through until it is reset, goes silent, or is stalled.
 
     Attributes:
         closed: Whether this end was closed.
@@ -28,25 +28,25 @@ class FaultyStream(trio.abc.Stream):
         self.closed: bool = False
 
     def reset(self) -> None:
-        """From now on this end meets a broken connection, like after a TCP reset; what had arrived is lost."""
+        """Break the connection for this end, like a TCP reset. Bytes that have arrived are lost."""
         self._reset = True
         self._wake()
 
     def go_silent(self) -> None:
-        """From now on nothing arrives and nothing is sent, and neither end is told, like when a cable is pulled."""
+        """Lose all bytes in both directions without notifying either end, like a pulled cable."""
         self._silent = True
 
     def stall(self) -> None:
-        """From now on sending blocks, like when the peer does not read."""
+        """Block sending, as if the peer did not read."""
         if self._going.is_set():
             self._going = trio.Event()
 
     def resume(self) -> None:
-        """Sending goes on."""
+        """Let sending continue."""
         self._going.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, or break, or wait, or send into the void."""
+        """Send; blocks while stalled, loses the data after `go_silent`."""
         with self._woken_by_end():
             await self._going.wait()
         self._check()
@@ -56,13 +56,13 @@ class FaultyStream(trio.abc.Stream):
             await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until sending goes on."""
+        """Wait while stalled."""
         with self._woken_by_end():
             await self._going.wait()
         self._check()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive, or break, or wait for what never comes."""
+        """Receive; waits for ever after `go_silent`."""
         self._check()
         data: bytes | bytearray = b""
         with self._woken_by_end():

@@ -1,4 +1,4 @@
-"""Messages of a server changed on their way: left out, sent twice, broken, or held back and sent in another order."""
+"""Edits a server's WebSocket messages on their way to the client."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _END_OF_HANDSHAKE: Final = b"\r\n\r\n"
 
 
 class FrameEditor:
-    """Takes a server's bytes, from its handshake or the beginning of a frame on. Handshakes and control frames go on as they are.
+    """Edits a server's byte stream, starting at its handshake or a frame. Handshakes and control frames are not changed.
 
     Args:
-        edit: Given each message, says which are to be sent in its stead.
+        edit: Called with each message; returns the messages to send instead.
     """
 
     def __init__(self, edit: Callable[[bytes], Iterable[bytes]]) -> None:
@@ -27,7 +27,7 @@ class FrameEditor:
         self._parts: list[bytes] = []
 
     def take(self, data: bytes) -> bytes:
-        """Bytes as they come; returns those to send now."""
+        """Take the next bytes of the stream and return the bytes to send now."""
         self._bytes += data
         now: list[bytes] = []
         if self._bytes.startswith(_HANDSHAKE):
@@ -50,12 +50,12 @@ class FrameEditor:
         return b"".join(now)
 
     def rest(self) -> bytes:
-        """What is not yet a whole frame."""
+        """The bytes that are not a whole frame yet."""
         return self._bytes
 
 
 def _first_frame(data: bytes) -> tuple[int, int] | None:
-    """Where the payload of the first frame begins, which has no mask, and where it ends; None while it is not whole."""
+    """Start and end of the first frame's payload, which has no mask; None while the frame is incomplete."""
     if len(data) < 2:
         return None
     length = data[1] & 0x7F

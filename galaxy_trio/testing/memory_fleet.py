@@ -1,4 +1,4 @@
-"""A server with devices, in memory, and a simulated network to it: what an application that drives devices is tested with."""
+"""A server with devices in memory, behind a simulated network."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ URL: Final = "ws://server.test/ws"
 @attrs.frozen
 class _Device:
     info: DeviceInfo
-    tools: tuple[Tool | Callable[..., Any], ...]  # Any: whatever a plain function returns
+    tools: tuple[Tool | Callable[..., Any], ...]  # Any: a plain function may return anything
     config: DeviceConfig
 
 
 @attrs.frozen
 class _Process:
-    """A device that runs."""
+    """A running device."""
 
     scope: trio.CancelScope
     leave: trio.Event
@@ -47,10 +47,10 @@ class MemoryFleet:
     """A server and devices that can be started, stopped and killed. Made by `open_memory_fleet`.
 
     Attributes:
-        url: Where the server is, for whoever connects with `stream`.
-        network: Between all ends; its `Network.links` break in every way.
-        server: The server that runs now; None while there is none.
-        refuses: Whether nobody is let in, as if nobody listened.
+        url: The server's URL, for `open_connection` with a ``stream``.
+        network: The network between all ends; its `Network.links` can fail in many ways.
+        server: The running server; None while there is none.
+        refuses: Whether new connections are refused, as if no server listened.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MemoryFleet:
         self.server: MemoryServer | None = None
         self.refuses = False
         self.on_link: Callable[[NetworkLink], None] | None = None
-        """Called with each link before anything goes over it."""
+        """Called with each new link before it is used."""
         self._nursery = nursery
         self._session = session
         self._limits = limits
@@ -77,33 +77,29 @@ class MemoryFleet:
         self._devices: dict[str, _Device] = {}
         self._processes: dict[str, _Process] = {}
 
-    # ---- the way there
-
     @property
     def configs(self) -> list[DeviceConfig]:
-        """All devices that ever were started, for `open_constellation`; give it `connect` as well."""
+        """All devices that were ever started, for `open_constellation`, which needs `connect` too."""
         return [device.config for device in self._devices.values()]
 
     async def connect(self, config: DeviceConfig | None = None) -> trio.abc.Stream:
-        """A connection to the server, for ``connect`` of `open_constellation` and `open_agent`, or for ``stream`` of `open_connection`.
+        """Connect to the server: for ``connect`` of `open_constellation` and `open_agent`, or for ``stream`` of `open_connection`.
 
         Raises:
-            OSError: There is no server.
+            OSError: No server is running, or `refuses` is set.
         """
         del config
         await trio.sleep(self.network.conditions.latency)
         if self._serving is None or self.server is None or self.refuses:
-            raise ConnectionRefusedError("nobody listens there")
+            raise ConnectionRefusedError("no server is listening")
         link = self.network.connect()
         if self.on_link is not None:
             self.on_link(link)
         self._serving.start_soon(self.server.serve_stream, link.server)
         return link.client
 
-    # ---- the server
-
     async def start_server(self) -> None:
-        """Let there be a server, if there is none. Its devices come back by themselves."""
+        """Start a server if none is running. Running devices reconnect by themselves."""
         if self._serving is None:
             await self._nursery.start(self._run_server)
 
@@ -120,17 +116,15 @@ class MemoryFleet:
                 self.server = self._serving = None
 
     async def stop_server(self) -> None:
-        """End it in good order: its clients are told, and it is gone within a few seconds."""
+        """Shut the server down: it closes its connections with a close handshake within a few seconds."""
         self._stop.set()
         await trio.lowlevel.checkpoint()
 
     async def kill_server(self) -> None:
-        """End it as a killed process ends: all its connections end without a word."""
+        """Kill the server: all its connections end without a close handshake."""
         self.server = self._serving = None
         self._scope.cancel()
         await trio.lowlevel.checkpoint()
-
-    # ---- the devices
 
     async def start_device(
         self,
@@ -141,26 +135,26 @@ class MemoryFleet:
         features: Iterable[str] = (),
         config: DeviceConfig | None = None,
     ) -> None:
-        """Let a device come; it registers as soon as it can, and again whenever its connection was lost.
+        """Start a device. It registers as soon as it can and reconnects after a lost connection.
 
-        One that was there before needs its name only: it is what it was.
+        A device that was started before keeps its other arguments: give its name only.
 
         Args:
-            device_id: Its name.
-            tools: What it can do, as for `open_agent`.
+            device_id: The device's name.
+            tools: Its tools, as for `open_agent`.
             platform: Its operating system.
-            features: What it tells that it is able to do.
-            config: What a constellation knows of it; by default no more than name and URL.
+            features: The features that it reports.
+            config: Its configuration for a constellation; by default its name and URL.
         """
         if device_id not in self._devices:
             info = DeviceInfo(device_id, platform, supported_features=list(features))
             self._devices[device_id] = _Device(info, tuple(tools), config or DeviceConfig(device_id, URL))
         if device_id not in self._processes:
             process = self._processes[device_id] = _Process(trio.CancelScope(), trio.Event())
-            self._nursery.start_soon(self._be_device, self._devices[device_id], process)
+            self._nursery.start_soon(self._run_device, self._devices[device_id], process)
         await trio.lowlevel.checkpoint()
 
-    async def _be_device(self, device: _Device, process: _Process) -> None:
+    async def _run_device(self, device: _Device, process: _Process) -> None:
         name = device.info.device_id
         with process.scope:
             async with open_agent(
@@ -178,23 +172,23 @@ class MemoryFleet:
                 await process.leave.wait()
 
     async def stop_device(self, device_id: str) -> None:
-        """Let it leave in good order."""
+        """Stop a device: it closes its connection with a close handshake."""
         self._processes.pop(device_id).leave.set()
         await trio.lowlevel.checkpoint()
 
     async def kill_device(self, device_id: str) -> None:
-        """End it as a killed process ends: its tasks fail, and its server is told by the end of its connection."""
+        """Kill a device: its connection ends without a close handshake, and its tasks fail."""
         self._processes.pop(device_id).scope.cancel()
         await trio.lowlevel.checkpoint()
 
     @property
     def running(self) -> list[str]:
-        """The devices that run, registered or not."""
+        """The running devices, registered or not."""
         return list(self._processes)
 
     async def wait_registered(self) -> None:
-        """Wait until the server knows all devices that run."""
-        while self.server is None or not set(self._processes) <= set(self.server.devices):  # noqa: ASYNC110  # it tells nobody
+        """Wait until all running devices are registered."""
+        while self.server is None or not set(self._processes) <= set(self.server.devices):  # noqa: ASYNC110  # it has no notification
             await trio.sleep(0.01)
 
 
@@ -206,16 +200,16 @@ async def open_memory_fleet(
     limits: ServerLimits | None = None,
     patience: float = 60.0,
 ) -> AsyncGenerator[MemoryFleet]:
-    """Run a server with devices, in memory, for the length of the block, which begins when they are registered.
+    """Run a server with devices in memory until the block ends. The block is entered once all of them are registered.
 
-    With the clock of `trio.testing` that jumps, all takes no time; with `galaxy_trio.testing.run` it is the same each time.
+    On trio's autojumping `trio.testing.MockClock` it takes no time; under `galaxy_trio.testing.run` it is also deterministic.
 
     Args:
-        device_ids: The devices to begin with; `MemoryFleet.start_device` says more of one.
-        session: What the server makes of a task; without it, its result is ``{"echo": request}``.
-        network: Between all ends; without it nothing takes time there.
-        limits: Of the server.
-        patience: Seconds of silence after which devices, and servers without `limits`, take a connection for lost.
+        device_ids: The first devices. Use `MemoryFleet.start_device` for devices with tools or other properties.
+        session: Runs one task on the server. By default, a task's result is ``{"echo": request}``.
+        network: The network between all ends; by default without latency.
+        limits: The server's limits.
+        patience: Seconds of silence after which devices, and servers without `limits`, treat a connection as lost.
     """
     async with open_background() as nursery:
         fleet = MemoryFleet(

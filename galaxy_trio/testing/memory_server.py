@@ -1,4 +1,4 @@
-"""A real server that listens nowhere: its connections are in memory."""
+"""A server whose connections are in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio.server.access import Admission
+from galaxy_trio.server.access import AccessPolicy
 from galaxy_trio.server.server import Server, ServerLimits, echo
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _URL: Final = "ws://server.test/ws"
 
 
 class MemoryServer(Server):
-    """A `Server` without sockets. Made by `open_memory_server`; give `connect`'s stream to `open_connection`, together with `url`."""
+    """A `Server` without sockets. Made by `open_memory_server`. Give its `url` and the stream from `connect` to `open_connection`."""
 
     def connect(self) -> trio.abc.Stream:
-        """A new connection to the server: the client's end of it."""
+        """Connect to the server and return the client's end."""
         client_end, server_end = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self.serve_stream, server_end)
         return client_end
@@ -40,9 +40,9 @@ async def open_memory_server(
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
 ) -> AsyncGenerator[MemoryServer]:
-    """Run a server in memory for the length of the block; the arguments are those of `open_server`."""
-    admission = Admission(token, allowed_origins=allowed_origins)
+    """Run a server in memory until the block ends. The arguments are those of `open_server`."""
+    access = AccessPolicy(token, allowed_origins=allowed_origins)
     async with open_background() as nursery:
-        server = MemoryServer(_URL, nursery, session, admission, limits or ServerLimits(), device_config)
+        server = MemoryServer(_URL, nursery, session, access, limits or ServerLimits(), device_config)
         yield server
         await server.stop()

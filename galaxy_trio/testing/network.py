@@ -1,7 +1,7 @@
-"""A network in memory: streams between two ends whose latency, bandwidth and faults a test decides, on whatever clock trio has.
+"""A simulated network in memory. A test sets the latency, bandwidth and faults of its streams.
 
-No task runs behind a link: what is on its way has a time at which it arrives, and the receiver waits for that. So it is the same each
-time, with the same seed and a mocked clock.
+No task runs behind a link: bytes in flight have an arrival time, and the receiver waits for it on trio's clock. With the same seed and a
+mocked clock, the network is deterministic.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
 CAPACITY: Final = 64 * 1024
-"""Bytes that may be on their way before a sender has to wait, as in a socket's buffers."""
+"""Default number of bytes in flight before a sender has to wait, as with a socket's buffers."""
 
 
 @attrs.frozen(kw_only=True)
 class Conditions:
-    """How a link behaves, in both directions.
+    """Properties of a link, in both directions.
 
     Attributes:
-        latency: Seconds that each byte is on its way.
-        jitter: Seconds at most that are added to it, at random; bytes never overtake each other.
-        bandwidth: Bytes a second.
-        capacity: Bytes that may be on their way before a sender has to wait.
+        latency: Seconds between sending and arrival.
+        jitter: Maximum random addition to the latency in seconds; bytes never overtake each other.
+        bandwidth: Bytes per second.
+        capacity: Bytes in flight before a sender has to wait.
     """
 
     latency: float = 0.0
@@ -49,7 +49,7 @@ class Conditions:
 
 
 class _Direction:
-    """What is on its way from one end to the other."""
+    """The bytes in flight from one end to the other."""
 
     def __init__(self, conditions: Conditions, random: Random) -> None:
         self.conditions = conditions
@@ -58,37 +58,36 @@ class _Direction:
         self._bytes = 0
         self._line_free_at = 0.0
         self._arrives_at = 0.0
-        self._changed = trio.Event()
+        self._waiters = trio.lowlevel.ParkingLot()
         self._ended = False
         self._reset = self._refused = False
         self._sending = self._receiving = False
         self.cut = False
         self.silent = False
         self.held = False
-        # What is done to bytes on their way, in order.
+        # Applied to sent bytes, in order.
         self.transforms: list[Callable[[bytes], bytes]] = []
 
-    def change(self) -> None:
-        """Let both ends look again at what is different now."""
-        self._changed.set()
-        self._changed = trio.Event()
+    def wake(self) -> None:
+        """Wake both ends after a change."""
+        self._waiters.unpark_all()
 
     def reset(self) -> None:
         self._reset = True
         self._chunks.clear()
-        self.change()
+        self.wake()
 
     def refuse(self) -> None:
-        """Its receiver has closed: sending breaks from now on."""
+        """Fail further sends, because the receiver has closed."""
         self._refused = True
         self._chunks.clear()
-        self.change()
+        self.wake()
 
     def end(self) -> None:
-        """Its sender has closed: the other end learns of it after what is on its way."""
+        """Report the end of the stream to the receiver after the bytes in flight, because the sender has closed."""
         if not self.silent:
             self._ended = True
-            self.change()
+            self.wake()
 
     async def wait_room(self) -> None:
         with self._alone("_sending"):
@@ -97,7 +96,7 @@ class _Direction:
     async def _wait_room(self) -> None:
         while self._bytes >= self.conditions.capacity and not self.silent:
             self._check()
-            await self._changed.wait()
+            await self._waiters.park()
         self._check()
 
     async def send(self, data: bytes) -> None:
@@ -121,7 +120,7 @@ class _Direction:
         self._bytes += len(piece)
         if piece:
             self._chunks.append((self._arrives_at, piece))
-        self.change()
+        self.wake()
 
     async def receive(self, max_bytes: int | None) -> bytes:
         with self._alone("_receiving"):
@@ -129,12 +128,12 @@ class _Direction:
             while True:
                 self._check()
                 if self.held or self.cut or self.silent or (not self._chunks and not self._ended):
-                    await self._changed.wait()
+                    await self._waiters.park()
                 elif not self._chunks:
                     return b""
                 elif self._chunks[0][0] > trio.current_time():
                     with trio.move_on_at(self._chunks[0][0]):
-                        await self._changed.wait()
+                        await self._waiters.park()
                 else:
                     return self._take(max_bytes)
 
@@ -146,7 +145,7 @@ class _Direction:
         self._bytes = max(0, self._bytes - len(piece))
         if not self._chunks:
             self._bytes = 0
-        self.change()
+        self.wake()
         return piece
 
     def _check(self) -> None:
@@ -181,7 +180,7 @@ class NetworkStream(trio.abc.Stream):
         return self._closed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send; waits while too much is on its way already."""
+        """Send; waits while the link is at its capacity."""
         self._check()
         with self._woken_by_close():
             await self._outward.send(bytes(data))
@@ -196,7 +195,7 @@ class NetworkStream(trio.abc.Stream):
         self._check()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what has arrived; empty at the end."""
+        """Receive the bytes that have arrived; empty at the end of the stream."""
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be at least 1, and is {max_bytes!r}")
         self._check()
@@ -207,7 +206,7 @@ class NetworkStream(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
-        """Close this end; the other learns of it when it arrives."""
+        """Close this end. The other end reads the end of the stream when it arrives."""
         if not self._closed:
             self._closed = True
             for scope in self._waits:
@@ -231,11 +230,11 @@ class NetworkStream(trio.abc.Stream):
 
 
 class NetworkLink:
-    """Two ends and what is between them. Made by `Network.connect`.
+    """A connection of two streams. Made by `Network.connect`.
 
     Attributes:
-        client: One end, for `open_connection`'s ``stream``.
-        server: The other, for `Server.serve_stream`.
+        client: The client's end, for ``stream`` of `open_connection`.
+        server: The server's end, for `Server.serve_stream`.
     """
 
     def __init__(self, conditions: Conditions, random: Random) -> None:
@@ -255,42 +254,42 @@ class NetworkLink:
         return self._to_server, self._to_client
 
     def set_conditions(self, conditions: Conditions) -> None:
-        """Behave like this from now on; what is on its way arrives as it would have."""
+        """Change the link's conditions. Bytes in flight arrive as planned."""
         for direction in self._both:
             direction.conditions = conditions
-            direction.change()
+            direction.wake()
 
     def partition(self) -> None:
-        """Nothing arrives until `heal`; nothing is lost either, as when packets are sent again until they arrive."""
+        """Delay all bytes until `heal`. Nothing is lost, as with packets that are resent until they arrive."""
         for direction in self._both:
             direction.cut = True
-            direction.change()
+            direction.wake()
 
     def heal(self) -> None:
-        """What a partition and slow readers have held up goes on."""
+        """End a partition, and let slow readers read again."""
         for direction in self._both:
             direction.cut = direction.held = False
-            direction.change()
+            direction.wake()
 
     def go_silent(self) -> None:
-        """From now on everything is lost, and neither end is told: half-open, as when a cable is pulled."""
+        """Lose all bytes without notifying either end: a half-open connection, like a pulled cable."""
         for direction in self._both:
             direction.silent = True
-            direction.change()
+            direction.wake()
 
     def reset(self) -> None:
-        """Both ends meet a broken connection at once; what is on its way is lost."""
+        """Break the connection for both ends immediately. Bytes in flight are lost."""
         for direction in self._both:
             direction.reset()
 
     def slow_reader(self, *, server: bool) -> None:
-        """One end does not read any more, until `heal`: the other one's bytes pile up until it has to wait."""
+        """Stop the server or the client from reading until `heal`, so that the other end's sends eventually wait."""
         direction = self._to_server if server else self._to_client
         direction.held = True
-        direction.change()
+        direction.wake()
 
     def corrupt(self, *, to_server: bool = False) -> None:
-        """Change one bit of what is sent next."""
+        """Flip one bit of the next bytes sent."""
         direction = self._to_server if to_server else self._to_client
 
         def flip(data: bytes) -> bytes:
@@ -303,15 +302,15 @@ class NetworkLink:
         direction.transforms.append(flip)
 
     def edit_replies(self, edit: Callable[[bytes], Iterable[bytes]]) -> None:
-        """Change the server's messages from now on, which must not be in the middle of one.
+        """Edit the server's messages from now on. The server must not be in the middle of one.
 
         Args:
-            edit: Given each message, says which are sent to the client in its stead: none, broken ones, the same twice.
+            edit: Called with each message; returns the messages to send to the client instead: none, several, or broken ones.
         """
         self._to_client.transforms.append(FrameEditor(edit).take)
 
     def shuffle_replies(self, count: int) -> None:
-        """Send the client the next `count` messages of the server in another order, each whole."""
+        """Deliver the server's next `count` messages in random order, each whole."""
         held: list[bytes] = []
 
         def hold_back(message: bytes) -> Iterable[bytes]:
@@ -335,24 +334,25 @@ class NetworkLink:
 
 
 class Network:
-    """A network between ends in memory; with a seed it does the same each time.
+    """A simulated network in memory.
 
     Args:
-        seed: Of all that is random in it.
-        conditions: Of the links that are made from now on.
+        seed: Determines everything random in the network.
+        conditions: Properties of new links.
 
     Attributes:
-        links: Those that are in use, in the order in which they were made.
+        conditions: Properties of new links.
+        links: The open links, oldest first.
     """
 
     def __init__(self, seed: int | str = 0, conditions: Conditions | None = None) -> None:
-        # What happens to bytes is no secret.
+        # Nothing here is secret.
         self._random = Random(seed)  # noqa: S311
         self.conditions: Conditions = conditions or Conditions()
         self.links: list[NetworkLink] = []
 
     def connect(self) -> NetworkLink:
-        """Make a link."""
+        """Make a new link."""
         link = NetworkLink(self.conditions, Random(self._random.getrandbits(64)))  # noqa: S311
         self.links = [link for link in self.links if not link.ended]
         self.links.append(link)

@@ -1,4 +1,4 @@
-"""Fixtures for pytest-trio, there wherever this package is installed; see docs/howto/testing.md."""
+"""pytest plugin with a fixture for pytest-trio; see docs/howto/testing.md."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest of the marker."""
+    """Register the marker ``devices``."""
     config.addinivalue_line(
-        "markers", "devices(*names): the devices of the fixture memory_fleet; one, named device_001, without it."
+        "markers", "devices(*names): the devices of the fixture memory_fleet; by default one, device_001."
     )
 
 
 async def _memory_fleet(request: pytest.FixtureRequest) -> AsyncGenerator[MemoryFleet]:
-    """A server in memory with devices: those of the marker ``devices``, or one. See `MemoryFleet`."""
-    # Imported when it is wanted: pytest loads this module also where no test needs it.
+    """A server in memory with the devices of the marker ``devices``, by default one. See `MemoryFleet`."""
+    # Imported on use, because pytest loads this module even if no test needs it.
     from galaxy_trio.testing.memory_fleet import open_memory_fleet  # noqa: PLC0415
 
     marker = request.node.get_closest_marker("devices")
@@ -37,7 +37,7 @@ def _needs_pytest_trio() -> None:
 
 def _make_fixture() -> object:
     try:
-        # It has no types.
+        # pytest-trio has no type annotations.
         from pytest_trio import trio_fixture  # type: ignore[import-untyped]  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
     except ImportError:
         return pytest.fixture(_needs_pytest_trio)

@@ -1,4 +1,4 @@
-"""A server's end that does what a test tells it, for what a real server cannot be made to do."""
+"""A server's end that a test controls, for behaviour that a real server does not have."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 PEER_URL: Final = "ws://peer.test/ws"
 _PATIENCE: Final = 60.0
-"""Seconds that a peer waits for what a test says will come; on trio's clock."""
+"""Seconds that a peer waits for an expected message, on trio's clock."""
 
 
 class ScriptedPeer:
     """The server's end of one connection in memory. Made by `open_scripted_peer` or `open_bare_peer`.
 
     Attributes:
-        stream: The client's end, for `open_connection`'s ``stream``.
-        reject_with: An HTTP status to reject the handshake with; set it before the client connects.
-        path: What the client asked for in its handshake, with the query.
-        headers: The handshake's headers, without ``Host``.
+        stream: The client's end, for ``stream`` of `open_connection`.
+        reject_with: The HTTP status to reject the handshake with; set it before the client connects.
+        path: The target of the client's handshake request, with the query.
+        headers: The headers of the handshake request, without ``Host``.
     """
 
     def __init__(self) -> None:
@@ -66,23 +66,21 @@ class ScriptedPeer:
 
     @property
     def connection(self) -> Connection:
-        """The registered client; with `open_scripted_peer` only."""
+        """The registered client's connection; with `open_scripted_peer` only."""
         if self._connection is None:
             raise RuntimeError("this peer was opened without a connection")
         return self._connection
 
     def attach(self, connection: Connection) -> None:
-        """Remember the client that uses `stream`."""
+        """Set the client's `connection`."""
         self._connection = connection
 
-    # ---- what the client sends
-
     async def receive_text(self) -> str:
-        """The next text that the client sent.
+        """Receive the client's next text frame.
 
         Raises:
-            TransportEnded: The connection has ended, and nothing more was sent.
-            trio.TooSlowError: Nothing comes.
+            TransportEnded: The connection has ended, and all frames were received.
+            trio.TooSlowError: No frame arrived within 60 s.
         """
         with trio.fail_after(_PATIENCE):
             try:
@@ -91,28 +89,26 @@ class ScriptedPeer:
                 raise self._ended or TransportEnded("the connection ended", 1006) from None
 
     async def receive(self) -> ClientMessage:
-        """The next message that the client sent; errors are those of `receive_text`."""
+        """Receive the client's next message. The errors are those of `receive_text`."""
         return decode_client_message(await self.receive_text())
 
     def received_nowait(self) -> list[ClientMessage]:
-        """All that the client has sent so far, and was not received yet."""
+        """Receive all messages that have arrived, without waiting."""
         texts: list[str] = []
         while self._inbox.statistics().current_buffer_used:
             texts.append(self._inbox.receive_nowait())
         return [decode_client_message(text) for text in texts]
 
     async def wait_ended(self) -> TransportEnded:
-        """Wait until the client has ended the connection, and tell how."""
+        """Wait until the client has ended the connection, and return how. Drops messages."""
         while True:
             try:
                 await self.receive_text()
             except TransportEnded as ended:
                 return ended
 
-    # ---- what the peer sends
-
     def send_text(self, text: str) -> None:
-        """Send a text frame, whatever is in it."""
+        """Send any text frame."""
         self._transport.send_nowait(text)
 
     def send(
@@ -160,11 +156,11 @@ class ScriptedPeer:
         self.send(ServerMessageType.TASK_END, status=status, session_id=task.session_id, error=error, result=result)
 
     def refuse(self, why: str) -> None:
-        """Send an error, which names no message."""
+        """Send an error. AIP errors name no message."""
         self.send(ServerMessageType.ERROR, status=TaskStatus.ERROR, error=why)
 
     def answer(self, message: ClientMessage) -> None:
-        """Reply to a message as a server does: a task completes with its request as the result."""
+        """Reply to a message as a server would; a task's result is its request."""
         match message.type:
             case ClientMessageType.REGISTER | ClientMessageType.HEARTBEAT:
                 self.confirm()
@@ -178,52 +174,48 @@ class ScriptedPeer:
                 self.refuse(f"Unknown message type: {message.type}")
 
     async def answer_all(self) -> None:
-        """Answer all that the client has sent so far, and let the answers arrive."""
+        """Reply to all messages that the client has sent, and wait until the replies have arrived."""
         await trio.testing.wait_all_tasks_blocked()
         for message in self.received_nowait():
             self.answer(message)
         await trio.testing.wait_all_tasks_blocked()
 
     def send_json(self, value: object) -> None:
-        """Send any JSON, such as a message that is broken."""
+        """Send any JSON, for example a broken message."""
         self.send_text(json.dumps(value))
 
     async def send_raw(self, data: bytes) -> None:
-        """Send bytes that may be no WebSocket frame. Nothing else may be on its way."""
+        """Send any bytes, even invalid WebSocket frames. No other send may be in progress."""
         await self._server_stream.send_all(data)
-
-    # ---- how it ends
 
     def ping(self) -> None:
         """Send a WebSocket ping."""
         self._transport.ping_nowait()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the WebSocket in good order."""
+        """Close the WebSocket with a close handshake."""
         self._closing = True
         await self._transport.aclose(code, reason)
 
     def reset(self) -> None:
-        """Break the connection: the client meets a reset."""
+        """Break the client's end of the connection, like a TCP reset."""
         self.stream.reset()
 
     def go_silent(self) -> None:
-        """Pull the cable: nothing arrives any more on either side, and neither is told."""
+        """Lose all bytes in both directions without notifying either end, like a pulled cable."""
         self.stream.go_silent()
 
     async def abort(self) -> None:
-        """End the connection without a close: the client meets the end of the stream."""
+        """End the stream without a close handshake."""
         await self._transport.abort()
 
-    # ---- its task
-
     async def run(self) -> None:
-        """Let the client in, and keep what it sends."""
+        """Accept the client and queue its messages for `receive`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._transport.run_writer)
             with self._inbox_in:
                 try:
-                    await nursery.start(partial(self._transport.run_server, self._judge))
+                    await nursery.start(partial(self._transport.run_server, self._handshake_status))
                     while True:
                         text = await self._transport.receive()
                         await self._inbox_in.send(text if isinstance(text, str) else text.decode())
@@ -234,14 +226,14 @@ class ScriptedPeer:
                     if not self._closing:
                         await self._transport.abort()
 
-    def _judge(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
+    def _handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
         self.path, self.headers = path, headers
         return self.reject_with or SWITCHING_PROTOCOLS
 
 
 @asynccontextmanager
 async def open_bare_peer() -> AsyncGenerator[ScriptedPeer]:
-    """A peer without a client: give its `ScriptedPeer.stream` to `open_connection`, and confirm its registration yourself."""
+    """Open a peer without a client. Give its `ScriptedPeer.stream` to `open_connection` and confirm the registration yourself."""
     async with open_background() as nursery:
         peer = ScriptedPeer()
         nursery.start_soon(peer.run)
@@ -260,7 +252,7 @@ async def open_scripted_peer(
     max_message_size: int = MAX_MESSAGE_SIZE,
     max_pending: int = MAX_PENDING,
 ) -> AsyncGenerator[ScriptedPeer]:
-    """A peer with a client that is connected and registered: `ScriptedPeer.connection`. The arguments are those of `open_connection`."""
+    """Open a peer with a registered client: `ScriptedPeer.connection`. The arguments are those of `open_connection`."""
     async with open_bare_peer() as peer:
 
         async def confirm() -> None:

@@ -1,4 +1,4 @@
-"""A device's connection: it registers and beats as recorded, and hands on what comes for the device."""
+"""A device's connection: registration, heartbeats, messages for the device."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ SYSTEM_INFO = DeviceInfo(DEVICE, Platform.LINUX)
 async def open_registered_device(
     *, system_info: DeviceInfo = SYSTEM_INFO, heartbeat_interval: float = 30.0, liveness_timeout: float = 180.0
 ) -> AsyncGenerator[tuple[ScriptedPeer, DeviceConnection]]:
-    """A device, and the scripted server that has confirmed it."""
+    """Open a registered device connection and its scripted server."""
     async with open_bare_peer() as peer:
-        # The confirmation waits in the stream until the device reads it: it need not ask first.
+        # The confirmation is sent before the registration; it stays in the stream until the device reads it.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_confirm, peer)
             async with open_device_connection(
@@ -63,10 +63,7 @@ async def _confirm(peer: ScriptedPeer) -> None:
     peer.confirm()
 
 
-# ---- what it says
-
-
-async def test_it_registers_as_recorded() -> None:
+async def test_registration_matches_the_recording() -> None:
     sent: list[dict[str, object]] = []
 
     async def answer(peer: ScriptedPeer) -> None:
@@ -82,13 +79,13 @@ async def test_it_registers_as_recorded() -> None:
     metadata = cast("dict[str, JSON]", registration["metadata"])
     assert isinstance(metadata.pop("registration_time"), str)
     recorded = {name: value for name, value in _METADATA.items() if name != "registration_time"}
-    # What is empty may be left out: it means the same.
-    told, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
-    assert told == {name: value for name, value in expected.items() if value != {} or name in told}
+    # Empty members may be absent.
+    info, expected = (cast("dict[str, JSON]", data.pop("system_info")) for data in (metadata, recorded))
+    assert info == {name: value for name, value in expected.items() if value != {} or name in info}
     assert registration == {**_REGISTRATION, "metadata": recorded}
 
 
-async def test_a_platform_that_aip_does_not_name_is_told_as_it_is() -> None:
+async def test_unknown_platform_is_sent_unchanged() -> None:
     sent: list[dict[str, JSON] | None] = []
 
     async def answer(peer: ScriptedPeer) -> None:
@@ -103,11 +100,11 @@ async def test_a_platform_that_aip_does_not_name_is_told_as_it_is() -> None:
     [metadata] = sent
     assert metadata is not None
     assert metadata["platform"] == "haiku"
-    told = cast("dict[str, JSON]", metadata["system_info"])
-    assert (told["platform"], told["rack"], told["device_id"]) == ("haiku", 7, DEVICE)
+    info = cast("dict[str, JSON]", metadata["system_info"])
+    assert (info["platform"], info["rack"], info["device_id"]) == ("haiku", 7, DEVICE)
 
 
-async def test_a_constellation_is_told_what_the_device_told_the_server() -> None:
+async def test_constellation_receives_the_devices_information() -> None:
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=RECORDED, stream=server.connect()):
             assert server.devices == [DEVICE]
@@ -117,7 +114,7 @@ async def test_a_constellation_is_told_what_the_device_told_the_server() -> None
         assert server.devices == []
 
 
-async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_heartbeats_are_sent_until_the_block_ends(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7) as (peer, connection):
         start = trio.current_time()
         for count in range(1, 4):
@@ -125,7 +122,7 @@ async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.te
             assert trio.current_time() - start == pytest.approx(7 * count)
             assert (beat.type, beat.client_type) == (ClientMessageType.HEARTBEAT, ClientType.DEVICE)
             assert (beat.client_id, beat.status) == (DEVICE, "ok")
-            # An acknowledgement, a refusal, silence: it goes on beating.
+            # Heartbeats continue after an acknowledgement, a refusal, and no reply.
             if count == 1:
                 peer.answer(beat)
             elif count == 2:
@@ -136,7 +133,7 @@ async def test_it_beats_as_a_device_until_its_block_ends(autojump_clock: trio.te
     assert peer.received_nowait() == []
 
 
-async def test_it_gives_the_token_and_headers_and_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_and_headers_are_sent_and_the_token_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_confirm, peer)
@@ -154,10 +151,7 @@ async def test_it_gives_the_token_and_headers_and_shows_no_token(caplog: pytest.
     assert "s3cret" not in caplog.text
 
 
-# ---- what it keeps
-
-
-async def test_it_keeps_the_last_100_messages_for_the_device_oldest_first() -> None:
+async def test_recent_messages_are_the_last_100_oldest_first() -> None:
     async with open_registered_device() as (peer, connection):
         peer.confirm()
         peer.refuse("an error of no message")
@@ -170,13 +164,13 @@ async def test_it_keeps_the_last_100_messages_for_the_device_oldest_first() -> N
             peer.send(ServerMessageType.COMMAND, session_id=f"s{number}")
         await trio.testing.wait_all_tasks_blocked()
         assert [message.session_id for message in connection.recent_messages] == [f"s{n}" for n in range(50, 150)]
-        # It is a copy, which nobody else sees.
+        # The list is a copy.
         connection.recent_messages.clear()
         assert len(connection.recent_messages) == 100
         assert not connection.closed
 
 
-async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
+async def test_it_receives_the_end_of_tasks_on_it() -> None:
     async with open_memory_server() as server:
         async with (
             open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()) as device,
@@ -188,7 +182,7 @@ async def test_it_is_told_of_the_end_of_tasks_on_it() -> None:
             assert (end.type, end.result) == (ServerMessageType.TASK_END, {"echo": "hello"})
 
 
-async def test_a_message_above_its_limit_ends_it() -> None:
+async def test_message_above_the_limit_ends_the_connection() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_confirm, peer)
         async with open_device_connection(
@@ -204,10 +198,7 @@ async def test_a_message_above_its_limit_ends_it() -> None:
             assert lost.code == 1009
 
 
-# ---- how it fails to open
-
-
-async def test_a_refusal_is_raised_in_the_servers_words() -> None:
+async def test_refusal_is_raised_in_the_servers_words() -> None:
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=SYSTEM_INFO, stream=server.connect()):
             stream = FaultyStream(server.connect())
@@ -225,7 +216,7 @@ async def test_a_refusal_is_raised_in_the_servers_words() -> None:
 async def _opening_fails(
     peer: ScriptedPeer, *, register_timeout: float = 30, url: str = PEER_URL, system_info: DeviceInfo = SYSTEM_INFO
 ) -> GalaxyError:
-    """What an opening raises that cannot succeed. Nothing is left open."""
+    """Return the exception of an opening that fails, and check that nothing stays open."""
     with trio.fail_after(100), pytest.raises(GalaxyError) as caught:
         async with open_device_connection(
             url, DEVICE, system_info=system_info, stream=peer.stream, register_timeout=register_timeout
@@ -235,7 +226,7 @@ async def _opening_fails(
     return caught.value
 
 
-async def test_a_rejected_handshake_is_raised_with_its_status() -> None:
+async def test_rejected_handshake_is_raised_with_its_status() -> None:
     async with open_bare_peer() as peer:
         peer.reject_with = 403
         error = await _opening_fails(peer)
@@ -243,7 +234,7 @@ async def test_a_rejected_handshake_is_raised_with_its_status() -> None:
         assert error.status_code == 403
 
 
-async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
+async def test_unconfirmed_registration_raises_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bare_peer() as peer:
         error = await _opening_fails(peer, register_timeout=7)
         assert isinstance(error, ConnectTimeout)
@@ -251,7 +242,7 @@ async def test_a_registration_that_nobody_confirms_is_a_connect_timeout(autojump
         assert trio.current_time() == pytest.approx(7)
 
 
-async def test_a_server_that_does_not_answer_the_handshake_is_a_connect_timeout(
+async def test_unanswered_handshake_raises_connect_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     near, _ = trio.testing.memory_stream_pair()
@@ -263,7 +254,7 @@ async def test_a_server_that_does_not_answer_the_handshake_is_a_connect_timeout(
     assert stream.closed
 
 
-async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect() -> None:
+async def test_loss_during_the_registration_raises_connect_failed() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def leave() -> None:
@@ -277,7 +268,7 @@ async def test_a_connection_that_is_lost_while_registering_is_a_failed_connect()
         assert isinstance(error.__cause__, ConnectionLost)
 
 
-async def test_a_broken_confirmation_is_none(autojump_clock: trio.testing.MockClock) -> None:
+async def test_broken_confirmation_raises_connect_failed(autojump_clock: trio.testing.MockClock) -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
 
         async def confirm_broken() -> None:
@@ -290,7 +281,7 @@ async def test_a_broken_confirmation_is_none(autojump_clock: trio.testing.MockCl
         assert "could not register with" in str(error)
 
 
-async def test_system_information_that_json_cannot_hold_is_a_failed_connect() -> None:
+async def test_system_information_that_is_not_json_raises_connect_failed() -> None:
     async with open_bare_peer() as peer:
         error = await _opening_fails(peer, system_info=DeviceInfo(DEVICE, Platform.LINUX, hostname="\ud800"))
         assert isinstance(error, ConnectFailed)
@@ -298,12 +289,12 @@ async def test_system_information_that_json_cannot_hold_is_a_failed_connect() ->
         assert peer.received_nowait() == []
 
 
-async def test_a_url_that_cannot_be_right_is_a_config_error() -> None:
+async def test_invalid_url_raises_config_error() -> None:
     async with open_bare_peer() as peer:
         assert isinstance(await _opening_fails(peer, url="http://example.com"), ConfigError)
 
 
-async def test_cancelling_an_opening_closes_at_once() -> None:
+async def test_cancelling_an_opening_closes_immediately() -> None:
     async with open_bare_peer() as peer:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -320,10 +311,7 @@ async def test_cancelling_an_opening_closes_at_once() -> None:
         assert (await peer.wait_ended()).code == 1006
 
 
-# ---- how it ends
-
-
-async def test_its_block_ends_in_good_order() -> None:
+async def test_leaving_the_block_closes_with_a_close_handshake() -> None:
     async with open_bare_peer() as peer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_confirm, peer)
@@ -337,7 +325,7 @@ async def test_its_block_ends_in_good_order() -> None:
         assert (await peer.wait_ended()).code == 1000
 
 
-async def test_losing_it_is_told_and_its_block_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+async def test_loss_is_reported_and_the_block_continues(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7) as (peer, connection):
         await peer.close(1011, "out of order")
         lost = await connection.wait_closed()
@@ -348,11 +336,11 @@ async def test_losing_it_is_told_and_its_block_goes_on(autojump_clock: trio.test
             "the WebSocket was closed with 1011, internal error 'out of order'"
         )
         assert peer.stream.closed
-        # Beats are over, and raise nothing.
+        # The heartbeats have stopped without an exception.
         await trio.sleep(100)
 
 
-async def test_a_server_that_says_nothing_any_more_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+async def test_silent_server_is_lost(autojump_clock: trio.testing.MockClock) -> None:
     async with open_registered_device(heartbeat_interval=7, liveness_timeout=50) as (peer, connection):
         peer.go_silent()
         lost = await connection.wait_closed()
@@ -361,7 +349,7 @@ async def test_a_server_that_says_nothing_any_more_is_lost(autojump_clock: trio.
         assert lost.reason == "nothing was received for 50 s"
 
 
-async def test_what_its_block_raises_comes_out_as_it_is() -> None:
+async def test_exception_of_the_block_comes_out_unchanged() -> None:
     error = ValueError("mine")
     async with open_memory_server() as server:
         with pytest.raises(ValueError, match="mine") as caught:

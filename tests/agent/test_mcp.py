@@ -1,4 +1,4 @@
-"""The tools of MCP servers: real servers, as processes of their own, on the real clock."""
+"""MCP servers as real processes, on the real clock."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def odd(kind: str, starts: Path | None = None, *, start_timeout: float = SECONDS
 
 @asynccontextmanager
 async def opened(*servers: McpServer) -> AsyncGenerator[McpTools]:
-    """The tools of servers, for a minute at most."""
+    """Open the tools of servers for at most 60 s."""
     with trio.fail_after(SECONDS):
         async with open_mcp_tools(servers) as tools:
             yield tools
@@ -70,8 +70,8 @@ async def failure(tools: McpTools, name: str, **parameters: JSON) -> str:
 
 
 async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what goes on in another process. The caller bounds it."""
-    while not await is_so():  # noqa: ASYNC110  # no event of ours tells of it
+    """Wait for a condition in another process. The caller limits the time."""
+    while not await is_so():  # noqa: ASYNC110  # another process sends no event
         await trio.sleep(0.01)
 
 
@@ -84,7 +84,7 @@ async def runs(tools: McpTools) -> bool:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether there is a process, a zombie included."""
+    """Whether a process exists, including zombies."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -93,11 +93,11 @@ def process_exists(pid: int) -> bool:
 
 
 def pids_in(starts: Path) -> list[int]:
-    """The processes of a server that has been told to write them down."""
+    """The process ids that a server has written to a file."""
     return [int(line) for line in starts.read_text().splitlines()] if starts.exists() else []
 
 
-async def test_a_servers_tools_are_offered_under_its_name_and_give_json() -> None:
+async def test_tools_are_offered_under_the_servers_name_and_return_json() -> None:
     async with opened(REAL) as tools:
         assert {tool.namespace for tool in tools.tools()} == {"real"}
         assert {tool.timeout for tool in tools.tools()} == {60.0}
@@ -122,7 +122,7 @@ async def test_a_servers_tools_are_offered_under_its_name_and_give_json() -> Non
         assert await call(tools, "plus", a=3, b=4) == {"result": "7"}
 
 
-async def test_cancelling_a_call_cancels_it_at_the_server_and_leaves_all_others_alone() -> None:
+async def test_cancelling_a_call_cancels_only_that_call_at_the_server() -> None:
     sums: list[int] = []
 
     async def wait(tools: McpTools, label: str) -> None:
@@ -153,7 +153,7 @@ async def test_cancelling_a_call_cancels_it_at_the_server_and_leaves_all_others_
             await until(partial(cancelled_are, tools, "the first", "the last"))
 
 
-async def test_when_a_server_crashes_its_calls_fail_at_once_and_it_is_started_again(
+async def test_crash_fails_pending_calls_immediately_and_restarts_the_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "galaxy_trio.agent")
@@ -172,7 +172,7 @@ async def test_when_a_server_crashes_its_calls_fail_at_once_and_it_is_started_ag
                 nursery.start_soon(wait, tools)
             await until(partial(all_wait, tools))
             failures.append(await failure(tools, "crash"))
-        assert set(failures) == {"MCP server 'real' is not running: it ended before it had answered"}
+        assert set(failures) == {"MCP server 'real' is not running: it ended before it replied"}
         assert len(failures) == 4
         assert await failure(tools, "add", a=1, b=2) == "MCP server 'real' is not running: it has ended"
         await until(partial(runs, tools))
@@ -184,7 +184,7 @@ async def test_when_a_server_crashes_its_calls_fail_at_once_and_it_is_started_ag
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["left", "cancelled"])
-async def test_no_process_is_left_when_the_block_has_ended(cancelled: bool, tmp_path: Path) -> None:
+async def test_no_process_remains_after_the_block(cancelled: bool, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
 
     async def both_started() -> bool:
@@ -200,7 +200,7 @@ async def test_no_process_is_left_when_the_block_has_ended(cancelled: bool, tmp_
     assert not any(process_exists(pid) for pid in pids_in(starts))
 
 
-async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+async def test_server_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     with trio.CancelScope() as scope:
         async with opened(odd("does not stop", tmp_path / "starts")) as tools:
             assert await call(tools, "answer", answer="here") == "here"
@@ -209,7 +209,7 @@ async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert not process_exists(pid)
 
 
-async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
+async def test_exception_of_the_block_comes_out_unchanged(tmp_path: Path) -> None:
     error = KeyError("the block's own")
     with pytest.raises(KeyError) as raised:
         async with opened(odd("ends well", tmp_path / "starts")):
@@ -219,7 +219,7 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
     assert not process_exists(pid)
 
 
-async def test_a_program_that_is_not_there_is_a_config_error_and_nothing_is_left_running(tmp_path: Path) -> None:
+async def test_missing_program_raises_config_error_and_leaves_no_process(tmp_path: Path) -> None:
     secret = McpServer("missing", ["/no/such/program", "--key=SECRET"])
     with pytest.raises(ConfigError, match="'/no/such/program': there is no such program; is it installed") as raised:
         async with opened(odd("is silent", tmp_path / "starts"), secret):
@@ -230,13 +230,13 @@ async def test_a_program_that_is_not_there_is_a_config_error_and_nothing_is_left
 
 @pytest.mark.parametrize(
     ("kind", "problem"),
-    [("is silent", "it did not answer within 0.5 s"), ("refuses", "it refuses"), ("ends", "it ended before")],
+    [("is silent", "it did not reply within 0.5 s"), ("refuses", "it refuses"), ("ends", "it ended before")],
 )
-async def test_a_server_that_does_not_list_its_tools_holds_nobody_up_and_is_started_again(
+async def test_server_that_does_not_list_its_tools_delays_no_other_and_is_restarted(
     kind: str, problem: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     starts = tmp_path / "starts"
-    # Only silence takes time, and that of a busy machine is none of its.
+    # Only the silent server needs its timeout; the others must not depend on the machine's load.
     server = odd(kind, starts, start_timeout=0.5 if kind == "is silent" else SECONDS)
     if kind == "ends":
         script = f"import os; open({str(starts)!r}, 'a').write(f'{{os.getpid()}}\\n')"
@@ -250,27 +250,27 @@ async def test_a_server_that_does_not_list_its_tools_holds_nobody_up_and_is_star
         await until(started_twice)
 
 
-async def test_at_most_a_thousand_tools_are_offered_each_once_and_no_name_is_too_long(
+async def test_at_most_1000_distinct_tools_with_valid_names_are_offered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with opened(odd("has too many tools")) as tools:
         assert [tool.name for tool in tools.tools()] == [f"tool {number}" for number in range(1_000)]
     assert "has more than 1000 tools" in caplog.text
-    assert "its name has 1001 characters" in caplog.text
+    assert "whose name has 1001 characters" in caplog.text
 
 
-async def test_a_server_without_a_handshake_is_spoken_to_in_its_own_version() -> None:
+async def test_server_without_a_handshake_is_supported() -> None:
     async with opened(odd("is modern")) as tools:
         assert [tool.name for tool in tools.tools()] == ["answer"]
 
 
-async def test_broken_answers_and_parameters_that_cannot_be_sent_cost_one_call() -> None:
+async def test_broken_reply_or_unsendable_parameters_fail_only_one_call() -> None:
     deep: JSON = {}
     for _ in range(400):
         deep = {"deeper": deep}
     async with opened(odd("answers")) as tools:
         assert "valid list" in await failure(tools, "answer", answer="no result")
-        assert "did not say why" in await failure(tools, "answer", answer="an error without words")
+        assert "failed without a reason" in await failure(tools, "answer", answer="an error without words")
         for unsendable in ("\ud800", deep):
             assert "cannot be sent" in await failure(tools, "answer", answer=unsendable)
         assert await call(tools, "answer", answer="bytes that are no text") == "bytes that are no text"
@@ -278,18 +278,18 @@ async def test_broken_answers_and_parameters_that_cannot_be_sent_cost_one_call()
         assert await call(tools, "answer", answer="still here") == "still here"
 
 
-async def test_servers_need_names_of_their_own() -> None:
+async def test_server_names_must_be_unique() -> None:
     with pytest.raises(ConfigError, match="two MCP servers are named 'twin'"):
         async with open_mcp_tools([McpServer("twin", "a"), McpServer("twin", "b")]):
             raise AssertionError
 
 
-async def test_no_servers_have_no_tools() -> None:
+async def test_without_servers_there_are_no_tools() -> None:
     async with open_mcp_tools([]) as tools:
         assert tools.tools() == []
 
 
-def test_the_sdk_is_imported_only_when_servers_are_opened_and_its_absence_says_what_to_install() -> None:
+def test_sdk_is_imported_on_use_and_its_absence_is_a_config_error() -> None:
     script = """
 import sys, trio
 from galaxy_trio.agent import McpServer, open_mcp_tools
@@ -308,17 +308,14 @@ except ConfigError as error:
     assert "pip install galaxy_trio[mcp]" in result.stdout
 
 
-# ---- one session
-
-
 async def break_down(session: McpSession) -> None:
-    """Have the SDK's writer fail over what it cannot write. Calls of ours never make it do that."""
+    """Make the SDK's writer fail, which calls through this package cannot do."""
     request = CallToolRequest(params=CallToolRequestParams(name="answer", arguments={"answer": "\ud800"}))
     with suppress(MCPError):
         await session._session.send_request(request, CallToolResult)
 
 
-async def test_when_the_sdk_breaks_down_the_session_has_ended_and_nothing_else_comes_out(
+async def test_failure_of_the_sdk_ends_the_session_and_raises_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     after = trio.Event()
@@ -330,10 +327,10 @@ async def test_when_the_sdk_breaks_down_the_session_has_ended_and_nothing_else_c
                 assert not await session.wait_list_changed()
         after.set()
     assert after.is_set()
-    assert "broke down" in caplog.text
+    assert "failed" in caplog.text
 
 
-async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down() -> None:
+async def test_cancellation_comes_out_when_the_sdk_fails() -> None:
     with trio.fail_after(60), trio.CancelScope() as scope:
         async with open_session(odd("answers")) as session:
             await session.initialize()
@@ -347,7 +344,7 @@ async def test_a_cancellation_comes_out_even_when_the_sdk_breaks_down() -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()], ids=["bug", "interrupt"])
 @pytest.mark.parametrize("breaks", [False, True], ids=["alone", "with the SDK"])
-async def test_what_a_sessions_block_raises_comes_out_as_it_is(error: BaseException, breaks: bool) -> None:
+async def test_exception_of_a_sessions_block_comes_out_unchanged(error: BaseException, breaks: bool) -> None:
     caught: BaseException | None = None
     with trio.fail_after(60):
         try:
@@ -362,10 +359,7 @@ async def test_what_a_sessions_block_raises_comes_out_as_it_is(error: BaseExcept
     assert caught is error
 
 
-# ---- what to start
-
-
-def test_a_command_is_split_as_a_shell_would() -> None:
+def test_command_is_split_like_a_shell() -> None:
     assert McpServer("files", "npx -y 'some server' .").command == ("npx", "-y", "some server", ".")
 
 
@@ -379,9 +373,7 @@ def test_a_command_is_split_as_a_shell_would() -> None:
         ("/opt/a=b/program", "program", ("/opt/a=b/program",)),
     ],
 )
-def test_a_servers_name_on_a_command_line_is_the_programs_unless_given(
-    text: str, name: str, command: tuple[str, ...]
-) -> None:
+def test_default_name_of_a_server_is_its_programs(text: str, name: str, command: tuple[str, ...]) -> None:
     assert McpServer.parse(text) == McpServer(name, command)
 
 
@@ -389,17 +381,17 @@ def test_a_servers_name_on_a_command_line_is_the_programs_unless_given(
     st.from_regex(r"[\w.-]+", fullmatch=True),
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1),
 )
-def test_a_named_command_line_is_read_back(name: str, words: list[str]) -> None:
+def test_named_command_line_round_trips(name: str, words: list[str]) -> None:
     assert McpServer.parse(f"{name}={shlex.join(words)}") == McpServer(name, words)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "name=", "name= ", "'unfinished", "name='unfinished"])
-def test_a_command_line_without_a_command_is_refused(text: str) -> None:
+def test_command_line_without_a_command_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="command"):
         McpServer.parse(text)
 
 
-def test_a_server_needs_a_name_and_times_above_zero() -> None:
+def test_server_needs_a_name_and_positive_timeouts() -> None:
     for name, command in (("", ["a"]), ("x" * 1_001, ["a"]), ("a", [""])):
         with pytest.raises(ConfigError):
             McpServer(name, command)

@@ -1,4 +1,4 @@
-"""When an MCP server is started again, and what its tools say meanwhile: sessions that are made up, on a clock that jumps."""
+"""Restarts of MCP servers, with simulated sessions on the autojumping clock."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 Lives: TypeAlias = "tuple[defaultdict[str, list[Life]], list[float]]"
-"""What each server is to live, by name, which a test fills in; and when servers have started."""
+"""The lives of each server by name, filled in by a test; and the start times."""
 
 TOOL = ListedTool("tool", read_only=False)
 
 
 @attrs.frozen
 class Life:
-    """What becomes of a server, once.
+    """One run of a simulated server.
 
     Attributes:
         seconds: How long it is of use; None if it never lists its tools.
@@ -58,7 +58,7 @@ class FakeSession:
         if self._life.silent:
             await trio.sleep_forever()
         if self._life.seconds is None:
-            raise ToolError("it ended before it had answered")
+            raise ToolError("it ended before it replied")
 
     async def list_tools(self) -> list[ListedTool]:
         if self._listed is None:
@@ -103,7 +103,7 @@ def _lives(monkeypatch: pytest.MonkeyPatch) -> Lives:
 
 
 async def say(tools: McpTools) -> str:
-    """What the one tool says."""
+    """Call the one tool and return its result or error."""
     [tool] = tools.tools()
     try:
         return str(await tool.call({}))
@@ -112,7 +112,7 @@ async def say(tools: McpTools) -> str:
 
 
 def longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the dice always give the longest delay."""
+    """Remove the jitter: every delay is the longest possible."""
 
     def uniform(_least: float, most: float) -> float:
         return most
@@ -120,7 +120,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", uniform)
 
 
-async def test_delays_double_to_a_minute_and_start_anew_after_a_minute_of_life(
+async def test_delays_double_up_to_60_s_and_reset_after_60_s_of_life(
     lives: Lives, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     longest(monkeypatch)
@@ -133,7 +133,7 @@ async def test_delays_double_to_a_minute_and_start_anew_after_a_minute_of_life(
     assert gaps == [1, 2, 4, 8, 16, 32, 60, 60, 59 + 60, 61 + 1, 2, 4]
 
 
-async def test_a_server_that_is_down_keeps_its_tools_and_they_say_so(
+async def test_server_that_is_down_keeps_its_tools_which_raise_tool_error(
     lives: Lives, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     longest(monkeypatch)
@@ -145,16 +145,16 @@ async def test_a_server_that_is_down_keeps_its_tools_and_they_say_so(
             await trio.sleep(12)
             assert await say(tools) == "MCP server 'x' is not running: it has ended"
             await trio.sleep(4.5)
-            assert await say(tools) == "MCP server 'x' is not running: it ended before it had answered"
+            assert await say(tools) == "MCP server 'x' is not running: it ended before it replied"
             await trio.sleep(2)
             assert await say(tools) == "MCP server 'x' is not running: its program has gone"
             await trio.sleep(4 + 30)
-            assert await say(tools) == "MCP server 'x' is not running: it did not answer within 30 s"
+            assert await say(tools) == "MCP server 'x' is not running: it did not reply within 30 s"
             await trio.sleep(8)
             assert await say(tools) == "tool"
 
 
-async def test_a_list_that_has_changed_is_asked_for_and_stays_if_there_is_no_answer(
+async def test_changed_list_is_requested_and_the_old_one_stays_without_a_reply(
     lives: Lives, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
     coming, starts = lives
@@ -165,11 +165,11 @@ async def test_a_list_that_has_changed_is_asked_for_and_stays_if_there_is_no_ans
             await trio.testing.wait_all_tasks_blocked()
             assert [tool.name for tool in tools.tools()] == ["other"]
             assert await say(tools) == "other"
-    assert "cannot say what its tools are now: it has forgotten them" in caplog.text
+    assert "failed to list its changed tools: it has forgotten them" in caplog.text
     assert len(starts) == 1
 
 
-async def test_the_block_is_entered_when_the_slowest_server_has_failed_once_and_not_when_its_process_has_ended(
+async def test_block_is_entered_when_the_slowest_server_has_failed_once(
     lives: Lives, autojump_clock: trio.testing.MockClock
 ) -> None:
     coming, _ = lives
@@ -180,7 +180,7 @@ async def test_the_block_is_entered_when_the_slowest_server_has_failed_once_and_
         assert [tool.namespace for tool in tools.tools()] == ["x"]
 
 
-async def test_a_bug_behind_a_server_comes_out_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_in_a_session_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_session(server: McpServer) -> object:
         raise ZeroDivisionError
 
@@ -199,7 +199,7 @@ _lifes = st.one_of(
 
 
 @given(later=st.lists(_lifes, max_size=20))
-def test_whatever_becomes_of_a_server_it_is_started_again_within_its_delay(later: list[Life]) -> None:
+def test_server_is_restarted_within_its_delay_after_any_end(later: list[Life]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         coming, starts = _lives(monkeypatch)
         coming["x"] = [Life(seconds=1), *later]

@@ -1,4 +1,4 @@
-"""What a machine tells of itself: each question apart, what it says, and what is told when it has no answer."""
+"""The description of a machine: each value has fallbacks, or is None."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING
 
 import attrs
 import psutil
@@ -17,107 +17,15 @@ import trio
 import trio.testing
 
 from galaxy_trio import DeviceInfo, Platform, PlatformType, open_connection
-from galaxy_trio.agent import collect_system_info, open_device_connection, system_info
+from galaxy_trio.agent import collect_system_info, open_device_connection
 from galaxy_trio.testing import open_memory_server
+from tests.agent.support.machine import DESKTOP, DEVICE, Address, Datagrams, failing, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEVICE = "device_001"
-DESKTOP = ["gui", "cli", "browser", "file_system", "office"]
 
-
-class Address(NamedTuple):
-    family: int
-    address: str
-
-
-def _failing(error: BaseException) -> Callable[..., object]:
-    def fail(*_: object) -> object:
-        raise error
-
-    return fail
-
-
-def _not_known(_: str) -> int:
-    return -1
-
-
-class Datagrams:
-    """Stands for sockets whose addresses are known: what the machine has towards each family, or no route."""
-
-    def __init__(self) -> None:
-        self.own: dict[int, str] = {}
-        self.asked: list[tuple[str, int]] = []
-        self.open = 0
-        self.family = 0
-
-    def make(self, family: int, kind: int) -> Datagrams:
-        assert kind == socket.SOCK_DGRAM
-        self.family = family
-        return self
-
-    def __enter__(self) -> Self:
-        self.open += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.open -= 1
-
-    def connect(self, address: tuple[str, int]) -> None:
-        self.asked.append(address)
-        if self.family not in self.own:
-            raise OSError("network is unreachable")
-
-    def getsockname(self) -> tuple[str, int]:
-        return self.own[self.family], 40000
-
-
-@pytest.fixture
-def datagrams() -> Datagrams:
-    return Datagrams()
-
-
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleNamespace:
-    """The socket module as the questions see it, and nobody else: trio has sockets of its own."""
-    members = {**vars(socket), "socket": datagrams.make, "gethostname": lambda: "edge-1"}
-    network = SimpleNamespace(**members)
-    network.gethostbyname = {"edge-1": "127.0.1.1"}.__getitem__
-    monkeypatch.setattr(system_info, "socket", network)
-    return network
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams, network: SimpleNamespace) -> DeviceInfo:
-    """All that is asked of the machine has an answer; this is what comes of them."""
-    monkeypatch.delenv("TERMUX_VERSION", raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platform, "version", lambda: "#1 SMP")
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 8)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=16_384_000_000))
-    datagrams.own[socket.AF_INET] = "10.0.0.1"
-    return DeviceInfo(
-        DEVICE,
-        Platform.LINUX,
-        os_version="#1 SMP",
-        cpu_count=8,
-        memory_total_gb=15.26,
-        hostname="edge-1",
-        ip_address="10.0.0.1",
-        supported_features=[*DESKTOP, "linux_apps"],
-        platform_type=PlatformType.COMPUTER,
-        schema_version="1.0",
-    )
-
-
-@pytest.fixture
-def without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psutil", None)
-
-
-async def test_it_collects_what_this_machine_is() -> None:
+async def test_it_describes_this_machine() -> None:
     info = await collect_system_info(DEVICE)
     assert info.device_id == DEVICE
     assert info.platform == platform.system().lower()
@@ -125,18 +33,18 @@ async def test_it_collects_what_this_machine_is() -> None:
     assert (info.cpu_count, info.os_version) == (psutil.cpu_count(), platform.version())
     assert info.memory_total_gb == round(psutil.virtual_memory().total / 2**30, 2)
     assert (info.platform_type, info.schema_version, info.custom_metadata) == (PlatformType.COMPUTER, "1.0", {})
-    # It can be told and understood.
+    # It survives the wire.
     async with open_memory_server() as server:
         async with open_device_connection(server.url, DEVICE, system_info=info, stream=server.connect()):
             async with open_connection(server.url, DEVICE, stream=server.connect()) as connection:
                 assert await connection.device_info() == info
 
 
-async def test_it_tells_what_a_known_machine_is(machine: DeviceInfo) -> None:
+async def test_it_describes_a_known_machine(machine: DeviceInfo) -> None:
     assert await collect_system_info(DEVICE) == machine
 
 
-async def test_one_question_that_fails_takes_no_other_with_it(
+async def test_one_failing_value_does_not_affect_the_others(
     machine: DeviceInfo, network: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     for module, name in [
@@ -147,17 +55,14 @@ async def test_one_question_that_fails_takes_no_other_with_it(
         (network, "gethostname"),
         (network, "socket"),
     ]:
-        monkeypatch.setattr(module, name, _failing(RuntimeError("broken")), raising=False)
+        monkeypatch.setattr(module, name, failing(RuntimeError("broken")), raising=False)
     assert await collect_system_info(DEVICE) == attrs.evolve(
         machine, os_version=None, cpu_count=None, memory_total_gb=None, hostname=None, ip_address=None
     )
 
 
-# ---- platform, features, kind
-
-
 @pytest.mark.parametrize(
-    ("system", "told", "features"),
+    ("system", "expected", "features"),
     [
         ("Linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
         ("Windows", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
@@ -166,16 +71,16 @@ async def test_one_question_that_fails_takes_no_other_with_it(
     ],
 )
 async def test_platform_features_and_kind_of_a_computer(
-    system: str, told: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+    system: str, expected: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
-    assert isinstance(info.platform, Platform) == isinstance(told, Platform)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, features, PlatformType.COMPUTER)
+    assert isinstance(info.platform, Platform) == isinstance(expected, Platform)
 
 
 @pytest.mark.parametrize(
-    ("build", "system", "told"),
+    ("build", "system", "expected"),
     [
         ("android", "Android", Platform.ANDROID),
         ("ios", "iOS", Platform.IOS),
@@ -183,15 +88,15 @@ async def test_platform_features_and_kind_of_a_computer(
     ],
 )
 async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
-    build: str, system: str, told: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+    build: str, system: str, expected: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", build)
     monkeypatch.setattr(platform, "system", lambda: system)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, [], PlatformType.MOBILE)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, [], PlatformType.MOBILE)
 
 
-async def test_platform_in_termux_is_android_where_python_takes_it_for_linux(
+async def test_platform_in_termux_is_android_where_python_reports_linux(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERMUX_VERSION", "0.118.0")
@@ -199,19 +104,19 @@ async def test_platform_in_termux_is_android_where_python_takes_it_for_linux(
     assert (info.platform, info.supported_features, info.platform_type) == (Platform.ANDROID, [], PlatformType.MOBILE)
 
 
-@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+@pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
 @pytest.mark.parametrize(
-    ("build", "told", "features"),
+    ("build", "expected", "features"),
     [
         ("linux", Platform.LINUX, [*DESKTOP, "linux_apps"]),
         ("win32", Platform.WINDOWS, [*DESKTOP, "windows_apps"]),
         ("sunos5", "sunos5", []),
     ],
 )
-async def test_platform_when_its_question_fails_is_what_python_was_built_for(
+async def test_platform_falls_back_to_what_python_was_built_for(
     answer: Callable[[], object],
     build: str,
-    told: str,
+    expected: str,
     features: list[str],
     machine: DeviceInfo,
     monkeypatch: pytest.MonkeyPatch,
@@ -219,32 +124,26 @@ async def test_platform_when_its_question_fails_is_what_python_was_built_for(
     monkeypatch.setattr(platform, "system", answer)
     monkeypatch.setattr(sys, "platform", build)
     info = await collect_system_info(DEVICE)
-    assert (info.platform, info.supported_features, info.platform_type) == (told, features, PlatformType.COMPUTER)
+    assert (info.platform, info.supported_features, info.platform_type) == (expected, features, PlatformType.COMPUTER)
 
 
-# ---- version
-
-
-@pytest.mark.parametrize("answer", [_failing(OSError("no uname")), str], ids=["fails", "says nothing"])
-async def test_version_when_its_question_fails_is_none(
+@pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
+async def test_version_is_none_when_unknown(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "version", answer)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, os_version=None)
 
 
-# ---- cores
-
-
-async def test_cores_without_psutil_are_what_the_standard_library_counts(
+async def test_cores_without_psutil_come_from_the_standard_library(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert (await collect_system_info(DEVICE)).cpu_count == 3
 
 
-@pytest.mark.parametrize("answer", [_failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
-async def test_cores_when_psutil_fails_are_what_the_standard_library_counts(
+@pytest.mark.parametrize("answer", [failing(PermissionError("/proc/stat")), lambda: None], ids=["fails", "is None"])
+async def test_cores_come_from_the_standard_library_when_psutil_fails(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "cpu_count", answer)
@@ -252,17 +151,14 @@ async def test_cores_when_psutil_fails_are_what_the_standard_library_counts(
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, cpu_count=3)
 
 
-async def test_cores_that_nobody_can_count_are_none(
+async def test_cores_are_none_when_unknown(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert (await collect_system_info(DEVICE)).cpu_count is None
 
 
-# ---- memory
-
-
-async def test_memory_without_psutil_is_what_the_system_says(
+async def test_memory_without_psutil_comes_from_the_system(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
@@ -270,10 +166,10 @@ async def test_memory_without_psutil_is_what_the_system_says(
     assert (await collect_system_info(DEVICE)).memory_total_gb == 3.81
 
 
-async def test_memory_when_psutil_fails_is_what_the_system_says(
+async def test_memory_comes_from_the_system_when_psutil_fails(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", _failing(NotImplementedError("here")))
+    monkeypatch.setattr(psutil, "virtual_memory", failing(NotImplementedError("here")))
     sizes = {"SC_PHYS_PAGES": 1_000_000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, memory_total_gb=3.81)
@@ -281,42 +177,36 @@ async def test_memory_when_psutil_fails_is_what_the_system_says(
 
 @pytest.mark.parametrize(
     "answer",
-    [_failing(ValueError("unrecognized configuration name")), _failing(OSError("no such thing")), _not_known],
+    [failing(ValueError("unrecognized configuration name")), failing(OSError("no such thing")), unknown],
     ids=["unknown name", "system error", "not known"],
 )
-async def test_memory_that_nobody_knows_is_none(
+async def test_memory_is_none_when_unknown(
     answer: Callable[[str], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "sysconf", answer, raising=False)
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-async def test_memory_where_the_standard_library_cannot_ask_is_none(
+async def test_memory_is_none_when_the_standard_library_has_no_call_for_it(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.delattr(os, "sysconf")
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-# ---- host name
-
-
-async def test_host_name_when_its_question_fails_is_none_and_the_address_is_told(
+async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
     machine: DeviceInfo, network: SimpleNamespace
 ) -> None:
-    network.gethostname = _failing(OSError("no name"))
+    network.gethostname = failing(OSError("no name"))
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
 
-async def test_host_name_that_cannot_be_sent_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
+async def test_unsendable_host_name_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
     network.gethostname = lambda: b"edge\xff".decode(errors="surrogateescape")
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
 
-# ---- address
-
-
-async def test_address_is_asked_for_towards_addresses_that_nobody_has_and_closes_its_sockets(
+async def test_address_is_probed_with_documentation_addresses_and_sockets_are_closed(
     machine: DeviceInfo, datagrams: Datagrams
 ) -> None:
     datagrams.own.clear()
@@ -325,13 +215,13 @@ async def test_address_is_asked_for_towards_addresses_that_nobody_has_and_closes
     assert datagrams.open == 0
 
 
-async def test_address_of_a_machine_with_ipv6_alone(machine: DeviceInfo, datagrams: Datagrams) -> None:
+async def test_address_of_a_machine_with_only_ipv6(machine: DeviceInfo, datagrams: Datagrams) -> None:
     datagrams.own = {socket.AF_INET6: "2001:db8:7::5"}
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="2001:db8:7::5")
 
 
 @pytest.mark.parametrize("useless", ["0.0.0.0", "127.0.0.1", "169.254.7.7"])  # noqa: S104  # nothing listens
-async def test_address_without_a_way_elsewhere_is_that_of_an_interface_that_is_up(
+async def test_address_without_a_route_is_that_of_an_interface_that_is_up(
     useless: str, machine: DeviceInfo, datagrams: Datagrams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datagrams.own[socket.AF_INET] = useless
@@ -351,7 +241,7 @@ async def test_address_without_a_way_elsewhere_is_that_of_an_interface_that_is_u
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="10.0.0.7")
 
 
-async def test_address_without_psutil_and_a_way_elsewhere_is_what_the_name_stands_for(
+async def test_address_without_psutil_and_a_route_is_resolved_from_the_host_name(
     machine: DeviceInfo, datagrams: Datagrams, without_psutil: None
 ) -> None:
     datagrams.own.clear()
@@ -359,7 +249,7 @@ async def test_address_without_psutil_and_a_way_elsewhere_is_what_the_name_stand
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("unknown host"), UnicodeError("label too long")], ids=repr)
-async def test_address_when_all_its_questions_fail_is_none(
+async def test_address_is_none_when_unknown(
     error: Exception,
     machine: DeviceInfo,
     datagrams: Datagrams,
@@ -367,17 +257,14 @@ async def test_address_when_all_its_questions_fail_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     datagrams.own.clear()
-    monkeypatch.setattr(psutil, "net_if_stats", _failing(PermissionError("not allowed")))
-    network.gethostbyname = _failing(error)
+    monkeypatch.setattr(psutil, "net_if_stats", failing(PermissionError("not allowed")))
+    network.gethostbyname = failing(error)
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address=None)
-
-
-# ---- time
 
 
 @attrs.define
 class NameServer:
-    """One that answers when it is let."""
+    """A name server that replies once released."""
 
     asked: trio.Event = attrs.field(factory=trio.Event)
     answer: threading.Event = attrs.field(factory=threading.Event)
@@ -399,7 +286,7 @@ def name_server(
     return name_server
 
 
-async def test_when_5_s_are_over_what_is_known_by_then_is_told(
+async def test_after_5_s_the_values_known_so_far_are_returned(
     machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
 ) -> None:
     collected: list[DeviceInfo] = []
@@ -437,7 +324,7 @@ async def test_collecting_can_be_cancelled_while_a_name_server_does_not_answer(n
     assert collected == []
 
 
-async def test_while_two_threads_wait_no_third_is_begun_and_what_needs_no_question_is_told(
+async def test_third_thread_is_not_started_and_the_description_has_the_known_values(
     machine: DeviceInfo, name_server: NameServer, mock_clock: trio.testing.MockClock
 ) -> None:
     collected: list[DeviceInfo] = []
@@ -462,7 +349,7 @@ async def test_while_two_threads_wait_no_third_is_begun_and_what_needs_no_questi
     assert collected == [partly, partly, nothing]
 
 
-def test_a_thread_that_outlives_its_run_takes_nothing_from_the_next(name_server: NameServer) -> None:
+def test_thread_that_outlives_its_run_does_not_count_in_the_next(name_server: NameServer) -> None:
     collected: list[DeviceInfo] = []
 
     async def collect() -> None:

@@ -1,4 +1,4 @@
-"""The demonstration shows what it says, with figures, and fails loudly when a check does not hold."""
+"""``galaxy-trio demo``: its figures and checks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
-# It is a program, and takes its time.
 pytestmark = pytest.mark.programs
 
 BOUND = 2 * TIME_LIMIT
-"""Seconds after which it hangs: it gives up earlier by itself."""
+"""Seconds after which it hangs: its own time limit is shorter."""
 
 
 @pytest.fixture(scope="module")
 def demo_in_a_pipe() -> subprocess.CompletedProcess[bytes]:
-    """The demonstration as it is, run once for all tests that look at it."""
+    """The unchanged demonstration, run once for all tests that check its output."""
 
     async def run() -> subprocess.CompletedProcess[bytes]:
         shown_plainly = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
@@ -46,13 +45,15 @@ def demo_in_a_pipe() -> subprocess.CompletedProcess[bytes]:
     return trio.run(run)
 
 
-def test_all_of_it_holds(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
+def test_all_checks_pass(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
     assert (demo_in_a_pipe.returncode, demo_in_a_pipe.stderr) == (0, b"")
     last = demo_in_a_pipe.stdout.decode().splitlines()[-1]
     assert re.fullmatch(r"All checks passed: 22 in \d+\.\d s\.", last)
 
 
-def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
+def test_output_in_a_pipe_is_plain_lines_of_at_most_80_columns(
+    demo_in_a_pipe: subprocess.CompletedProcess[bytes],
+) -> None:
     text = demo_in_a_pipe.stdout.decode()
     assert text.replace("\n", "").isprintable()
     assert max(map(len, text.splitlines())) <= 80
@@ -72,7 +73,7 @@ def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subpr
         r"late replies counted: 1",
         r"before +on the server: 2 clients, 1 running session\n",
         r"after +on the server: 1 client, 0 running sessions\n",
-        r"RegistrationRejected after .* m?s:\n +Target device 'nobody' is not connected",
+        r"RegistrationRejected after .* m?s:\n +Target device 'no-such-device' is not connected",
         r"HandshakeRejected after .* m?s:\n +HTTP status 403",
         r"before +3 tasks run, one on each device; 3 are queued\n",
         r"killed +demo-windows; disconnected after .* m?s\n",
@@ -83,13 +84,11 @@ def test_in_a_pipe_it_is_plain_lines_of_at_most_80_columns(demo_in_a_pipe: subpr
         r"0 pending requests; a new one raises ConnectionLost immediately",
     ],
 )
-def test_its_figures_are_those_of_what_happened(
-    demo_in_a_pipe: subprocess.CompletedProcess[bytes], figures: str
-) -> None:
+def test_figures_match_what_happened(demo_in_a_pipe: subprocess.CompletedProcess[bytes], figures: str) -> None:
     assert re.search(figures, demo_in_a_pipe.stdout.decode())
 
 
-def test_its_work_takes_the_same_time_each_time_and_never_one_time_twice() -> None:
+def test_work_takes_the_same_different_times_in_each_run() -> None:
     times = [seconds_of_work(number) for number in range(1, 21)]
     assert times == [seconds_of_work(number) for number in range(1, 21)]
     assert len(set(times)) == 20
@@ -97,7 +96,7 @@ def test_its_work_takes_the_same_time_each_time_and_never_one_time_twice() -> No
     assert times != sorted(times)
 
 
-async def test_on_a_terminal_it_shows_a_progress_bar() -> None:
+async def test_progress_bar_is_shown_on_a_terminal() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, force_interactive=True, width=80, color_system="standard")
     with trio.fail_after(BOUND):
@@ -106,7 +105,7 @@ async def test_on_a_terminal_it_shows_a_progress_bar() -> None:
     assert "20/20" in output.getvalue()
 
 
-async def test_what_does_not_hold_is_said_and_ends_it_with_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_checks_are_printed_and_exit_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     working = Work.session
 
     async def fail(work: Work, task: ServerTask) -> object:
@@ -127,7 +126,7 @@ async def test_what_does_not_hold_is_said_and_ends_it_with_exit_status_1(monkeyp
     assert text.endswith(f"UNEXPECTED results: {text.count('UNEXPECTED: ')}, see above.")
 
 
-async def test_it_gives_up_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_demonstration_fails_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(device_id: str) -> DeviceInfo:
         await trio.sleep_forever()
 
@@ -138,7 +137,7 @@ async def test_it_gives_up_at_its_time_limit(monkeypatch: pytest.MonkeyPatch) ->
     assert "UNEXPECTED: it did not end within 0.01 s." in output.getvalue()
 
 
-async def test_an_error_is_said_and_ends_it_with_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_is_printed_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> object:
         raise ConnectFailed("no way [there]")
 
@@ -149,7 +148,7 @@ async def test_an_error_is_said_and_ends_it_with_exit_status_1(monkeypatch: pyte
     assert "UNEXPECTED: ConnectFailed: no way [there]." in output.getvalue()
 
 
-async def test_it_stops_when_nobody_reads() -> None:
+async def test_demonstration_stops_when_its_output_is_closed() -> None:
     class Gone(io.StringIO):
         def write(self, text: str, /) -> int:  # noqa: ARG002
             raise BrokenPipeError
@@ -158,7 +157,7 @@ async def test_it_stops_when_nobody_reads() -> None:
         await demo(PipeConsole(file=Gone()), pace=0.01)
 
 
-async def test_it_stops_when_its_reader_goes_in_the_middle() -> None:
+async def test_demonstration_stops_when_its_output_is_closed_in_the_middle() -> None:
     class Leaving(io.StringIO):
         def write(self, text: str, /) -> int:
             if "Refusals" in text:
@@ -169,7 +168,7 @@ async def test_it_stops_when_its_reader_goes_in_the_middle() -> None:
         await demo(PipeConsole(file=Leaving()), pace=0.01)
 
 
-async def test_it_can_be_cancelled_at_any_time() -> None:
+async def test_demonstration_can_be_cancelled() -> None:
     class Cancelling(io.StringIO):
         def write(self, text: str, /) -> int:
             if "A timeout" in text:
@@ -183,7 +182,7 @@ async def test_it_can_be_cancelled_at_any_time() -> None:
     assert "late reply" not in output.getvalue()
 
 
-def test_a_report_without_failures_has_exit_status_0_and_with_one_1() -> None:
+def test_report_exits_with_0_without_failures_and_with_1_otherwise() -> None:
     output = io.StringIO()
     report = Report(Console(file=output, width=80))
     report.check("one is one", holds=True)

@@ -1,4 +1,4 @@
-"""``galaxy-trio devices`` and ``galaxy-trio check``: what they show, and with which exit status they end."""
+"""``galaxy-trio devices`` and ``galaxy-trio check``: their output and exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import trio
 from rich.console import Console
 
 from galaxy_trio import DeviceConfig, DeviceInfo, DeviceStatistics, DeviceStatus
-from galaxy_trio._cli.devices import look_once, table_of, watch
+from galaxy_trio._cli.devices import devices_table, show_once, watch
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig
 from galaxy_trio.events import DeviceFailed, DeviceNeedsAttention, EventsLost
@@ -27,9 +27,7 @@ from tests.cli.support.command_line import (
     TOKEN,
     Call,
     Command,
-    beside_a_command,
-    caller,
-    set_environment,
+    with_command,
 )
 from tests.support.waiting import SECONDS
 
@@ -40,19 +38,6 @@ if TYPE_CHECKING:
 HOSTILE = "evil\x1b]0;title\x07\nname"
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process."""
-    return caller(monkeypatch, capsys)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """A command that runs beside the test."""
-    set_environment(monkeypatch)
-    return Command(monkeypatch)
-
-
 def write(folder: Path, *devices: Mapping[str, object]) -> str:
     path = folder / "devices.json"
     path.write_text(json.dumps({"devices": list(devices)}), encoding="utf-8")
@@ -61,7 +46,7 @@ def write(folder: Path, *devices: Mapping[str, object]) -> str:
 
 @asynccontextmanager
 async def open_device() -> AsyncGenerator[str]:
-    """A server with a device; its URL."""
+    """Open a server with a device, and yield its URL."""
     info = DeviceInfo(DEVICE, "linux", supported_features=["cli"])
     async with (
         open_server(token=TOKEN) as server,
@@ -84,7 +69,7 @@ def statistics(device_id: str, status: DeviceStatus = DeviceStatus.IDLE, **value
 
 def shown(*devices: DeviceStatistics, width: int = 80, rows: int | None = None) -> str:
     output = io.StringIO()
-    Console(file=output, width=width).print(table_of(list(devices), width=width, rows=rows))
+    Console(file=output, width=width).print(devices_table(list(devices), width=width, rows=rows))
     return output.getvalue()
 
 
@@ -93,7 +78,7 @@ def in_seconds(seconds: float) -> str:
 
 
 class Screen(io.StringIO):
-    """Tells what was written on it."""
+    """An output stream that a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,15 +89,12 @@ class Screen(io.StringIO):
         self._written = trio.Event()
         return super().write(text)
 
-    async def said(self, words: str) -> None:
+    async def wait_for_output(self, words: str) -> None:
         while words not in self.getvalue():
             await self._written.wait()
 
 
-# ---- check
-
-
-def test_check_counts_the_devices_and_servers_of_a_file_that_is_right(call: Call, tmp_path: Path) -> None:
+def test_check_counts_the_devices_and_servers_of_a_valid_file(call: Call, tmp_path: Path) -> None:
     devices = [
         {"device_id": "a", "server_url": "ws://one/ws"},
         {"device_id": "b", "server_url": "ws://ONE/ws"},
@@ -124,7 +106,7 @@ def test_check_counts_the_devices_and_servers_of_a_file_that_is_right(call: Call
     assert call("check", write(tmp_path, devices[0])).out.endswith(": 1 device, 1 server\n")
 
 
-def test_check_says_all_that_is_wrong_a_line_each_and_no_token(call: Call, tmp_path: Path) -> None:
+def test_check_prints_every_problem_on_a_line_and_no_token(call: Call, tmp_path: Path) -> None:
     outcome = call(
         "check", write(tmp_path, {"device_id": "a", "server_ulr": "ws://x"}, {"device_id": 5, "server_url": "ws://x", "token": [TOKEN]})
     )  # fmt: skip
@@ -137,17 +119,14 @@ def test_check_says_all_that_is_wrong_a_line_each_and_no_token(call: Call, tmp_p
 
 
 @pytest.mark.parametrize("command_name", ["check", "devices"])
-def test_a_file_that_cannot_be_read_is_one_sentence(call: Call, tmp_path: Path, command_name: str) -> None:
+def test_unreadable_file_is_one_sentence(call: Call, tmp_path: Path, command_name: str) -> None:
     outcome = call(command_name, str(tmp_path / "nothing.toml"))
     assert outcome.status == 2
     assert outcome.err.startswith("error: the configuration")
     assert outcome.err.count("\n") == 1
 
 
-# ---- the table
-
-
-def test_the_table_shows_each_device_on_a_line_with_what_an_operator_looks_for() -> None:
+def test_table_has_a_line_for_each_device() -> None:
     text = shown(
         statistics("laptop", DeviceStatus.BUSY, running=1, queued=3, connects=5, last_heard=in_seconds(-3)),
         statistics("tower", DeviceStatus.DISCONNECTED, problem="refused", next_try=in_seconds(7.2), connects=0),
@@ -156,25 +135,37 @@ def test_the_table_shows_each_device_on_a_line_with_what_an_operator_looks_for()
     header, laptop, tower, old = text.splitlines()
     assert header.split() == ["device", "status", "os", "tasks", "heard", "reconnects"]
     assert laptop.split() == ["laptop", "busy", "linux", "1+3", "3", "s", "ago", "4"]
-    assert tower.split() == ["tower", "disconnected:", "refused", "(again", "in", "7", "s)", "linux", "0", "-", "0"]
+    assert tower.split() == [
+        "tower",
+        "disconnected:",
+        "refused",
+        "(retry",
+        "in",
+        "7",
+        "s)",
+        "linux",
+        "0",
+        "-",
+        "0",
+    ]
     assert old.split() == ["old", "failed:", "bad", "certificate", "-", "0", "-", "0"]
 
 
-def test_a_wide_table_shows_what_devices_can_do() -> None:
+def test_wide_table_shows_capabilities() -> None:
     header, device, other = shown(statistics("a"), statistics("b", capabilities=()), width=120).splitlines()
-    assert "can" in header.split()
+    assert "capabilities" in header.split()
     assert "cli, gui" in device
     assert " - " in other
 
 
-def test_devices_that_there_is_no_room_for_are_counted() -> None:
+def test_devices_beyond_the_screen_are_counted() -> None:
     devices = [statistics(f"d{number}", list(DeviceStatus)[number % 6]) for number in range(300)]
     lines = shown(*devices, rows=20).splitlines()
     assert lines[20].startswith("… 281 more: 47 busy, 47 connecting")
     assert max(map(len, shown(*devices).splitlines())) <= 80
 
 
-def test_names_and_reasons_do_nothing_to_a_terminal() -> None:
+def test_names_and_reasons_are_escaped_in_the_table() -> None:
     text = shown(
         statistics(HOSTILE, DeviceStatus.FAILED, problem=HOSTILE, os=HOSTILE, capabilities=(HOSTILE,)), width=150
     )
@@ -183,33 +174,30 @@ def test_names_and_reasons_do_nothing_to_a_terminal() -> None:
     assert len(text.splitlines()) == 2
 
 
-# ---- devices
-
-
-async def test_once_it_prints_the_table_and_exits_with_0_when_all_are_connected(
+async def test_once_prints_the_table_and_exits_with_0_if_all_are_connected(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = io.StringIO()
     with trio.fail_after(SECONDS):
         async with open_device() as url:
             console = Console(file=output, width=80)
-            assert await look_once(config_for(url, DEVICE), 5, console, as_json=False) == 0
-            assert await look_once(config_for(url, DEVICE), 5, console, as_json=True) == 0
+            assert await show_once(config_for(url, DEVICE), 5, console, as_json=False) == 0
+            assert await show_once(config_for(url, DEVICE), 5, console, as_json=True) == 0
     assert output.getvalue().splitlines()[1].split()[:3] == [DEVICE, "idle", "linux"]
     assert json.loads(capsys.readouterr().out)["devices"][DEVICE]["status"] == "idle"
 
 
-async def test_once_it_exits_with_3_when_one_cannot_be_connected() -> None:
+async def test_once_exits_with_3_if_a_device_is_not_connected() -> None:
     output = io.StringIO()
     with trio.fail_after(SECONDS):
         async with open_device() as url:
-            config = config_for(url, DEVICE, "nobody")
-            assert await look_once(config, 5, Console(file=output, width=80), as_json=False) == 3
-    assert "nobody" in output.getvalue()
+            config = config_for(url, DEVICE, "no-such-device")
+            assert await show_once(config, 5, Console(file=output, width=80), as_json=False) == 3
+    assert "no-such-device" in output.getvalue()
     assert "not connected" in " ".join(output.getvalue().split())
 
 
-def test_once_it_waits_no_longer_than_it_is_told(call: Call, tmp_path: Path) -> None:
+def test_once_waits_at_most_for_its_timeout(call: Call, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}/ws"
         outcome = call("devices", "--once", "--timeout", "0.2", write(tmp_path, {"device_id": "a", "server_url": url}))
@@ -217,39 +205,39 @@ def test_once_it_waits_no_longer_than_it_is_told(call: Call, tmp_path: Path) -> 
     assert outcome.out.splitlines()[1].split()[:2] == ["a", "connecting"]
 
 
-@beside_a_command
-async def test_in_a_pipe_it_prints_a_line_for_each_change_until_ctrl_c(command: Command, tmp_path: Path) -> None:
+@with_command
+async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Command, tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_device() as url:
                 devices = [{"device_id": DEVICE, "server_url": url, "token": TOKEN}]
                 command.start("devices", write(tmp_path, *devices))
-                assert (await command.line()).endswith(f"{DEVICE} is connected")
+                assert (await command.first_line()).endswith(f"{DEVICE} is connected")
                 nursery.start_soon(trio.sleep, 0)
                 scope.cancel()
-        await command.said_on_stdout(f"{DEVICE} is not connected")
+        await command.wait_for_stdout(f"{DEVICE} is not connected")
         command.send_signal(signal.SIGINT)
         outcome = await command.end()
     assert outcome.status == 0
     assert TOKEN not in outcome.out + outcome.err
 
 
-@beside_a_command
-async def test_as_json_it_prints_an_object_for_each_change_until_sigterm(command: Command, tmp_path: Path) -> None:
+@with_command
+async def test_json_objects_are_printed_for_changes_until_sigterm(command: Command, tmp_path: Path) -> None:
     command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NOBODY}))
-    first = cast("dict[str, dict[str, object]]", json.loads(await command.line()))
+    first = cast("dict[str, dict[str, object]]", json.loads(await command.first_line()))
     assert list(first["devices"]) == ["a"]
     command.send_signal(signal.SIGTERM)
     assert (await command.end()).status == 0
 
 
-async def test_on_a_terminal_the_table_is_live() -> None:
+async def test_table_is_live_on_a_terminal() -> None:
     output, stop = Screen(), trio.Event()
     console = Console(file=output, width=80, height=24, force_terminal=True, force_interactive=True)
     with trio.fail_after(SECONDS):
         async with open_device() as url, trio.open_nursery() as nursery:
             nursery.start_soon(watch, config_for(url, DEVICE), console, False, stop)
-            await output.said("idle")
+            await output.wait_for_output("idle")
             stop.set()
     assert "\x1b[2K" in output.getvalue()
 
@@ -257,13 +245,13 @@ async def test_on_a_terminal_the_table_is_live() -> None:
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (DeviceFailed("a", "bad certificate"), "a is given up: bad certificate"),
+        (DeviceFailed("a", "bad certificate"), "a failed: bad certificate"),
         (DeviceNeedsAttention("a", "HTTP 403"), "a needs attention: HTTP 403"),
-        (EventsLost(7), "7 changes were too fast to be told"),
+        (EventsLost(7), "7 changes are missing: they came faster than they could be printed"),
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_what_an_operator_should_know_is_a_line(
+async def test_failures_and_lost_events_are_printed_as_lines(
     event: object, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop = trio.Event()

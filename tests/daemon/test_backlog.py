@@ -1,4 +1,4 @@
-"""The daemon's waiting tasks on a real disk, read page by page for a scheduler."""
+"""The backlog on a real disk: queued tasks are read in pages for a scheduler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from galaxy_trio import open_constellation
 from galaxy_trio.daemon.backlog import Backlog
-from galaxy_trio.daemon.queues import AHEAD, DeviceState
+from galaxy_trio.daemon.device_slots import DeviceState
+from galaxy_trio.daemon.requirement_queue import READ_AHEAD
 from galaxy_trio.daemon.scheduler import Scheduler
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store, open_store
@@ -48,8 +49,8 @@ async def open_disk(path: Path) -> AsyncGenerator[Disk]:
         yield Disk(store, scheduler, backlog, failed)
 
 
-async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
-    count = 5 * AHEAD
+async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
+    count = 5 * READ_AHEAD
     async with open_disk(tmp_path / "db") as disk:
         added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
         await disk.store.add(TaskRequest("echo other", "b"))
@@ -59,7 +60,7 @@ async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in
         while len(taken) < count:
             for queue in disk.scheduler.check()[0]:
                 await disk.backlog.read_page(queue)
-                assert queue.in_memory <= slots.size + AHEAD
+                assert queue.in_memory <= slots.size + READ_AHEAD
             step = [record.id for record, _ in disk.scheduler.take()]
             assert step, f"nothing was read after {len(taken)} tasks"
             taken += step
@@ -68,7 +69,7 @@ async def test_every_task_on_disk_is_read_once_and_in_order_in_pages_that_fit_in
     assert taken == added
 
 
-async def test_tasks_that_ran_when_the_daemon_was_killed_are_counted_as_lost_and_the_others_as_waiting(
+async def test_tasks_that_a_killed_daemon_was_running_are_counted_as_lost_and_the_others_as_queued(
     tmp_path: Path,
 ) -> None:
     async with open_disk(tmp_path / "db") as disk:
@@ -77,10 +78,10 @@ async def test_tasks_that_ran_when_the_daemon_was_killed_are_counted_as_lost_and
         await disk.store.add(TaskRequest("echo", "a"))
         await disk.store.add(TaskRequest("echo"))
         assert await disk.backlog.load() == 1
-        assert (disk.scheduler.waiting, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
+        assert (disk.scheduler.queued, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
 
 
-async def test_tasks_that_no_device_can_run_fail_until_a_device_for_them_appears(tmp_path: Path) -> None:
+async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(tmp_path: Path) -> None:
     async with open_disk(tmp_path / "db") as disk:
         for name in ("a", "b"):
             await disk.store.add(TaskRequest("echo", name))
@@ -97,19 +98,19 @@ async def test_tasks_that_no_device_can_run_fail_until_a_device_for_them_appears
 
 async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(tmp_path: Path) -> None:
     async with open_disk(tmp_path / "db") as disk:
-        for number in range(5 * AHEAD):
+        for number in range(5 * READ_AHEAD):
             await disk.store.add(TaskRequest(f"echo {number}", "a"))
         await disk.backlog.load()
-        slots = disk.scheduler.add_device("a", AHEAD, CONNECTED)
+        slots = disk.scheduler.add_device("a", READ_AHEAD, CONNECTED)
         [queue] = disk.scheduler.check()[0]
         await disk.backlog.read_page(queue)
-        assert len(list(disk.scheduler.take())) == AHEAD
+        assert len(list(disk.scheduler.take())) == READ_AHEAD
         assert disk.scheduler.check()[0] == [queue]
         disk.scheduler.change_device(slots, attrs.evolve(CONNECTED, connected=False))
         await disk.backlog.read_page(queue)
-        assert queue.in_memory == AHEAD
-        # The others are still read when it is back.
+        assert queue.in_memory == READ_AHEAD
+        # The other tasks are read when the device has reconnected.
         disk.scheduler.change_device(slots, CONNECTED)
         assert disk.scheduler.check()[0] == [queue]
         await disk.backlog.read_page(queue)
-        assert queue.in_memory == 2 * AHEAD
+        assert queue.in_memory == 2 * READ_AHEAD

@@ -1,4 +1,4 @@
-"""The daemon's devices, and another configuration while it runs."""
+"""The daemon's devices over HTTP, and the reload of its configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-import galaxy_trio.daemon.web.routes
+import galaxy_trio.daemon.web.handlers
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.support.waiting import SECONDS, until
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 
-async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
+async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         devices = (await daemon.ask("GET", "/devices"))["devices"]
@@ -28,15 +28,13 @@ async def test_devices_are_shown_as_they_are(tmp_path: Path) -> None:
         assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'"}
 
 
-async def test_a_path_or_a_method_that_is_not_there_is_an_error_like_the_others(tmp_path: Path) -> None:
+async def test_unknown_path_and_wrong_method_are_answered_with_a_json_error(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
-        assert await daemon.ask("GET", "/fridges", 404) == {
-            "error": "there is nothing at '/fridges': see /openapi.json"
-        }
-        assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not what can be done")
+        assert await daemon.ask("GET", "/fridges", 404) == {"error": "there is no path '/fridges': see /openapi.json"}
+        assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not allowed at")
 
 
-async def test_a_device_is_connected_anew_when_told(tmp_path: Path) -> None:
+async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         shown = await daemon.ask("POST", "/devices/d1/reconnect")
@@ -44,20 +42,17 @@ async def test_a_device_is_connected_anew_when_told(tmp_path: Path) -> None:
         await daemon.ask("POST", "/devices/d3/reconnect", 404)
 
 
-async def test_a_device_that_cannot_be_connected_is_shown_with_the_reason(
+async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.routes, "_RECONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(galaxy_trio.daemon.web.handlers, "RECONNECT_TIMEOUT", 0.5)
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         await daemon.fleet.kill_server()
         shown = await daemon.ask("POST", "/devices/d1/reconnect")
         assert shown["status"] != "idle"
-        assert "nobody listens there" in shown["problem"]
+        assert "no server is listening" in shown["problem"]
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "no device is connected"
-
-
-# ---- reload
 
 
 async def _connects(daemon: RunningDaemon) -> dict[str, int]:
@@ -65,7 +60,7 @@ async def _connects(daemon: RunningDaemon) -> dict[str, int]:
     return {device["device_id"]: device["connects"] for device in devices}
 
 
-async def test_at_a_reload_devices_come_and_go_and_the_others_keep_their_connections(tmp_path: Path) -> None:
+async def test_reload_adds_and_removes_devices_and_the_others_keep_their_connections(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         await daemon.fleet.start_device("d3")
@@ -75,32 +70,34 @@ async def test_at_a_reload_devices_come_and_go_and_the_others_keep_their_connect
             await trio.sleep(0.005)
 
 
-async def test_a_device_that_changes_is_connected_anew_and_what_waits_for_it_waits_on(tmp_path: Path) -> None:
+async def test_changed_device_is_reconnected_and_its_queued_tasks_stay_queued(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1", "d2", drain=SECONDS) as daemon:
         await daemon.wait_connected(2)
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         daemon.devices("d1", "d2", tags=["new"])
         await daemon.reload()
-        # What runs may come to its end first.
+        # The running task may end first.
         assert await daemon.state(held) == "running"
         daemon.work.let_go("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
-        assert (await daemon.ended_task(waiting))["state"] == "completed"
+        assert (await daemon.ended_task(queued))["state"] == "completed"
         assert daemon.work.begun == ["hold a", "echo b"]
 
 
-async def test_what_runs_too_long_on_a_device_that_goes_is_stopped_and_what_waits_for_it_fails(tmp_path: Path) -> None:
+async def test_tasks_of_a_removed_device_are_stopped_after_the_drain_time_and_its_queued_tasks_fail(
+    tmp_path: Path,
+) -> None:
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         await daemon.wait_connected(2)
         stuck = await daemon.submit("wait")
         await daemon.wait_state(stuck, "running")
-        waiting = await daemon.submit("echo b")
+        queued = await daemon.submit("echo b")
         daemon.devices("d2")
         await daemon.reload()
         assert (await daemon.ended_task(stuck))["state"] == "lost"
-        failed = await daemon.ended_task(waiting)
+        failed = await daemon.ended_task(queued)
         assert (failed["state"], daemon.work.begun) == ("failed", ["wait"])
         assert "'d1'" in failed["error"]
 
@@ -115,7 +112,7 @@ async def test_what_runs_too_long_on_a_device_that_goes_is_stopped_and_what_wait
         ("tokens", "  \n", "there is no token in"),
     ],
 )
-async def test_a_configuration_that_does_not_do_changes_nothing(
+async def test_reload_of_an_invalid_configuration_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, text: str, sentence: str
 ) -> None:
     token = "a-token-of-the-test"
@@ -127,14 +124,14 @@ async def test_a_configuration_that_does_not_do_changes_nothing(
         (tmp_path / name).write_text(text)
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "nothing was changed" in caplog.text)
+            await until(lambda: "nothing has changed" in caplog.text)
         assert sentence in caplog.text
         daemon.work.let_go("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
         assert await _connects(daemon) == {"d1": 1}
 
 
-async def test_a_reload_takes_other_tokens_and_says_what_takes_a_new_start(
+async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "tokens").write_text("old")
@@ -147,16 +144,16 @@ async def test_a_reload_takes_other_tokens_and_says_what_takes_a_new_start(
         (tmp_path / "galaxy.toml").write_text(f'{settings}\ndatabase = "elsewhere.db"\n')
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "the configuration was read: nothing is different" in caplog.text)
+            await until(lambda: "the configuration was reloaded: no device has changed" in caplog.text)
         assert "database has changed: restart the daemon to apply it" in caplog.text
         await daemon.ask("GET", "/devices", 401)
         daemon.client.headers["Authorization"] = "Bearer other"
         await daemon.ask("GET", "/devices")
-        # Without a token, it would be open to all from now on.
+        # Without a token, the daemon would be open to all clients.
         (tmp_path / "galaxy.toml").write_text(settings.replace('token_file = "tokens"', ""))
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
-            await until(lambda: "there is no token any more" in caplog.text)
+            await until(lambda: "the new configuration has no token" in caplog.text)
         await daemon.ask("GET", "/devices")
         daemon.client.headers["Authorization"] = "Bearer old"
         await daemon.ask("GET", "/devices", 401)

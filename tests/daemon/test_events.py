@@ -1,4 +1,4 @@
-"""The daemon's events: what is told, and to whom."""
+"""The daemon's event stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 import galaxy_trio.daemon.web.event_stream
-from galaxy_trio.daemon.web.event_stream import Feed
+from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def _saying(number: int) -> Callable[[], dict[str, object]]:
 
 
 class Listener:
-    """Reads events as a browser would. Made by `listen`."""
+    """Reads events as a browser does. Made by `listen`."""
 
     def __init__(self, lines: AsyncIterator[str]) -> None:
         self._lines = lines
         self.last_id: str | None = None
 
     async def next(self) -> tuple[str, Any]:
-        """The kind and the data of the next one; a comment is one as well."""
+        """The kind and the data of the next event or comment."""
         kind, data = "message", None
         async for line in self._lines:
             name, _, value = line.partition(": ")
@@ -60,7 +60,7 @@ class Listener:
 
 @asynccontextmanager
 async def listen(daemon: RunningDaemon, last_id: str | None = None) -> AsyncGenerator[Listener]:
-    """Listen on a connection of its own, for the length of the block."""
+    """Listen on a new connection inside the block."""
     headers = [("Host", "localhost"), *([] if last_id is None else [("Last-Event-ID", last_id)])]
     async with await trio.open_unix_socket(daemon.directory / "s") as stream:
         http = h11.Connection(h11.CLIENT)
@@ -87,7 +87,7 @@ async def _lines(stream: trio.SocketStream, http: h11.Connection) -> AsyncGenera
     assert isinstance(event, h11.EndOfMessage)
 
 
-async def test_tasks_and_devices_are_told_of_as_they_change(tmp_path: Path) -> None:
+async def test_changes_of_tasks_and_devices_are_published(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         async with listen(daemon) as listener:
@@ -103,7 +103,7 @@ async def test_tasks_and_devices_are_told_of_as_they_change(tmp_path: Path) -> N
             await listener.until("device", what="connected")
 
 
-async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(tmp_path: Path) -> None:
+async def test_resumed_stream_has_the_missed_events_and_none_twice(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
         async with listen(daemon) as listener:
@@ -118,15 +118,13 @@ async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(tmp_path: P
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "abcdefab-3", "-", "abcdefab-99999999999999999999"])
-async def test_who_comes_back_from_another_life_of_the_daemon_is_told_to_begin_anew(
-    tmp_path: Path, last_id: str
-) -> None:
+async def test_stream_resumed_from_another_run_of_the_daemon_begins_with_a_reset(tmp_path: Path, last_id: str) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         async with listen(daemon, last_id) as listener:
             assert await listener.next() == ("reset", {})
 
 
-async def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_are_sent_while_there_are_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.event_stream, "_KEEPALIVE", 0.02)
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
@@ -135,7 +133,7 @@ async def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pyte
                 pass
 
 
-async def test_listening_ends_with_the_daemon(tmp_path: Path) -> None:
+async def test_stream_ends_when_the_daemon_stops(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         async with listen(daemon) as listener:
             await trio.sleep(0.02)
@@ -145,11 +143,11 @@ async def test_listening_ends_with_the_daemon(tmp_path: Path) -> None:
                     await listener.next()
 
 
-async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
+async def test_slow_listener_is_dropped_and_delays_no_other(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    feed = Feed()
-    slow, quick = feed.listen(), feed.listen()
+    event_stream = ServerSentEventStream()
+    slow, quick = event_stream.listen(), event_stream.listen()
     async with trio.open_nursery() as nursery:
         received: list[bytes] = []
 
@@ -162,30 +160,30 @@ async def test_a_listener_that_is_too_slow_is_dropped_and_nobody_waits_for_it(
         nursery.start_soon(read)
         nursery.start_soon(begin)
         await trio.testing.wait_all_tasks_blocked()
-        assert feed.listeners == 2
+        assert event_stream.listeners == 2
         for number in range(5_000):
-            feed.publish("number", _saying(number))
+            event_stream.publish("number", _saying(number))
             if number % 100 == 0:
                 await trio.testing.wait_all_tasks_blocked()
-        assert (feed.listeners, feed.dropped) == (1, 1)
+        assert (event_stream.listeners, event_stream.dropped) == (1, 1)
         await trio.testing.wait_all_tasks_blocked()
-        feed.close()
+        event_stream.close()
     assert len(received) == 5_000
-    # What was there for it before it was dropped, it still gets.
+    # It still gets the events that were pending when it was dropped.
     assert 900 < len([text async for text in slow]) < 1_100
-    assert feed.listeners == 0
+    assert event_stream.listeners == 0
 
 
-async def test_of_what_is_no_longer_kept_one_is_told() -> None:
-    feed = Feed()
-    feed.publish("first", _saying(0))
-    listening = feed.listen("")
+async def test_resuming_after_events_that_are_no_longer_kept_begins_with_a_reset() -> None:
+    event_stream = ServerSentEventStream()
+    event_stream.publish("first", _saying(0))
+    listening = event_stream.listen("")
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     first = (await anext(listening)).split(b"\n")[0].removeprefix(b"id: ").decode()
     await listening.aclose()
     for number in range(10_001):
-        feed.publish("number", _saying(number))
-    listening = feed.listen(first)
+        event_stream.publish("number", _saying(number))
+    listening = event_stream.listen(first)
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     await listening.aclose()
-    assert feed.listeners == 0
+    assert event_stream.listeners == 0

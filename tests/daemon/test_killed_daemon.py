@@ -1,4 +1,4 @@
-"""A daemon that is killed under load, and stopped under load: no task that was accepted is missing, none runs twice, none is stuck."""
+"""Kills and stops a daemon under load: no accepted task is missing, none runs twice, none is stuck."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CLIENTS: Final = 8
 
 
 class Ran:
-    """What the server began; it knows nothing of who asked."""
+    """Counts the tasks that the server ran."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class DaemonProcess:
         self._process: trio.Process | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the daemon, and wait until it listens."""
         command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(self._directory / "galaxy.toml")]
         with (self._directory / "log").open("a") as log:
             process = self._process = await trio.lowlevel.open_process(
@@ -85,7 +85,7 @@ class DaemonProcess:
         self._process.send_signal(number)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * SECONDS):
             await self._process.wait()
-        assert self._process.returncode is not None, "it does not end"
+        assert self._process.returncode is not None, "the daemon does not end"
         return self._process.returncode
 
 
@@ -96,7 +96,7 @@ def _client(directory: Path) -> httpx2.AsyncClient:
 
 @asynccontextmanager
 async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess]]:
-    """A server, its devices, and a daemon that runs."""
+    """A server, its devices and a running daemon."""
     ran = Ran()
 
     async def work(name: str) -> str:
@@ -126,7 +126,7 @@ async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess
 
 
 class Submitted:
-    """What clients have submitted, and what they were told."""
+    """The tasks that clients submitted, and the responses."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -134,7 +134,7 @@ class Submitted:
         self.unanswered: set[str] = set()
 
     async def submit_all(self, requests: list[str]) -> None:
-        """One after the other, until nobody answers."""
+        """Submit tasks one after the other, until the daemon does not respond."""
         async with _client(self._directory) as client:
             for request in requests:
                 self.unanswered.add(request)
@@ -144,9 +144,9 @@ class Submitted:
                     return
 
     async def submit(self, client: httpx2.AsyncClient, request: str) -> None:
-        """A task, with a key of its own."""
+        """Submit a task with its own idempotency key."""
         body: dict[str, Any] = {"request": request, "idempotency_key": request}
-        # Half of them for a device, half for any; the same each time that it is asked for.
+        # Half of the tasks name a device, half accept any. Submitting again must send the same request.
         number = int(request.removeprefix("task "))
         if number % 2:
             body["device"] = f"d{number % DEVICES}"
@@ -157,7 +157,7 @@ class Submitted:
 
 
 async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Each accepted task, when it has ended."""
+    """Wait for the end of each accepted task."""
     ended: dict[str, dict[str, Any]] = {}
     async with _client(directory) as client:
         for request, task_id in accepted.items():
@@ -171,9 +171,7 @@ async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dic
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_runs_none_twice(
-    seed: int, tmp_path: Path
-) -> None:
+async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(seed: int, tmp_path: Path) -> None:
     random = Random(seed)
     with trio.fail_after(10 * SECONDS):
         async with open_world(tmp_path) as (ran, daemon):
@@ -188,7 +186,7 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
                 await daemon.end(signal.SIGKILL)
             known = dict(submitted.accepted)
             await daemon.start()
-            # Who got no answer asks again with the same key.
+            # Tasks without a response are submitted again with the same key.
             async with _client(tmp_path) as client:
                 for request in sorted(submitted.unanswered):
                     await submitted.submit(client, request)
@@ -214,19 +212,19 @@ async def test_a_daemon_that_is_killed_keeps_every_task_that_it_accepted_and_run
         if task["state"] == "completed":
             assert task["result"] == request
             assert (ran.begun[request], ran.ended[request]) == (1, 1)
-    # No more can have run at once, or just have ended.
+    # At most these were running, or had ended and were not on disk.
     assert states["lost"] <= 4 * DEVICES
     sys.stdout.write(f"seed {seed}: killed after {ran.wanted} had begun, {len(known)} accepted: {dict(states)}\n")
 
 
-async def test_a_daemon_that_is_stopped_under_load_lets_what_runs_end_and_leaves_the_rest_to_the_next(
+async def test_daemon_stopped_under_load_waits_for_running_tasks_and_leaves_the_others_to_the_next_daemon(
     tmp_path: Path,
 ) -> None:
     with trio.fail_after(10 * SECONDS):
         async with open_world(tmp_path) as (ran, daemon):
             submitted = Submitted(tmp_path)
             requests = [f"task {number}" for number in range(TASKS)]
-            # All slots are taken, and more tasks are queued, when it is stopped.
+            # When the daemon is stopped, all slots are in use and more tasks are queued.
             ran.released = trio.Event()
             ran.wanted = 2 * DEVICES
             async with trio.open_nursery() as nursery:
@@ -236,7 +234,7 @@ async def test_a_daemon_that_is_stopped_under_load_lets_what_runs_end_and_leaves
                 await until(lambda: len(submitted.accepted) >= TASKS // 2)
                 ran.released.set()
                 assert await daemon.end(signal.SIGTERM) == 0
-            # All that began has ended, and is on disk.
+            # All tasks that began have ended.
             assert ran.begun == ran.ended
             assert ran.begun.total() < len(submitted.accepted)
             await daemon.start()

@@ -1,4 +1,4 @@
-"""Where the daemon listens: what it takes over, and what it leaves alone."""
+"""The daemon's listeners: addresses, stale sockets, permissions and errors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_an_address_is_a_path_or_a_host_and_a_port(text: str, address: Address, 
 @pytest.mark.parametrize(
     "text", ["", "8765", ":8765", "localhost", "localhost:", "localhost:x", "localhost:-1", "h:65536", "h:\u00b2"]
 )
-def test_what_is_no_address_is_told_with_an_example(text: str) -> None:
-    with pytest.raises(ListenError, match="give unix:PATH or HOST:PORT, such as"):
+def test_invalid_address_is_reported_with_an_example(text: str) -> None:
+    with pytest.raises(ListenError, match="use unix:PATH or HOST:PORT, such as"):
         parse_address(text)
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_told() -> None:
-    with pytest.raises(ListenError, match="longer than the 107 bytes"):
+def test_path_that_is_too_long_for_a_unix_socket_is_reported() -> None:
+    with pytest.raises(ListenError, match="longer than 107 bytes"):
         parse_address("unix:/" + "x" * 107)
 
 
@@ -49,10 +49,7 @@ async def _fail(address: Address, *, has_token: bool = False) -> str:
     return str(caught.value)
 
 
-# ---- Unix sockets
-
-
-async def test_a_unix_socket_is_for_its_owner_alone_before_anybody_can_connect(
+async def test_unix_socket_is_restricted_to_its_owner_before_it_accepts_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s"
@@ -72,17 +69,17 @@ async def test_a_unix_socket_is_for_its_owner_alone_before_anybody_can_connect(
     assert not path.exists()
 
 
-async def test_a_socket_at_which_a_daemon_listens_is_refused_and_goes_on(tmp_path: Path) -> None:
+async def test_socket_of_a_listening_daemon_is_refused_and_stays_usable(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with open_listeners(Address(path), has_token=False) as (_, [listener]):
         assert "another daemon listens at" in await _fail(Address(path))
-        # The one that it tried by.
+        # The connection that checked whether a daemon listens.
         await (await listener.accept()).aclose()
         await (await trio.open_unix_socket(path)).aclose()
         await (await listener.accept()).aclose()
 
 
-async def test_a_socket_whose_daemon_does_not_get_to_accept_is_refused_too(tmp_path: Path) -> None:
+async def test_socket_of_a_daemon_with_a_full_backlog_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -96,7 +93,7 @@ async def test_a_socket_whose_daemon_does_not_get_to_accept_is_refused_too(tmp_p
             client.close()
 
 
-async def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
+async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -104,29 +101,29 @@ async def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> No
         await (await trio.open_unix_socket(path)).aclose()
 
 
-async def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
-    assert "is there already, and is no socket" in await _fail(Address(path))
+    assert "exists, and is not a socket" in await _fail(Address(path))
     link = tmp_path / "link"
     link.symlink_to(path)
-    assert "is there already, and is no socket" in await _fail(Address(link))
+    assert "exists, and is not a socket" in await _fail(Address(link))
     assert path.read_text() == "precious"
 
 
-async def test_only_its_own_file_is_removed_at_the_end(tmp_path: Path) -> None:
+async def test_only_the_own_socket_file_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "s"
     async with open_listeners(Address(path), has_token=False):
         path.unlink()
-        path.write_text("somebody else's")
-    assert path.read_text() == "somebody else's"
+        path.write_text("another program's")
+    assert path.read_text() == "another program's"
     path.unlink()
     async with open_listeners(Address(path), has_token=False):
         path.unlink()
     assert not path.exists()
 
 
-async def test_a_directory_that_does_not_do_is_told(tmp_path: Path) -> None:
+async def test_missing_directory_of_a_socket_is_reported(tmp_path: Path) -> None:
     assert "No such file or directory" in await _fail(Address(tmp_path / "nowhere" / "s"))
     (tmp_path / "file").write_text("")
     assert "Not a directory" in await _fail(Address(tmp_path / "file" / "s"))
@@ -139,7 +136,7 @@ async def test_a_directory_that_does_not_do_is_told(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
     ],
 )
-async def test_a_socket_that_goes_or_is_forbidden_while_it_is_tried(
+async def test_stale_socket_that_vanishes_is_replaced_and_a_forbidden_one_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str | None
 ) -> None:
     path = tmp_path / "s"
@@ -159,17 +156,14 @@ async def test_a_socket_that_goes_or_is_forbidden_while_it_is_tried(
             pass
 
 
-# ---- TCP
-
-
-async def test_port_0_is_any_and_it_is_told_which() -> None:
+async def test_port_0_is_replaced_by_the_actual_port() -> None:
     async with open_listeners(Address(None, "127.0.0.1", 0), has_token=False) as (address, [listener]):
         assert address.port == listener.socket.getsockname()[1] > 0
 
 
-async def test_a_port_in_use_is_told() -> None:
+async def test_port_in_use_is_reported() -> None:
     async with open_listeners(Address(None, "127.0.0.1", 0), has_token=False) as (address, _):
-        assert "something else listens there: stop it, or take another port" in await _fail(address)
+        assert "another program listens there: stop it, or use another port" in await _fail(address)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.5.5.5"])
@@ -179,10 +173,10 @@ async def test_loopback_needs_no_token(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
-async def test_what_other_machines_can_reach_needs_a_token(host: str) -> None:
+async def test_address_that_other_machines_can_reach_needs_a_token(host: str) -> None:
     assert "there is no token: set token_file" in await _fail(Address(None, host, 0))
     async with open_listeners(Address(None, host, 0), has_token=True) as (address, _):
-        # Nobody is left there.
+        # The port is free again.
         pass
     async with open_listeners(address, has_token=True):
         pass
@@ -191,12 +185,14 @@ async def test_what_other_machines_can_reach_needs_a_token(host: str) -> None:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(errno.EACCES, "Permission denied"), "ports below 1024 are for root"),
+        (OSError(errno.EACCES, "Permission denied"), "only root may use ports below 1024"),
         (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "Cannot assign requested address"),
         (OSError("odd"), "odd"),
     ],
 )
-async def test_why_it_cannot_listen_is_told(monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str) -> None:
+async def test_reason_why_the_daemon_cannot_listen_is_reported(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
+) -> None:
     async def fail(*_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()
         raise error
@@ -205,5 +201,5 @@ async def test_why_it_cannot_listen_is_told(monkeypatch: pytest.MonkeyPatch, err
     assert sentence in await _fail(Address(None, "127.0.0.1", 1))
 
 
-async def test_a_name_that_nobody_knows_is_told() -> None:
+async def test_unknown_host_name_is_reported() -> None:
     assert "cannot listen at http://no.such.host.invalid:0" in await _fail(Address(None, "no.such.host.invalid", 0))

@@ -1,167 +1,101 @@
-"""The daemon's page in a real browser, before a real daemon, server and devices: everything that its operator does and sees.
+"""The daemon's page in a real browser, with a real daemon, server and devices.
 
-With ``GALAXY_TRIO_SCREENSHOTS=docs/images`` the pictures of the documentation are made anew.
+With ``GALAXY_TRIO_SCREENSHOTS=docs/images`` the tests also take the documentation's pictures.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.importorskip("playwright", reason="the page's tests have a session of their own")
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
+from tests.daemon.support.page import (
+    check_accessibility,
+    device_row,
+    open_page,
+    problem_of,
+    submit,
+    take_screenshot,
+    task_row,
+)
 from tests.daemon.support.page_browser import World, open_browser, open_world, options
 from tests.daemon.support.page_world import HOSTILE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
-    from playwright.sync_api import Browser, ConsoleMessage, Error
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.page
 
-SCREENSHOTS = os.environ.get("GALAXY_TRIO_SCREENSHOTS")
 TOKEN = "a-token-for-the-page"
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-expect.set_options(timeout=60_000)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Generator[Browser]:
-    """One for all tests."""
+    """A browser for all tests."""
     with open_browser() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
-    """Three devices that are there, and one that is not."""
+    """A world with three connected devices and one that never connects."""
     with open_world(tmp_path_factory.mktemp("world"), missing=["printer"]) as world:
         yield world
 
 
-class Watched:
-    """What a browser says of a page that it should not have to say."""
-
-    def __init__(self) -> None:
-        self.complaints: list[str] = []
-
-    def watch(self, page: Page) -> None:
-        def said(message: ConsoleMessage) -> None:
-            # A daemon that is away, or refuses, is told so by the browser as well.
-            expected = ("Failed to load resource", "requires 'TrustedHTML' assignment")
-            if message.type in ("error", "warning") and not any(words in message.text for words in expected):
-                self.complaints.append(message.text)
-
-        def failed(error: Error) -> None:
-            self.complaints.append(str(error))
-
-        page.on("console", said)
-        page.on("pageerror", failed)
-        page.on("dialog", lambda dialog: self.complaints.append(f"a dialog: {dialog.message}"))
-
-
-def _open(browser: Browser, url: str, **more: Any) -> Generator[Page]:
-    watched = Watched()
-    with browser.new_context(**options(**more)) as context:
-        page = context.new_page()
-        watched.watch(page)
-        page.goto(url)
-        yield page
-    assert watched.complaints == []
-
-
 @pytest.fixture
 def page(browser: Browser, world: World) -> Generator[Page]:
-    """The page, live."""
-    for page in _open(browser, world.url):
+    """The page when it is live."""
+    for page in open_page(browser, world.url):
         expect(page.locator("#live-words")).to_have_text("Live")
         yield page
 
 
-def _shot(page: Page, name: str, *, whole: bool = False) -> None:
-    """A picture for the documentation."""
-    if SCREENSHOTS:
-        page.screenshot(path=str(Path(SCREENSHOTS) / f"page-{name}.png"), full_page=whole)
-
-
-def _submit(page: Page, request: str, device: str = "laptop") -> None:
-    page.get_by_label("What to do").fill(request)
-    page.get_by_label("Device", exact=True).select_option(device)
-    page.get_by_role("button", name="Submit").click()
-    expect(page.locator("#submit-outcome")).to_contain_text("Accepted as")
-
-
-def _row(page: Page, request: str) -> Locator:
-    return page.locator("#task-rows tr", has=page.get_by_role("button", name=f"Show task: {request}", exact=True)).first
-
-
-def _device(page: Page, name: str) -> Locator:
-    return page.locator("#device-rows tr", has=page.get_by_role("button", name=f"Reconnect {name}", exact=True))
-
-
-def _problem(page: Page, name: str) -> Locator:
-    return _device(page, name).locator("xpath=following-sibling::tr[1]/td[@colspan]")
-
-
-def _finds_nothing(page: Page) -> None:
-    """Axe has nothing to say against it."""
-    # The page's own policy lets no script in that is not its own: the browser's tools may.
-    page.evaluate(f"() => {{ {AXE} }}")
-    found = page.evaluate("() => axe.run()")
-    assert [(rule["id"], [node["html"] for node in rule["nodes"]][:3]) for rule in found["violations"]] == []
-
-
-# ---- what it shows
-
-
-def test_devices_are_shown_with_what_they_are_and_why_they_are_not_there(page: Page) -> None:
+def test_devices_are_shown_with_their_information_or_the_reason_why_they_are_not_connected(page: Page) -> None:
     expect(page.locator("#sum-devices")).to_have_text("3")
     expect(page.locator("#sum-devices-of")).to_have_text("of 4")
-    expect(_device(page, "laptop")).to_contain_text("linux · cli · browser")
-    expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
-    expect(_device(page, "printer").locator(".state")).to_have_text("disconnected")
-    expect(_problem(page, "printer")).to_contain_text("is not connected")
-    expect(_problem(page, "printer")).to_contain_text("under this name? Next try")
-    # Those that need somebody come first.
+    expect(device_row(page, "laptop")).to_contain_text("linux · cli · browser")
+    expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
+    expect(device_row(page, "printer").locator(".state")).to_have_text("disconnected")
+    expect(problem_of(page, "printer")).to_contain_text("is not connected")
+    expect(problem_of(page, "printer")).to_contain_text("under this name? Next try")
+    # Devices that need attention come first.
     assert page.locator("#device-rows th").first.inner_text().startswith("printer")
     page.get_by_label("Find").fill("printer")
     expect(page.locator("#device-rows tr:visible")).to_have_count(2)
     page.get_by_label("Find").fill("android")
     expect(page.locator("#device-rows tr:visible")).to_have_count(1)
-    expect(_device(page, "phone")).to_be_visible()
+    expect(device_row(page, "phone")).to_be_visible()
     page.get_by_label("Find").fill("toaster")
-    expect(page.locator("#no-devices-words")).to_have_text("None of 4 devices is like that.")
+    expect(page.locator("#no-devices-words")).to_have_text("None of 4 devices matches.")
 
 
-def test_a_newcomer_is_told_what_to_do(browser: Browser, tmp_path: Path) -> None:
+def test_page_without_tasks_and_devices_shows_how_to_start(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, [], missing=["laptop"]) as world:
-        for page in _open(browser, world.url):
+        for page in open_page(browser, world.url):
             expect(page.locator("#no-tasks")).to_contain_text("There are no tasks yet.")
             expect(page.locator("#no-tasks")).to_contain_text("galaxy-trio task submit")
-            expect(page.locator("#no-devices")).to_contain_text("No device is connected. Does their server run?")
+            expect(page.locator("#no-devices")).to_contain_text("No device is connected. Is their server running?")
             expect(page.locator("#no-devices")).to_contain_text("galaxy-trio agent ws://127.0.0.1:5000/ws laptop")
-            _finds_nothing(page)
-            _shot(page, "empty")
+            check_accessibility(page)
+            take_screenshot(page, "empty")
 
 
-# ---- tasks
-
-
-def test_a_task_is_submitted_runs_and_shows_its_result(page: Page) -> None:
-    _submit(page, "list")
-    expect(_row(page, "list").locator(".state")).to_have_text("completed")
-    expect(_row(page, "list")).to_contain_text("laptop")
+def test_submitted_task_runs_and_shows_its_result(page: Page) -> None:
+    submit(page, "list")
+    expect(task_row(page, "list").locator(".state")).to_have_text("completed")
+    expect(task_row(page, "list")).to_contain_text("laptop")
     expect(page.locator("#events")).to_contain_text("completed on laptop: list")
     page.get_by_role("button", name="Show task: list").first.click()
     dialog = page.get_by_role("dialog", name="Task")
@@ -171,27 +105,29 @@ def test_a_task_is_submitted_runs_and_shows_its_result(page: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
-def test_a_task_for_any_device_that_fits_goes_there(page: Page) -> None:
+def test_task_for_any_device_runs_on_one_that_fits(page: Page) -> None:
     page.get_by_label("What to do").fill("echo somewhere")
     page.get_by_label("Device", exact=True).select_option("")
     page.get_by_label("Operating system").fill("android")
     page.get_by_label("Capabilities").fill("cli, browser")
     page.get_by_label("What to do").press("Control+Enter")
-    expect(_row(page, "echo somewhere").locator("td").nth(2)).to_have_text("phone")
-    # What is said of a device needs nothing more.
+    expect(task_row(page, "echo somewhere").locator("td").nth(2)).to_have_text("phone")
+    # A task that names a device has no other requirement.
     page.get_by_label("Device", exact=True).select_option("laptop")
     expect(page.get_by_label("Operating system")).to_be_disabled()
 
 
-def test_a_task_for_a_device_that_is_away_says_that_it_waits(page: Page) -> None:
-    _submit(page, "echo later", "printer")
-    expect(page.locator("#submit-outcome")).to_contain_text("printer is not connected: the task waits for it.")
-    expect(_row(page, "echo later").locator(".state")).to_have_text("waiting")
+def test_task_for_a_disconnected_device_is_shown_as_queued(page: Page) -> None:
+    submit(page, "echo later", "printer")
+    expect(page.locator("#submit-outcome")).to_contain_text(
+        "printer is not connected: the task stays queued until it is."
+    )
+    expect(task_row(page, "echo later").locator(".state")).to_have_text("queued")
     page.get_by_role("button", name="Cancel: echo later").click()
-    expect(_row(page, "echo later").locator(".state")).to_have_text("cancelled")
+    expect(task_row(page, "echo later").locator(".state")).to_have_text("cancelled")
 
 
-def test_what_is_refused_is_told_and_nothing_is_lost(page: Page) -> None:
+def test_refused_task_shows_the_reason_and_keeps_the_form(page: Page) -> None:
     page.get_by_label("What to do").fill("echo x")
     page.get_by_label("Device", exact=True).select_option("laptop")
     page.get_by_label("Timeout, seconds").evaluate("element => { element.max = ''; element.value = '999999999'; }")
@@ -200,66 +136,66 @@ def test_what_is_refused_is_told_and_nothing_is_lost(page: Page) -> None:
     expect(page.get_by_label("What to do")).to_have_value("echo x")
 
 
-def test_a_task_that_runs_is_cancelled_and_run_again(page: Page) -> None:
-    _submit(page, "hold it")
-    expect(_row(page, "hold it").locator(".state")).to_have_text("running")
-    expect(_device(page, "laptop").locator(".state")).to_have_text("busy")
+def test_running_task_is_cancelled_and_retried(page: Page) -> None:
+    submit(page, "hold it")
+    expect(task_row(page, "hold it").locator(".state")).to_have_text("running")
+    expect(device_row(page, "laptop").locator(".state")).to_have_text("busy")
     page.get_by_role("button", name="Cancel: hold it").click()
-    expect(_row(page, "hold it").locator(".state")).to_have_text("cancelled")
+    expect(task_row(page, "hold it").locator(".state")).to_have_text("cancelled")
     page.get_by_role("button", name="Retry: hold it").click()
-    expect(_row(page, "hold it").locator(".state")).to_have_text("running")
-    _row(page, "hold it").get_by_role("button", name="Show task: hold it").click()
+    expect(task_row(page, "hold it").locator(".state")).to_have_text("running")
+    task_row(page, "hold it").get_by_role("button", name="Show task: hold it").click()
     dialog = page.get_by_role("dialog", name="Task")
     expect(dialog).to_contain_text("Retry of")
     dialog.get_by_role("button", name="Cancel: hold it").click()
     expect(dialog.locator("dl")).to_contain_text("cancelled")
     dialog.get_by_role("button", name="Close").click()
-    expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
+    expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
 
 
-def test_a_task_that_fails_says_why(page: Page) -> None:
-    _submit(page, "fail no paper left")
-    expect(_row(page, "fail no paper left")).to_contain_text("no paper left")
-    expect(_row(page, "fail no paper left").locator(".state")).to_have_text("failed")
+def test_failed_task_shows_the_reason(page: Page) -> None:
+    submit(page, "fail no paper left")
+    expect(task_row(page, "fail no paper left")).to_contain_text("no paper left")
+    expect(task_row(page, "fail no paper left").locator(".state")).to_have_text("failed")
     expect(page.locator("#figure-bad")).to_have_class("figure bad")
 
 
-def test_results_are_text_folded_json_and_pictures_and_large_ones_are_downloaded(page: Page) -> None:
+def test_results_are_shown_as_text_folded_json_or_pictures_and_large_ones_are_downloaded(page: Page) -> None:
     for request in ("json", "picture", "large"):
-        _submit(page, request, "server")
-        expect(_row(page, request).locator(".state")).to_have_text("completed")
+        submit(page, request, "server")
+        expect(task_row(page, request).locator(".state")).to_have_text("completed")
     dialog = page.get_by_role("dialog", name="Task")
     page.get_by_role("button", name="Show task: json").first.click()
     expect(dialog).to_contain_text("list of 30")
     expect(dialog.get_by_text("Window 29")).to_be_hidden()
     dialog.get_by_text("list of 30").click()
     expect(dialog.get_by_text("Window 29")).to_be_visible()
-    _finds_nothing(page)
-    _shot(page, "result")
+    check_accessibility(page)
+    take_screenshot(page, "result")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Show task: picture").first.click()
     picture = dialog.get_by_role("img")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") == 120
-    _finds_nothing(page)
-    _shot(page, "picture")
+    check_accessibility(page)
+    take_screenshot(page, "picture")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Show task: large").first.click()
     with page.expect_download() as download:
-        dialog.get_by_role("button", name="Download it").click()
+        dialog.get_by_role("button", name="Download").click()
     assert json.loads(download.value.path().read_text()) == "x" * 2_000_000
 
 
-def test_tasks_are_shown_by_state_and_older_ones_on_demand(page: Page, world: World) -> None:
-    _submit(page, "hold until cancelled")
+def test_tasks_are_filtered_by_state_and_older_ones_are_loaded_on_demand(page: Page, world: World) -> None:
+    submit(page, "hold until cancelled")
     page.get_by_role("button", name="Cancel: hold until cancelled").click()
-    expect(_row(page, "hold until cancelled").locator(".state")).to_have_text("cancelled")
+    expect(task_row(page, "hold until cancelled").locator(".state")).to_have_text("cancelled")
     for number in range(60):
         _post(world, {"request": f"echo number {number}", "device": "server"})
     expect(page.get_by_role("button", name="Show task: echo number 59", exact=True)).to_be_visible()
     page.reload()
     expect(page.locator("#task-rows tr")).to_have_count(50)
-    page.get_by_role("button", name="Show older ones").click()
+    page.get_by_role("button", name="Show older tasks").click()
     expect(page.get_by_role("button", name="Show task: echo number 0", exact=True)).to_be_attached()
     page.get_by_label("Show", exact=True).select_option("cancelled")
     expect(page.locator("#task-rows .state").first).to_have_text("cancelled")
@@ -273,98 +209,95 @@ def _post(world: World, body: object, token: str = "") -> None:
     urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
 
 
-# ---- what happens to the parts
-
-
-def test_a_device_that_dies_and_returns_is_seen_to(browser: Browser, tmp_path: Path) -> None:
+def test_device_that_dies_and_returns_is_shown_as_disconnected_and_connected(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", "server"]) as world:
-        for page in _open(browser, world.url):
-            expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
+        for page in open_page(browser, world.url):
+            expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
             world.do("kill device", "laptop")
-            # Its server and our connection stay: that it has left is found out by the next task.
-            _submit(page, "list")
-            expect(_device(page, "laptop").locator(".state")).to_have_text("disconnected")
-            # The next try may have failed already, and say so instead.
-            expect(_problem(page, "laptop")).to_contain_text(re.compile("has left its server|is not connected"))
-            expect(_row(page, "list").locator(".state")).to_have_text("waiting")
+            # Its server and the daemon's connection stay, so only the next task reveals that the device has left.
+            submit(page, "list")
+            expect(device_row(page, "laptop").locator(".state")).to_have_text("disconnected")
+            # The next attempt to connect may have failed already, with a reason of its own.
+            expect(problem_of(page, "laptop")).to_contain_text(re.compile("has left its server|is not connected"))
+            expect(task_row(page, "list").locator(".state")).to_have_text("queued")
             expect(page.locator("#sum-devices")).to_have_text("1")
-            _finds_nothing(page)
-            _shot(page, "device-away")
+            check_accessibility(page)
+            take_screenshot(page, "device-away")
             world.do("device", "laptop")
-            expect(_row(page, "list").locator(".state")).to_have_text("completed")
-            expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
-            expect(_problem(page, "laptop")).to_have_count(0)
-            _device(page, "laptop").get_by_role("button").click()
-            expect(_device(page, "laptop")).to_contain_text("reconnect")
+            expect(task_row(page, "list").locator(".state")).to_have_text("completed")
+            expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
+            expect(problem_of(page, "laptop")).to_have_count(0)
+            device_row(page, "laptop").get_by_role("button").click()
+            expect(device_row(page, "laptop")).to_contain_text("reconnect")
 
 
-def test_the_page_says_when_it_is_not_live_and_goes_on_with_the_next_daemon(browser: Browser, tmp_path: Path) -> None:
+def test_page_shows_that_it_is_not_live_and_reconnects_to_the_next_daemon(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"]) as world:
-        for page in _open(browser, world.url):
-            _submit(page, "echo before")
-            expect(_row(page, "echo before").locator(".state")).to_have_text("completed")
+        for page in open_page(browser, world.url):
+            submit(page, "echo before")
+            expect(task_row(page, "echo before").locator(".state")).to_have_text("completed")
             world.do("stop daemon")
-            expect(page.locator("#live-words")).to_have_text("Not live: trying to reach the daemon…")
-            page.get_by_label("What to do").fill("echo meanwhile")
+            expect(page.locator("#live-words")).to_have_text("Not live: reconnecting to the daemon…")
+            page.get_by_label("What to do").fill("echo offline")
             page.get_by_role("button", name="Submit").click()
-            expect(page.locator("#submit-outcome")).to_have_text("The daemon does not answer: is it running?")
-            _finds_nothing(page)
-            _shot(page, "not-live")
+            expect(page.locator("#submit-outcome")).to_have_text("The daemon does not respond: is it running?")
+            check_accessibility(page)
+            take_screenshot(page, "not-live")
             world.do("start daemon")
             expect(page.locator("#live-words")).to_have_text("Live")
             page.get_by_role("button", name="Submit").click()
-            expect(_row(page, "echo meanwhile").locator(".state")).to_have_text("completed")
-            expect(_row(page, "echo before").locator(".state")).to_have_text("completed")
+            expect(task_row(page, "echo offline").locator(".state")).to_have_text("completed")
+            expect(task_row(page, "echo before").locator(".state")).to_have_text("completed")
 
 
-def test_the_token_is_asked_for_once_and_kept_for_the_session(browser: Browser, tmp_path: Path) -> None:
+def test_page_asks_for_the_token_once_and_keeps_it_for_the_session(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"], token=TOKEN) as world:
-        for page in _open(browser, world.url):
-            dialog = page.get_by_role("dialog", name="This daemon wants a token")
+        for page in open_page(browser, world.url):
+            dialog = page.get_by_role("dialog", name="This daemon requires a token")
             expect(dialog).to_be_visible()
             page.keyboard.press("Escape")
             expect(dialog).to_be_visible()
-            _finds_nothing(page)
-            _shot(page, "token")
+            check_accessibility(page)
+            take_screenshot(page, "token")
             for wrong in ("wrong", "w\u2026ong"):
                 page.get_by_label("Token", exact=True).fill(wrong)
-                page.get_by_role("button", name="Go on").click()
-                expect(page.locator("#token-problem")).to_have_text("The token is not right.")
+                page.get_by_role("button", name="Continue").click()
+                expect(page.locator("#token-problem")).to_have_text("The token is wrong.")
             page.get_by_label("Token", exact=True).fill(TOKEN)
             page.keyboard.press("Enter")
             expect(page.locator("#live-words")).to_have_text("Live")
             expect(dialog).to_be_hidden()
-            _submit(page, "list")
+            submit(page, "list")
             page.reload()
             expect(page.locator("#live-words")).to_have_text("Live")
-            expect(_row(page, "list").locator(".state")).to_have_text("completed")
+            expect(task_row(page, "list").locator(".state")).to_have_text("completed")
             assert TOKEN not in page.content()
             with page.context.expect_page() as opened:
                 page.evaluate("url => window.open(url, '_blank', 'noopener')", world.url)
-            # Another tab is another session.
-            expect(opened.value.get_by_role("dialog", name="This daemon wants a token")).to_be_visible()
+            # Each tab has its own session.
+            expect(opened.value.get_by_role("dialog", name="This daemon requires a token")).to_be_visible()
 
 
-def test_nothing_that_a_device_or_a_result_says_does_anything(browser: Browser, tmp_path: Path) -> None:
+def test_markup_from_devices_and_results_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", HOSTILE]) as world:
-        for page in _open(browser, world.url):
-            expect(_device(page, "laptop").locator(".state")).to_have_text("idle")
+        for page in open_page(browser, world.url):
+            expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
             expect(page.locator("#device-rows th").filter(has_text="<img src=x")).to_be_visible()
-            _submit(page, "hostile", HOSTILE)
-            _submit(page, HOSTILE)
+            submit(page, "hostile", HOSTILE)
+            submit(page, HOSTILE)
             expect(page.locator("#task-rows .state", has_text="completed")).to_have_count(2)
             page.get_by_role("button", name="Show task: hostile").click()
             expect(page.locator("#task-result")).to_contain_text("<script>alert(2)</script>")
             assert page.locator("#task-result img").count() == 0
             assert page.evaluate("() => document.querySelectorAll('script').length") == 1
-            # The policy forbids what the page itself never does.
+            # The policy forbids making markup from text, which the page never does.
             assert (
                 page.evaluate("() => { try { document.body.innerHTML = '<p>'; } catch (error) { return error.name; } }")
                 == "TypeError"
             )
 
 
-def test_the_policy_is_strict_and_no_other_host_is_asked(browser: Browser, world: World) -> None:
+def test_content_security_policy_is_strict_and_no_other_host_is_requested(browser: Browser, world: World) -> None:
     with browser.new_context(**options()) as context:
         page = context.new_page()
         asked: list[str] = []
@@ -378,30 +311,27 @@ def test_the_policy_is_strict_and_no_other_host_is_asked(browser: Browser, world
         assert all(url.startswith(world.url) for url in asked)
 
 
-# ---- who looks at it, and with what
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", ["desk", "phone"])
-def test_axe_finds_nothing_in_either_scheme_on_a_desk_and_on_a_phone(
+def test_axe_finds_no_violation_in_either_color_scheme_on_a_desk_and_on_a_phone(
     browser: Browser, world: World, scheme: str, device: str
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-    for page in _open(browser, world.url, color_scheme=scheme, **(phone if device == "phone" else {})):
+    for page in open_page(browser, world.url, color_scheme=scheme, **(phone if device == "phone" else {})):
         expect(page.locator("#live-words")).to_have_text("Live")
         for request in ("echo once", "fail no paper left", "hold on", "sleep 0.1"):
-            _submit(page, request)
-        expect(_row(page, "hold on").locator(".state")).to_have_text("running")
-        expect(_device(page, "laptop").locator(".count")).to_have_text("1")
-        _finds_nothing(page)
-        # Nothing is wider than the window.
+            submit(page, request)
+        expect(task_row(page, "hold on").locator(".state")).to_have_text("running")
+        expect(device_row(page, "laptop").locator(".count")).to_have_text("1")
+        check_accessibility(page)
+        # The page does not scroll sideways.
         assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
-        _shot(page, f"{device}-{scheme}", whole=device == "phone")
+        take_screenshot(page, f"{device}-{scheme}", whole=device == "phone")
         page.get_by_role("button", name="Cancel: hold on").click()
-        expect(_row(page, "hold on").locator(".state")).to_have_text("cancelled")
+        expect(task_row(page, "hold on").locator(".state")).to_have_text("cancelled")
 
 
-def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
+def test_page_can_be_used_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the tasks")).to_be_focused()
     page.keyboard.press("Enter")
@@ -412,7 +342,7 @@ def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
     page.keyboard.type("lap")
     page.get_by_label("What to do").focus()
     page.keyboard.press("Control+Enter")
-    expect(_row(page, "hold by hand").locator(".state")).to_have_text("running")
+    expect(task_row(page, "hold by hand").locator(".state")).to_have_text("running")
     page.get_by_role("button", name="Show task: hold by hand").first.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Task")
@@ -425,14 +355,14 @@ def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(dialog.locator("dl")).to_contain_text("cancelled")
     page.keyboard.press("Escape")
-    # The focus is where it was.
+    # The focus has returned.
     expect(page.get_by_role("button", name="Show task: hold by hand").first).to_be_focused()
 
 
-def test_300_devices_and_10_000_tasks_stay_usable(browser: Browser, tmp_path: Path) -> None:
+def test_page_stays_usable_with_300_devices_and_10_000_tasks(browser: Browser, tmp_path: Path) -> None:
     names = [f"device-{number:03}" for number in range(300)]
     with open_world(tmp_path, names, ended=10_000) as world:
-        for page in _open(browser, world.url):
+        for page in open_page(browser, world.url):
             expect(page.locator("#sum-devices")).to_have_text("300")
             expect(page.locator("#sum-completed")).to_have_text("10,000")
             with ThreadPoolExecutor(8) as pool:
@@ -443,7 +373,7 @@ def test_300_devices_and_10_000_tasks_stay_usable(browser: Browser, tmp_path: Pa
             page.get_by_label("Find").fill("device-123")
             expect(page.locator("#device-rows tr:visible")).to_have_count(1)
             page.get_by_label("Find").fill("")
-            _shot(page, "300-devices")
+            take_screenshot(page, "300-devices")
             page.get_by_label("Show", exact=True).select_option("completed")
-            page.get_by_role("button", name="Show older ones").click()
+            page.get_by_role("button", name="Show older tasks").click()
             expect(page.locator("#task-rows tr")).to_have_count(100)

@@ -1,4 +1,4 @@
-"""The daemon's connections: how many there are, how slow they may be, and how they end."""
+"""The HTTP server's connections: their number, their timeouts and their end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 import galaxy_trio.daemon.web.serving
-from tests.daemon.test_security import Http, open_http, parse
+from tests.daemon.support.http import Http, open_http, parse
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LAST = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
 class App:
-    """Answers at once, when told, never, or too much."""
+    """An application with handlers that answer immediately, late, endlessly, or with an error."""
 
     def __init__(self) -> None:
         self.go = trio.Event()
@@ -80,7 +80,7 @@ async def _connect(http: Http) -> trio.SocketStream:
 
 
 async def _hello(stream: trio.SocketStream) -> None:
-    """One more request on a connection."""
+    """Send a request on an open connection, and read the response."""
     await stream.send_all(REQUEST)
     received = b""
     with trio.fail_after(SECONDS):
@@ -99,7 +99,7 @@ async def _read_all(stream: trio.SocketStream) -> bytes:
     return received
 
 
-async def test_one_connection_too_many_is_told_at_once_and_the_others_go_on() -> None:
+async def test_too_many_connections_are_refused_immediately_and_the_others_go_on() -> None:
     async with open_http(App().app, secure=False, max_connections=2) as http:
         async with await _connect(http) as first, await _connect(http) as second:
             for stream in (first, second):
@@ -109,19 +109,19 @@ async def test_one_connection_too_many_is_told_at_once_and_the_others_go_on() ->
             assert "too many connections" in answer.error
             await _hello(first)
         with trio.fail_after(SECONDS):
-            # When it has noticed that the two have gone.
+            # The server needs a moment to notice that both have closed.
             while parse(await http.raw(LAST)).status != 200:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
-async def test_headers_that_have_no_end_are_refused() -> None:
+async def test_endless_headers_are_refused() -> None:
     async with open_http(App().app, secure=False) as http:
         assert b"200" not in (await http.raw(b"GET /hello HTTP/1.1\r\nX: ", *[b"x" * 50_000] * 3))[:20]
         assert parse(await http.raw(LAST)).status == 200
 
 
-async def test_headers_that_come_too_slowly_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.2)
+async def test_connection_with_slow_headers_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_TIMEOUT", 0.2)
     async with open_http(App().app, secure=False) as http:
         with trio.fail_after(SECONDS):
             async with await _connect(http) as stream, trio.open_nursery() as nursery:
@@ -137,14 +137,14 @@ async def test_headers_that_come_too_slowly_are_not_waited_for(monkeypatch: pyte
                 nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_that_asks_nothing_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_WITHIN", 0.5)
+async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_HEADERS_TIMEOUT", 0.5)
     async with open_http(App().app, secure=False) as http:
         assert parse(await http.raw(REQUEST)).body == b"hello"
 
 
-async def test_who_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.1)
+async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.1)
     app = App()
     async with open_http(app.app, secure=False) as http:
         async with await _connect(http) as stream:
@@ -153,8 +153,8 @@ async def test_who_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> 
                 await app.cancelled.wait()
 
 
-async def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_READ_WITHIN", 0.3)
+async def test_client_that_does_not_read_does_not_delay_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.3)
     monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
     app = App()
     with trio.fail_after(SECONDS):
@@ -165,7 +165,7 @@ async def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.Mo
         await stream.aclose()
 
 
-async def test_at_the_end_idle_connections_close_at_once_and_requests_have_a_grace() -> None:
+async def test_closing_ends_idle_connections_immediately_and_gives_requests_time() -> None:
     app = App()
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
@@ -191,7 +191,7 @@ async def test_at_the_end_idle_connections_close_at_once_and_requests_have_a_gra
         await busy.aclose()
 
 
-async def test_a_request_that_does_not_end_is_ended_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_is_cancelled_when_its_time_to_close_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
     app = App()
     with trio.fail_after(SECONDS):
@@ -203,7 +203,7 @@ async def test_a_request_that_does_not_end_is_ended_after_the_grace(monkeypatch:
         await stream.aclose()
 
 
-async def test_a_bug_is_a_500_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_bug_in_a_handler_is_answered_with_500_and_other_requests_go_on(caplog: pytest.LogCaptureFixture) -> None:
     async with open_http(App().app, secure=False) as http:
         answer = parse(await http.raw(LAST.replace(b"/hello", b"/fail")))
         assert answer.status == 500
@@ -212,7 +212,7 @@ async def test_a_bug_is_a_500_and_the_others_go_on(caplog: pytest.LogCaptureFixt
         assert parse(await http.raw(LAST)).status == 200
 
 
-async def test_a_connection_that_fails_is_told_in_the_log_and_the_others_go_on(
+async def test_failing_connection_is_logged_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     original = TCPServer
@@ -227,7 +227,7 @@ async def test_a_connection_that_fails_is_told_in_the_log_and_the_others_go_on(
     async with open_http(App().app, secure=False) as http:
         assert await http.raw(LAST) == b""
         assert parse(await http.raw(LAST)).status == 200
-    assert "a connection has failed" in caplog.text
+    assert "a connection failed" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ async def test_a_connection_that_fails_is_told_in_the_log_and_the_others_go_on(
         b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\x00: c\r\n\r\n",
     ],
 )
-async def test_what_is_no_request_is_refused_and_the_others_go_on(request_: bytes) -> None:
+async def test_malformed_request_is_refused_and_other_requests_go_on(request_: bytes) -> None:
     async with open_http(App().app, secure=False) as http:
         received = await http.raw(request_)
         assert b"hello" not in received
         assert parse(await http.raw(LAST)).status == 200
 
 
-async def test_a_client_that_resets_its_connection_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connection_reset_by_a_client_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     app = App()
     async with open_http(app.app, secure=False) as http:
@@ -265,7 +265,7 @@ async def test_a_client_that_resets_its_connection_disturbs_nobody(caplog: pytes
     assert caplog.text == ""
 
 
-async def test_requests_that_come_together_are_answered_in_their_order() -> None:
+async def test_pipelined_requests_are_answered_in_order() -> None:
     async with open_http(App().app, secure=False) as http:
         body = b"POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
         received = await http.raw(body + b"1" + body + b"2" + LAST)

@@ -1,82 +1,51 @@
-"""The daemon's store, on real SQLite files: what it has said that it keeps is on disk."""
+"""The store on real SQLite files: what it has returned is on disk."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import event
 
 import galaxy_trio.daemon.store.queries
-import galaxy_trio.daemon.store.store
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
-from galaxy_trio.daemon.store.store import Store, open_store
+from galaxy_trio.daemon.store.store import open_store
+from tests.daemon.support.store import NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.daemon
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-
-async def _add(store: Store, request: str = "echo", **more: object) -> TaskRecord:
-    record, is_new = await store.add(TaskRequest(request, **more))  # type: ignore[arg-type]
-    assert is_new
-    return record
-
-
-async def _ended(store: Store, state: TaskState = TaskState.COMPLETED, result: str | None = None) -> TaskRecord:
-    record = await _add(store)
-    await store.mark_running(record.id, "d1")
-    return await store.finish(record.id, state, result=result)
-
-
-async def _queued(store: Store) -> list[TaskRecord]:
-    """All that are queued, the oldest first."""
-    return (await store.page(state=TaskState.QUEUED, limit=10_000))[::-1]
-
-
-async def _result(store: Store, task_id: str) -> str:
-    return b"".join([piece async for piece in store.read_result(task_id)]).decode()
-
-
-# ---- one task
-
-
-async def test_a_task_is_on_disk_as_it_was_asked_for(tmp_path: Path) -> None:
+async def test_added_task_is_on_disk_with_its_request(tmp_path: Path) -> None:
     request = TaskRequest("öffne 😀", "d1", None, ("a", "b"), 12.5, "key")
     async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
         record, is_new = await store.add(request)
         assert (record.asked, record.state, record.created, is_new) == (request, TaskState.QUEUED, NOW, True)
     async with open_store(tmp_path / "db") as store:
         assert await store.get(record.id) == record
-        assert await _queued(store) == [record]
+        assert await queued_tasks(store) == [record]
         assert await store.get("nothing") is None
 
 
-async def test_a_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_path: Path) -> None:
+async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
-        record = await _add(store)
+        record = await add_task(store)
         running = await store.mark_running(record.id, "d7")
         assert (running.state, running.device, running.started) == (TaskState.RUNNING, "d7", NOW)
         ended = await store.finish(record.id, TaskState.FAILED, error="half \ud800 a character", result='"x"')
         assert (ended.state, ended.ended, ended.result_size) == (TaskState.FAILED, NOW, 3)
         assert ended.error == "half \\ud800 a character"
-        assert await _result(store, record.id) == '"x"'
+        assert await read_result(store, record.id) == '"x"'
         with pytest.raises(WrongState, match=f"task {record.id} is failed"):
             await store.finish(record.id, TaskState.COMPLETED)
         with pytest.raises(WrongState):
@@ -85,9 +54,9 @@ async def test_a_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_
         assert await store.get(record.id) == ended
 
 
-async def test_a_task_that_waits_can_be_cancelled_and_fail_and_is_not_begun_then(tmp_path: Path) -> None:
+async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterwards(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        first, second = await _add(store), await _add(store)
+        first, second = await add_task(store), await add_task(store)
         cancelled, changed = await store.cancel_queued(first.id)
         assert (cancelled.state, changed) == (TaskState.CANCELLED, True)
         assert (await store.finish(second.id, TaskState.FAILED, error="no device")).started is None
@@ -97,7 +66,7 @@ async def test_a_task_that_waits_can_be_cancelled_and_fail_and_is_not_begun_then
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
 
 
-async def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         for operation in (
             store.cancel_queued,
@@ -109,22 +78,28 @@ async def test_what_is_not_there_is_told(tmp_path: Path) -> None:
                 await operation("nothing")
         with pytest.raises(NoSuchTask):
             await store.page(before="nothing")
-        assert await _result(store, "nothing") == ""
+        assert await read_result(store, "nothing") == ""
 
 
-async def test_a_result_of_any_size_comes_back_as_it_was(tmp_path: Path) -> None:
+async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        for size in (0, 1, galaxy_trio.daemon.store.store.PIECE, galaxy_trio.daemon.store.store.PIECE + 1, 1_000_000):
+        for size in (
+            0,
+            1,
+            galaxy_trio.daemon.store.queries.PIECE,
+            galaxy_trio.daemon.store.queries.PIECE + 1,
+            1_000_000,
+        ):
             text = "abcdefg" * (size // 7 + 1)
-            record = await _ended(store, result=text[:size])
+            record = await add_ended_task(store, result=text[:size])
             assert record.result_size == size
-            assert await _result(store, record.id) == text[:size]
+            assert await read_result(store, record.id) == text[:size]
 
 
-async def test_a_retry_is_a_new_task_without_the_key(tmp_path: Path) -> None:
+async def test_retry_is_a_new_task_without_the_idempotency_key(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        record = await _add(store, idempotency_key="k", device="d1", timeout=3.0)
-        with pytest.raises(WrongState, match="is queued: only one that has ended can be retried"):
+        record = await add_task(store, idempotency_key="k", device="d1", timeout=3.0)
+        with pytest.raises(WrongState, match="is queued: only a task that has ended can be retried"):
             await store.retry(record.id)
         await store.cancel_queued(record.id)
         again = await store.retry(record.id)
@@ -132,7 +107,7 @@ async def test_a_retry_is_a_new_task_without_the_key(tmp_path: Path) -> None:
         assert again.asked == TaskRequest("echo", "d1", timeout=3.0)
 
 
-async def test_the_same_key_gives_the_same_task_however_many_ask_at_once(tmp_path: Path) -> None:
+async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         found: list[tuple[TaskRecord, bool]] = []
 
@@ -144,18 +119,15 @@ async def test_the_same_key_gives_the_same_task_however_many_ask_at_once(tmp_pat
                 nursery.start_soon(ask)
         assert len({record.id for record, _ in found}) == 1
         assert sum(is_new for _, is_new in found) == 1
-        with pytest.raises(IdempotencyConflict, match="which asks for something else"):
+        with pytest.raises(IdempotencyConflict, match="which has a different request"):
             await store.add(TaskRequest("other", idempotency_key="k"))
 
 
-# ---- many tasks
-
-
-async def test_pages_go_from_the_newest_to_the_oldest_and_hold_while_tasks_come_and_go(tmp_path: Path) -> None:
+async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_are_added(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        records = [await _add(store, f"task {number}") for number in range(7)]
+        records = [await add_task(store, f"task {number}") for number in range(7)]
         page = await store.page(limit=3)
-        await _add(store, "another")
+        await add_task(store, "another")
         following = await store.page(limit=10, before=page[-1].id)
         assert [record.id for record in page + following] == [record.id for record in reversed(records)]
         await store.mark_running(records[0].id, "d1")
@@ -163,22 +135,22 @@ async def test_pages_go_from_the_newest_to_the_oldest_and_hold_while_tasks_come_
         assert [record.id for record in await store.page(state=TaskState.RUNNING, device="d2")] == [records[1].id]
 
 
-async def test_those_who_write_at_the_same_time_share_the_waits_for_the_disk(tmp_path: Path) -> None:
+async def test_concurrent_writes_share_transactions(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         before = store.commits
         async with trio.open_nursery() as nursery:
             for number in range(300):
-                nursery.start_soon(_add, store, f"task {number}")
+                nursery.start_soon(add_task, store, f"task {number}")
         assert store.commits - before < 30
     async with open_store(tmp_path / "db") as store:
-        assert len(await _queued(store)) == 300
+        assert len(await queued_tasks(store)) == 300
 
 
-async def test_what_was_running_is_lost_when_the_daemon_that_ran_it_has_gone(tmp_path: Path) -> None:
+async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
-        running, queued = await _add(store), await _add(store)
+        running, queued = await add_task(store), await add_task(store)
         await store.mark_running(running.id, "d1")
-        ended = await _ended(store)
+        ended = await add_ended_task(store)
     async with open_store(tmp_path / "db") as store:
         assert await store.recover() == 1
         lost = await store.get(running.id)
@@ -189,36 +161,33 @@ async def test_what_was_running_is_lost_when_the_daemon_that_ran_it_has_gone(tmp
         assert await store.recover() == 0
 
 
-async def test_tasks_are_forgotten_by_age_and_by_number_with_their_results(
+async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "FORGOTTEN", 2)
+    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "MAX_DELETED", 2)
     now = NOW
     async with open_store(tmp_path / "db", clock=lambda: now) as store:
-        waiting = await _add(store)
-        old = [await _ended(store, result="1") for _ in range(5)]
+        queued = await add_task(store)
+        old = [await add_ended_task(store, result="1") for _ in range(5)]
         now += timedelta(days=2)
-        new = [await _ended(store, result="2") for _ in range(5)]
-        assert await store.forget(NOW + timedelta(days=1), 100) == 5
-        assert await store.forget(NOW + timedelta(days=1), 3) == 2
-        assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], waiting)]
-        assert await _result(store, old[0].id) == ""
-        assert await store.forget(NOW, 3) == 0
+        new = [await add_ended_task(store, result="2") for _ in range(5)]
+        assert await store.delete_old(NOW + timedelta(days=1), 100) == 5
+        assert await store.delete_old(NOW + timedelta(days=1), 3) == 2
+        assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], queued)]
+        assert await read_result(store, old[0].id) == ""
+        assert await store.delete_old(NOW, 3) == 0
     with sqlite3.connect(tmp_path / "db") as database:
         assert database.execute("SELECT count(*) FROM results").fetchone() == (3,)
     database.close()
 
 
-# ---- cancellation, and the end
-
-
-async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_that_was_taken_is_waited_for(
+async def test_cancelled_write_is_either_not_done_or_waited_for(
     tmp_path: Path,
 ) -> None:
     async with open_store(tmp_path / "db") as store:
         with trio.CancelScope() as scope:
             scope.cancel()
-            await _add(store, "never")
+            await add_task(store, "never")
         assert scope.cancelled_caught
         records: list[TaskRecord] = []
         scopes: list[trio.CancelScope] = []
@@ -226,7 +195,7 @@ async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_
         async def add(number: int) -> None:
             with trio.CancelScope() as scope:
                 scopes.append(scope)
-                records.append(await _add(store, f"task {number}"))
+                records.append(await add_task(store, f"task {number}"))
 
         async with trio.open_nursery() as nursery:
             for number in range(50):
@@ -235,166 +204,22 @@ async def test_a_write_that_is_cancelled_before_it_is_taken_is_not_done_and_one_
                 await trio.lowlevel.checkpoint()
             for scope in scopes:
                 scope.cancel()
-        # Whoever has it knows of it, and nobody else has it.
-        assert {record.id for record in await _queued(store)} == {record.id for record in records}
+        # Each caller knows whether its task is on disk.
+        assert {record.id for record in await queued_tasks(store)} == {record.id for record in records}
 
 
-async def test_the_end_of_the_block_waits_for_what_was_taken_and_takes_no_more(tmp_path: Path) -> None:
+async def test_end_of_the_block_waits_for_accepted_writes_and_refuses_later_ones(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_store(tmp_path / "db") as store:
                 for number in range(20):
-                    nursery.start_soon(_add, store, f"task {number}")
+                    nursery.start_soon(add_task, store, f"task {number}")
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
         with pytest.raises(trio.ClosedResourceError):
-            await _add(store)
+            await add_task(store)
     async with open_store(tmp_path / "db") as store:
-        assert len(await _queued(store)) == 20
-
-
-# ---- a disk that fails
-
-
-async def test_a_full_disk_is_told_keeps_what_is_there_and_is_forgotten_when_there_is_room(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    async with open_store(path) as store:
-        first = await _add(store)
-        await store.mark_running(first.id, "d1")
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
-        limits: list[int] = []
-
-        def limit(connection: sqlite3.Connection, _record: object) -> None:
-            if limits:
-                connection.execute(f"PRAGMA max_page_count = {limits[0]}")
-
-        event.listen(store._engine, "connect", limit)
-        limits.append(20)
-        with pytest.raises(StoreError, match="the disk is full: make room") as caught:
-            await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)
-        assert str(path) in str(caught.value)
-        record = await store.get(first.id)
-        assert record is not None
-        assert record.state is TaskState.RUNNING
-        limits.clear()
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
-        assert (await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)).result_size == 10_000_000
-
-
-async def test_an_operation_that_fails_fails_alone(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        outcomes: list[str] = []
-
-        async def add(request: str) -> None:
-            try:
-                await _add(store, request)
-            except UnicodeEncodeError:
-                outcomes.append("failed")
-            else:
-                outcomes.append("kept")
-
-        async with trio.open_nursery() as nursery:
-            for number in range(20):
-                nursery.start_soon(add, "\ud800" if number == 7 else "fine")
-        assert (outcomes.count("failed"), outcomes.count("kept")) == (1, 19)
-        assert len(await _queued(store)) == 19
-
-
-async def test_a_database_that_is_read_only_can_still_be_read(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        record = await _add(store)
-
-        def forbid(connection: sqlite3.Connection, _record: object) -> None:
-            connection.execute("PRAGMA query_only = ON")
-
-        event.listen(store._engine, "connect", forbid)
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
-        with pytest.raises(StoreError, match="it, or its directory, is read-only"):
-            await _add(store)
-        assert await _queued(store) == [record]
-
-
-async def test_pages_that_are_damaged_are_told_and_stop_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    async with open_store(path) as store:
-        for number in range(200):
-            await _add(store, f"task {number} " * 20)
-    with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        for at in range(4096 * 12, size, 4096):
-            file.seek(at)
-            file.write(b"\xff" * 4096)
-    async with open_store(path) as store:
-        with pytest.raises(StoreError, match="it is damaged: put back a copy of it"):
-            await _queued(store)
-
-
-def _not_a_database(path: Path) -> None:
-    path.write_bytes(b"nothing of SQLite" * 1000)
-
-
-def _a_directory(path: Path) -> None:
-    path.mkdir()
-
-
-def _a_newer_one(path: Path) -> None:
-    _execute(path, "PRAGMA user_version = 2")
-
-
-def _another_programs(path: Path) -> None:
-    _execute(path, "CREATE TABLE tasks (x)")
-
-
-@pytest.mark.parametrize(
-    ("prepare", "sentence"),
-    [
-        (_not_a_database, "it is no database: name another file"),
-        (_a_directory, "cannot be opened: Is a directory"),
-        (_a_newer_one, "is of a newer galaxy_trio: install that one"),
-        (_another_programs, "is another program's: name another file"),
-    ],
-)
-async def test_a_file_that_does_not_do_is_told_and_left_alone(
-    tmp_path: Path, prepare: Callable[[Path], object], sentence: str
-) -> None:
-    path = tmp_path / "db"
-    prepare(path)
-    before = path.read_bytes() if path.is_file() else b""
-    with pytest.raises(StoreError, match=sentence) as caught:
-        async with open_store(path):
-            raise AssertionError("not reached")
-    assert str(path) in str(caught.value)
-    assert (path.read_bytes() if path.is_file() else b"") == before
-
-
-def _execute(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as database:
-        database.execute(statement)
-    database.close()
-
-
-async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No such file or directory"):
-        async with open_store(tmp_path / "nowhere" / "db"):
-            raise AssertionError("not reached")
-
-
-async def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        await _add(store)
-        for name in ("db", "db-wal", "db.lock"):
-            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-
-
-async def test_two_stores_never_have_the_same_file(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        for _ in range(2):
-            with pytest.raises(StoreError, match="another daemon uses the database"):
-                async with open_store(tmp_path / "db"):
-                    raise AssertionError("not reached")
-        await _add(store)
-    async with open_store(tmp_path / "db") as store:
-        assert len(await _queued(store)) == 1
+        assert len(await queued_tasks(store)) == 20
 
 
 _ADDS_UNTIL_KILLED = """
@@ -416,17 +241,17 @@ trio.run(main)
 """
 
 
-def test_what_was_told_before_the_process_was_killed_is_there(tmp_path: Path) -> None:
+def test_acknowledged_tasks_survive_a_killed_process(tmp_path: Path) -> None:
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", _ADDS_UNTIL_KILLED, str(tmp_path / "db")], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline().strip() for _ in range(100)]
+        acknowledged = [process.stdout.readline().strip() for _ in range(100)]
         process.send_signal(signal.SIGKILL)
-        told += [line.strip() for line in process.stdout if line.endswith("\n")]
+        acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
 
     async def look() -> set[str]:
         async with open_store(tmp_path / "db") as store:
-            return {record.id for record in await _queued(store)}
+            return {record.id for record in await queued_tasks(store)}
 
-    assert set(told) <= trio.run(look)
+    assert set(acknowledged) <= trio.run(look)

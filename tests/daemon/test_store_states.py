@@ -1,4 +1,4 @@
-"""Any sequence of what a daemon does to its store, with ends of the daemon in between: the store is what a dictionary would be."""
+"""Random sequences of operations on the store, with restarts in between, compared with a dictionary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PICK = st.integers(0, 10_000)
 
 
 class StoreStates(RuleBasedStateMachine):
-    """A store beside a dictionary that should say the same."""
+    """A store, and a dictionary with the expected states."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""Notifications to systemd, and its watchdog."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _said(notify_socket: socket.socket) -> list[str]:
             return said
 
 
-async def test_the_daemon_tells_that_it_is_ready_reloads_and_stops(
+async def test_systemd_is_notified_of_ready_reloading_and_stopping(
     notify_socket: socket.socket, tmp_path: Path
 ) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         said: list[str] = []
-        # It listens before it is ready.
+        # The daemon listens before it is ready.
         while not said:
             said += _said(notify_socket)
             await trio.sleep(0.005)
@@ -63,29 +63,29 @@ async def test_the_daemon_tells_that_it_is_ready_reloads_and_stops(
     assert _said(notify_socket) == ["STOPPING=1"]
 
 
-def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_systemd_no_notification_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     systemd.ready()
 
 
-def test_a_systemd_that_has_gone_is_told_in_the_log_and_stops_nothing(
+def test_failing_notification_is_logged_and_raises_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
     systemd.ready()
-    assert "systemd cannot be told 'READY=1'" in caplog.text
+    assert "systemd cannot be notified of 'READY=1'" in caplog.text
 
 
-async def test_the_watchdog_is_fed_twice_as_often_as_it_asks_for(
-    notify_socket: socket.socket, autojump_clock: MockClock
-) -> None:
+async def test_watchdog_is_pinged_twice_per_interval(notify_socket: socket.socket, autojump_clock: MockClock) -> None:
     environment = {**os.environ, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())}
     with trio.move_on_after(22):
-        await systemd.feed_watchdog(environment)
+        await systemd.ping_watchdog(environment)
     assert _said(notify_socket) == ["WATCHDOG=1"] * 5
 
 
 @pytest.mark.parametrize("environment", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}])
-async def test_who_asks_for_nothing_gets_nothing(environment: dict[str, str], autojump_clock: MockClock) -> None:
+async def test_watchdog_is_not_pinged_without_a_valid_request(
+    environment: dict[str, str], autojump_clock: MockClock
+) -> None:
     with trio.fail_after(1):
-        await systemd.feed_watchdog(environment)
+        await systemd.ping_watchdog(environment)

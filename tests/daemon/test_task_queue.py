@@ -1,4 +1,4 @@
-"""The daemon's dispatcher with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
+"""The task queue with devices in memory and a real database: disconnects, restarts, cancellations, failing writes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import galaxy_trio.daemon.scheduler
 import galaxy_trio.daemon.task_queue
 from galaxy_trio import open_constellation
 from galaxy_trio.daemon.device_watch import watch_devices
-from galaxy_trio.daemon.queues import AHEAD
+from galaxy_trio.daemon.requirement_queue import READ_AHEAD
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
-from galaxy_trio.daemon.task_queue import DaemonBusy, Dispatcher, open_dispatcher
-from galaxy_trio.daemon.web.event_stream import Feed
+from galaxy_trio.daemon.task_queue import DaemonBusy, TaskQueue, open_task_queue
+from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from galaxy_trio.daemon.web.metrics import Metrics
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from tests.constellation.support.fleet import Work
@@ -43,44 +43,46 @@ SECONDS: Final = 60
 
 @attrs.frozen
 class Life:
-    """A daemon without HTTP, from its start to its end."""
+    """A daemon without HTTP. Made by `open_life`."""
 
     store: Store
-    dispatcher: Dispatcher
+    task_queue: TaskQueue
     changes: list[TaskRecord]
 
 
 @asynccontextmanager
 async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
-    """A store, a constellation and a dispatcher; they end with the block, without a drain."""
-    feed = Feed()
+    """Run a store, a constellation and a task queue inside the block; they end with it, without a drain."""
+    event_stream = ServerSentEventStream()
     changes: list[TaskRecord] = []
     async with (
         open_store(path) as store,
         open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
         constellation.subscribe() as events,
         trio.open_nursery() as nursery,
-        open_dispatcher(store, constellation, 10_000, changes.append, max_running=max_running) as dispatcher,
+        open_task_queue(store, constellation, 10_000, changes.append, max_running=max_running) as task_queue,
     ):
         nursery.start_soon(
-            watch_devices, events, constellation, dispatcher, feed, Metrics(constellation, dispatcher, feed)
+            watch_devices,
+            events,
+            constellation,
+            task_queue,
+            event_stream,
+            Metrics(constellation, task_queue, event_stream),
         )
-        await dispatcher.resume()
-        yield Life(store, dispatcher, changes)
+        await task_queue.resume()
+        yield Life(store, task_queue, changes)
         nursery.cancel_scope.cancel()
 
 
 async def _ended(life: Life, *tasks: TaskRecord) -> list[TaskRecord]:
-    return [await life.dispatcher.wait(task.id, SECONDS) for task in tasks]
+    return [await life.task_queue.wait(task.id, SECONDS) for task in tasks]
 
 
 async def _submit(life: Life, request: str, device: str | None = None) -> TaskRecord:
-    record, is_new = await life.dispatcher.submit(TaskRequest(request, device))
+    record, is_new = await life.task_queue.submit(TaskRequest(request, device))
     assert is_new
     return record
-
-
-# ---- random histories
 
 
 _ACTIONS: Final = st.one_of(
@@ -93,7 +95,7 @@ _ACTIONS: Final = st.one_of(
 
 
 class History:
-    """The tasks that several daemons, one after the other, have accepted."""
+    """The tasks that several consecutive daemons accepted."""
 
     def __init__(self, path: Path, fleet: MemoryFleet) -> None:
         self._path = path
@@ -101,12 +103,12 @@ class History:
         self._accepted: list[TaskRecord] = []
 
     async def live(self, actions: list[tuple[str, str, int]]) -> None:
-        """Run a daemon that ends while tasks run."""
+        """Run a daemon that ends while tasks are running."""
         async with open_life(self._path, self._fleet, max_running=3) as life:
             for kind, name, number in actions:
                 await self._act(life, kind, name, number)
-                # One for each slot and a few more, for each of the five requirements, and the tasks that have a slot and have not begun.
-                assert life.dispatcher.in_memory <= 5 * (len(DEVICES) + AHEAD) + 3
+                # For each of the five requirements one task per slot and a few more, and the tasks that have a slot but have not begun.
+                assert life.task_queue.in_memory <= 5 * (len(DEVICES) + READ_AHEAD) + 3
 
     async def _act(self, life: Life, kind: str, name: str, number: int) -> None:
         if kind == "submit":
@@ -116,14 +118,14 @@ class History:
                     name if name in DEVICES else None,
                     name if name == "windows" else None,
                 )
-                record, _ = await life.dispatcher.submit(asked)
+                record, _ = await life.task_queue.submit(asked)
                 self._accepted.append(record)
         elif kind == "leave" and name in self._fleet.running:
             await self._fleet.kill_device(name)
         elif kind == "return" and name not in self._fleet.running:
             await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
         elif kind == "cancel" and self._accepted:
-            cancelled = await life.dispatcher.cancel(self._accepted[number % len(self._accepted)].id)
+            cancelled = await life.task_queue.cancel(self._accepted[number % len(self._accepted)].id)
             assert cancelled.state.ended
         elif kind == "pause":
             await trio.sleep(number / 1000)
@@ -135,13 +137,13 @@ class History:
                 await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
         async with open_life(self._path, self._fleet) as life:
             ended = await _ended(life, *self._accepted)
-            assert (life.dispatcher.queued, life.dispatcher.in_memory) == (0, 0)
+            assert (life.task_queue.queued, life.task_queue.in_memory) == (0, 0)
         return ended
 
 
 @settings(max_examples=8, deadline=None)
 @given(lives=st.lists(st.lists(_ACTIONS, max_size=12), min_size=1, max_size=3))
-def test_every_task_runs_at_most_once_and_in_order_and_ends(
+def test_every_task_runs_at_most_once_in_order_and_ends(
     lives: list[list[tuple[str, str, int]]],
 ) -> None:
     work = Work()
@@ -167,60 +169,59 @@ def test_every_task_runs_at_most_once_and_in_order_and_ends(
         assert numbers == sorted(numbers)
 
 
-# ---- single cases
-
-
 async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
             held = await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * AHEAD)]
+            tasks = [
+                await _submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * READ_AHEAD)
+            ]
             work.let_go("first")
             await _ended(life, held, *tasks)
-    assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * AHEAD))]
+    assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
 
 
-async def test_tasks_for_a_device_that_is_away_hold_up_no_others(tmp_path: Path) -> None:
+async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             await fleet.kill_device("d2")
             async with open_life(tmp_path / "db", fleet) as life:
-                waiting = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
+                queued = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
                 await _ended(life, await _submit(life, "echo other", "d1"), await _submit(life, "echo any"))
-                assert life.dispatcher.queued == life.dispatcher.queued_for("d2") == 100
-                # They are not in memory, but each can be read and cancelled.
-                assert life.dispatcher.in_memory == 0
-                assert (await life.dispatcher.wait(waiting[50].id, 0)).state is TaskState.QUEUED
-                assert (await life.dispatcher.cancel(waiting[50].id)).state is TaskState.CANCELLED
+                assert life.task_queue.queued == life.task_queue.queued_for("d2") == 100
+                # They are not in memory, yet each can be read and cancelled.
+                assert life.task_queue.in_memory == 0
+                assert (await life.task_queue.wait(queued[50].id, 0)).state is TaskState.QUEUED
+                assert (await life.task_queue.cancel(queued[50].id)).state is TaskState.CANCELLED
                 await fleet.start_device("d2")
-                ended = await _ended(life, *waiting)
+                ended = await _ended(life, *queued)
     assert [task.state for task in ended] == [
         TaskState.CANCELLED if number == 50 else TaskState.COMPLETED for number in range(100)
     ]
     assert work.begun[2:] == [f"echo {number}" for number in range(100) if number != 50]
 
 
-async def test_a_task_whose_device_turns_out_to_have_left_waits_again_and_survives_the_daemon(tmp_path: Path) -> None:
+async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_survives_the_daemon(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             async with open_life(tmp_path / "db", fleet) as life:
                 await _ended(life, await _submit(life, "echo first", "d1"))
-                # The daemon cannot know of it before it sends the task on its idle connection.
+                # The daemon learns of it only when it sends the task on its idle connection.
                 await fleet.kill_device("d1")
                 waits = await _submit(life, "echo second", "d1")
                 counts = {TaskState.RUNNING: 0, TaskState.QUEUED: 1}
                 states = [TaskState.QUEUED, TaskState.RUNNING, TaskState.QUEUED]
                 await until(lambda: [change.state for change in life.changes if change.id == waits.id] == states)
-                assert (life.dispatcher.running, life.dispatcher.queued) == (0, 1)
-                record = await life.dispatcher.wait(waits.id, 0)
+                assert (life.task_queue.running, life.task_queue.queued) == (0, 1)
+                record = await life.task_queue.wait(waits.id, 0)
                 assert (record.state, record.device, record.started) == (TaskState.QUEUED, None, None)
                 on_disk = await life.store.counts()
                 assert {state: on_disk[state] for state in counts} == counts
                 cancelled = await _submit(life, "echo third", "d1")
-                assert (await life.dispatcher.cancel(cancelled.id)).state is TaskState.CANCELLED
+                assert (await life.task_queue.cancel(cancelled.id)).state is TaskState.CANCELLED
             async with open_life(tmp_path / "db", fleet) as life:
                 await fleet.start_device("d1")
                 [ended] = await _ended(life, waits)
@@ -228,7 +229,7 @@ async def test_a_task_whose_device_turns_out_to_have_left_waits_again_and_surviv
     assert work.begun == ["echo first", "echo second"]
 
 
-async def test_a_task_that_did_not_run_and_cannot_be_written_so_waits_for_its_device(
+async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work()
@@ -246,23 +247,23 @@ async def test_a_task_that_did_not_run_and_cannot_be_written_so_waits_for_its_de
             await fleet.kill_device("d1")
             task = await _submit(life, "echo second", "d1")
             await refused.wait()
-            assert (await life.dispatcher.wait(task.id, 0)).state is TaskState.RUNNING
+            assert (await life.task_queue.wait(task.id, 0)).state is TaskState.RUNNING
             await fleet.start_device("d1")
             [ended] = await _ended(life, task)
     assert ended.state is TaskState.COMPLETED
     assert work.begun == ["echo first", "echo second"]
 
 
-async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Path) -> None:
+async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path: Path) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
             await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, f"echo {number}", "d1") for number in range(3 * AHEAD)]
+            tasks = [await _submit(life, f"echo {number}", "d1") for number in range(3 * READ_AHEAD)]
             seen: list[TaskRecord] = []
 
             async def wait() -> None:
-                seen.append(await life.dispatcher.wait(tasks[-1].id, SECONDS))
+                seen.append(await life.task_queue.wait(tasks[-1].id, SECONDS))
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
@@ -272,7 +273,7 @@ async def test_the_end_of_a_task_that_is_on_disk_can_be_waited_for(tmp_path: Pat
     assert [task.state for task in seen] == [TaskState.COMPLETED] * 2
 
 
-async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
+async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.attempts, "_BEGIN_TIMEOUT", 0.1)
@@ -298,11 +299,11 @@ async def test_a_task_that_a_device_does_not_begin_in_time_goes_to_another(
     assert ended.device not in refused
 
 
-async def test_a_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
+async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
             await _ended(life, await _submit(life, "echo"))
-            record, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
+            record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
             [failed] = await _ended(life, record)
     assert (failed.state, failed.started) == (TaskState.FAILED, None)
     assert "none runs 'windows'" in str(failed.error)
@@ -316,17 +317,17 @@ async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_resta
                 tasks = [await _submit(life, "echo", "d2") for _ in range(300)]
         async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
             ended = await _ended(life, *tasks)
-    assert {task.error for task in ended} == {"there is no device 'd2' any more"}
+    assert {task.error for task in ended} == {"device 'd2' was removed"}
 
 
 async def test_too_many_different_requirements_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.scheduler, "MAX_QUEUES", 0)
     async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
-        with pytest.raises(DaemonBusy, match="ask for fewer combinations of os and capabilities"):
-            await life.dispatcher.submit(TaskRequest("echo", None, "linux"))
+        with pytest.raises(DaemonBusy, match="use fewer combinations of os and capabilities"):
+            await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 
-async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are_tried_again(
+async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
@@ -350,10 +351,10 @@ async def test_pages_that_cannot_be_read_and_failures_that_cannot_be_written_are
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
             await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, "echo", "d1") for _ in range(2 * AHEAD)]
+            tasks = [await _submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
             work.let_go("first")
-            unservable, _ = await life.dispatcher.submit(TaskRequest("echo", None, "windows"))
+            unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
             assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
             assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
-            await until(lambda: life.dispatcher.running == 0)
+            await until(lambda: life.task_queue.running == 0)
     assert min(failed.values()) > 1

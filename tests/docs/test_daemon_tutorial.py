@@ -1,4 +1,4 @@
-"""What the daemon's tutorial shows is what happens."""
+"""The daemon's tutorial: its commands print what it shows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 def _section() -> str:
-    return TUTORIAL.read_text("utf-8").partition("## From nothing")[2].partition("\n## ")[0]
+    return TUTORIAL.read_text("utf-8").partition("## Tutorial")[2].partition("\n## ")[0]
 
 
 def _commands() -> list[tuple[list[str], str]]:
-    """Each command, with what it shows of its output."""
+    """Return each command with the output that the tutorial shows."""
     blocks: list[str] = re.findall(r"```console\n(.*?)```", _section(), re.DOTALL)
     commands: list[tuple[list[str], str]] = []
     for entry in (entry for block in blocks for entry in block.split("$ ")[1:]):
@@ -42,7 +42,7 @@ def _commands() -> list[tuple[list[str], str]]:
     return commands
 
 
-async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_daemon_tutorial_prints_the_documented_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     serve, be_device, check, run_daemon, *tasks = _commands()
     assert [task[0][:2] for task in tasks] == [
@@ -53,10 +53,10 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
 
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_process(*serve[0], "--port", "0", token=None))
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         assert serve[1].strip() == SERVER
         for name, text in zip(("devices.toml", "galaxy.toml"), files, strict=True):
-            # Both ports are taken by whoever tries the tutorial on this machine.
+            # The tutorial's own ports may be in use on this machine.
             (tmp_path / name).write_text(text.replace(SERVER, url).replace("127.0.0.1:8765", "127.0.0.1:0"))
         assert (await call_process(*check[0])).out == check[1]
         device = [url if word == SERVER else word for word in be_device[0]]
@@ -69,15 +69,15 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
             assert outcome.out == _ID.sub(lambda shown: ids[shown[0]], output)
 
         async with open_process(*run_daemon[0]) as daemon:
-            daemon_url = (await daemon.said("\n")).strip()
+            daemon_url = (await daemon.wait_for_output("\n")).strip()
             assert run_daemon[1].strip() == DAEMON
             async with open_process(*device, token=None) as agent:
-                assert await agent.said("\n") == be_device[1]
+                assert await agent.wait_for_output("\n") == be_device[1]
                 await ask(*tasks[0], daemon_url)
                 await ask(*tasks[1], daemon_url)
-                # It is not waited for in the tutorial either; who reads takes longer than it.
+                # The tutorial does not wait for it: a reader takes longer than the task.
                 await call_process("task", "wait", next(iter(ids.values())), "--url", daemon_url)
-                # The first one's id has not been shown before.
+                # The tutorial has not shown the first task's id before.
                 listed = (await call_process("task", "list", "--url", daemon_url)).out
                 ids[_ID.findall(tasks[2][1])[1]] = _ID.findall(listed)[1]
                 await ask(*tasks[2], daemon_url)
@@ -87,5 +87,5 @@ async def test_what_the_tutorial_shows_is_what_happens(tmp_path: Path, monkeypat
             daemon.send_signal(signal.SIGKILL)
             await daemon.end()
         async with open_process(*run_daemon[0]) as daemon, open_process(*device, token=None):
-            daemon_url = (await daemon.said("\n")).strip()
+            daemon_url = (await daemon.wait_for_output("\n")).strip()
             await ask(*tasks[4], daemon_url)

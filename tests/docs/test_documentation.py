@@ -1,4 +1,4 @@
-"""The reference has everything that there is, and nothing that there is not."""
+"""The reference is complete, and names only what exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.paths import DOCS
 pytestmark = pytest.mark.programs
 
 ROOT = DOCS.parent
-SPOKEN_OF = re.compile(r"`galaxy-trio ([a-z]+(?: [a-z]+)?)[^`]*`")
+NAMED_COMMAND = re.compile(r"`galaxy-trio ([a-z]+(?: [a-z]+)?)[^`]*`")
 
 
 def _page(name: str) -> str:
@@ -34,7 +34,7 @@ def _classes(module: object, base: type[object]) -> set[str]:
     return {name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, base)}
 
 
-def test_every_error_has_a_cause_and_a_remedy() -> None:
+def test_every_error_is_documented_with_cause_and_remedy() -> None:
     page = _page("reference/errors")
     assert _documented(page) == _classes(errors, GalaxyError)
     for section in page.split("\n## ")[1:]:
@@ -56,7 +56,14 @@ def test_every_public_name_is_documented(module: str) -> None:
     assert set(import_module(module).__all__) - constants <= _documented(pages)
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
+def test_api_pages_name_no_private_module() -> None:
+    pages = "".join(path.read_text("utf-8") for path in (DOCS / "reference").rglob("*.md"))
+    packages = ("", ".agent", ".server", ".testing", ".testing.pytest_plugin", ".errors", ".events", ".messages")
+    public = {f"galaxy_trio{name}" for name in packages}
+    assert set(re.findall(r"currentmodule:: (\S+)", pages)) <= public
+
+
+def test_exactly_the_existing_metrics_are_documented() -> None:
     source = (ROOT / "galaxy_trio" / "daemon" / "web" / "metrics.py").read_text("utf-8")
     kinds = re.findall(r"(CounterMetricFamily|GaugeMetricFamily|Histogram)\(\s*\"(galaxy_\w+)\"", source)
     there = {f"{name}_total" if kind == "CounterMetricFamily" else name for kind, name in kinds}
@@ -70,12 +77,12 @@ def test_every_setting_of_the_daemon_is_documented() -> None:
             assert f"`{name}`" in section, name
 
 
-def test_every_command_that_the_documentation_speaks_of_is_there() -> None:
+def test_every_command_in_the_documentation_exists() -> None:
     context = click.Context(command_line)
     texts = [path.read_text("utf-8") for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md"))]
-    spoken_of = {words for text in texts for words in SPOKEN_OF.findall(text)}
-    assert {"demo", "check devices"} & spoken_of
-    for words in spoken_of:
+    named = {words for text in texts for words in NAMED_COMMAND.findall(text)}
+    assert {"demo", "check devices"} & named
+    for words in named:
         first, *rest = words.split()
         command = command_line.get_command(context, first)
         assert command is not None, words
@@ -84,7 +91,7 @@ def test_every_command_that_the_documentation_speaks_of_is_there() -> None:
 
 
 def _command_lines() -> list[list[str]]:
-    """Each line of a code block that runs the program."""
+    """Return each line of a code block that runs the program."""
     blocks = [
         block
         for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md"))
@@ -95,18 +102,18 @@ def _command_lines() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", _command_lines(), ids=" ".join)
-def test_every_command_line_of_the_documentation_can_be_given(arguments: list[str]) -> None:
+def test_every_command_line_in_the_documentation_can_be_parsed(arguments: list[str]) -> None:
     command: click.Command = command_line
     context = click.Context(command_line)
     while isinstance(command, click.Group) and arguments:
         found = command.get_command(context, arguments[0])
         assert found is not None, arguments
         command, arguments = found, arguments[1:]
-    # Parsed, and not run.
+    # This parses the arguments without running the command.
     with command.make_context("galaxy-trio", arguments):
         pass
 
 
-def test_the_version_comes_from_one_place() -> None:
+def test_version_is_defined_in_one_place() -> None:
     for path in (*ROOT.glob("*.toml"), *ROOT.glob("*.md"), DOCS / "conf.py"):
         assert f'"{galaxy_trio.__version__}"' not in path.read_text("utf-8"), path

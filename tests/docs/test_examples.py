@@ -1,4 +1,4 @@
-"""Each example of the documentation runs, and prints what the documentation says: ``docs/examples/output`` has it."""
+"""Each example of the documentation runs and prints the output in ``docs/examples/output``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHANGING = re.compile(r"[0-9a-f-]{36}|\d+")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the examples, which is where everything runs."""
+    """A copy of the examples, as the current directory."""
     shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -41,16 +41,16 @@ def _go_to(url: str, folder: Path) -> None:
 
 @asynccontextmanager
 async def open_world(folder: Path, *devices: str) -> AsyncGenerator[dict[str, Process]]:
-    """The documentation's server and devices, each a process."""
+    """Run the documentation's server and devices as processes."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(open_process("server", "--port", "0", token=None))
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         _go_to(url, folder)
         world = {"server": server}
         for device in devices:
             agent = open_process("agent", url, device, "--tools", "my_tools", token=None)
             world[device] = await stack.enter_async_context(agent)
-            await world[device].said("registered as")
+            await world[device].wait_for_output("registered as")
         yield world
 
 
@@ -60,7 +60,7 @@ async def run(name: str) -> Outcome:
 
 
 def as_documented(name: str, outcome: Outcome) -> bool:
-    """Whether it printed the lines that the documentation has, but for numbers and ids."""
+    """Return whether an example printed the documented lines, except for numbers and ids."""
     documented = (EXAMPLES / "output" / f"{name}.txt").read_text("utf-8")
     assert (outcome.status, outcome.err) == (0, "")
     assert _unchanging(outcome.out) == _unchanging(documented)
@@ -68,12 +68,12 @@ def as_documented(name: str, outcome: Outcome) -> bool:
 
 
 def _unchanging(text: str) -> list[str]:
-    # What runs at once may end in any order.
+    # Concurrent tasks can end in any order.
     return sorted(_CHANGING.sub("N", text).splitlines())
 
 
-async def test_the_tutorials_examples_print_what_the_tutorial_says(folder: Path) -> None:
-    # Also on a busy machine a task is on its device when its caller gives up.
+async def test_examples_of_the_tutorial_print_the_documented_output(folder: Path) -> None:
+    # More time, so that on a busy machine as well a task is on its device when it is cancelled.
     for name, limit in (("timeout", "timeout=1"), ("cancellation", "move_on_after(1")):
         source = (folder / f"{name}.py").read_text("utf-8")
         assert limit in source
@@ -81,27 +81,27 @@ async def test_the_tutorials_examples_print_what_the_tutorial_says(folder: Path)
     async with open_world(folder, "laptop") as world:
         for name in ("first_connection", "first_task", "many_at_once", "timeout", "cancellation"):
             assert as_documented(name, await run(name))
-        assert await world["laptop"].said("gave up on Mail\n") == (
-            "registered as laptop with 2 tools: greet, open_window\ngave up on Browser\ngave up on Mail\n"
+        assert await world["laptop"].wait_for_output("cancelled: Mail\n") == (
+            "registered as laptop with 2 tools: greet, open_window\ncancelled: Browser\ncancelled: Mail\n"
         )
 
 
-async def test_the_examples_with_several_devices_print_what_the_documentation_says(folder: Path) -> None:
+async def test_examples_with_several_devices_print_the_documented_output(folder: Path) -> None:
     async with open_world(folder, "laptop", "phone"):
         for name in ("embed", "several_devices", "reservation", "watch_events"):
             assert as_documented(name, await run(name))
 
 
-async def test_the_example_that_waits_for_a_loss_tells_of_it(folder: Path) -> None:
+async def test_connection_loss_example_reports_the_loss(folder: Path) -> None:
     async with open_world(folder, "laptop") as world:
         async with open_process(python=("connection_loss.py",)) as example:
-            await example.said("connected to laptop")
+            await example.wait_for_output("connected to laptop")
             world["server"].send_signal(signal.SIGKILL)
-            assert (await example.end()).out.startswith("connected to laptop\nlost: ")
-        assert (await run("connection_loss")).out.startswith("no connection: ")
+            assert (await example.end()).out.startswith("connected to laptop\nconnection lost: ")
+        assert (await run("connection_loss")).out.startswith("cannot connect: ")
 
 
-async def test_the_example_with_a_token_and_a_certificate_connects(folder: Path) -> None:
+async def test_tokens_and_tls_example_connects(folder: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path("authority.pem")
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path("server.pem")
@@ -118,14 +118,14 @@ async def test_the_example_with_a_token_and_a_certificate_connects(folder: Path)
         "galaxy.token",
     )
     async with open_process(*serve, token=None) as server:
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         port = url.rpartition(":")[2].partition("/")[0]
         for name in ("tokens_and_tls.py", "secure_devices.toml"):
             path = folder / name
             path.write_text(path.read_text("utf-8").replace("localhost:5000", f"localhost:{port}"), "utf-8")
         be_laptop = ("agent", f"wss://localhost:{port}/ws", "laptop", "--ca-file", "authority.pem")
         async with open_process(*be_laptop, "--token-file", "galaxy.token", token=None) as agent:
-            await agent.said("registered as")
+            await agent.wait_for_output("registered as")
             assert as_documented("tokens_and_tls", await run("tokens_and_tls"))
             devices = await call_process("devices", "secure_devices.toml", "--once", token="")
             assert (devices.status, devices.out.count("idle")) == (0, 1)
@@ -138,42 +138,51 @@ async def test_the_example_with_a_token_and_a_certificate_connects(folder: Path)
         ("agent_with_mcp", 'count_words {"text": "one two three"}', "3"),
     ],
 )
-async def test_the_agents_of_the_examples_do_what_they_are_asked(
-    folder: Path, example: str, request_: str, answer: str
-) -> None:
+async def test_agents_of_the_examples_run_their_tools(folder: Path, example: str, request_: str, answer: str) -> None:
     async with open_world(folder) as world:
-        url = (await world["server"].said("\n")).strip()
+        url = (await world["server"].wait_for_output("\n")).strip()
         async with open_process(python=(f"{example}.py",)) as agent:
-            assert await agent.said("registered\n") == "notebook is registered\n"
+            assert await agent.wait_for_output("registered\n") == "notebook is registered\n"
             done = await call_process("run", url, "notebook", request_, token="")
             assert (done.status, done.err) == (0, "")
             assert answer in done.out
 
 
-async def test_the_agent_of_the_example_says_what_its_asker_can_do(folder: Path) -> None:
+async def test_tool_error_of_the_example_reaches_the_caller(folder: Path) -> None:
     async with open_world(folder) as world:
-        url = (await world["server"].said("\n")).strip()
+        url = (await world["server"].wait_for_output("\n")).strip()
         async with open_process(python=("own_agent.py",)) as agent:
-            await agent.said("registered")
+            await agent.wait_for_output("registered")
             refused = await call_process("run", url, "notebook", "read_notes", token="")
             assert (refused.status, refused.out) == (1, "")
-            assert "there are no notes yet: write one with write_note" in refused.err
+            assert "there are no notes yet: add one with write_note" in refused.err
             await call_process("run", url, "notebook", 'write_note {"text": "hello"}', token="")
             assert "hello" in (await call_process("run", url, "notebook", "read_notes", token="")).out
 
 
-async def test_the_server_of_the_example_runs_its_own_session(folder: Path) -> None:
+async def test_own_server_example_runs_its_session(folder: Path) -> None:
     source = folder / "own_server.py"
     source.write_text(source.read_text("utf-8").replace("5000", "0"), "utf-8")
     async with open_process(python=("own_server.py",)) as server:
-        url = (await server.said("\n")).strip()
+        url = (await server.wait_for_output("\n")).strip()
         async with open_process("agent", url, "laptop", "--tools", "my_tools", token=None) as agent:
-            await agent.said("registered as")
+            await agent.wait_for_output("registered as")
             assert (await call_process("run", url, "laptop", "Ada", token="")).out == "Hello, Ada!\n"
 
 
-def test_each_example_is_shown_somewhere() -> None:
-    pages = "".join(path.read_text("utf-8") for path in EXAMPLES.parent.rglob("*.md"))
-    for path in EXAMPLES.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            assert f"examples/{path.relative_to(EXAMPLES)}" in pages or path.name.startswith("readme_"), path
+def _example_files() -> list[str]:
+    paths = [path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [path.relative_to(EXAMPLES).as_posix() for path in paths]
+
+
+def test_each_example_is_shown_on_a_page() -> None:
+    index = DOCS / "examples.md"
+    pages = "".join(path.read_text("utf-8") for path in DOCS.rglob("*.md") if path != index)
+    for name in _example_files():
+        assert f"examples/{name}" in pages or name.startswith("readme_"), name
+
+
+def test_index_of_examples_lists_each_program_and_file() -> None:
+    index = (DOCS / "examples.md").read_text("utf-8")
+    listed: list[str] = re.findall(r"^\| \[(\S+)\]\(examples/\1\)", index, re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in _example_files() if not name.startswith("output/"))

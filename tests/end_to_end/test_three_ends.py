@@ -1,4 +1,4 @@
-"""All three ends against each other: a constellation's task, run by the server's session, with commands on an agent's tools."""
+"""All three roles together: a constellation's task, the server's session, an agent's tools."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ DEVICE = "device_001"
 
 
 def command(tool_name: str, **parameters: JSON) -> Command:
-    """A command for a tool."""
+    """Make a command for a tool."""
     return Command(tool_name, ToolType.ACTION, parameters)
 
 
 async def run_words(task: ServerTask) -> object:
-    """The request's words are tools, each run by a command; the results are the task's."""
+    """Run the tools that the request names, one command each, and return their results."""
     results = await task.execute([command(word) for word in task.request.split()])
     return [result.result if result.status is ResultStatus.SUCCESS else result.error for result in results]
 
 
 @attrs.define
 class World:
-    """A server, an agent on it and a constellation for that."""
+    """A server, its agent, and a constellation for the agent."""
 
     server: MemoryServer
     agent: Agent
@@ -51,14 +51,14 @@ class World:
 
 
 async def open_stream(server: MemoryServer) -> trio.abc.Stream:
-    """For an agent's `connect`."""
+    """The ``connect`` of an agent."""
     await trio.lowlevel.checkpoint()
     return server.connect()
 
 
 @asynccontextmanager
 async def open_world(tools: _Tools, session: SessionFunction = run_words) -> AsyncGenerator[World]:
-    """All of it, in memory."""
+    """Open all three roles in memory."""
     with trio.fail_after(SECONDS):
         async with (
             open_memory_server(session=session) as server,
@@ -75,7 +75,7 @@ async def open_world(tools: _Tools, session: SessionFunction = run_words) -> Asy
 
 
 class Hanging:
-    """A tool that hangs, and tells what becomes of it."""
+    """A tool that hangs and records its cancellation."""
 
     def __init__(self) -> None:
         self.running = trio.Event()
@@ -91,21 +91,21 @@ class Hanging:
 
 
 async def quick() -> str:
-    """Returns at once."""
+    """Return immediately."""
     return "quick"
 
 
 async def broken() -> None:
-    """Fails."""
+    """Fail."""
     raise RuntimeError("no such window")
 
 
 def in_thread() -> int:
-    """Is not async."""
+    """Run in a thread."""
     return 7
 
 
-async def test_a_tasks_commands_run_on_the_device_and_their_results_are_its_own() -> None:
+async def test_commands_of_a_task_run_on_its_device_and_return_their_results() -> None:
     async with open_world([quick, broken, in_thread]) as world:
         result = await world.connection.run_task("quick broken missing in_thread")
         assert result.unwrap() == [
@@ -120,7 +120,7 @@ async def test_a_tasks_commands_run_on_the_device_and_their_results_are_its_own(
         assert world.server.statistics().unanswered_commands == world.server.statistics().sessions == 0
 
 
-async def test_a_failure_stops_a_batch_that_says_so() -> None:
+async def test_failure_stops_a_batch_with_stop_on_failure() -> None:
     async def session(task: ServerTask) -> object:
         results = await task.execute([command(word) for word in task.request.split()], stop_on_failure=True)
         return [result.status for result in results]
@@ -130,7 +130,7 @@ async def test_a_failure_stops_a_batch_that_says_so() -> None:
         assert result.unwrap() == ["success", "failure", "skipped"]
 
 
-async def test_a_session_may_look_and_then_act() -> None:
+async def test_session_may_use_one_commands_result_for_the_next() -> None:
     windows = ["a", "b"]
 
     async def close(name: str) -> int:
@@ -152,7 +152,7 @@ async def test_a_session_may_look_and_then_act() -> None:
         assert (await world.connection.run_task("close all")).unwrap() == [1, 0]
 
 
-async def test_a_constellation_that_leaves_stops_the_tool_that_runs_for_it() -> None:
+async def test_disconnect_of_a_constellation_cancels_the_tool_of_its_task() -> None:
     tool = Hanging()
     async with open_world([tool.hang, quick]) as world:
         async with (
@@ -166,7 +166,7 @@ async def test_a_constellation_that_leaves_stops_the_tool_that_runs_for_it() -> 
         assert (await world.connection.run_task("quick")).unwrap() == ["quick"]
 
 
-async def test_a_device_that_leaves_fails_its_tasks_and_a_tool_learns_it_at_once() -> None:
+async def test_disconnect_of_a_device_fails_its_tasks_and_cancels_its_tool_immediately() -> None:
     tool = Hanging()
     async with (
         open_memory_server(session=run_words) as server,
@@ -192,7 +192,7 @@ async def test_a_device_that_leaves_fails_its_tasks_and_a_tool_learns_it_at_once
     assert outcomes == [TaskStatus.FAILED]
 
 
-async def test_a_session_that_gives_up_stops_the_tool_and_the_next_task_runs() -> None:
+async def test_session_that_fails_cancels_its_tool_and_the_next_task_runs() -> None:
     tool = Hanging()
 
     async def session(task: ServerTask) -> object:
@@ -212,7 +212,7 @@ async def test_a_session_that_gives_up_stops_the_tool_and_the_next_task_runs() -
         assert world.server.statistics().unexpected_results == 0
 
 
-async def test_the_agent_finds_the_next_server_when_its_own_stops() -> None:
+async def test_agent_registers_with_the_next_server_when_its_own_stops() -> None:
     tool = Hanging()
     servers: list[MemoryServer] = []
 
@@ -253,7 +253,7 @@ async def _be_device(
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 9), max_size=4)), max_size=12))
-def test_any_number_of_tasks_at_once_get_each_their_own_results(tasks: list[tuple[int, list[int]]]) -> None:
+def test_concurrent_tasks_each_get_their_own_results(tasks: list[tuple[int, list[int]]]) -> None:
     async def double(number: int) -> int:
         await trio.sleep(number % 3 / 1000)
         return 2 * number

@@ -1,4 +1,4 @@
-"""Who may open a WebSocket to a server: tokens, web pages, host names, and where it listens."""
+"""Access control of WebSocket handshakes: tokens, origins, host names, addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from galaxy_trio import ConfigError, HandshakeRejected, open_connection
 from galaxy_trio.server import open_server
-from galaxy_trio.server.access import Admission, hosts_for, is_loopback
+from galaxy_trio.server.access import AccessPolicy, hosts_for, is_loopback
 from galaxy_trio.testing import open_memory_server
 
 if TYPE_CHECKING:
@@ -23,23 +23,20 @@ if TYPE_CHECKING:
 HOST = (b"host", b"127.0.0.1:5000")
 
 
-def judge(
+def handshake_status(
     path: str = "/ws",
     *headers: tuple[bytes, bytes],
     tokens: Iterable[str] | str | None = None,
     **allowed: Iterable[str],
 ) -> int:
-    return Admission(tokens, **allowed).judge(path, [HOST, *headers])
-
-
-# ---- paths and tokens
+    return AccessPolicy(tokens, **allowed).handshake_status(path, [HOST, *headers])
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/ws/", "/wss", "/ws/x", "ws", "//evil/ws", "http://evil/ws", "http://[/ws", "", "*"]
 )
-def test_nothing_but_its_own_path_is_there(path: str) -> None:
-    assert judge(path) == 404
+def test_only_the_servers_path_is_accepted(path: str) -> None:
+    assert handshake_status(path) == 404
 
 
 @pytest.mark.parametrize(
@@ -59,11 +56,11 @@ def test_nothing_but_its_own_path_is_there(path: str) -> None:
         ("?token=\udcff", 403),
     ],
 )
-def test_any_one_of_several_tokens_lets_in_and_nothing_else_does(query: str, status: int) -> None:
-    assert judge("/ws" + query, tokens=["right", "new"]) == status
+def test_any_of_several_tokens_is_accepted_and_nothing_else(query: str, status: int) -> None:
+    assert handshake_status("/ws" + query, tokens=["right", "new"]) == status
 
 
-def test_tokens_are_compared_in_constant_time_and_all_of_them_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tokens_are_always_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[object] = []
     original = hmac.compare_digest
 
@@ -71,19 +68,19 @@ def test_tokens_are_compared_in_constant_time_and_all_of_them_always(monkeypatch
         compared.append(other)
         return original(one, other)
 
-    admission = Admission(["first", "second"])
+    access = AccessPolicy(["first", "second"])
     monkeypatch.setattr(hmac, "compare_digest", compare)
     for token in ("first", "second", "neither"):
-        admission.judge(f"/ws?token={token}", [HOST])
+        access.handshake_status(f"/ws?token={token}", [HOST])
     assert compared == [b"first", b"second"] * 3
 
 
 @pytest.mark.parametrize("tokens", ["", [], [""], ["good", ""]])
-async def test_tokens_that_keep_nobody_out_are_refused(tokens: str | list[str]) -> None:
-    with pytest.raises(ConfigError, match="would let everybody in"):
+async def test_empty_tokens_are_refused(tokens: str | list[str]) -> None:
+    with pytest.raises(ConfigError, match="would accept every client"):
         async with open_server(token=tokens):
             raise AssertionError("listens")
-    with pytest.raises(ConfigError, match="would let everybody in"):
+    with pytest.raises(ConfigError, match="would accept every client"):
         async with open_memory_server(token=tokens):
             raise AssertionError("runs")
 
@@ -97,17 +94,14 @@ async def test_both_tokens_work_while_they_are_rotated() -> None:
             assert "t0ken" not in str(caught.value)
 
 
-# ---- where it listens
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])  # noqa: S104  # refused before anything is bound
-async def test_without_a_token_it_listens_at_loopback_only_and_says_how_else(host: str) -> None:
+async def test_without_a_token_it_listens_at_loopback_only(host: str) -> None:
     with pytest.raises(ConfigError, match=r"needs a token: give one, or listen at 127.0.0.1"):
         async with open_server(host):
             raise AssertionError("listens")
 
 
-async def test_with_a_token_it_listens_wherever_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_with_a_token_it_listens_at_any_address(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with open_server("0.0.0.0", token="s3cret") as server:  # noqa: S104  # with a token
         assert server.url.startswith("ws://127.0.0.1:")
@@ -125,36 +119,30 @@ async def test_with_a_token_it_listens_wherever_it_is_told(caplog: pytest.LogCap
         ("10.0.0.1", False),
     ],
 )
-def test_loopback_is_known_by_name_and_by_address(host: str, expected: bool) -> None:
+def test_loopback_is_recognized_by_name_and_by_address(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
-# ---- web pages
-
-
-def test_a_web_page_is_refused_unless_its_origin_is_allowed() -> None:
+def test_web_page_is_refused_unless_its_origin_is_allowed() -> None:
     evil, good = (b"Origin", b"https://evil.example"), (b"origin", b"https://good.example")
     allowed = ["https://good.example"]
-    assert judge("/ws", evil) == 403
-    assert judge("/ws", (b"origin", b"null")) == 403
-    assert judge("/ws", (b"origin", b"")) == 403
-    assert judge("/ws", evil, allowed_origins=allowed) == 403
-    assert judge("/ws", good, allowed_origins=allowed) == 101
-    assert judge("/ws", good, evil, allowed_origins=allowed) == 403
-    assert judge("/ws", (b"origin", b"https://good.example.evil"), allowed_origins=allowed) == 403
-    assert judge("/ws") == 101
+    assert handshake_status("/ws", evil) == 403
+    assert handshake_status("/ws", (b"origin", b"null")) == 403
+    assert handshake_status("/ws", (b"origin", b"")) == 403
+    assert handshake_status("/ws", evil, allowed_origins=allowed) == 403
+    assert handshake_status("/ws", good, allowed_origins=allowed) == 101
+    assert handshake_status("/ws", good, evil, allowed_origins=allowed) == 403
+    assert handshake_status("/ws", (b"origin", b"https://good.example.evil"), allowed_origins=allowed) == 403
+    assert handshake_status("/ws") == 101
 
 
-async def test_a_page_from_elsewhere_is_refused_even_with_the_token_until_it_is_allowed() -> None:
+async def test_foreign_page_is_refused_even_with_the_token_until_its_origin_is_allowed() -> None:
     headers = [("Origin", "https://page.example")]
     for allowed in ([], ["https://page.example"]):
         async with open_server(token="t", allowed_origins=allowed) as server:
             with pytest.raises(Exception, match="not connected" if allowed else "403"):
                 async with open_connection(server.url, "device", token="t", headers=headers):
                     raise AssertionError("registered")
-
-
-# ---- host names
 
 
 @pytest.mark.parametrize(
@@ -172,14 +160,14 @@ async def test_a_page_from_elsewhere_is_refused_even_with_the_token_until_it_is_
         (b"", None),
     ],
 )
-def test_a_server_at_a_loopback_address_is_called_by_loopbacks_names_only(host: bytes, name: str | None) -> None:
-    admission = Admission(None, allowed_hosts=hosts_for("127.0.0.1", None))
-    assert admission.judge("/ws", [(b"Host", host)]) == (403 if name is None else 101)
+def test_server_at_loopback_accepts_only_loopbacks_names(host: bytes, name: str | None) -> None:
+    access = AccessPolicy(None, allowed_hosts=hosts_for("127.0.0.1", None))
+    assert access.handshake_status("/ws", [(b"Host", host)]) == (403 if name is None else 101)
 
 
-def test_other_names_can_be_allowed_and_elsewhere_any_will_do_unless_some_are_given() -> None:
+def test_other_names_can_be_allowed_and_elsewhere_the_default_is_any() -> None:
     def at(address: str, allowed: list[str] | None, host: bytes) -> int:
-        return Admission(None, allowed_hosts=hosts_for(address, allowed)).judge("/ws", [(b"host", host)])
+        return AccessPolicy(None, allowed_hosts=hosts_for(address, allowed)).handshake_status("/ws", [(b"host", host)])
 
     assert at("127.0.0.1", ["proxy.example"], b"proxy.example:443") == 101
     assert at("127.0.0.1", ["proxy.example"], b"localhost:443") == 101
@@ -192,17 +180,15 @@ def test_other_names_can_be_allowed_and_elsewhere_any_will_do_unless_some_are_gi
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.sampled_from([b"host", b"origin", b"x"]), st.binary(max_size=30))))
-def test_whatever_is_asked_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]) -> None:
-    assert Admission("t", allowed_hosts=["h"]).judge(path, headers) in (403, 404)
+def test_any_request_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]) -> None:
+    assert AccessPolicy("t", allowed_hosts=["h"]).handshake_status(path, headers) in (403, 404)
 
 
 @pytest.mark.parametrize(
     ("host", "status"), [("evil.example", b"403"), ("localhost", b"101"), ("127.0.0.1:80", b"101")]
 )
 @pytest.mark.parametrize("name", ["Host", "host", "HOST"])
-async def test_a_page_that_makes_a_name_of_its_own_point_to_this_machine_is_refused(
-    name: str, host: str, status: bytes
-) -> None:
+async def test_page_whose_name_resolves_to_this_machine_is_refused(name: str, host: str, status: bytes) -> None:
     async with open_server() as server, AsyncExitStack() as stack:
         port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
         stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
@@ -215,7 +201,7 @@ async def test_a_page_that_makes_a_name_of_its_own_point_to_this_machine_is_refu
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 " + status)
 
 
-async def test_a_name_that_is_not_allowed_is_a_rejected_handshake_to_our_own_client() -> None:
+async def test_name_that_is_not_allowed_raises_handshake_rejected_in_the_client() -> None:
     async with open_server() as server:
         port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
         stream = await trio.open_tcp_stream("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""A session runs commands on its device: each batch gets its own results, from its own device, whatever the device does."""
+"""Commands of a session: each batch gets its own results from its own device."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
-from galaxy_trio._codec.codec import encode
+from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
 from galaxy_trio.messages import (
-    ClientMessage,
-    ClientMessageType,
     Command,
-    CommandResult,
-    ResultStatus,
-    TaskStatus,
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
-from galaxy_trio.server.pending_commands import UnansweredCommands
 from tests.connection.support.recordings import text_frames
-from tests.server.support.raw_client import Members, RawClient, open_raw_client
+from tests.server.support.commands import (
+    CLICK,
+    LOOK,
+    actions_of,
+    as_json,
+    cast_list,
+    cast_results,
+    cast_results_of,
+    click_and_look,
+    result,
+)
+from tests.server.support.raw_client import Members, open_raw_client
 from tests.server.support.server_cast import (
-    DEVICE,
     answer,
     end_of,
     open_cast,
@@ -37,29 +40,9 @@ from tests.server.support.server_cast import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK = Command("look", ToolType.DATA_COLLECTION)
-CLICK = Command("click", ToolType.ACTION, {"x": 3, "y": 4}, "call-1")
-
-
-def result(call_id: object, value: object = None, status: str = "success") -> Members:
-    return {"status": status, "call_id": call_id, "result": value}
-
-
-def actions_of(command: Members) -> list[Members]:
-    return cast("list[Members]", command["actions"])
-
-
-async def click_and_look(task: ServerTask) -> object:
-    """The results as JSON."""
-    return [_as_json(one) for one in await task.execute([CLICK, LOOK])]
-
-
-def _as_json(one: CommandResult) -> object:
-    return [one.status, one.error, one.result, one.call_id]
-
 
 async def _recorded_session(task: ServerTask) -> object:
-    """The session that was scripted for the recording."""
+    """The session function of the recording."""
     count = int(task.request.removeprefix("cmd:"))
     commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(count)]
     results = await task.execute(commands)
@@ -70,7 +53,7 @@ async def _recorded_session(task: ServerTask) -> object:
     return {"results": members}
 
 
-async def test_commands_go_to_the_device_and_their_results_to_the_session_as_recorded() -> None:
+async def test_commands_and_results_match_the_recording() -> None:
     task, accepted, command, results, end, end_for_device = (
         frame.json() for frame in text_frames("task_with_commands")
     )
@@ -83,7 +66,7 @@ async def test_commands_go_to_the_device_and_their_results_to_the_session_as_rec
             action.pop("call_id")
         response_id = came.pop("response_id")
         assert recorded.pop("response_id") != response_id
-        # Who commands, and how the recorded constellation had called the task.
+        # The program's name, and the recorded task name.
         assert (came.pop("agent_name"), recorded.pop("agent_name")) == ("galaxy_trio", "EchoAgent")
         assert (came.pop("task_name"), recorded.pop("task_name")) == ("galaxy_demo@t4", "galaxy_demo_t4")
         recorded.pop("timestamp", None)
@@ -96,16 +79,7 @@ async def test_commands_go_to_the_device_and_their_results_to_the_session_as_rec
             assert value == {"results": cast_results(cast_results_of(expected), ids)}
 
 
-def cast_results_of(end: Members) -> object:
-    return cast("dict[str, object]", end["result"])["results"]
-
-
-def cast_results(recorded: object, ids: list[object]) -> list[Members]:
-    """Recorded results, with the call ids of now."""
-    return [{**one, "call_id": call_id} for one, call_id in zip(cast("list[Members]", recorded), ids, strict=True)]
-
-
-async def test_a_command_keeps_its_call_id_and_gets_one_if_it_has_none() -> None:
+async def test_command_keeps_its_call_id_or_gets_one() -> None:
     async with open_cast(click_and_look) as cast:
         await start_task(cast.constellation, "s")
         first, second = actions_of(await cast.device.receive())
@@ -120,7 +94,7 @@ async def test_a_command_keeps_its_call_id_and_gets_one_if_it_has_none() -> None
 
 
 @pytest.mark.parametrize(("stop", "sent"), [(True, True), (False, None)])
-async def test_whether_the_first_failure_ends_a_batch_is_said_only_where_it_does(stop: bool, sent: object) -> None:
+async def test_stop_on_failure_is_sent_only_when_set(stop: bool, sent: object) -> None:
     async def session(task: ServerTask) -> None:
         await task.execute([LOOK], stop_on_failure=stop)
 
@@ -151,7 +125,7 @@ _ORDERS: dict[str, tuple[Callable[[object, object], list[Members]], list[object]
 
 
 @pytest.mark.parametrize("order", _ORDERS)
-async def test_each_command_has_one_result_in_the_order_of_the_commands_when_they_come(order: str) -> None:
+async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: str) -> None:
     results, expected = _ORDERS[order]
     async with open_cast(click_and_look) as cast:
         await start_task(cast.constellation, "s")
@@ -160,19 +134,15 @@ async def test_each_command_has_one_result_in_the_order_of_the_commands_when_the
         answer(cast.device, command, *results(*ids))
         status, value, _ = await end_of(cast.constellation, "s")
         assert status == "completed"
-        told = cast_list(value)
-        assert [[one[0], one[2]] for one in told] == expected
-        assert [one[3] for one in told] == ids
-        assert [one[1] for one in told] == [
-            "the device sent no result for this command" if one[0] == "none" else None for one in told
+        received = cast_list(value)
+        assert [[one[0], one[2]] for one in received] == expected
+        assert [one[3] for one in received] == ids
+        assert [one[1] for one in received] == [
+            "the device sent no result for this command" if one[0] == "none" else None for one in received
         ]
 
 
-def cast_list(value: object) -> list[list[object]]:
-    return cast("list[list[object]]", value)
-
-
-async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() -> None:
+async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
     async with (
         open_cast(click_and_look) as cast,
         open_raw_client(cast.server.connect()) as other_device,
@@ -186,7 +156,7 @@ async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() ->
         first, other = sorted(commands, key=lambda command: command["session_id"] != "s")
         stolen = [result(action["call_id"], "stolen") for action in actions_of(first)]
         own = [result(action["call_id"], "own") for action in actions_of(first)]
-        # From another device, for another session, for an unknown batch, without saying for which.
+        # From another device, for another session, for an unknown batch, without a batch.
         answer(other_device, first, *stolen)
         answer(cast.device, first, *stolen, session_id="r")
         answer(cast.device, first, *stolen, session_id=None)
@@ -194,7 +164,7 @@ async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() ->
         answer(cast.device, first, *stolen, prev_response_id=None)
         answer(rival, first, *stolen, client_type="constellation")
         answer(cast.device, first, *own)
-        # Once more: late.
+        # A late duplicate.
         answer(cast.device, first, *stolen)
         status, value, _ = await end_of(cast.constellation, "s")
         assert (status, [one[2] for one in cast_list(value)]) == ("completed", ["own", "own"])
@@ -206,7 +176,7 @@ async def test_results_that_nobody_waits_for_change_nothing_and_are_counted() ->
         assert cast.server.statistics().unanswered_commands == 0
 
 
-async def test_broken_results_end_their_batch_and_the_device_is_told() -> None:
+async def test_broken_results_fail_their_batch_and_the_device_gets_an_error() -> None:
     async def session(task: ServerTask) -> object:
         with pytest.raises(
             InvalidMessage, match=r"the command results of device 'device_001' are broken: .*action_results"
@@ -226,18 +196,18 @@ async def test_broken_results_end_their_batch_and_the_device_is_told() -> None:
         assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
 
 
-async def test_many_batches_of_one_task_are_answered_in_any_order() -> None:
+async def test_batches_of_one_task_may_be_answered_in_any_order() -> None:
     async def session(task: ServerTask) -> object:
-        told: dict[str, object] = {}
+        outcomes: dict[str, object] = {}
 
         async def run(number: int) -> None:
             [one] = await task.execute([Command(f"tool_{number}", ToolType.ACTION)])
-            told[str(number)] = one.result
+            outcomes[str(number)] = one.result
 
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(run, number)
-        return told
+        return outcomes
 
     async with open_cast(session) as cast:
         await start_task(cast.constellation, "s")
@@ -250,7 +220,7 @@ async def test_many_batches_of_one_task_are_answered_in_any_order() -> None:
         assert value == {str(number): f"tool_{number}" for number in range(50)}
 
 
-async def test_a_batch_that_is_not_answered_in_time_raises_and_its_late_results_are_counted(
+async def test_unanswered_batch_raises_request_timeout_and_its_late_results_are_counted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async def session(task: ServerTask) -> object:
@@ -271,7 +241,7 @@ async def test_a_batch_that_is_not_answered_in_time_raises_and_its_late_results_
         assert (statistics.unexpected_results, statistics.unanswered_commands) == (1, 0)
 
 
-async def test_cancelling_a_batch_leaves_nothing_waiting_and_the_session_goes_on() -> None:
+async def test_cancelling_a_batch_leaves_nothing_pending_and_the_session_continues() -> None:
     async def session(task: ServerTask) -> object:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -306,14 +276,14 @@ async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> 
         await trio.testing.wait_all_tasks_blocked()
         for command in commands:
             answer(cast.device, command, result(actions_of(command)[0]["call_id"]))
-        # Nothing but the end came after the three.
+        # After the three batches, only the end was sent.
         assert (await end_of(cast.device, "s"))[0] == "completed"
         assert refusals == ["device 'device_001' has left 3 batches of commands unanswered: nothing was sent"]
 
 
-async def test_no_commands_take_no_message() -> None:
+async def test_empty_batch_sends_no_message() -> None:
     async def session(task: ServerTask) -> object:
-        return [_as_json(one) for one in await task.execute([])]
+        return [as_json(one) for one in await task.execute([])]
 
     async with open_cast(session) as cast:
         await start_task(cast.constellation, "s")
@@ -337,7 +307,7 @@ _WRONG: dict[str, tuple[Callable[[ServerTask], object], type[Exception], str]] =
 
 
 @pytest.mark.parametrize("what", _WRONG)
-async def test_commands_that_cannot_be_sent_raise_in_the_session_and_nothing_is_sent(what: str) -> None:
+async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what: str) -> None:
     call, error, words = _WRONG[what]
 
     async def session(task: ServerTask) -> object:
@@ -349,117 +319,3 @@ async def test_commands_that_cannot_be_sent_raise_in_the_session_and_nothing_is_
         await start_task(members.constellation, "s")
         assert await end_of(members.device, "s") == ("completed", "well", None)
         assert members.server.statistics().unanswered_commands == 0
-
-
-# ---- ends
-
-
-async def test_a_device_that_dies_between_command_and_result_ends_the_task_with_a_reason() -> None:
-    told: list[BaseException] = []
-
-    async def session(task: ServerTask) -> None:
-        try:
-            with trio.CancelScope(shield=True):
-                await task.execute([LOOK])
-        except ConnectionLost as lost:
-            told.append(lost)
-            raise
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive())["type"] == "command"
-        await cast.device.abort()
-        assert await end_of(cast.constellation, "s") == (
-            "failed",
-            {},
-            "Task was cancelled because target device disconnected",
-        )
-        await trio.testing.wait_all_tasks_blocked()
-        # Also who does not listen to cancellation is told.
-        assert [type(error) for error in told] == [ConnectionLost]
-        assert cast.server.statistics().ending_sessions == 0
-
-
-async def test_a_session_that_has_ended_can_run_no_more_commands() -> None:
-    kept: list[ServerTask] = []
-    refused: list[str] = []
-
-    async def session(task: ServerTask) -> None:
-        kept.append(task)
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True), trio.fail_after(60):
-                try:
-                    await task.execute([LOOK])
-                except trio.ClosedResourceError as error:
-                    refused.append(str(error))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        await trio.testing.wait_all_tasks_blocked()
-        await cast.constellation.close()
-        # The end is all that the device gets.
-        assert (await end_of(cast.device, "s"))[0] == "failed"
-        await trio.testing.wait_all_tasks_blocked()
-        assert refused == ["session 's' has ended: it can run no more commands"]
-        with pytest.raises(trio.ClosedResourceError, match="has ended"):
-            await kept[0].execute([LOOK])
-        with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
-            await ServerTask("s", "", DEVICE, "c").execute([LOOK])
-
-
-async def test_a_device_that_submits_its_own_task_runs_its_commands_too() -> None:
-    async with open_cast(click_and_look) as cast:
-        cast.device.send(type="task", status="continue", session_id="own", request="x")
-        assert (await cast.device.receive())["session_id"] == "own"
-        command = await cast.device.receive()
-        assert "task_name" not in command
-        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
-        assert (await end_of(cast.device, "own"))[0] == "completed"
-
-
-async def test_a_commands_results_survive_the_wire_as_they_were() -> None:
-    received: list[list[CommandResult]] = []
-    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
-
-    async def session(task: ServerTask) -> None:
-        received.append(await task.execute([CLICK]))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        message = ClientMessage(
-            ClientMessageType.COMMAND_RESULTS,
-            TaskStatus.CONTINUE,
-            session_id="s",
-            prev_response_id=str(command["response_id"]),
-            action_results=[sent],
-        )
-        _send(cast.device, message)
-        await end_of(cast.constellation, "s")
-        assert received == [[sent]]
-
-
-def _send(client: RawClient, message: ClientMessage) -> None:
-    client.send_text(encode(message))
-
-
-def test_a_batch_is_answered_once_even_when_both_answers_come_before_anybody_looks() -> None:
-    unanswered = UnansweredCommands(DEVICE)
-    batch = unanswered.register("r", "s", [CLICK])
-    first = ClientMessage(
-        ClientMessageType.COMMAND_RESULTS,
-        TaskStatus.CONTINUE,
-        session_id="s",
-        prev_response_id="r",
-        action_results=[CommandResult(ResultStatus.SUCCESS, result="first", call_id="call-1")],
-    )
-    assert unanswered.route(first)
-    assert not unanswered.route(first)
-    assert not unanswered.route_invalid(InvalidMessage("broken", response_id="r", session_id="s"))
-    unanswered.register("another", "s", [CLICK])
-    unanswered.close(lambda: ConnectionLost("gone"))
-    assert (len(unanswered), unanswered.unexpected_results) == (0, 1)
-    [one] = trio.run(batch.receive)
-    assert one.result == "first"

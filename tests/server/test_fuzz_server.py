@@ -1,4 +1,4 @@
-"""Whatever clients say, the server goes on: the recorded conversations, damaged, message by message and as a whole."""
+"""The server survives any input: damaged recordings, as single messages and as whole conversations."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from tests.server.support.server_cast import register_constellation, register_de
 from tests.support.fuzzing import FRAMES, TO_SERVER, damaged, errors_logged, fuzz, simulate, transcripts
 
 BYSTANDER: Final = "bystander"
-"""A device that knows nothing of all this."""
+"""A device that takes no part in the fuzzing."""
 ITS_CONSTELLATION: Final = "demo@bystander"
 SMALL: Final = ServerLimits(max_sessions=4, max_unanswered_commands=3, max_message_size=2**20)
 
 
 @attrs.frozen
 class Say:
-    """One client says something: text, bytes that are to be text, or a binary frame."""
+    """One client sends text, bytes in a text frame, or a binary frame."""
 
     who: str
     text: str | bytes
     binary: bool = False
     hurry: bool = False
-    """Others say what comes next before anything has come of it."""
+    """The next step follows before the server has reacted."""
 
 
 @attrs.frozen
 class Leave:
-    """One client goes, without a close, and another comes in its place."""
+    """One client ends without a close frame and another one replaces it."""
 
     who: str
 
 
 @attrs.frozen
 class Pause:
-    """Nobody says anything for so many seconds."""
+    """No client sends for so many seconds."""
 
     seconds: float
 
@@ -56,11 +56,11 @@ class Pause:
 Step = Say | Leave | Pause
 WHO: Final = ("device", "constellation", "third")
 _RESPONSE, _SESSION = "<response>", "<session>"
-"""Stand for the ids of the last command that a client got."""
+"""Placeholders for the ids of the last command that a client received."""
 
 
 def _with_marks(text: str) -> str:
-    """The results of commands, so that they can be those of commands that the server gives now."""
+    """Put placeholders into results, so that they can match this run's commands."""
     if '"command_results"' not in text:
         return text
     members: Members = json.loads(text)
@@ -68,7 +68,7 @@ def _with_marks(text: str) -> str:
 
 
 def _aimed(text: str) -> list[str]:
-    """The same about those who have nothing to do with it: a task for another device, and then what is said in others' names."""
+    """Messages about uninvolved clients: a task for another device, and messages in others' names."""
     return [
         text,
         text.replace('"target_id": "device_001"', f'"target_id": "{BYSTANDER}"'),
@@ -105,7 +105,7 @@ def _damage(step: Step) -> st.SearchStrategy[Step]:
     return _any_step
 
 
-# There is one in which a device is given commands, and there is most to be broken in it.
+# Only one recording has commands for a device, and it has the most to damage.
 _names = st.sampled_from([*sorted(FRAMES), *["task_with_commands"] * 10])
 _scripts = st.tuples(_names, st.sampled_from([0, 0, 1])).flatmap(
     lambda which: transcripts(_conversation(*which), _any_step, _damage)
@@ -113,7 +113,7 @@ _scripts = st.tuples(_names, st.sampled_from([0, 0, 1])).flatmap(
 
 
 async def _session(task: ServerTask) -> object:
-    """What the requests of the recordings ask for, and whatever else is said."""
+    """Run the requests of the recordings and any others."""
     what, _, more = task.request.partition(":")
     match what:
         case "cmd":
@@ -122,7 +122,7 @@ async def _session(task: ServerTask) -> object:
         case "sleep":
             await trio.sleep(0.4)
         case "fail":
-            raise TaskFailed("as told", result=more)
+            raise TaskFailed("as requested", result=more)
         case "raise":
             raise RuntimeError(more)
         case _:
@@ -131,7 +131,7 @@ async def _session(task: ServerTask) -> object:
 
 
 class _Visitor:
-    """A client that may go and come again, and what it was told last."""
+    """A client that may reconnect, and the last command that it received."""
 
     def __init__(self, server: MemoryServer, nursery: trio.Nursery) -> None:
         self._server = server
@@ -141,7 +141,7 @@ class _Visitor:
         self._ids = ("", "")
 
     async def come(self) -> None:
-        """Connect; the server may be closing the one before."""
+        """Connect; the server may still be closing the previous connection."""
         self._scope = trio.CancelScope()
         await self._nursery.start(self._stay)
 
@@ -163,7 +163,7 @@ class _Visitor:
                     await trio.sleep_forever()
 
     async def say(self, step: Say) -> None:
-        """Say it; after the end of the connection, nobody hears it."""
+        """Send it; lost after the end of the connection."""
         assert self._client is not None
         if isinstance(step.text, str):
             self._client.send_text(step.text.replace(_RESPONSE, self._ids[0]).replace(_SESSION, self._ids[1]))
@@ -178,7 +178,7 @@ class _Visitor:
 
 
 async def _ask(client: RawClient, wanted: str, **members: object) -> Members:
-    """Send a message, and receive its answer, past what others make come."""
+    """Send a message and receive its reply, skipping messages that other clients caused."""
     client.send(**members)
     while True:
         reply = await client.receive()
@@ -188,7 +188,7 @@ async def _ask(client: RawClient, wanted: str, **members: object) -> Members:
 
 
 async def _are_well(device: RawClient, constellation: RawClient, number: int) -> None:
-    """Those who have nothing to do with it get their answers."""
+    """Check that uninvolved clients get their replies."""
     await _ask(device, "heartbeat", type="heartbeat", status="ok")
     info = await _ask(
         constellation,
@@ -256,7 +256,7 @@ async def _take(step: Step, visitors: dict[str, _Visitor]) -> None:
 
 
 @fuzz(20, script=_scripts)
-def test_whatever_clients_say_the_server_goes_on_answers_others_and_keeps_nothing_of_it(script: list[Step]) -> None:
+def test_any_messages_leave_the_server_running_and_leave_nothing_behind(script: list[Step]) -> None:
     with errors_logged() as errors:
         simulate(_visit, script)
     assert errors == []

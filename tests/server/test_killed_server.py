@@ -1,4 +1,4 @@
-"""A server's process that is killed with SIGKILL in the middle of 200 tasks, and started again: none runs twice, none hangs.
+"""A server process is killed with SIGKILL during 200 tasks and restarted: no task runs twice, none hangs.
 
 ``GALAXY_TRIO_KILLS`` says how often; each time at another moment.
 """
@@ -35,18 +35,18 @@ TASKS: Final = 200
 DEVICES: Final = 10
 KILLS: Final = int(os.environ.get("GALAXY_TRIO_KILLS", "3"))
 _QUIET: Final = 0.05
-"""Seconds that a server needs for the next lot of tasks."""
+"""Seconds that a server needs for the next group of tasks."""
 
 
 @pytest.fixture
 async def killed(tmp_path: Path) -> AsyncGenerator[KillableServer]:
-    """A server that can be killed."""
+    """Open a server that can be killed."""
     async with open_killable_server(tmp_path) as server:
         yield server
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int, killed: KillableServer) -> None:
+async def test_killed_server_loses_only_running_tasks(seed: int, killed: KillableServer) -> None:
     random = Random(seed)
     calls = {f"task {number}": Call() for number in range(TASKS)}
     with trio.fail_after(10 * SECONDS):
@@ -61,7 +61,7 @@ async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int
                     how = chosen.run_task if number % 2 else constellation.run_task
                     on_cancel: OnCancel = "abandon" if number % 5 == 0 else "stop"
                     nursery.start_soon(call.run, partial(how, name, on_cancel=on_cancel))
-                # In the middle: when so many have begun, and some time after.
+                # Kill the server some time after so many tasks have started.
                 enough = random.randrange(1, TASKS // 2)
                 while len(killed.lines("begun")) < enough:  # noqa: ASYNC110  # it is another process
                     await trio.sleep(0.005)
@@ -84,9 +84,9 @@ async def test_a_server_that_is_killed_loses_what_ran_and_nothing_else(seed: int
             assert name in ended
             outcomes["completed"] += 1
         else:
-            # It may have run; all others have.
+            # This task may have run; all others have.
             assert isinstance(ending, ConnectionLost), ending
             outcomes["lost"] += 1
-    # Each device had two slots, and those of the other way share them.
+    # Each device has two slots.
     assert outcomes["lost"] <= 2 * DEVICES
     sys.stdout.write(f"seed {seed}: killed after {enough} had begun: {dict(outcomes)}\n")

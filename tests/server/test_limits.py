@@ -1,4 +1,4 @@
-"""What a server allows, and what it does with clients beyond that: each limit, its default, and who else notices."""
+"""A server's limits."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from tests.server.support.server_cast import (
     register_device,
     start_task,
     submit,
+    wait_for,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -53,7 +55,7 @@ def test_each_limit_has_a_default() -> None:
     }
 
 
-async def test_every_time_may_be_without_a_limit(autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_timeout_may_be_infinite(autojump_clock: trio.testing.MockClock) -> None:
     times = [name for name in attrs.asdict(ServerLimits()) if name.endswith(("_timeout", "_interval"))]
     assert len(times) == 6
     limits = ServerLimits(**dict.fromkeys(times, math.inf))  # type: ignore[arg-type]
@@ -63,11 +65,8 @@ async def test_every_time_may_be_without_a_limit(autojump_clock: trio.testing.Mo
         assert await end_of(cast.constellation, "s") == ("completed", "works", None)
 
 
-# ---- connections
-
-
 class _Peak(trio.abc.Instrument):
-    """The most connections that a server has had after any first step of a task that serves one."""
+    """The highest number of connections after the first step of any task that serves one."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -91,7 +90,7 @@ async def _watching(server: Server) -> AsyncGenerator[_Peak]:
 
 
 class _Visitors:
-    """Connections that say what they are told and read until the server closes them; when that was."""
+    """Connections that send given bytes and read until the server closes them; records when."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -110,7 +109,7 @@ class _Visitors:
         await stream.aclose()
 
 
-async def test_of_2000_connections_that_never_register_500_stay_until_their_time_is_over(
+async def test_of_2000_unregistered_connections_500_stay_until_their_timeout(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_memory_server() as server, _watching(server) as peak, trio.open_nursery() as nursery:
@@ -121,13 +120,13 @@ async def test_of_2000_connections_that_never_register_500_stay_until_their_time
         assert (server.statistics().connections, server.statistics().turned_away) == (500, 1500)
         assert visitors.closed_at == [0] * 1500
         await trio.sleep(10.5)
-        # Who has shaken hands has still time to register, and there is room for others.
+        # Clients after their handshake still have time to register, and there is room for others.
         waiting = server.statistics().connections
         assert visitors.closed_at == [0] * 1500 + [10] * (500 - waiting)
         assert 100 < waiting < 400
         async with open_raw_client(server.connect()) as client:
             await register_device(client)
-            # The close handshake, which they do not answer, takes three more seconds.
+            # They do not answer the close handshake, which takes 3 s more.
             await trio.sleep(23)
             assert server.statistics().connections == 1
             assert visitors.closed_at[2000 - waiting :] == [33] * waiting
@@ -136,7 +135,7 @@ async def test_of_2000_connections_that_never_register_500_stay_until_their_time
     assert warning.getMessage() == "a connection was turned away: 500 are open"
 
 
-async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_and_the_others_when_their_time_is_over(
+async def test_sockets_above_the_limit_are_closed_immediately_and_the_others_at_their_timeout(
     mock_clock: trio.testing.MockClock,
 ) -> None:
     async with (
@@ -167,7 +166,7 @@ async def test_over_real_sockets_too_those_above_the_limit_are_closed_at_once_an
             await register_device(client)
 
 
-async def test_turning_away_is_told_once_each_time_that_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
+async def test_turning_away_is_logged_once_each_time_the_server_is_full(caplog: pytest.LogCaptureFixture) -> None:
     async with open_memory_server(limits=ServerLimits(max_connections=1)) as server:
         for warnings in (1, 2):
             async with open_raw_client(server.connect()):
@@ -178,19 +177,11 @@ async def test_turning_away_is_told_once_each_time_that_the_server_is_full(caplo
         assert server.statistics().turned_away == 6
 
 
-# ---- sessions
-
-
-async def _until(gate: trio.Event, task: ServerTask) -> object:
-    await gate.wait()
-    return task.request
-
-
-async def test_sessions_above_the_limit_are_refused_until_one_has_ended_and_count_for_each_client_alone() -> None:
+async def test_sessions_above_a_clients_limit_are_refused_until_one_ends() -> None:
     gates = {name: trio.Event() for name in ("s0", "s1", "s2", "other")}
 
     async def session(task: ServerTask) -> object:
-        return await _until(gates[task.session_id], task)
+        return await wait_for(gates[task.session_id], task)
 
     async with (
         open_cast(session, ServerLimits(max_sessions=2)) as cast,
@@ -209,22 +200,19 @@ async def test_sessions_above_the_limit_are_refused_until_one_has_ended_and_coun
         assert cast.server.statistics().sessions == 3
 
 
-async def test_a_constellation_has_100_sessions_by_default() -> None:
-    async with open_cast(partial(_until, trio.Event())) as cast:
+async def test_default_limit_is_100_sessions_per_client() -> None:
+    async with open_cast(partial(wait_for, trio.Event())) as cast:
         for number in range(100):
             await start_task(cast.constellation, f"s{number}")
         submit(cast.constellation, "s100")
         assert "has 100 sessions already" in str((await cast.constellation.receive())["error"])
 
 
-# ---- slow consumers
-
-
 @asynccontextmanager
 async def _open_slow(
     server: MemoryServer, register: Callable[[RawClient], Awaitable[None]]
 ) -> AsyncGenerator[tuple[RawClient, FaultyStream]]:
-    """A client, registered, and what to stall for it to read no more."""
+    """Open a registered client and return the stream to stall."""
     client_end, server_end = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_end)
     async with trio.open_nursery() as nursery:
@@ -246,7 +234,7 @@ async def _large_result(task: ServerTask) -> object:
     return "x" * int(task.request or 1)
 
 
-async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_timeout_and_holds_up_nobody(
+async def test_client_that_does_not_read_is_dropped_at_the_send_timeout_and_delays_no_other(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -257,10 +245,10 @@ async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_tim
         for number in range(3):
             submit(slow, f"slow-{number}", str(HIGH_WATER_MARK))
         for _ in range(3):
-            # The device is told of each, at once.
+            # The device receives each end immediately.
             assert (await cast.device.receive())["type"] == "task_end"
         assert trio.current_time() == 5
-        # What waits for it counts as its sessions, and no more than one message above the mark is held.
+        # Waiting ends count as the client's sessions, and at most one message above the mark is held.
         statistics = cast.server.statistics()
         assert (statistics.sessions, statistics.ending_sessions) == (0, 2)
         assert HIGH_WATER_MARK < statistics.bytes_held < HIGH_WATER_MARK + 2000
@@ -277,10 +265,10 @@ async def test_a_client_that_does_not_read_is_dropped_exactly_after_the_send_tim
         assert await end_of(cast.constellation, "still") == ("completed", "xx", None)
 
 
-async def test_results_that_wait_for_a_client_that_does_not_read_count_as_sessions_of_who_asked(
+async def test_unread_results_count_as_sessions_of_the_client_that_submitted(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    # One result fills the buffer of a device that does not read; those after it wait.
+    # One result fills the buffer of a device that does not read; later ones wait.
     async with (
         open_cast(_large_result, ServerLimits(max_sessions=3)) as cast,
         _open_slow(cast.server, _slow_device) as (slow, stream),
@@ -300,7 +288,7 @@ async def test_results_that_wait_for_a_client_that_does_not_read_count_as_sessio
         assert (await end_of(cast.constellation, "s4"))[0] == "completed"
 
 
-async def test_a_buffer_that_falls_below_its_mark_in_between_gives_its_client_the_whole_time_again(
+async def test_buffer_that_falls_below_its_mark_restarts_the_send_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
@@ -316,7 +304,7 @@ async def test_a_buffer_that_falls_below_its_mark_in_between_gives_its_client_th
                 assert (await slow.receive())["type"] == "task_end"
 
 
-async def test_less_than_the_mark_may_stay_unread(autojump_clock: trio.testing.MockClock) -> None:
+async def test_data_below_the_mark_may_stay_unread(autojump_clock: trio.testing.MockClock) -> None:
     limits = ServerLimits(liveness_timeout=math.inf, idle_timeout=math.inf)
     async with open_cast(_large_result, limits) as cast, _open_slow(cast.server, _slow_constellation) as (slow, stream):
         stream.stall()
@@ -328,7 +316,7 @@ async def test_less_than_the_mark_may_stay_unread(autojump_clock: trio.testing.M
         assert (await end_of(slow, "s"))[0] == "completed"
 
 
-async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_all_before(
+async def test_device_that_does_not_read_is_dropped_and_the_constellation_gets_all_earlier_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_cast(_large_result) as cast, _open_slow(cast.server, _slow_device) as (_, stream):
@@ -342,7 +330,7 @@ async def test_a_device_that_does_not_read_is_dropped_and_who_asked_is_told_of_a
         assert cast.server.statistics().ending_sessions == 0
 
 
-async def test_a_batch_too_many_is_refused_at_once_also_when_the_device_does_not_read(
+async def test_batch_above_the_limit_is_refused_immediately_even_if_the_device_does_not_read(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     large = Command("t", ToolType.ACTION, {"x": "x" * HIGH_WATER_MARK})
@@ -363,102 +351,3 @@ async def test_a_batch_too_many_is_refused_at_once_also_when_the_device_does_not
         stream.stall()
         await start_task(cast.constellation, "s", "", "slow")
         assert (await end_of(cast.constellation, "s"))[:2] == ("completed", 0)
-
-
-# ---- idle clients
-
-IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
-"""For clients that do not read, and so answer no pings."""
-
-
-async def _idle_codes(client: RawClient, codes: list[tuple[float, int]]) -> None:
-    _, code = await client.receive_until_ended(10_000)
-    codes.append((trio.current_time(), code))
-
-
-async def test_a_client_that_says_nothing_is_closed_at_its_idle_timeout_though_it_answers_pings(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    async with open_cast() as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        for client in (cast.constellation, cast.device):
-            nursery.start_soon(_idle_codes, client, ends)
-        await trio.sleep(0.5)
-        cast.device.send(type="heartbeat", status="ok")
-        await trio.sleep_until(599.999)
-        assert len(cast.server.clients()) == 2
-        await trio.sleep_until(600.001)
-        assert (cast.server.constellations, cast.server.devices) == ([], [DEVICE])
-        await trio.sleep_until(601)
-        assert ends == [(600, 1000), (600.5, 1000)]
-
-
-@pytest.mark.parametrize("last_message", ["a refused heartbeat", "command results that nobody waits for"])
-async def test_whatever_message_it_is_it_shows_that_a_client_is_not_idle(
-    last_message: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with open_cast(limits=IDLE) as cast:
-        await trio.sleep(599)
-        if last_message == "a refused heartbeat":
-            # The original constellation leaves its role out of them.
-            cast.constellation.send(type="heartbeat", status="ok")
-        else:
-            cast.device.send(type="command_results", status="ok", action_results=[])
-        await trio.sleep(2)
-        left = [CONSTELLATION] if last_message == "a refused heartbeat" else [DEVICE]
-        assert cast.server.constellations + cast.server.devices == left
-
-
-@pytest.mark.parametrize("bytes_that_are_none", ["no JSON", '{"type": "heartbeat"'])
-async def test_broken_messages_do_not_keep_a_client(
-    bytes_that_are_none: str, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with open_cast(limits=IDLE) as cast:
-        await trio.sleep(599)
-        cast.constellation.send_text(bytes_that_are_none)
-        await trio.sleep(1.001)
-        assert cast.server.constellations == []
-
-
-@pytest.mark.parametrize("task_ends_at", [300, 599, 600, 601, 1199, 1200, 1201, 5000])
-async def test_who_has_a_task_is_not_idle_and_from_its_end_on_has_the_whole_time(
-    task_ends_at: float, autojump_clock: trio.testing.MockClock
-) -> None:
-    gate = trio.Event()
-    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        submit(cast.constellation, "s")
-        for client in (cast.constellation, cast.device):
-            nursery.start_soon(_idle_codes, client, ends)
-        await trio.sleep_until(task_ends_at)
-        assert len(cast.server.clients()) == 2
-        gate.set()
-        await trio.sleep_until(task_ends_at + 599.9)
-        assert len(cast.server.clients()) == 2
-        await trio.sleep(1)
-        assert ends == [(task_ends_at + 600, 1000)] * 2
-
-
-async def test_a_task_of_others_keeps_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
-    async with (
-        open_cast(partial(_until, trio.Event()), IDLE) as cast,
-        open_raw_client(cast.server.connect()) as other,
-    ):
-        await register_constellation(other, "other")
-        await start_task(cast.constellation, "s")
-        await trio.sleep(601)
-        assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
-
-
-async def test_a_message_after_a_tasks_end_is_what_idleness_counts_from(autojump_clock: trio.testing.MockClock) -> None:
-    gate = trio.Event()
-    async with open_cast(partial(_until, gate), IDLE) as cast, trio.open_nursery() as nursery:
-        ends: list[tuple[float, int]] = []
-        submit(cast.constellation, "s")
-        nursery.start_soon(_idle_codes, cast.constellation, ends)
-        await trio.sleep(700)
-        gate.set()
-        await trio.sleep(200)
-        cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
-        await trio.sleep(700)
-        assert ends == [(1500, 1000)]

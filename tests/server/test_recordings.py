@@ -1,4 +1,4 @@
-"""Every recording of the original server, replayed from its clients' side: this server answers as that one did, but for what is better."""
+"""Every recording, replayed from the clients' side: this server replies like the recorded one, except for listed deviations."""
 
 from __future__ import annotations
 
@@ -22,46 +22,52 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class _Better:
-    """What comes in place of what was recorded, and why."""
+class _Deviation:
+    """A deviation from a recorded reply, and its reason."""
 
     why: str
     error: str | None = None
-    """How an error begins that comes in its place; None for nothing."""
+    """The beginning of the error that is sent instead; None for no reply."""
     close: int | None = None
-    """The code of a close after it."""
+    """The close code that follows."""
 
 
-_LIBRARY = "the recorded words are those of a library"
-BETTER: dict[str, dict[int, _Better]] = {
+_LIBRARY = "the recorded text comes from a library"
+DEVIATIONS: dict[str, dict[int, _Deviation]] = {
     "bad_messages": {
-        1: _Better(_LIBRARY, "invalid message to the server: not JSON"),
-        3: _Better(_LIBRARY, "invalid message to the server: expected an object"),
-        5: _Better(_LIBRARY, "invalid message to the server: type: "),
+        1: _Deviation(_LIBRARY, "invalid message to the server: not JSON"),
+        3: _Deviation(_LIBRARY, "invalid message to the server: expected an object"),
+        5: _Deviation(_LIBRARY, "invalid message to the server: type: "),
     },
     "registration_errors": {
-        7: _Better("who begins otherwise is told so", "the first message must be a registration", 1008),
+        7: _Deviation(
+            "the recorded server does not reply to another first message",
+            "the first message must be a registration",
+            1008,
+        ),
     },
     "same_session_twice": {
-        7: _Better("the first request was run again, and not the new one", "session_id 'demo@s' is in use"),
-        9: _Better("a task ends once"),
+        7: _Deviation("the recorded server ran the first request again", "session_id 'demo@s' is in use"),
+        9: _Deviation("a task ends only once"),
     },
     "other_messages": {
-        15: _Better("the connection was silent for good", "invalid message to the server: a binary frame of 3 bytes"),
+        15: _Deviation(
+            "the recorded server never replied again", "invalid message to the server: a binary frame of 3 bytes"
+        ),
     },
 }
-"""By the number of the recording's line; the one that says what it is about does not count."""
+"""Deviations by line number of the recording, not counting its title line."""
 
-_OF_NO_MATTER = ("agent_name",)
-"""Members that name the program."""
-_BEGIN_WITHOUT_CLIENTS = ("registration_ok", "same_session_twice", "other_messages")
+_IGNORED = ("agent_name",)
+"""Members that contain the program's name."""
+_START_WITHOUT_CLIENTS = ("registration_ok", "same_session_twice", "other_messages")
 _LOST = ("device_lost_mid_task", "task_to_lost_device")
 _ON_THE_SAME_CONNECTION = {("other_messages", 4)}
-"""Registrations that come on a connection that is registered."""
+"""Registrations on a connection that is registered already."""
 
 
 async def _recorded_session(task: ServerTask) -> object:
-    """The sessions that were scripted for the recordings."""
+    """Run the requests of the recordings."""
     kind, _, argument = task.request.partition(":")
     match kind:
         case "echo":
@@ -80,23 +86,23 @@ async def _recorded_session(task: ServerTask) -> object:
 
 
 class _Player:
-    """Says what a recording's clients said, and compares what comes with what came then, but for times and made-up ids."""
+    """Replays a recording's clients and compares the replies, except for times and generated ids."""
 
     def __init__(self, name: str, server: MemoryServer, stack: AsyncExitStack) -> None:
         self._name = name
         self._server = server
         self._stack = stack
         self.clients: dict[str, RawClient] = {}
-        """Who speaks for each side now."""
+        """The client that replays each side."""
         self._named: dict[object, RawClient] = {}
         self._owners: dict[object, RawClient] = {}
         self._ours: dict[str, str] = {}
-        """The ids of now, by those of then."""
+        """This run's ids by recorded id."""
         self._wrong_tokens = iter((None, "wrong"))
         self.better = 0
 
     async def play(self, number: int, entry: object) -> None:
-        better = BETTER.get(self._name, {}).get(number)
+        better = DEVIATIONS.get(self._name, {}).get(number)
         match entry:
             case {"to": str(side)} if better is not None:
                 await self.hear_better(side, better)
@@ -107,7 +113,7 @@ class _Player:
             case {"from": "server", "to": str(side), "close": {"code": int(code)}}:
                 await self.is_closed(side, code)
             case {"from": "server", "to": str(side), "silence_s": int(seconds)}:
-                # Whoever was refused here has been closed, where the recorded server left the socket open.
+                # A refused client is closed here; the recorded server left the socket open.
                 if side in self.clients:
                     await self.clients[side].silence(seconds)
             case {"event": str(event)}:
@@ -115,7 +121,7 @@ class _Player:
             case {"handshake_status": int(status)}:
                 await self.is_rejected(status)
             case _:
-                raise AssertionError(f"nobody knows how to replay {entry}")
+                raise AssertionError(f"unknown entry: {entry}")
 
     async def open(self, side: str) -> RawClient:
         client = await self._stack.enter_async_context(open_raw_client(self._server.connect()))
@@ -134,7 +140,7 @@ class _Player:
         if '"type": "task"' in text:
             self._owners.setdefault(json.loads(text)["session_id"], client)
         if '"request_id": "' in text:
-            # A request's own id comes back in its reply.
+            # A reply repeats the request's own id.
             request_id = json.loads(text)["request_id"]
             self._ours[request_id] = request_id
 
@@ -148,7 +154,7 @@ class _Player:
         for one, other in zip(_actions(expected), _actions(came), strict=True):
             self._learn(one, other)
         expected = json.loads(self._in_ids_of_now(expected))
-        for name in _OF_NO_MATTER:
+        for name in _IGNORED:
             assert (expected.pop(name, None) is None) == (came.pop(name, None) is None)
         assert came == expected
 
@@ -159,13 +165,13 @@ class _Player:
         return text
 
     def _learn(self, recorded: Members, came: Members) -> None:
-        """What had the same id then has the same id now, and what had another has another."""
+        """Check that ids are equal now exactly where the recorded ones were."""
         for name in ("response_id", "call_id"):
             if name in recorded and recorded[name] not in self._ours:
                 assert came[name] not in self._ours.values()
                 self._ours[str(recorded[name])] = str(came[name])
 
-    async def hear_better(self, side: str, better: _Better) -> None:
+    async def hear_better(self, side: str, better: _Deviation) -> None:
         self.better += 1
         if better.error is not None:
             error = await self.clients[side].receive()
@@ -192,7 +198,7 @@ class _Player:
             case "the device sends a binary frame":
                 await self.clients["device"].send_binary(b"\x00\x01\x02")
             case _:
-                raise AssertionError(f"nobody knows how to let it happen that {event}")
+                raise AssertionError(f"unknown event: {event}")
 
 
 def _actions(members: Members) -> list[Members]:
@@ -200,13 +206,13 @@ def _actions(members: Members) -> list[Members]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_it_answers_as_recorded(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_replies_match_the_recordings(name: str, autojump_clock: trio.testing.MockClock) -> None:
     about, *entries = map(json.loads, (DATA / f"{name}.jsonl").read_text().splitlines())
     assert "about" in about
     token = "the right one" if name == "bad_token" else None
     async with open_memory_server(session=_recorded_session, token=token) as server, AsyncExitStack() as stack:
         player = _Player(name, server, stack)
-        if name not in (*_BEGIN_WITHOUT_CLIENTS, "bad_token"):
+        if name not in (*_START_WITHOUT_CLIENTS, "bad_token"):
             for frame in text_frames("registration_ok")[::2]:
                 await player.say(-1, frame.sender, frame.text)
                 assert (await player.clients[frame.sender].receive())["type"] == "heartbeat"
@@ -214,13 +220,13 @@ async def test_it_answers_as_recorded(name: str, autojump_clock: trio.testing.Mo
             await player.clients["device"].close()
         for number, entry in enumerate(entries):
             await player.play(number, entry)
-        assert player.better == len(BETTER.get(name, {}))
+        assert player.better == len(DEVIATIONS.get(name, {}))
         for side, client in player.clients.items():
-            # In these the device has left, or what it was told was not recorded.
+            # In these the device has disconnected, or its messages were not recorded.
             if side == "constellation" or name not in (*_LOST, "same_session_twice"):
                 await client.silence(5)
 
 
-def test_what_is_better_is_said_of_recordings_that_there_are() -> None:
+def test_listed_deviations_name_existing_recordings() -> None:
     assert len(NAMES) == 18
-    assert set(BETTER) < set(NAMES)
+    assert set(DEVIATIONS) < set(NAMES)

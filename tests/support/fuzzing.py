@@ -1,4 +1,4 @@
-"""Texts that are nearly AIP: the recorded ones, damaged, for Hypothesis; and tests that go on for as long as they are told.
+"""Texts that are nearly AIP: damaged recordings for Hypothesis, and tests that run for a given time.
 
 ``GALAXY_TRIO_FUZZ_MINUTES`` gives the minutes that all of these tests share; without it each makes a few examples.
 """
@@ -196,7 +196,7 @@ def _type_of(text: str) -> str:
 
 
 def _strings_by_key() -> dict[str, list[object]]:
-    """What is said under each name in the recordings, and what else can be: most of it is right only there."""
+    """The values under each name in the recordings, and other possible ones: most are valid only there."""
     strings: dict[str, list[object]] = {}
     for text in EVERYTHING:
         for key, value in _members_of(text):

@@ -1,4 +1,4 @@
-"""Runs that repeat themselves: one seed, one order of tasks, the same ids and times."""
+"""Deterministic runs: one seed gives the same order of tasks, ids and times."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def _take_turns(seconds: float) -> list[object]:
     return [*taken, str(uuid.uuid4()), secrets.token_hex(8), os.urandom(4), wall_clock.timestamp()]
 
 
-def test_the_same_seed_is_the_same_run_and_another_is_another() -> None:
+def test_same_seed_gives_the_same_run_and_another_seed_a_different_one() -> None:
     first = run(_take_turns, 3600.0, seed=1)
     assert run(_take_turns, 3600.0, seed=1) == first
     assert run(_take_turns, 3600.0, seed=2) != first
     assert first[-1] == "2026-01-01T01:00:00+00:00"
 
 
-def test_afterwards_nothing_is_the_same_any_more() -> None:
+def test_determinism_ends_with_the_run() -> None:
     async def make_id() -> uuid.UUID:
         await trio.lowlevel.checkpoint()
         return uuid.uuid4()

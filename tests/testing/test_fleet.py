@@ -1,4 +1,4 @@
-"""What users test their applications with: the fixture, the examples of its page, and the fleet in memory."""
+"""The fixture, the examples of the how-to, and the fleet in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ EXAMPLES = DOCS / "examples" / "testing"
 
 
 @pytest.mark.devices("a", "b")
-async def test_the_fixture_has_the_devices_of_the_marker(memory_fleet: MemoryFleet) -> None:
+async def test_fixture_has_the_devices_of_the_marker(memory_fleet: MemoryFleet) -> None:
     await trio.lowlevel.checkpoint()
     assert memory_fleet.server is not None
     assert sorted(memory_fleet.server.devices) == sorted(memory_fleet.running) == ["a", "b"]
 
 
-async def test_the_fixture_has_one_device_without_it(memory_fleet: MemoryFleet) -> None:
+async def test_fixture_has_one_device_by_default(memory_fleet: MemoryFleet) -> None:
     async with open_connection(memory_fleet.url, "device_001", stream=await memory_fleet.connect()) as connection:
         assert (await connection.run_task("hello")).unwrap() == {"echo": "hello"}
 
@@ -54,7 +54,7 @@ def _pytest(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.programs
-def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
+def test_examples_of_the_how_to_pass(tmp_path: Path) -> None:
     for example in EXAMPLES.iterdir():
         if example.suffix == ".py":
             shutil.copy(example, tmp_path)
@@ -62,15 +62,15 @@ def test_the_examples_of_the_page_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.programs
-def test_without_pytest_trio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
+def test_without_pytest_trio_the_fixture_names_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(memory_fleet): ...\n", encoding="utf-8")
-    # In its stead, as if it were not installed.
+    # Hides the installed package.
     (tmp_path / "pytest_trio.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
     out = _pytest(tmp_path, "-c", "/dev/null", "-p", "no:trio")
     assert "the fixture memory_fleet needs pytest-trio: pip install pytest-trio" in out
 
 
-async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_back(autojump_clock: MockClock) -> None:
+async def test_killed_device_fails_its_tasks_and_a_stopped_one_can_be_started_again(autojump_clock: MockClock) -> None:
     async def wait(task: ServerTask) -> object:
         await trio.sleep(0 if task.request == "quick" else 1000)
         return task.device_id
@@ -87,7 +87,7 @@ async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_b
             await running.ended.wait()
             assert "device disconnected" in str(running.ending)
             await fleet.start_device("a")
-            # It runs already.
+            # The device is running already.
             await fleet.start_device("a")
             assert (await device.run_task("quick")).unwrap() == "a"
             await fleet.stop_device("a")
@@ -97,7 +97,7 @@ async def test_a_device_that_is_killed_fails_its_tasks_and_one_that_left_comes_b
             assert fleet.server.devices == []
 
 
-async def test_a_server_that_ends_or_is_killed_can_be_started_again(autojump_clock: MockClock) -> None:
+async def test_stopped_or_killed_server_can_be_started_again(autojump_clock: MockClock) -> None:
     async with open_memory_fleet("a") as fleet:
         for end, reason in ((fleet.stop_server, "1001, going away"), (fleet.kill_server, "without a close")):
             async with open_connection(fleet.url, "a", stream=await fleet.connect()) as connection:
@@ -108,7 +108,7 @@ async def test_a_server_that_ends_or_is_killed_can_be_started_again(autojump_clo
             with pytest.raises(ConnectionRefusedError):
                 await fleet.connect()
             await fleet.start_server()
-            # There is one.
+            # A server is running already.
             await fleet.start_server()
             with trio.fail_after(100):
                 await fleet.wait_registered()
@@ -117,7 +117,7 @@ async def test_a_server_that_ends_or_is_killed_can_be_started_again(autojump_clo
             await fleet.connect()
 
 
-async def test_each_link_can_be_broken_before_anything_goes_over_it(autojump_clock: MockClock) -> None:
+async def test_link_can_be_broken_before_it_is_used(autojump_clock: MockClock) -> None:
     async with open_memory_fleet("a") as fleet:
         fleet.on_link = lambda link: link.edit_replies(lambda _message: ())
         with pytest.raises(trio.TooSlowError):

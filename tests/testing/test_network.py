@@ -1,4 +1,4 @@
-"""The simulated network: what it does to bytes, and what the ends of the package make of that."""
+"""The simulated network's effects."""
 
 from __future__ import annotations
 
@@ -35,9 +35,6 @@ SLOW = Conditions(latency=0.5, jitter=0.2, bandwidth=1000, capacity=2000)
 Clock = trio.testing.MockClock
 
 
-# ---- bytes
-
-
 async def make_pair(conditions: Conditions | None = None) -> tuple[NetworkStream, NetworkStream]:
     await trio.lowlevel.checkpoint()
     link = Network(conditions=conditions).connect()
@@ -51,7 +48,7 @@ async def make_clogged_pair() -> tuple[NetworkStream, NetworkStream]:
     return ours, theirs
 
 
-async def test_its_streams_are_streams_as_trio_wants_them() -> None:
+async def test_network_streams_pass_trios_stream_checks() -> None:
     await trio.testing.check_two_way_stream(make_pair, make_clogged_pair)
 
 
@@ -67,7 +64,7 @@ async def test_its_streams_are_streams_as_trio_wants_them() -> None:
     ),
     seed=st.integers(),
 )
-def test_whatever_the_conditions_all_bytes_arrive_in_order(
+def test_all_bytes_arrive_in_order_under_any_conditions(
     pieces: list[bytes], reads: list[int | None], conditions: Conditions, seed: int
 ) -> None:
     async def main() -> float:
@@ -93,14 +90,14 @@ def test_whatever_the_conditions_all_bytes_arrive_in_order(
     assert len(times) == 1
 
 
-async def test_bytes_take_their_time(autojump_clock: Clock) -> None:
+async def test_bytes_arrive_after_latency_and_transfer_time(autojump_clock: Clock) -> None:
     ours, theirs = await make_pair(Conditions(latency=0.5, bandwidth=1000))
     await ours.send_all(b"x" * 1000)
     assert await theirs.receive_some() == b"x" * 1000
     assert trio.current_time() == 1.5
 
 
-async def test_a_sender_waits_while_too_much_is_on_its_way(autojump_clock: Clock) -> None:
+async def test_sender_waits_at_the_capacity(autojump_clock: Clock) -> None:
     ours, theirs = await make_pair(Conditions(capacity=10))
     with trio.move_on_after(1) as waiting:
         await ours.send_all(b"x" * 21)
@@ -111,7 +108,7 @@ async def test_a_sender_waits_while_too_much_is_on_its_way(autojump_clock: Clock
     assert len(received) == 10
 
 
-async def test_a_partition_holds_all_up_until_it_heals(autojump_clock: Clock) -> None:
+async def test_partition_delays_all_bytes_until_it_heals(autojump_clock: Clock) -> None:
     link = Network().connect()
     link.partition()
     await link.client.send_all(b"hello")
@@ -122,7 +119,7 @@ async def test_a_partition_holds_all_up_until_it_heals(autojump_clock: Clock) ->
     assert await link.server.receive_some() == b"hello"
 
 
-async def test_when_it_goes_silent_all_is_lost_and_nobody_is_told(autojump_clock: Clock) -> None:
+async def test_silent_link_loses_all_bytes_without_notifying_either_end(autojump_clock: Clock) -> None:
     link = Network(conditions=Conditions(capacity=10)).connect()
     link.go_silent()
     await link.client.send_all(b"x" * 1000)
@@ -132,7 +129,7 @@ async def test_when_it_goes_silent_all_is_lost_and_nobody_is_told(autojump_clock
     assert waiting.cancelled_caught
 
 
-async def test_a_reset_is_met_by_both_ends_at_once(autojump_clock: Clock) -> None:
+async def test_reset_breaks_both_ends_immediately(autojump_clock: Clock) -> None:
     link = Network(conditions=Conditions(latency=5)).connect()
     await link.client.send_all(b"lost")
     async with trio.open_nursery() as nursery:
@@ -149,7 +146,7 @@ async def test_a_reset_is_met_by_both_ends_at_once(autojump_clock: Clock) -> Non
 
 
 @pytest.mark.parametrize("to_server", [False, True])
-async def test_corruption_changes_one_bit_of_what_is_sent_next(to_server: bool) -> None:
+async def test_corruption_flips_one_bit_of_the_next_bytes(to_server: bool) -> None:
     link = Network(7).connect()
     sender, receiver = (link.client, link.server) if to_server else (link.server, link.client)
     link.corrupt(to_server=to_server)
@@ -162,12 +159,9 @@ async def test_corruption_changes_one_bit_of_what_is_sent_next(to_server: bool) 
 @pytest.mark.parametrize(
     "arguments", [{"latency": -1}, {"jitter": float("inf")}, {"bandwidth": 0}, {"capacity": 0}], ids=str
 )
-def test_conditions_that_cannot_be_are_refused(arguments: dict[str, float]) -> None:
+def test_invalid_conditions_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises((ValueError, ConfigError)):
         Conditions(**arguments)  # type: ignore[arg-type]
-
-
-# ---- the package on it
 
 
 async def work(task: ServerTask) -> object:
@@ -191,7 +185,7 @@ async def be_device(server: MemoryServer, *, task_status: trio.TaskStatus[None])
 async def open_ends(
     conditions: Conditions | None = None, *, liveness_timeout: float = 180
 ) -> AsyncGenerator[tuple[Connection, NetworkLink]]:
-    """A server with a device, and a constellation whose connection goes over the network."""
+    """Open a server with a device, and a constellation connection over the network."""
     with trio.fail_after(10_000):
         async with open_memory_server(session=work) as server, trio.open_nursery() as nursery:
             await nursery.start(be_device, server)
@@ -204,14 +198,14 @@ async def open_ends(
             nursery.cancel_scope.cancel()
 
 
-async def test_over_a_slow_network_tasks_are_done_all_the_same(autojump_clock: Clock) -> None:
+async def test_tasks_complete_over_a_slow_network(autojump_clock: Clock) -> None:
     async with open_ends(SLOW) as (connection, _):
         began = trio.current_time()
         assert (await connection.run_task("1")).unwrap() == "1"
         assert 2 < trio.current_time() - began < 6
 
 
-async def test_a_partition_that_heals_in_time_costs_time_only(autojump_clock: Clock) -> None:
+async def test_partition_that_heals_in_time_only_delays_a_task(autojump_clock: Clock) -> None:
     async with open_ends() as (connection, link), trio.open_nursery() as nursery:
 
         async def heal() -> None:
@@ -224,7 +218,7 @@ async def test_a_partition_that_heals_in_time_costs_time_only(autojump_clock: Cl
         assert trio.current_time() >= 100
 
 
-async def test_a_half_open_connection_is_noticed_by_liveness(autojump_clock: Clock) -> None:
+async def test_half_open_connection_is_lost_at_the_liveness_timeout(autojump_clock: Clock) -> None:
     async with open_ends(liveness_timeout=50) as (connection, link):
         link.go_silent()
         with pytest.raises(ConnectionLost):
@@ -232,7 +226,7 @@ async def test_a_half_open_connection_is_noticed_by_liveness(autojump_clock: Clo
         assert trio.current_time() < 60
 
 
-async def test_a_reset_loses_the_connection_at_once(autojump_clock: Clock) -> None:
+async def test_reset_loses_the_connection_immediately(autojump_clock: Clock) -> None:
     async with open_ends() as (connection, link):
         link.reset()
         with pytest.raises(ConnectionLost):
@@ -240,7 +234,7 @@ async def test_a_reset_loses_the_connection_at_once(autojump_clock: Clock) -> No
         assert trio.current_time() < 1
 
 
-async def test_a_reader_that_is_slow_for_a_while_costs_time_only(autojump_clock: Clock) -> None:
+async def test_slow_reader_only_delays_a_task(autojump_clock: Clock) -> None:
     async with open_ends() as (connection, link), trio.open_nursery() as nursery:
         link.slow_reader(server=True)
         results = [0]
@@ -257,7 +251,7 @@ async def test_a_reader_that_is_slow_for_a_while_costs_time_only(autojump_clock:
     assert results == [50]
 
 
-async def test_replies_in_another_order_are_each_their_own_requests(autojump_clock: Clock) -> None:
+async def test_shuffled_replies_reach_their_own_requests(autojump_clock: Clock) -> None:
     async with open_ends() as (connection, link), trio.open_nursery() as nursery:
         ended: list[str] = []
 
@@ -271,7 +265,7 @@ async def test_replies_in_another_order_are_each_their_own_requests(autojump_clo
     assert sorted(ended) == ["0.0", "0.1", "0.2", "0.3"]
 
 
-async def test_frames_are_shuffled_whole_and_control_frames_go_on_at_once() -> None:
+async def test_frames_are_shuffled_whole_and_control_frames_are_not_delayed() -> None:
     link = Network(3, Conditions(capacity=10**6)).connect()
     link.shuffle_replies(3)
     small, large, huge = b"\x81\x02ab", b"\x81\x7e" + (300).to_bytes(2, "big") + b"c" * 300, b"\x81\x7f"
@@ -282,7 +276,7 @@ async def test_frames_are_shuffled_whole_and_control_frames_go_on_at_once() -> N
     await link.server.send_all(fragments[1] + large[:1])
     await link.server.send_all(large[1:3])
     await link.server.send_all(large[3:] + huge)
-    # Fragments come as one.
+    # Fragments arrive as one message.
     whole = small + b"\x81\x02xy" + large + huge
     received = b""
     while len(received) < len(whole):
@@ -293,7 +287,7 @@ async def test_frames_are_shuffled_whole_and_control_frames_go_on_at_once() -> N
         assert message in received
 
 
-async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_clock: Clock) -> None:
+async def test_replies_can_be_broken_duplicated_and_lost(autojump_clock: Clock) -> None:
     seen: list[bytes] = []
 
     def spoil(message: bytes) -> list[bytes]:
@@ -306,7 +300,7 @@ async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_cloc
 
     async with open_memory_server() as server, trio.open_nursery() as nursery:
         link = Network().connect()
-        # From before the handshake on.
+        # Set before the handshake.
         link.edit_replies(spoil)
         nursery.start_soon(server.serve_stream, link.server)
         info = DeviceInfo(DEVICE, Platform.LINUX)
@@ -317,7 +311,7 @@ async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_cloc
                     await connection.run_task("second", timeout=5)
                 with pytest.raises(RequestTimeout):
                     await connection.run_task("third", timeout=5)
-                # A small one, one of two bytes of length, and none but text.
+                # A short message, one with a two-byte length, and one that is only text.
                 result = await connection.run_task("first" + "x" * 100_000)
                 assert result.unwrap() == {"echo": "first" + "x" * 100_000}
                 await trio.testing.wait_all_tasks_blocked()
@@ -326,9 +320,7 @@ async def test_a_servers_replies_can_be_broken_sent_twice_and_lost(autojump_cloc
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handshake_that_comes_in_pieces_goes_on_as_it_is_and_what_is_left_out_is_not_what_is_corrupted() -> (
-    None
-):
+async def test_handshake_in_pieces_is_not_edited_and_dropped_bytes_are_not_corrupted() -> None:
     link = Network(3).connect()
     link.edit_replies(lambda message: () if message == b"no" else (message,))
     link.corrupt()
@@ -337,14 +329,14 @@ async def test_a_handshake_that_comes_in_pieces_goes_on_as_it_is_and_what_is_lef
     await link.server.send_all(b"")
     await link.server.send_all(handshake[30:] + b"\x81\x02no")
     received = await link.client.receive_some()
-    # One bit of what was sent on.
+    # One bit of the bytes that were sent on.
     assert len(received) == len(handshake)
     assert sum((a ^ b).bit_count() for a, b in zip(received, handshake, strict=True)) == 1
     await link.server.send_all(b"\x81\x02no\x81\x03yes")
     assert await link.client.receive_some() == b"\x81\x03yes"
 
 
-async def test_links_whose_ends_are_closed_are_forgotten() -> None:
+async def test_closed_links_are_removed() -> None:
     network = Network()
     for _ in range(10):
         link = network.connect()

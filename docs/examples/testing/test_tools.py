@@ -12,7 +12,7 @@ async def session(task):
     return result.result
 
 
-async def test_a_tool_runs_at_the_other_end_of_a_slow_line(autojump_clock):
+async def test_tool_runs_over_a_slow_network(autojump_clock):
     network = Network(seed=1, conditions=Conditions(latency=0.3, bandwidth=10_000))
     async with open_memory_fleet(session=session, network=network) as fleet:
         await fleet.start_device("laptop", [add], features=["arithmetic"])

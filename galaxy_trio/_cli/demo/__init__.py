@@ -1,1 +1,1 @@
-"""The demonstration: everything at once in memory, checked as it goes."""
+"""The demonstration of ``galaxy-trio demo``."""

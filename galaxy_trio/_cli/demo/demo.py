@@ -1,4 +1,4 @@
-"""The demonstration: a server, a device and a client in one process, over real sockets, when things go well and when they do not."""
+"""The demonstration: a server, a device and a client in one process, in normal operation and with failures."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ class Demonstration:
 
     async def _show_device_info(self, connection: Connection, system_info: DeviceInfo) -> None:
         await self._begin(
-            "Device information", "The client requests what the server knows about the device: this machine."
+            "Device information",
+            "The client requests the server's information about the device, which is this machine.",
         )
         stopwatch = Stopwatch()
         info = await connection.device_info()
@@ -248,13 +249,13 @@ class Demonstration:
 
     async def _show_refusals(self, server: Server) -> None:
         await self._begin("Refusals", "The server refuses an unknown device and a wrong token, with the reason.")
-        words = status_code = None
+        reason = status_code = None
         stopwatch = Stopwatch()
         try:
-            async with open_connection(server.url, "nobody", token=self.token):
+            async with open_connection(server.url, "no-such-device", token=self.token):
                 pass
         except RegistrationRejected as error:
-            words = error.words
+            reason = error.words
         unknown_took = stopwatch.lap()
         try:
             async with open_connection(server.url, DEVICE, token=secrets.token_urlsafe()):
@@ -264,11 +265,11 @@ class Demonstration:
         wrong_took = stopwatch.lap()
         self.report.show(
             ("unknown device", f"RegistrationRejected after {show_time(unknown_took)}:"),
-            ("", f"{words}"),
+            ("", f"{reason}"),
             ("wrong token", f"HandshakeRejected after {show_time(wrong_took)}:"),
             ("", f"HTTP status {status_code}"),
         )
-        self.report.check("an unknown device is refused, with a reason", holds=bool(words))
+        self.report.check("an unknown device is refused, with a reason", holds=bool(reason))
         self.report.check("a wrong token is refused", holds=status_code == _FORBIDDEN)
 
     async def _show_constellation(self, server: Server) -> None:

@@ -59,14 +59,14 @@ class Fleet:
         configs = [DeviceConfig(name_of(system), self._server.url, token=self._token) for system in SYSTEMS]
         async with open_background() as nursery:
             for system in SYSTEMS:
-                await nursery.start(self._be_device, system)
+                await nursery.start(self._run_device, system)
             stopwatch = Stopwatch()
             async with open_constellation(configs, reconnect_delay=_RECONNECT_DELAY * self._pace) as constellation:
                 await constellation.wait_connected()
                 self._report.show(("connected", f"{len(SYSTEMS)} devices in {show_time(stopwatch.lap())}"))
                 await self._show_death(constellation, nursery)
 
-    async def _be_device(self, system: str, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_device(self, system: str, *, task_status: trio.TaskStatus[None]) -> None:
         info = DeviceInfo(name_of(system), system)
         with trio.CancelScope() as self._scopes[system]:
             async with open_device_connection(
@@ -99,26 +99,26 @@ class Fleet:
             gone = await killed.wait_status(*set(DeviceStatus) - CONNECTED)
             noticed = stopwatch.lap()
             self._work.release()
-            await nursery.start(partial(self._be_device, KILLED))
+            await nursery.start(partial(self._run_device, KILLED))
             await killed.wait_connected()
             back = stopwatch.lap()
         after = constellation.statistics()
         lost = self._results[f"first {KILLED}"]
         others = [result for name, result in self._results.items() if name != f"first {KILLED}"]
-        well = sum(result.status is TaskStatus.COMPLETED for result in others)
-        at_home = sum(result.device_id == name_of(name.split()[1]) for name, result in self._results.items())
+        completed = sum(result.status is TaskStatus.COMPLETED for result in others)
+        matching = sum(result.device_id == name_of(name.split()[1]) for name, result in self._results.items())
         self._report.show(
             ("before", f"{before.running} tasks run, one on each device; {before.queued} are queued"),
             ("killed", f"{killed.device_id}; {gone.value} after {show_time(noticed)}"),
             ("its task", f"{lost.status.value}: {lost.error}"),
             ("back", f"connected again {show_time(back)} later"),
-            ("the others", f"{well} of {len(others)} completed, including the one queued for that device"),
-            ("total", f"{at_home} of {len(self._results)} ran on the device of their system"),
+            ("the others", f"{completed} of {len(others)} completed, including the one queued for that device"),
+            ("total", f"{matching} of {len(self._results)} ran on the device of their system"),
             ("after", f"{after.running} tasks run, {after.queued} are queued"),
         )
         self._report.check("the task on the device that was killed failed", holds=lost.status is TaskStatus.FAILED)
-        self._report.check("all other tasks completed", holds=well == len(others))
-        self._report.check("each task ran on the device of its system", holds=at_home == len(self._results))
+        self._report.check("all other tasks completed", holds=completed == len(others))
+        self._report.check("each task ran on the device of its system", holds=matching == len(self._results))
         self._report.check("no task runs or is queued afterwards", holds=after.running == after.queued == 0)
 
 

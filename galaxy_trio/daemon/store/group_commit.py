@@ -1,9 +1,10 @@
-"""Writes that wait at the same time reach the disk together: one transaction, and one wait for the disk, for all of them."""
+"""Group commit: concurrent writes share one transaction, and so one wait for the disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable  # attrs reads annotations at run time
 from contextlib import asynccontextmanager
+from datetime import datetime  # attrs reads annotations at run time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
@@ -17,58 +18,77 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TOGETHER: Final = 256
-"""Writes in one transaction at most."""
-_WAITING: Final = 1024
-"""Writes that may wait; others wait for room among them, where they can be cancelled."""
+_MAX_GROUP: Final = 256
+"""Maximum writes in one transaction."""
+_MAX_PENDING: Final = 1024
+"""Maximum pending writes; further ones wait for room, and can be cancelled there."""
 
 
 class Refused(Exception):
-    """An operation found that it must not be done; it has written nothing."""
+    """An operation refused to write; nothing of it is on disk. The others in its transaction are committed."""
+
+
+@attrs.define(eq=False)
+class Transaction:
+    """What an operation runs in.
+
+    Attributes:
+        connection: The connection to the database.
+        now: The time at which the operation was requested.
+    """
+
+    connection: Connection
+    now: datetime
+    _callbacks: list[Callable[[], None]]
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call a function in the event loop when the operation is on disk.
+
+        The callbacks of all operations run in the order in which the operations ran; their callers return in any order. A callback must
+        not block or raise.
+        """
+        self._callbacks.append(callback)
 
 
 @attrs.define(eq=False)
 class _Write:
-    """One that waits: what to do, and what became of it."""
+    """A pending write, and its outcome."""
 
-    run: Callable[[Connection], None]
-    deliver: Callable[[], None]
+    run: Callable[[Transaction], None]
+    requested: datetime
+    callbacks: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]])
     done: trio.Event = attrs.field(factory=trio.Event)
     error: Exception | None = None
 
 
 class GroupCommit:
-    """Takes writes from any task, and returns when they are on disk. Made by `open_group_commit`."""
+    """Accepts writes from any task, and returns when they are on disk. Made by `open_group_commit`."""
 
-    def __init__(self, sending: trio.MemorySendChannel[_Write]) -> None:
+    def __init__(self, sending: trio.MemorySendChannel[_Write], clock: Callable[[], datetime]) -> None:
         self._sending = sending
+        self._clock = clock
         self.commits = 0
         """Transactions until now."""
 
-    async def write(self, operation: Callable[[Connection], T], deliver: Callable[[T], None] | None = None) -> T:
-        """Run an operation in a transaction, in a worker thread; it is on disk when this returns.
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation in a transaction, in a worker thread; its changes are on disk when this returns.
 
-        Cancelling works until the write is taken. From then on it is waited for, so that nobody is in doubt about what is on disk.
+        Cancelling is safe: a write that is still waiting for room is not done. From then on this waits for it under a shield, so that the
+        caller always knows what is on disk.
 
         Args:
-            operation: Called with a connection, and again if a transaction with others fails.
-            deliver: Called with the result as soon as it is on disk, in the order in which the operations were done; callers return in any
-                order. Must not block or raise.
+            operation: Called with its transaction, and called again if a transaction that it shares with others fails.
 
         Raises:
-            Exception: What the operation or the database raised; nothing of it is on disk then.
-            trio.ClosedResourceError: The block of the group has ended.
+            Exception: The operation or the database raised it; nothing of the operation is on disk.
+            trio.ClosedResourceError: The group's block has ended.
         """
         results: list[T] = []
 
-        def run(connection: Connection) -> None:
-            results[:] = [operation(connection)]
+        def run(transaction: Transaction) -> None:
+            results[:] = [operation(transaction)]
 
-        def deliver_result() -> None:
-            if deliver is not None:
-                deliver(results[0])
-
-        write = _Write(run, deliver_result)
+        write = _Write(run, self._clock())
         await self._sending.send(write)
         with trio.CancelScope(shield=True):
             await write.done.wait()
@@ -78,10 +98,10 @@ class GroupCommit:
 
 
 @asynccontextmanager
-async def open_group_commit(engine: Engine) -> AsyncGenerator[GroupCommit]:
-    """Take writes for the length of the block, whose end waits for those that were taken."""
-    sending, receiving = trio.open_memory_channel[_Write](_WAITING)
-    group = GroupCommit(sending)
+async def open_group_commit(engine: Engine, clock: Callable[[], datetime]) -> AsyncGenerator[GroupCommit]:
+    """Accept writes inside the block. Leaving it waits for the writes that were accepted."""
+    sending, receiving = trio.open_memory_channel[_Write](_MAX_PENDING)
+    group = GroupCommit(sending, clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write_all, group, engine, receiving)
         with sending:
@@ -90,11 +110,11 @@ async def open_group_commit(engine: Engine) -> AsyncGenerator[GroupCommit]:
 
 async def _write_all(group: GroupCommit, engine: Engine, receiving: trio.MemoryReceiveChannel[_Write]) -> None:
     limiter = trio.CapacityLimiter(1)
-    # It ends with the block: those who wait do so under shields, and must never be left alone.
+    # The end of the block stops this loop, a cancellation does not: callers wait under shields, and each must get its outcome.
     with trio.CancelScope(shield=True):
         async for first in receiving:
             writes = [first]
-            while len(writes) < _TOGETHER:
+            while len(writes) < _MAX_GROUP:
                 try:
                     writes.append(receiving.receive_nowait())
                 except (trio.WouldBlock, trio.EndOfChannel):
@@ -102,15 +122,20 @@ async def _write_all(group: GroupCommit, engine: Engine, receiving: trio.MemoryR
             group.commits += await trio.to_thread.run_sync(_commit_all, engine, writes, limiter=limiter)
             for write in writes:
                 if write.error is None:
-                    write.deliver()
+                    for callback in write.callbacks:
+                        callback()
                 write.done.set()
 
 
 def _commit_all(engine: Engine, writes: Sequence[_Write]) -> int:
-    """Commit them together. If that fails, each alone: the fault may be of one of them."""
+    """Commit the writes together. If that fails, commit each alone: the fault may be in one of them.
+
+    Returns:
+        The number of transactions.
+    """
     try:
         _commit(engine, writes)
-    except Exception as error:  # noqa: BLE001  # each of them is told
+    except Exception as error:  # noqa: BLE001  # its caller gets it
         if len(writes) == 1:
             writes[0].error = error
             return 1
@@ -122,7 +147,8 @@ def _commit(engine: Engine, writes: Sequence[_Write]) -> None:
     with engine.begin() as connection:
         for write in writes:
             write.error = None
+            write.callbacks.clear()
             try:
-                write.run(connection)
+                write.run(Transaction(connection, write.requested, write.callbacks))
             except Refused as refusal:
                 write.error = refusal

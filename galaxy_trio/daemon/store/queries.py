@@ -1,107 +1,95 @@
-"""What the daemon asks its database, and tells it: each within a transaction, in a worker thread."""
+"""The operations of the store, each as a function that runs in a transaction, in a worker thread.
+
+`deliver` is called with what an operation returns as soon as it is on disk, in the order in which the operations ran. It must not block or
+raise.
+"""
 
 from __future__ import annotations
 
 import json
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import BindParameter, bindparam, delete, func, insert, select, update
+import attrs
+from sqlalchemy import delete, func, select
 
+from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection, Executable, Row
 
-FORGOTTEN: Final = 500
-"""Tasks that are forgotten in one transaction: others write between two."""
-_ENDS: Final = tuple(state.value for state in TaskState if state.ended)
+    from galaxy_trio.daemon.store.group_commit import Transaction
+
+PIECE: Final = 2**16
+"""Characters in one piece of a result; they are ASCII."""
+MAX_DELETED: Final = 500
+"""Tasks that are deleted in one transaction; other writes run between two."""
+_FINAL_STATES: Final = tuple(state.value for state in TaskState if state.ended)
 
 
 class NoSuchTask(Refused):
-    """There is no task of this id."""
+    """There is no task with this id."""
 
 
 class WrongState(Refused):
-    """The task is no longer, or not yet, in the state for this."""
+    """The task is not in the state that the operation requires."""
 
 
 class IdempotencyConflict(Refused):
-    """The key was used for something else."""
+    """The idempotency key belongs to a task with a different request."""
 
 
-# Statements are made once: to put one together takes several times as long as to run it.
-_INSERT_TASK: Final = insert(TASKS).returning(TASKS.c.number)
-_INSERT_PIECE: Final = insert(RESULTS)
-_BY_ID: Final = select(TASKS).where(TASKS.c.id == bindparam("task_id"))
-_BY_KEY: Final = select(TASKS).where(TASKS.c.idempotency_key == bindparam("key"))
-_BEGIN: Final = (
-    update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED)
-    .values(state=TaskState.RUNNING.value, device=bindparam("on_device"), started=bindparam("now"))
-    .returning(TASKS)
-)
-_REQUEUE: Final = (
-    update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state == TaskState.RUNNING.value)
-    .values(state=TaskState.QUEUED.value, device=None, started=None)
-    .returning(TASKS)
-)
-_FINISH: Final = (
-    update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state.in_((TaskState.QUEUED.value, TaskState.RUNNING.value)))
-    .values(state=bindparam("to_state"), ended=bindparam("now"), error=bindparam("why"), result_size=bindparam("size"))
-    .returning(TASKS)
-)
-_END_QUEUED: Final[dict[str, BindParameter[object]]] = {
-    "state": bindparam("to_state"),
-    "ended": bindparam("now"),
-    "error": bindparam("why"),
-}
-_CANCEL: Final = update(TASKS).where(TASKS.c.id == bindparam("task_id"), IS_QUEUED).values(_END_QUEUED).returning(TASKS)
-_NEEDS: Final = (
-    IS_QUEUED
-    & TASKS.c.asked_device.is_not_distinct_from(bindparam("needs_device"))
-    & TASKS.c.os.is_not_distinct_from(bindparam("needs_os"))
-    & (TASKS.c.capabilities == bindparam("needs_capabilities"))
-)
-_QUEUED: Final = (
-    select(TASKS)
-    .where(_NEEDS, TASKS.c.number > bindparam("after"))
-    .order_by(TASKS.c.number)
-    .limit(bindparam("at_most"))
-)
-_FAIL_QUEUED: Final = (
-    update(TASKS)
-    .where(
-        TASKS.c.number.in_(
-            select(TASKS.c.number).where(_NEEDS).order_by(TASKS.c.number).limit(bindparam("at_most")).scalar_subquery()
-        )
-    )
-    .values(_END_QUEUED)
-    .returning(TASKS)
-)
+def _ignore(_result: object) -> None:
+    """The `deliver` of callers that need no order."""
 
 
-def add(request: TaskRequest, now: datetime, connection: Connection) -> tuple[TaskRecord, bool]:
-    """A new task, or the one with its idempotency key."""
+def add(
+    transaction: Transaction, request: TaskRequest, deliver: Callable[[tuple[TaskRecord, bool]], None] = _ignore
+) -> tuple[TaskRecord, bool]:
+    """Add a new task, `queued`.
+
+    Returns:
+        The task, and whether it is new: the same idempotency key returns the first task, whatever its state.
+
+    Raises:
+        IdempotencyConflict: The key belongs to a task with a different request.
+    """
+    known = None
     if request.idempotency_key is not None:
-        known = _first(_BY_KEY, {"key": request.idempotency_key}, connection)
-        if known is not None:
-            if known.asked != request:
-                raise IdempotencyConflict(
-                    f"the idempotency key {request.idempotency_key!r} is that of task {known.id}, which asks for something else"
-                )
-            return known, False
-    return _insert(request, now, None, connection), True
+        known = _first(statements.BY_KEY, {"key": request.idempotency_key}, transaction.connection)
+    if known is not None and known.asked != request:
+        raise IdempotencyConflict(
+            f"the idempotency key {request.idempotency_key!r} belongs to task {known.id}, which has a different request: use another key"
+        )
+    added = (known, False) if known is not None else (_insert(transaction, request), True)
+    transaction.on_commit(partial(deliver, added))
+    return added
 
 
-def _insert(request: TaskRequest, now: datetime, retry_of: str | None, connection: Connection) -> TaskRecord:
+def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore) -> TaskRecord:
+    """Add a new task, `queued`, with the request of one that has ended.
+
+    Raises:
+        NoSuchTask: There is no such task.
+        WrongState: It has not ended.
+    """
+    known = _get(task_id, transaction.connection)
+    if not known.state.ended:
+        raise WrongState(f"task {task_id} is {known.state.value}: only a task that has ended can be retried")
+    # The key belongs to the first task.
+    record = _insert(transaction, attrs.evolve(known.asked, idempotency_key=None), retry_of=task_id)
+    transaction.on_commit(partial(deliver, record))
+    return record
+
+
+def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None = None) -> TaskRecord:
     task_id = uuid.uuid4().hex
     values = {
         "id": task_id,
@@ -112,142 +100,148 @@ def _insert(request: TaskRequest, now: datetime, retry_of: str | None, connectio
         "capabilities": _listed(request.capabilities),
         "timeout": request.timeout,
         "idempotency_key": request.idempotency_key,
-        "created": now.timestamp(),
+        "created": transaction.now.timestamp(),
         "retry_of": retry_of,
     }
-    number = connection.execute(_INSERT_TASK, values).scalar_one()
-    return TaskRecord(task_id, request, TaskState.QUEUED, now, retry_of=retry_of, number=number)
+    number = transaction.connection.execute(statements.INSERT_TASK, values).scalar_one()
+    return TaskRecord(task_id, request, TaskState.QUEUED, transaction.now, retry_of=retry_of, number=number)
 
 
-def retry(task_id: str, now: datetime, connection: Connection) -> TaskRecord:
-    """A new task that asks for what another one asked for."""
-    known = _get(task_id, connection)
-    if not known.state.ended:
-        raise WrongState(f"task {task_id} is {known.state.value}: only one that has ended can be retried")
-    # The key is that of the first one.
-    asked = TaskRequest(
-        known.asked.request, known.asked.device, known.asked.os, known.asked.capabilities, known.asked.timeout
-    )
-    return _insert(asked, now, task_id, connection)
+def mark_running(transaction: Transaction, task_id: str, device: str) -> TaskRecord:
+    """Change a task from `queued` to `running` on a device.
+
+    Raises:
+        WrongState: It is not queued, for example because it was cancelled.
+    """
+    values = {"task_id": task_id, "on_device": device, "now": transaction.now.timestamp()}
+    return _changed(statements.MARK_RUNNING, values, transaction.connection)
 
 
-def begin(task_id: str, device: str, now: float, connection: Connection) -> TaskRecord:
-    """From `queued` to `running`."""
-    return _changed(_BEGIN, {"task_id": task_id, "on_device": device, "now": now}, connection)
+def mark_queued(transaction: Transaction, task_id: str) -> TaskRecord:
+    """Change a task from `running` back to `queued`: it is known not to have run.
 
-
-def requeue(task_id: str, connection: Connection) -> TaskRecord:
-    """From `running` back to `queued`."""
-    return _changed(_REQUEUE, {"task_id": task_id}, connection)
+    Raises:
+        WrongState: It is not running.
+    """
+    return _changed(statements.MARK_QUEUED, {"task_id": task_id}, transaction.connection)
 
 
 def finish(
-    task_id: str,
-    state: TaskState,
-    now: float,
-    error: str | None,
-    size: int | None,
-    pieces: Sequence[str],
-    connection: Connection,
+    transaction: Transaction, task_id: str, state: TaskState, *, error: str | None = None, result: str | None = None
 ) -> TaskRecord:
-    """An end, with the pieces of its result."""
-    values = {"task_id": task_id, "to_state": state.value, "now": now, "why": error, "size": size}
-    record = _changed(_FINISH, values, connection)
-    for part, piece in enumerate(pieces):
-        connection.execute(_INSERT_PIECE, {"task": record.number, "part": part, "body": piece.encode("ascii")})
+    """Change a task from `queued` or `running` to a final state, with its result as JSON in ASCII.
+
+    Raises:
+        WrongState: It has ended already.
+    """
+    values = {
+        "task_id": task_id,
+        "to_state": state.value,
+        "now": transaction.now.timestamp(),
+        # A device may send one half of a surrogate pair, which UTF-8 cannot encode.
+        "why": None if error is None else error.encode("utf-8", "backslashreplace").decode(),
+        "size": None if result is None else len(result),
+    }
+    record = _changed(statements.FINISH, values, transaction.connection)
+    for part, at in enumerate(range(0, len(result or ""), PIECE)):
+        body = (result or "")[at : at + PIECE].encode("ascii")
+        transaction.connection.execute(statements.INSERT_PIECE, {"task": record.number, "part": part, "body": body})
     return record
 
 
-def cancel_queued(task_id: str, now: float, connection: Connection) -> tuple[TaskRecord, bool]:
-    """`cancelled`, if it is queued."""
+def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, bool]:
+    """Change a task from `queued` to `cancelled`; a task that is not queued stays as it is.
+
+    Returns:
+        The task, and whether it was changed.
+
+    Raises:
+        NoSuchTask: There is no such task.
+    """
+    now = transaction.now.timestamp()
     values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
-    cancelled = _first(_CANCEL, values, connection)
-    return (_get(task_id, connection), False) if cancelled is None else (cancelled, True)
+    cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
+    return (_get(task_id, transaction.connection), False) if cancelled is None else (cancelled, True)
 
 
 def fail_queued(
-    requirement: Requirement, error: str, now: float, at_most: int, connection: Connection
+    transaction: Transaction,
+    requirement: Requirement,
+    error: str,
+    limit: int,
+    deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
-    """`failed`, for the oldest that are queued and need this of a device."""
-    values = {"to_state": TaskState.FAILED.value, "now": now, "why": error, "at_most": at_most}
-    rows = connection.execute(_FAIL_QUEUED, values | _needs(requirement)).all()
-    return sorted(map(_record, rows), key=lambda record: record.number)
+    """Change the oldest queued tasks with a requirement to `failed`.
+
+    Returns:
+        The changed tasks, the oldest first.
+    """
+    values = {"to_state": TaskState.FAILED.value, "now": transaction.now.timestamp(), "why": error, "limit": limit}
+    rows = transaction.connection.execute(statements.FAIL_QUEUED, values | _required(requirement)).all()
+    failed = sorted(map(_record, rows), key=lambda record: record.number)
+    transaction.on_commit(partial(deliver, failed))
+    return failed
 
 
-def queued(requirement: Requirement, after: int, at_most: int, connection: Connection) -> list[TaskRecord]:
-    """The oldest after a number that are queued and need this of a device."""
-    values = {"after": after, "at_most": at_most} | _needs(requirement)
-    return [_record(row) for row in connection.execute(_QUEUED, values)]
+def queued(
+    transaction: Transaction,
+    requirement: Requirement,
+    after: int,
+    limit: int,
+    deliver: Callable[[list[TaskRecord]], None] = _ignore,
+) -> list[TaskRecord]:
+    """The oldest queued tasks with a requirement whose number is above `after`, in the order of acceptance."""
+    values = {"after": after, "limit": limit} | _required(requirement)
+    records = [_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
+    transaction.on_commit(partial(deliver, records))
+    return records
 
 
-def count_queued(connection: Connection) -> dict[Requirement, int]:
-    """How many are queued, by what they need of a device."""
-    needs = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)
-    rows = connection.execute(select(*needs, func.count()).where(IS_QUEUED).group_by(*needs)).all()
-    return {Requirement(device, os, _tuple(capabilities)): count for device, os, capabilities, count in rows}
+def recover(transaction: Transaction) -> int:
+    """Change all `running` tasks to `lost`: the daemon that ran them has ended.
+
+    Returns:
+        How many were changed.
+    """
+    return transaction.connection.execute(statements.RECOVER, {"now": transaction.now.timestamp()}).rowcount
 
 
-def _needs(requirement: Requirement) -> dict[str, str | None]:
-    return {
-        "needs_device": requirement.device,
-        "needs_os": requirement.os,
-        "needs_capabilities": _listed(requirement.capabilities),
-    }
+def delete_some(transaction: Transaction, older_than: datetime, keep: int) -> int:
+    """Delete up to `MAX_DELETED` of the tasks that ended before a time or are beyond the newest `keep` ended ones.
 
-
-def _changed(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord:
-    """The task that a statement has changed; raises why it has changed none."""
-    record = _first(statement, values, connection)
-    if record is None:
-        task_id = str(values["task_id"])
-        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
-    return record
-
-
-def recover(now: float, connection: Connection) -> int:
-    """What ran is lost."""
-    return connection.execute(
-        update(TASKS)
-        .where(TASKS.c.state == TaskState.RUNNING.value)
-        .values(state=TaskState.LOST.value, ended=now, error="the daemon ended while the task ran: it may have run")
-    ).rowcount
-
-
-def forget(older_than: float, keep: int, connection: Connection) -> int:
-    """Delete some of the tasks that ended too long ago, or are too many."""
-    ended = TASKS.c.state.in_(_ENDS)
+    Returns:
+        How many were deleted.
+    """
+    ended = TASKS.c.state.in_(_FINAL_STATES)
     newest = select(TASKS.c.number).where(ended).order_by(TASKS.c.number.desc())
     oldest_kept = newest.offset(keep - 1).limit(1).scalar_subquery()
     numbers = (
         select(TASKS.c.number)
-        .where(ended, (TASKS.c.ended < older_than) | (TASKS.c.number < oldest_kept))
-        .limit(FORGOTTEN)
+        .where(ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept))
+        .limit(MAX_DELETED)
         .scalar_subquery()
     )
-    return connection.execute(delete(TASKS).where(TASKS.c.number.in_(numbers))).rowcount
+    return transaction.connection.execute(delete(TASKS).where(TASKS.c.number.in_(numbers))).rowcount
 
 
-def _get(task_id: str, connection: Connection) -> TaskRecord:
-    record = find(task_id, connection)
-    if record is None:
-        raise NoSuchTask(f"there is no task {task_id!r:.100}")
-    return record
+def get(connection: Connection, task_id: str) -> TaskRecord | None:
+    """A task, or `None` if there is no such task."""
+    return _first(statements.BY_ID, {"task_id": task_id}, connection)
 
 
-def find(task_id: str, connection: Connection) -> TaskRecord | None:
-    """The task of this id."""
-    return _first(_BY_ID, {"task_id": task_id}, connection)
-
-
-def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
-    row = connection.execute(statement, values).first()
-    return None if row is None else _record(row)
-
-
-def list_tasks(
-    state: TaskState | None, device: str | None, limit: int, before: str | None, connection: Connection
+def page(
+    connection: Connection,
+    *,
+    state: TaskState | None = None,
+    device: str | None = None,
+    limit: int = 100,
+    before: str | None = None,
 ) -> list[TaskRecord]:
-    """A page of tasks, the newest first."""
+    """A page of tasks, the newest first: those in a state, those that run or ran on a device, those older than `before`.
+
+    Raises:
+        NoSuchTask: There is no task with the id `before`, for example because it was deleted.
+    """
     query = select(TASKS).order_by(TASKS.c.number.desc()).limit(limit)
     if state is not None:
         query = query.where(TASKS.c.state == state.value)
@@ -256,19 +250,26 @@ def list_tasks(
     if before is not None:
         number = connection.execute(select(TASKS.c.number).where(TASKS.c.id == before)).scalar()
         if number is None:
-            raise NoSuchTask(f"there is no task {before!r:.100} to list those before: begin anew")
+            raise NoSuchTask(f"there is no task {before!r:.100} to continue the list from: start at the first page")
         query = query.where(TASKS.c.number < number)
     return [_record(row) for row in connection.execute(query)]
 
 
+def count_queued(connection: Connection) -> dict[Requirement, int]:
+    """The number of queued tasks by requirement."""
+    columns = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)
+    rows = connection.execute(select(*columns, func.count()).where(IS_QUEUED).group_by(*columns)).all()
+    return {Requirement(device, os, _tuple(capabilities)): count for device, os, capabilities, count in rows}
+
+
 def counts(connection: Connection) -> dict[TaskState, int]:
-    """How many tasks there are in each state."""
+    """The number of tasks in each state."""
     rows = connection.execute(select(TASKS.c.state, func.count()).group_by(TASKS.c.state)).all()
     counted = {TaskState(state): count for state, count in rows}
     return {state: counted.get(state, 0) for state in TaskState}
 
 
-def piece(task_id: str, part: int, connection: Connection) -> bytes | None:
+def piece(connection: Connection, task_id: str, part: int) -> bytes | None:
     """A piece of a result; `None` after the last."""
     query = (
         select(RESULTS.c.body)
@@ -278,7 +279,41 @@ def piece(task_id: str, part: int, connection: Connection) -> bytes | None:
     return connection.execute(query).scalar()
 
 
-def _record(row: Row[Any]) -> TaskRecord:  # Any: what a table holds
+def _changed(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord:
+    """Execute a statement that changes one task, and return the task.
+
+    Raises:
+        NoSuchTask: There is no such task.
+        WrongState: The task was in another state than the statement requires, and was not changed.
+    """
+    record = _first(statement, values, connection)
+    if record is None:
+        task_id = str(values["task_id"])
+        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
+    return record
+
+
+def _get(task_id: str, connection: Connection) -> TaskRecord:
+    record = get(connection, task_id)
+    if record is None:
+        raise NoSuchTask(f"there is no task {task_id!r:.100}")
+    return record
+
+
+def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
+    row = connection.execute(statement, values).first()
+    return None if row is None else _record(row)
+
+
+def _required(requirement: Requirement) -> dict[str, str | None]:
+    return {
+        "required_device": requirement.device,
+        "required_os": requirement.os,
+        "required_capabilities": _listed(requirement.capabilities),
+    }
+
+
+def _record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
     (
         number, task_id, state, request, asked_device, os, capabilities, timeout, idempotency_key,
         device, created, started, ended, error, result_size, retry_of,

@@ -1,4 +1,4 @@
-"""What the daemon keeps of a task."""
+"""The daemon's records of tasks, as plain data."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import attrs
 
 
 class TaskState(StrEnum):
-    """How far a task is. The last four are ends: what has ended never changes again."""
+    """The state of a task. The last four are final: a task that has ended never changes again."""
 
     QUEUED = "queued"
     """It is on disk, and waits for a device."""
     RUNNING = "running"
-    """It has a device, and may have reached it."""
+    """A device was chosen, and the task may have been sent to it."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
-    """It may have run, and nobody will ever know: the connection broke, or the daemon was killed."""
+    """It may have run, and its result is unknown: the connection was lost, or the daemon was killed."""
 
     @property
     def ended(self) -> bool:
-        """Whether this is an end."""
+        """Whether the state is final."""
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
 
 @attrs.frozen(cache_hash=True)
 class Requirement:
-    """What a task needs of a device. Tasks that need the same wait in the same queue.
+    """The device that a task requires. Tasks with the same requirement share a queue.
 
     Attributes:
-        device: The device that has to run it; `None`: any that fits.
-        os: What the device has to run; `None`: anything.
-        capabilities: What it has to be able to do.
+        device: The name of the device; `None` for any that fits.
+        os: The device's operating system; `None` for any.
+        capabilities: Capabilities that the device must have.
     """
 
     device: str | None = None
@@ -44,15 +44,15 @@ class Requirement:
 
 @attrs.frozen
 class TaskRequest:
-    """What a client asks for.
+    """A task as a client submits it.
 
     Attributes:
-        request: What to do, for people and agents to read.
-        device: On which device; `None`: on any that fits.
-        os: What the device has to run; `None`: anything.
-        capabilities: What it has to be able to do.
-        timeout: Seconds that it may run.
-        idempotency_key: Of the client: what is submitted again with the same key is the same task.
+        request: What to do, in words.
+        device: The name of the device that runs it; `None` for any that fits.
+        os: The device's operating system; `None` for any.
+        capabilities: Capabilities that the device must have.
+        timeout: Seconds that the task may run.
+        idempotency_key: Chosen by the client: submitting again with the same key returns the same task.
     """
 
     request: str
@@ -64,23 +64,25 @@ class TaskRequest:
 
     @property
     def requirement(self) -> Requirement:
-        """What it needs of a device."""
+        """The device that the task requires."""
         return Requirement(self.device, self.os, self.capabilities)
 
 
 @attrs.frozen
 class TaskRecord:
-    """A task as it is on disk, without its result.
+    """A task as it is on disk, without its result. Times are in UTC.
 
     Attributes:
         id: 32 hexadecimal digits.
-        device: On which it runs or ran.
-        created: When it was accepted, in UTC; so are the other two.
-        started: When it got its device.
-        ended: When its end was known.
-        error: Why it did not complete.
-        result_size: Bytes of its result as JSON; `None` if it has none.
-        retry_of: The task that this one repeats.
+        asked: The request.
+        state: Its state.
+        created: When it was accepted.
+        device: The device that runs or ran it.
+        started: When its device was chosen.
+        ended: When its end was recorded.
+        error: The reason why it did not complete.
+        result_size: The size of its result as JSON, in bytes; `None` without a result.
+        retry_of: The id of the task that this one repeats.
         number: Its place in the order of acceptance.
     """
 

@@ -1,4 +1,4 @@
-"""What happens, with a number each, for those who listen: as server-sent events, which can be taken up again where they broke off."""
+"""The events of `GET /events`, as server-sent events that a client can resume after a disconnect."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-_KEPT: Final = 10_000
-"""Events that are kept for those who come back."""
-_LAG: Final = 1_000
-"""Events by which a listener may be behind; one more, and it is dropped."""
-_DIGITS: Final = 16
-"""More than the digits of any number."""
+_HISTORY: Final = 10_000
+"""Events that are kept for clients that resume."""
+_MAX_LAG: Final = 1_000
+"""Events that may be pending for a listener; a listener with more is dropped."""
+_MAX_DIGITS: Final = 16
+"""The number in an id has fewer digits than this."""
 _KEEPALIVE: Final = 15.0
-"""Seconds without an event after which a comment shows that all is well."""
+"""Seconds without an event after which a comment is sent, so that clients notice a dead connection."""
 
 
 @attrs.define(eq=False)
-class FeedEvent:
-    """One of them.
+class ServerSentEvent:
+    """An event.
 
     Attributes:
-        data: What it says; called when somebody wants to know, so that it must say the same later.
+        number: Counts from 1 in each run of the daemon.
+        id: The event's id: the run and the number.
+        kind: The event's name.
+        data: Returns the event's data. It is called only when a listener needs it, and must return the same at any time.
     """
 
     number: int
@@ -40,39 +43,39 @@ class FeedEvent:
 
     @property
     def text(self) -> bytes:
-        """The event as it is sent: made once, and only if somebody listens."""
+        """The event as it is sent, encoded when it is first needed."""
         if self._text is None:
             body = json.dumps(self.data(), separators=(",", ":"), default=str)
             self._text = f"id: {self.id}\nevent: {self.kind}\ndata: {body}\n\n".encode()
         return self._text
 
 
-class Feed:
-    """The events of one life of the daemon."""
+class ServerSentEventStream:
+    """Publishes events to any number of listeners, and keeps the latest ones for clients that resume."""
 
     def __init__(self) -> None:
-        # Numbers begin anew with each life: an id of another one says nothing.
-        self._life = uuid.uuid4().hex[:8]
-        self._events: deque[FeedEvent] = deque(maxlen=_KEPT)
+        # Numbers start at 1 in each run, so an id is valid only together with its run.
+        self._run = uuid.uuid4().hex[:8]
+        self._events: deque[ServerSentEvent] = deque(maxlen=_HISTORY)
         self._numbers = 0
-        self._listeners: set[trio.MemorySendChannel[FeedEvent]] = set()
+        self._listeners: set[trio.MemorySendChannel[ServerSentEvent]] = set()
         self.dropped: int = 0
-        """Listeners that were too slow."""
+        """Listeners that were dropped because they were too slow."""
 
     @property
     def listeners(self) -> int:
-        """How many listen now."""
+        """The number of listeners."""
         return len(self._listeners)
 
     def publish(self, kind: str, data: Callable[[], Mapping[str, object]]) -> None:
-        """Send an event to all listeners. Never blocks: one that is too far behind is dropped, and may come back for what is kept.
+        """Send an event to all listeners without blocking. A listener that is too slow is dropped, and may resume.
 
         Args:
             kind: The event's name.
-            data: Gives what it says, as it is now, whenever it is called.
+            data: Returns the event's data, the same at any time.
         """
         self._numbers += 1
-        event = FeedEvent(self._numbers, f"{self._life}-{self._numbers}", kind, data)
+        event = ServerSentEvent(self._numbers, f"{self._run}-{self._numbers}", kind, data)
         self._events.append(event)
         for listener in tuple(self._listeners):
             try:
@@ -83,13 +86,14 @@ class Feed:
                 listener.close()
 
     async def listen(self, last_id: str | None = None) -> AsyncGenerator[bytes]:
-        """The events from now on, or after the one with this id; ends when the listener is too slow, or the daemon stops.
+        """Yield the events from now on, or those after an id. It ends when the listener is too slow or the daemon stops.
 
         Args:
-            last_id: The browser's ``Last-Event-ID``. One of another life, or too old, gets all that is kept, after an event ``reset``.
+            last_id: The client's ``Last-Event-ID``. If it is too old or of another run, the first event is ``reset``, and all kept events
+                follow.
         """
-        sending, receiving = trio.open_memory_channel[FeedEvent](_LAG)
-        # From here on nothing is missed; what is kept as well is left out below.
+        sending, receiving = trio.open_memory_channel[ServerSentEvent](_MAX_LAG)
+        # Registered first, so that no event is missed; those that are also in the history are skipped below.
         self._listeners.add(sending)
         try:
             last = self._numbers
@@ -102,7 +106,7 @@ class Feed:
                 with trio.move_on_after(_KEEPALIVE):
                     event = await receiving.receive()
                 if event is None:
-                    yield b": all is well\n\n"
+                    yield b": keepalive\n\n"
                 elif event.number > last:
                     yield event.text
         except trio.EndOfChannel:
@@ -113,9 +117,9 @@ class Feed:
             receiving.close()
 
     def _missed(self, last_id: str) -> tuple[list[bytes], int]:
-        """What is kept of what came after this id, and the last number of it."""
-        life, _, digits = last_id.rpartition("-")
-        known = life == self._life and digits.isdecimal() and len(digits) < _DIGITS and int(digits) <= self._numbers
+        """The kept events after an id, and the number of the last one."""
+        run, _, digits = last_id.rpartition("-")
+        known = run == self._run and digits.isdecimal() and len(digits) < _MAX_DIGITS and int(digits) <= self._numbers
         seen = int(digits) if known else 0
         texts = [event.text for event in self._events if event.number > seen]
         if not known or (self._events and self._events[0].number > seen + 1):
@@ -123,7 +127,7 @@ class Feed:
         return texts, self._numbers
 
     def close(self) -> None:
-        """Nothing happens any more: all who listen come to their end."""
+        """End all listeners."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -1,4 +1,4 @@
-"""Where the daemon listens: a Unix socket for its owner alone, or a TCP port."""
+"""Opens the daemon's listeners: a Unix socket for its owner alone, or a TCP port."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 _UNIX: Final = "unix:"
-_LONGEST_PATH: Final = 107
-"""Bytes of a Unix socket's path, where Linux ends."""
+_MAX_PATH: Final = 107
+"""Maximum bytes of a Unix socket's path on Linux."""
 _BACKLOG: Final = 128
 
 
 class ListenError(ConfigError):
-    """The daemon cannot listen there; says why, and what helps."""
+    """The daemon cannot listen at the address; the message gives the reason and what to do."""
 
 
 @attrs.frozen
 class Address:
-    """Where to listen.
+    """An address to listen at.
 
     Attributes:
-        path: Of a Unix socket; `None`: it is a TCP port.
-        host: A name or an IP address.
-        port: 0 takes any that is free.
+        path: The path of a Unix socket; `None` for a TCP port.
+        host: A host name or an IP address.
+        port: A port; 0 for any free one.
     """
 
     path: Path | None = None
@@ -53,17 +53,19 @@ def parse_address(text: str) -> Address:
     """Read ``unix:PATH`` or ``HOST:PORT``.
 
     Raises:
-        ListenError: It is neither.
+        ListenError: The text is neither, or the path is too long.
     """
     if text.startswith(_UNIX):
         path = Path(text.removeprefix(_UNIX)).absolute()
-        if len(os.fsencode(path)) > _LONGEST_PATH:
-            raise ListenError(f"the path {path} is longer than the {_LONGEST_PATH} bytes that a Unix socket's may have")
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ListenError(
+                f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
+            )
         return Address(path)
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
-        raise ListenError(f"{text!r} is no address to listen at: give unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
+        raise ListenError(f"{text!r} is not an address: use unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
     return Address(None, host, int(port))
 
 
@@ -71,13 +73,13 @@ def parse_address(text: str) -> Address:
 async def open_listeners(
     address: Address, *, has_token: bool
 ) -> AsyncGenerator[tuple[Address, list[trio.SocketListener]]]:
-    """Listen, for the length of the block.
+    """Listen inside the block.
 
-    Returns:
-        The address with the port that it really has, and the listeners.
+    Yields:
+        The address with its actual port, and the listeners.
 
     Raises:
-        ListenError: It is taken, or open to other machines while there is no token, or does not do for another reason.
+        ListenError: The address is in use, or reachable from other machines without a token, or cannot be used for another reason.
     """
     if address.path is not None:
         with _unix_socket(address.path) as listening:
@@ -100,12 +102,12 @@ async def open_listeners(
 
 
 def _reasons(error: OSError) -> str:
-    """Of all that there was to listen at."""
+    """The reason why none of the host's addresses could be used."""
     errors = [error, *(inner for inner in _inner(error) if isinstance(inner, OSError))]
     if any(one.errno == errno.EADDRINUSE for one in errors):
-        return "something else listens there: stop it, or take another port"
+        return "another program listens there: stop it, or use another port"
     if any(one.errno == errno.EACCES for one in errors):
-        return "ports below 1024 are for root: take another"
+        return "only root may use ports below 1024: use another port"
     return errors[-1].strerror or str(errors[-1])
 
 
@@ -119,37 +121,41 @@ def _check_loopback(address: Address, listeners: list[trio.SocketListener]) -> N
         host: str = listener.socket.getsockname()[0]
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             raise ListenError(
-                f"{address} is open to other machines, and there is no token: set token_file, or listen at 127.0.0.1 or unix:PATH"
+                f"other machines can reach {address}, and there is no token: set token_file, or listen at 127.0.0.1 or unix:PATH"
             )
 
 
 @contextmanager
 def _unix_socket(path: Path) -> Generator[socket.socket]:
-    """Listen for this user alone. The file goes with the block, if it is still this one's."""
-    _make_way(path)
+    """Listen for this user alone. Leaving the block removes the file, unless it was replaced."""
+    _remove_stale_socket(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
             listening.bind(os.fspath(path))
         except OSError as error:
             raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
-        mine = path.stat()
+        created = path.stat()
         try:
-            # Nobody can connect before it listens.
+            # Before `listen`, so that other users can never connect.
             path.chmod(0o600)
             listening.listen(_BACKLOG)
             yield listening
         finally:
             with suppress(FileNotFoundError):
-                there = path.stat()
-                if (there.st_ino, there.st_dev) == (mine.st_ino, mine.st_dev):
+                found = path.stat()
+                if (found.st_ino, found.st_dev) == (created.st_ino, created.st_dev):
                     path.unlink()
     finally:
         listening.close()
 
 
-def _make_way(path: Path) -> None:
-    """Remove a socket that nobody listens at any more; and nothing else."""
+def _remove_stale_socket(path: Path) -> None:
+    """Remove a socket that no process listens at.
+
+    Raises:
+        ListenError: Another process listens at it, or the file is not a socket.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -157,9 +163,9 @@ def _make_way(path: Path) -> None:
     except OSError as error:
         raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
     if not stat.S_ISSOCK(found.st_mode):
-        raise ListenError(f"{path} is there already, and is no socket: name another path, or move it away")
+        raise ListenError(f"{path} exists, and is not a socket: use another path, or move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        # It answers at once, or its backlog is full, which is an answer too.
+        # `connect` returns immediately, or fails because the backlog is full; in both cases a process listens.
         trial.setblocking(False)
         try:
             trial.connect(os.fspath(path))
@@ -171,4 +177,4 @@ def _make_way(path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
                 raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
-    raise ListenError(f"another daemon listens at {_UNIX}{path}: stop it, or name another path")
+    raise ListenError(f"another daemon listens at {_UNIX}{path}: stop it, or use another path")

@@ -1,4 +1,4 @@
-"""What Prometheus is told: read off when it asks, but for what can only be counted as it happens."""
+"""The metrics of the daemon for Prometheus: most are read when it asks for them, events are counted as they happen."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.store.records import TaskRecord
-    from galaxy_trio.daemon.task_queue import Dispatcher
-    from galaxy_trio.daemon.web.event_stream import Feed
+    from galaxy_trio.daemon.task_queue import TaskQueue
+    from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.events import Event
 
-_EVERY: Final = 1.0
-"""Seconds between two looks at how late the scheduler is."""
+_LAG_INTERVAL: Final = 1.0
+"""Seconds between measurements of the event-loop delay."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _COUNTED: Final[Mapping[type[object], str]] = {
     LateReplyReceived: "late",
@@ -43,12 +43,14 @@ _COUNTED: Final[Mapping[type[object], str]] = {
 
 
 class Metrics:
-    """What is told of a constellation and its tasks."""
+    """The metrics of a constellation and its tasks."""
 
-    def __init__(self, constellation: Constellation, dispatcher: Dispatcher, feed: Feed) -> None:
+    def __init__(
+        self, constellation: Constellation, task_queue: TaskQueue, event_stream: ServerSentEventStream
+    ) -> None:
         self._constellation = constellation
-        self._dispatcher = dispatcher
-        self._feed = feed
+        self._task_queue = task_queue
+        self._event_stream = event_stream
         self._messages: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._lost_events = 0
@@ -68,34 +70,34 @@ class Metrics:
         )
         self._lag = Histogram(
             "galaxy_scheduler_lag_seconds",
-            "How late a task was that slept for a second.",
+            "Event-loop delay, in seconds.",
             buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
             registry=self._registry,
         )
 
     def count(self, event: Event | EventsLost) -> None:
-        """Something happened to a device."""
+        """Count an event of the constellation."""
         if isinstance(event, EventsLost):
             self._lost_events += event.count
         elif type(event) in _COUNTED:
             self._messages[_COUNTED[type(event)]] += 1
 
     def count_task(self, record: TaskRecord) -> None:
-        """A task is in another state."""
+        """Count a task whose state has changed."""
         if record.ended is not None:
             self._ended[record.state.value] += 1
             if record.started is not None:
                 self._tasks.observe((record.ended - record.started).total_seconds())
 
     def timed(self, app: ASGIApp) -> ASGIApp:
-        """The same application, with its requests timed."""
+        """Wrap an application so that its requests are timed."""
 
         async def time_request(scope: Scope, receive: Receive, send: Send) -> None:
             began = trio.current_time()
 
             async def watch(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    # The routes that there are, and not whatever somebody asks for.
+                    # The route, not the path: clients must not be able to create time series.
                     endpoint: object = scope.get("endpoint")
                     method = scope["method"] if scope["method"] in _METHODS else "other"
                     labels = (method, getattr(endpoint, "__name__", "none"), str(message["status"]))
@@ -107,36 +109,34 @@ class Metrics:
         return time_request
 
     async def watch_scheduler(self) -> None:
-        """Look at how late trio's scheduler is, for ever."""
+        """Measure the event-loop delay periodically."""
         while True:
-            due = trio.current_time() + _EVERY
+            due = trio.current_time() + _LAG_INTERVAL
             await trio.sleep_until(due)
             self._lag.observe(max(0.0, trio.current_time() - due))
 
     def render(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """What is read off now; called by the registry."""
+        """The metrics that are read now. Called by the registry."""
         statistics = self._constellation.statistics()
         statuses = Counter(device.status for device in statistics.devices.values())
-        connections = GaugeMetricFamily("galaxy_devices", "Devices by status.", labels=["status"])
+        by_status = GaugeMetricFamily("galaxy_devices", "Devices by status.", labels=["status"])
         for status in DeviceStatus:
-            connections.add_metric([status.value], statuses[status])
-        yield connections
-        reconnects = CounterMetricFamily("galaxy_connects", "Times that a device was connected.", labels=["device"])
-        queues = GaugeMetricFamily(
-            "galaxy_device_queue", "Tasks that wait for a device by its name.", labels=["device"]
-        )
+            by_status.add_metric([status.value], statuses[status])
+        yield by_status
+        connects = CounterMetricFamily("galaxy_connects", "Times that a device was connected.", labels=["device"])
+        queues = GaugeMetricFamily("galaxy_device_queue", "Queued tasks that name a device.", labels=["device"])
         for name, device in statistics.devices.items():
-            reconnects.add_metric([name], device.connects)
-            queues.add_metric([name], self._dispatcher.queued_for(name))
-        yield reconnects
+            connects.add_metric([name], device.connects)
+            queues.add_metric([name], self._task_queue.queued_for(name))
+        yield connects
         yield queues
-        tasks = GaugeMetricFamily("galaxy_tasks", "Tasks that wait or run.", labels=["state"])
-        tasks.add_metric(["queued"], self._dispatcher.queued)
-        tasks.add_metric(["running"], self._dispatcher.running)
+        tasks = GaugeMetricFamily("galaxy_tasks", "Queued and running tasks.", labels=["state"])
+        tasks.add_metric(["queued"], self._task_queue.queued)
+        tasks.add_metric(["running"], self._task_queue.running)
         yield tasks
         ended = CounterMetricFamily("galaxy_tasks_ended", "Tasks that have ended since the start.", labels=["state"])
         for state in ("completed", "failed", "cancelled", "lost"):
@@ -144,15 +144,21 @@ class Metrics:
         yield ended
         yield GaugeMetricFamily(
             "galaxy_tasks_in_memory",
-            "Tasks that wait and are in memory; the others are on disk.",
-            value=self._dispatcher.in_memory,
+            "Queued tasks that are in memory; the others are on disk.",
+            value=self._task_queue.in_memory,
         )
-        messages = CounterMetricFamily("galaxy_messages", "Messages of servers that were nobody's.", labels=["kind"])
+        messages = CounterMetricFamily("galaxy_messages", "Unexpected messages from servers.", labels=["kind"])
         for kind in _COUNTED.values():
             messages.add_metric([kind], self._messages[kind])
         yield messages
-        yield CounterMetricFamily("galaxy_events_lost", "Events that the daemon missed.", value=self._lost_events)
-        yield GaugeMetricFamily("galaxy_event_listeners", "Who listens to the events.", value=self._feed.listeners)
         yield CounterMetricFamily(
-            "galaxy_event_listeners_dropped", "Listeners that were too slow.", value=self._feed.dropped
+            "galaxy_events_lost", "Events of the constellation that the daemon missed.", value=self._lost_events
+        )
+        yield GaugeMetricFamily(
+            "galaxy_event_listeners", "Clients that read /events.", value=self._event_stream.listeners
+        )
+        yield CounterMetricFamily(
+            "galaxy_event_listeners_dropped",
+            "Clients of /events that were dropped because they were too slow.",
+            value=self._event_stream.dropped,
         )

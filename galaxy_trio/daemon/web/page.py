@@ -1,4 +1,4 @@
-"""The page at ``/``: a few files that a browser needs, and what they may do there."""
+"""Serves the files of the page at ``/``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_NAMES: Final = (
+_FILES: Final = (
     "page.css",
     "icon.svg",
     "api.js",
@@ -37,26 +37,26 @@ _POLICY: Final = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "connect-src 'self'",
-        # Results may be pictures.
+        # A result may be a picture.
         "img-src 'self' data:",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        # Nothing of it becomes markup or code, whatever a device says.
+        # Text from devices must never become markup or code.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
 )
 
-PAGE_PATHS: Final = ("/", *(f"/page/{name}" for name in _NAMES))
-"""What can be had without a token: there is nothing in it that is not in the package."""
+PAGE_PATHS: Final = ("/", *(f"/page/{name}" for name in _FILES))
+"""The paths that need no token: the files are public, being part of the package."""
 
 
 def page_routes() -> list[Route]:
-    """The routes of the page's files, which are read now."""
+    """The routes of the page's files. Reads the files."""
     return [
         Route("/", _serve("index.html")),
-        *(Route(f"/page/{name}", _serve(name)) for name in _NAMES),
+        *(Route(f"/page/{name}", _serve(name)) for name in _FILES),
     ]
 
 

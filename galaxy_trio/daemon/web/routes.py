@@ -1,253 +1,187 @@
-"""The daemon's HTTP interface: who wants what of the tasks, the devices and the events. See openapi.py for all of it in one place."""
+"""The table of the HTTP interface's operations, from which its routes and its OpenAPI document are made."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio import NoSuchDevice
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
-from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.daemon.store.schema import StoreError
 from galaxy_trio.daemon.task_queue import DaemonBusy
-from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
-from galaxy_trio.daemon.web.openapi import DOCUMENT
+from galaxy_trio.daemon.web.bodies import INLINE, BadRequest
+from galaxy_trio.daemon.web.handlers import MAX_PAGE, MAX_WAIT, RECONNECT_TIMEOUT, Handlers
+from galaxy_trio.daemon.web.openapi import Operation, answer, make_document, parameter
 from galaxy_trio.daemon.web.page import page_routes
+from galaxy_trio.daemon.web.schemas import TEXT, ref
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
-    from starlette.types import Send
 
-    from galaxy_trio import Constellation, DeviceStatistics
-    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio import Constellation
     from galaxy_trio.daemon.store.store import Store
-    from galaxy_trio.daemon.task_queue import Dispatcher
-    from galaxy_trio.daemon.web.event_stream import Feed
+    from galaxy_trio.daemon.task_queue import TaskQueue
+    from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
 
-_LONGEST_WAIT: Final = 300.0
-_LARGEST_PAGE: Final = 1_000
-_RECONNECT_TIMEOUT: Final = 30.0
+_TASK_ID: Final = parameter("id", "The task's id.", where="path")
+_DEVICE_ID: Final = parameter("id", "The device's name.", where="path")
+_TASK: Final = ref("Task")
+_BAD_REQUEST: Final = answer("The request is invalid.")
+_NO_TASK: Final = answer("There is no such task.")
+_NO_DEVICE: Final = answer("There is no such device.")
+_NOT_ENDED: Final = answer("The task has not ended.")
+_BUSY: Final = answer("Too many tasks are queued, or the daemon is stopping.")
+_NOT_WRITTEN: Final = answer("The database failed, and nothing was accepted.")
+
+# fmt: off
+OPERATIONS: Final = (
+    Operation(
+        "GET", "/tasks", Handlers.list_tasks, "List tasks, the newest first.",
+        {200: answer("A page of tasks.", ref("Tasks")), 400: _BAD_REQUEST, 404: answer("The task `before` does not exist any more.")},
+        parameters=(
+            parameter("state", "Only tasks in this state.", ref("TaskState")),
+            parameter("device", "Only tasks that run or ran on this device."),
+            parameter("limit", "The maximum number; 100 by default.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
+            parameter("before", "Only tasks older than this one: the previous page's `before`."),
+        ),
+    ),
+    Operation(
+        "POST", "/tasks", Handlers.submit_task, "Submit a task. It is on disk when the response is sent.",
+        {
+            200: answer("It was submitted before, with this idempotency key.", _TASK),
+            202: answer("It was accepted.", _TASK),
+            400: _BAD_REQUEST,
+            404: _NO_DEVICE,
+            409: answer("The idempotency key belongs to a task with a different request."),
+            413: answer("The body is too large."),
+            415: answer("The body is not declared as application/json."),
+            503: _BUSY,
+            507: _NOT_WRITTEN,
+        },
+        body="TaskRequest",
+    ),
+    Operation(
+        "GET", "/tasks/{id}", Handlers.show_task, f"Show a task, with its result up to {INLINE:,} bytes.",
+        {200: answer("The task.", _TASK), 400: _BAD_REQUEST, 404: _NO_TASK},
+        parameters=(
+            _TASK_ID,
+            parameter("wait", "Seconds to wait for the task's end first.", {"type": "number", "minimum": 0, "maximum": MAX_WAIT}),
+        ),
+    ),
+    Operation(
+        "DELETE", "/tasks/{id}", Handlers.cancel_task,
+        "Cancel a task. A queued one never begins; a running one has stopped on its device when the response is sent.",
+        {200: answer("The task as it is now.", _TASK), 404: _NO_TASK, 507: _NOT_WRITTEN},
+        parameters=(_TASK_ID,),
+    ),
+    Operation(
+        "GET", "/tasks/{id}/result", Handlers.show_result, "Stream a task's result, of any size.",
+        {200: answer("The result.", {}), 404: answer("There is no such task, or it has no result."), 409: _NOT_ENDED},
+        parameters=(_TASK_ID,),
+    ),
+    Operation(
+        "POST", "/tasks/{id}/retry", Handlers.retry_task, "Rerun a finished task, as a new task.",
+        {202: answer("The new task.", _TASK), 404: _NO_TASK, 409: _NOT_ENDED, 503: _BUSY, 507: _NOT_WRITTEN},
+        parameters=(_TASK_ID,),
+    ),
+    Operation(
+        "GET", "/devices", Handlers.list_devices, "List all devices as they are now.",
+        {200: answer("The devices.", ref("Devices"))},
+    ),
+    Operation(
+        "GET", "/devices/{id}", Handlers.show_device, "Show a device as it is now.",
+        {200: answer("The device.", ref("Device")), 404: _NO_DEVICE},
+        parameters=(_DEVICE_ID,),
+    ),
+    Operation(
+        "POST", "/devices/{id}/reconnect", Handlers.reconnect_device,
+        "Reconnect a device immediately, even if reconnecting was given up. "
+        f"The response is sent when it is connected, after {RECONNECT_TIMEOUT:g} s at the latest.",
+        {200: answer("The device as it is then.", ref("Device")), 404: _NO_DEVICE},
+        parameters=(_DEVICE_ID,),
+    ),
+    Operation(
+        "GET", "/events", Handlers.events,
+        "Stream events as server-sent events. The header `Last-Event-ID` resumes an earlier stream.",
+        {200: answer("The events.", TEXT, "text/event-stream")},
+        id="listen", checked=False,
+    ),
+    Operation(
+        "GET", "/summary", Handlers.summary, "Count the tasks by state and the devices by status.",
+        {200: answer("The numbers.", ref("Summary")), 507: answer("The database failed.")},
+    ),
+    Operation(
+        "GET", "/health", Handlers.health, "Check that the daemon is alive.",
+        {200: answer("It is alive.", ref("Health"))},
+        needs_token=False,
+    ),
+    Operation(
+        "GET", "/ready", Handlers.ready, "Check that the daemon accepts tasks, and that at least one device is connected.",
+        {200: answer("It is ready.", ref("Ready")), 503: answer("It is not ready.", ref("Ready"))},
+    ),
+    Operation(
+        "GET", "/metrics", Handlers.metrics, "Return the metrics for Prometheus.",
+        {200: answer("The metrics.", TEXT, "text/plain")},
+    ),
+    Operation(
+        "GET", "/openapi.json", Handlers.openapi, "Return this document.",
+        {200: answer("This document.", {"type": "object"})},
+    ),
+)
+# fmt: on
+DOCUMENT: Final = make_document(OPERATIONS)
+
+_STATUSES: Final[Mapping[type[Exception], int]] = {
+    BadRequest: 400,
+    NoSuchTask: 404,
+    NoSuchDevice: 404,
+    IdempotencyConflict: 409,
+    WrongState: 409,
+    DaemonBusy: 503,
+    StoreError: 507,
+}
 
 
-class Api:
-    """The routes, over what they are about."""
-
-    def __init__(
-        self, store: Store, constellation: Constellation, dispatcher: Dispatcher, feed: Feed, metrics: Metrics
-    ) -> None:
-        self._store = store
-        self._constellation = constellation
-        self._dispatcher = dispatcher
-        self._feed = feed
-        self._metrics = metrics
-
-    def make_app(self) -> Starlette:
-        """The application, for any ASGI server."""
-        return Starlette(
-            routes=[
-                Route("/tasks", _by_method(GET=self.list_tasks, POST=self.submit), methods=["GET", "POST"]),
-                Route(
-                    "/tasks/{id}", _by_method(GET=self.show_task, DELETE=self.cancel_task), methods=["GET", "DELETE"]
-                ),
-                Route("/tasks/{id}/result", self.show_result),
-                Route("/tasks/{id}/retry", self.retry_task, methods=["POST"]),
-                Route("/devices", self.list_devices),
-                Route("/devices/{id}", self.show_device),
-                Route("/devices/{id}/reconnect", self.reconnect_device, methods=["POST"]),
-                Route("/events", self.events),
-                Route("/health", self.health),
-                Route("/ready", self.ready),
-                Route("/metrics", self.metrics),
-                Route("/openapi.json", self.openapi),
-                Route("/summary", self.summary),
-                *page_routes(),
-            ],
-            exception_handlers={
-                BadRequest: _answer(400),
-                NoSuchTask: _answer(404),
-                NoSuchDevice: _answer(404),
-                IdempotencyConflict: _answer(409),
-                WrongState: _answer(409),
-                DaemonBusy: _answer(503),
-                StoreError: _answer(507),
-                HTTPException: _answer_as_http_does,
-            },
-        )
-
-    # ---- tasks
-
-    async def submit(self, request: Request) -> Response:
-        """Keep a task; only then say so."""
-        record, is_new = await self._dispatcher.submit(parse_task(await request.body()))
-        return JSONResponse(task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
-
-    async def list_tasks(self, request: Request) -> Response:
-        """A page of them, the newest first."""
-        state = request.query_params.get("state")
-        if state is not None and state not in list(TaskState):
-            raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
-        limit = _page_size(request)
-        records = await self._store.page(
-            state=None if state is None else TaskState(state),
-            device=request.query_params.get("device"),
-            limit=limit,
-            before=request.query_params.get("before"),
-        )
-        following = records[-1].id if len(records) == limit else None
-        return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
-
-    async def show_task(self, request: Request) -> Response:
-        """One, with its result if that is small; with ``wait``, as soon as it has ended."""
-        seconds = _number(request, "wait", 0, _LONGEST_WAIT)
-        return JSONResponse(
-            await self._task_with_result(await self._dispatcher.wait(request.path_params["id"], seconds))
-        )
-
-    async def _task_with_result(self, record: TaskRecord) -> dict[str, object]:
-        shown = task_as_json(record)
-        if record.result_size is not None and record.result_size <= INLINE:
-            text = b"".join([piece async for piece in self._store.read_result(record.id)])
-            shown["result"] = json.loads(text)
-        return shown
-
-    async def show_result(self, request: Request) -> Response:
-        """A result of any size."""
-        record = await self._dispatcher.wait(request.path_params["id"], 0)
-        if record.result_size is None:
-            if record.state.ended:
-                raise NoSuchTask(f"task {record.id} has no result: it was {record.state.value}")
-            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
-        return _Stream(
-            self._store.read_result(record.id),
-            media_type="application/json",
-            headers={"Content-Length": str(record.result_size)},
-        )
-
-    async def cancel_task(self, request: Request) -> Response:
-        """Stop it, wherever it is."""
-        return JSONResponse(task_as_json(await self._dispatcher.cancel(request.path_params["id"])))
-
-    async def retry_task(self, request: Request) -> Response:
-        """Once more, as a new one."""
-        record = await self._dispatcher.retry(request.path_params["id"])
-        return JSONResponse(task_as_json(record), 202, {"Location": f"/tasks/{record.id}"})
-
-    # ---- devices
-
-    async def list_devices(self, _request: Request) -> Response:
-        """All of them."""
-        await trio.lowlevel.checkpoint()
-        devices = self._constellation.statistics().devices.values()
-        return JSONResponse({"devices": [self._as_json(device) for device in devices]})
-
-    async def show_device(self, request: Request) -> Response:
-        """One."""
-        await trio.lowlevel.checkpoint()
-        return JSONResponse(self._device(request.path_params["id"]))
-
-    def _device(self, name: str) -> dict[str, object]:
-        device = self._constellation.statistics().devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
-        return self._as_json(device)
-
-    def _as_json(self, device: DeviceStatistics) -> dict[str, object]:
-        return device_as_json(device, self._dispatcher.queued_for(device.device_id))
-
-    async def reconnect_device(self, request: Request) -> Response:
-        """Connect it anew, and wait a while for that."""
-        name = request.path_params["id"]
-        device = self._constellation.devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
-        with trio.move_on_after(_RECONNECT_TIMEOUT):
-            await device.reconnect()
-        return JSONResponse(self._device(name))
-
-    # ---- all else
-
-    async def events(self, request: Request) -> Response:
-        """What happens, as it happens."""
-        await trio.lowlevel.checkpoint()
-        return _Stream(self._feed.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
-
-    async def health(self, _request: Request) -> Response:
-        """It lives."""
-        await trio.lowlevel.checkpoint()
-        return JSONResponse({"status": "live"})
-
-    async def ready(self, _request: Request) -> Response:
-        """Whether a task would be taken, and there is a device to run one."""
-        devices = self._constellation.devices.values()
-        connected = sum(device.connected for device in devices)
-        problem = None if connected else "no device is connected"
-        if not self._dispatcher.resumed:
-            problem = "the daemon is starting"
-        if self._dispatcher.closed:
-            problem = "the daemon is being stopped"
-        try:
-            await self._store.counts()
-        except StoreError as error:
-            problem = str(error)
-        body = {"ready": problem is None, "problem": problem, "devices": len(devices), "connected": connected}
-        return JSONResponse(body, 200 if problem is None else 503)
-
-    async def summary(self, _request: Request) -> Response:
-        """How many there are of what."""
-        tasks = {state.value: count for state, count in (await self._store.counts()).items()}
-        devices = Counter(device.status.value for device in self._constellation.devices.values())
-        return JSONResponse(
-            {"tasks": tasks, "devices": {status.value: devices[status.value] for status in DeviceStatus}}
-        )
-
-    async def metrics(self, _request: Request) -> Response:
-        """For Prometheus."""
-        await trio.lowlevel.checkpoint()
-        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    async def openapi(self, _request: Request) -> Response:
-        """All of this, for programs."""
-        await trio.lowlevel.checkpoint()
-        return JSONResponse(DOCUMENT)
+def make_app(
+    store: Store,
+    constellation: Constellation,
+    task_queue: TaskQueue,
+    event_stream: ServerSentEventStream,
+    metrics: Metrics,
+) -> Starlette:
+    """The HTTP interface, as an application for any ASGI server."""
+    handlers = Handlers(store, constellation, task_queue, event_stream, metrics, DOCUMENT)
+    paths = dict.fromkeys(operation.path for operation in OPERATIONS)
+    return Starlette(
+        routes=[*(_route(path, handlers) for path in paths), *page_routes()],
+        exception_handlers={
+            **{error: _answer_with(status) for error, status in _STATUSES.items()},
+            HTTPException: _answer_http_exception,
+        },
+    )
 
 
-def _by_method(**endpoints: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """One route for all that can be done at an address: what cannot is answered with what can."""
+def _route(path: str, handlers: Handlers) -> Route:
+    """One route for all operations at a path, so that the answer to another method lists those that are allowed."""
+    by_method = {operation.method: operation.handler for operation in OPERATIONS if operation.path == path}
 
     async def endpoint(request: Request) -> Response:
-        return await endpoints[request.method if request.method != "HEAD" else "GET"](request)
+        return await by_method[request.method if request.method != "HEAD" else "GET"](handlers, request)
 
-    endpoint.__name__ = next(iter(endpoints.values())).__name__
-    return endpoint
-
-
-class _Stream(StreamingResponse):
-    """Closes what it streams, however it ends."""
-
-    def __init__(
-        self, content: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(content, media_type=media_type, headers=headers)
-        self._content = content
-
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self._content):
-            await super().stream_response(send)
+    # The metrics show it.
+    endpoint.__name__ = next(iter(by_method.values())).__name__
+    return Route(path, endpoint, methods=list(by_method))
 
 
-def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(_request: Request, error: Exception) -> Response:
         await trio.lowlevel.checkpoint()
         return JSONResponse({"error": str(error)}, status)
@@ -255,35 +189,13 @@ def _answer(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     return answer
 
 
-async def _answer_as_http_does(request: Request, error: Exception) -> Response:
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     await trio.lowlevel.checkpoint()
+    path = request.url.path[:200]
     sentences = {
-        404: f"there is nothing at {request.url.path[:200]!r}: see /openapi.json",
-        405: f"{request.method[:20]} is not what can be done with {request.url.path[:200]!r}: see /openapi.json",
+        404: f"there is no path {path!r}: see /openapi.json",
+        405: f"{request.method[:20]} is not allowed at {path!r}: see /openapi.json",
     }
-    return JSONResponse(
-        {"error": sentences.get(refusal.status_code, refusal.detail)}, refusal.status_code, refusal.headers
-    )
-
-
-def _page_size(request: Request) -> int:
-    text = request.query_params.get("limit", "100")
-    if not (
-        text.isascii() and text.isdecimal() and len(text) <= len(str(_LARGEST_PAGE)) and 0 < int(text) <= _LARGEST_PAGE
-    ):
-        raise BadRequest(f"limit: expected a whole number from 1 to {_LARGEST_PAGE}")
-    return int(text)
-
-
-def _number(request: Request, name: str, default: float, most: float) -> float:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= most:
-        raise BadRequest(f"{name}: expected a number from 0 to {most:g}")
-    return number
+    message = sentences.get(refusal.status_code, refusal.detail)
+    return JSONResponse({"error": message}, refusal.status_code, refusal.headers)

@@ -1,4 +1,4 @@
-"""Who may ask the daemon what: before a request reaches a route, it has shown that it may."""
+"""Checks every request before it reaches a route: its host, its origin, its token and its size."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY: Final = 2**20
-"""Bytes that a request may have."""
+"""Maximum bytes of a request's body."""
 MAX_HEADERS: Final = 16 * 1024
-"""Bytes of a request's address and headers."""
-_BODY_WITHIN: Final = 30.0
-"""Seconds for it to come."""
+"""Maximum bytes of a request's target and headers."""
+_BODY_TIMEOUT: Final = 30.0
+"""Maximum seconds until the body has arrived."""
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -27,16 +27,16 @@ _HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-"""Of every response that does not say otherwise."""
+"""Added to every response that does not set them itself."""
 
 
 class Refusal(Exception):
-    """A request that goes no further.
+    """A request is refused.
 
     Args:
-        status: Of HTTP.
-        reason: For whoever sent it.
-        headers: Of the response.
+        status: The HTTP status of the response.
+        reason: The reason, for the client.
+        headers: Headers of the response.
     """
 
     def __init__(self, status: int, reason: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -47,13 +47,13 @@ class Refusal(Exception):
 
 
 class Security:
-    """ASGI middleware that lets only those requests through that may go on.
+    """ASGI middleware that refuses requests that are not allowed.
 
     Args:
-        app: What is behind it.
-        tokens: Gives those that are right now; none: everybody who can connect may ask.
-        hosts: By which names it may be called, beside ``localhost`` and IP addresses.
-        open_paths: What can be had without a token.
+        app: The application that gets the allowed requests.
+        tokens: Returns the tokens that are valid now. Without any, every client that can connect is allowed.
+        hosts: Returns the host names that are allowed now, in addition to ``localhost`` and IP addresses.
+        open_paths: The paths that need no token.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Security:
         self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, and pass it on."""
+        """Check a request, and pass it to the application."""
         if scope["type"] != "http":
-            # There is no WebSocket here; Hypercorn answers one that ends without a word with a 500.
+            # There are no WebSockets here. Without a close message, Hypercorn would answer with a 500.
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
@@ -87,13 +87,13 @@ class Security:
 
     def _check(self, scope: Scope) -> None:
         if scope["http_version"] not in ("1.0", "1.1"):
-            raise Refusal(505, "this is spoken in HTTP/1.1 here")
+            raise Refusal(505, "the daemon supports HTTP/1.1 only")
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         size = (
             len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
         )
         if size > MAX_HEADERS:
-            raise Refusal(431, f"a request's address and headers may have {MAX_HEADERS} bytes")
+            raise Refusal(431, f"the request's target and headers are larger than {MAX_HEADERS} bytes")
         host = _only(headers, b"host")
         self._check_host(host)
         _check_origin(headers, host, scope)
@@ -102,13 +102,13 @@ class Security:
         _check_content(headers)
 
     def _check_host(self, host: str | None) -> None:
-        """A name that is none of ours is one that was made to lead here: DNS rebinding. An IP address cannot be."""
+        """Refuse host names that are not allowed, which protects against DNS rebinding. IP addresses cannot be rebound."""
         if host is None:
             raise Refusal(400, "the header Host is missing")
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         port = host[len(name) :]
         if port and not (port[0] == ":" and port[1:].isascii() and port[1:].isdecimal()):
-            raise Refusal(400, "the header Host is no host")
+            raise Refusal(400, "the header Host is invalid: send a host name or an IP address, and a port")
         name = name.lower().removesuffix(".")
         if name == "localhost" or name in (allowed.lower() for allowed in self._hosts()):
             return
@@ -116,7 +116,7 @@ class Security:
             ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
         except ValueError:
             raise Refusal(
-                421, "the daemon does not go by the name in the header Host: add it to allowed_hosts if it should"
+                421, "the name in the header Host is not allowed: add it to allowed_hosts in galaxy.toml"
             ) from None
 
     def _check_token(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -126,67 +126,67 @@ class Security:
         challenge = ((b"www-authenticate", b"Bearer"),)
         given = _only(headers, b"authorization")
         if given is None:
-            raise Refusal(401, "a token is needed: give it as Authorization: Bearer TOKEN", challenge)
-        scheme, _, token = given.partition(" ")
-        sent = token.encode("latin-1")
-        # All are compared, and each in constant time: how long this takes tells nothing.
-        matches = [hmac.compare_digest(sent, right.encode("latin-1")) for right in tokens]
+            raise Refusal(401, "a token is needed: send it as Authorization: Bearer TOKEN", challenge)
+        scheme, _, credentials = given.partition(" ")
+        sent = credentials.encode("latin-1")
+        # All tokens are compared, each in constant time, so that the duration reveals nothing.
+        matches = [hmac.compare_digest(sent, token.encode("latin-1")) for token in tokens]
         if scheme.lower() != "bearer" or not any(matches):
-            raise Refusal(401, "the token is not right", challenge)
+            raise Refusal(401, "the token is wrong", challenge)
 
 
 def _only(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """The value of a header that must not be there twice."""
+    """The value of a header that must not be repeated."""
     values = [value for key, value in headers if key.lower() == name]
     if len(values) > 1:
-        raise Refusal(400, f"the header {name.decode().title()} is there more than once")
+        raise Refusal(400, f"the header {name.decode().title()} is repeated: send it once")
     return values[0].decode("latin-1") if values else None
 
 
 def _check_origin(headers: list[tuple[bytes, bytes]], host: str | None, scope: Scope) -> None:
-    """A page of another site must not act through its visitor's browser."""
+    """Refuse requests that a page of another site makes through its visitor's browser."""
     origin = _only(headers, b"origin")
     if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
-        raise Refusal(403, "requests of other sites' pages are refused")
+        raise Refusal(403, "requests from pages of other sites are refused")
     site = _only(headers, b"sec-fetch-site")
-    # Whoever follows a link to the page comes from another site too.
+    # Following a link from another site to the page is allowed.
     follows_link = scope["method"] == "GET" and _only(headers, b"sec-fetch-mode") == "navigate" and scope["path"] == "/"
     if site not in (None, "same-origin", "none") and not follows_link:
-        raise Refusal(403, "requests of other sites' pages are refused")
+        raise Refusal(403, "requests from pages of other sites are refused")
 
 
 def _check_content(headers: list[tuple[bytes, bytes]]) -> None:
     length = _only(headers, b"content-length")
     if length is not None and int(length) > MAX_BODY:
-        raise Refusal(413, f"a request may have {MAX_BODY} bytes")
+        raise Refusal(413, f"the request's body is larger than {MAX_BODY} bytes")
     encoding = _only(headers, b"transfer-encoding")
     if length is not None and encoding is not None:
-        # Where it ends is a matter of opinion: a proxy before the daemon may have another.
-        raise Refusal(400, "a request has a length or an encoding, and not both")
+        # Its end is ambiguous: a proxy in front of the daemon may see another one (request smuggling).
+        raise Refusal(400, "the request has both Content-Length and Transfer-Encoding: send one of them")
     if length in (None, "0") and encoding is None:
         return
     media_type = (_only(headers, b"content-type") or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise Refusal(415, "a request's body is JSON: send it with Content-Type: application/json")
+        raise Refusal(415, "the request's body is not declared as JSON: send it with Content-Type: application/json")
 
 
 async def _read_body(receive: Receive) -> bytes:
     body = bytearray()
-    with trio.move_on_after(_BODY_WITHIN):
+    with trio.move_on_after(_BODY_TIMEOUT):
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise Refusal(400, "the request has no end")
+                raise Refusal(400, "the client closed the connection before the end of the request")
             body += message.get("body", b"")
             if len(body) > MAX_BODY:
-                raise Refusal(413, f"a request may have {MAX_BODY} bytes")
+                raise Refusal(413, f"the request's body is larger than {MAX_BODY} bytes")
             if not message.get("more_body", False):
                 return bytes(body)
-    raise Refusal(408, f"the request's body did not come within {_BODY_WITHIN:g} s")
+    raise Refusal(408, f"the request's body did not arrive within {_BODY_TIMEOUT:g} s")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body once, and then what comes."""
+    """A `receive` that returns the body first, and later messages after it."""
     given = False
 
     async def replay() -> Message:
@@ -217,7 +217,7 @@ async def _answer(send: Send, refusal: Refusal) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        # What it has not sent yet is not waited for.
+        # The rest of the request is not read.
         (b"connection", b"close"),
         *refusal.headers,
     ]

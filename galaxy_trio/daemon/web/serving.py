@@ -1,4 +1,4 @@
-"""HTTP: Hypercorn's connections on listeners of our own: there is a limit to how many there are, and to how long one may not read."""
+"""Serves HTTP with Hypercorn on listeners of our own, with limits on the number and the slowness of clients."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 200
-"""Clients at once; another one gets a 503."""
+"""Maximum concurrent connections; further ones get a 503."""
 _MAX_HEADERS: Final = 64 * 1024
-"""Bytes of a request's first line and headers that are not complete yet; see `security.MAX_HEADERS` for those that are."""
-_HEADERS_WITHIN: Final = 10.0
-"""Seconds for a request's headers to come, and for a connection to be idle."""
-_READ_WITHIN: Final = 10.0
-"""Seconds for a client to take a piece of a response."""
+"""Maximum bytes of an incomplete first line and headers; `security.MAX_HEADERS` limits complete ones."""
+_HEADERS_TIMEOUT: Final = 10.0
+"""Maximum seconds until a request's headers have arrived, and for a connection to be idle."""
+_SEND_TIMEOUT: Final = 10.0
+"""Maximum seconds until a client has read a piece of a response."""
 _GRACE: Final = 3.0
-"""Seconds for requests to end when the daemon does."""
-_FULL: Final = (
+"""Maximum seconds for pending requests when the server closes."""
+_TOO_MANY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
-    b'{"error":"the daemon has too many connections: try again"}'
+    b'{"error":"the daemon has too many connections: retry later"}'
 )
 
 
-class _PatientStream(trio.abc.HalfCloseableStream):
-    """A client that may be slow, but not for ever: Hypercorn sends under a shield, which nothing else would end."""
+class _TimeoutStream(trio.abc.HalfCloseableStream):
+    """A client's stream with a timeout for sending: Hypercorn sends under a shield, which nothing else would end."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with trio.move_on_after(_READ_WITHIN) as patience:
+        with trio.move_on_after(_SEND_TIMEOUT) as timeout:
             await self._stream.send_all(data)
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             await trio.aclose_forcefully(self)
             raise trio.BrokenResourceError("the client reads too slowly")
 
@@ -70,32 +70,32 @@ class _PatientStream(trio.abc.HalfCloseableStream):
 async def serve_http(
     app: ASGIApp, listeners: Sequence[trio.SocketListener], *, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncGenerator[None]:
-    """Answer requests for the length of the block; those that are being answered at its end have some seconds more."""
+    """Answer requests inside the block. Leaving it gives pending requests some seconds to end."""
     config = Config()
     config.errorlog = logging.getLogger(f"{__name__}.hypercorn")
     config.h11_max_incomplete_size = _MAX_HEADERS
-    config.keep_alive_timeout = _HEADERS_WITHIN
+    config.keep_alive_timeout = _HEADERS_TIMEOUT
     config.include_server_header = False
-    # A client that asks much need not connect again and again.
+    # No limit: a client with many requests should not have to reconnect.
     config.keep_alive_max_requests = sys.maxsize
     context = WorkerContext(None)
-    places = trio.Semaphore(max_connections)
-    # Starlette's types and Hypercorn's say the same in different words.
+    permits = trio.Semaphore(max_connections)
+    # Starlette and Hypercorn define equivalent types under different names.
     wrapped = ASGIWrapper(cast("ASGIFramework", app))
 
     async def serve(stream: trio.SocketStream) -> None:
         try:
-            places.acquire_nowait()
+            permits.acquire_nowait()
         except trio.WouldBlock:
             await _refuse(stream)
             return
         try:
-            await TCPServer(wrapped, config, context, ConnectionState({}), _PatientStream(stream))  # type: ignore[arg-type]
+            await TCPServer(wrapped, config, context, ConnectionState({}), _TimeoutStream(stream))  # type: ignore[arg-type]
         except Exception:
-            # Whatever one client has sent is nothing to the others.
-            logger.exception("a connection has failed")
+            # An error in one connection must not affect the others.
+            logger.exception("a connection failed")
         finally:
-            places.release()
+            permits.release()
             await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as connections:
@@ -105,7 +105,7 @@ async def serve_http(
                 yield
             finally:
                 accepting.cancel_scope.cancel()
-        # Idle connections end at once.
+        # This closes idle connections immediately.
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + _GRACE
 
@@ -113,9 +113,9 @@ async def serve_http(
 async def _refuse(stream: trio.SocketStream) -> None:
     with trio.move_on_after(1):
         try:
-            await stream.send_all(_FULL)
+            await stream.send_all(_TOO_MANY)
             await stream.send_eof()
-            # What it has sent is read, or closing would reset the connection, and our answer with it.
+            # Closing with unread data would reset the connection, and the client would lose the answer.
             await stream.receive_some(_MAX_HEADERS)
         except trio.BrokenResourceError:
             pass

@@ -1,4 +1,4 @@
-"""The server's side of an agent, scripted: one peer for each of its tries."""
+"""A scripted server for an agent: one peer for each try to connect."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import trio
 from galaxy_trio import DeviceInfo, Platform
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_agent
-from galaxy_trio.testing import PEER_URL, ScriptedPeer
+from galaxy_trio.testing import PEER_URL, MemoryServer, ScriptedPeer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from galaxy_trio.agent import Agent, Tool
     from galaxy_trio.messages import ClientMessage, CommandResult
 
 DEVICE = "device_001"
 INFO = DeviceInfo(DEVICE, Platform.LINUX)
+ALREADY_REGISTERED = f"client_id {DEVICE!r} is already registered; duplicate registrations are not allowed"
 
 
 class Longest(Random):
-    """Waits without jitter: the whole ceiling."""
+    """Returns the maximum, so that waits have no jitter."""
 
     def uniform(self, a: float, b: float) -> float:
         assert a == 0
@@ -33,12 +34,12 @@ class Longest(Random):
 
 
 class AgentServer:
-    """What an agent connects to.
+    """A scripted server that an agent connects to.
 
     Attributes:
-        failing: Raised by the next tries, one after the other.
-        tries: When each try was made.
-        reject_with: An HTTP status to reject the handshakes with, for as long as it is set.
+        failing: Exceptions for the next tries, in order.
+        tries: The time of each try.
+        reject_with: The HTTP status to reject handshakes with; None to accept them.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -49,7 +50,7 @@ class AgentServer:
         self.reject_with: int | None = None
 
     async def connect(self) -> trio.abc.Stream:
-        """For `open_agent`."""
+        """The ``connect`` of `open_agent`."""
         await trio.lowlevel.checkpoint()
         self.tries.append(trio.current_time())
         if self.failing:
@@ -61,19 +62,19 @@ class AgentServer:
         return peer.stream
 
     async def next_peer(self) -> ScriptedPeer:
-        """The peer of the next try."""
+        """Wait for the next try and return its peer."""
         with trio.fail_after(1000):
             return await self._peers.receive()
 
     async def accept(self) -> tuple[ScriptedPeer, ClientMessage]:
-        """Confirm the next try's registration."""
+        """Wait for the next try and confirm its registration."""
         peer = await self.next_peer()
         registration = await peer.receive()
         peer.confirm()
         return peer, registration
 
     async def refuse(self, why: str) -> None:
-        """Refuse the next try's registration, as a server does."""
+        """Wait for the next try and refuse its registration like a server."""
         peer = await self.next_peer()
         await peer.receive()
         peer.refuse(why)
@@ -86,11 +87,21 @@ async def open_agent_server() -> AsyncGenerator[AgentServer]:
         yield AgentServer(nursery)
 
 
+def connect_to(server: MemoryServer) -> Callable[[], Awaitable[trio.abc.Stream]]:
+    """A ``connect`` of `open_agent` for a server in memory."""
+
+    async def connect() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return server.connect()
+
+    return connect
+
+
 _numbers = itertools.count(1)
 
 
 def send_batch(peer: ScriptedPeer, *commands: dict[str, object], session_id: str | None = "s1", **more: object) -> str:
-    """Send a batch; its response_id."""
+    """Send a batch and return its response_id."""
     response_id = f"batch-{next(_numbers)}"
     actions = [{"tool_type": "action", "call_id": f"c{number}", **command} for number, command in enumerate(commands)]
     peer.send_json(
@@ -111,7 +122,7 @@ def call(tool_name: str, **parameters: object) -> dict[str, object]:
 
 
 async def receive_results(peer: ScriptedPeer, response_id: str | None = None) -> list[CommandResult]:
-    """The next results, heartbeats aside; those of this batch if it is named."""
+    """Receive the next results, confirming heartbeats. Checks their response_id if given."""
     while (message := await peer.receive()).type != "command_results":
         assert message.type == "heartbeat"
         peer.confirm()
@@ -122,7 +133,7 @@ async def receive_results(peer: ScriptedPeer, response_id: str | None = None) ->
 
 
 async def results_of(peer: ScriptedPeer, *commands: dict[str, object], **more: object) -> list[CommandResult]:
-    """Send a batch, and receive its results."""
+    """Send a batch and receive its results."""
     return await receive_results(peer, send_batch(peer, *commands, **more))  # type: ignore[arg-type]
 
 
@@ -130,7 +141,7 @@ async def results_of(peer: ScriptedPeer, *commands: dict[str, object], **more: o
 async def open_commanded_agent(
     tools: Iterable[Tool | Callable[..., Any]] = (), **more: Any
 ) -> AsyncGenerator[tuple[ScriptedPeer, Agent, AgentServer]]:
-    """An agent, and the scripted server that has confirmed it."""
+    """Open a registered agent and its scripted server."""
     async with open_agent_server() as server:
         accepted: list[ScriptedPeer] = []
 

@@ -1,4 +1,4 @@
-"""A real MCP server over stdio, by the official SDK, for tests. It runs as a process of its own."""
+"""A real MCP server over stdio, on the official SDK. A program for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ waiting: list[str] = []
 
 
 class Point(BaseModel):
-    """What `point` gives."""
+    """The result of `point`."""
 
     x: int
     y: int
@@ -35,7 +35,7 @@ def process_id() -> str:
 
 @server.tool(structured_output=False)
 async def wait(label: str) -> str:
-    """Wait until cancelled, and remember which calls were."""
+    """Wait until cancelled and record the cancelled calls."""
     waiting.append(label)
     try:
         await anyio.sleep_forever()
@@ -84,7 +84,7 @@ def picture_and_text() -> list[ImageContent | TextContent]:
 
 @server.tool(structured_output=False)
 async def learn(tool: str, context: Context) -> str:
-    """Have one tool more, and say so."""
+    """Add a tool and notify the client."""
     server.add_tool(add, name=tool)
     await context.session.send_tool_list_changed()
     return "learnt"

@@ -1,4 +1,4 @@
-"""MCP servers that the SDK cannot be made to be, over stdio, for tests: ``python odd_mcp_server.py KIND``.
+"""MCP servers over stdio with behaviour that the SDK does not have, for tests: ``python odd_mcp_server.py KIND``.
 
 Each start adds the process's id, as a line, to the file named by ``STARTS``, if there is one.
 """
@@ -48,7 +48,7 @@ def discovered() -> Message:
 
 def page(cursor: object) -> Message:
     if kind == "has too many tools":
-        # Pages without an end, and the names of each overlap with those of the one before.
+        # Endless pages, each of which repeats some names of the previous one.
         start = int(cast("str", cursor or 0))
         names = [*(f"tool {number}" for number in range(start, start + 110)), "", "x" * 1_001]
         return {"result": {"tools": [tool(name) for name in names], "nextCursor": str(start + 100)}}

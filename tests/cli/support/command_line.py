@@ -1,4 +1,4 @@
-"""The command line for tests: run in this process, beside a test in this process, and in a process of its own."""
+"""Running the command line in tests: in this process, in this process concurrently with a test, and in another process."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 TOKEN = "s3cret-t0ken"
 DEVICE = "linux_agent_1"
+EXAMPLE_TOOLS = "galaxy_trio.agent.example_tools"
 NOBODY = "ws://127.0.0.1:1"
-"""Where nothing listens."""
+"""A URL where nothing listens."""
 
 
 @attrs.frozen
 class Outcome:
-    """How a command ended."""
+    """A command's exit status and output."""
 
     status: int
     out: str
@@ -48,19 +49,24 @@ Call: TypeAlias = Callable[..., Outcome]
 
 
 def is_one_sentence(outcome: Outcome) -> bool:
-    """Whether stderr has one error and no more, and the token is nowhere."""
+    """Return whether stderr contains exactly one error and no output contains the token."""
     return outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and TOKEN not in outcome.err + outcome.out
 
 
+def tool_options(*names: str) -> list[str]:
+    """Return the options with which an agent offers these tools."""
+    return [word for name in names for word in ("--tools", name)]
+
+
 def environment() -> dict[str, str]:
-    """What a command's environment is, whoever runs the tests."""
+    """Return a command's environment, independent of that of the tests."""
     disturbing = ("FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PYTHONIOENCODING")
     kept = {name: value for name, value in os.environ.items() if name not in disturbing}
     return {**kept, "GALAXY_TRIO_TOKEN": TOKEN, "TERM": "xterm", "PYTHONUTF8": "1"}
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it in this process."""
+    """Use the environment of `environment` in this process."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     for name in os.environ.keys() - environment().keys():
@@ -68,34 +74,31 @@ def set_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """What runs a command in this process, to its end."""
+    """Return a function that runs a command in this process to its end."""
     set_environment(monkeypatch)
 
     def call(*arguments: str) -> Outcome:
         capsys.readouterr()
-        # What was to fail, and runs instead, must not run for ever.
+        # A command that should fail but runs must not run forever.
         limit = threading.Timer(SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
         limit.start()
         try:
             status = run_command_line(arguments)
         finally:
             limit.cancel()
-        said = capsys.readouterr()
-        return Outcome(status, said.out, said.err)
+        output = capsys.readouterr()
+        return Outcome(status, output.out, output.err)
 
     return call
 
 
-# ---- in processes of their own
-
-
 def command_of(*arguments: str) -> list[str]:
-    """What starts a command as a process."""
+    """Return the program and arguments that run a command as a process."""
     return [sys.executable, "-m", "galaxy_trio", *arguments]
 
 
 async def call_process(*arguments: str, python: Sequence[str] = ("-m", "galaxy_trio"), token: str = TOKEN) -> Outcome:
-    """Run a command in a process of its own."""
+    """Run a command in another process to its end."""
     with trio.fail_after(SECONDS):
         done = await trio.run_process(
             [sys.executable, *python, *arguments],
@@ -108,39 +111,39 @@ async def call_process(*arguments: str, python: Sequence[str] = ("-m", "galaxy_t
 
 
 class Process:
-    """A command that runs as a process. Made by `open_process`."""
+    """A command that runs in another process. Made by `open_process`."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
-        self._said = {"out": b"", "err": b""}
+        self._output = {"out": b"", "err": b""}
 
-    async def said(self, words: str, stream: str = "out") -> str:
-        """Wait until it has said this, on stdout unless told otherwise; all that it has said there."""
+    async def wait_for_output(self, words: str, stream: str = "out") -> str:
+        """Wait until a stream contains these words, and return its output so far."""
         source = self._process.stdout if stream == "out" else self._process.stderr
         assert source is not None
         with trio.fail_after(SECONDS):
-            while words.encode() not in self._said[stream]:
+            while words.encode() not in self._output[stream]:
                 data = await source.receive_some()
-                assert data, f"it ended without {words!r}: {self._said}"
-                self._said[stream] += data
-        return self._said[stream].decode()
+                assert data, f"the process ended without printing {words!r}: {self._output}"
+                self._output[stream] += data
+        return self._output[stream].decode()
 
     def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
 
     async def end(self) -> Outcome:
-        """Wait for its end."""
+        """Wait until the command has ended."""
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 for stream, source in (("out", self._process.stdout), ("err", self._process.stderr)):
                     if source is not None:
                         nursery.start_soon(self._drain, stream, source)
             status = await self._process.wait()
-        return Outcome(status, self._said["out"].decode(), self._said["err"].decode())
+        return Outcome(status, self._output["out"].decode(), self._output["err"].decode())
 
     async def _drain(self, stream: str, source: trio.abc.ReceiveStream) -> None:
         async for data in source:
-            self._said[stream] += data
+            self._output[stream] += data
 
 
 @asynccontextmanager
@@ -151,7 +154,7 @@ async def open_process(
     token: str | None = TOKEN,
     python: Sequence[str] = ("-m", "galaxy_trio"),
 ) -> AsyncGenerator[Process]:
-    """A command as a process, for the length of the block, which kills it if it is still there."""
+    """Run a command in another process during the block, and kill it at the end of the block."""
     env = environment()
     if token is None:
         del env["GALAXY_TRIO_TOKEN"]
@@ -172,84 +175,82 @@ async def open_process(
             process.kill()
 
 
-# ---- in this process, with a test beside it
-
-
 _TRIES = 100
 
 
-class _Heard(io.StringIO):
-    def __init__(self, heard: Callable[[], None]) -> None:
+class _WatchedOutput(io.StringIO):
+    def __init__(self, on_write: Callable[[], None]) -> None:
         super().__init__()
-        self._heard = heard
+        self._on_write = on_write
 
     def write(self, text: str, /) -> int:
         count = super().write(text)
-        self._heard()
+        self._on_write()
         return count
 
 
 class Command:
-    """A command that runs in the main thread, where signals arrive, while a test goes on in another: see `beside_a_command`.
+    """A command that runs in the main thread, where signals arrive, while a test runs in another: see `with_command`.
 
-    A test may start one after the other.
+    A test may run several commands, one after the other.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
-        self._orders: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[str, ...] | None] = queue.SimpleQueue()
         self._token: trio.lowlevel.TrioToken | None = None
-        self._news = trio.Event()
+        self._changed = trio.Event()
         self._running = threading.Event()
         self._status: int | None = None
-        self._out = self._err = _Heard(self._tell)
-
-    # ---- for the test
+        self._out = self._err = _WatchedOutput(self._notify)
 
     def start(self, *arguments: str) -> None:
-        """Run a command from now on."""
-        assert not self._running.is_set(), "the one before has not ended"
-        self._out, self._err, self._status = _Heard(self._tell), _Heard(self._tell), None
+        """Start a command."""
+        assert not self._running.is_set(), "the previous command has not ended"
+        self._out, self._err, self._status = _WatchedOutput(self._notify), _WatchedOutput(self._notify), None
         self._running.set()
-        self._orders.put(arguments)
+        self._commands.put(arguments)
 
-    async def said(self, words: str, times: int = 1) -> str:
-        """Wait until it has said this so often on stderr; all that it has said there."""
-        await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not said")
+    async def wait_for_stderr(self, words: str, times: int = 1) -> str:
+        """Wait until stderr contains these words that many times, and return its content."""
+        await self._wait(lambda: self._err.getvalue().count(words) >= times, f"{words!r} was not printed")
         return self._err.getvalue()
 
-    async def said_on_stdout(self, words: str) -> str:
-        """The same of stdout."""
-        await self._wait(lambda: words in self._out.getvalue(), f"{words!r} was not said on stdout")
+    async def wait_for_stdout(self, words: str) -> str:
+        """Wait until stdout contains these words, and return its content."""
+        await self._wait(lambda: words in self._out.getvalue(), f"{words!r} was not printed to stdout")
         return self._out.getvalue()
 
-    async def line(self) -> str:
-        """Wait for the first line on its stdout."""
+    async def first_line(self) -> str:
+        """Wait for the first line on stdout."""
         await self._wait(lambda: "\n" in self._out.getvalue(), "there is no line on stdout")
         return self._out.getvalue().partition("\n")[0]
 
     def send_signal(self, number: int) -> None:
-        """Send this process a signal: the command gets it."""
+        """Send a signal to this process, which the command receives."""
         os.kill(os.getpid(), number)
 
     async def end(self) -> Outcome:
-        """Wait for its end."""
-        await self._wait(lambda: not self._running.is_set(), "it does not end")
-        assert self._status is not None, "it did not even say how it ended"
+        """Wait until the command has ended."""
+        await self._wait(lambda: not self._running.is_set(), "the command does not end")
+        assert self._status is not None, "the command raised an exception"
         return Outcome(self._status, self._out.getvalue(), self._err.getvalue())
+
+    async def terminate(self) -> Outcome:
+        """Send SIGTERM, and wait until the command has ended."""
+        self.send_signal(signal.SIGTERM)
+        return await self.end()
 
     async def _wait(self, happened: Callable[[], bool], otherwise: str) -> None:
         with trio.move_on_after(SECONDS):
             while not happened():
                 assert self._running.is_set(), f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}"
-                await self._news.wait()
+                await self._changed.wait()
             return
         raise AssertionError(f"{otherwise}: {self._out.getvalue()}{self._err.getvalue()}")
 
-    # ---- the threads
-
-    def play(self, test: Callable[[], Awaitable[None]]) -> None:
-        """Run the test in a thread, and in this one what it starts. What the test raises comes out."""
+    def run(self, test: Callable[[], Awaitable[None]]) -> None:
+        """Run the test in another thread and its commands in this one. Raises what the test raised."""
         failures: list[BaseException] = []
 
         async def run_test() -> None:
@@ -261,20 +262,20 @@ class Command:
                 trio.run(run_test)
             except BaseException as failure:  # noqa: BLE001  # raised below
                 failures.append(failure)
-            self._orders.put(None)
-            # What a test has left running, or failed to stop. SIGINT only where the other does nothing: late, it would end the tests.
+            self._commands.put(None)
+            # Stop a command that the test has left running. SIGINT only if SIGTERM has no effect: if it came late, it would end the tests.
             tries = 0
             while self._running.is_set():
                 self.send_signal(signal.SIGTERM if tries < _TRIES else signal.SIGINT)
                 tries += 1
                 threading.Event().wait(0.05)
 
-        # A signal that comes when nothing runs must not end the tests.
+        # A signal that arrives when no command runs must not end the tests.
         before = signal.signal(signal.SIGTERM, _ignore)
         thread = threading.Thread(target=run_thread)
         thread.start()
         try:
-            while (arguments := self._orders.get()) is not None:
+            while (arguments := self._commands.get()) is not None:
                 self._run(arguments)
         finally:
             thread.join()
@@ -290,17 +291,17 @@ class Command:
                 self._status = run_command_line(arguments)
         finally:
             self._running.clear()
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
-        """Something has happened, in the main thread."""
+    def _notify(self) -> None:
+        """Wake the test's waits from the main thread."""
 
         def wake() -> None:
-            self._news.set()
-            self._news = trio.Event()
+            self._changed.set()
+            self._changed = trio.Event()
 
         assert self._token is not None
-        # It may be over.
+        # The test may have ended.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(wake)
 
@@ -309,21 +310,21 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     pass
 
 
-def beside_a_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an async test in a thread of its own, beside the command that it starts.
+def with_command(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run an async test in another thread, concurrently with the command that it starts.
 
-    Pytest's main thread runs the command, as the shell would: with signals, exit status and all. The test has the fixture `command`.
+    Pytest's main thread runs the command as a shell would, with signals and exit status. The test has the fixture `command`.
     """
 
     @functools.wraps(test)
-    def beside(*, command: Command, **fixtures: object) -> None:
-        command.play(partial(test, command=command, **fixtures))
+    def wrapper(*, command: Command, **fixtures: object) -> None:
+        command.run(partial(test, command=command, **fixtures))
 
-    return beside
+    return wrapper
 
 
 async def ask(url: str, request: str, *, token: str | None = TOKEN, device: str = DEVICE) -> TaskResult:
-    """Have a task run."""
+    """Run a task."""
     with trio.fail_after(SECONDS):
         async with open_connection(url, device, token=token) as connection:
             return await connection.run_task(request)

@@ -1,4 +1,4 @@
-"""Makes the documentation's picture of a terminal: ``python -m tests.cli.support.terminal_picture docs/images/terminal.svg``."""
+"""Creates the documentation's picture of a terminal: ``python -m tests.cli.support.terminal_picture docs/images/terminal.svg``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS: Final = (
 
 
 def start(stack: ExitStack, *arguments: str) -> None:
-    """Run something for as long as the stack, from when it says that it is there."""
+    """Run a command for the lifetime of the stack, and wait for its first line."""
     command = [sys.executable, "-m", "galaxy_trio", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=EXAMPLES)  # noqa: S603
     stack.enter_context(process)
@@ -38,7 +38,7 @@ def start(stack: ExitStack, *arguments: str) -> None:
 
 
 def main(picture: Path) -> None:
-    """Run the commands, and write what they print as a picture."""
+    """Run the commands and write their output as a picture."""
     environment = {**os.environ, "COLUMNS": str(WIDTH), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     console = Console(record=True, width=WIDTH, force_terminal=True, file=io.StringIO())
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def main(picture: Path) -> None:
         for device in ("laptop", "phone"):
             start(stack, "agent", URL, device, "--tools", "my_tools")
         for command in COMMANDS:
-            # A table has colours on a terminal; what turns while a task runs is gone when it has ended.
+            # A table has colours on a terminal; a spinner disappears when its task has ended.
             colours = {"FORCE_COLOR": "1"} if " devices " in command else {}
             done = subprocess.run(  # noqa: S602  # a shell's line, as shown
                 command,
@@ -61,7 +61,7 @@ def main(picture: Path) -> None:
             console.print(Text(f"$ {command}", style="bold"))
             console.print(Text.from_ansi(done.stdout.rstrip()))
     text = console.export_svg(title="galaxy-trio", theme=DIMMED_MONOKAI)
-    # No fonts of a foreign host.
+    # No fonts from other hosts.
     text = re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL)
     picture.write_text(text.replace("Fira Code", "ui-monospace, DejaVu Sans Mono"), "utf-8")
 

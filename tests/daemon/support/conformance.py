@@ -1,4 +1,4 @@
-"""Whether the daemon does what its OpenAPI document says, and nothing else: schemathesis asks it whatever it can think of, over HTTP.
+"""Checks with schemathesis that the daemon behaves as its OpenAPI document says.
 
 Run as a program: `python -m tests.daemon.support.conformance`; nox has a session for it. The exit status is that of schemathesis.
 """
@@ -19,7 +19,7 @@ SECONDS = 280.0
 
 
 async def main(arguments: list[str]) -> int:
-    """Run a daemon, and schemathesis against it."""
+    """Run a daemon, and schemathesis against it. Return the exit status of schemathesis."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "tokens").write_text(TOKEN)
@@ -29,9 +29,9 @@ async def main(arguments: list[str]) -> int:
             command = [
                 str(Path(sys.executable).with_name("schemathesis")), "run", f"{daemon.url}/openapi.json",
                 "--header", f"Authorization: Bearer {TOKEN}",
-                # It does not end by itself, and has tests of its own.
+                # The stream never ends; test_events.py tests it.
                 "--exclude-path", "/events",
-                # DELETE cancels a task, which is still there to be looked at; and not every task has a result.
+                # A task that was cancelled with DELETE still exists, and not every task has a result.
                 "--exclude-checks", "use_after_free,ensure_resource_availability",
                 *arguments,
             ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The daemon in this process, with a server and devices in memory, and with HTTP over a real Unix socket."""
+"""A daemon in the test's process, with a server and devices in memory and HTTP over a real Unix socket."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 SECONDS = 2 * waiting.SECONDS
-"""Seconds that a test with a daemon may take."""
+"""Maximum seconds for a test with a daemon."""
 
 
 class RunningDaemon:
-    """A daemon, and what is around it. Made by `open_daemon`."""
+    """A daemon with its devices and a client. Made by `open_daemon`."""
 
     def __init__(self, directory: Path, fleet: MemoryFleet, work: Work) -> None:
         self.directory = directory
@@ -42,46 +42,44 @@ class RunningDaemon:
         self.client: httpx2.AsyncClient
         self.url = ""
 
-    # ---- what clients do
-
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> dict[str, Any]:
-        """Ask for an object, and look at the status."""
+        """Send a request, check the status of the response, and return its JSON object."""
         response = await self.client.request(method, path, **arguments)
         assert response.status_code == status, response.text
         return cast("dict[str, Any]", response.json())
 
     async def submit(self, request: str, device: str | None = "d1", **more: JSON) -> str:
-        """A task's id."""
+        """Submit a task, and return its id."""
         body = {"request": request, **({} if device is None else {"device": device}), **more}
         return str((await self.ask("POST", "/tasks", 202, json=body))["id"])
 
     async def ended_task(self, task_id: str) -> dict[str, Any]:
-        """A task, when it has ended."""
+        """Wait for the end of a task, and return the task."""
         task = await self.ask("GET", f"/tasks/{task_id}", params={"wait": waiting.SECONDS})
         assert task["ended"] is not None, task
         return task
 
     async def state(self, task_id: str) -> str:
-        """How far a task is."""
+        """The state of a task."""
         return str((await self.ask("GET", f"/tasks/{task_id}"))["state"])
 
     async def wait_state(self, task_id: str, state: str) -> None:
-        """Wait until it is in a state."""
+        """Wait until a task is in a state."""
         while await self.state(task_id) != state:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     async def wait_connected(self, count: int) -> None:
-        """Wait until so many devices are there."""
+        """Wait until a number of devices are connected."""
         while (await self.client.get("/ready")).json()["connected"] < count:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
     async def reload(self) -> None:
-        """Tell the daemon to read its configuration anew."""
+        """Make the daemon reload its configuration."""
         signal.raise_signal(signal.SIGHUP)
         await trio.testing.wait_all_tasks_blocked(0.02)
 
     async def wait_stopping(self) -> None:
-        """Wait until nothing is begun any more."""
+        """Wait until the daemon is stopping."""
         while (await self.client.get("/ready")).status_code != 503:  # noqa: ASYNC110
             await trio.sleep(0.005)
 
@@ -101,7 +99,7 @@ async def open_daemon(
     drain: float = 0.5,
     seconds: float = SECONDS,
 ) -> AsyncGenerator[RunningDaemon]:
-    """Run a daemon with these devices for the length of the block; its files are in the directory."""
+    """Run a daemon with these devices inside the block, with its files in the directory."""
     work = work or Work()
     listen = listen or f"unix:{directory / 's'}"
     with trio.fail_after(seconds):

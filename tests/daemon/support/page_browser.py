@@ -1,4 +1,4 @@
-"""A world and a browser that looks at it, for the page's tests."""
+"""Starts a world in a process of its own, and a browser, for the page's tests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class World:
         self.url = str(self._answer())
 
     def do(self, word: str, *arguments: object) -> object:
-        """Let something happen, and wait until it has."""
+        """Send a command to the world, and wait for its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps([word, *arguments])}\n")
         self._process.stdin.flush()
@@ -57,7 +57,7 @@ class World:
 
 
 def _free_port() -> int:
-    # Below the ports that the system gives to connections: none of them takes it before the daemon listens.
+    # Below the range of ephemeral ports, so that no connection takes it before the daemon listens.
     chance = SystemRandom()
     while True:
         port = chance.randrange(10_000, 32_768)
@@ -75,14 +75,22 @@ def open_world(
     missing: Sequence[str] = (),
     ended: int = 0,
 ) -> Generator[World]:
-    """Run a world for the length of the block; the missing devices are configured and never there, and so many tasks have ended before."""
+    """Run a world inside the block.
+
+    Args:
+        directory: The directory of the daemon's files.
+        devices: The devices that connect.
+        token: The daemon's token; empty for none.
+        missing: Devices that are configured and never connect.
+        ended: The number of tasks that ended before.
+    """
     arguments = json.dumps([list(devices), token, _free_port(), list(missing), ended])
     command = [sys.executable, str(Path(__file__).with_name("page_world.py")), str(directory), arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # ourselves
         try:
             yield World(process)
         finally:
-            # It takes its daemon with it.
+            # The end of its input ends the world, which kills its daemon.
             assert process.stdin is not None
             process.stdin.close()
             try:
@@ -93,7 +101,7 @@ def open_world(
 
 @contextmanager
 def open_browser() -> Generator[Browser]:
-    """Debian's Chromium, without a screen."""
+    """Open headless Chromium."""
     path = os.environ.get("GALAXY_TRIO_CHROMIUM") or shutil.which("chromium")
     assert path, "the page's tests need Chromium: apt-get install chromium, or set GALAXY_TRIO_CHROMIUM"
     with sync_playwright() as playwright:
@@ -105,5 +113,5 @@ def open_browser() -> Generator[Browser]:
 
 
 def options(**more: Any) -> dict[str, Any]:
-    """Of a page's context: times and words do not depend on the machine."""
+    """Options of a page's context that make it independent of the machine."""
     return {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "UTC", **more}

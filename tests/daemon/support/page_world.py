@@ -1,4 +1,4 @@
-"""A real server, devices and daemon for the page's tests, as a process: reads a word of JSON for each thing that is to happen."""
+"""A process with a real server, devices and daemon for the page's tests. It reads its commands as lines of JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e"
 
 
 def picture() -> str:
-    """A small picture, as a device would send one."""
+    """A small picture, as a device would return it."""
     size = 120
     rows = b"".join(b"\0" + b"".join(bytes((x * 2, y * 2, 200)) for x in range(size)) for y in range(size))
 
@@ -44,7 +44,7 @@ def picture() -> str:
 
 
 async def session(task: ServerTask) -> object:
-    """What tasks do, by their first word."""
+    """Run a task according to its first word."""
     word, _, rest = task.request.partition(" ")
     match word:
         case "fail":
@@ -70,7 +70,7 @@ async def session(task: ServerTask) -> object:
 
 
 class World:
-    """The parts, each of which can be ended and begun again."""
+    """The server, the devices and the daemon, which can be stopped and started again."""
 
     def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
         self.directory = directory
@@ -80,7 +80,7 @@ class World:
         self.agents: dict[str, trio.CancelScope] = {}
 
     async def device(self, name: str, os_name: str = "linux", features: tuple[str, ...] = ("cli", "browser")) -> None:
-        """Let a device come."""
+        """Start a device."""
         scope = self.agents[name] = trio.CancelScope()
         await self.nursery.start(partial(self._be_device, name, os_name, features, scope))
 
@@ -106,7 +106,7 @@ class World:
                 await trio.sleep_forever()
 
     async def start_daemon(self) -> str:
-        """Start it, and say where it is."""
+        """Start the daemon, and return its URL."""
         command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(self.directory / "galaxy.toml")]
         with (self.directory / "log").open("a") as log:
             self.daemon = await trio.lowlevel.open_process(command, stdout=-1, stderr=log)
@@ -124,7 +124,7 @@ class World:
         await self.daemon.stdout.aclose()
 
     async def do(self, word: str, *arguments: Any) -> object:
-        """One thing."""
+        """Execute a command."""
         match word:
             case "device":
                 await self.device(*arguments)
@@ -140,13 +140,13 @@ class World:
 
 
 def say(answer: object) -> None:
-    """A line of JSON, at once."""
+    """Write a line of JSON, and flush it."""
     sys.stdout.write(f"{json.dumps(answer)}\n")
     sys.stdout.flush()
 
 
-async def remember(path: Path, tasks: int) -> None:
-    """Let there be tasks that ended before."""
+async def add_ended_tasks(path: Path, tasks: int) -> None:
+    """Add tasks that have ended."""
     async with open_store(path) as store:
 
         async def end(number: int) -> None:
@@ -181,7 +181,7 @@ async def main(directory: Path, names: list[str], token: str, port: int, extra: 
             for number, name in enumerate(names):
                 connecting.start_soon(world.device, name, ("linux", "windows", "android")[number % 3])
         if ended:
-            await remember(directory / "galaxy.db", ended)
+            await add_ended_tasks(directory / "galaxy.db", ended)
         say(await world.start_daemon())
         lines = trio.wrap_file(sys.stdin)
         async for line in lines:

@@ -1,4 +1,4 @@
-"""Check the links and the signatures of the built site: ``python tests/docs/support/built_site.py FOLDER``."""
+"""Checks the links and signatures of the built site: ``python tests/docs/support/built_site.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Page(HTMLParser):
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
-        """Called for each tag."""
+        """Collect anchors and links; called for each tag."""
         for name, value in attrs:
             if name in ("id", "name") and value:
                 self.places.add(value)
@@ -26,7 +26,7 @@ class _Page(HTMLParser):
 
 
 def broken_links(site: Path) -> list[str]:
-    """Those that lead nowhere, each with its page."""
+    """Return the broken links, each with its page."""
     pages = {path.resolve(): _Page(path) for path in sorted(site.rglob("*.html"))}
     broken: list[str] = []
     for path, page in pages.items():
@@ -42,8 +42,8 @@ def broken_links(site: Path) -> list[str]:
     return broken
 
 
-# Lost without a word when Sphinx documents without the classes that sphinxcontrib-trio hooks into.
-HOW = {
+# sphinxcontrib-trio marks these. The marks are silently lost if Sphinx does not use the classes that it hooks into.
+SIGNATURES = {
     "connection": ["async with galaxy_trio.open_connection(", "await device_info("],
     "constellation": [
         "async with galaxy_trio.open_constellation(",
@@ -59,9 +59,9 @@ HOW = {
 
 
 def wrong_signatures(site: Path) -> list[str]:
-    """Those that do not say that they are awaited, or entered."""
+    """Return the signatures that lack `await` or `async with`."""
     wrong: list[str] = []
-    for page, signatures in HOW.items():
+    for page, signatures in SIGNATURES.items():
         text = (site / "reference" / "api" / f"{page}.html").read_text("utf-8")
         plain = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text))
         wrong += [f"reference/api/{page}.html: no {signature!r}" for signature in signatures if signature not in plain]

@@ -1,4 +1,4 @@
-"""What was installed is whole: run by ``nox -s dist`` where there is no checkout, with nothing but pytest."""
+"""The installed package is complete. ``nox -s dist`` runs this outside of a checkout, with only pytest."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import galaxy_trio
 _OPTIONAL = {"galaxy_trio.agent.mcp_session"}
 
 
-def test_it_is_the_installed_one() -> None:
+def test_installed_package_is_imported() -> None:
     assert Path(sys.prefix) in Path(galaxy_trio.__file__).parents
 
 
-def test_every_module_is_there_and_can_be_imported() -> None:
+def test_every_module_can_be_imported() -> None:
     names = {module.name for module in pkgutil.walk_packages(galaxy_trio.__path__, "galaxy_trio.")}
     assert {
         "galaxy_trio._connection.pending_replies",
@@ -31,33 +31,33 @@ def test_every_module_is_there_and_can_be_imported() -> None:
         import_module(name)
 
 
-def test_there_are_types_for_whoever_uses_it() -> None:
+def test_type_marker_is_installed() -> None:
     assert files("galaxy_trio").joinpath("py.typed").is_file()
 
 
-def test_the_daemons_page_is_there() -> None:
-    static = files("galaxy_trio.daemon").joinpath("static")
+def test_daemons_page_is_installed() -> None:
+    static = files("galaxy_trio.daemon.web").joinpath("static")
     assert {"index.html", "page.css", "main.js", "icon.svg"} <= {entry.name for entry in static.iterdir()}
 
 
-def test_nothing_but_the_package_was_installed() -> None:
+def test_only_the_package_is_installed() -> None:
     there = {path.parts[0] for path in distribution("galaxy_trio").files or ()}
     assert {name for name in there if not name.endswith(".dist-info") and name != ".."} == {"galaxy_trio"}
 
 
-def test_the_version_and_the_licence_are_told() -> None:
+def test_metadata_has_version_and_license() -> None:
     metadata = distribution("galaxy_trio").metadata
     assert metadata["Version"] == galaxy_trio.__version__
     assert metadata["License-Expression"] == "MIT"
     assert any(path.name == "LICENSE" for path in distribution("galaxy_trio").files or ())
 
 
-def test_pytest_finds_the_fixtures() -> None:
+def test_pytest_plugin_is_registered() -> None:
     [plugin] = entry_points(group="pytest11", name="galaxy_trio")
     assert plugin.load().__name__ == "galaxy_trio.testing.pytest_plugin"
 
 
-def test_the_command_runs() -> None:
+def test_command_runs_the_demonstration() -> None:
     program = Path(sys.executable).with_name("galaxy-trio")
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)  # noqa: S603  # ours
     assert version.stdout == f"galaxy-trio {galaxy_trio.__version__}\n"

@@ -1,4 +1,4 @@
-"""A server in a process of its own that a test kills, suspends and starts again, and an agent for it."""
+"""A server process that a test can kill, suspend and restart, and an agent for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class KillableServer:
-    """A server's process, and what it has written down."""
+    """A server process and its journal."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class KillableServer:
         self.url = "ws://127.0.0.1:0/ws"
 
     async def start(self) -> None:
-        """Start it, where it was before."""
+        """Start the process, at the same port as before."""
         port = self.url.rpartition(":")[2].partition("/")[0]
         program = str(Path(__file__).with_name("server_to_kill.py"))
         command = [sys.executable, program, port, str(self._path)]
@@ -42,32 +42,32 @@ class KillableServer:
         self.url = line.decode().strip()
 
     async def kill(self) -> None:
-        """With SIGKILL."""
+        """Kill the process with SIGKILL."""
         assert self._process is not None
         self._process.kill()
-        # A suspended process ends as well.
+        # SIGKILL also ends a suspended process.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + SECONDS):
             await self._process.wait()
 
     def lines(self, word: str) -> list[str]:
-        """The tasks that were begun, or ended."""
+        """The tasks in the journal with this word: ``begun`` or ``ended``."""
         text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         return [line.partition(" ")[2] for line in text.splitlines() if line.startswith(word)]
 
     def suspend(self) -> None:
-        """With SIGSTOP: its connections stay, and nothing answers on them."""
+        """Suspend the process with SIGSTOP: its connections stay open without replies."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """With SIGCONT."""
+        """Continue the process with SIGCONT."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
 async def open_killable_server(folder: Path) -> AsyncGenerator[KillableServer]:
-    """Start a server, and kill it after the block."""
+    """Run a server process until the block ends, then kill it."""
     server = KillableServer(folder / "journal")
     await server.start()
     try:
@@ -77,7 +77,7 @@ async def open_killable_server(folder: Path) -> AsyncGenerator[KillableServer]:
 
 
 async def be_agent(url: str, device: str) -> None:
-    """Be a device whose tool takes 20 ms, and reconnect quickly."""
+    """Run an agent whose tool takes 20 ms and that reconnects quickly."""
 
     async def work(name: str) -> str:
         await trio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A client without manners, for tests of the server: it sends what it is told, and hands out what comes, in order."""
+"""A client that can send anything, for tests of the server."""
 
 from __future__ import annotations
 
@@ -31,35 +31,31 @@ class RawClient:
         self._stream = stream
         self._transport = transport
 
-    # ---- what it sends
-
     def send_text(self, text: str) -> None:
-        """Send a text frame, whatever is in it."""
+        """Send any text frame."""
         self._transport.send_nowait(text)
 
     def send(self, **members: object) -> None:
-        """Send a message; what is left out is absent."""
+        """Send a message with these members only."""
         self.send_text(json.dumps(members))
 
     async def send_binary(self, data: bytes) -> None:
-        """Send a binary frame. Nothing else may be on its way."""
+        """Send a binary frame. No other send may be in progress."""
         await self._stream.send_all(FrameProtocol(client=True, extensions=[]).send_data(data))
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send bytes that may be no frame at all. Nothing else may be on its way."""
+        """Send any bytes, even invalid frames. No other send may be in progress."""
         await self._stream.send_all(data)
 
-    # ---- what comes
-
     async def receive(self, patience: float = SECONDS) -> Members:
-        """The next message, without what is null and without its time."""
+        """Receive the next message, without its null members and its timestamp."""
         with trio.fail_after(patience):
             members: Members = json.loads(await self._transport.receive())
         assert members.pop("timestamp")
         return {name: value for name, value in members.items() if value is not None}
 
     async def receive_until_ended(self, patience: float = SECONDS) -> tuple[list[Members], int]:
-        """All messages up to the connection's end, and its close code: 1006 where there was no close."""
+        """Receive all messages until the connection ends. Also returns the close code, 1006 without a close frame."""
         messages: list[Members] = []
         while True:
             try:
@@ -68,25 +64,23 @@ class RawClient:
                 return messages, ended.code
 
     async def close_code(self, patience: float = SECONDS) -> int:
-        """Wait until the connection has ended; no message may come before that."""
+        """Wait for the end of the connection, check that no message comes first, and return the close code."""
         messages, code = await self.receive_until_ended(patience)
         assert messages == []
         return code
 
     async def silence(self, seconds: float) -> None:
-        """Nothing comes for so long, and the connection lives."""
+        """Check that nothing is received for so long and that the connection stays open."""
         with trio.move_on_after(seconds) as waiting:
             raise AssertionError(f"there came {await self._transport.receive()!r}")
         assert waiting.cancelled_caught
 
-    # ---- how it ends
-
     async def close(self) -> None:
-        """Close the WebSocket in good order."""
+        """Close the WebSocket with a close handshake."""
         await self._transport.aclose()
 
     async def abort(self) -> None:
-        """End the connection without a close."""
+        """End the stream without a close handshake."""
         await self._transport.abort()
 
 
@@ -94,7 +88,7 @@ class RawClient:
 async def open_raw_client(
     stream: trio.abc.Stream, *, token: str | None = None, path: str = "/ws"
 ) -> AsyncGenerator[RawClient]:
-    """Shake hands on a stream; the block begins when the server has let the client in, and ends the connection without a close."""
+    """Perform the handshake on a stream and enter the block. Its end closes the stream without a close handshake."""
     transport = Transport(stream, peer="the server", client=True, max_message_size=MAX_MESSAGE_SIZE)
     async with open_background() as nursery:
         nursery.start_soon(transport.run_writer)

@@ -1,4 +1,4 @@
-"""A server that is killed: ``python server_to_kill.py PORT FILE`` writes down what it begins and ends, and prints its URL."""
+"""A server program: ``python server_to_kill.py PORT FILE`` prints its URL and appends each task's start and end to the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def main(port: int, path: str) -> None:
     """Serve until killed."""
-    # Each line is there when it is written, whatever happens to the process.
+    # Unbuffered, so that the lines survive SIGKILL.
     journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     async def session(task: ServerTask) -> object:

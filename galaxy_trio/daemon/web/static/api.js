@@ -1,11 +1,11 @@
-// The daemon's HTTP interface, with the token if it wants one.
+// Requests to the daemon's HTTP interface, with its token if it requires one.
 
-import { $, say } from "./dom.js";
+import { $, setText } from "./dom.js";
 
 const KEY = "galaxy-trio-token";
 const TIMEOUT = 30_000;
 
-/** What the daemon refused; the message is its own sentence. */
+/** The daemon refused a request; the message is the daemon's. */
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -13,29 +13,29 @@ export class Refused extends Error {
   }
 }
 
-let asking = null;
+let pendingToken = null;
 
-/** Asks for a token, once for all who need it at the same time. */
+/** Asks the user for a token. Concurrent requests share one dialog. */
 function askForToken(problem) {
-  asking ??= new Promise((resolve) => {
-    say($("token-problem"), problem);
+  pendingToken ??= new Promise((resolve) => {
+    setText($("token-problem"), problem);
     $("token").value = "";
     const dialog = $("token-dialog");
-    // Without a token there is nothing to see: it is not left by Escape.
+    // Without a token the page can show nothing, so Escape does not close the dialog.
     dialog.oncancel = (event) => event.preventDefault();
     $("token-form").onsubmit = (event) => {
       event.preventDefault();
       sessionStorage.setItem(KEY, $("token").value.trim());
       dialog.close();
-      asking = null;
+      pendingToken = null;
       resolve();
     };
     dialog.showModal();
   });
-  return asking;
+  return pendingToken;
 }
 
-/** A response that is no error. Asks for the token when that is what is missing. */
+/** Sends a request and returns its response. Asks for a token if one is required, and throws other errors. */
 export async function request(path, { method = "GET", body, headers = {}, signal } = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);
@@ -52,18 +52,18 @@ export async function request(path, { method = "GET", body, headers = {}, signal
         body: body === undefined ? undefined : JSON.stringify(body),
       });
     } catch (error) {
-      // A token that no header can carry is a wrong one.
+      // `fetch` throws a TypeError if the token has characters that a header must not have.
       if (!(error instanceof TypeError) || !token || /^[\x21-\x7e]+$/.test(token)) throw error;
       sessionStorage.removeItem(KEY);
-      await askForToken("The token is not right.");
+      await askForToken("The token is wrong.");
       continue;
     }
     if (response.ok) return response;
     if (response.status === 401) {
-      // It may have been given meanwhile, by who asked at the same time.
+      // A concurrent request may have asked for the token already.
       if (sessionStorage.getItem(KEY) === token) {
         sessionStorage.removeItem(KEY);
-        await askForToken(token ? "The token is not right." : "");
+        await askForToken(token ? "The token is wrong." : "");
       }
       continue;
     }
@@ -71,19 +71,19 @@ export async function request(path, { method = "GET", body, headers = {}, signal
     try {
       message = (await response.json()).error ?? message;
     } catch {
-      // It is no JSON: the status has to do.
+      // The body is not JSON: the message shows the status.
     }
     throw new Refused(response.status, message);
   }
 }
 
-/** A JSON object. */
-export async function ask(path, options) {
+/** Sends a request and returns the JSON of its response. */
+export async function requestJson(path, options) {
   return (await request(path, options)).json();
 }
 
-/** What went wrong, as a sentence for people. */
-export function sentence(error) {
-  const text = error instanceof Refused ? error.message : "The daemon does not answer: is it running?";
+/** An error as a sentence for the user. */
+export function errorText(error) {
+  const text = error instanceof Refused ? error.message : "The daemon does not respond: is it running?";
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

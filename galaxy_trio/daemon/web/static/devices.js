@@ -1,7 +1,7 @@
-// The devices, one row each, which change in place.
+// The table of devices, whose rows are updated in place.
 
-import { ask, sentence } from "./api.js";
-import { $, ago, el, number, say, soon } from "./dom.js";
+import { errorText, requestJson } from "./api.js";
+import { $, ago, el, number, setText, throttled } from "./dom.js";
 
 const CONNECTED = new Set(["idle", "busy"]);
 const ORDER = ["failed", "disconnected", "connecting", "registering", "busy", "idle"];
@@ -19,7 +19,7 @@ export const counts = () => ({
 });
 
 export async function load() {
-  const found = (await ask("devices")).devices;
+  const found = (await requestJson("devices")).devices;
   const present = new Set(found.map((device) => device.device_id));
   for (const name of devices.keys()) if (!present.has(name)) devices.delete(name);
   for (const device of found) devices.set(device.device_id, device);
@@ -27,10 +27,10 @@ export async function load() {
   onChange();
 }
 
-/** A queue's length is told by no event: who hears of a task asks. */
-export const loadSoon = soon(() => load().catch(() => {}), 2000);
+/** No event reports a queue's length, so it is loaded after each event of a task. */
+export const loadSoon = throttled(() => load().catch(() => {}), 2000);
 
-/** An event `device` has all of it; one `status` only that. */
+/** Applies an event: `device` has all members of a device, `status` only its status. */
 export function update(kind, data) {
   if (kind === "device") {
     devices.set(data.device_id, data);
@@ -58,7 +58,7 @@ function makeRow(name) {
   row.reconnect.setAttribute("aria-label", `Reconnect ${name}`);
   row.reconnect.onclick = () => reconnect(name, row);
   row.name.append(row.about);
-  row.queue.dataset.label = "waiting";
+  row.queue.dataset.label = "queued";
   row.element = el(
     "tr",
     {},
@@ -68,7 +68,7 @@ function makeRow(name) {
     el("td", { className: "time" }, row.heard, row.reconnects),
     el("td", { className: "last" }, row.reconnect),
   );
-  // Why it is not connected, beneath.
+  // A second row with the reason why the device is not connected.
   row.beneath = el("tr", {}, row.problem);
   return row;
 }
@@ -76,9 +76,9 @@ function makeRow(name) {
 async function reconnect(name, row) {
   row.reconnect.disabled = true;
   try {
-    update("device", await ask(`devices/${encodeURIComponent(name)}/reconnect`, { method: "POST", signal: AbortSignal.timeout(60_000) }));
+    update("device", await requestJson(`devices/${encodeURIComponent(name)}/reconnect`, { method: "POST", signal: AbortSignal.timeout(60_000) }));
   } catch (error) {
-    say(row.problem, sentence(error));
+    setText(row.problem, errorText(error));
     explain(row);
     row.element.after(row.beneath);
   } finally {
@@ -88,15 +88,15 @@ async function reconnect(name, row) {
 
 function fill(row, device) {
   row.status.className = `state ${device.status}`;
-  say(row.status, device.status);
-  say(row.about, [device.os, ...(device.capabilities ?? [])].filter(Boolean).join(" · "));
+  setText(row.status, device.status);
+  setText(row.about, [device.os, ...(device.capabilities ?? [])].filter(Boolean).join(" · "));
   const trying = device.next_try ? ` Next try ${new Date(device.next_try).toLocaleTimeString()}.` : "";
   const problem = `${device.problem}${/[.?!]$/.test(device.problem ?? "") ? "" : "."}${trying}`;
-  say(row.problem, device.problem && !CONNECTED.has(device.status) ? problem : "");
-  say(row.queue, number.format(device.queued));
-  say(row.heard, ago(device.last_heard));
+  setText(row.problem, device.problem && !CONNECTED.has(device.status) ? problem : "");
+  setText(row.queue, number.format(device.queued));
+  setText(row.heard, ago(device.last_heard));
   const reconnects = Math.max(0, device.connects - 1);
-  say(row.reconnects, reconnects === 1 ? "1 reconnect" : `${number.format(reconnects)} reconnects`);
+  setText(row.reconnects, reconnects === 1 ? "1 reconnect" : `${number.format(reconnects)} reconnects`);
   explain(row);
 }
 
@@ -114,7 +114,7 @@ function draw() {
       rows.delete(name);
     }
   }
-  // Those that need somebody come first.
+  // Devices that need attention come first.
   const sorted = [...devices.values()].sort(
     (one, other) => rank(one) - rank(other) || one.device_id.localeCompare(other.device_id, undefined, { numeric: true }),
   );
@@ -131,27 +131,27 @@ function draw() {
     if (!explained && row.beneath === at) at = at.nextElementSibling;
     if (!explained) row.beneath.remove();
     for (const element of explained ? [row.element, row.beneath] : [row.element]) {
-      // A row that is where it belongs is not touched: it may have the focus.
+      // A row that is in its place is not moved, because it may have the focus.
       if (element === at) at = at.nextElementSibling;
       else body.insertBefore(element, at);
     }
   }
   $("no-devices").hidden = shown > 0 && counts().connected > 0;
-  say(
+  setText(
     $("no-devices-words"),
-    !devices.size ? "There is no device." : shown ? "No device is connected. Does their server run?" : `None of ${devices.size} devices is like that.`,
+    !devices.size ? "No devices are configured." : shown ? "No device is connected. Is their server running?" : `None of ${devices.size} devices matches.`,
   );
 }
 
-// Idle and busy change many times a second: they keep their places.
+// Idle and busy have the same rank: they may change many times a second.
 const rank = (device) => (CONNECTED.has(device.status) ? ORDER.length : ORDER.indexOf(device.status));
 
-const drawSoon = soon(draw);
+const drawSoon = throttled(draw);
 
 export function start(changed) {
   onChange = changed;
   $("find").oninput = draw;
-  // Queues and times are not told of one by one.
+  // No event reports queue lengths and times.
   setInterval(() => {
     if (!document.hidden && devices.size) load().catch(() => {});
   }, 5000);

@@ -1,8 +1,8 @@
-// Elements are made of text, and never of markup: whatever a device or a result is called, it is shown and nothing else.
+// Elements are made from text, never from markup, so that names and results from devices cannot inject anything.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties and children; a child that is no node is text. */
+/** Creates an element with properties and children; a child that is not a node becomes text. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,8 +14,8 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Text in place of what is there; nothing happens if it is there already, so that a selection stays. */
-export function say(element, text) {
+/** Sets an element's text. An equal text is not replaced, so that a selection stays. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -25,7 +25,7 @@ export function clock(time) {
   return new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
-/** How long ago, in the largest unit that says it. */
+/** The time since a moment, in the largest fitting unit. */
 export function ago(time, now = Date.now()) {
   if (!time) return "–";
   const seconds = Math.max(0, Math.round((now - Date.parse(time)) / 1000));
@@ -36,12 +36,12 @@ export function ago(time, now = Date.now()) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
-/** Calls a function once, soon, however often it is asked for meanwhile. */
-export function soon(work, milliseconds = 200) {
-  let waiting = null;
+/** A function that calls another one after a delay, once for all calls in between. */
+export function throttled(work, milliseconds = 200) {
+  let timer = null;
   return () => {
-    waiting ??= setTimeout(() => {
-      waiting = null;
+    timer ??= setTimeout(() => {
+      timer = null;
       work();
     }, milliseconds);
   };

@@ -1,35 +1,36 @@
-// The daemon's events, as they happen. When they break off they are taken up again, and all is read anew if something was missed.
+// Reads the daemon's events. After a disconnect it resumes, and reloads everything if events were missed.
 
 import { request } from "./api.js";
 
-const SILENCE = 40_000;
-const WAITS = [500, 1000, 2000, 5000];
+const SILENCE_TIMEOUT = 40_000;
+const RETRY_DELAYS = [500, 1000, 2000, 5000];
 
 /**
- * Listens for as long as the page is open.
+ * Reads events for as long as the page is open.
  *
- * `onStatus("live" | "away")` is told whether what is shown is what is so; `onFresh()` loads all anew; `onEvent(kind, data)` gets each event.
+ * `onStatus("live" | "away")` is called when the connection is made or lost, `onReload()` when everything has to be loaded again,
+ * `onEvent(kind, data)` with each event.
  */
-export async function listen({ onStatus, onFresh, onEvent }) {
+export async function listen({ onStatus, onReload, onEvent }) {
   let lastId = null;
   for (let failures = 0; ; ) {
     const abort = new AbortController();
     let silence = null;
-    const heard = () => {
+    const onData = () => {
       clearTimeout(silence);
-      silence = setTimeout(() => abort.abort(), SILENCE);
+      silence = setTimeout(() => abort.abort(), SILENCE_TIMEOUT);
     };
     try {
-      heard();
+      onData();
       const headers = lastId === null ? {} : { "Last-Event-ID": lastId };
       const response = await request("events", { headers, signal: abort.signal });
-      // What happens from here on is told; what was before is read now.
-      if (lastId === null) await onFresh();
+      // Loaded after the stream has begun, so that no change in between is missed.
+      if (lastId === null) await onReload();
       failures = 0;
       onStatus("live");
-      for await (const event of events(response.body, heard)) {
+      for await (const event of events(response.body, onData)) {
         lastId = event.id ?? lastId;
-        if (event.kind === "reset") await onFresh();
+        if (event.kind === "reset") await onReload();
         else onEvent(event.kind, JSON.parse(event.data));
       }
     } catch {
@@ -38,17 +39,17 @@ export async function listen({ onStatus, onFresh, onEvent }) {
       clearTimeout(silence);
     }
     onStatus("away");
-    await new Promise((resolve) => setTimeout(resolve, WAITS[Math.min(failures++, WAITS.length - 1)]));
+    await new Promise((resolve) => setTimeout(resolve, RETRY_DELAYS[Math.min(failures++, RETRY_DELAYS.length - 1)]));
   }
 }
 
-async function* events(body, heard) {
+async function* events(body, onData) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    heard();
+    onData();
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {

@@ -1,28 +1,26 @@
-// All of the page together.
+// Connects the parts of the page.
 
-import { ask, sentence } from "./api.js";
+import { errorText, requestJson } from "./api.js";
 import * as devices from "./devices.js";
-import { $, clock, el, number, say, soon } from "./dom.js";
+import { $, clock, el, number, setText, throttled } from "./dom.js";
 import { listen } from "./live.js";
 import * as tasks from "./tasks.js";
 
 const EVENTS = 50;
-const LIVE = { live: "Live", away: "Not live: trying to reach the daemon…" };
-
-// ---- the summary
+const LIVE = { live: "Live", away: "Not live: reconnecting to the daemon…" };
 
 let total = 0;
 
 async function loadSummary() {
-  const counts = (await ask("summary")).tasks;
+  const counts = (await requestJson("summary")).tasks;
   const open = counts.queued + counts.running;
   const bad = counts.failed + counts.lost;
-  say($("sum-running"), number.format(counts.running));
-  say($("sum-queued"), number.format(counts.queued));
-  say($("sum-completed"), number.format(counts.completed));
-  say($("sum-bad"), number.format(bad));
+  setText($("sum-running"), number.format(counts.running));
+  setText($("sum-queued"), number.format(counts.queued));
+  setText($("sum-completed"), number.format(counts.completed));
+  setText($("sum-bad"), number.format(bad));
   $("figure-bad").classList.toggle("bad", bad > 0);
-  // The bar is of the tasks since the queue was last empty.
+  // The bar shows the tasks since the queue was last empty.
   const ended = counts.completed + counts.cancelled + bad;
   if (!open) base = ended;
   base = Math.min(base ?? ended, ended);
@@ -30,7 +28,7 @@ async function loadSummary() {
   total = done + open;
   $("progress").max = Math.max(1, total);
   $("progress").value = open ? done : 1;
-  say($("progress-words"), open ? `${number.format(done)} of ${number.format(total)}` : "nothing waits");
+  setText($("progress-words"), open ? `${number.format(done)} of ${number.format(total)}` : "the queue is empty");
   drawDevices();
 }
 
@@ -38,13 +36,11 @@ let base = null;
 
 function drawDevices() {
   const { all, connected } = devices.counts();
-  say($("sum-devices"), number.format(connected));
-  say($("sum-devices-of"), ` of ${number.format(all)}`);
+  setText($("sum-devices"), number.format(connected));
+  setText($("sum-devices-of"), ` of ${number.format(all)}`);
 }
 
-const loadSummarySoon = soon(() => loadSummary().catch(() => {}), 500);
-
-// ---- a new task
+const loadSummarySoon = throttled(() => loadSummary().catch(() => {}), 500);
 
 function drawChoices() {
   const select = $("device");
@@ -70,7 +66,7 @@ async function submit(event) {
   event.preventDefault();
   const button = event.submitter ?? event.target.querySelector("button");
   const outcome = $("submit-outcome");
-  const body = { request: $("request").value, timeout: Number($("timeout").value), idempotency_key: key };
+  const body = { request: $("request").value, timeout: Number($("timeout").value), idempotency_key: idempotencyKey };
   if ($("device").value) body.device = $("device").value;
   else {
     if ($("os").value.trim()) body.os = $("os").value.trim();
@@ -78,32 +74,30 @@ async function submit(event) {
     if (capabilities.length) body.capabilities = capabilities;
   }
   button.disabled = true;
-  say(outcome, "");
+  setText(outcome, "");
   try {
-    const task = await ask("tasks", { method: "POST", body });
+    const task = await requestJson("tasks", { method: "POST", body });
     tasks.update(task);
-    key = newKey();
-    // Who types fast has begun with the next one.
+    idempotencyKey = newKey();
+    // The user may have begun to type the next task.
     if ($("request").value === body.request) $("request").value = "";
     outcome.className = "outcome good";
     const away = body.device && !devices.isConnected(body.device);
-    say(outcome, `Accepted as ${task.id.slice(0, 8)}.${away ? ` ${body.device} is not connected: the task waits for it.` : ""}`);
+    setText(outcome, `Accepted as ${task.id.slice(0, 8)}.${away ? ` ${body.device} is not connected: the task stays queued until it is.` : ""}`);
     $("request").focus();
   } catch (error) {
     outcome.className = "outcome bad";
-    say(outcome, sentence(error));
+    setText(outcome, errorText(error));
   } finally {
     button.disabled = false;
   }
 }
 
-// What is submitted again because the answer was lost is the same task; what is changed in between is another.
+// An unchanged form keeps its idempotency key, so that submitting it again after a lost response does not submit a second task.
 const newKey = () => `page-${[...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-let key = newKey();
+let idempotencyKey = newKey();
 
-// ---- what happens
-
-function tell(kind, data) {
+function showEvent(kind, data) {
   let words = null;
   if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${data.request.slice(0, 80)}`;
   if (kind === "device" && data.what !== "information") words = `${data.device_id}: ${data.what}${data.what !== "connected" && data.problem ? `: ${data.problem}` : ""}`;
@@ -115,7 +109,7 @@ function tell(kind, data) {
 }
 
 function onEvent(kind, data) {
-  tell(kind, data);
+  showEvent(kind, data);
   if (kind === "task") {
     tasks.update(data);
     devices.loadSoon();
@@ -123,26 +117,26 @@ function onEvent(kind, data) {
   loadSummarySoon();
 }
 
-async function onFresh() {
+async function onReload() {
   await Promise.all([devices.load(), tasks.load(), loadSummary()]);
 }
 
 function onStatus(status) {
   $("live").className = `liveness ${status}`;
-  say($("live-words"), LIVE[status]);
+  setText($("live-words"), LIVE[status]);
   document.body.classList.toggle("away", status !== "live");
 }
 
 $("submit").onsubmit = submit;
 $("submit").oninput = () => {
-  key = newKey();
+  idempotencyKey = newKey();
 };
 $("device").onchange = chooseDevice;
 for (const button of document.querySelectorAll("[data-close]")) button.onclick = () => button.closest("dialog").close();
-// A text area takes Enter for itself: this submits.
+// In a text area, Enter starts a new line, and Ctrl+Enter submits.
 $("request").onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("submit").requestSubmit();
 };
 devices.start(drawChoices);
 tasks.start();
-listen({ onStatus, onFresh, onEvent });
+listen({ onStatus, onReload, onEvent });

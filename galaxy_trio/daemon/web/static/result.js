@@ -1,22 +1,22 @@
-// A result: text, pictures, or JSON that is folded where it is long. What comes from a device is text, whatever it says.
+// Shows a result: text, a picture, or JSON, folded where it is long. Other content from a device is shown as text.
 
-import { request, sentence } from "./api.js";
+import { errorText, request } from "./api.js";
 import { el, number } from "./dom.js";
 
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+$/;
-const OPEN_UNTIL = 12;
-const ROOM = 100;
-const LONG = 4000;
+const MAX_OPEN = 12;
+const BATCH = 100;
+const LONG_TEXT = 4000;
 
 export function showResult(place, task) {
   if (!("result" in task)) {
     const size = `${number.format(Math.ceil(task.result_size / 1024))} KiB`;
-    const button = el("button", { type: "button" }, `Download it, ${size}`);
+    const button = el("button", { type: "button" }, `Download, ${size}`);
     button.onclick = () => download(button, task);
-    place.replaceChildren(el("p", {}, "It is too large to be shown here. "), button);
+    place.replaceChildren(el("p", {}, "The result is too large to show here. "), button);
     return;
   }
-  // It does not change: what somebody has unfolded stays so.
+  // A result does not change: what the user has unfolded stays unfolded.
   if (place.dataset.task === task.id) return;
   place.dataset.task = task.id;
   place.replaceChildren(shown(task.result, true));
@@ -30,7 +30,7 @@ async function download(button, task) {
     el("a", { href: url, download: `task-${task.id.slice(0, 8)}.json` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   } catch (error) {
-    button.after(el("p", { className: "outcome bad" }, sentence(error)));
+    button.after(el("p", { className: "outcome bad" }, errorText(error)));
   } finally {
     button.disabled = false;
   }
@@ -41,20 +41,20 @@ function shown(value, isTop) {
   if (value === null || typeof value !== "object") return el("span", { className: "value" }, JSON.stringify(value));
   const entries = Array.isArray(value) ? value.map((item, index) => [index, item]) : Object.entries(value);
   if (!entries.length) return el("span", { className: "value" }, Array.isArray(value) ? "[ ]" : "{ }");
-  const folded = el("details", { className: "fold", open: isTop || entries.length <= OPEN_UNTIL });
+  const folded = el("details", { className: "fold", open: isTop || entries.length <= MAX_OPEN });
   folded.append(el("summary", {}, Array.isArray(value) ? `list of ${number.format(entries.length)}` : `${number.format(entries.length)} ${entries.length === 1 ? "member" : "members"}`));
   const list = el("ul", {});
   folded.append(list);
-  // A list of a million is not a million elements before somebody wants them.
+  // Entries are added in batches, because a list may have a million of them.
   const more = (from) => {
-    for (const [name, item] of entries.slice(from, from + ROOM)) {
+    for (const [name, item] of entries.slice(from, from + BATCH)) {
       list.append(el("li", {}, el("span", { className: "key" }, `${name}: `), shown(item, false)));
     }
-    if (from + ROOM < entries.length) {
-      const button = el("button", { type: "button" }, `${number.format(entries.length - from - ROOM)} more`);
+    if (from + BATCH < entries.length) {
+      const button = el("button", { type: "button" }, `${number.format(entries.length - from - BATCH)} more`);
       button.onclick = () => {
         last.remove();
-        more(from + ROOM);
+        more(from + BATCH);
       };
       const last = el("li", {}, button);
       list.append(last);
@@ -69,10 +69,10 @@ function shown(value, isTop) {
 }
 
 function text(value, isTop) {
-  if (PICTURE.test(value)) return el("img", { src: value, alt: "A picture that the device gave as its result", className: "picture" });
+  if (PICTURE.test(value)) return el("img", { src: value, alt: "A picture that the device returned as its result", className: "picture" });
   const quoted = isTop ? value : JSON.stringify(value);
-  if (quoted.length <= LONG && !value.includes("\n")) return el(isTop ? "pre" : "span", { className: "value" }, quoted);
-  if (value.length <= LONG) return el("pre", { className: "value" }, value);
+  if (quoted.length <= LONG_TEXT && !value.includes("\n")) return el(isTop ? "pre" : "span", { className: "value" }, quoted);
+  if (value.length <= LONG_TEXT) return el("pre", { className: "value" }, value);
   const whole = el("details", { className: "fold" }, el("summary", {}, `text of ${number.format(value.length)} characters: ${value.slice(0, 60)}…`));
   whole.ontoggle = () => {
     if (whole.childElementCount === 1) whole.append(el("pre", { className: "value" }, value));

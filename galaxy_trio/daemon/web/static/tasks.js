@@ -1,13 +1,12 @@
-// The tasks: a page of the newest, kept as they are by what is told of them; older ones on demand.
+// The table of tasks: the newest page, updated by events, and older pages on demand.
 
-import { ask, sentence } from "./api.js";
-import { $, ago, clock, el, number, say, soon } from "./dom.js";
+import { errorText, requestJson } from "./api.js";
+import { $, ago, clock, el, number, setText, throttled } from "./dom.js";
 import { showResult } from "./result.js";
 
 const PAGE = 50;
-const MOST = 1000;
+const MAX_TASKS = 1000;
 const ENDED = new Set(["completed", "failed", "cancelled", "lost"]);
-const WORDS = { queued: "waiting" };
 
 // The newest first.
 let tasks = new Map();
@@ -27,18 +26,18 @@ export async function load() {
   draw();
 }
 
-// What is told while a page is on its way may be newer than the page.
+// Events that arrive while a page is loading may be newer than the page.
 const readers = new Set();
 
 async function read(path, take) {
-  const told = [];
-  readers.add(told);
+  const arrived = [];
+  readers.add(arrived);
   try {
-    take(await ask(path));
+    take(await requestJson(path));
   } finally {
-    readers.delete(told);
+    readers.delete(arrived);
   }
-  told.forEach(update);
+  arrived.forEach(update);
 }
 
 async function loadOlder() {
@@ -52,23 +51,23 @@ async function loadOlder() {
     });
     draw();
   } catch (error) {
-    say($("submit-outcome"), sentence(error));
+    setText($("submit-outcome"), errorText(error));
   } finally {
     $("older").disabled = false;
   }
 }
 
-// What is told may overtake what was asked for: a task never goes back.
+// Events and responses may arrive out of order: a task never goes back to an earlier state.
 const progress = (task) => (ENDED.has(task.state) ? 2 : task.state === "running" ? 1 : 0);
 
 export function update(task) {
-  for (const told of readers) told.push(task);
+  for (const events of readers) events.push(task);
   if (tasks.has(task.id) && progress(task) < progress(tasks.get(task.id))) return;
   if (tasks.has(task.id) || !wanted() || wanted() === task.state) {
     if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });
     else {
       tasks = new Map([[task.id, task], ...tasks]);
-      if (tasks.size > MOST) tasks = new Map([...tasks].slice(0, PAGE));
+      if (tasks.size > MAX_TASKS) tasks = new Map([...tasks].slice(0, PAGE));
     }
     drawSoon();
   }
@@ -87,12 +86,12 @@ function makeRow(id) {
 
 function fill(row, task) {
   row.state.className = `state ${task.state}`;
-  say(row.state, WORDS[task.state] ?? task.state);
-  say(row.request, shortened(task.request));
+  setText(row.state, task.state);
+  setText(row.request, shortened(task.request));
   row.request.setAttribute("aria-label", `Show task: ${shortened(task.request)}`);
-  say(row.error, task.state === "failed" || task.state === "lost" ? shortened(task.error ?? "") : "");
-  say(row.device, task.device ?? (task.wants.device ? `${task.wants.device}` : task.wants.os ? `any ${task.wants.os}` : "any"));
-  say(row.when, ago(task.ended ?? task.started ?? task.created));
+  setText(row.error, task.state === "failed" || task.state === "lost" ? shortened(task.error ?? "") : "");
+  setText(row.device, task.device ?? (task.wants.device ? `${task.wants.device}` : task.wants.os ? `any ${task.wants.os}` : "any"));
+  setText(row.when, ago(task.ended ?? task.started ?? task.created));
   row.when.title = new Date(task.created).toLocaleString();
   if (row.actionsFor !== task.state) {
     row.actionsFor = task.state;
@@ -110,11 +109,11 @@ function actions(task) {
     made.onclick = async () => {
       made.disabled = true;
       try {
-        update(await ask(path, { method, signal: AbortSignal.timeout(60_000) }));
-        say($("submit-outcome"), word === "Cancel" ? `Cancelled: ${what}` : `Once more: ${what}`);
+        update(await requestJson(path, { method, signal: AbortSignal.timeout(60_000) }));
+        setText($("submit-outcome"), word === "Cancel" ? `Cancelled: ${what}` : `Retried: ${what}`);
         $("submit-outcome").className = "outcome";
       } catch (error) {
-        say($("submit-outcome"), sentence(error));
+        setText($("submit-outcome"), errorText(error));
         $("submit-outcome").className = "outcome bad";
       } finally {
         made.disabled = false;
@@ -144,12 +143,10 @@ function draw() {
   }
   $("older").hidden = before === null;
   $("no-tasks").hidden = tasks.size > 0;
-  say($("no-tasks-words"), wanted() ? `No task is ${$("state").selectedOptions[0].textContent}.` : "There are no tasks yet.");
+  setText($("no-tasks-words"), wanted() ? `No task is ${$("state").selectedOptions[0].textContent}.` : "There are no tasks yet.");
 }
 
-const drawSoon = soon(draw);
-
-// ---- one of them
+const drawSoon = throttled(draw);
 
 async function show(id) {
   shownInDialog = id;
@@ -157,17 +154,17 @@ async function show(id) {
   let task = tasks.get(id);
   const place = $("task-result");
   try {
-    task = await ask(`tasks/${id}`);
+    task = await requestJson(`tasks/${id}`);
   } catch (error) {
-    place.replaceChildren(el("p", { className: "outcome bad" }, sentence(error)));
+    place.replaceChildren(el("p", { className: "outcome bad" }, errorText(error)));
   }
   if (shownInDialog !== id || !task) return;
-  say($("task-title"), `Task ${task.id.slice(0, 8)}`);
-  say($("task-request"), task.request);
+  setText($("task-title"), `Task ${task.id.slice(0, 8)}`);
+  setText($("task-request"), task.request);
   const facts = [
-    ["State", WORDS[task.state] ?? task.state],
+    ["State", task.state],
     ["Device", task.device ?? "–"],
-    ["Wanted", [task.wants.device, task.wants.os, ...task.wants.capabilities].filter(Boolean).join(", ") || "any device"],
+    ["Requires", [task.wants.device, task.wants.os, ...task.wants.capabilities].filter(Boolean).join(", ") || "any device"],
     ["Submitted", clock(task.created)],
     ["Started", task.started ? clock(task.started) : "–"],
     ["Ended", task.ended ? `${clock(task.ended)}${task.started ? `, after ${((Date.parse(task.ended) - Date.parse(task.started)) / 1000).toFixed(1)} s` : ""}` : "–"],
@@ -183,10 +180,10 @@ async function show(id) {
   if (!dialog.open) dialog.showModal();
 }
 
-const showSoon = soon(() => shownInDialog && show(shownInDialog));
+const showSoon = throttled(() => shownInDialog && show(shownInDialog));
 
 export function start() {
-  $("state").onchange = () => load().catch((error) => say($("submit-outcome"), sentence(error)));
+  $("state").onchange = () => load().catch((error) => setText($("submit-outcome"), errorText(error)));
   $("older").onclick = loadOlder;
   $("task-dialog").onclose = () => {
     shownInDialog = null;

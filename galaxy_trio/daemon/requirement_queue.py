@@ -1,4 +1,4 @@
-"""Queues of waiting tasks with the same requirement: the oldest few tasks in memory, the others on disk."""
+"""The queue of the tasks with one requirement: the oldest few in memory, the others on disk."""
 
 from __future__ import annotations
 
@@ -6,46 +6,44 @@ import math
 from bisect import insort
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from galaxy_trio.daemon.store.records import Requirement, TaskRecord
 
-AHEAD: Final = 16
-"""Tasks that a queue has in memory in addition to one for each slot that may take them."""
+READ_AHEAD: Final = 16
+"""Tasks that a queue holds in memory in addition to one for each slot that may take them."""
 
 
 def _number(record: TaskRecord) -> int:
     return record.number
 
 
-class TaskQueue:
-    """Tasks with the same requirement, in the order of acceptance.
+class RequirementQueue:
+    """The queued tasks with one requirement, in the order of acceptance.
 
-    At most `room` tasks are in memory. The owner reads the others from disk when `wants_page` says so, and passes each page to `add_page`.
-    Pages and accepted tasks must be added in the order in which the database has them.
+    At most `room` of them are in memory. The owner reads the others from disk when `wants_page` is true, and passes each page to
+    `add_page`. Pages and accepted tasks must be added in the order of the database.
 
     Attributes:
         requirement: The tasks' requirement.
-        waiting: The number of tasks that have not begun, in memory or on disk.
+        queued: The number of queued tasks, in memory or on disk.
         slots: The number of slots of connected devices that may take the tasks.
         candidates: The devices that the tasks may wait for, connected or not.
         reading: Whether the next page is being read.
         failing: Whether the tasks are being failed because no device can run them.
     """
 
-    def __init__(self, requirement: Requirement, waiting: int = 0) -> None:
+    def __init__(self, requirement: Requirement, queued: int = 0) -> None:
         self.requirement = requirement
-        self.waiting: int = waiting
+        self.queued: int = queued
         self.slots: int = 0
         self.candidates: set[str] = set()
         self.reading: bool = False
         self.failing: bool = False
         self._head: list[TaskRecord] = []
-        # Whether there are more tasks on disk, and a number that all of these are above.
-        self._more = waiting > 0
+        # Whether there are more tasks on disk, and a lower bound of their numbers.
+        self._more = queued > 0
         self._known_up_to = 0
 
     @property
@@ -60,15 +58,15 @@ class TaskQueue:
 
     @property
     def next_number(self) -> float:
-        """The number of the oldest task, or a lower bound of it while the task is still on disk; infinite if no task waits."""
+        """The number of the oldest task, or a lower bound of it while the task is still on disk; infinite if no task is queued."""
         if self._head:
             return self._head[0].number
         return self._known_up_to + 1 if self._more else math.inf
 
     @property
     def has_no_candidate(self) -> bool:
-        """Whether tasks wait though no device may run them."""
-        return self.waiting > 0 and not self.candidates
+        """Whether there are queued tasks and no device may run them."""
+        return self.queued > 0 and not self.candidates
 
     @property
     def known_up_to(self) -> int:
@@ -77,17 +75,17 @@ class TaskQueue:
 
     @property
     def room(self) -> int:
-        """How many tasks may be in memory: none while no connected device can take them."""
-        return self.slots + AHEAD if self.slots else 0
+        """How many tasks may be in memory; 0 while no connected device can take them."""
+        return self.slots + READ_AHEAD if self.slots else 0
 
     @property
     def wants_page(self) -> bool:
-        """Whether the next page should be read now: at most half of the room is used."""
+        """Whether the next page should be read now, because at most half of the room is used."""
         return self._more and not self.reading and 2 * len(self._head) <= self.room > 0
 
     def accept(self, record: TaskRecord) -> None:
         """Add a task that was just accepted; it stays on disk if there is no room."""
-        self.waiting += 1
+        self.queued += 1
         if self._more:
             return
         if len(self._head) < self.room:
@@ -115,36 +113,3 @@ class TaskQueue:
     def discard(self, record: TaskRecord) -> None:
         """Remove a task that is no longer queued, if it is in memory."""
         self._head = [other for other in self._head if other.id != record.id]
-
-
-@attrs.frozen
-class DeviceState:
-    """The state of a device, as far as the scheduler needs it.
-
-    Attributes:
-        connected: Whether it could run a task now.
-        usable: Whether a task may wait for it; `False` when reconnecting was given up.
-        known: Whether its information has arrived; until then `os` and `capabilities` may be incomplete.
-        os: Its operating system.
-        capabilities: Its capabilities.
-    """
-
-    connected: bool
-    usable: bool
-    known: bool
-    os: str | None
-    capabilities: frozenset[str]
-
-    def fits(self, requirement: Requirement) -> bool:
-        """Whether its operating system and capabilities are those that a task needs. The device's name is not compared."""
-        return _same_os(requirement.os, self.os) and self.capabilities.issuperset(requirement.capabilities)
-
-    def may_fit(self, requirement: Requirement) -> bool:
-        """Whether it fits, or may fit when its information has arrived."""
-        if self.known:
-            return self.usable and self.fits(requirement)
-        return self.usable and (self.os is None or _same_os(requirement.os, self.os))
-
-
-def _same_os(needed: str | None, os: str | None) -> bool:
-    return needed is None or (os is not None and os.casefold() == needed.casefold())

@@ -1,0 +1,135 @@
+"""Opens the daemon's database file, which one daemon at a time may use."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from galaxy_trio.daemon.store.schema import METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.errors import GalaxyError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+_BUSY: Final = 5.0
+"""Seconds to wait for other programs that hold the file, such as a backup."""
+
+
+class StoreError(GalaxyError):
+    """The database could not be read or written; the message gives the reason and what to do. Accepted tasks stay on disk."""
+
+
+_REASONS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_READONLY: "the file or its directory is read-only: give the daemon's user permission to write there",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away to start with an empty one",
+    sqlite3.SQLITE_NOTADB: "the file is not a database: configure another path, or move the file away",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: give the daemon's user permission to read and write it and its directory",
+    sqlite3.SQLITE_BUSY: "another program has locked it: stop that program",
+    sqlite3.SQLITE_IOERR: "the disk reports an error, or is full: check the disk",
+}
+_PRIMARY: Final = 0xFF
+"""The bits of an SQLite error code that hold the primary code."""
+
+
+def explain(path: Path, error: SQLAlchemyError) -> StoreError:
+    """An error of the database, as a sentence for the daemon's operator."""
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    reason = None if code is None else _REASONS.get(code & _PRIMARY)
+    return StoreError(f"the database {path} failed: {reason or cause or error}")
+
+
+@contextmanager
+def lock(path: Path) -> Generator[None]:
+    """Lock the database against other daemons inside the block. The operating system releases the lock when the process ends.
+
+    Raises:
+        StoreError: Another daemon has the lock, or the lock file cannot be created.
+    """
+    lock_path = path.with_name(f"{path.name}.lock")
+    try:
+        number = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"the database {path} cannot be locked: {lock_path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"another daemon uses the database {path}: stop it, or configure another path") from error
+        yield
+    finally:
+        os.close(number)
+
+
+def connect(path: Path) -> Engine:
+    """Open the database, and create it for its owner alone (mode 0600) if it does not exist.
+
+    Raises:
+        StoreError: The database cannot be used.
+    """
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"the database {path} cannot be opened: {error.strerror}") from error
+    url = URL.create("sqlite", database=str(path))
+    checker = create_engine(url)
+    engine = create_engine(url, connect_args={"timeout": _BUSY, "check_same_thread": False})
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    try:
+        # A foreign file must not be changed, not even its journal mode.
+        with checker.connect() as connection:
+            is_new = _check(path, connection)
+        with engine.begin() as connection:
+            if is_new:
+                METADATA.create_all(connection, checkfirst=False)
+                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+            else:
+                TASKS_QUEUED.create(connection, checkfirst=True)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise explain(path, error) from error
+    finally:
+        checker.dispose()
+    return engine
+
+
+def _check(path: Path, connection: Connection) -> bool:
+    """Whether the database is new.
+
+    Raises:
+        StoreError: It belongs to a newer version or to another program.
+    """
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version > VERSION:
+        raise StoreError(
+            f"the database {path} was made by a newer galaxy_trio: install that version, or configure another path"
+        )
+    if version == VERSION:
+        # This reads the table's first pages, so that damage there is reported now.
+        connection.execute(TASKS.select().limit(1))
+        return False
+    if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
+        raise StoreError(f"the database {path} belongs to another program: configure another path")
+    return True
+
+
+def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
+    # SQLAlchemy begins the transactions; by default, the sqlite3 module would do it as well.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes", True) else "BEGIN")

@@ -1,0 +1,218 @@
+"""Handles the requests of the HTTP interface; see `routes` for its table of operations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+import trio
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
+from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import Send
+
+    from galaxy_trio import Constellation, DeviceStatistics
+    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio.daemon.store.store import Store
+    from galaxy_trio.daemon.task_queue import TaskQueue
+    from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
+    from galaxy_trio.daemon.web.metrics import Metrics
+    from galaxy_trio.messages import JSON
+
+MAX_WAIT: Final = 300
+"""Maximum seconds to wait for the end of a task."""
+MAX_PAGE: Final = 1_000
+"""Maximum tasks in a page."""
+RECONNECT_TIMEOUT: Final = 30.0
+"""Maximum seconds to wait for a device to reconnect."""
+
+
+class Handlers:
+    """The handlers of all operations."""
+
+    def __init__(
+        self,
+        store: Store,
+        constellation: Constellation,
+        task_queue: TaskQueue,
+        event_stream: ServerSentEventStream,
+        metrics: Metrics,
+        document: Mapping[str, JSON],
+    ) -> None:
+        self._store = store
+        self._constellation = constellation
+        self._task_queue = task_queue
+        self._event_stream = event_stream
+        self._metrics = metrics
+        self._document = document
+
+    async def submit_task(self, request: Request) -> Response:
+        """Accept a task; it is on disk when the response is sent."""
+        record, is_new = await self._task_queue.submit(parse_task(await request.body()))
+        return JSONResponse(task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
+
+    async def list_tasks(self, request: Request) -> Response:
+        """A page of tasks, the newest first."""
+        state = request.query_params.get("state")
+        if state is not None and state not in list(TaskState):
+            raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
+        limit = _page_size(request)
+        records = await self._store.page(
+            state=None if state is None else TaskState(state),
+            device=request.query_params.get("device"),
+            limit=limit,
+            before=request.query_params.get("before"),
+        )
+        following = records[-1].id if len(records) == limit else None
+        return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
+
+    async def show_task(self, request: Request) -> Response:
+        """A task, with its result if that is small. With ``wait``, wait for its end first."""
+        record = await self._task_queue.wait(request.path_params["id"], _seconds_to_wait(request))
+        return JSONResponse(await self._task_with_result(record))
+
+    async def _task_with_result(self, record: TaskRecord) -> dict[str, object]:
+        shown = task_as_json(record)
+        if record.result_size is not None and record.result_size <= INLINE:
+            text = b"".join([piece async for piece in self._store.read_result(record.id)])
+            shown["result"] = json.loads(text)
+        return shown
+
+    async def show_result(self, request: Request) -> Response:
+        """A result of any size, streamed."""
+        record = await self._task_queue.wait(request.path_params["id"], 0)
+        if record.result_size is None:
+            if record.state.ended:
+                raise NoSuchTask(f"task {record.id} has no result: it is {record.state.value}")
+            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
+        return _Stream(
+            self._store.read_result(record.id),
+            media_type="application/json",
+            headers={"Content-Length": str(record.result_size)},
+        )
+
+    async def cancel_task(self, request: Request) -> Response:
+        """Cancel a task, whether it is queued or running."""
+        return JSONResponse(task_as_json(await self._task_queue.cancel(request.path_params["id"])))
+
+    async def retry_task(self, request: Request) -> Response:
+        """Rerun a finished task, as a new task."""
+        record = await self._task_queue.retry(request.path_params["id"])
+        return JSONResponse(task_as_json(record), 202, {"Location": f"/tasks/{record.id}"})
+
+    async def list_devices(self, _request: Request) -> Response:
+        """All devices."""
+        await trio.lowlevel.checkpoint()
+        devices = self._constellation.statistics().devices.values()
+        return JSONResponse({"devices": [self._as_json(device) for device in devices]})
+
+    async def show_device(self, request: Request) -> Response:
+        """A device."""
+        await trio.lowlevel.checkpoint()
+        return JSONResponse(self._device(request.path_params["id"]))
+
+    def _device(self, name: str) -> dict[str, object]:
+        device = self._constellation.statistics().devices.get(name)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {name!r}")
+        return self._as_json(device)
+
+    def _as_json(self, device: DeviceStatistics) -> dict[str, object]:
+        return device_as_json(device, self._task_queue.queued_for(device.device_id))
+
+    async def reconnect_device(self, request: Request) -> Response:
+        """Reconnect a device, and wait for it."""
+        name = request.path_params["id"]
+        device = self._constellation.devices.get(name)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {name!r}")
+        with trio.move_on_after(RECONNECT_TIMEOUT):
+            await device.reconnect()
+        return JSONResponse(self._device(name))
+
+    async def events(self, request: Request) -> Response:
+        """The events, streamed."""
+        await trio.lowlevel.checkpoint()
+        return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
+
+    async def health(self, _request: Request) -> Response:
+        """Confirm that the daemon is alive."""
+        await trio.lowlevel.checkpoint()
+        return JSONResponse({"status": "live"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Whether the daemon accepts tasks and at least one device is connected."""
+        devices = self._constellation.devices.values()
+        connected = sum(device.connected for device in devices)
+        problem = None if connected else "no device is connected"
+        if not self._task_queue.resumed:
+            problem = "the daemon is starting"
+        if self._task_queue.closed:
+            problem = "the daemon is stopping"
+        try:
+            await self._store.counts()
+        except StoreError as error:
+            problem = str(error)
+        body = {"ready": problem is None, "problem": problem, "devices": len(devices), "connected": connected}
+        return JSONResponse(body, 200 if problem is None else 503)
+
+    async def summary(self, _request: Request) -> Response:
+        """The number of tasks by state, and of devices by status."""
+        tasks = {state.value: count for state, count in (await self._store.counts()).items()}
+        devices = Counter(device.status.value for device in self._constellation.devices.values())
+        return JSONResponse(
+            {"tasks": tasks, "devices": {status.value: devices[status.value] for status in DeviceStatus}}
+        )
+
+    async def metrics(self, _request: Request) -> Response:
+        """The metrics for Prometheus."""
+        await trio.lowlevel.checkpoint()
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        """The OpenAPI document."""
+        await trio.lowlevel.checkpoint()
+        return JSONResponse(self._document)
+
+
+class _Stream(StreamingResponse):
+    """Streams an async generator, and closes it when the response ends for any reason."""
+
+    def __init__(
+        self, content: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._content = content
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._content):
+            await super().stream_response(send)
+
+
+def _page_size(request: Request) -> int:
+    text = request.query_params.get("limit", "100")
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE)) and 0 < int(text) <= MAX_PAGE):
+        raise BadRequest(f"limit: expected a whole number from 1 to {MAX_PAGE}")
+    return int(text)
+
+
+def _seconds_to_wait(request: Request) -> float:
+    try:
+        seconds = float(request.query_params.get("wait", "0"))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_WAIT:
+        raise BadRequest(f"wait: expected a number from 0 to {MAX_WAIT}")
+    return seconds

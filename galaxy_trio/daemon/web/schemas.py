@@ -1,0 +1,125 @@
+"""The JSON schemas of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from galaxy_trio import DeviceStatus
+from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.web.bodies import INLINE, MAX_NAME, MAX_TIMEOUT
+
+if TYPE_CHECKING:
+    from galaxy_trio.messages import JSON
+
+TEXT: Final[JSON] = {"type": "string"}
+_TEXT_OR_NULL: Final[JSON] = {"type": ["string", "null"]}
+_NAME_OR_NULL: Final[dict[str, JSON]] = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME}
+_TIME_OR_NULL: Final[JSON] = {"type": ["string", "null"], "format": "date-time"}
+
+
+def ref(name: str) -> JSON:
+    """A reference to one of `SCHEMAS`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+SCHEMAS: Final[dict[str, JSON]] = {
+    "Error": {"type": "object", "required": ["error"], "properties": {"error": TEXT}},
+    "TaskState": {"type": "string", "enum": [state.value for state in TaskState]},
+    "TaskRequest": {
+        "type": "object",
+        "required": ["request"],
+        "additionalProperties": False,
+        "anyOf": [
+            {"properties": {"device": {"type": "null"}}},
+            {"properties": {"os": {"type": "null"}, "capabilities": {"maxItems": 0}}},
+        ],
+        "properties": {
+            "request": {"type": "string", "minLength": 1, "description": "What to do, in words."},
+            "device": {**_NAME_OR_NULL, "description": "The device that runs it; without it, any device that fits."},
+            "os": {
+                **_NAME_OR_NULL,
+                "description": "The operating system that the device must have; only without `device`.",
+            },
+            "capabilities": {
+                "type": "array",
+                "items": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+                "description": "The capabilities that the device must have; only without `device`.",
+            },
+            "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT, "default": 1000},
+            "idempotency_key": {
+                **_NAME_OR_NULL,
+                "description": "Submitting again with the same key returns the same task.",
+            },
+        },
+    },
+    "Task": {
+        "type": "object",
+        "required": ["id", "state", "request", "wants", "created"],
+        "properties": {
+            "id": TEXT,
+            "state": ref("TaskState"),
+            "request": TEXT,
+            "wants": {
+                "type": "object",
+                "properties": {
+                    "device": _TEXT_OR_NULL,
+                    "os": _TEXT_OR_NULL,
+                    "capabilities": {"type": "array", "items": TEXT},
+                },
+            },
+            "timeout": {"type": "number"},
+            "idempotency_key": _TEXT_OR_NULL,
+            "device": {"type": ["string", "null"], "description": "The device that runs or ran it."},
+            "created": {"type": "string", "format": "date-time"},
+            "started": _TIME_OR_NULL,
+            "ended": _TIME_OR_NULL,
+            "error": _TEXT_OR_NULL,
+            "retry_of": _TEXT_OR_NULL,
+            "result_size": {"type": ["integer", "null"], "description": "In bytes."},
+            "result_url": _TEXT_OR_NULL,
+            "result": {"description": f"Its result, up to {INLINE:,} bytes. Only `GET /tasks/{{id}}` returns it."},
+        },
+    },
+    "Tasks": {
+        "type": "object",
+        "required": ["tasks", "before"],
+        "properties": {"tasks": {"type": "array", "items": ref("Task")}, "before": _TEXT_OR_NULL},
+    },
+    "Device": {
+        "type": "object",
+        "required": ["device_id", "status", "running", "queued"],
+        "properties": {
+            "device_id": TEXT,
+            "status": {"type": "string", "enum": [status.value for status in DeviceStatus]},
+            "os": _TEXT_OR_NULL,
+            "capabilities": {"type": "array", "items": TEXT},
+            "running": {"type": "integer"},
+            "queued": {"type": "integer"},
+            "problem": _TEXT_OR_NULL,
+        },
+    },
+    "Devices": {
+        "type": "object",
+        "required": ["devices"],
+        "properties": {"devices": {"type": "array", "items": ref("Device")}},
+    },
+    "Health": {"type": "object", "required": ["status"], "properties": {"status": TEXT}},
+    "Summary": {
+        "type": "object",
+        "required": ["tasks", "devices"],
+        "properties": {
+            "tasks": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "devices": {"type": "object", "additionalProperties": {"type": "integer"}},
+        },
+    },
+    "Ready": {
+        "type": "object",
+        "required": ["ready", "problem", "devices", "connected"],
+        "properties": {
+            "ready": {"type": "boolean"},
+            "problem": _TEXT_OR_NULL,
+            "devices": {"type": "integer"},
+            "connected": {"type": "integer"},
+        },
+    },
+}

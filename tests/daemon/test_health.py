@@ -1,0 +1,70 @@
+"""Health and readiness of the daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.store import Store
+from tests.daemon.support.daemon import open_daemon
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.daemon
+
+
+async def test_health_and_readiness_are_reported_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        await daemon.wait_connected(1)
+        assert await daemon.ask("GET", "/health") == {"status": "live"}
+        assert await daemon.ask("GET", "/ready") == {"ready": True, "problem": None, "devices": 1, "connected": 1}
+
+        async def fail(_store: Store) -> None:
+            await trio.lowlevel.checkpoint()
+            raise StoreError("the disk fails")
+
+        monkeypatch.setattr(Store, "counts", fail)
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the disk fails"
+
+
+async def test_only_health_needs_no_token(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("a-token")
+    async with open_daemon(tmp_path, "d1", settings='token_file = "tokens"') as daemon:
+        await daemon.ask("GET", "/health")
+        for path in ("/ready", "/metrics", "/openapi.json", "/tasks", "/devices", "/events", "/nothing"):
+            await daemon.ask("GET", path, 401)
+
+
+async def test_starting_daemon_answers_health_and_accepts_tasks_when_the_queued_ones_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = trio.Event()
+    recover = Store.recover
+
+    async def recover_late(store: Store) -> int:
+        await looked.wait()
+        return await recover(store)
+
+    monkeypatch.setattr(Store, "recover", recover_late)
+    async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
+        assert await daemon.ask("GET", "/health") == {"status": "live"}
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is starting"
+        tasks: list[str] = []
+
+        async def submit() -> None:
+            tasks.append(await daemon.submit("echo a"))
+
+        nursery.start_soon(submit)
+        await trio.sleep(0.02)
+        assert not tasks
+        looked.set()
+        await until(lambda: bool(tasks))
+        assert (await daemon.ended_task(tasks[0]))["state"] == "completed"

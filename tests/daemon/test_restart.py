@@ -1,0 +1,108 @@
+"""Tasks that outlive the daemon that accepted them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+import galaxy_trio.daemon.attempts
+from galaxy_trio.daemon.store.store import Store
+from tests.daemon.support.daemon import open_daemon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.daemon
+
+
+async def test_tasks_queued_when_the_daemon_stops_run_in_order_with_the_next_daemon(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        held = await daemon.submit("hold a")
+        await daemon.wait_state(held, "running")
+        queued = [await daemon.submit(f"echo {number}") for number in range(20)]
+        daemon.work.let_go("a")
+        daemon.stop.set()
+    done = len(daemon.work.begun)
+    async with open_daemon(tmp_path, "d1") as daemon:
+        assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed"] * 20
+        assert daemon.work.begun == [f"echo {number}" for number in range(done - 1, 20)]
+        assert (await daemon.ended_task(held))["state"] == "completed"
+
+
+async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_the_drain_time(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1", "d2") as daemon:
+        patient, stuck = await daemon.submit("hold a"), await daemon.submit("wait", "d2")
+        await daemon.wait_state(patient, "running")
+        await daemon.wait_state(stuck, "running")
+        daemon.stop.set()
+        await daemon.wait_stopping()
+        assert (
+            "is stopping"
+            in (await daemon.ask("POST", "/tasks", 503, json={"request": "echo late", "device": "d1"}))["error"]
+        )
+        assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is stopping"
+        daemon.work.let_go("a")
+    assert daemon.work.cancelled == ["wait"]
+    async with open_daemon(tmp_path, "d1", "d2") as daemon:
+        assert (await daemon.ended_task(patient))["state"] == "completed"
+        lost = await daemon.ended_task(stuck)
+        assert (lost["state"], daemon.work.begun) == ("lost", [])
+        assert "it may have run" in lost["error"]
+
+
+async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write_nothing(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    async with open_daemon(tmp_path, "d1") as daemon:
+        running = await daemon.submit("wait")
+        queued = await daemon.submit("echo b")
+        await daemon.wait_state(running, "running")
+        # The daemon ends before it can write anything.
+        monkeypatch.setattr(Store, "finish", write_nothing)
+        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
+        daemon.scope.cancel()
+    monkeypatch.undo()
+    async with open_daemon(tmp_path, "d1") as daemon:
+        lost = await daemon.ended_task(running)
+        assert (lost["state"], (await daemon.ended_task(queued))["state"]) == ("lost", "completed")
+        assert "the daemon ended while the task ran" in lost["error"]
+        assert daemon.work.begun == ["echo b"]
+
+
+async def test_wait_that_begins_before_the_start_is_complete_returns_the_lost_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write_nothing(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    recover, asked = Store.recover, trio.Event()
+
+    async def recover_late(store: Store) -> int:
+        await asked.wait()
+        # The request has arrived and waits.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        return await recover(store)
+
+    async with open_daemon(tmp_path, "d1") as daemon:
+        running = await daemon.submit("wait")
+        await daemon.wait_state(running, "running")
+        monkeypatch.setattr(Store, "finish", write_nothing)
+        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
+        daemon.scope.cancel()
+    monkeypatch.undo()
+    monkeypatch.setattr(Store, "recover", recover_late)
+    async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            task = await daemon.ask("GET", f"/tasks/{running}", params={"wait": 300})
+            assert task["state"] == "lost"
+
+        nursery.start_soon(wait)
+        asked.set()
