@@ -1,1 +1,1 @@
-"""Data from outside: files, checked strictly."""
+"""Strict readers for data from outside: files, objects, tokens."""

@@ -1,4 +1,4 @@
-"""Files that people write: YAML, JSON or TOML to plain values, with an error that names the file and what is wrong with it."""
+"""Reads configuration files: YAML, JSON or TOML to plain values, with errors that name the file and the problem."""
 
 from __future__ import annotations
 
@@ -16,19 +16,40 @@ if TYPE_CHECKING:
 
 
 def can_name_a_file(path: str) -> bool:
-    """Whether the system could have a file of that name: it can hold neither a null nor what cannot be encoded."""
+    """Whether a file can have this name: a name contains no null character, and can be encoded."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         return False
 
 
-def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
-    """Read a file by its ending: ``.json``, ``.toml``, and YAML otherwise, which needs the extra ``yaml``.
+def read_text(path: str | os.PathLike[str], failure: str, encoding: str = "utf-8") -> str:
+    """Read a text file.
 
     Args:
-        path: Of the file.
-        what: What error messages call it: "the device configuration".
+        path: The file.
+        failure: The beginning of the error message, before the reason.
+        encoding: UTF-8, or UTF-8 with an optional byte order mark.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not UTF-8 text. Nothing of its content is in the error.
+    """
+    try:
+        return Path(path).read_text(encoding)
+    except OSError as error:
+        raise ConfigError(f"{failure}: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        # This exception contains what was read, tokens included, and must not become the context of the one below.
+        pass
+    raise ConfigError(f"{failure}: it is not UTF-8 text")
+
+
+def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
+    """Read a file as its suffix says: ``.json``, ``.toml``, otherwise YAML, which needs the extra ``yaml``.
+
+    Args:
+        path: The file.
+        what: The subject of error messages, such as "the device configuration".
 
     Raises:
         ConfigError: The file cannot be read or parsed.
@@ -36,21 +57,12 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     if not can_name_a_file(os.fspath(path)):
         raise ConfigError(f"{what} {os.fspath(path)!r} cannot be read: no file can have this name")
     shown = f"{what} {path}"
-    text: str | None = None
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        # It holds what is in the file, tokens among it, and must not become the error's context.
-        pass
-    if text is None:
-        raise ConfigError(f"{shown} cannot be read: it is no UTF-8 text")
+    text = read_text(path, f"{shown} cannot be read")
     match Path(path).suffix.lower():
         case ".json":
             return _parse_json(text, shown)
         case ".toml":
-            return _parse_toml(text, shown)
+            return parse_toml(text, shown)
         case _:
             return _parse_yaml(text, shown)
 
@@ -62,7 +74,12 @@ def _parse_json(text: str, shown: str) -> object:
         raise ConfigError(f"{shown} is not JSON: {error}") from error
 
 
-def _parse_toml(text: str, shown: str) -> object:
+def parse_toml(text: str, shown: str) -> object:
+    """Parse TOML.
+
+    Raises:
+        ConfigError: The text is not TOML; `shown` is the subject of the message.
+    """
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -71,7 +88,7 @@ def _parse_toml(text: str, shown: str) -> object:
 
 def _parse_yaml(text: str, shown: str) -> object:
     try:
-        # Imported where it is needed: it is an extra.
+        # PyYAML is an extra.
         import yaml  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
@@ -85,14 +102,14 @@ def _parse_yaml(text: str, shown: str) -> object:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
     except ValueError:
-        problem = "something in it looks like a number or a date, and is none"
+        problem = "it contains an invalid number or date"
     except RecursionError:
         pass
     raise ConfigError(f"{shown} is not YAML: {problem}")
 
 
 def _without_content(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong, and where. PyYAML shows the line as well, and a token may be in it: so the error is no cause either."""
+    """Return the problem and its position. PyYAML also quotes the line, which may contain a token: so its error is not chained."""
     problem = re.sub(r"""(['"]).{4,}\1""", "what stands there", error.problem or "it cannot be read")
     mark = error.problem_mark
     return problem if mark is None else f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"

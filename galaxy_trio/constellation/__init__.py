@@ -1,4 +1,4 @@
-"""Many devices, kept connected: each task goes to one that fits."""
+"""Devices that are kept connected, and tasks for any device that fits."""
 
 from galaxy_trio._exports import set_module
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config

@@ -1,4 +1,4 @@
-"""How the connections to one device are opened: the supervised one, and those of its tasks."""
+"""Opens the connections to one device: the supervised one, and those of its tasks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.tls_contexts import TlsContexts
     from galaxy_trio.events import Event
 
-CONNECTS_AT_ONCE: Final = 10
-"""Connections to one server that are being opened at a time."""
+MAX_CONNECTING: Final = 10
+"""Connections to one server that may be opening at a time."""
 
 
 @attrs.frozen(kw_only=True)
 class ConnectionSettings:
-    """What the connections of a constellation have in common; see `open_constellation`."""
+    """Settings of all connections of a constellation; see `open_constellation`."""
 
     client_name: str = "galaxy_trio"
     connect_timeout: float = 60.0
@@ -59,30 +59,28 @@ class ConnectionSettings:
             abandon_timeout=self.abandon_timeout,
         )
         if not self.keepalive_expiry >= 0:
-            raise ConfigError(f"keepalive_expiry is a number of seconds, and is {self.keepalive_expiry!r}")
+            raise ConfigError(f"keepalive_expiry must be a number of seconds, not {self.keepalive_expiry!r}")
         if self.reconnect_delay == math.inf:
-            raise ConfigError(
-                "reconnect_delay is a number of seconds, and is without end: nothing would be tried again"
-            )
+            raise ConfigError("reconnect_delay must be a finite number of seconds: a device would never reconnect")
 
 
 class ConnectLimits:
-    """How many connections to each server are being opened: a common limit for the devices of one server."""
+    """Limits for opening connections, each shared by the devices of one server."""
 
-    def __init__(self, at_once: int = CONNECTS_AT_ONCE) -> None:
-        self._at_once = at_once
+    def __init__(self, limit: int = MAX_CONNECTING) -> None:
+        self._limit = limit
         self._limiters: dict[tuple[str, int], trio.CapacityLimiter] = {}
         self._users: dict[tuple[str, int], int] = {}
 
-    def take(self, url: str) -> trio.CapacityLimiter:
-        """The limiter of a URL's server, for one more device; `give_back` it when the device is removed."""
+    def acquire(self, url: str) -> trio.CapacityLimiter:
+        """Return the limiter of a URL's server for one more device, until `release`."""
         target = parse_url(url, None)
         server = (target.host, target.port)
         self._users[server] = self._users.get(server, 0) + 1
-        return self._limiters.setdefault(server, trio.CapacityLimiter(self._at_once))
+        return self._limiters.setdefault(server, trio.CapacityLimiter(self._limit))
 
-    def give_back(self, url: str) -> None:
-        """A device is gone."""
+    def release(self, url: str) -> None:
+        """Release the limiter for one device. The limiter of a server without devices is dropped."""
         target = parse_url(url, None)
         server = (target.host, target.port)
         self._users[server] -= 1
@@ -91,13 +89,13 @@ class ConnectLimits:
 
 
 class Connector:
-    """Where a device is reached, and how.
+    """Opens connections to a device.
 
     Args:
-        config: The device's.
-        settings: The constellation's.
+        config: The device's configuration.
+        settings: The settings of all connections.
         limiter: Held while a connection is being opened.
-        certificates: Those of the constellation.
+        tls_contexts: The TLS contexts of the constellation.
     """
 
     def __init__(
@@ -105,12 +103,12 @@ class Connector:
         config: DeviceConfig,
         settings: ConnectionSettings,
         limiter: trio.CapacityLimiter,
-        certificates: TlsContexts,
+        tls_contexts: TlsContexts,
     ) -> None:
         self.config = config
         self.settings = settings
         self._limiter = limiter
-        self._tls_contexts = certificates
+        self._tls_contexts = tls_contexts
         self._name = f"{settings.client_name}-{secrets.token_hex(3)}"
         self._ssl_context: ssl.SSLContext | None = None
 
@@ -118,16 +116,16 @@ class Connector:
     async def open(
         self, suffix: str = "", on_event: Callable[[Event], None] | None = None
     ) -> AsyncGenerator[Connection]:
-        """Open a connection, for the length of the block; errors are those of `open_connection`.
+        """Open a connection for the length of the block. Errors are those of `open_connection`.
 
         Args:
-            suffix: Distinguishes the name of the connection from the supervised one's, which has none.
+            suffix: Distinguishes the client id from that of the supervised connection, which has none.
             on_event: As for `open_connection`.
         """
         config, settings = self.config, self.settings
         async with AsyncExitStack() as stack:
             async with self._limiter:
-                token, context = await self._read_files(anew=not suffix)
+                token, context = await self._read_files(reload=not suffix)
                 stream = None
                 if settings.connect is not None:
                     stream = await open_given_stream(partial(settings.connect, config), settings.connect_timeout)
@@ -151,31 +149,33 @@ class Connector:
                 )
             yield connection
 
-    async def _read_files(self, *, anew: bool) -> tuple[str | None, ssl.SSLContext | None]:
-        """The token of now, and the certificates. A file system that does not answer is like a server that does not."""
+    async def _read_files(self, *, reload: bool) -> tuple[str | None, ssl.SSLContext | None]:
+        """Read the current token and the certificates. A file system that does not respond counts as a connect timeout."""
         timeout = self.settings.connect_timeout
         with trio.move_on_after(timeout):
-            return await self._read_token(), await self._get_ssl_context(anew=anew)
+            return await self._read_token(), await self._get_ssl_context(reload=reload)
         raise ConnectTimeout(
             f"the token or the certificates of device {self.config.device_id!r} could not be read within {timeout:g} s"
         )
 
     async def _read_token(self) -> str | None:
-        """The token of now. A file that cannot be read is tried again: it may be being replaced; a variable cannot."""
+        """Read the current token. Reading a file is retried, because the file may be about to be replaced."""
         if self.config.token_file is None:
             return self.config.read_token()
         return await read_token(self.config.read_token, self.settings.connect_timeout)
 
-    async def _get_ssl_context(self, *, anew: bool) -> ssl.SSLContext | None:
-        """Made for the supervised connection; tasks use the same."""
+    async def _get_ssl_context(self, *, reload: bool) -> ssl.SSLContext | None:
+        """Load the TLS context for the supervised connection. Connections of tasks use the same one."""
         if not parse_url(self.config.server_url, None).secure:
             return None
-        if anew or self._ssl_context is None:
+        if reload or self._ssl_context is None:
             path = self.config.ca_file
             try:
                 self._ssl_context = await self._tls_contexts.context(path)
-            except OSError as error:  # ssl's own among them
-                reason = "it holds no certificates as PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            except OSError as error:  # SSLError is one
+                reason = (
+                    "it contains no certificates in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
+                )
                 raise ConfigError(
                     f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {reason}"
                 ) from error

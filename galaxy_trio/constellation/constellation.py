@@ -1,4 +1,4 @@
-"""Many devices, kept connected, and tasks for whichever of them fits."""
+"""A constellation: devices that are kept connected, and tasks for any device that fits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Constellation:
         self._events = EventFanOut()
         self._devices: dict[str, Device] = {}
         self._scheduler = Scheduler(self._devices, max_queued)
-        # Those who wait between two tries, on no device.
+        # Tasks that wait between two attempts, on no device.
         self._waiting = CancelGroup()
         self._closed = False
 
@@ -67,26 +67,24 @@ class Constellation:
         connected = sum(device.connected for device in self._devices.values())
         return f"<Constellation of {len(self._devices)} devices, {connected} connected>"
 
-    # ---- its devices
-
     @property
     def devices(self) -> Mapping[str, Device]:
-        """By name, in the order in which they were added."""
+        """The devices by id, in the order in which they were added."""
         return MappingProxyType(self._devices)
 
     def add_device(self, config: DeviceConfig) -> Device:
-        """Add a device, and begin to connect it, unless its `auto_connect` is false.
+        """Add a device, and begin to connect it unless its `auto_connect` is false.
 
         Raises:
-            ConfigError: There is one of that name.
+            ConfigError: There is a device with this id already.
             trio.ClosedResourceError: The constellation was closed.
         """
         self._check_open()
         if config.device_id in self._devices:
             raise ConfigError(
-                f"there is a device {config.device_id!r} already: remove it first, or give this one another name"
+                f"there is a device {config.device_id!r} already: remove it first, or give this one another id"
             )
-        connector = Connector(config, self._settings, self._limits.take(config.server_url), self._tls_contexts)
+        connector = Connector(config, self._settings, self._limits.acquire(config.server_url), self._tls_contexts)
         device = Device(
             connector,
             self._nursery,
@@ -102,14 +100,17 @@ class Constellation:
         return device
 
     async def remove_device(self, device_id: str, *, wait: bool = True) -> None:
-        """Remove a device, and close its connections. Those who wait for it are told at once; tasks that any device may do go elsewhere.
+        """Remove a device, and close its connections.
+
+        Tasks that wait for this device fail immediately with `NoSuchDevice`. Tasks that may run on any device move to another one.
 
         Args:
-            device_id: Which.
-            wait: Let what runs on it come to its end; otherwise it is stopped and raises `ConnectionLost`. Cancelling ends this wait.
+            device_id: The device to remove.
+            wait: Wait for the running tasks to end. Otherwise, or if this wait is cancelled, they are stopped
+                and raise `ConnectionLost`.
 
         Raises:
-            NoSuchDevice: There is none of that name.
+            NoSuchDevice: There is no device with this id.
         """
         device = self._devices.get(device_id)
         if device is None:
@@ -121,18 +122,18 @@ class Constellation:
         finally:
             reason = "it was removed"
             device._close(lambda: ConnectionLost(f"device {device_id!r} was lost: {reason}", reason=reason))
-            # Somebody else may have removed it meanwhile, and added another of its name.
+            # Another call may have removed it first, and a new device with its id may have been added.
             if self._devices.get(device_id) is device:
                 del self._devices[device_id]
-                self._limits.give_back(device.config.server_url)
+                self._limits.release(device.config.server_url)
         await device._wait_closed()
 
     async def wait_connected(self, which: Literal["all", "any"] = "all") -> None:
-        """Wait until all devices are connected that are to be, or any of them.
+        """Wait until all devices with `auto_connect` are connected, or any of them. Cancelling is safe.
 
         Raises:
-            GalaxyError: One was given up, or, of any, all of them were; why.
-            trio.ClosedResourceError: One was removed, or the constellation was closed.
+            GalaxyError: A device was given up, with the reason; for ``"any"``, all of them were.
+            trio.ClosedResourceError: A device was removed, or the constellation was closed; for ``"any"``, all of them were removed.
         """
         if which not in ("all", "any"):
             raise ValueError(f"wait for 'all' or for 'any', not for {which!r}")
@@ -141,7 +142,7 @@ class Constellation:
         wanted = [device for device in self._devices.values() if device.config.auto_connect or device.connected]
         connected = 0
         failures: list[Exception] = []
-        enough, bearable = (len(wanted), 0) if which == "all" else (1, len(wanted) - 1)
+        enough, tolerated = (len(wanted), 0) if which == "all" else (1, len(wanted) - 1)
         async with trio.open_nursery() as nursery:
 
             async def watch(device: Device) -> None:
@@ -151,15 +152,13 @@ class Constellation:
                     connected += 1
                 except (GalaxyError, trio.ClosedResourceError) as failure:
                     failures.append(failure)
-                if connected >= enough or len(failures) > bearable:
+                if connected >= enough or len(failures) > tolerated:
                     nursery.cancel_scope.cancel()
 
             for device in wanted:
                 nursery.start_soon(watch, device)
-        if failures and len(failures) > bearable:
+        if failures and len(failures) > tolerated:
             raise failures[0]
-
-    # ---- work
 
     async def run_task(
         self,
@@ -175,27 +174,27 @@ class Constellation:
         on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Give a task to the device that fits best, and wait for its end.
+        """Run a task on the device that fits best, and wait for its end.
 
-        Best is an idle one before a busy one, then the one with the shortest queue, then the one that has been idle for longest. When
-        another one has room before its turn has come, it goes there. While none that fits is connected, it waits.
+        An idle device is preferred to a busy one, then the one with the shortest queue, then the one that has been idle for longest. A
+        task that still waits moves to another device that has room. While no device that fits is connected, the task waits.
 
-        A task that is known not to have run goes to another device when its own has left. The rest is as for `Device.run_task`.
+        A task that is known not to have run is sent to another device when its own has left. Otherwise this is like `Device.run_task`.
 
         Args:
             request: What to do, in words.
-            os: What the device must run, such as ``"linux"``; capitals do not matter.
-            capabilities: All that it must be able to do.
-            where: Anything more: sees what is known of a device, and says whether it will do.
-            timeout: As for `Device.run_task`, and so are the other arguments.
-            task_id: The same.
-            on_cancel: The same.
-            before_sending: The same.
-            on_not_sent: The same; the task may go to another device.
-            task_status: The same.
+            os: The operating system that the device must run, such as ``"linux"``; case is ignored.
+            capabilities: The capabilities, all of which the device must have.
+            where: Any further condition on the device's profile.
+            timeout: As for `Device.run_task`.
+            task_id: As for `Device.run_task`.
+            on_cancel: As for `Device.run_task`.
+            before_sending: As for `Device.run_task`.
+            on_not_sent: As for `Device.run_task`; the next attempt may be on another device.
+            task_status: As for `Device.run_task`.
 
         Raises:
-            NoSuchDevice: None fits, nor may any turn out to; says what is missing.
+            NoSuchDevice: No device fits, or may fit once more is known of it. The message says what is missing.
             QueueFull: Too many tasks wait already.
             Exception: As for `Device.run_task`.
         """
@@ -205,7 +204,7 @@ class Constellation:
             return await run_task(task, partial(self._acquire, requirements, task), self._waiting)
 
     async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
-        """A slot on the device that fits best, chosen again for each attempt."""
+        """Wait for a slot on the device that fits best, chosen again for each attempt."""
         device, lease = await self._lease(requirements, task)
         return device._runner, lease
 
@@ -225,24 +224,22 @@ class Constellation:
 
     async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[Device, Lease]:
         self._check_open()
-        with self._scheduler.queue(requirements, task) as waiting:
-            device, slot = await waiting.wait()
+        with self._scheduler.queue(requirements, task) as waiter:
+            device, slot = await waiter.wait()
         return device, await device._lease(slot)
-
-    # ---- what happens
 
     @asynccontextmanager
     async def subscribe(self, backlog: int = BACKLOG) -> AsyncGenerator[EventStream]:
         """Receive the events of all devices from now on, for the length of the block.
 
         Args:
-            backlog: How many events may wait for this subscriber. One that lags further loses the oldest, and gets `EventsLost`.
+            backlog: Events that may wait for this subscriber. One that lags further loses the oldest, and receives `EventsLost`.
         """
         with self._events.subscribe(backlog) as stream:
             yield stream
 
     def statistics(self) -> ConstellationStatistics:
-        """What the devices are now, and what became of them so far; `unstructure_statistics` makes JSON of it."""
+        """Return the current state and the counters of all devices; `unstructure_statistics` makes JSON of it."""
         devices = {device_id: device.statistics() for device_id, device in self._devices.items()}
         unassigned = self._scheduler.unassigned
         return ConstellationStatistics(
@@ -252,40 +249,40 @@ class Constellation:
             unassigned=unassigned,
         )
 
-    # ---- its end
+    # Closing.
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
 
     async def _close(self, drain: float) -> None:
-        """Take no more tasks, let those that run go on for `drain` seconds, stop them, and close all connections at once."""
-        self._take_no_more()
+        """Accept no more tasks, give running ones `drain` seconds, stop them, and close all connections together."""
+        self._stop_accepting()
         with trio.move_on_after(drain):
             for device in self._devices.values():
                 await device._slots.wait_all_free()
         self._stop()
-        # What a server does not do in time is not waited for.
+        # The socket is closed even if the server does not answer in time.
         with trio.move_on_after(CLOSE_TIMEOUT + 1):
             for device in self._devices.values():
                 await device._wait_closed()
 
     async def _wait_cancelled(self) -> None:
-        """Tell all who wait, wherever they are, that it is over, in the step in which that is known.
+        """Raise the end in all calls that wait, in the step in which the constellation is cancelled.
 
-        A block that is cancelled, or raises, may take its time to come to its end, and many of those who wait are not in it.
+        A block that is cancelled or raises may take a while to end, and calls from outside the block wait as well.
         """
         try:
             await trio.sleep_forever()
         finally:
-            self._take_no_more()
+            self._stop_accepting()
             self._stop()
 
     def _end_events(self) -> None:
-        """Nothing happens any more."""
+        """End the event streams."""
         self._events.end()
 
-    def _take_no_more(self) -> None:
+    def _stop_accepting(self) -> None:
         self._closed = True
         self._scheduler.close(_closed)
         self._waiting.close(_closed)
@@ -303,17 +300,17 @@ def _closed() -> Exception:
 
 
 def _checked(devices: object) -> tuple[DeviceConfig, ...]:
-    """Devices that were given one by one; wrong ones are told before anything is connected."""
+    """Check the devices of a list, before anything is connected."""
     if not isinstance(devices, Iterable):
         raise ConfigError(
-            f"devices are a file, or a list of DeviceConfig, and not {type(devices).__name__}: write [device]"
+            f"devices must be a file or a list of DeviceConfig, not {type(devices).__name__}: write [device]"
         )
     checked: dict[str, DeviceConfig] = {}
     for device in cast("Iterable[object]", devices):
         if not isinstance(device, DeviceConfig):
-            raise ConfigError(f"a device is given as a DeviceConfig, and not as {type(device).__name__}")
+            raise ConfigError(f"a device must be a DeviceConfig, not {type(device).__name__}")
         if device.device_id in checked:
-            raise ConfigError(f"the device {device.device_id!r} is given twice: give each a name of its own")
+            raise ConfigError(f"the device {device.device_id!r} is given twice: give each a different id")
         checked[device.device_id] = device
     return tuple(checked.values())
 
@@ -337,34 +334,35 @@ async def open_constellation(
     drain: float = 0.0,
     random: Random | None = None,
 ) -> AsyncGenerator[Constellation]:
-    """Keep devices connected, for the length of the block, and give them tasks.
+    """Keep devices connected for the length of the block, and run tasks on them.
 
-    The block begins at once, while they connect: see `Constellation.wait_connected`. No failure of a device ends it. What the block
-    raises comes out as it is.
+    The block begins immediately, while the devices connect: see `Constellation.wait_connected`. A device's failure does not end it. An
+    exception of the block comes out unchanged.
 
-    At its end no more tasks are taken, those that run may go on for `drain` seconds and are stopped then, and all connections are closed at
-    once, within 5 s. Whoever still waits gets `trio.ClosedResourceError`. Cancelling the block closes everything at once.
+    At the end of the block, no more tasks are accepted. Running tasks get `drain` seconds and are stopped then. All connections are closed
+    together, within 5 s. Calls that still wait raise `trio.ClosedResourceError`. Cancelling the block closes everything immediately.
 
     Args:
-        devices: A file, as `read_config` reads it, what it has read, or the devices themselves.
-        client_name: Names this program's clients, sessions and tasks; at most 64 characters. The file's ``constellation_id`` if not given.
-        connect: Opens the stream for each connection, in place of TCP: a proxy's, a test's.
+        devices: A file for `read_config`, a `ConstellationConfig`, or the devices themselves.
+        client_name: The name in this program's client, session and task ids; at most 64 characters. The file's ``constellation_id`` if not
+            given.
+        connect: Opens the stream for each connection in place of TCP, for example through a proxy.
         connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake of a connection.
         register_timeout: Seconds for a server to confirm a registration.
         heartbeat_interval: Seconds between heartbeats; the file's, or 30, if not given.
-        liveness_timeout: Seconds without a single byte from a server after which a connection is lost.
-        max_message_size: Bytes that a message may have, both ways.
-        reconnect_delay: Seconds that the first wait before another try lasts at most; the file's, or 1, if not given.
-        keepalive_expiry: Seconds for which a connection on which a task ended is kept for the device's next task; the file's, or 5, if
-            not given; 0 to close it immediately.
-        max_concurrent_tasks: Tasks of all devices together at once; the file's, or no limit, if not given.
-        max_queued: Tasks that may wait for each device, and for none that is connected; one more raises `QueueFull`.
-        abandon_timeout: Seconds for which a task that was abandoned keeps its device occupied at most.
-        drain: Seconds that tasks may go on when the block ends.
-        random: Where the jitter of the waits comes from.
+        liveness_timeout: Seconds without a byte from a server after which a connection is lost.
+        max_message_size: The largest message in bytes, in both directions.
+        reconnect_delay: The longest first wait before reconnecting, in seconds; the file's, or 1, if not given.
+        keepalive_expiry: Seconds for which an idle connection is kept for the device's next task; the file's, or 5, if not given; 0 to
+            close it immediately.
+        max_concurrent_tasks: Tasks that run at a time on all devices together; the file's, or no limit, if not given.
+        max_queued: Tasks that may wait for each device, and as many while no device that fits is connected; one more raises `QueueFull`.
+        abandon_timeout: The longest time in seconds for which an abandoned task keeps its device busy.
+        drain: Seconds for which running tasks may continue when the block ends.
+        random: The source of the jitter of the waits.
 
     Raises:
-        ConfigError: What was asked for cannot be right; a file's error tells of all that is wrong with it.
+        ConfigError: An argument is invalid, or the file is. The error names every problem of a file.
     """
     if isinstance(devices, ConstellationConfig):
         config = devices
@@ -375,7 +373,7 @@ async def open_constellation(
     max_concurrent_tasks = config.max_concurrent_tasks if max_concurrent_tasks is None else max_concurrent_tasks
     check_positive(max_concurrent_tasks=max_concurrent_tasks, max_queued=max_queued)
     if not drain >= 0:
-        raise ConfigError(f"drain is a number of seconds, and is {drain!r}")
+        raise ConfigError(f"drain must be a number of seconds, not {drain!r}")
     settings = ConnectionSettings(
         client_name=check_client_name(config.constellation_id if client_name is None else client_name),
         connect=connect,
@@ -389,10 +387,10 @@ async def open_constellation(
         abandon_timeout=abandon_timeout,
         random=random,
     )
-    with ExitStack() as at_last:
+    with ExitStack() as stack:
         async with open_background() as nursery:
             constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-            at_last.callback(constellation._end_events)  # its own module
+            stack.callback(constellation._end_events)
             nursery.start_soon(constellation._wait_cancelled)
             for device in config.devices:
                 constellation.add_device(device)

@@ -1,4 +1,4 @@
-"""One device of a constellation: it is kept connected, and runs tasks in the order in which they were submitted."""
+"""One device of a constellation, which is kept connected and runs tasks in the order of their submission."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ class Device:
     # For the constellation and its scheduler.
 
     def _enter_queue(self, task: Task | None = None) -> Place:
-        """Enter the device's queue. The slot that comes of it is for `_lease`."""
+        """Enter the device's queue. Pass the slot to `_lease`."""
         place = self._slots.enter()
         if task is not None:
             task.device_id = self.device_id
@@ -397,4 +397,4 @@ class Device:
             self._on_change(self)
 
     def _removed_error(self) -> Exception:
-        return trio.ClosedResourceError(f"device {self.device_id!r} belongs to no constellation any more")
+        return trio.ClosedResourceError(f"device {self.device_id!r} was removed, or its constellation was closed")

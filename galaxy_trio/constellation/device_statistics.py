@@ -1,4 +1,4 @@
-"""What a device and a constellation tell of themselves: plain data, ready for JSON."""
+"""Statistics of devices: plain data, ready for JSON."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from galaxy_trio.events import DeviceStatus
 
 @attrs.frozen
 class DeviceStatistics:
-    """A device as it is now, and what became of it so far. Times are ISO 8601, in UTC.
+    """The current state and the counters of a device. Times are ISO 8601, in UTC.
 
     Attributes:
-        running: Tasks and reservations that hold one of its slots, those that were abandoned among them.
-        queued: Tasks and reservations that wait for it.
-        idle_connections: Connections that are kept for its next tasks.
-        connects: How often it was connected.
-        failures: How many tries failed in a row.
-        problem: Why it is not connected.
-        next_try: When it is tried again.
-        connected_since: Since when it is connected.
-        last_heard: When the last byte came from its server.
-        connection: Of its supervised connection, while there is one.
+        running: Tasks and reservations that hold a slot, including abandoned tasks.
+        queued: Tasks and reservations that wait for the device.
+        idle_connections: Connections in the pool that wait for a task.
+        connects: How many times the device was connected.
+        failures: Attempts to connect that failed in a row.
+        problem: Why the device is not connected.
+        next_try: When the next attempt to connect begins.
+        connected_since: When the device was connected.
+        last_heard: When the last byte arrived from the server.
+        connection: Statistics of the supervised connection, while there is one.
     """
 
     device_id: str
@@ -43,13 +43,13 @@ class DeviceStatistics:
 
 @attrs.frozen
 class ConstellationStatistics:
-    """A constellation as it is now.
+    """The current state and the counters of a constellation.
 
     Attributes:
-        devices: By name, in the order in which they were added.
-        running: Slots that are taken, of all devices.
+        devices: The devices by id, in the order in which they were added.
+        running: Slots in use, of all devices.
         queued: Tasks and reservations that wait for a device.
-        unassigned: Those of them that are in no device's queue: none that fits is connected, or all of those are full.
+        unassigned: How many of these are in no device's queue, because no device that fits is connected, or all their queues are full.
     """
 
     devices: dict[str, DeviceStatistics]

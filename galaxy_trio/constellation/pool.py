@@ -1,6 +1,6 @@
-"""A device's connection pool: a connection for each slot, which runs one task after the other.
+"""A device's connection pool: one connection for each slot.
 
-A running task has a connection to itself, because closing it is what stops the task. A connection on which a task ended normally is
+A running task has a connection to itself, because closing the connection stops the task. A connection on which a task ended normally is
 clean and runs the slot's next task: opening and registering another one costs more than a small task.
 
 See "The connection pool" in docs/reliability.md.
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
     from galaxy_trio.events import Event
 
 MAX_AGE: Final = 60.0
-"""Seconds after which a connection runs no further task, which also bounds the use of a token or certificate that was replaced."""
+"""Seconds after which a connection runs no further task. This also limits the use of a token or certificate that was replaced."""
 MAX_TASKS: Final = HISTORY
-"""Tasks that a connection runs at most: it remembers the ids of that many, and so knows a late reply and an id that was used."""
+"""The number of tasks that a connection may run: it remembers that many ids, to recognise late replies and reused ids."""
 FRESH: Final = 1.0
 """Seconds since the last byte from the server within which an idle connection is used without a ping."""
 PING_TIMEOUT: Final = 2.0
-"""Seconds for the server to answer the ping on an idle connection."""
+"""Seconds for the server to answer a ping on an idle connection."""
 _PASSES: Final = 3
-"""Scheduler passes that give the receiver the chance to process what is readable: two for a socket, one more for a stream around one."""
+"""Scheduler passes that let the receiver process what is readable: two for a socket, one more for a stream that wraps a socket."""
 _ABORT_TIMEOUT: Final = 3.0
-"""Seconds that closing a socket may take."""
+"""Seconds for closing a socket."""
 _FIRST_WAIT: Final = 0.05
-"""Seconds before the second try while a name is still registered; doubled up to `STILL_REGISTERED`."""
+"""Seconds before the second attempt while the client id is still registered; doubled up to `STILL_REGISTERED`."""
 
 
 @attrs.define(eq=False)
 class _Name:
-    """The name under which a slot's connections register.
+    """The suffix of the client id with which a slot's connections register.
 
-    Each connection gets a new one, because the server may not have noticed the end of the one before. Only while a session may still run
-    under the name is it kept: the server refuses the registration until that session has ended, so that no second one starts next to it.
+    Each connection gets a new one, because the server may not have noticed the end of the previous connection. The suffix stays the same
+    only while a session may still run under it: the server refuses the registration until that session has ended, so that no second
+    session starts next to it.
     """
 
     slot: int
@@ -63,7 +64,7 @@ class _Name:
 
 
 class PooledConnection:
-    """A connection of the pool, which runs in a task of its own until it is lost, expires or is closed."""
+    """A connection of the pool. It runs in its own trio task until it is lost, expires or is closed."""
 
     def __init__(self, connector: Connector, name: _Name, on_event: Callable[[Event], None]) -> None:
         self._connector = connector
@@ -75,7 +76,7 @@ class PooledConnection:
         self._idle = False
         self._idle_until = math.inf
         self._expired = False
-        # Leaving the one closes in good order, and the other without a close frame.
+        # Cancelling the first scope closes with a close frame, the second without one.
         self._staying = trio.CancelScope()
         self._closing = False
         self._aborting = trio.CancelScope()
@@ -83,16 +84,16 @@ class PooledConnection:
 
     @property
     def connection(self) -> Connection:
-        """The connection itself, while it is ready."""
+        """The connection, while it is open."""
         return cast("Connection", self._connection)
 
     @property
     def idle(self) -> bool:
-        """Whether it waits for a task."""
+        """Whether the connection waits for a task."""
         return self._idle
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Open it, report that, and keep it open.
+        """Open the connection, report that, and keep it open.
 
         Raises:
             ConnectFailed: As for `open_connection`.
@@ -100,14 +101,14 @@ class PooledConnection:
         try:
             with self._aborting:
                 async with self._connector.open(self._name.suffix, self._on_event) as self._connection:
-                    # The server has accepted the name: what ran under it before has ended.
+                    # The server has accepted the client id, so the previous session under it has ended.
                     self._name.has_session = False
                     self._opened_at = trio.current_time()
                     task_status.started()
                     await self._stay(self._connection)
         finally:
             self._idle = False
-            # This object stays until the slot's next connection.
+            # The pool keeps this object until the slot's next connection.
             self._connection = None
             self._name.connection_ended()
             self._ended.set()
@@ -115,26 +116,26 @@ class PooledConnection:
     async def _stay(self, connection: Connection) -> None:
         """Return when the connection is lost, was idle for too long, or is to be closed."""
         while not self._closing and (not self._idle or trio.current_time() < self._idle_until):
-            # Moving a deadline for each task would cost as much as all the rest here: it may come too early, and never too late.
+            # Moving a deadline for each task would cost as much as everything else here: it may fire too early, never too late.
             with trio.CancelScope(deadline=self._idle_until if self._idle else math.inf) as self._staying:
                 await connection.wait_closed()
                 break
         self._idle = False
 
-    # A task's way through it.
+    # The steps of a task on the connection.
 
     def take(self) -> bool:
-        """Take it for a task. Returns whether it was idle, and still is open as far as is known."""
-        # Its time may be up, and its own task not have run yet.
+        """Take the connection for a task. Returns whether it was idle and, as far as is known, is open."""
+        # It may have expired while its own trio task has not run yet.
         if not self._idle or self._closing or trio.current_time() >= self._idle_until:
             return False
         self._idle = False
         return True
 
     async def is_ready(self, task_id: str) -> bool:
-        """Whether it can run a task, to be asked right before sending.
+        """Whether the connection can run a task. Call this right before sending.
 
-        An end that the socket can show is noticed. What has been silent for longer than `FRESH` seconds must answer a ping.
+        An end that is readable on the socket is noticed. A connection that was silent for longer than `FRESH` seconds must answer a ping.
         """
         connection = self._connection
         if connection is None or not self._tasks:
@@ -149,12 +150,12 @@ class PooledConnection:
         return await connection.is_alive(timeout=PING_TIMEOUT) and connection.is_free_for(task_id)
 
     def task_sent(self) -> None:
-        """A task was sent: a session may run on it."""
+        """Record that a task was sent: a session may run now."""
         self._tasks += 1
         self._name.has_session = True
 
     def task_ended(self, keepalive_expiry: float) -> bool:
-        """Its task ended normally. Returns whether it can wait for another one; if not, it has to be closed."""
+        """Record that the task ended normally. Returns whether the connection is idle now; otherwise the caller must close it."""
         self._name.has_session = False
         now = trio.current_time()
         until = min(now + keepalive_expiry, self._opened_at + MAX_AGE)
@@ -167,10 +168,8 @@ class PooledConnection:
             self._staying.deadline = until
         return True
 
-    # Its end.
-
     def expire(self) -> None:
-        """Run no further task: close it in good order, now if it is idle."""
+        """Close the connection with a close frame: now if it is idle, otherwise after its task."""
         self._expired = True
         if self._idle:
             self._close()
@@ -181,11 +180,11 @@ class PooledConnection:
         self._staying.cancel()
 
     async def wait_ended(self) -> None:
-        """Wait until it is closed."""
+        """Wait until the connection is closed."""
         await self._ended.wait()
 
     async def aclose(self) -> None:
-        """Close it in good order. Cancelling closes the socket immediately."""
+        """Close the connection with a close frame. Cancelling closes the socket immediately."""
         self._close()
         try:
             await self._ended.wait()
@@ -194,18 +193,18 @@ class PooledConnection:
             raise
 
     async def abort(self) -> None:
-        """Close the socket now, also under cancellation: the server learns of it, and stops what runs on the connection."""
+        """Close the socket immediately, even if cancelled. The server notices it and stops the session."""
         self._aborting.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _ABORT_TIMEOUT):
             await self._ended.wait()
 
 
 class ConnectionPool:
-    """The connections of a device's slots: at most one for each slot at any time.
+    """The connections of a device's slots, at most one for each slot at any time.
 
     Args:
-        connector: Opens them.
-        nursery: Runs them; the constellation's.
+        connector: Opens the connections.
+        nursery: The constellation's nursery, which runs them.
         on_event: Called with their events; see `open_connection`.
         keepalive_expiry: Seconds for which an idle connection is kept; 0 to close each after one task.
     """
@@ -218,17 +217,17 @@ class ConnectionPool:
         self._on_event = on_event
         self._keepalive_expiry = keepalive_expiry
         self._closed = False
-        # By slot: the last that was opened, whether it is in use, idle or closed.
+        # The last connection of each slot, which may be in use, idle or closed.
         self._connections: dict[int, PooledConnection] = {}
         self._names: dict[int, _Name] = {}
 
     @property
     def idle(self) -> int:
-        """How many connections are idle."""
+        """The number of idle connections."""
         return sum(connection.idle for connection in self._connections.values())
 
     def may_have_session(self, slot: int) -> bool:
-        """Whether a session may still run in a free slot, because the server has not noticed that the slot's connection was closed under it."""
+        """Whether a session may still run in a free slot: the server may not have noticed that its connection was closed."""
         name = self._names.get(slot)
         return name is not None and name.has_session
 
@@ -238,9 +237,9 @@ class ConnectionPool:
         return connection if connection is not None and connection.take() else None
 
     async def open(self, slot: int) -> PooledConnection:
-        """Open a connection for a slot, in place of the one that it had.
+        """Open a connection for a slot, in place of the slot's previous one.
 
-        While the server has not noticed the end of the slot's previous session, it is tried again. Cancelling leaves nothing open.
+        The attempt is repeated while the server has not noticed the end of the slot's previous session. Cancelling leaves nothing open.
 
         Raises:
             ConnectFailed: As for `open_connection`.
@@ -263,20 +262,20 @@ class ConnectionPool:
             wait = min(2 * wait, STILL_REGISTERED)
 
     def put_back(self, connection: PooledConnection) -> bool:
-        """Take back a connection whose task ended normally. Returns whether it is kept; if not, the caller closes it."""
+        """Return a connection whose task ended normally to the pool. Returns whether it is idle now; otherwise the caller must close it."""
         return connection.task_ended(0 if self._closed else self._keepalive_expiry)
 
     def expire(self) -> None:
-        """Close the idle connections in good order, and those in use after their tasks."""
+        """Close the idle connections with a close frame, and those in use after their tasks."""
         for connection in self._connections.values():
             connection.expire()
 
     def close(self) -> None:
-        """Like `expire`, and keep no connection from now on."""
+        """Like `expire`, and accept no connection back from now on."""
         self._closed = True
         self.expire()
 
     async def wait_closed(self) -> None:
-        """Wait until all connections are closed, after `expire`; those in use are for their tasks to close."""
+        """Wait until all connections are closed, after `expire`. Those in use are closed by their tasks."""
         for connection in list(self._connections.values()):
             await connection.wait_ended()

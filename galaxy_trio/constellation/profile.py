@@ -1,4 +1,4 @@
-"""What is known of a device: its configuration, and what it says of itself. See "Device information" in docs/reference/wire.md."""
+"""A device's configuration and information, merged. See "Device information" in docs/reference/wire.md."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class DeviceProfile:
-    """What tasks select a device by, and what else is known of it.
+    """The properties of a device, by which tasks select one.
 
     Attributes:
-        device_id: Its name at the server.
-        os: What it runs: its information's `platform`, or the configured one until that is known.
-        capabilities: The configured ones, then its information's `supported_features`, each once.
-        metadata: As configured.
-        system_info: Of its information, what has no place of its own here; empty until it is known.
-        custom_metadata: Of its information.
-        tags: Of its information.
-        known: Whether the device's information is in it.
+        device_id: The device's id on the server.
+        os: The operating system: `platform` in the device's information, or the configured one until that has arrived.
+        capabilities: The configured capabilities, then `supported_features` of the information, without duplicates.
+        metadata: The configured metadata.
+        system_info: All other members of the information; empty until it has arrived.
+        custom_metadata: The member of the information.
+        tags: The member of the information.
+        known: Whether the information has arrived.
     """
 
     device_id: str
@@ -42,19 +42,19 @@ class DeviceProfile:
 
 
 def profile_of(config: DeviceConfig, info: DeviceInfo | None = None) -> DeviceProfile:
-    """What is known of a device from its configuration, and from its information when there is one.
+    """Merge a device's configuration and its information, if that has arrived.
 
-    It is made anew of both each time: what a device does not say any more is forgotten.
+    Nothing of earlier information remains.
     """
     if info is None:
-        return DeviceProfile(config.device_id, config.os, _each_once(config.capabilities), config.metadata)
+        return DeviceProfile(config.device_id, config.os, _unique(config.capabilities), config.metadata)
     rest = unstructure_device_info(info)
     for key in ("device_id", "supported_features", "custom_metadata", "tags"):
         rest.pop(key, None)
     return DeviceProfile(
         config.device_id,
         str(info.platform),
-        _each_once([*config.capabilities, *info.supported_features]),
+        _unique([*config.capabilities, *info.supported_features]),
         config.metadata,
         rest,
         info.custom_metadata,
@@ -63,5 +63,5 @@ def profile_of(config: DeviceConfig, info: DeviceInfo | None = None) -> DevicePr
     )
 
 
-def _each_once(names: Iterable[str]) -> tuple[str, ...]:
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))

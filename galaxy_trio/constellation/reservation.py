@@ -1,4 +1,4 @@
-"""A slot on a device, held for as long as somebody wants it."""
+"""A slot that a block reserves on a device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Reservation:
-    """A slot on a device, held until its block ends. Made by `Device.reserve` and `Constellation.reserve`."""
+    """A slot on a device, held until the block ends. Made by `Device.reserve` and `Constellation.reserve`."""
 
     def __init__(
         self, device_id: str, lease: Lease, run_in_slot: Callable[[Task, Lease], Awaitable[TaskResult]]
@@ -31,7 +31,7 @@ class Reservation:
 
     @property
     def device_id(self) -> str:
-        """The device whose slot it is."""
+        """The id of the device."""
         return self._device_id
 
     async def run_task(
@@ -45,11 +45,11 @@ class Reservation:
         on_not_sent: NotSentCallback | None = None,
         task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
     ) -> TaskResult:
-        """Run a task in this slot; arguments, result and errors are those of `Device.run_task`. One at a time.
+        """Run a task in this slot, one at a time. Arguments, result and errors are those of `Device.run_task`.
 
         Raises:
-            trio.BusyResourceError: Another task runs in it.
-            trio.ClosedResourceError: The block of the reservation has ended.
+            trio.BusyResourceError: Another task runs in the slot.
+            trio.ClosedResourceError: The block has ended.
         """
         task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         return await self._run_in_slot(task, self._lease)

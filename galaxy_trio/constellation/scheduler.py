@@ -1,6 +1,6 @@
-"""Who waits for any device that fits, and which one he is given: an idle one, or the one with the shortest queue, for now.
+"""The scheduler for tasks that any device may run: an idle device first, otherwise the one with the shortest queue.
 
-A place in a device's queue is not for good: when the device leaves, or another that fits has room, it is given up for one there.
+A place in a device's queue is provisional. A task moves to another device when its own has left, or when another one that fits has room.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from galaxy_trio.constellation.slots import Moved
+from galaxy_trio.constellation.slots import PlaceMoved
 from galaxy_trio.errors import NoSuchDevice, QueueFull
+from galaxy_trio.events import DeviceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Collection, Generator, Mapping
 
     from galaxy_trio.constellation.device import Device
     from galaxy_trio.constellation.requirements import Requirements
@@ -22,35 +23,35 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.task import Task
 
 
-class Waiting:
-    """Somebody who waits for a device that fits.
+class Waiter:
+    """A call that waits for a slot on any device that fits.
 
     Attributes:
-        device: The one in whose queue it is, if it is in any.
-        hope: One that fits, or may turn out to: while there is such a device it waits.
+        device: The device in whose queue the call waits, if any.
+        candidate: A device that fits, or may fit once more is known of it. The call waits while there is one.
     """
 
-    def __init__(self, requirements: Requirements, task: Task | None, hope: Device) -> None:
+    def __init__(self, requirements: Requirements, task: Task | None, candidate: Device) -> None:
         self.requirements = requirements
         self._task = task
-        self.hope: Device = hope
+        self.candidate: Device = candidate
         self.device: Device | None = None
         self._place: Place | None = None
         self._assigned = trio.Event()
         self._error: Exception | None = None
 
     @property
-    def may_move(self) -> bool:
-        """Whether its turn is still to come."""
+    def can_move(self) -> bool:
+        """Whether the call still waits for its slot."""
         return self._error is None and (self._place is None or self._place.waiting)
 
     @property
     def unassigned(self) -> bool:
-        """Whether it waits in no device's queue."""
+        """Whether the call waits in no device's queue."""
         return self.device is None and self._error is None
 
     async def wait(self) -> tuple[Device, Slot]:
-        """Wait for a slot on whichever device."""
+        """Wait for a slot on any device."""
         while True:
             if self._error is not None:
                 raise self._error
@@ -61,103 +62,109 @@ class Waiting:
             device = self.device
             try:
                 return device, await self._place.wait()
-            except Moved:
+            except PlaceMoved:
                 pass
 
     def assign(self, device: Device | None) -> None:
-        """Queue for this device, and no other any more.
+        """Move to the queue of this device; to no queue for None.
 
         Raises:
-            QueueFull: Its queue is full; nothing has changed.
+            QueueFull: The device's queue is full. Nothing has changed.
         """
         place = None if device is None else device._enter_queue(self._task)
-        before, self._place, self.device = self._place, place, device
-        self.hope = device or self.hope
-        if before is not None:
-            before.move()
+        previous, self._place, self.device = self._place, place, device
+        self.candidate = device or self.candidate
+        if previous is not None:
+            previous.move()
         self._assigned.set()
 
     def fail(self, error: Exception) -> None:
-        """There is no device for it."""
+        """Raise this error in the call."""
         self._error = error
         self.assign(None)
 
     def leave(self) -> None:
-        """It does not wait any more."""
+        """Leave the queue: the call has ended."""
         if self._place is not None:
             self._place.leave()
 
 
 class Scheduler:
-    """All who wait for any device that fits, in the order in which they came.
+    """The calls that wait for any device that fits, in the order in which they began to wait.
 
     Args:
-        devices: By name; looked at, and kept by others.
-        max_queued: How many may wait while no device that fits is connected.
+        devices: The devices by id. The constellation adds and removes them.
+        max_queued: Calls that may wait while no device that fits is connected.
     """
 
     def __init__(self, devices: Mapping[str, Device], max_queued: int) -> None:
         self._devices = devices
         self._max_queued = max_queued
-        self._waiting: dict[Waiting, None] = {}
+        self._waiters: dict[Waiter, None] = {}
         self._changed: dict[Device, None] = {}
         self._rechecked: dict[Device, None] = {}
-        # Some are in no queue because those of all that fit were full: they go before those who come later.
-        self._crowded_out = False
+        # Whether calls wait in no queue because the queues of all devices that fit were full. They precede calls that come later.
+        self._has_overflow = False
         self._settling = False
 
     @property
     def unassigned(self) -> int:
-        """How many wait in no device's queue."""
-        return sum(waiting.unassigned for waiting in self._waiting)
+        """The number of calls that wait in no device's queue."""
+        return sum(waiter.unassigned for waiter in self._waiters)
 
     @contextmanager
-    def queue(self, requirements: Requirements, task: Task | None) -> Generator[Waiting]:
-        """Wait in the block, and nowhere after it.
+    def queue(self, requirements: Requirements, task: Task | None) -> Generator[Waiter]:
+        """Wait for a device during the block.
 
         Raises:
-            NoSuchDevice: No device fits, nor may any.
-            QueueFull: Too many wait already.
+            NoSuchDevice: No device fits, or may fit later.
+            QueueFull: Too many calls wait already.
         """
-        hope = requirements.hope(self._devices.values())
-        if hope is None:
-            raise NoSuchDevice(f"no device for this task: {requirements.missing(self._devices.values())}")
-        waiting = Waiting(requirements, task, hope)
+        candidate = self._find_candidate(requirements)
+        if candidate is None:
+            raise NoSuchDevice(f"no device for this task: {_missing(requirements, self._devices.values())}")
+        waiter = Waiter(requirements, task, candidate)
         device = self._choose(requirements)
         if device is not None:
-            waiting.assign(device)
+            waiter.assign(device)
         elif self.unassigned >= self._max_queued:
             raise QueueFull(
                 f"{self._max_queued} tasks wait for devices to connect already: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
-        self._waiting[waiting] = None
+        self._waiters[waiter] = None
         try:
-            yield waiting
+            yield waiter
         finally:
-            del self._waiting[waiting]
-            waiting.leave()
+            del self._waiters[waiter]
+            waiter.leave()
 
     def _choose(self, requirements: Requirements) -> Device | None:
-        fitting = [device for device in self._devices.values() if device._takes_now and requirements.fit(device)]
+        fitting = [
+            device for device in self._devices.values() if device._takes_now and requirements.fit(device.profile)
+        ]
         return min(fitting, key=lambda device: device._slots.load, default=None)
 
-    # ---- when something has changed
+    def _find_candidate(self, requirements: Requirements) -> Device | None:
+        """Find a device that fits, or may fit later, whether it is connected or not."""
+        return next((device for device in self._devices.values() if _is_candidate(device, requirements)), None)
+
+    # Changes of a device.
 
     def reconsider(self, device: Device) -> None:
-        """A device may have more room than before, or none any more. To be called whenever that may be; never blocks."""
-        if self._waiting:
+        """Handle a device that has more room, or accepts no tasks any more. Call this whenever either may be the case; never blocks."""
+        if self._waiters:
             self._changed[device] = None
             self._settle()
 
     def recheck(self, device: Device) -> None:
-        """A device has connected, is known better, was given up, or was removed: it may now be what somebody waits for, or not any more."""
-        if self._waiting:
+        """Handle a device that connected, sent its information, was given up or removed: it may fit other calls now. Never blocks."""
+        if self._waiters:
             self._rechecked[device] = None
             self._settle()
 
     def _settle(self) -> None:
-        # What is done about one change makes others: they have their turn after it.
+        # Handling one change causes others: they are handled after it.
         if self._settling:
             return
         self._settling = True
@@ -172,66 +179,84 @@ class Scheduler:
 
     def _reconsider(self, device: Device) -> None:
         if not device._takes_now:
-            for waiting in self._waiting:
-                if waiting.device is device and waiting.may_move:
-                    self._assign_anew(waiting)
-        if self._crowded_out and device._takes_now:
+            for waiter in self._waiters:
+                if waiter.device is device and waiter.can_move:
+                    self._reassign(waiter)
+        if self._has_overflow and device._takes_now:
             self._recheck(device)
-            self._crowded_out = self.unassigned > 0
+            self._has_overflow = self.unassigned > 0
         while device._has_room:
-            first = next((waiting for waiting in self._waiting if self._could_use(waiting, device)), None)
+            first = next((waiter for waiter in self._waiters if self._could_use(waiter, device)), None)
             if first is None:
                 break
             first.assign(device)
 
-    def _could_use(self, waiting: Waiting, device: Device) -> bool:
-        if not waiting.may_move:
+    def _could_use(self, waiter: Waiter, device: Device) -> bool:
+        if not waiter.can_move:
             return False
         try:
-            return waiting.requirements.fit(device)
-        except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
-            waiting.fail(error)
+            return waiter.requirements.fit(device.profile)
+        except Exception as error:  # noqa: BLE001  # the caller's `where` raised it
+            waiter.fail(error)
             return False
 
-    def _assign_anew(self, waiting: Waiting) -> None:
-        with _telling(waiting):
+    def _reassign(self, waiter: Waiter) -> None:
+        with _failing(waiter):
             try:
-                waiting.assign(self._choose(waiting.requirements))
+                waiter.assign(self._choose(waiter.requirements))
             except QueueFull:
-                self._crowded_out = True
-                waiting.assign(None)
+                self._has_overflow = True
+                waiter.assign(None)
 
     def _recheck(self, device: Device) -> None:
         has_places = device._takes_now
-        for waiting in self._waiting:
-            with _telling(waiting):
-                if waiting.device is device and waiting.may_move and not waiting.requirements.fit(device):
-                    # It is known better, and is not what was asked for.
-                    self._assign_anew(waiting)
-                if not waiting.unassigned:
+        for waiter in self._waiters:
+            with _failing(waiter):
+                if waiter.device is device and waiter.can_move and not waiter.requirements.fit(device.profile):
+                    # Its information has arrived, and it does not fit.
+                    self._reassign(waiter)
+                if not waiter.unassigned:
                     continue
-                if has_places and waiting.requirements.fit(device):
+                if has_places and waiter.requirements.fit(device.profile):
                     try:
-                        waiting.assign(device)
+                        waiter.assign(device)
                     except QueueFull:
                         has_places = False
-                        self._crowded_out = True
-                elif waiting.hope is device and not waiting.requirements.may_be_met_by(device):
-                    self._find_hope(waiting)
+                        self._has_overflow = True
+                elif waiter.candidate is device and not _is_candidate(device, waiter.requirements):
+                    self._replace_candidate(waiter)
 
-    def _find_hope(self, waiting: Waiting) -> None:
-        devices = self._devices.values()
-        hope = waiting.requirements.hope(devices)
-        if hope is None:
-            waiting.fail(NoSuchDevice(f"no device for this task any more: {waiting.requirements.missing(devices)}"))
+    def _replace_candidate(self, waiter: Waiter) -> None:
+        candidate = self._find_candidate(waiter.requirements)
+        if candidate is None:
+            missing = _missing(waiter.requirements, self._devices.values())
+            waiter.fail(NoSuchDevice(f"no device for this task any more: {missing}"))
         else:
-            waiting.hope = hope
+            waiter.candidate = candidate
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """Nobody gets a device any more."""
-        for waiting in self._waiting:
-            if waiting.may_move:
-                waiting.fail(error())
+        """Raise an error in each call that waits."""
+        for waiter in self._waiters:
+            if waiter.can_move:
+                waiter.fail(error())
+
+
+def _is_candidate(device: Device, requirements: Requirements) -> bool:
+    return device._takes_tasks and requirements.could_fit(device.profile)
+
+
+def _missing(requirements: Requirements, devices: Collection[Device]) -> str:
+    """Describe why no device is a candidate."""
+    if not devices:
+        return "there are no devices"
+    unusable = [device for device in devices if requirements.could_fit(device.profile)]
+    if unusable:
+        return "; ".join(f"{device.device_id!r} would fit, but {_why_unusable(device)}" for device in unusable[:3])
+    return requirements.missing([device.profile for device in devices])
+
+
+def _why_unusable(device: Device) -> str:
+    return f"was given up: {device.failure}" if device.status is DeviceStatus.FAILED else "was removed"
 
 
 def _pop_first(devices: dict[Device, None]) -> Device:
@@ -241,9 +266,9 @@ def _pop_first(devices: dict[Device, None]) -> Device:
 
 
 @contextmanager
-def _telling(waiting: Waiting) -> Generator[None]:
-    """Tell whoever waits what his own predicate raises, and nobody else."""
+def _failing(waiter: Waiter) -> Generator[None]:
+    """Raise what the caller's `where` raises in that call, and in no other."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # of the caller's own predicate: it is his
-        waiting.fail(error)
+    except Exception as error:  # noqa: BLE001  # the caller's `where` raised it
+        waiter.fail(error)

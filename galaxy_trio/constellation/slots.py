@@ -1,4 +1,4 @@
-"""Who runs a task on a device now, and who waits for it: first come, first served."""
+"""A device's task slots and their first-in, first-out queue."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @attrs.frozen(eq=False)
 class Slot:
-    """The right to run one task on a device. Given back with `Slots.release`.
+    """The right to run one task on a device, until `Slots.release`.
 
     Attributes:
-        number: Which of the device's slots, counted from 0.
+        number: The number of the slot on its device, counted from 0.
     """
 
     number: int
 
 
 class Lease:
-    """The holder of a slot: a call or a block, and what continues after it. The slot is free when all of them have released it.
+    """A slot that a call or a block holds, with any work that continues after it. The slot is free when all holders have released it.
 
     Args:
-        slots: Which the slot belongs to.
-        slot: Given out by `slots`.
-        total: A limit of the leases of all devices together, acquired on behalf of this one.
+        slots: The device's slots.
+        slot: The slot, taken from `slots`.
+        total: The limit of the leases of all devices together, acquired on behalf of this lease.
     """
 
     def __init__(self, slots: Slots, slot: Slot, total: trio.CapacityLimiter | None) -> None:
@@ -44,7 +44,7 @@ class Lease:
         self._holders = 1
         self._exclusive = False
         self.ended: bool = False
-        """Whether its block has ended."""
+        """Whether the block has ended."""
 
     @property
     def slot(self) -> int:
@@ -52,7 +52,7 @@ class Lease:
         return self._slot.number
 
     async def acquire(self, waiting: CancelGroup) -> None:
-        """Wait until the limit of all devices together has room. If that fails, or is cancelled, the slot is released.
+        """Wait until the limit of all devices together has room. The slot is released if the wait fails or is cancelled.
 
         Args:
             waiting: Ends the wait.
@@ -67,11 +67,11 @@ class Lease:
 
     @contextmanager
     def exclusive(self) -> Generator[None]:
-        """Use the slot for one piece of work, which keeps it even if the block ends first.
+        """Use the slot for one piece of work, which holds it even if the block ends first.
 
         Raises:
             trio.ClosedResourceError: The block has ended.
-            trio.BusyResourceError: Another piece of work uses it.
+            trio.BusyResourceError: Another piece of work uses the slot.
         """
         if self.ended:
             raise trio.ClosedResourceError(f"the reservation of device {self._slots.device_id!r} has ended")
@@ -86,7 +86,7 @@ class Lease:
             self.release()
 
     def hold(self) -> None:
-        """Keep the slot until one more `release`."""
+        """Hold the slot until one more `release`."""
         self._holders += 1
 
     def release(self) -> None:
@@ -98,17 +98,17 @@ class Lease:
             self._slots.release(self._slot)
 
     def end(self) -> None:
-        """Release it for the block."""
+        """Release the slot for the block, which has ended."""
         self.ended = True
         self.release()
 
 
-class Moved(Exception):
-    """A place in a queue was given up for one elsewhere."""
+class PlaceMoved(Exception):
+    """The call was moved to the queue of another device."""
 
 
 class Place:
-    """A place in the queue for a slot. Made by `Slots.enter`; whoever has it must `wait`, or `leave`."""
+    """A place in the queue for a slot. Made by `Slots.enter`, which must be followed by `wait` or `leave`."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
@@ -118,15 +118,15 @@ class Place:
 
     @property
     def waiting(self) -> bool:
-        """Whether its turn is still to come."""
+        """Whether the place is still in the queue."""
         return not self._done.is_set()
 
     async def wait(self) -> Slot:
         """Wait for the slot. Cancelling leaves the queue.
 
         Raises:
-            Moved: It was moved.
-            Exception: What the queue was closed with.
+            PlaceMoved: The call was moved to another queue.
+            Exception: The queue was closed, with this error.
         """
         if self._slot is None:
             try:
@@ -140,9 +140,9 @@ class Place:
         return slot
 
     def leave(self) -> None:
-        """Leave the queue. Does nothing when there is nothing to leave."""
+        """Leave the queue, or release the slot. Does nothing after `wait` has returned."""
         if self._slot is not None:
-            # It was given a slot in the step in which it was cancelled.
+            # The slot arrived in the step in which the wait was cancelled.
             slot, self._slot = self._slot, None
             self._slots.release(slot)
         elif self.waiting:
@@ -150,17 +150,17 @@ class Place:
             self._slots.remove(self)
 
     def move(self) -> None:
-        """Leave the queue for another; who waits here is told `Moved`."""
-        self._error = Moved()
+        """Leave the queue, and raise `PlaceMoved` in `wait`."""
+        self._error = PlaceMoved()
         self.leave()
 
-    def give(self, slot: Slot) -> None:
-        """Its turn has come."""
+    def grant(self, slot: Slot) -> None:
+        """Return this slot from `wait`."""
         self._slot = slot
         self._done.set()
 
-    def turn_away(self, error: Exception) -> None:
-        """There is no slot for it."""
+    def fail(self, error: Exception) -> None:
+        """Raise this error in `wait`."""
         self._error = error
         self._done.set()
 
@@ -170,23 +170,23 @@ _ticks = itertools.count(1)
 
 
 class Slots:
-    """The slots of a device, and the queue for them. They are given out only while the gate is open.
+    """The slots of a device, and the queue for them. Slots are granted only while the gate is open.
 
     Args:
-        device_id: Whose they are, for error messages.
-        size: How many there are.
-        max_queued: How many may wait; one more is refused.
-        on_change: Called when somebody has left the queue, or a slot was given back, and perhaps given out again. Must not block or raise.
+        device_id: The device, for error messages.
+        size: The number of slots.
+        max_queued: The number of places in the queue; one more is refused.
+        on_change: Called when a place left the queue, or a slot was released and perhaps granted again. Must not block or raise.
     """
 
     def __init__(self, device_id: str, size: int, max_queued: int, on_change: Callable[[], None]) -> None:
         self._device_id = device_id
-        # The lowest comes first: a slot's connections have its number in their name.
+        # The lowest number is granted first: a slot's connections have its number in their names.
         self._free = [Slot(number) for number in reversed(range(size))]
         self._size = size
         self._max_queued = max_queued
         self._on_change = on_change
-        # Ordered, and one can leave from the middle.
+        # A dict is ordered, and removal from the middle is cheap.
         self._queue: dict[Place, None] = {}
         self._open = False
         self._idle_since = 0
@@ -195,52 +195,52 @@ class Slots:
 
     @property
     def device_id(self) -> str:
-        """Whose they are."""
+        """The device's id."""
         return self._device_id
 
     @property
     def queued(self) -> int:
-        """How many wait."""
+        """The number of places in the queue."""
         return len(self._queue)
 
     @property
     def taken(self) -> int:
-        """How many slots are given out."""
+        """The number of slots in use."""
         return self._size - len(self._free)
 
     @property
     def free(self) -> int:
-        """How many slots are not given out."""
+        """The number of free slots."""
         return len(self._free)
 
     @property
     def load(self) -> tuple[bool, int, int]:
-        """A key that sorts devices: idle before busy, then the shortest queue, then the longest idle."""
+        """A sort key for devices: idle before busy, then the shortest queue, then the longest idle."""
         return self.taken > 0, self.queued - self.free, self._idle_since
 
     @property
     def closed(self) -> bool:
-        """Whether nobody is taken into the queue."""
+        """Whether `enter` is refused."""
         return self._closed is not None
 
     async def wait_all_free(self) -> None:
-        """Wait until no slot is given out."""
+        """Wait until no slot is in use."""
         await trio.lowlevel.checkpoint()
         while self.taken:
             await self._all_free.wait()
 
     def enter(self) -> Place:
-        """Take a place in the queue; its turn may have come at once.
+        """Enter the queue. If a slot is free, it is granted immediately.
 
         Raises:
-            QueueFull: Too many wait already.
-            Exception: What `close` was given.
+            QueueFull: The queue is full.
+            Exception: The queue is closed, with this error.
         """
         if self._closed is not None:
             raise self._closed()
         place = Place(self)
         self._queue[place] = None
-        self._give_out()
+        self._grant_free()
         if len(self._queue) > self._max_queued:
             del self._queue[place]
             raise QueueFull(
@@ -250,15 +250,15 @@ class Slots:
         return place
 
     def remove(self, place: Place) -> None:
-        """Somebody leaves the queue: called by `Place.leave`."""
+        """Remove a place from the queue. Called by `Place.leave`."""
         del self._queue[place]
         self._on_change()
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; the first in the queue gets it."""
+        """Release a slot. The first place in the queue gets it."""
         self._free.append(slot)
         self._free.sort(key=lambda free: -free.number)
-        self._give_out()
+        self._grant_free()
         if not self.taken:
             self._idle_since = next(_ticks)
             self._all_free.set()
@@ -266,28 +266,28 @@ class Slots:
         self._on_change()
 
     def open_gate(self) -> None:
-        """Give out slots from now on."""
+        """Grant slots from now on."""
         self._open = True
         self._idle_since = next(_ticks)
-        self._give_out()
+        self._grant_free()
 
     def shut_gate(self) -> None:
-        """Give out no slots until the gate is open again. Who waits goes on waiting."""
+        """Grant no slots until the gate is opened again. Places stay in the queue."""
         self._open = False
 
     def close(self, error: Callable[[], Exception]) -> None:
-        """Give out no slots any more: who waits is told this error, and so is who comes later."""
+        """Raise this error in each call that waits, and in each that enters later."""
         self._closed = error
         for place in self._queue:
-            place.turn_away(error())
+            place.fail(error())
         self._queue.clear()
 
     def reopen(self) -> None:
-        """Take people into the queue again, after `close`."""
+        """Accept calls into the queue again, after `close`."""
         self._closed = None
 
-    def _give_out(self) -> None:
+    def _grant_free(self) -> None:
         while self._open and self._free and self._queue:
             place = next(iter(self._queue))
             del self._queue[place]
-            place.give(self._free.pop())
+            place.grant(self._free.pop())

@@ -46,7 +46,7 @@ class StatusTracker:
         return self.value in CONNECTED
 
     def change(self, status: DeviceStatus) -> bool:
-        """Set the status, publish the change, and notify the calls that wait for it. Returns whether it was another one before."""
+        """Set the status, publish the change, and notify the calls that wait for it. Returns whether it changed."""
         if status is self.value:
             return False
         previous, self.value = self.value, status

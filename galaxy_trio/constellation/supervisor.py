@@ -1,4 +1,4 @@
-"""One connection to a device's server that is kept up: it comes back when it is lost, and knows when there is no sense in it.
+"""Supervises a device's connection: reconnects with backoff, gives up on permanent errors.
 
 See "Reconnecting" in docs/reference/wire.md.
 """
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 INFORMATION_TIMEOUT: Final = 10.0
-"""Seconds that the server has to tell what it knows of a device."""
+"""Seconds for the server to send a device's information."""
 ASK_AGAIN: Final = 30.0
-"""Seconds to wait before it is asked again, when it knew nothing, or its answer was broken or did not come."""
+"""Seconds before the next request for the information, when the server had none, or its reply was invalid or did not arrive."""
 
-_QUOTED: Final = 500
-"""Characters of the server's words that are kept."""
+_MAX_WORDS: Final = 500
+"""Characters of a server's error that are quoted."""
 
 
 class Supervisor:
@@ -54,13 +54,13 @@ class Supervisor:
         publish: Called with each event. Must not block or raise.
 
     Attributes:
-        connection: The one that is up now, registered.
-        failure: Why it was given up.
-        problem: Why there is none now, in words.
-        next_try: When there is to be another try, on trio's clock.
-        connects: How often there was one.
-        failures: How many tries failed in a row.
-        connected_at: Since when there is one.
+        connection: The connection, while it is registered.
+        failure: Why the device was given up.
+        problem: Why the device is not connected, in words.
+        next_try: When the next attempt to connect begins, on trio's clock.
+        connects: How many times the device was connected.
+        failures: Attempts to connect that failed in a row.
+        connected_at: When the device was connected, while it is.
     """
 
     def __init__(
@@ -83,27 +83,26 @@ class Supervisor:
         self.failures: int = 0
         self.connected_at: datetime | None = None
         self._wanted = connector.config.auto_connect
-        self._over = False
-        self._wish = trio.Event()
-        self._at_rest = trio.Event()
+        self._ending = False
+        self._wake = trio.Event()
+        # Set while there is neither a connection nor an attempt.
+        self._disconnected = trio.Event()
         self._restart = False
         self._departed: str | None = None
-        self._was_known = False
-        self._trying = trio.CancelScope()
-        self._staying: trio.CancelScope | None = None
-
-    # ---- what is wanted of it
+        self._has_information = False
+        self._attempts_scope = trio.CancelScope()
+        self._connected_scope: trio.CancelScope | None = None
 
     def connect(self, *, now: bool = False) -> None:
-        """Connect, and stay connected, from now on. A failure is forgotten.
+        """Connect, and stay connected from now on, also after the device was given up.
 
         Args:
-            now: Start immediately: close the connection that there is, end the wait for the next attempt.
+            now: Connect immediately: close the connection, and end the wait for the next attempt.
         """
         self._wanted = True
-        if self._at_rest.is_set():
-            self._at_rest = trio.Event()
-        self._wish.set()
+        if self._disconnected.is_set():
+            self._disconnected = trio.Event()
+        self._wake.set()
         if now or self.failure is not None:
             self.failure = None
             self._on_status(DeviceStatus.DISCONNECTED)
@@ -112,71 +111,69 @@ class Supervisor:
             self._interrupt()
 
     def disconnect(self) -> trio.Event:
-        """Be disconnected from now on.
+        """Close the connection, and stay disconnected from now on.
 
         Returns:
-            Set when there is no connection and no try any more, also if somebody wants it again meanwhile.
+            An event that is set when the connection is closed and no attempt is in progress, even if `connect` is called before.
         """
         self._wanted = False
         self._interrupt()
-        return self._at_rest
+        return self._disconnected
 
     def end(self) -> None:
-        """Come to an end: `run` returns soon."""
-        self._over = True
+        """Disconnect, and return from `run`."""
+        self._ending = True
         self.disconnect()
-        self._wish.set()
+        self._wake.set()
 
     @property
     def _interrupted(self) -> bool:
         return self._restart or not self._wanted
 
     def _interrupt(self) -> None:
-        # A connection is closed in good order, and a try at once.
-        (self._staying or self._trying).cancel()
-
-    # ---- its task
+        # A connection is closed with a handshake, an attempt immediately.
+        (self._connected_scope or self._attempts_scope).cancel()
 
     async def run(self) -> None:
         """Keep the connection up until `end` is called."""
         try:
-            while not self._over:
+            while not self._ending:
                 if self._wanted:
-                    await self._keep_up()
+                    await self._stay_connected()
                 else:
-                    await self._rest()
+                    await self._wait_until_wanted()
         finally:
             if self.failure is None:
                 self._on_status(DeviceStatus.DISCONNECTED)
-            self._at_rest.set()
+            self._disconnected.set()
 
-    async def _keep_up(self) -> None:
-        """Connect again and again, until it is not wanted any more, makes no sense, or is to begin anew."""
+    async def _stay_connected(self) -> None:
+        """Connect and reconnect, until `disconnect` or `connect(now=True)` is called, or an error is permanent."""
         self._restart = False
         self.failures = 0
         backoff = self._make_backoff()
         try:
-            with trio.CancelScope() as self._trying:
+            with trio.CancelScope() as self._attempts_scope:
                 while not self._interrupted:
                     await self._connect_once(backoff)
-                    self._pass_rest()
+                    self._notify_disconnected()
         except GalaxyError as error:
             self._give_up(error)
         finally:
             self.next_try = None
-            self._pass_rest()
+            self._notify_disconnected()
 
-    async def _rest(self) -> None:
+    async def _wait_until_wanted(self) -> None:
         if self.failure is None:
             self._on_status(DeviceStatus.DISCONNECTED)
-        self._wish = trio.Event()
-        self._at_rest.set()
-        await self._wish.wait()
+        self._wake = trio.Event()
+        self._disconnected.set()
+        await self._wake.wait()
 
-    def _pass_rest(self) -> None:
-        # Whoever has let it go waits for this moment, which is all there is of it when somebody else wants it again.
-        self._at_rest.set()
-        self._at_rest = trio.Event()
+    def _notify_disconnected(self) -> None:
+        # A call of `disconnect` waits for this, even if another call has asked to connect since: so the event is set and replaced.
+        self._disconnected.set()
+        self._disconnected = trio.Event()
 
     def _make_backoff(self) -> Backoff:
         settings = self._connector.settings
@@ -191,31 +188,31 @@ class Supervisor:
         self._wanted = False
         self.failure = error
         self.problem = str(error)
-        logger.warning("device %r is given up: %s", self._device_id, error)
+        logger.warning("device %r was given up: %s", self._device_id, error)
         self._publish(DeviceDisconnected(self._device_id, self.problem, None))
         self._on_status(DeviceStatus.FAILED)
         self._publish(DeviceFailed(self._device_id, str(error)))
 
     async def _connect_once(self, backoff: Backoff) -> None:
-        """Connect, stay until the connection ends, wait for the time of the next try."""
+        """Connect, wait for the end of the connection, then for the time of the next attempt."""
         self.next_try = None
         self._on_status(DeviceStatus.CONNECTING)
         lived = 0.0
         lost: ConnectionLost | None = None
         failed: GalaxyError | None = None
         try:
-            async with self._connector.open(on_event=self._happened) as connection:
+            async with self._connector.open(on_event=self._on_event) as connection:
                 began = trio.current_time()
-                lost = await self._stay(connection)
+                lost = await self._supervise(connection)
                 lived = trio.current_time() - began
         except GalaxyError as error:
             failed = error
         except BaseException:
-            # It was let go of while the lost connection was being closed.
+            # Cancelled while the lost connection was being closed.
             if lost is not None:
                 self._publish_disconnected(lost.reason)
             raise
-        # It may have been let go of in the step in which it was lost: nobody waits for another try then.
+        # The connection may have been lost in the step in which this side disconnected: no attempt follows then.
         if self._interrupted:
             if lost is not None:
                 self._publish_disconnected(lost.reason)
@@ -228,7 +225,7 @@ class Supervisor:
                 wait = backoff.lost(lived, lost, now=trio.current_time())
                 self.problem = lost.reason
             else:
-                # It was let go of, and is wanted again.
+                # This side disconnected, and connects again.
                 return
         finally:
             self.failures = backoff.failures
@@ -251,17 +248,17 @@ class Supervisor:
             self._publish(DeviceNeedsAttention(self._device_id, problem))
         await trio.sleep(seconds)
 
-    async def _stay(self, connection: Connection) -> ConnectionLost | None:
-        """Be connected. Returns why the connection was lost; None when it is not wanted any more."""
+    async def _supervise(self, connection: Connection) -> ConnectionLost | None:
+        """Report the device connected until the connection ends. Returns why it was lost; None when this side disconnected."""
         self._departed = None
-        self._was_known = False
+        self._has_information = False
         self.connection = connection
         try:
-            with trio.CancelScope() as staying:
-                self._staying = staying
-                await self._ask(connection)
-                # The answer may have come in the step in which it was let go of.
-                if not connection.closed and not staying.cancel_called:
+            with trio.CancelScope() as scope:
+                self._connected_scope = scope
+                await self._request_information(connection)
+                # The reply may have arrived in the step in which this side disconnected.
+                if not connection.closed and not scope.cancel_called:
                     self.connects += 1
                     self.connected_at = wall_clock.now()
                     self.failures = 0
@@ -272,77 +269,75 @@ class Supervisor:
             self._on_status(DeviceStatus.DISCONNECTED)
             departed = self._departure_reason()
             if departed is None:
-                self._publish_disconnected("this side let go of it")
+                self._publish_disconnected("this side disconnected it")
                 return None
             reason = f"the device has left its server, which says: {departed}"
             return ConnectionLost(f"device {self._device_id!r} was lost: {reason}", reason=reason)
         finally:
-            self.connection = self._staying = self.connected_at = None
+            self.connection = self._connected_scope = self.connected_at = None
 
     async def _wait_lost(self, connection: Connection) -> ConnectionLost | None:
-        """Wait until the connection has ended; what is not known of the device by then is asked again and again."""
-        while not self._was_known:
+        """Wait until the connection has ended. Until the device's information has arrived, request it every `ASK_AGAIN` seconds."""
+        while not self._has_information:
             with trio.move_on_after(ASK_AGAIN):
                 return await connection.wait_closed()
-            await self._ask(connection)
+            await self._request_information(connection)
         return await connection.wait_closed()
 
     def _departure_reason(self) -> str | None:
         return self._departed
 
-    def _happened(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         match event:
             case ConnectionOpened():
                 self._on_status(DeviceStatus.REGISTERING)
             case ConnectionEnded():
-                # In the step in which it is known, and not when the task that stays has its turn.
+                # In the step in which the end is known: the supervising task runs later.
                 self._on_status(DeviceStatus.DISCONNECTED)
             case _:
                 self._publish(event)
 
     def forward(self, event: Event) -> None:
-        """Tell of what happened on a connection of a task: its beginning and end are its own affair."""
+        """Publish an event of a task's connection, except its beginning and end, which do not change the device's status."""
         if not isinstance(event, ConnectionOpened | ConnectionEnded):
             self._publish(event)
 
-    # ---- what the server knows of the device
-
-    async def _ask(self, connection: Connection) -> str | None:
-        """Learn what the server knows. Returns its words when that is nothing."""
+    async def _request_information(self, connection: Connection) -> str | None:
+        """Request the device's information. Returns the server's error if it has none."""
         try:
             info = await connection.device_info(timeout=INFORMATION_TIMEOUT)
         except RequestRejected as rejected:
-            return _quoted(rejected.words) or "the server knows nothing of it"
+            return _quoted(rejected.words) or "the server has no information about it"
         except (GalaxyError, trio.ClosedResourceError) as error:
             logger.info("no information about device %r: %s", self._device_id, error)
         else:
-            self._was_known = True
+            self._has_information = True
             self._on_information(info)
             self._publish(InformationUpdated(self._device_id, info))
         return None
 
     async def has_departed(self, words: str = "") -> bool:
-        """Whether the device has left its server, of which a task that failed may be a sign.
+        """Find out whether the device has left its server: a failed task may be a sign of that.
 
-        The connection is dropped then, and the server will refuse another until the device is back.
+        If it has, the connection is closed. The server refuses another one until the device is back.
 
         Args:
-            words: The server's, if it refused something.
+            words: The server's error, if it refused a request.
         """
         connection = self.connection
         if connection is None:
             return True
-        unknown = await self._ask(connection)
-        # A server that never knew anything of it says the same while it is there.
+        unknown = await self._request_information(connection)
+        # A server that never had information says the same while the device is there.
         words = _quoted(words)
-        departed = (unknown is not None and self._was_known) or says_not_connected(words)
-        if departed and self.connection is connection and self._staying is not None:
+        departed = (unknown is not None and self._has_information) or says_not_connected(words)
+        if departed and self.connection is connection and self._connected_scope is not None:
             self._departed = unknown or words
             self._on_status(DeviceStatus.DISCONNECTED)
-            self._staying.cancel()
+            self._connected_scope.cancel()
         return self.connection is not connection or self._departed is not None
 
 
 def _quoted(words: str) -> str:
-    """What a server says, which may be long, in one line."""
-    return " ".join(words[:_QUOTED].split())
+    """Shorten a server's error to one line of limited length."""
+    return " ".join(words[:_MAX_WORDS].split())

@@ -1,4 +1,4 @@
-"""A task on its way to its end, and what is told of that end."""
+"""A task in progress."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ if TYPE_CHECKING:
     from galaxy_trio.events import Event
 
 OnCancel: TypeAlias = Literal["stop", "abandon"]
-"""When its call is cancelled or its time is up, a task is stopped, or goes on and keeps its device occupied."""
-
+"""Whether a task is stopped when its call is cancelled or times out, or continues and keeps its device busy."""
 
 BeforeSending: TypeAlias = Callable[[str], Awaitable[None]]
-"""Awaited with the device's name when it is there and nothing of the task has left, such as to write down that it may run from now on."""
+"""Awaited with the device's id before the task is sent, for example to record that the task may run from now on."""
 
 NotSentCallback: TypeAlias = Callable[[str], Awaitable[None]]
-"""Awaited with the device's name when a task for which `BeforeSending` was awaited is known not to have run, before it waits again."""
+"""Awaited with the device's id when a task is known not to have run although `BeforeSending` was awaited, before the task waits again."""
 
 
 class NotSent(Exception):
-    """A task was not sent, and may be given to another device, or to this one later.
+    """A task was not sent, and may be sent to another device, or to this one later.
 
     Attributes:
         wait: Seconds to wait before the next attempt.
@@ -46,15 +45,16 @@ class NotSent(Exception):
 
 @attrs.define(eq=False)
 class Task:
-    """A task on its way to its end.
+    """A task in progress.
 
     Attributes:
-        device_id: Where it is, or waits; empty before there is such a device.
-        sent: Whether it may have run.
-        abandoned: Whether its caller has gone, and its end is told by somebody else.
-        backoff: How long it waits when its connection fails to open, on whichever device.
-        before_sending: Awaited each time before it leaves.
-        on_not_sent: Awaited when it has not run after all.
+        accepted: Called when the server has accepted the task.
+        device_id: The device on which the task runs, or for which it waits; empty while no device is chosen.
+        sent: Whether the task may have run.
+        abandoned: Whether the call has ended while the task continues, so that the task runner publishes the end.
+        backoff: The waits after connections that failed to open, on any device.
+        before_sending: Awaited before each attempt to send.
+        on_not_sent: Awaited when the task has not run although `before_sending` was awaited.
         prepared: Whether `before_sending` was awaited, and `on_not_sent` not yet.
     """
 
@@ -93,11 +93,11 @@ def make_task(
     on_not_sent: NotSentCallback | None,
     task_status: trio.TaskStatus[str],
 ) -> Task:
-    """A task from the arguments of ``run_task``.
+    """Make a task from the arguments of ``run_task``.
 
     Raises:
-        ConfigError: The task's id cannot be one.
-        ValueError: Another argument cannot be right.
+        ConfigError: The task id is invalid.
+        ValueError: Another argument is invalid.
     """
     if on_cancel not in ("stop", "abandon"):
         raise ValueError(f"on_cancel is 'stop' or 'abandon', not {on_cancel!r}")
@@ -109,7 +109,7 @@ def make_task(
 
 
 class PublishingEnd:
-    """Publishes `TaskEnded` if the block raises. The end of a task that ran to it is published by what ran it."""
+    """Publishes `TaskEnded` if the block raises. The task runner publishes the end of a task that completed or failed."""
 
     def __init__(self, task: Task, publish: Callable[[Event], None]) -> None:
         self._task = task

@@ -1,4 +1,4 @@
-"""How a task runs on a device: attempts until it is sent, on a connection of the pool or on the shared one."""
+"""Runs tasks on a device: attempts until a task is sent, on a connection of the pool or on the shared one."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 
 class TaskRunner:
-    """Runs a device's tasks, each in a slot that it was given.
+    """Runs a device's tasks, each in a slot that its caller holds.
 
     Args:
-        supervisor: Keeps the device's supervised connection, which abandoned tasks share, and knows whether the device has left.
-        connector: Has the device's name and the settings of its connections.
+        supervisor: Provides the shared connection for tasks that may be abandoned, and finds out whether the device has left.
+        connector: Provides the device's id and the settings of its connections.
         pool: The connections for tasks that are stopped when they are cancelled.
-        nursery: For what continues after a caller has gone; ends with the constellation.
-        running: Stops what runs when the device is disconnected or removed.
-        publish: Publishes an event.
+        nursery: Runs what continues after a call has ended; ends with the constellation.
+        running: Stops running tasks when the device is disconnected or removed.
+        publish: Called with each event.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class TaskRunner:
         self._publish = publish
 
     async def attempt(self, task: Task, lease: Lease) -> TaskResult:
-        """Try to run a task, if the device is connected.
+        """Make one attempt to run a task.
 
         Raises:
-            NotSent: It was not sent, and can be tried again.
+            NotSent: The task was not sent, and another attempt can be made.
             Exception: As for `Device.run_task`.
         """
         shared = self._supervisor.connection
@@ -84,7 +84,7 @@ class TaskRunner:
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon(lease)
                 return result
-            # Nothing else leaves the scope without a reason.
+            # The scope was cancelled by its deadline: a stop has raised its reason.
             raise _timed_out(task)
         except RequestRejected as rejected:
             with self._running.guard():
@@ -98,15 +98,15 @@ class TaskRunner:
             # The device was disconnected while a connection for the task was being opened.
             raise NotSent(0) from None
 
-    # A connection to itself: closing it is what stops the task.
+    # On a connection of the pool: closing it stops the task.
 
     async def _run_on_pooled_connection(self, task: Task, lease: Lease, scope: trio.CancelScope) -> TaskResult:
         """Run a task on a connection of the pool.
 
         Args:
-            task: What to run.
-            lease: Of its slot.
-            scope: Around all of it: gets the task's timeout as its deadline when the task is sent.
+            task: The task.
+            lease: The slot for it.
+            scope: The cancel scope around the attempt. Its deadline is set when the task is sent.
         """
         pooled = self._pool.take(lease.slot) or await self._open(task, lease)
         try:
@@ -116,7 +116,7 @@ class TaskRunner:
                 pooled = await self._open(task, lease)
             sent = await self._send(task, pooled.connection)
             pooled.task_sent()
-            # One scope is for both, the timeout and a stop.
+            # One scope serves both the timeout and a stop.
             scope.deadline = trio.current_time() + task.timeout
             try:
                 result = await sent.wait(partial(self._publish_accepted, task))
@@ -164,7 +164,7 @@ class TaskRunner:
         self._publish(TaskAcknowledged(self._device_id, task.task_id))
         task.accepted()
 
-    # The device's shared connection: nothing stops the task there, and one that is abandoned leaves the device occupied.
+    # On the shared connection: nothing stops the task there, and an abandoned one keeps the device busy.
 
     async def _run_on_shared_connection(
         self, task: Task, lease: Lease, connection: Connection, scope: trio.CancelScope
@@ -197,13 +197,13 @@ class TaskRunner:
         self._nursery.start_soon(self._wait_abandoned, task, lease, sent)
 
     async def _wait_abandoned(self, task: Task, lease: Lease, sent: SentTask) -> None:
-        """Keep the device occupied until the task has ended, for a limited time."""
+        """Keep the device busy until the task has ended, for at most `abandon_timeout` seconds."""
         timeout = self._settings.abandon_timeout
         ended = partial(TaskEnded, self._device_id, task.task_id)
         end = ended(TaskOutcome.LOST, "the constellation was closed")
         try:
             with trio.move_on_after(timeout) as waiting:
-                result = await sent.wait(_nothing)
+                result = await sent.wait(_ignore)
                 end = _ended(task, result)
                 if result.status is not TaskStatus.COMPLETED:
                     self._check_soon(lease)
@@ -223,12 +223,12 @@ class TaskRunner:
             self._publish(end)
             lease.release()
 
-    # After a task that failed: has its device left?
+    # After a failed task: find out whether the device has left.
 
     def _check_soon(self, lease: Lease) -> None:
-        """A device that has left fails its tasks: the next one waits until that is known, and the caller does not."""
+        """Find out whether the device has left, without delaying the caller. The slot's next task waits for it."""
         if self._running.closed:
-            # The nursery may have ended, and there is no next task.
+            # The nursery may have ended, and no task follows.
             return
         lease.hold()
         self._nursery.start_soon(self._check, lease)
@@ -241,15 +241,15 @@ class TaskRunner:
 
 
 Acquire: TypeAlias = Callable[[], Awaitable[tuple[TaskRunner, Lease]]]
-"""Waits for a slot on a connected device. Its lease is to be released."""
+"""Waits for a slot on a connected device. The caller must release the lease."""
 
 
 async def run_task(task: Task, acquire: Acquire, waiting: CancelGroup) -> TaskResult:
-    """Run a task: attempt it until it is sent, then wait for its end.
+    """Run a task: make attempts until it is sent, then wait for its end.
 
     Args:
-        task: What to run.
-        acquire: Finds a device and a slot for each attempt.
+        task: The task.
+        acquire: Waits for a device and a slot for each attempt.
         waiting: Ends the waits between two attempts.
 
     Raises:
@@ -268,8 +268,8 @@ async def run_task(task: Task, acquire: Acquire, waiting: CancelGroup) -> TaskRe
             await trio.sleep(wait)
 
 
-def _nothing() -> None:
-    """The caller has gone."""
+def _ignore() -> None:
+    """Ignore the acceptance: the call has ended."""
 
 
 def _ended(task: Task, result: TaskResult) -> TaskEnded:

@@ -1,4 +1,4 @@
-"""The certificates that servers are checked against: loaded once for all devices that connect at a time."""
+"""TLS contexts, loaded once for all devices that connect at about the same time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import trio
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 
 FRESH: Final = 10.0
-"""Seconds for which what was loaded is used again."""
+"""Seconds for which a loaded context is reused."""
 
-# Files are small and few; on a network's file system they may take long, and hold up no other threads then.
+# The files are small and few. On a slow network file system, loading them must not block other threads.
 _loading_threads = ThreadLimit("loading certificates", 2)
 
 _Version: TypeAlias = tuple[int, int, int] | None
@@ -22,7 +22,7 @@ _Version: TypeAlias = tuple[int, int, int] | None
 
 @attrs.define(eq=False)
 class _Loading:
-    """One file's certificates, which one task loads and the others wait for."""
+    """The context of one file, which one task loads while the others wait."""
 
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     users: int = 0
@@ -32,40 +32,41 @@ class _Loading:
 
 
 class TlsContexts:
-    """TLS contexts by the file that their certificates are in. Loading takes some 20 ms of a processor, mostly for the system's.
+    """TLS contexts by the file of their certificates. Loading one takes about 20 ms of CPU time, mostly for the system's certificates.
 
-    A file that has been replaced is loaded anew at once, and everything after `FRESH` seconds.
+    A file that was replaced is reloaded immediately, and everything after `FRESH` seconds.
     """
 
     def __init__(self) -> None:
         self._loadings: dict[str | None, _Loading] = {}
 
     async def context(self, ca_file: str | None) -> ssl.SSLContext:
-        """A context that verifies certificates and names. Cancelling leaves the loading to the next who asks.
+        """Return a context that verifies certificates and host names. After a cancellation the next caller loads it.
 
         Args:
-            ca_file: TlsContexts, as PEM; None for the system's.
+            ca_file: The certificates in PEM format; None for the system's.
 
         Raises:
-            OSError: The file cannot be read, or holds none: `ssl.SSLError` then.
+            OSError: The file cannot be read.
+            ssl.SSLError: The file contains no certificates.
         """
         self._forget_old()
         loading = self._loadings.setdefault(ca_file, _Loading())
         loading.users += 1
         try:
             async with loading.lock:
-                kept = loading.context if self._is_fresh(loading) else None
+                fresh = loading.context if self._is_fresh(loading) else None
                 context, loading.version = await trio.to_thread.run_sync(
-                    _load, ca_file, kept, loading.version, abandon_on_cancel=True, limiter=_loading_threads.get()
+                    _load, ca_file, fresh, loading.version, abandon_on_cancel=True, limiter=_loading_threads.get()
                 )
-                if context is not kept:
+                if context is not fresh:
                     loading.context, loading.loaded_at = context, trio.current_time()
                 return context
         finally:
             loading.users -= 1
 
     def _forget_old(self) -> None:
-        # Devices come and go, and a context takes a megabyte.
+        # Devices are added and removed, and a context takes a megabyte.
         for ca_file, loading in list(self._loadings.items()):
             if not loading.users and not self._is_fresh(loading):
                 del self._loadings[ca_file]
@@ -74,10 +75,10 @@ class TlsContexts:
         return loading.context is not None and trio.current_time() < loading.loaded_at + FRESH
 
 
-def _load(ca_file: str | None, kept: ssl.SSLContext | None, version: _Version) -> tuple[ssl.SSLContext, _Version]:
+def _load(ca_file: str | None, fresh: ssl.SSLContext | None, version: _Version) -> tuple[ssl.SSLContext, _Version]:
     now = _version(ca_file)
-    if kept is not None and now == version:
-        return kept, version
+    if fresh is not None and now == version:
+        return fresh, version
     return ssl.create_default_context(cafile=ca_file), now
 
 

@@ -1,4 +1,4 @@
-"""What a server's operator knows of the devices: a file whose entries are merged into what the devices say of themselves."""
+"""The operator's configuration of devices: a file whose entries are merged into the information that the devices send."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._config.files import read_configuration_file
+from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,61 +19,54 @@ _LISTS: Final = ("additional_features", "tags")
 
 
 def read_device_config(path: str | os.PathLike[str]) -> dict[str, dict[str, JSON]]:
-    """Read a device configuration: JSON or TOML if the file's name ends so, YAML otherwise.
+    """Read a device configuration: JSON or TOML if the file has that suffix, otherwise YAML, which needs the extra ``yaml``.
 
-    ``devices:`` is an object with the device's name for each key, and any members for its value. Two of them are special lists of strings:
-    ``additional_features`` and ``tags``; see `merge`. YAML needs the extra ``yaml``.
+    ``devices:`` is an object whose keys are device ids and whose values are objects with any members. Two of these are special lists of
+    strings: ``additional_features`` and ``tags``; see `merge`.
 
     Raises:
-        ConfigError: The file cannot be read, or is not like that; names every place that is wrong.
+        ConfigError: The file cannot be read, or is invalid. Names every problem with its path.
     """
     content = read_configuration_file(path, "the device configuration")
     return checked_device_config(content, f"the device configuration {path}")
 
 
 def checked_device_config(content: object, shown: str = "the device configuration") -> dict[str, dict[str, JSON]]:
-    """The devices of a configuration that has been parsed, by name.
+    """Check a parsed configuration, and return its devices by id.
 
     Raises:
-        ConfigError: Names every place that is wrong.
+        ConfigError: The configuration is invalid. Names every problem with its path.
     """
     devices = cast("dict[str, object]", content).get("devices") if isinstance(content, dict) else None
     if not isinstance(devices, dict):
-        raise ConfigError(f"{shown} has no 'devices': give an object with the name of a device for each key")
+        raise ConfigError(f"{shown} has no 'devices': give an object whose keys are device ids")
     problems: list[str] = []
     for name, entry in cast("dict[object, object]", devices).items():
-        where = f"devices[{name!r}]"
+        path = f"devices[{name!r}]"
         if not isinstance(name, str):
-            problems.append(f"{where}: the name of a device is text; put it in quotes")
-        elif not isinstance(entry, dict):
-            problems.append(f"{where}: expected an object")
-        else:
-            problems.extend(_problems(cast("dict[object, object]", entry), where))
-    if problems:
-        raise ConfigError(f"{shown} is wrong at {len(problems)} places: " + "; ".join(problems))
+            problems.append(f"{path}: the name of a device must be text; put it in quotes")
+            continue
+        members = ObjectReader(entry, path, problems)
+        for key in _LISTS:
+            members.texts(key, nullable=False)
+        problems.extend(f"{path}: {problem}" for problem in _json_problems(entry))
+    check_problems(shown, problems)
     return cast("dict[str, dict[str, JSON]]", devices)
 
 
-def _problems(entry: dict[object, object], where: str) -> list[str]:
-    found: list[str] = []
-    for key in _LISTS:
-        value = entry.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in cast("list[object]", value)):
-            found.append(f"{where}.{key}: expected a list of strings")
+def _json_problems(entry: object) -> list[str]:
+    """Find what cannot be sent as JSON: dates, which YAML has, numbers out of range, and keys that are not text."""
     try:
-        # It goes out on the wire: dates, which YAML knows, do not; nor do keys that are no text.
-        if json.loads(json.dumps(entry, allow_nan=False)) != entry:
-            found.append(f"{where}: keys must be text")
+        return [] if json.loads(json.dumps(entry, allow_nan=False)) == entry else ["keys must be text"]
     except (TypeError, ValueError) as error:
-        found.append(f"{where}: {error}")
-    return found
+        return [str(error)]
 
 
 def merge(system_info: dict[str, JSON], config: Mapping[str, JSON]) -> dict[str, JSON]:
-    """What a device says of itself, with what its operator has to add. Neither is changed.
+    """Merge the information that a device sent with its configuration. Neither is changed.
 
-    All of the configuration goes under ``custom_metadata``; its ``additional_features`` are joined to ``supported_features``, each
-    once; its ``tags`` become the device's ``tags``. See "Device information" in docs/reference/wire.md.
+    The whole configuration goes under ``custom_metadata``. Its ``additional_features`` are added to ``supported_features``, without
+    duplicates. Its ``tags`` become the device's ``tags``. See "Device information" in docs/reference/wire.md.
     """
     merged = dict(system_info)
     own = merged.get("custom_metadata")
@@ -82,7 +76,7 @@ def merge(system_info: dict[str, JSON], config: Mapping[str, JSON]) -> dict[str,
         features = merged.get("supported_features")
         joined = list(features) if isinstance(features, list) else []
         for feature in additional:
-            # No set: what a device sends may hold anything.
+            # Not a set: a device may send values that are not hashable.
             if feature not in joined:
                 joined.append(feature)
         merged["supported_features"] = joined

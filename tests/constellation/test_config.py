@@ -1,4 +1,4 @@
-"""Devices files: the original's are read as they are, all that is wrong with one is told at once, and tokens show nowhere."""
+"""Configuration files: the original's are read unchanged, one error names every problem, and no error contains a token."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_the_originals_devices_file_is_read_as_it_is_in_all_its_forms(tmp_path: Path) -> None:
+def test_devices_file_of_the_original_is_read_unchanged_as_yaml_toml_and_json(tmp_path: Path) -> None:
     as_yaml = read_config(write(tmp_path, "devices.yaml", DEVICES_YAML))
     as_toml = read_config(write(tmp_path, "devices.toml", DEVICES_TOML))
     devices = [
@@ -85,7 +85,7 @@ def test_the_originals_devices_file_is_read_as_it_is_in_all_its_forms(tmp_path: 
     assert as_yaml == as_toml == as_json == ConstellationConfig(DEVICES)
 
 
-def test_what_a_file_does_not_say_is_at_its_default() -> None:
+def test_absent_settings_have_their_defaults() -> None:
     device = DeviceConfig("d", "ws://h")
     assert (device.max_retries, device.auto_connect, device.max_concurrent_tasks, device.os) == (None, True, 1, None)
     config = ConstellationConfig((device,))
@@ -93,9 +93,7 @@ def test_what_a_file_does_not_say_is_at_its_default() -> None:
 
 
 @pytest.mark.parametrize("place", ["config/galaxy/devices.yaml", "devices.yaml"])
-def test_the_originals_constellation_file_is_read_with_the_devices_file_that_it_names(
-    place: str, tmp_path: Path
-) -> None:
+def test_constellation_file_of_the_original_is_read_with_its_devices_file(place: str, tmp_path: Path) -> None:
     write(tmp_path, place, DEVICES_YAML)
     expected = ConstellationConfig(DEVICES, "test_constellation", 20.0, 5, 3)
     assert read_config(write(tmp_path, "constellation.yaml", CONSTELLATION_YAML)) == expected
@@ -107,7 +105,7 @@ def test_the_originals_constellation_file_is_read_with_the_devices_file_that_it_
     assert read_config(write(tmp_path, "lower.yaml", lower)) == expected
 
 
-def test_one_error_tells_of_all_that_is_wrong_each_with_its_place(tmp_path: Path) -> None:
+def test_one_error_names_every_problem_with_its_path(tmp_path: Path) -> None:
     text = """
 HEARTBEAT_INTERVAL: -1
 RECONNECT_DELAY: soon
@@ -139,9 +137,9 @@ devices:
         read_config(path)
     words = str(caught.value)
     expected = [
-        "heartbeat_interval: must be above 0 s, and is -1",
-        "reconnect_delay: expected a number of seconds, got ",
-        "max_concurrent_tasks: must be 1 or more",
+        "heartbeat_interval: expected a number of seconds above 0, got -1",
+        "reconnect_delay: expected a number of seconds above 0, got a string",
+        "max_concurrent_tasks: expected a whole number of 1 or more, got 0",
         "heartbeat_intervall: unknown key; did you mean 'heartbeat_interval'?",
         "devices[0].server_url: a server's URL begins with ws:// or wss://",
         "devices[0].capabilites: unknown key; did you mean 'capabilities'?",
@@ -156,7 +154,7 @@ devices:
         "devices[2].max_retries: must be 0 or more",
         "devices[3]: expected an object, got a string",
         "devices[4].server_url: is missing",
-        "devices[4].device_id: a name has 1 to 900 characters",
+        "devices[4].device_id: a device id has 1 to 900 characters",
         "devices[4].frobnicate: unknown key; known are device_id, server_url, auto_connect, ",
         "devices[4].1: unknown key; known are ",
     ]
@@ -165,25 +163,25 @@ devices:
     assert "\n" not in words
 
 
-def test_two_devices_of_one_name_are_said_with_both_places(tmp_path: Path) -> None:
+def test_duplicate_device_ids_are_reported_with_both_paths(tmp_path: Path) -> None:
     text = "devices: [{device_id: a, server_url: 'ws://h'}, {device_id: b, server_url: 'ws://h'}, {device_id: a, server_url: 'ws://i'}]"
-    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the name of devices\[0\] already"):
+    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the id of devices\[0\] already"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
 @pytest.mark.parametrize("text", ["devices: []", "devices: ", "{}", "devices: {}"])
-def test_a_file_without_devices_is_said_to_be_one(text: str, tmp_path: Path) -> None:
+def test_file_without_devices_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="devices: expected a list"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "", "text"])
-def test_a_file_that_holds_no_object_is_said_to_hold_something_else(text: str, tmp_path: Path) -> None:
+def test_file_without_an_object_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at one place: the file: expected an object, got"):
         read_config(write(tmp_path, "d.yaml", text))
 
 
-def test_devices_are_given_once_and_a_devices_file_names_no_other(tmp_path: Path) -> None:
+def test_devices_are_given_only_once_and_a_devices_file_names_no_other_file(tmp_path: Path) -> None:
     write(tmp_path, "devices.yaml", DEVICES_YAML)
     with pytest.raises(ConfigError, match="device_info: the devices are given twice, here and as devices"):
         read_config(write(tmp_path, "both.yaml", DEVICES_YAML + "device_info: devices.yaml"))
@@ -193,9 +191,6 @@ def test_devices_are_given_once_and_a_devices_file_names_no_other(tmp_path: Path
         ConfigError, match=r"device_info: the configuration .*nowhere.yaml cannot be read: No such file"
     ):
         read_config(write(tmp_path, "nowhere_to_be_found.yaml", "device_info: nowhere.yaml"))
-
-
-# ---- tokens
 
 
 SECRET = "s3cr3t-t0k3n"
@@ -220,7 +215,7 @@ SECRET = "s3cr3t-t0k3n"
         (f"server_url: ['ws://h/ws?token={SECRET}']", "server_url: expected a string"),
     ],
 )
-def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: str, tmp_path: Path) -> None:
+def test_invalid_token_is_reported_and_not_shown(device: str, words: str, tmp_path: Path) -> None:
     url = "" if "server_url" in device else ", server_url: 'ws://h'"
     with pytest.raises(ConfigError) as caught:
         read_config(write(tmp_path, "d.yaml", f"devices: [{{device_id: d, {device}{url}}}]"))
@@ -240,7 +235,7 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
         ("d.yaml", f"devices:\n- token: *{SECRET}\n", "found undefined alias what stands there"),
         ("d.yaml", f"devices:\n- token: !{SECRET} x\n", "could not determine a constructor"),
         ("d.yaml", f"devices:\n- token: '{SECRET}\x01'\n", "special characters are not allowed"),
-        ("d.yaml", f"devices:\n- {SECRET}: 2020-99-99\n", "something in it looks like a number or a date, and is none"),
+        ("d.yaml", f"devices:\n- {SECRET}: 2020-99-99\n", "it contains an invalid number or date"),
         ("d.yaml", f"devices: [{SECRET}]", "devices[0]: expected an object, got a string"),
         ("d.yaml", f"devices: [token {SECRET}]", "devices[0]: expected an object, got a string"),
         ("d.yaml", f"- token: {SECRET}", "the file: expected an object, got a list"),
@@ -253,10 +248,10 @@ def test_a_token_that_is_wrong_is_said_to_be_and_not_shown(device: str, words: s
         ),
         ("d.json", f'{{"token": "{SECRET}" 1}}', "is not JSON: Expecting ',' delimiter"),
         ("d.toml", f"token = {SECRET}", "is not TOML: Invalid value"),
-        ("d.json", f'"{SECRET}\udcff"', "it is no UTF-8 text"),
+        ("d.json", f'"{SECRET}\udcff"', "it is not UTF-8 text"),
     ],
 )
-def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: str, words: str, tmp_path: Path) -> None:
+def test_token_in_an_invalid_file_appears_in_no_exception(name: str, text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError) as caught:
         read_config(tmp_path / name)
@@ -268,9 +263,7 @@ def test_a_token_in_a_file_that_cannot_be_read_shows_nowhere(name: str, text: st
         error = error.__cause__ or error.__context__
 
 
-def test_a_token_comes_from_where_it_is_said_to_be_each_time_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_is_read_again_from_its_source_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
 devices:
   - {device_id: none, server_url: ws://h}
@@ -284,7 +277,7 @@ devices:
     assert here.headers == (("X-Key", SECRET),)
     assert SECRET not in repr(config)
     assert file.ca_file == str(tmp_path / "keys" / "ca.pem")
-    with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN, which is not set"):
+    with pytest.raises(ConfigError, match="environment variable GALAXY_TEST_TOKEN: it is not set"):
         env.read_token()
     with pytest.raises(ConfigError, match=r"cannot be read from .*token: No such file"):
         file.read_token()
@@ -293,21 +286,18 @@ devices:
         write(tmp_path, "keys/token", token + "\n")
         assert (env.read_token(), file.read_token()) == (token, token)
     write(tmp_path, "keys/token", "\n")
-    with pytest.raises(ConfigError, match="which is empty"):
+    with pytest.raises(ConfigError, match="there is no token in it"):
         file.read_token()
     (tmp_path / "keys" / "token").write_bytes(SECRET.encode() + b"\xff")
-    with pytest.raises(ConfigError, match="it is no UTF-8 text") as caught:
+    with pytest.raises(ConfigError, match="it is not UTF-8 text") as caught:
         file.read_token()
     assert SECRET not in repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
-def test_a_device_that_is_made_by_hand_is_checked_in_the_same_way() -> None:
+def test_device_config_made_in_code_is_checked_in_the_same_way() -> None:
     with pytest.raises(ConfigError, match=r"device 'd': server_url: .*; max_concurrent_tasks: must be 1 or more"):
         DeviceConfig("d", "http://h", max_concurrent_tasks=0)
     assert DeviceConfig("d", "ws://h", capabilities=["a"]).capabilities == ("a",)
-
-
-# ---- whatever comes
 
 
 json_values = st.recursive(
@@ -324,7 +314,9 @@ _KEYS = ["device_id", "server_url", "os", "capabilities", "metadata", "max_retri
         {"devices": st.lists(st.dictionaries(st.sampled_from(_KEYS), json_values | st.just("ws://h")), max_size=3)}
     )
 )
-def test_any_file_is_a_configuration_or_is_refused(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
+def test_any_json_file_is_read_or_refused_with_config_error(
+    tmp_path_factory: pytest.TempPathFactory, content: object
+) -> None:
     path = write(tmp_path_factory.getbasetemp(), "any.json", json.dumps(content))
     try:
         assert isinstance(read_config(path), ConstellationConfig)
@@ -336,7 +328,7 @@ def test_any_file_is_a_configuration_or_is_refused(tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0b", "\ud800"])
-def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+def test_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file can have this name"):
         read_config(tmp_path / name)
     with pytest.raises(ConfigError, match=r"device_info: .*no file can have this name"):
@@ -347,7 +339,7 @@ def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> N
         DeviceConfig("d", "ws://h", ca_file=name)
 
 
-def test_what_stands_in_place_of_the_devices_is_told_once(tmp_path: Path) -> None:
+def test_wrong_type_of_devices_is_reported_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(write(tmp_path, "c.json", '{"devices": 3}'))
     assert caught.value.problems == ("devices: expected a list of devices, got 3",)

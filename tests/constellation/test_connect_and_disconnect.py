@@ -1,4 +1,4 @@
-"""Connecting, disconnecting and connecting anew by hand: at any moment, also in the step in which something else happens."""
+"""Connecting, disconnecting and reconnecting by call, at any moment and in the step of another event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.events import DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceStatus, StatusChanged
 from galaxy_trio.messages import ServerMessageType
 from tests.constellation.support.fleet import device_config, recording
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,27 +38,29 @@ IDLE, DISCONNECTED, CONNECTING, REGISTERING, FAILED = (
 
 
 async def wait_for(act: Callable[[], Awaitable[None]]) -> None:
-    """What a device that was given up tells whoever waits for it is shown elsewhere."""
+    """Connect, and ignore that the device was given up: other tests check that error."""
     with suppress(GalaxyError, trio.ClosedResourceError):
         await act()
 
 
-async def test_a_device_that_is_not_to_connect_waits_until_it_is_told(autojump_clock: MockClock) -> None:
+async def test_device_without_auto_connect_stays_disconnected_until_connect(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         configs = [device_config("a"), device_config("b", auto_connect=False)]
         async with open_constellation(configs, connect=server.connect) as constellation:
             await constellation.wait_connected()
             device = constellation.devices["b"]
             await trio.sleep(1000)
-            assert (device.status, len(server.tries)) == (DISCONNECTED, 1)
+            assert (device.status, len(server.attempts)) == (DISCONNECTED, 1)
             await device.disconnect()
             await device.connect()
             assert device.status is IDLE
             await device.connect()
-            assert len(server.tries) == 2
+            assert len(server.attempts) == 2
 
 
-async def test_a_disconnected_device_stays_away_and_is_gone_from_the_server(autojump_clock: MockClock) -> None:
+async def test_disconnected_device_stays_disconnected_and_leaves_no_client_on_the_server(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -70,21 +72,21 @@ async def test_a_disconnected_device_stays_away_and_is_gone_from_the_server(auto
             assert device.status is DISCONNECTED
             assert server.peer.stream.closed
             await trio.sleep(1000)
-            assert (len(server.tries), device.statistics().connection) == (1, None)
+            assert (len(server.attempts), device.statistics().connection) == (1, None)
             await device.disconnect()
         [event] = journal.of(DeviceDisconnected)
         assert isinstance(event, DeviceDisconnected)
-        assert (event.next_try, "let go" in event.reason) == (None, True)
+        assert (event.next_try, "this side disconnected it" in event.reason) == (None, True)
 
 
 @pytest.mark.parametrize(
-    "meet", [OSError(), Meet.NO_HANDSHAKE, Meet.NO_CONFIRMATION, "already registered", 403], ids=str
+    "reaction", [OSError(), Reaction.NO_HANDSHAKE, Reaction.NO_CONFIRMATION, "already registered", 403], ids=str
 )
-async def test_a_try_and_a_wait_for_the_next_one_are_cut_short_by_disconnecting(
-    meet: Exception | int | str | Meet, autojump_clock: MockClock
+async def test_disconnecting_ends_an_attempt_and_the_wait_for_the_next_one(
+    reaction: Exception | int | str | Reaction, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
-        server.then = meet
+        server.then = reaction
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
             await trio.testing.wait_all_tasks_blocked()
             before = trio.current_time()
@@ -93,10 +95,12 @@ async def test_a_try_and_a_wait_for_the_next_one_are_cut_short_by_disconnecting(
             assert constellation.devices["a"].status is DISCONNECTED
             assert constellation.devices["a"].statistics().next_try is None
             await trio.sleep(1000)
-            assert len(server.tries) == 1
+            assert len(server.attempts) == 1
 
 
-async def test_connecting_anew_cuts_a_wait_short_and_connecting_does_not(autojump_clock: MockClock) -> None:
+async def test_reconnecting_ends_the_wait_for_the_next_attempt_and_connecting_does_not(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server:
         server.script = [403]
         async with (
@@ -108,14 +112,14 @@ async def test_connecting_anew_cuts_a_wait_short_and_connecting_does_not(autojum
             with trio.move_on_after(100):
                 await device.connect()
             assert device.status is DISCONNECTED
-            assert len(server.tries) == 1
+            assert len(server.attempts) == 1
             await device.reconnect()
             assert (device.status, trio.current_time()) == (IDLE, 100)
         statuses = [event.status for event in journal.of(StatusChanged) if isinstance(event, StatusChanged)]
         assert statuses[:5] == [CONNECTING, DISCONNECTED, CONNECTING, REGISTERING, IDLE]
 
 
-async def test_connecting_anew_closes_the_connection_and_opens_another_at_once(autojump_clock: MockClock) -> None:
+async def test_reconnecting_closes_the_connection_and_opens_another_one_immediately(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -137,7 +141,7 @@ async def test_connecting_anew_closes_the_connection_and_opens_another_at_once(a
         assert told[1].next_try is not None
 
 
-async def test_connecting_anew_while_the_information_is_awaited_begins_again(autojump_clock: MockClock) -> None:
+async def test_reconnecting_while_the_information_is_awaited_starts_over(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.info = [None, {"platform": "darwin"}]
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
@@ -148,7 +152,7 @@ async def test_connecting_anew_while_the_information_is_awaited_begins_again(aut
             assert (device.profile.os, trio.current_time()) == ("darwin", 0)
 
 
-async def test_a_disconnecting_that_is_overtaken_by_a_connecting_returns(autojump_clock: MockClock) -> None:
+async def test_disconnect_returns_though_connect_is_called_after_it(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
             device = constellation.devices["a"]
@@ -164,7 +168,7 @@ async def test_a_disconnecting_that_is_overtaken_by_a_connecting_returns(autojum
             assert device.status is IDLE
 
 
-async def test_a_device_that_is_wanted_again_while_it_is_being_closed_is_connected_at_once(
+async def test_connecting_while_the_connection_is_being_closed_connects_immediately(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -172,19 +176,21 @@ async def test_a_device_that_is_wanted_again_while_it_is_being_closed_is_connect
             device = constellation.devices["a"]
             await device.wait_connected()
             with trio.fail_after(1):
-                # Which ends when the disconnecting has returned.
+                # It ends after `disconnect` has returned.
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(device.disconnect)
                     await device.wait_status(DISCONNECTED)
                     await device.connect()
-            assert (device.status, len(server.tries), trio.current_time()) == (IDLE, 2, 0)
+            assert (device.status, len(server.attempts), trio.current_time()) == (IDLE, 2, 0)
             assert device.statistics().failures == 0
 
 
-async def test_a_disconnecting_during_a_try_returns_though_another_is_begun_at_once(autojump_clock: MockClock) -> None:
+async def test_disconnect_during_an_attempt_returns_though_another_attempt_starts_immediately(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server, open_background() as background:
-        server.then = Meet.NO_HANDSHAKE
-        # Which of the two is first is chance.
+        server.then = Reaction.NO_HANDSHAKE
+        # The order of the two is random.
         configs = [device_config(f"d{number}") for number in range(30)]
         async with open_constellation(configs, connect=server.connect) as constellation:
             await trio.testing.wait_all_tasks_blocked()
@@ -197,7 +203,7 @@ async def test_a_disconnecting_during_a_try_returns_though_another_is_begun_at_o
             assert {device.status for device in constellation.devices.values()} <= {CONNECTING, DISCONNECTED}
 
 
-async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump_clock: MockClock) -> None:
+async def test_disconnect_returns_when_the_constellation_is_closed(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server, trio.open_nursery() as nursery:
         done = trio.Event()
 
@@ -216,7 +222,7 @@ async def test_a_disconnecting_returns_when_the_constellation_is_closed(autojump
 
 @pytest.mark.parametrize("max_retries", [None, 0])
 @pytest.mark.parametrize("steps", range(10))
-async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and_is_told_to_be_lost_once(
+async def test_disconnecting_in_the_step_of_a_loss_starts_no_attempt_and_publishes_the_loss_once(
     steps: int, max_retries: int | None, autojump_clock: MockClock
 ) -> None:
     async def let_go(device: Device) -> None:
@@ -227,10 +233,12 @@ async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and
             await device.disconnect()
 
     async with open_scripted_server() as server:
-        # Which of a device's tasks is first is chance.
+        # The order of a device's trio tasks is random.
         configs = [device_config(f"d{number}", max_retries=max_retries) for number in range(10)]
         async with (
-            open_constellation(configs, connect=server.connect, random=Highest(), reconnect_delay=50) as constellation,
+            open_constellation(
+                configs, connect=server.connect, random=LongestWaits(), reconnect_delay=50
+            ) as constellation,
             recording(constellation) as journal,
         ):
             await constellation.wait_connected()
@@ -238,7 +246,7 @@ async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and
                 for device in constellation.devices.values():
                     nursery.start_soon(let_go, device)
                 await trio.testing.wait_all_tasks_blocked()
-                for each in server.tries:
+                for each in server.attempts:
                     assert each.peer is not None
                     each.peer.reset()
             assert trio.current_time() == 0
@@ -250,7 +258,7 @@ async def test_what_is_let_go_of_just_when_it_is_lost_waits_for_no_other_try_and
 
 
 @pytest.mark.parametrize("steps", range(25))
-async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connected_after_it(
+async def test_disconnecting_in_the_step_in_which_the_information_arrives_leaves_the_device_disconnected(
     steps: int, autojump_clock: MockClock
 ) -> None:
     before: dict[str, bool] = {}
@@ -267,7 +275,7 @@ async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connecte
             recording(constellation) as journal,
         ):
             await trio.testing.wait_all_tasks_blocked()
-            for each in server.tries:
+            for each in server.attempts:
                 assert each.peer is not None
                 known: JSON = {"device_id": each.device_id, "platform": "linux"}
                 each.peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="device_info_1", result=known)
@@ -281,15 +289,15 @@ async def test_what_is_let_go_of_just_when_its_information_comes_is_not_connecte
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 100.0])
-async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
+async def test_constellation_closes_immediately_whatever_its_devices_wait_for(
     seconds: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
         server.scripts = {
             "refused": [OSError()] * 99,
             "forbidden": [403] * 99,
-            "silent": [Meet.NO_HANDSHAKE] * 99,
-            "unconfirmed": [Meet.NO_CONFIRMATION] * 99,
+            "silent": [Reaction.NO_HANDSHAKE] * 99,
+            "unconfirmed": [Reaction.NO_CONFIRMATION] * 99,
             "registered": ["already registered"] * 99,
         }
         names = [*server.scripts, "up", "lost", "down"]
@@ -298,7 +306,7 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
             await constellation.devices["up"].wait_connected()
             await constellation.devices["lost"].wait_connected()
             await trio.sleep(seconds)
-            next(each.peer for each in server.tries if each.device_id == "lost" and each.peer).reset()
+            next(each.peer for each in server.attempts if each.device_id == "lost" and each.peer).reset()
             devices = list(constellation.devices.values())
             before = trio.current_time()
         assert trio.current_time() <= before + 3
@@ -308,7 +316,7 @@ async def test_a_constellation_closes_at_once_whatever_its_devices_wait_for(
                 await device.connect()
 
 
-async def test_disconnecting_what_belongs_to_no_constellation_any_more_returns(autojump_clock: MockClock) -> None:
+async def test_disconnecting_a_removed_device_returns(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
             await constellation.wait_connected()
@@ -328,7 +336,7 @@ async def test_disconnecting_what_belongs_to_no_constellation_any_more_returns(a
         max_size=12,
     )
 )
-def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_connected(
+def test_status_is_correct_after_any_sequence_of_actions_and_the_device_can_be_connected(
     acts: list[tuple[str, float]],
 ) -> None:
     async def play() -> None:
@@ -342,7 +350,7 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
                 for act, seconds in acts:
                     match act:
                         case "lose":
-                            if server.tries and (peer := server.tries[-1].peer) is not None:
+                            if server.attempts and (peer := server.attempts[-1].peer) is not None:
                                 peer.reset()
                         case "refuse":
                             server.then = OSError()
@@ -351,12 +359,12 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
                         case "forbid":
                             server.then = 403
                         case "welcome":
-                            server.then = Meet.WELCOME
+                            server.then = Reaction.ACCEPT
                         case _:
                             nursery.start_soon(wait_for, getattr(device, act))
                     await trio.sleep(seconds)
-                server.then, server.info = Meet.WELCOME, [{"platform": "linux"}]
-                # What was begun in the last step is on its way, so that it does not come after what follows.
+                server.then, server.info = Reaction.ACCEPT, [{"platform": "linux"}]
+                # Let what was started in the last step begin before the next step.
                 await trio.testing.wait_all_tasks_blocked()
                 with trio.fail_after(10):
                     await device.disconnect()
@@ -366,7 +374,7 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
                     assert (await device.device_info()).platform == "linux"
                 await trio.testing.wait_all_tasks_blocked()
                 assert device.status is IDLE
-                open_now = [each for each in server.tries if each.peer is not None and not each.peer.stream.closed]
+                open_now = [each for each in server.attempts if each.peer is not None and not each.peer.stream.closed]
                 assert len(open_now) == 1
             _check_story(journal.events)
 
@@ -374,7 +382,7 @@ def test_whatever_is_done_to_a_device_its_status_tells_the_truth_and_it_can_be_c
 
 
 def _check_story(events: Sequence[object]) -> None:
-    """Each status follows from the one before, and each connection has a beginning and an end."""
+    """Check that each status follows from the one before, and that each connection begins and ends."""
     status, connected = None, False
     for event in events:
         match event:

@@ -1,4 +1,4 @@
-"""Constellations: devices that are kept connected, and tasks for whichever of them fits."""
+"""Constellations: devices that are kept connected, and tasks for any device that fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 
-async def test_its_devices_connect_and_run_tasks(autojump_clock: MockClock) -> None:
+async def test_devices_connect_and_run_tasks(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
         constellation = world.constellation
         assert [device.status for device in constellation.devices.values()] == [DeviceStatus.IDLE] * 2
@@ -30,17 +30,14 @@ async def test_its_devices_connect_and_run_tasks(autojump_clock: MockClock) -> N
         world.nothing_is_held()
 
 
-# ---- waiting for its devices
-
-
-async def test_all_devices_that_are_to_be_connected_are_waited_for_or_any_of_them(autojump_clock: MockClock) -> None:
+async def test_wait_connected_waits_for_all_devices_with_auto_connect_or_for_any(autojump_clock: MockClock) -> None:
     configs = [device_config("a"), device_config("b"), device_config("c", auto_connect=False)]
     async with open_fleet("a") as fleet, open_constellation(configs, connect=fleet.connect) as constellation:
         with trio.fail_after(5):
             await constellation.wait_connected("any")
         async with trio.open_nursery() as nursery:
             waiting = await start(nursery, constellation.wait_connected)
-            # The other one is not there yet.
+            # The other device is not connected yet.
             await trio.sleep(100)
             assert not waiting.ended.is_set()
             await fleet.add_device("b")
@@ -51,14 +48,14 @@ async def test_all_devices_that_are_to_be_connected_are_waited_for_or_any_of_the
             await constellation.wait_connected("some")  # type: ignore[arg-type]
 
 
-async def test_without_devices_there_is_nothing_to_wait_for() -> None:
+async def test_wait_connected_returns_without_devices() -> None:
     async with open_constellation([]) as constellation:
         with trio.fail_after(60):
             await constellation.wait_connected("all")
             await constellation.wait_connected("any")
 
 
-async def test_a_device_that_is_given_up_ends_the_waiting_for_all_at_once_and_that_for_any_when_it_is_the_last(
+async def test_device_that_is_given_up_ends_the_wait_for_all_and_the_last_one_ends_the_wait_for_any(
     autojump_clock: MockClock,
 ) -> None:
     configs = [device_config(name, max_retries=0) for name in ("a", "b")]
@@ -81,7 +78,7 @@ async def test_a_device_that_is_given_up_ends_the_waiting_for_all_at_once_and_th
 
 
 @pytest.mark.parametrize("which", ["all", "any"])
-async def test_a_device_that_is_removed_ends_the_waiting_for_it(which: str, autojump_clock: MockClock) -> None:
+async def test_removing_a_device_ends_the_wait_for_it(which: str, autojump_clock: MockClock) -> None:
     async with (
         open_constellation([device_config("a")], connect=_never) as constellation,
         trio.open_nursery() as nursery,
@@ -95,3 +92,37 @@ async def test_a_device_that_is_removed_ends_the_waiting_for_it(which: str, auto
 async def _never(_config: object) -> trio.abc.Stream:
     await trio.sleep_forever()
     raise AssertionError
+
+
+async def test_wait_connected_waits_for_any_or_all_devices(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.fleet.add_device("a")
+        world.constellation.add_device(device_config("a"))
+        world.constellation.add_device(device_config("b"))
+        await world.constellation.wait_connected("any")
+        with trio.move_on_after(1000) as waiting:
+            await world.constellation.wait_connected("all")
+        assert waiting.cancelled_caught
+        with pytest.raises(ValueError, match="wait for 'all' or for 'any', not for 'some'"):
+            await world.constellation.wait_connected("some")  # type: ignore[arg-type]
+        assert repr(world.constellation) == "<Constellation of 2 devices, 1 connected>"
+
+
+async def test_wait_connected_for_any_raises_the_reason_when_all_are_given_up(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for name in ("a", "b"):
+            world.problems.append(OSError(f"{name} refused"))
+            world.constellation.add_device(device_config(name, max_retries=0))
+        with pytest.raises(ConnectFailed, match="refused"):
+            await world.constellation.wait_connected("any")
+        with pytest.raises(ConnectFailed, match="refused"):
+            await world.constellation.wait_connected("all")
+
+
+async def test_closed_constellation_accepts_neither_devices_nor_tasks(autojump_clock: MockClock) -> None:
+    async with open_world("a") as world:
+        constellation = world.constellation
+    with pytest.raises(trio.ClosedResourceError):
+        constellation.add_device(device_config("b"))
+    with pytest.raises(trio.ClosedResourceError):
+        await constellation.run_task("echo x")

@@ -1,4 +1,4 @@
-"""Tasks that are known not to have run are not lost: the device has left its server, or a connection does not come about."""
+"""Tasks that are known not to have run are retried: the device has left its server, or a connection cannot be opened."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ BOTH_WAYS = pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 
 
 @BOTH_WAYS
-async def test_a_device_that_left_is_found_out_by_a_task_which_runs_when_it_is_back(
+async def test_refused_task_reveals_that_its_device_left_and_runs_when_it_is_back(
     on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
         await world.fleet.remove_device("a")
-        # The server and our connection stay: nobody can know yet.
+        # The server and the supervised connection stay: the departure is not known yet.
         assert world.a.connected
         calls = [
             await start(nursery, partial(world.a.run_task, f"echo {number}", task_id=str(number), on_cancel=on_cancel))
@@ -65,11 +65,11 @@ async def test_a_device_that_left_is_found_out_by_a_task_which_runs_when_it_is_b
 
 
 @BOTH_WAYS
-async def test_a_task_that_was_prepared_and_turns_out_not_to_have_run_is_told_so_before_it_waits_again(
+async def test_on_not_sent_is_awaited_before_a_prepared_task_waits_again(
     on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        # With an idle connection, on which the task is sent without a registration that could fail.
+        # An idle connection, on which the task is sent without a registration that could fail.
         assert (await world.a.run_task("echo 0")).unwrap()
         await world.fleet.remove_device("a")
         told: list[str] = []
@@ -93,7 +93,7 @@ async def test_a_task_that_was_prepared_and_turns_out_not_to_have_run_is_told_so
         assert told == ["prepare on a", "not sent to a", "prepare on a"]
 
 
-async def test_what_is_raised_when_a_task_was_not_sent_comes_out_and_the_task_never_runs(
+async def test_exception_of_on_not_sent_is_raised_and_the_task_never_runs(
     autojump_clock: MockClock,
 ) -> None:
     async def prepare(_device_id: str) -> None:
@@ -114,7 +114,7 @@ async def test_what_is_raised_when_a_task_was_not_sent_comes_out_and_the_task_ne
         world.nothing_is_held()
 
 
-async def test_a_task_that_failed_because_its_device_left_has_its_status_say_so(autojump_clock: MockClock) -> None:
+async def test_failed_task_reveals_that_its_device_left(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         first = await start(nursery, partial(world.a.run_task, "hold 1"))
         await world.fleet.remove_device("a")
@@ -125,19 +125,19 @@ async def test_a_task_that_failed_because_its_device_left_has_its_status_say_so(
         assert (await world.a.run_task("echo 2")).unwrap()
 
 
-async def test_a_departed_device_attracts_no_work(autojump_clock: MockClock) -> None:
+async def test_departed_device_is_chosen_for_no_task(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
-        # The one that has been idle for longest, and would be chosen.
+        # It has been idle for longest, and would be chosen.
         await world.fleet.remove_device("a")
         for number in range(5):
             result = await world.constellation.run_task(f"echo {number}")
             assert (result.device_id, result.unwrap()) == ("b", {"device": "b", "echo": str(number)})
         assert len(world.begun) == 5
-        # One for the device, and one for all of its tasks.
+        # One connection of the device, and one for all of its tasks.
         assert [device_id for _, device_id in world.fleet.connects].count("b") == 2
 
 
-async def test_a_task_that_was_refused_and_then_is_given_up_was_never_sent(autojump_clock: MockClock) -> None:
+async def test_task_that_was_refused_and_then_cancelled_ends_as_not_sent(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, recording(world.constellation) as journal:
         await world.fleet.remove_device("a")
         async with trio.open_nursery() as nursery:
@@ -152,11 +152,8 @@ async def test_a_task_that_was_refused_and_then_is_given_up_was_never_sent(autoj
         assert ended.outcome is TaskOutcome.NOT_SENT
 
 
-# ---- connections that do not come about
-
-
 @pytest.mark.parametrize("how", ["device", "constellation"])
-async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_longer_each_time(
+async def test_task_whose_connection_fails_to_open_is_retried_with_increasing_waits(
     how: str, autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world:
@@ -164,7 +161,7 @@ async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_lo
         began = trio.current_time()
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
         assert (await run_task("echo 1")).unwrap()
-        # Below 1 + 2 + 4 + … + 32 s, and not at once.
+        # Below 1 + 2 + 4 + … + 32 s, and not immediate.
         assert 0 < trio.current_time() - began < 63
         assert world.begun == ["echo 1"]
         world.nothing_is_held()
@@ -172,7 +169,7 @@ async def test_a_task_whose_connection_fails_to_open_is_tried_again_and_waits_lo
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
 @pytest.mark.parametrize(("delay", "seconds"), [(1, 1 + 2 + 4), (90, 90 + 90 + 90)])
-async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_own(
+async def test_task_whose_connection_fails_to_open_has_its_own_backoff(
     how: str, delay: float, seconds: float, autojump_clock: MockClock
 ) -> None:
     async with open_world("a", random=_Highest(), reconnect_delay=delay, keepalive_expiry=0) as world:
@@ -184,14 +181,14 @@ async def test_a_task_whose_connection_fails_to_open_waits_by_a_backoff_of_its_o
 
 
 class _Highest:
-    """Always the longest wait."""
+    """Draw the longest wait each time."""
 
     def uniform(self, _low: float, high: float) -> float:
         return high
 
 
 @pytest.mark.parametrize("how", ["lost", "closed"])
-async def test_a_task_that_waits_for_room_on_a_connection_that_ends_is_sent_on_the_next(
+async def test_task_that_waits_for_room_on_a_connection_that_ends_is_sent_on_the_next_one(
     how: str, autojump_clock: MockClock
 ) -> None:
     config = device_config("a", max_concurrent_tasks=2)
@@ -210,7 +207,7 @@ async def test_a_task_that_waits_for_room_on_a_connection_that_ends_is_sent_on_t
         assert world.begun == ["echo 2"]
 
 
-async def test_a_task_that_finds_no_room_in_time_was_not_sent(autojump_clock: MockClock) -> None:
+async def test_task_that_is_cancelled_while_it_waits_for_room_was_not_sent(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
         async with recording(world.constellation) as journal:
             world.streams[0].stall()
@@ -225,7 +222,7 @@ async def test_a_task_that_finds_no_room_in_time_was_not_sent(autojump_clock: Mo
             await first.ended.wait()
 
 
-async def test_the_end_of_a_connection_that_the_server_has_not_noticed_holds_up_the_next_task_for_a_moment(
+async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previous_connection(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
@@ -237,7 +234,7 @@ async def test_the_end_of_a_connection_that_the_server_has_not_noticed_holds_up_
         began = trio.current_time()
         tries = len(world.fleet.connects)
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
-        # It keeps its slot, and its place, meanwhile.
+        # It keeps its slot until then.
         third = await start(nursery, partial(world.a.run_task, "echo 3"))
         await second.ended.wait()
         await third.ended.wait()
@@ -245,7 +242,7 @@ async def test_the_end_of_a_connection_that_the_server_has_not_noticed_holds_up_
             later - earlier for (earlier, _), (later, _) in pairwise(world.fleet.connects[tries:]) if later > earlier
         ]
         assert waits[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6], abs=0.01)
-        # Until the server has found out: its liveness timeout is 180 s.
+        # Until the server notices the end: its liveness timeout is 180 s.
         assert all(wait == pytest.approx(5, abs=0.01) for wait in waits[8:])
         assert trio.current_time() - began < 200
         assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
@@ -253,7 +250,7 @@ async def test_the_end_of_a_connection_that_the_server_has_not_noticed_holds_up_
         await other.ended.wait()
 
 
-async def test_a_connection_that_no_trying_can_mend_is_told_at_once(autojump_clock: MockClock) -> None:
+async def test_permanent_connection_error_of_a_task_is_raised_immediately(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         world.problems = [ssl.SSLCertVerificationError(1, "certificate verify failed")]
         with pytest.raises(ConnectFailed, match="cannot connect: certificate verify failed"):
@@ -262,7 +259,7 @@ async def test_a_connection_that_no_trying_can_mend_is_told_at_once(autojump_clo
         world.nothing_is_held()
 
 
-async def test_a_server_that_is_going_refuses_no_task_for_good(autojump_clock: MockClock) -> None:
+async def test_task_refused_by_a_closing_server_is_retried(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         holder = await start(nursery, partial(world.a.run_task, "hold 1"))
         waiting = await start(nursery, partial(world.a.run_task, "echo 2"))
@@ -275,9 +272,6 @@ async def test_a_server_that_is_going_refuses_no_task_for_good(autojump_clock: M
         assert waiting.echo == "2"
 
 
-# ---- replies that are broken, or come for what was abandoned
-
-
 def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:
     peer.send_json({"type": "task_end", "status": 5, "session_id": task.session_id})
 
@@ -288,7 +282,7 @@ def _refusal(peer: ScriptedPeer, _task: ClientMessage) -> None:
 
 @pytest.mark.parametrize(("reply", "outcome"), [(_broken_end, TaskOutcome.UNKNOWN), (_refusal, TaskOutcome.REJECTED)])
 @pytest.mark.parametrize("abandoned", [True, False])
-async def test_a_task_whose_reply_is_broken_or_a_refusal_is_told_as_what_it_is(
+async def test_invalid_and_refusing_replies_end_a_task_with_their_outcome(
     reply: Callable[[ScriptedPeer, ClientMessage], None],
     outcome: TaskOutcome,
     abandoned: bool,

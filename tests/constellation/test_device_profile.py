@@ -1,4 +1,4 @@
-"""What becomes of a device's record by its information, at the first connection and at later ones."""
+"""A device's profile after its information has arrived, at the first connection and at later ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FULL: dict[str, JSON] = {
 
 
 async def profiles(*informations: JSON, **configured: object) -> list[DeviceProfile]:
-    """The device's record as it is configured, and after each connection in which a server tells this."""
+    """Return the configured profile, and the profile after each connection with this information."""
     async with open_scripted_server() as server:
         server.info = list(informations)
         config = device_config("a", auto_connect=False, **configured)
@@ -52,15 +52,12 @@ async def profiles(*informations: JSON, **configured: object) -> list[DeviceProf
             return found
 
 
-# ---- the first time
-
-
-async def test_before_it_is_connected_a_device_is_what_it_is_configured_as(autojump_clock: MockClock) -> None:
+async def test_profile_is_the_configuration_until_the_information_arrives(autojump_clock: MockClock) -> None:
     [profile] = await profiles(os="linux", capabilities=["b", "a", "b"], metadata={"room": 1})
     assert profile == DeviceProfile("a", "linux", ("b", "a"), {"room": 1}, {}, {}, (), known=False)
 
 
-async def test_each_part_of_its_information_has_its_place(autojump_clock: MockClock) -> None:
+async def test_profile_contains_every_part_of_the_information(autojump_clock: MockClock) -> None:
     _, profile = await profiles(FULL, os="linux", capabilities=["server", "cli"], metadata={"configured": True})
     assert profile == DeviceProfile(
         "a",
@@ -84,7 +81,7 @@ async def test_each_part_of_its_information_has_its_place(autojump_clock: MockCl
     )
 
 
-async def test_features_follow_the_configured_capabilities_in_their_order_and_each_once(
+async def test_features_follow_the_configured_capabilities_in_order_without_duplicates(
     autojump_clock: MockClock,
 ) -> None:
     features: JSON = ["z", "b", "z", "y", "a"]
@@ -94,14 +91,14 @@ async def test_features_follow_the_configured_capabilities_in_their_order_and_ea
 
 
 @pytest.mark.parametrize("platform", ["windows", "linux", "darwin", "android", "ios", "templeos", "Linux", ""])
-async def test_a_platform_is_the_os_also_when_nobody_knows_it(platform: str, autojump_clock: MockClock) -> None:
+async def test_platform_becomes_the_os_even_if_it_is_unknown(platform: str, autojump_clock: MockClock) -> None:
     _, profile = await profiles({"platform": platform}, os="configured")
     assert profile.os == platform
     assert type(profile.os) is str
     assert profile.known
 
 
-async def test_tasks_find_a_device_by_what_its_information_says(autojump_clock: MockClock) -> None:
+async def test_tasks_select_a_device_by_its_information(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (fleet, constellation):
         await fleet.add_device("b", "templeos", ["holy"])
         device = constellation.add_device(device_config("b", os="linux", capabilities=["configured"]))
@@ -113,7 +110,7 @@ async def test_tasks_find_a_device_by_what_its_information_says(autojump_clock: 
 
 
 @pytest.mark.parametrize("first", [None, "nothing", {"platform": 7}, {"platform": "linux"}], ids=repr)
-async def test_a_server_that_knows_nothing_of_a_device_has_lost_it_only_if_it_knew_something(
+async def test_missing_information_means_departure_only_if_there_was_information_before(
     first: JSON, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server, open_background() as nursery:
@@ -134,17 +131,14 @@ async def test_a_server_that_knows_nothing_of_a_device_has_lost_it_only_if_it_kn
         assert [event.next_try is not None for event in lost] == [True] * knew
 
 
-# ---- later times
-
-
-async def test_what_it_does_not_say_any_more_is_forgotten(autojump_clock: MockClock) -> None:
+async def test_new_information_replaces_the_previous_one(autojump_clock: MockClock) -> None:
     _, first, second = await profiles(FULL, {"platform": "linux"}, capabilities=["server", "gui"], metadata={"m": 1})
     assert first.capabilities == ("server", "gui", "cli", "office")
     assert second == DeviceProfile("a", "linux", ("server", "gui"), {"m": 1}, second.system_info, {}, (), known=True)
     assert {key: value for key, value in second.system_info.items() if value} == {"platform": "linux"}
 
 
-async def test_what_is_new_is_joined_after_what_is_configured(autojump_clock: MockClock) -> None:
+async def test_new_features_follow_the_configured_capabilities(autojump_clock: MockClock) -> None:
     first: JSON = {"platform": "linux", "supported_features": ["x"]}
     second: JSON = {"platform": "linux", "supported_features": ["y", "x"], "tags": ["new"]}
     _, before, after = await profiles(first, second, capabilities=["c"])
@@ -163,7 +157,7 @@ BROKEN: list[JSON] = [
 
 
 @pytest.mark.parametrize("bad", [*BROKEN, "no information", None], ids=repr)
-async def test_information_that_does_not_come_changes_nothing_and_the_device_is_connected(
+async def test_device_is_connected_without_information_and_keeps_its_profile(
     bad: JSON, autojump_clock: MockClock
 ) -> None:
     before, at_first, good, later = await profiles(bad, FULL, bad, os="linux", capabilities=["c"])
@@ -174,7 +168,7 @@ async def test_information_that_does_not_come_changes_nothing_and_the_device_is_
 
 
 @pytest.mark.parametrize("bad", [{"platform": 7}, "no information"], ids=repr)
-async def test_what_is_not_known_is_asked_again_until_it_is_known(bad: JSON, autojump_clock: MockClock) -> None:
+async def test_information_is_requested_again_until_it_arrives(bad: JSON, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.info = [bad]
         async with (
@@ -186,18 +180,18 @@ async def test_what_is_not_known_is_asked_again_until_it_is_known(bad: JSON, aut
             [profile] = [device.profile for device in constellation.devices.values()]
             assert not profile.known
             server.info = [FULL]
-            # Whoever wants what it turns out to be is waiting already.
+            # A task that requires its information waits already.
             with trio.fail_after(31):
                 async with constellation.reserve(os="windows"):
                     pass
-            # Once is enough.
+            # The information is not requested again.
             server.info = [{"platform": "linux"}]
             await trio.sleep(100)
         assert len(journal.of(InformationUpdated)) == 1
         assert constellation.devices["a"].profile.os == "windows"
 
 
-async def test_a_server_that_says_nothing_is_waited_for_10_s_and_what_it_says_later_is_told(
+async def test_information_is_awaited_for_10_s_and_later_information_is_published(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -221,7 +215,7 @@ async def test_a_server_that_says_nothing_is_waited_for_10_s_and_what_it_says_la
         assert journal.of(InformationUpdated, "b") == journal.of(InvalidMessageReceived) == []
 
 
-async def test_a_connection_that_is_lost_while_information_is_awaited_is_no_connection(
+async def test_connection_lost_while_the_information_is_awaited_does_not_count_as_connected(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -232,23 +226,20 @@ async def test_a_connection_that_is_lost_while_information_is_awaited_is_no_conn
             await constellation.wait_connected()
             assert trio.current_time() <= 1
             statistics = constellation.devices["a"].statistics()
-            assert (statistics.connects, len(server.tries), statistics.os) == (1, 2, "linux")
+            assert (statistics.connects, len(server.attempts), statistics.os) == (1, 2, "linux")
 
 
-async def test_another_devices_information_does_not_rename_it(autojump_clock: MockClock) -> None:
+async def test_information_of_another_device_does_not_change_the_device_id(autojump_clock: MockClock) -> None:
     _, profile = await profiles({"device_id": "another", "platform": "linux"})
     assert profile.device_id == "a"
     assert "device_id" not in profile.system_info
-
-
-# ---- whatever comes
 
 
 _names = st.lists(st.text(max_size=3), max_size=6)
 
 
 @given(configured=_names, features=_names, earlier=_names)
-def test_capabilities_are_the_configured_ones_then_the_features_each_once(
+def test_capabilities_are_configured_ones_then_features_without_duplicates(
     configured: list[str], features: list[str], earlier: list[str]
 ) -> None:
     config = device_config("a", capabilities=configured)

@@ -1,4 +1,4 @@
-"""A slot that is held: one task at a time, across reconnects, and until what runs in it has ended."""
+"""A reservation holds its slot: for one task at a time, across reconnects, until its task has ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _hold(
         await enough.wait()
 
 
-async def test_a_reservation_holds_its_slot_and_nothing_is_sent_until_a_task_is_run(autojump_clock: MockClock) -> None:
+async def test_reservation_holds_its_slot_and_sends_nothing_before_its_first_task(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         async with world.a.reserve() as reservation:
             assert (reservation.device_id, world.a.status, world.a.running) == ("a", DeviceStatus.BUSY, 1)
@@ -49,7 +49,7 @@ async def test_a_reservation_holds_its_slot_and_nothing_is_sent_until_a_task_is_
         world.nothing_is_held()
 
 
-async def test_a_reservation_runs_one_task_at_a_time_and_none_after_its_end(autojump_clock: MockClock) -> None:
+async def test_reservation_runs_one_task_at_a_time_and_none_after_its_end(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, recording(world.constellation) as journal:
         async with world.a.reserve() as reservation, trio.open_nursery() as nursery:
             first = await start(nursery, partial(reservation.run_task, "hold 1", task_id="1"))
@@ -62,12 +62,12 @@ async def test_a_reservation_runs_one_task_at_a_time_and_none_after_its_end(auto
             await reservation.run_task("echo 3", task_id="3")
         assert world.begun == ["hold 1"]
         await trio.testing.wait_all_tasks_blocked()
-        # What was refused is no task of the device.
+        # The refused task was never published.
         assert [event.task_id for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)] == ["1"]
         assert journal.of(TaskQueued) == []
 
 
-async def test_a_task_that_waits_to_be_tried_again_is_the_one_that_runs(autojump_clock: MockClock) -> None:
+async def test_reservation_is_busy_while_its_task_waits_for_the_next_attempt(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
         world.problems = [OSError("no route") for _ in range(4)]
         first = await start(nursery, partial(reservation.run_task, "echo 1"))
@@ -78,7 +78,7 @@ async def test_a_task_that_waits_to_be_tried_again_is_the_one_that_runs(autojump
         assert world.begun == ["echo 1"]
 
 
-async def test_a_slot_is_held_until_the_task_in_it_has_ended_when_the_block_ends_before(
+async def test_slot_is_held_until_its_task_has_ended_even_if_the_block_ends_first(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -94,7 +94,7 @@ async def test_a_slot_is_held_until_the_task_in_it_has_ended_when_the_block_ends
         world.nothing_is_held()
 
 
-async def test_a_reservation_outlives_the_connection_and_its_next_task_waits_for_the_next_one(
+async def test_reservation_outlives_a_connection_and_its_next_task_waits_for_the_next_one(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, world.a.reserve() as reservation:
@@ -108,11 +108,13 @@ async def test_a_reservation_outlives_the_connection_and_its_next_task_waits_for
             await world.fleet.add_device("a")
             await second.ended.wait()
             assert second.echo == "2"
-            # Who holds a slot makes it busy from the first moment on.
+            # A held slot makes the device busy as soon as it is connected.
             assert world.a.status is DeviceStatus.BUSY
 
 
-async def test_reservations_come_in_the_order_of_the_queue_and_end_it_when_cancelled(autojump_clock: MockClock) -> None:
+async def test_reservations_are_granted_in_queue_order_and_leave_the_queue_when_cancelled(
+    autojump_clock: MockClock,
+) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         enough = [trio.Event() for _ in range(3)]
         first = await nursery.start(_hold, world, enough[0])
@@ -130,7 +132,7 @@ async def test_reservations_come_in_the_order_of_the_queue_and_end_it_when_cance
         world.nothing_is_held()
 
 
-async def test_what_the_block_raises_comes_out_as_it_is_and_its_slot_is_free(autojump_clock: MockClock) -> None:
+async def test_exception_of_the_block_is_unchanged_and_the_slot_is_released(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         raised = RuntimeError("mine")
         with pytest.raises(RuntimeError) as caught:
@@ -140,7 +142,7 @@ async def test_what_the_block_raises_comes_out_as_it_is_and_its_slot_is_free(aut
         world.nothing_is_held()
 
 
-async def test_a_reservation_of_a_device_that_is_disconnected_waits_until_it_is_connected_again(
+async def test_reservation_of_a_disconnected_device_waits_until_it_is_connected(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
@@ -150,7 +152,7 @@ async def test_a_reservation_of_a_device_that_is_disconnected_waits_until_it_is_
         assert running.ending.reason == "this side disconnected it"
         waiting = await start(nursery, partial(reservation.run_task, "echo 2"))
         with trio.fail_after(5):
-            # Nothing runs that could hold it up: it is disconnected.
+            # No task runs that could delay the disconnection.
             await world.a.disconnect()
         await trio.sleep(1000)
         assert not waiting.ended.is_set()
@@ -160,9 +162,7 @@ async def test_a_reservation_of_a_device_that_is_disconnected_waits_until_it_is_
 
 
 @pytest.mark.parametrize("wait", [True, False])
-async def test_a_reservation_of_a_device_that_was_removed_runs_nothing_any_more(
-    wait: bool, autojump_clock: MockClock
-) -> None:
+async def test_reservation_of_a_removed_device_runs_no_more_tasks(wait: bool, autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         enough = trio.Event()
         reservation = await nursery.start(_hold, world, enough)
@@ -170,7 +170,7 @@ async def test_a_reservation_of_a_device_that_was_removed_runs_nothing_any_more(
         removing = await start(nursery, partial(world.constellation.remove_device, "a", wait=wait))
         assert removing.ended.is_set() is not wait
         if wait:
-            # It may use what it holds, while it holds it and the device is there.
+            # The reservation can run tasks while the device waits for its removal.
             assert (await reservation.run_task("echo 2")).unwrap()
             world.streams[0].reset()
             await trio.testing.wait_all_tasks_blocked()
@@ -180,7 +180,9 @@ async def test_a_reservation_of_a_device_that_was_removed_runs_nothing_any_more(
         await removing.ended.wait()
 
 
-async def test_who_waits_in_a_slot_for_a_device_is_told_at_once_that_it_is_removed(autojump_clock: MockClock) -> None:
+async def test_task_that_waits_in_a_slot_fails_immediately_when_the_device_is_removed(
+    autojump_clock: MockClock,
+) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         async with world.a.reserve() as reservation:
             await world.fleet.stop_server()
@@ -192,10 +194,7 @@ async def test_who_waits_in_a_slot_for_a_device_is_told_at_once_that_it_is_remov
         await world.fleet.start_server()
 
 
-# ---- before it is sent
-
-
-async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_there_and_nothing_has_left(
+async def test_before_sending_is_awaited_when_the_device_is_connected_and_nothing_was_sent(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
@@ -221,9 +220,7 @@ async def test_what_is_awaited_before_a_task_is_sent_is_done_when_the_device_is_
 
 
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
-async def test_a_task_whose_sending_is_refused_before_has_never_left(
-    autojump_clock: MockClock, on_cancel: OnCancel
-) -> None:
+async def test_task_is_never_sent_if_before_sending_raises(autojump_clock: MockClock, on_cancel: OnCancel) -> None:
     async def refuse(_device_id: str) -> None:
         await trio.lowlevel.checkpoint()
         raise ValueError("the disk is full")
@@ -241,7 +238,7 @@ async def test_a_task_whose_sending_is_refused_before_has_never_left(
         assert world.begun == ["echo 3"]
 
 
-async def test_a_task_for_any_device_tells_on_which_it_is_about_to_run(autojump_clock: MockClock) -> None:
+async def test_before_sending_receives_the_id_of_the_chosen_device(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
         told: list[str] = []
 
@@ -253,5 +250,5 @@ async def test_a_task_for_any_device_tells_on_which_it_is_about_to_run(autojump_
         for number in range(2):
             assert (await world.constellation.run_task(f"echo {number}", before_sending=tell)).unwrap()
         assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=tell)).unwrap()
-        # The one that has left was tried, perhaps, and nothing was sent there.
+        # The device that left may have been tried, but nothing was sent to it.
         assert told == ["b"] * 3

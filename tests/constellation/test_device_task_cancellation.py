@@ -1,4 +1,4 @@
-"""A task whose caller is cancelled, or whose time is up, at whatever moment: it stops, or goes on and keeps its device occupied."""
+"""Tasks that are cancelled or time out in any step: they are stopped, or continue and keep their device busy."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
-"""So many calls in a row that ended before they could be cancelled: there is no later step."""
+"""After this many calls in a row that ended before the cancellation, there is no later step."""
 
 
 class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when any task at all is about to make the n-th step from now on."""
+    """Cancels a scope right before the n-th scheduler step of any task from now on."""
 
     def __init__(self, step: int, scope: trio.CancelScope) -> None:
         self._steps_left = step
@@ -59,7 +59,7 @@ def _runner(world: World, how: str) -> RunTask:
 @pytest.mark.slow
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 @pytest.mark.parametrize("how", ["device", "constellation", "reservation"])
-async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_runs(
+async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_runs(
     how: str, on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     cancelled = ended = step = 0
@@ -88,7 +88,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_runs(
                 assert first.echo == str(step)
                 ended += 1
         assert world.fleet.work.most == {"a": 1}
-        # Whatever began at the server has ended there, or was cancelled there, once.
+        # Each session that began on the server has ended or was cancelled, once.
         work = world.fleet.work
         assert sorted(work.begun) == sorted([*work.ended, *work.cancelled])
         assert cancelled > 20
@@ -96,7 +96,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_runs(
     queued = [event.task_id for event in journal.of(TaskQueued) if isinstance(event, TaskQueued)]
     ends = [event for event in journal.of(TaskEnded) if isinstance(event, TaskEnded)]
     outcomes = {event.outcome for event in ends}
-    # In a slot of its own, and abandoned, there is next to nothing before the send.
+    # A task with a free slot that is abandoned has very few steps before the send.
     assert outcomes - {TaskOutcome.CANCELLED} == {TaskOutcome.COMPLETED}
     assert TaskOutcome.CANCELLED in outcomes or (how, on_cancel) == ("reservation", "abandon")
     told = [event.task_id for event in ends]
@@ -118,7 +118,7 @@ async def _time_out(call: Call) -> None:
 
 
 @pytest.mark.parametrize("give_up", [_cancel, _time_out])
-async def test_a_task_that_is_given_up_is_stopped_on_the_server_before_the_call_returns(
+async def test_cancelled_task_is_stopped_on_the_server_before_the_call_returns(
     give_up: Callable[[Call], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
@@ -128,7 +128,7 @@ async def test_a_task_that_is_given_up_is_stopped_on_the_server_before_the_call_
         assert trio.current_time() == pytest.approx(0 if give_up is _cancel else 50, abs=0.1)
         await trio.testing.wait_all_tasks_blocked()
         assert world.fleet.work.cancelled == ["hold 1"]
-        # Well before anything else could have ended it.
+        # Well before anything else could have ended the task.
         await trio.sleep(1)
         assert world.begun == ["hold 1", "hold 2"]
         world.fleet.work.let_go("2")
@@ -142,7 +142,7 @@ async def test_a_task_that_is_given_up_is_stopped_on_the_server_before_the_call_
         ]
 
 
-async def test_who_is_cancelled_in_the_queue_leaves_it_and_the_order_stays(autojump_clock: MockClock) -> None:
+async def test_cancelled_task_leaves_the_queue_and_the_order_of_the_others_stays(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(world.a.run_task, f"hold {number}")) for number in range(4)]
         calls[1].scope.cancel()
@@ -156,11 +156,9 @@ async def test_who_is_cancelled_in_the_queue_leaves_it_and_the_order_stays(autoj
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
-async def test_a_slot_that_is_granted_in_the_step_of_a_cancellation_is_free_again(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_slot_granted_in_the_step_of_a_cancellation_is_released(how: str, autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
-        # In which order the two have their turn is a matter of chance.
+        # The order of the two is random.
         for _ in range(20):
             enough = trio.Event()
 
@@ -181,11 +179,8 @@ async def test_a_slot_that_is_granted_in_the_step_of_a_cancellation_is_free_agai
         assert (await world.constellation.run_task("echo")).unwrap()
 
 
-# ---- on_cancel="abandon"
-
-
 @pytest.mark.parametrize("give_up", [_cancel, _time_out])
-async def test_an_abandoned_task_keeps_its_device_occupied_until_it_has_ended(
+async def test_abandoned_task_keeps_its_device_busy_until_it_has_ended(
     give_up: Callable[[Call], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
@@ -207,7 +202,7 @@ async def test_an_abandoned_task_keeps_its_device_occupied_until_it_has_ended(
         world.nothing_is_held()
 
 
-async def test_an_abandoned_task_keeps_its_device_occupied_no_longer_than_it_may(autojump_clock: MockClock) -> None:
+async def test_abandoned_task_keeps_its_device_busy_for_at_most_the_abandon_timeout(autojump_clock: MockClock) -> None:
     async with open_world("a", abandon_timeout=200) as world, recording(world.constellation) as journal:
         async with trio.open_nursery() as nursery:
             first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon", task_id="first"))
@@ -221,7 +216,7 @@ async def test_an_abandoned_task_keeps_its_device_occupied_no_longer_than_it_may
         assert ended == TaskEnded("a", "first", TaskOutcome.UNKNOWN, "it did not end within 200 s")
 
 
-async def test_an_abandoned_task_frees_its_device_when_the_connection_is_lost(autojump_clock: MockClock) -> None:
+async def test_abandoned_task_releases_its_slot_when_the_connection_is_lost(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery, recording(world.constellation) as journal:
         first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon", task_id="first"))
         await _cancel(first)
@@ -237,7 +232,7 @@ async def test_an_abandoned_task_frees_its_device_when_the_connection_is_lost(au
         assert world.fleet.work.cancelled == ["hold 1"]
 
 
-async def test_an_abandoned_task_that_fails_has_its_device_looked_at_before_the_next_one(
+async def test_device_is_checked_after_an_abandoned_task_failed_and_before_the_next_one(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -253,7 +248,7 @@ async def test_an_abandoned_task_that_fails_has_its_device_looked_at_before_the_
         assert world.begun == ["hold 1", "echo 2"]
 
 
-async def test_other_slots_go_on_while_one_is_occupied_by_an_abandoned_task(autojump_clock: MockClock) -> None:
+async def test_other_slots_run_tasks_while_an_abandoned_task_holds_one(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
         first = await start(nursery, partial(world.a.run_task, "hold 1", on_cancel="abandon"))
         await _cancel(first)

@@ -1,4 +1,4 @@
-"""Tasks of one device: first come, first served, in as many slots as it has; what runs, fails, is refused, or cannot be sent."""
+"""Tasks of one device: first in, first out in all of its slots; tasks that complete, fail, are refused, or cannot be sent."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-async def test_tasks_run_first_come_first_served_in_as_many_slots_as_there_are(
-    slots: int, autojump_clock: MockClock
-) -> None:
+async def test_tasks_run_first_in_first_out_in_all_slots(slots: int, autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=slots)) as world:
         device = world.a
         async with trio.open_nursery() as nursery:
@@ -43,7 +41,7 @@ async def test_tasks_run_first_come_first_served_in_as_many_slots_as_there_are(
         world.nothing_is_held()
 
 
-async def test_a_full_queue_refuses_at_once_and_nothing_is_sent_or_told(autojump_clock: MockClock) -> None:
+async def test_full_queue_refuses_immediately_and_sends_and_publishes_nothing(autojump_clock: MockClock) -> None:
     async with open_world("a", max_queued=2) as world, trio.open_nursery() as nursery:
         device = world.a
         for number in range(3):
@@ -58,7 +56,9 @@ async def test_a_full_queue_refuses_at_once_and_nothing_is_sent_or_told(autojump
         world.fleet.work.let_go("0", "1", "2")
 
 
-async def test_a_task_can_be_started_and_is_accepted_when_it_runs(autojump_clock: MockClock) -> None:
+async def test_nursery_start_returns_the_task_id_when_the_server_has_accepted_the_task(
+    autojump_clock: MockClock,
+) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         device = world.a
         assert await nursery.start(partial(device.run_task, "hold 1", task_id="first")) == "first"
@@ -68,7 +68,7 @@ async def test_a_task_can_be_started_and_is_accepted_when_it_runs(autojump_clock
         assert world.begun == ["hold 1", "echo 2"]
 
 
-async def test_what_happens_to_a_task_is_told_in_order_and_its_end_once(autojump_clock: MockClock) -> None:
+async def test_events_of_a_task_are_in_order_and_its_end_is_published_once(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         device = world.a
         async with recording(world.constellation) as journal:
@@ -84,7 +84,7 @@ async def test_what_happens_to_a_task_is_told_in_order_and_its_end_once(autojump
         ]
 
 
-async def test_a_task_that_failed_is_a_result_and_the_device_runs_the_next(autojump_clock: MockClock) -> None:
+async def test_failed_task_is_a_result_and_the_device_runs_the_next_one(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         device = world.a
         result = await device.run_task("fail it went wrong")
@@ -96,14 +96,14 @@ async def test_a_task_that_failed_is_a_result_and_the_device_runs_the_next(autoj
         world.nothing_is_held()
 
 
-async def test_the_next_task_waits_until_it_is_known_whether_the_device_of_a_failed_one_is_there(
+async def test_next_task_waits_for_the_check_of_the_device_after_a_failed_task(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         device = world.a
         first = await start(nursery, partial(device.run_task, "hold 1"))
         second = await start(nursery, partial(device.run_task, "echo 2"))
-        # Its sessions are cancelled, and fail; the device comes back only later.
+        # Its sessions are cancelled and fail. The device returns later.
         await world.fleet.remove_device("a")
         assert first.ended.is_set()
         assert device.status is DeviceStatus.DISCONNECTED
@@ -114,12 +114,12 @@ async def test_the_next_task_waits_until_it_is_known_whether_the_device_of_a_fai
         assert second.echo == "2"
 
 
-async def test_a_task_that_the_server_refuses_never_ran_and_the_next_one_runs(autojump_clock: MockClock) -> None:
+async def test_refused_task_never_ran_and_the_next_one_runs(autojump_clock: MockClock) -> None:
     limits = ServerLimits(max_sessions=1)
     async with open_world(device_config("a", max_concurrent_tasks=2), limits=limits) as world:
         device = world.a
         async with trio.open_nursery() as nursery, recording(world.constellation) as journal:
-            # On the device's own connection, where one is all that the server allows.
+            # On the shared connection, for which the server allows one session.
             held = await start(nursery, partial(device.run_task, "hold 1", on_cancel="abandon"))
             with pytest.raises(RequestRejected, match=r"refused the task for device 'a'.* sessions already") as caught:
                 await device.run_task("echo 2", on_cancel="abandon", task_id="refused")
@@ -134,7 +134,7 @@ async def test_a_task_that_the_server_refuses_never_ran_and_the_next_one_runs(au
 
 
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
-async def test_a_task_that_cannot_be_sent_costs_nobody_else_anything(on_cancel: str, autojump_clock: MockClock) -> None:
+async def test_task_that_cannot_be_sent_does_not_affect_other_tasks(on_cancel: str, autojump_clock: MockClock) -> None:
     async with open_world("a", max_message_size=10_000) as world:
         device = world.a
         async with recording(world.constellation) as journal:
@@ -148,11 +148,11 @@ async def test_a_task_that_cannot_be_sent_costs_nobody_else_anything(on_cancel: 
         world.nothing_is_held()
 
 
-async def test_arguments_that_cannot_be_right_are_refused_before_anything_is_queued(autojump_clock: MockClock) -> None:
+async def test_invalid_arguments_are_refused_before_anything_is_queued(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, recording(world.constellation) as journal:
         device = world.a
-        with pytest.raises(ValueError, match=r"^on_cancel is 'stop' or 'abandon', not 'hope'$"):
-            await device.run_task("echo", on_cancel="hope")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^on_cancel is 'stop' or 'abandon', not 'wait'$"):
+            await device.run_task("echo", on_cancel="wait")  # type: ignore[arg-type]
         for timeout in (-1, math.nan):
             with pytest.raises(ValueError, match=r"^a timeout is a number of seconds or math.inf, not "):
                 await device.run_task("echo", timeout=timeout)
@@ -162,7 +162,7 @@ async def test_arguments_that_cannot_be_right_are_refused_before_anything_is_que
     assert journal.events == []
 
 
-async def test_what_runs_when_its_connection_is_lost_is_lost_and_is_not_sent_again(autojump_clock: MockClock) -> None:
+async def test_task_that_runs_when_its_connection_is_lost_is_not_sent_again(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         device = world.a
         async with recording(world.constellation) as journal:
@@ -174,7 +174,7 @@ async def test_what_runs_when_its_connection_is_lost_is_lost_and_is_not_sent_aga
             assert isinstance(first.ending, ConnectionLost)
             await trio.testing.wait_all_tasks_blocked()
             assert world.begun == ["hold 1", "hold 2"]
-            # That of the device itself, on which the second one runs.
+            # The shared connection, on which the second task runs.
             world.streams[0].reset()
             await second.ended.wait()
             assert isinstance(second.ending, ConnectionLost)

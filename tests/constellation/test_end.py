@@ -1,4 +1,4 @@
-"""The end of a constellation's block, whichever way it comes: what runs, who waits inside and outside of it, and how long it takes."""
+"""The end of a constellation's block, by return, exception or cancellation: running tasks, waiting calls, and its duration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _hold(constellation: Constellation) -> None:
             await reservation.run_task("wait 6")
         finally:
             with trio.CancelScope(shield=True):
-                # Whoever keeps it beyond the end can do nothing with it.
+                # After the end, the constellation refuses everything.
                 await trio.sleep(10)
                 with pytest.raises(trio.ClosedResourceError, match="the constellation was closed"):
                     await reservation.run_task("echo")
@@ -46,7 +46,7 @@ async def _listen(constellation: Constellation) -> list[Event | EventsLost]:
 
 
 def _all_who_wait(constellation: Constellation) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Everything that can be waited for, each in a way of its own; the device `a` has four slots, `b` is connected to nothing."""
+    """Start a call of every kind that waits. Device `a` has four slots, `b` is not connected."""
     a, b = constellation.devices.values()
     return {
         "runs": partial(a.run_task, "wait 1"),
@@ -79,7 +79,7 @@ async def _connect_a(fleet: Fleet, config: DeviceConfig) -> trio.abc.Stream:
 
 
 class Mine(Exception):
-    """Raised in a block."""
+    """An exception of the block."""
 
 
 async def _leave(how: str, scope: trio.CancelScope) -> None:
@@ -96,9 +96,7 @@ async def _leave(how: str, scope: trio.CancelScope) -> None:
 
 
 @pytest.mark.parametrize("how", ["it ends", "it raises", "it is cancelled", "it is cancelled while it drains"])
-async def test_whoever_waits_outside_of_the_block_is_told_that_it_was_closed(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_calls_outside_of_the_block_raise_closed_resource_error(how: str, autojump_clock: MockClock) -> None:
     drain = 1000 if "drains" in how else 0
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         opened: list[Constellation] = []
@@ -113,7 +111,7 @@ async def test_whoever_waits_outside_of_the_block_is_told_that_it_was_closed(
                 await _leave(how, scope)
         [constellation] = opened
         began = 100 if drain else 0
-        # The server answers the close: it takes no time.
+        # The server answers the close handshake immediately.
         assert trio.current_time() - began < 1
         with trio.fail_after(20):
             for what, call in calls.items():
@@ -122,13 +120,13 @@ async def test_whoever_waits_outside_of_the_block_is_told_that_it_was_closed(
             await listener.ended.wait()
         assert isinstance(listener.ending, list)
         await trio.testing.wait_all_tasks_blocked()
-        # The server and its device: all connections are gone, and what ran was cancelled.
+        # On the server, all connections have ended and the sessions were cancelled.
         assert fleet.server is not None
         held = fleet.server.statistics()
         assert (held.connections, held.sessions, held.ending_sessions) == (1, 0, 0)
         assert sorted(fleet.work.cancelled) == ["wait 1", "wait 2", "wait 3", "wait 6"]
         assert fleet.work.begun == ["wait 1", "wait 2", "wait 3", "wait 6"]
-        # Nothing can be begun any more.
+        # Nothing can be started any more.
         with pytest.raises(trio.ClosedResourceError, match=r"^the constellation was closed$"):
             await constellation.run_task("echo")
         with pytest.raises(trio.ClosedResourceError, match=r"^the constellation was closed$"):
@@ -141,7 +139,7 @@ async def test_whoever_waits_outside_of_the_block_is_told_that_it_was_closed(
         assert (statistics.running, statistics.queued, statistics.unassigned) == (0, 0, 0)
 
 
-async def test_at_its_end_what_runs_may_go_on_for_a_while_and_nothing_new_begins(autojump_clock: MockClock) -> None:
+async def test_running_tasks_continue_during_the_drain_and_no_task_starts(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet, trio.open_nursery() as outside:
         configs = [device_config("a"), device_config("b")]
         async with open_constellation(configs, connect=fleet.connect, drain=100) as constellation:
@@ -169,11 +167,11 @@ async def test_at_its_end_what_runs_may_go_on_for_a_while_and_nothing_new_begins
         assert fleet.work.begun == ["hold 1", "wait"]
 
 
-async def test_when_nothing_runs_any_more_the_end_waits_no_longer(autojump_clock: MockClock) -> None:
+async def test_drain_ends_when_no_task_runs(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         async with open_constellation([device_config("a")], connect=fleet.connect, drain=1000) as constellation:
             await constellation.wait_connected()
-            # One that was abandoned runs, too.
+            # An abandoned task runs as well.
             call = await start(outside, partial(constellation.run_task, "hold 1", on_cancel="abandon"))
             call.scope.cancel()
             await call.ended.wait()
@@ -188,7 +186,7 @@ async def test_when_nothing_runs_any_more_the_end_waits_no_longer(autojump_clock
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
-async def test_who_is_given_a_slot_in_the_step_of_the_end_begins_nothing(how: str, autojump_clock: MockClock) -> None:
+async def test_task_granted_a_slot_in_the_step_of_the_end_does_not_start(how: str, autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         async with open_constellation([device_config("a")], connect=fleet.connect) as constellation:
             await constellation.wait_connected()
@@ -196,7 +194,7 @@ async def test_who_is_given_a_slot_in_the_step_of_the_end_begins_nothing(how: st
             run_task = device.run_task if how == "device" else constellation.run_task
             async with device.reserve():
                 call = await start(outside, partial(run_task, "wait"))
-            # It has the slot, and does not know it yet.
+            # The slot is granted, and the task has not run since.
             assert (device.running, device.queued) == (1, 0)
         assert trio.current_time() < 1
         await call.ended.wait()
@@ -206,7 +204,7 @@ async def test_who_is_given_a_slot_in_the_step_of_the_end_begins_nothing(how: st
 
 
 @pytest.mark.parametrize("how", ["silent", "stalled"])
-async def test_fifty_devices_whose_server_does_not_answer_the_close_are_closed_at_once_within_five_seconds(
+async def test_fifty_devices_whose_server_ignores_the_close_are_closed_together_within_five_seconds(
     how: str, autojump_clock: MockClock
 ) -> None:
     names = [f"d{number}" for number in range(50)]
@@ -229,9 +227,9 @@ async def test_fifty_devices_whose_server_does_not_answer_the_close_are_closed_a
         assert all(stream.closed for stream in world.streams)
 
 
-async def test_what_hangs_in_the_opening_of_a_connection_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
+async def test_hanging_connect_does_not_delay_the_end(autojump_clock: MockClock) -> None:
     async def hang(_config: object) -> trio.abc.Stream:
-        # As somebody's proxy might, who has not heard of cancellation.
+        # A custom `connect` may ignore cancellation.
         with trio.move_on_after(50, shield=True):
             await trio.sleep_forever()
         raise OSError("no answer")
@@ -243,11 +241,11 @@ async def test_what_hangs_in_the_opening_of_a_connection_does_not_hold_up_the_en
         close = constellation._close
         await close(0)
         assert trio.current_time() - began < 5
-    # Its own task is waited for all the same: nothing outlives the block.
+    # The block waits for its task nevertheless: nothing outlives the block.
     assert trio.current_time() == pytest.approx(50)
 
 
-async def test_a_group_that_the_block_raises_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+async def test_exception_group_of_the_block_is_unchanged(autojump_clock: MockClock) -> None:
     group = ExceptionGroup("mine", [TaskFailed("no")])
     async with open_fleet("a") as fleet:
         with pytest.raises(ExceptionGroup) as caught:
@@ -257,7 +255,7 @@ async def test_a_group_that_the_block_raises_comes_out_as_it_is(autojump_clock: 
         assert caught.value is group
 
 
-async def test_a_bug_in_a_background_task_comes_out_and_whoever_waits_is_told(autojump_clock: MockClock) -> None:
+async def test_bug_in_a_background_task_is_raised_and_ends_all_calls(autojump_clock: MockClock) -> None:
     bug = ZeroDivisionError("a bug")
 
     class Broken(Random):
@@ -280,7 +278,7 @@ async def test_a_bug_in_a_background_task_comes_out_and_whoever_waits_is_told(au
         assert isinstance(queued.ending, trio.ClosedResourceError)
 
 
-async def test_a_task_between_two_tries_is_told_at_once(autojump_clock: MockClock) -> None:
+async def test_task_between_two_attempts_fails_immediately(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         world = World(fleet)
         async with open_constellation(
@@ -300,7 +298,7 @@ async def test_a_task_between_two_tries_is_told_at_once(autojump_clock: MockCloc
             assert str(call.ending) == "the constellation was closed"
 
 
-async def test_an_abandoned_task_is_told_to_be_lost_when_the_block_is_cancelled(autojump_clock: MockClock) -> None:
+async def test_abandoned_task_ends_as_lost_when_the_block_is_cancelled(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
         listener = Call()
         with trio.CancelScope() as scope:
@@ -321,7 +319,7 @@ async def test_an_abandoned_task_is_told_to_be_lost_when_the_block_is_cancelled(
 
 @pytest.mark.parametrize("ending", ["it raises", "it ends"])
 @pytest.mark.parametrize("event", ["its task fails", "its caller is cancelled"])
-async def test_whatever_happens_to_a_task_in_the_step_of_the_end_it_ends_rightly_and_nothing_is_begun_after_it(
+async def test_task_events_in_the_step_of_the_end_lead_to_a_correct_outcome_and_start_nothing(
     event: str, ending: str, autojump_clock: MockClock
 ) -> None:
     for steps in range(30):

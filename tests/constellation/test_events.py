@@ -1,4 +1,4 @@
-"""What subscribers are told: every kind of event, in its order, from all of a device's connections; and nobody waits for them."""
+"""Events: every kind, in order, from all connections of a device. Nothing waits for a subscriber."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from galaxy_trio.events import (
 )
 from galaxy_trio.messages import ServerMessageType
 from tests.constellation.support.fleet import Journal, device_config, open_small_world, recording
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -54,7 +54,7 @@ CONNECTING = [C, R, InformationUpdated, I, DeviceConnected]
 
 
 def story(journal: Journal, device_id: str) -> list[object]:
-    """A device's events in short: the new status for a change, the class for others."""
+    """Summarise a device's events: the new status of a change, the class of others."""
     return [
         event.status if isinstance(event, StatusChanged) else type(event)
         for event in journal.events
@@ -62,10 +62,7 @@ def story(journal: Journal, device_id: str) -> list[object]:
     ]
 
 
-# ---- each in its order
-
-
-async def test_a_devices_life_is_told_in_its_order(autojump_clock: MockClock) -> None:
+async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClock) -> None:
     async with open_small_world("a", "b") as (fleet, constellation):
         device = constellation.devices["a"]
         async with recording(constellation) as journal:
@@ -86,7 +83,7 @@ async def test_a_devices_life_is_told_in_its_order(autojump_clock: MockClock) ->
         assert told == [
             *[D, DeviceDisconnected, *CONNECTING],
             *[*task, I],
-            # The server is asked whether the device is there before the slot is free.
+            # The information is requested before the slot is free.
             *[*task, InformationUpdated, I],
             *[D, DeviceDisconnected, *CONNECTING],
             *[D, DeviceDisconnected],
@@ -94,12 +91,12 @@ async def test_a_devices_life_is_told_in_its_order(autojump_clock: MockClock) ->
         assert set(story(journal, "b")) <= {D, C, R, I, DeviceDisconnected, DeviceConnected, InformationUpdated}
 
 
-async def test_what_a_device_waits_for_is_told_with_its_reason_and_time(autojump_clock: MockClock) -> None:
+async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attempt(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
-        server.script = [OSError("no route"), 403, Meet.LOST_AT_ONCE, Meet.NO_CONFIRMATION]
+        server.script = [OSError("no route"), 403, Reaction.RESET_AFTER_REGISTRATION, Reaction.NO_CONFIRMATION]
         async with (
             open_constellation(
-                [device_config("a")], connect=server.connect, random=Highest(), register_timeout=5
+                [device_config("a")], connect=server.connect, random=LongestWaits(), register_timeout=5
             ) as constellation,
             recording(constellation) as journal,
         ):
@@ -110,7 +107,7 @@ async def test_what_a_device_waits_for_is_told_with_its_reason_and_time(autojump
         wait = [D, DeviceDisconnected]
         assert told[:end] in (
             [C, *wait, C, *wait, DeviceNeedsAttention, C, R, *wait, C, R, *wait, *CONNECTING],
-            # Whether the information had come when the connection was lost is chance.
+            # The information may have arrived before the loss or not: that is random.
             [C, *wait, C, *wait, DeviceNeedsAttention, *CONNECTING],
         )
         waits = [event for event in journal.of(DeviceDisconnected) if isinstance(event, DeviceDisconnected)]
@@ -122,7 +119,7 @@ async def test_what_a_device_waits_for_is_told_with_its_reason_and_time(autojump
         assert seconds == pytest.approx([1, 300], abs=5)
 
 
-async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock) -> None:
+async def test_device_failed_is_the_last_event_of_a_device_that_is_given_up(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = 503
         async with (
@@ -132,7 +129,7 @@ async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock)
             device = constellation.devices["a"]
             await device.wait_status(DeviceStatus.FAILED)
             await trio.sleep(1000)
-            server.then = Meet.WELCOME
+            server.then = Reaction.ACCEPT
             await device.reconnect()
         assert story(journal, "a") == [
             C,
@@ -151,7 +148,7 @@ async def test_a_device_that_is_given_up_is_told_last(autojump_clock: MockClock)
         assert "HTTP status 503" in failed.reason
 
 
-async def test_a_device_that_leaves_its_server_is_told_to_be_lost(autojump_clock: MockClock) -> None:
+async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (fleet, constellation):
         async with recording(constellation) as journal:
             await fleet.remove_device("a")
@@ -167,7 +164,7 @@ async def test_a_device_that_leaves_its_server_is_told_to_be_lost(autojump_clock
         assert told[-1] is TaskEnded
 
 
-async def test_an_abandoned_task_is_told_of_until_its_end(autojump_clock: MockClock) -> None:
+async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (fleet, constellation):
         async with recording(constellation) as journal:
             with trio.move_on_after(1):
@@ -179,10 +176,7 @@ async def test_an_abandoned_task_is_told_of_until_its_end(autojump_clock: MockCl
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.COMPLETED)]
 
 
-# ---- what comes without being asked for
-
-
-async def test_unasked_messages_on_every_connection_of_a_device_are_told(autojump_clock: MockClock) -> None:
+async def test_unsolicited_messages_on_all_connections_of_a_device_are_published(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -192,13 +186,13 @@ async def test_unasked_messages_on_every_connection_of_a_device_are_told(autojum
             await constellation.wait_connected()
             nursery.start_soon(constellation.devices["a"].run_task, "goes on")
             await trio.testing.wait_all_tasks_blocked()
-            supervised, of_task = (each.peer for each in server.tries)
+            supervised, of_task = (each.peer for each in server.attempts)
             for peer in (supervised, of_task):
                 assert peer is not None
                 journal.events.clear()
                 peer.send_text("no message at all")
-                peer.send(ServerMessageType.TASK_END, session_id="of nobody")
-                peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="of nobody")
+                peer.send(ServerMessageType.TASK_END, session_id="unknown")
+                peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="unknown")
                 if peer is supervised:
                     peer.refuse("out of the blue")
                     peer.send(ServerMessageType.DEVICE_INFO_RESPONSE, response_id="device_info_1", result={})
@@ -212,7 +206,7 @@ async def test_unasked_messages_on_every_connection_of_a_device_are_told(autojum
                 assert all(isinstance(event, Event) and event.device_id == "a" for event in journal.events)
 
 
-async def test_a_reply_that_comes_too_late_and_a_refused_heartbeat_are_told(autojump_clock: MockClock) -> None:
+async def test_late_reply_and_refused_heartbeat_are_published(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with (
             open_constellation(
@@ -235,7 +229,7 @@ async def test_a_reply_that_comes_too_late_and_a_refused_heartbeat_are_told(auto
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.UNKNOWN, words)]
 
 
-async def test_a_text_in_an_event_is_short_however_long_the_server_spoke(autojump_clock: MockClock) -> None:
+async def test_text_of_the_server_in_an_event_is_shortened(autojump_clock: MockClock) -> None:
     long = "é" * 1_000_000
     async with open_scripted_server() as server:
         async with (
@@ -258,10 +252,7 @@ async def test_a_text_in_an_event_is_short_however_long_the_server_spoke(autojum
         assert all(len(repr(event)) < 3 * MAX_TEXT for event in journal.events)
 
 
-# ---- subscribers
-
-
-async def test_a_subscriber_that_lags_loses_the_oldest_and_is_told_how_many(autojump_clock: MockClock) -> None:
+async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_number(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (_fleet, constellation):
         async with recording(constellation) as journal, constellation.subscribe(backlog=4) as lagging:
             for number in range(10):
@@ -274,7 +265,7 @@ async def test_a_subscriber_that_lags_loses_the_oldest_and_is_told_how_many(auto
             assert isinstance(await anext(lagging), EventsLost)
 
 
-async def test_a_slow_subscriber_costs_nobody_else_anything(autojump_clock: MockClock) -> None:
+async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock) -> None:
     async with open_small_world("a", "b") as (_fleet, constellation), open_background() as nursery:
 
         async def read_slowly(seconds: float) -> None:
@@ -295,7 +286,7 @@ async def test_a_slow_subscriber_costs_nobody_else_anything(autojump_clock: Mock
         assert not any(isinstance(event, EventsLost) for event in journal.events)
 
 
-async def test_subscribers_come_and_go(autojump_clock: MockClock) -> None:
+async def test_subscribers_receive_events_only_during_their_block(autojump_clock: MockClock) -> None:
     async with open_small_world("a") as (_fleet, constellation):
         device = constellation.devices["a"]
         problem = ValueError("the subscriber's own")
@@ -312,7 +303,7 @@ async def test_subscribers_come_and_go(autojump_clock: MockClock) -> None:
             async with constellation.subscribe() as second:
                 await device.run_task("echo 2", task_id="2")
                 assert await anext(second) == TaskQueued("a", "2")
-            # Who has left is told of nothing more, and keeps what was there.
+            # A subscriber that has left receives no more events, and keeps its backlog.
             await device.run_task("echo 3", task_id="3")
             rest = [event async for event in second]
             assert TaskQueued("a", "3") not in rest
@@ -323,7 +314,9 @@ async def test_subscribers_come_and_go(autojump_clock: MockClock) -> None:
                 raise AssertionError("not reached")
 
 
-async def test_the_events_end_with_the_constellation_and_the_last_are_of_its_closing(autojump_clock: MockClock) -> None:
+async def test_event_stream_ends_with_the_constellation_after_the_events_of_its_closing(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scripted_server() as server, open_background() as nursery:
         ended: list[list[object]] = []
 

@@ -1,4 +1,4 @@
-"""A constellation is opened from a file, from what was read of one, or from devices; wrong arguments are said before anything is opened."""
+"""A constellation is opened from a file, a configuration or devices. Invalid arguments are refused before anything is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from galaxy_trio.constellation.constellation import Constellation, open_constell
 from galaxy_trio.events import DeviceDisconnected, DeviceStatus
 from galaxy_trio.server import open_server
 from tests.constellation.support.fleet import device_config, open_fleet, open_small_world
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,21 +81,10 @@ max_retries = 0
 """
 
 
-@pytest.fixture
-def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No threads: a clock that jumps when all tasks wait knows nothing of them."""
-
-    async def run_sync(work: Callable[..., object], *args: object, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
-
-
-@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("way", ["str", "path", "config"])
 @pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.json", JSON), ("c.toml", TOML)])
-async def test_a_file_of_each_form_says_all_that_the_arguments_do(
+async def test_file_of_each_format_gives_the_same_constellation_as_the_arguments(
     way: str, name: str, text: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     path = tmp_path / name
@@ -105,7 +94,7 @@ async def test_a_file_of_each_form_says_all_that_the_arguments_do(
         devices = path if way == "path" else read_config(path)
     async with open_scripted_server() as server:
         server.script = [OSError()]
-        async with open_constellation(devices, connect=server.connect, random=Highest()) as constellation:
+        async with open_constellation(devices, connect=server.connect, random=LongestWaits()) as constellation:
             await constellation.wait_connected()
             assert trio.current_time() == 3
             assert list(constellation.devices) == ["a", "b"]
@@ -116,7 +105,7 @@ async def test_a_file_of_each_form_says_all_that_the_arguments_do(
             await trio.sleep(13)
             beats = a.statistics().connection
             assert beats is not None
-            # The registration, the question for the information, and a heartbeat.
+            # The registration, the request for the information, and a heartbeat.
             assert beats.messages_sent == 3
             async with open_background() as nursery:
                 constellation.add_device(device_config("c"))
@@ -125,14 +114,14 @@ async def test_a_file_of_each_form_says_all_that_the_arguments_do(
                     nursery.start_soon(a.run_task, "one of them")
                     nursery.start_soon(constellation.devices["c"].run_task, "one of them")
                 nursery.start_soon(b.run_task, "one of them")
-                server.then = Meet.WELCOME
+                server.then = Reaction.ACCEPT
                 await b.connect()
                 await trio.testing.wait_all_tasks_blocked()
                 assert len(server.tasks) == 2
 
 
-@pytest.mark.usefixtures("read_at_once")
-async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clock: MockClock) -> None:
+@pytest.mark.usefixtures("without_threads")
+async def test_arguments_override_the_file(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(YAML)
     async with open_scripted_server() as server:
@@ -140,7 +129,7 @@ async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clo
         async with open_constellation(
             path,
             connect=server.connect,
-            random=Highest(),
+            random=LongestWaits(),
             client_name="other",
             heartbeat_interval=5,
             reconnect_delay=0.5,
@@ -155,7 +144,7 @@ async def test_arguments_go_before_what_a_file_says(tmp_path: Path, autojump_clo
             assert statistics.messages_sent == 4
 
 
-async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock: MockClock) -> None:
+async def test_any_iterable_of_devices_is_accepted_even_an_empty_one(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation((device_config(name) for name in "ab"), connect=server.connect) as constellation:
             await constellation.wait_connected()
@@ -166,7 +155,7 @@ async def test_any_iterable_of_devices_will_do_also_an_empty_one(autojump_clock:
             await constellation.add_device(device_config("c")).wait_connected()
 
 
-async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
+async def test_connections_use_tcp_by_default() -> None:
     with trio.fail_after(60):
         async with (
             open_server() as server,
@@ -183,11 +172,8 @@ async def test_without_a_way_to_connect_of_its_own_it_goes_by_tcp() -> None:
                         break
 
 
-# ---- wrong arguments, as a newcomer reads them
-
-
 async def opened(*arguments: object, **named: object) -> None:
-    """Open a constellation that cannot be."""
+    """Open a constellation with invalid arguments."""
     open_it = cast("Callable[..., Awaitable[None]]", _open)
     with trio.fail_after(60):
         await open_it(*arguments, **named)
@@ -201,19 +187,19 @@ async def _open(devices: list[DeviceConfig], **named: float) -> None:
 @pytest.mark.parametrize(
     ("devices", "words"),
     [
-        (DeviceConfig("a", "ws://h"), "devices are a file, or a list of DeviceConfig, and not DeviceConfig"),
-        (None, "devices are a file, or a list of DeviceConfig, and not NoneType"),
-        ([{"device_id": "a"}], "a device is given as a DeviceConfig, and not as dict"),
-        ({"devices": []}, "a device is given as a DeviceConfig, and not as str"),
-        (["devices.yaml"], "a device is given as a DeviceConfig, and not as str"),
+        (DeviceConfig("a", "ws://h"), "devices must be a file or a list of DeviceConfig, not DeviceConfig"),
+        (None, "devices must be a file or a list of DeviceConfig, not NoneType"),
+        ([{"device_id": "a"}], "a device must be a DeviceConfig, not dict"),
+        ({"devices": []}, "a device must be a DeviceConfig, not str"),
+        (["devices.yaml"], "a device must be a DeviceConfig, not str"),
         (
             [DeviceConfig("a", "ws://h"), DeviceConfig("a", "ws://i")],
-            "the device 'a' is given twice: give each a name of its own",
+            "the device 'a' is given twice: give each a different id",
         ),
     ],
     ids=str,
 )
-async def test_devices_that_are_none_are_said_to_be_none(devices: object, words: str) -> None:
+async def test_invalid_devices_are_refused_with_the_correction(devices: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await opened(devices)
     assert words in str(caught.value)
@@ -237,14 +223,14 @@ async def test_devices_that_are_none_are_said_to_be_none(devices: object, words:
             )
             for value in (0, -1, math.nan)
         ],
-        ("reconnect_delay", math.inf, "reconnect_delay is a number of seconds, and is without end"),
-        ("drain", -1, "drain is a number of seconds, and is -1"),
-        ("drain", math.nan, "drain is a number of seconds, and is nan"),
+        ("reconnect_delay", math.inf, "reconnect_delay must be a finite number of seconds"),
+        ("drain", -1, "drain must be a number of seconds, not -1"),
+        ("drain", math.nan, "drain must be a number of seconds, not nan"),
         ("client_name", "", "a client_name has 1 to 64 characters, and this one has 0"),
         ("client_name", "x" * 65, "a client_name has 1 to 64 characters, and this one has 65"),
     ],
 )
-async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, value: object, words: str) -> None:
+async def test_invalid_argument_is_refused(name: str, value: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await opened([], **{name: value})
     assert words in str(caught.value)
@@ -263,11 +249,11 @@ async def test_a_number_or_name_that_cannot_be_is_said_to_be_wrong(name: str, va
             f"constellation_id: {'x' * 65}\n{YAML.partition('4')[2]}",
             "constellation_id: a client_name has 1 to",
         ),
-        ("c.yaml", YAML.replace("device_id: b", "device_id: a"), "devices[1].device_id: 'a' is the name of devices[0]"),
+        ("c.yaml", YAML.replace("device_id: b", "device_id: a"), "devices[1].device_id: 'a' is the id of devices[0]"),
         ("c.yaml", YAML.replace("ws://", "http://"), "devices[0].server_url: a server's URL begins with ws://"),
     ],
 )
-async def test_a_file_that_is_wrong_is_said_to_be(name: str, text: str | None, words: str, tmp_path: Path) -> None:
+async def test_invalid_file_is_refused(name: str, text: str | None, words: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -282,26 +268,23 @@ async def test_a_file_that_is_wrong_is_said_to_be(name: str, text: str | None, w
         ({"device_id": 7}, "device 7: device_id: expected a string"),
         ({"server_url": None}, "device 'a': server_url: expected a string"),
         ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
-        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out to try for ever"),
+        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out for no limit"),
         ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
     ],
 )
-def test_a_device_that_cannot_be_is_said_to_be_wrong(arguments: dict[str, object], words: str) -> None:
+def test_invalid_device_config_is_refused(arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
     assert words in str(caught.value)
 
 
-def test_a_device_takes_one_capability_and_headers_as_people_write_them() -> None:
+def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() -> None:
     device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
     assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
     assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
 
 
-# ---- a block that ends badly
-
-
-async def test_what_the_block_raises_comes_out_and_all_who_wait_elsewhere_are_told(autojump_clock: MockClock) -> None:
+async def test_exception_of_the_block_is_raised_and_ends_all_calls_elsewhere(autojump_clock: MockClock) -> None:
     problem = ValueError("the block's own")
     told: list[str] = []
 
@@ -334,7 +317,7 @@ async def test_what_the_block_raises_comes_out_and_all_who_wait_elsewhere_are_to
     assert sorted(told) == ["any", "events", "queued", "running", "status"]
 
 
-async def test_a_closing_that_is_cancelled_while_it_drains_tells_all_who_wait(autojump_clock: MockClock) -> None:
+async def test_cancelling_the_drain_ends_all_calls(autojump_clock: MockClock) -> None:
     async with open_background() as nursery:
         told = trio.Event()
 

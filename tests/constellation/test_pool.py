@@ -1,4 +1,4 @@
-"""A device's connection pool: which tasks share a connection, when an idle one is closed, and when it is not used again."""
+"""A device's connection pool: reuse of connections, expiry, and connections that must not be reused."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def pooled(world: World) -> list[str]:
-    """The names of the slots' connections that the server has, without the random part."""
+    """Return the client ids of the slots' connections on the server, without the random part."""
     assert world.fleet.server is not None
     names = [re.sub(r"^galaxy_trio-[0-9a-f]{6}|@a$", "", name) for name in world.fleet.server.constellations]
     return sorted(name for name in names if name)
 
 
 def connects(world: World) -> int:
-    """How many connections were opened for tasks so far."""
+    """Count the connections that were opened for tasks so far."""
     return len(world.streams) - len(world.constellation.devices)
 
 
-async def test_one_task_after_the_other_uses_the_same_connection(autojump_clock: MockClock) -> None:
+async def test_consecutive_tasks_use_the_same_connection(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         for number in range(10):
             result = await world.a.run_task(f"echo {number}")
@@ -42,14 +42,14 @@ async def test_one_task_after_the_other_uses_the_same_connection(autojump_clock:
         world.nothing_is_held()
 
 
-async def test_a_task_that_failed_leaves_a_connection_that_can_be_used_again(autojump_clock: MockClock) -> None:
+async def test_connection_of_a_failed_task_is_used_again(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("fail")
         assert (await world.a.run_task("echo x")).unwrap()
         assert connects(world) == 1
 
 
-async def test_each_slot_has_a_connection_and_keeps_one(autojump_clock: MockClock) -> None:
+async def test_each_slot_has_its_own_connection(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=3)) as world:
         for _ in range(2):
             async with trio.open_nursery() as nursery:
@@ -60,7 +60,7 @@ async def test_each_slot_has_a_connection_and_keeps_one(autojump_clock: MockCloc
         assert world.a.statistics().idle_connections == 3
 
 
-async def test_tasks_of_constellations_and_reservations_use_the_pool_too(autojump_clock: MockClock) -> None:
+async def test_tasks_of_constellations_and_reservations_use_the_pool(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.constellation.run_task("echo 1")
         async with world.a.reserve() as reservation:
@@ -69,7 +69,7 @@ async def test_tasks_of_constellations_and_reservations_use_the_pool_too(autojum
         assert connects(world) == 1
 
 
-async def test_an_idle_connection_is_closed_after_its_time_and_the_next_one_has_a_new_name(
+async def test_idle_connection_expires_and_the_next_one_has_a_new_client_id(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a", keepalive_expiry=20) as world:
@@ -86,13 +86,13 @@ async def test_an_idle_connection_is_closed_after_its_time_and_the_next_one_has_
         assert pooled(world) == [".0.1"]
 
 
-async def test_a_task_that_comes_while_an_expired_connection_is_being_closed_does_not_wait_for_that(
+async def test_task_does_not_wait_for_the_close_of_an_expired_connection(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         world.streams[-1].go_silent()
-        # It takes 3 s to give up the close handshake.
+        # The close handshake times out after 3 s.
         await trio.sleep(6)
         assert (world.a.statistics().idle_connections, world.streams[-1].closed) == (0, False)
         began = trio.current_time()
@@ -101,16 +101,16 @@ async def test_a_task_that_comes_while_an_expired_connection_is_being_closed_doe
         assert world.streams[-2].closed
 
 
-async def test_a_connection_that_expires_in_the_step_of_a_task_is_not_used(autojump_clock: MockClock) -> None:
+async def test_connection_that_expires_in_the_step_of_a_task_is_not_used(autojump_clock: MockClock) -> None:
     async with open_world("a", keepalive_expiry=5) as world:
         await world.a.run_task("echo 1")
-        # Both have their time in the same step, in either order.
+        # The expiry and the task happen in the same step, in either order.
         await trio.sleep(5)
         assert (await world.a.run_task("echo 2")).unwrap()
         assert (connects(world), pooled(world)) == (2, [".0.1"])
 
 
-async def test_a_connection_that_is_lost_before_its_first_task_is_sent_is_replaced(autojump_clock: MockClock) -> None:
+async def test_connection_lost_before_its_first_task_is_replaced(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
 
         async def write_down(_: str) -> None:
@@ -122,17 +122,17 @@ async def test_a_connection_that_is_lost_before_its_first_task_is_sent_is_replac
         assert (connects(world), world.begun) == (2, ["echo 1"])
 
 
-async def test_no_task_begins_on_a_connection_that_is_older_than_a_minute(autojump_clock: MockClock) -> None:
+async def test_no_task_starts_on_a_connection_older_than_a_minute(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         for _ in range(20):
             await world.a.run_task("echo")
-            # Not in step with heartbeats and pings.
+            # At other times than heartbeats and pings.
             await trio.sleep(4.1)
-        # At 0, 60 and not before.
+        # Opened at 0 s and at 60 s.
         assert connects(world) == 2
 
 
-async def test_a_connection_runs_no_more_tasks_than_it_remembers(autojump_clock: MockClock) -> None:
+async def test_connection_runs_no_more_tasks_than_it_remembers(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         for _ in range(MAX_TASKS):
             await world.a.run_task("echo")
@@ -141,7 +141,7 @@ async def test_a_connection_runs_no_more_tasks_than_it_remembers(autojump_clock:
         assert (connects(world), pooled(world)) == (2, [".0.1"])
 
 
-async def test_without_a_keepalive_expiry_each_task_has_a_connection_that_is_closed_when_its_call_returns(
+async def test_keepalive_expiry_of_0_closes_each_connection_before_the_call_returns(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a", keepalive_expiry=0) as world:
@@ -154,16 +154,16 @@ async def test_without_a_keepalive_expiry_each_task_has_a_connection_that_is_clo
 
 
 @pytest.mark.parametrize("keepalive_expiry", [-1, float("nan")])
-async def test_a_keepalive_expiry_that_is_no_time_is_refused(keepalive_expiry: float) -> None:
-    with pytest.raises(ConfigError, match=r"^keepalive_expiry is a number of seconds, and is"):
+async def test_invalid_keepalive_expiry_is_refused(keepalive_expiry: float) -> None:
+    with pytest.raises(ConfigError, match=r"^keepalive_expiry must be a number of seconds, not"):
         async with open_constellation([device_config("a")], keepalive_expiry=keepalive_expiry):
             raise AssertionError
 
 
-# After these, it is not used again.
+# After these, a connection is not reused.
 
 
-async def test_a_connection_whose_task_was_cancelled_is_closed_before_the_slot_is_free_and_keeps_its_name(
+async def test_connection_of_a_cancelled_task_is_closed_before_the_slot_is_free_and_keeps_its_client_id(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -180,7 +180,7 @@ async def test_a_connection_whose_task_was_cancelled_is_closed_before_the_slot_i
         assert (connects(world), pooled(world)) == (2, [".0"])
 
 
-async def test_a_connection_whose_task_timed_out_is_closed_and_keeps_its_name(autojump_clock: MockClock) -> None:
+async def test_connection_of_a_task_that_timed_out_is_closed_and_keeps_its_client_id(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         with pytest.raises(RequestTimeout):
@@ -191,24 +191,24 @@ async def test_a_connection_whose_task_timed_out_is_closed_and_keeps_its_name(au
         assert (connects(world), pooled(world)) == (2, [".0"])
 
 
-async def test_a_task_whose_id_was_used_on_a_connection_gets_another_one(autojump_clock: MockClock) -> None:
+async def test_task_with_an_id_that_was_used_on_a_connection_gets_another_connection(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         for _ in range(2):
             await world.a.run_task("echo", task_id="the same")
         assert (connects(world), pooled(world)) == (2, [".0.1"])
 
 
-async def test_an_idle_connection_that_is_reset_costs_no_task_anything(autojump_clock: MockClock) -> None:
+async def test_reset_of_an_idle_connection_fails_no_task(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
-        # In the step before the task: nothing but the socket knows of it.
+        # In the step before the task: only the socket shows it.
         world.streams[-1].reset()
         assert (await world.a.run_task("echo 2")).unwrap()
         assert world.begun == ["echo 1", "echo 2"]
         assert connects(world) == 2
 
 
-async def test_an_idle_connection_that_the_network_has_cut_is_found_out_by_a_ping(autojump_clock: MockClock) -> None:
+async def test_ping_finds_out_that_the_network_has_cut_an_idle_connection(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         world.streams[-1].go_silent()
@@ -217,11 +217,11 @@ async def test_an_idle_connection_that_the_network_has_cut_is_found_out_by_a_pin
         assert (await world.a.run_task("echo 2")).unwrap()
         assert trio.current_time() - began == pytest.approx(2, abs=0.1)
         assert world.begun == ["echo 1", "echo 2"]
-        # The server still has the silent one, and no session runs there.
+        # The server still has the silent connection, and no session on it.
         assert pooled(world) == [".0", ".0.1"]
 
 
-async def test_an_idle_connection_that_answers_a_ping_is_used(autojump_clock: MockClock) -> None:
+async def test_idle_connection_that_answers_a_ping_is_used(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         await trio.sleep(4)
@@ -230,7 +230,7 @@ async def test_an_idle_connection_that_answers_a_ping_is_used(autojump_clock: Mo
         assert (connects(world), trio.current_time()) == (1, began)
 
 
-async def test_a_task_that_is_cancelled_while_the_ping_is_not_answered_was_not_sent(autojump_clock: MockClock) -> None:
+async def test_task_cancelled_during_the_ping_was_not_sent(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         await world.a.run_task("echo 1")
         world.streams[-1].go_silent()
@@ -242,7 +242,7 @@ async def test_a_task_that_is_cancelled_while_the_ping_is_not_answered_was_not_s
         assert world.streams[-1].closed
 
 
-async def test_what_happens_while_the_caller_prepares_is_noticed_right_before_sending(
+async def test_loss_during_before_sending_is_noticed_right_before_sending(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world:
@@ -257,7 +257,7 @@ async def test_what_happens_while_the_caller_prepares_is_noticed_right_before_se
         assert world.begun == ["echo 1", "echo 2"]
 
 
-async def test_an_idle_connection_does_not_expire_while_its_next_task_is_prepared(autojump_clock: MockClock) -> None:
+async def test_connection_does_not_expire_during_before_sending(autojump_clock: MockClock) -> None:
     async with open_world("a", keepalive_expiry=3) as world:
 
         async def write_down(_: str) -> None:
@@ -268,7 +268,7 @@ async def test_an_idle_connection_does_not_expire_while_its_next_task_is_prepare
         assert connects(world) == 1
 
 
-async def test_the_server_may_close_an_idle_connection(autojump_clock: MockClock) -> None:
+async def test_server_may_close_an_idle_connection(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
         await world.fleet.stop_server()
@@ -279,7 +279,7 @@ async def test_the_server_may_close_an_idle_connection(autojump_clock: MockClock
         assert pooled(world) == [".0.1"]
 
 
-# Their end.
+# The end of idle connections.
 
 
 @pytest.mark.parametrize("what", ["disconnect", "reconnect", "remove"])
@@ -302,7 +302,7 @@ async def test_idle_connections_are_closed_with_their_device(what: str, autojump
         assert pooled(world) == []
 
 
-async def test_a_device_that_is_reconnected_while_a_task_runs_keeps_its_connection_no_longer_than_the_task(
+async def test_connection_in_use_during_a_reconnect_is_closed_after_its_task(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -317,7 +317,7 @@ async def test_a_device_that_is_reconnected_while_a_task_runs_keeps_its_connecti
         assert pooled(world) == [".0.1"]
 
 
-async def test_a_device_that_is_removed_keeps_no_connection_of_its_last_task(autojump_clock: MockClock) -> None:
+async def test_connection_of_the_last_task_of_a_removed_device_is_closed(autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         device = world.a
         await start(nursery, partial(device.run_task, "hold 1"))
@@ -328,13 +328,13 @@ async def test_a_device_that_is_removed_keeps_no_connection_of_its_last_task(aut
         assert (device.statistics().idle_connections, pooled(world)) == (0, [])
 
 
-async def test_the_end_of_a_constellation_closes_its_idle_connections(autojump_clock: MockClock) -> None:
+async def test_end_of_the_constellation_closes_idle_connections(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         await world.a.run_task("echo 1")
     assert all(stream.closed for stream in world.streams)
 
 
-async def test_the_cancellation_of_a_constellation_closes_its_idle_connections(autojump_clock: MockClock) -> None:
+async def test_cancelling_the_constellation_closes_idle_connections(autojump_clock: MockClock) -> None:
     with trio.CancelScope() as scope:
         async with open_world("a") as world:
             await world.a.run_task("echo 1")

@@ -39,9 +39,9 @@ idleness = pytest.mark.parametrize("idle", [SHORT, LONG])
 async def open_idle_device(
     folder: Path, liveness_timeout: float = 180.0, *, directly: bool = False
 ) -> AsyncGenerator[tuple[KillableServer, Proxy, Device, trio.Nursery]]:
-    """A server that can be killed, a proxy before it, and a device with an idle connection through it, or past it.
+    """Open a server that can be killed, a proxy in front of it, and a device with an idle connection through the proxy or directly.
 
-    What the kernel does for a killed server can be seen in the socket at once. The proxy needs its turn to pass it on.
+    The end of a killed server is visible on the socket immediately. The proxy passes it on only when it runs.
     """
     with trio.fail_after(10 * SECONDS):
         async with (
@@ -66,7 +66,7 @@ async def open_idle_device(
 
 
 @idleness
-async def test_no_task_is_lost_to_a_server_that_was_killed_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_server_killed_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path, directly=True) as (server, _, device, nursery):
         await trio.sleep(idle)
         await server.kill()
@@ -79,7 +79,7 @@ async def test_no_task_is_lost_to_a_server_that_was_killed_before_it(idle: float
 
 
 @idleness
-async def test_no_task_is_lost_to_a_server_that_was_restarted_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_server_restarted_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path, directly=True) as (server, _, device, _nursery):
         await trio.sleep(idle)
         await server.kill()
@@ -89,13 +89,13 @@ async def test_no_task_is_lost_to_a_server_that_was_restarted_before_it(idle: fl
 
 
 @idleness
-async def test_a_task_for_a_server_that_is_suspended_runs_once_when_it_goes_on(idle: float, tmp_path: Path) -> None:
+async def test_task_for_a_suspended_server_runs_once_when_the_server_resumes(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, _, device, nursery):
         await trio.sleep(idle)
         server.suspend()
         second = Call()
         nursery.start_soon(second.run, partial(device.run_task, "second"))
-        # Longer than the server has to answer a ping.
+        # Longer than the ping timeout.
         await trio.sleep(2.5)
         assert not second.ended.is_set()
         server.resume()
@@ -104,7 +104,7 @@ async def test_a_task_for_a_server_that_is_suspended_runs_once_when_it_goes_on(i
         assert server.lines("begun") == ["first", "second"]
 
 
-async def test_no_task_is_lost_to_a_network_that_was_cut_more_than_a_second_before_it(tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_network_cut_more_than_a_second_before_the_task(tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, proxy, device, _):
         for to_server in (True, False):
             proxy.connections[-1].stall(to_server=to_server)
@@ -113,10 +113,10 @@ async def test_no_task_is_lost_to_a_network_that_was_cut_more_than_a_second_befo
         assert server.lines("begun") == ["first", "second"]
 
 
-async def test_what_is_sent_within_a_second_after_the_network_was_cut_is_lost_and_not_sent_again(
+async def test_task_sent_within_a_second_after_a_network_cut_is_lost_and_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However long this machine takes, it is within the time in which no ping is sent first.
+    # However slow the machine is, this is within the time in which no ping is sent.
     monkeypatch.setattr(galaxy_trio.constellation.pool, "FRESH", math.inf)
     async with open_idle_device(tmp_path, liveness_timeout=5) as (server, proxy, device, _):
         cut = proxy.connections[-1]
@@ -124,14 +124,14 @@ async def test_what_is_sent_within_a_second_after_the_network_was_cut_is_lost_an
             cut.stall(to_server=to_server)
         with pytest.raises(ConnectionLost):
             await device.run_task("second")
-        # As long as the server has not noticed, it accepts no other connection of this name: a session may run on it.
+        # Until the server notices the end, it refuses another connection with this client id: a session may run on the previous one.
         cut.cut()
         assert (await device.run_task("third")).unwrap() == "third"
         assert server.lines("begun") == ["first", "third"]
 
 
 @idleness
-async def test_no_task_is_lost_to_a_connection_that_was_reset_or_closed_before_it(idle: float, tmp_path: Path) -> None:
+async def test_no_task_is_lost_to_a_connection_reset_or_closed_before_the_task(idle: float, tmp_path: Path) -> None:
     async with open_idle_device(tmp_path) as (server, proxy, device, _):
         for number in range(20):
             connection = proxy.connections[-1]

@@ -1,4 +1,4 @@
-"""Any sequence of tasks, cancellations, and devices that leave and return: each task ends once and rightly, and nothing is left."""
+"""Any sequence of tasks, cancellations, departures and returns: each task ends once with a correct outcome, and nothing is left."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ALL_TOGETHER = 3
 
 
 @attrs.define(eq=False)
-class Given:
-    """A task that somebody gave."""
+class Submitted:
+    """A task and the call that runs it."""
 
     name: str
     on_cancel: OnCancel
@@ -39,24 +39,24 @@ class Given:
 
 
 class Script:
-    """What happens to a fleet."""
+    """The steps of a run, carried out on a fleet."""
 
     def __init__(self, world: World, nursery: trio.Nursery) -> None:
         self._world = world
         self._nursery = nursery
-        self.given: list[Given] = []
+        self.submitted: list[Submitted] = []
         self._present = set(SLOTS)
 
     @property
     def _devices(self) -> list[Device]:
         return list(self._world.constellation.devices.values())
 
-    async def give(self, number: int) -> None:
-        """A task, in one of all ways."""
+    async def submit(self, number: int) -> None:
+        """Submit a task in one of all ways."""
         on_cancel: OnCancel = "abandon" if number % 3 == 0 else "stop"
-        name = str(len(self.given))
-        task = Given(name, on_cancel)
-        self.given.append(task)
+        name = str(len(self.submitted))
+        task = Submitted(name, on_cancel)
+        self.submitted.append(task)
         word = ("echo", "hold", "fail", "hold")[number % 4]
         request = f"{word} {name}"
         arguments: dict[str, object] = {"on_cancel": on_cancel, "task_id": name, "timeout": 5_000}
@@ -76,68 +76,68 @@ class Script:
             return await reservation.run_task(request, **arguments)  # type: ignore[arg-type]
 
     async def cancel(self, number: int) -> None:
-        """One of the calls."""
-        if self.given:
-            task = self.given[number % len(self.given)]
+        """Cancel one of the calls."""
+        if self.submitted:
+            task = self.submitted[number % len(self.submitted)]
             task.cancelled = True
             task.call.scope.cancel()
 
     async def let_go(self, number: int) -> None:
-        """One that is held ends, now or as soon as it begins."""
+        """Let a task that holds end, now or as soon as it begins."""
         self._world.fleet.work.let_go(str(number))
 
     async def depart(self, number: int) -> None:
-        """A device leaves the server."""
+        """Disconnect a device from the server."""
         name = sorted(SLOTS)[number % 3]
         if name in self._present:
             self._present.discard(name)
             await self._world.fleet.remove_device(name)
 
     async def come_back(self, number: int) -> None:
-        """It returns."""
+        """Connect a device to the server again."""
         name = sorted(SLOTS)[number % 3]
         if name not in self._present:
             self._present.add(name)
             await self._world.fleet.add_device(name)
 
     async def break_connection(self, number: int) -> None:
-        """Any connection, a device's own or a task's."""
+        """Reset any connection, shared or of a task."""
         alive = [stream for stream in self._world.streams if not stream.closed]
         if alive:
             alive[number % len(alive)].reset()
 
     async def disconnect(self, number: int) -> None:
-        """By hand; somebody else may want it connected meanwhile."""
+        """Disconnect a device. Another step may connect it before that has returned."""
         with trio.move_on_after(10):
             await self._devices[number % 3].disconnect()
 
     async def reconnect(self, number: int) -> None:
-        """By hand, and nobody waits for it."""
+        """Reconnect a device, without waiting."""
         self._nursery.start_soon(self._devices[number % 3].reconnect)
 
     async def wait(self, number: int) -> None:
-        """Some time."""
+        """Let some time pass."""
         await trio.sleep(number * 0.5)
 
     async def settle(self, _number: int) -> None:
-        """Until nothing moves."""
+        """Wait until all tasks are blocked."""
         await trio.testing.wait_all_tasks_blocked()
 
     async def come_to_an_end(self) -> None:
-        """All devices are there, and all tasks may end."""
+        """Connect all devices, and let all tasks end."""
         for number in range(3):
             await self.come_back(number)
         for device in self._devices:
             self._nursery.start_soon(device.connect)
-        self._world.fleet.work.let_go(*(each.name for each in self.given))
-        for each in self.given:
+        self._world.fleet.work.let_go(*(each.name for each in self.submitted))
+        for each in self.submitted:
             await each.call.ended.wait()
 
 
 Step: TypeAlias = tuple[str, int]
 _STEPS = st.tuples(
     st.sampled_from(
-        ["give"] * 6
+        ["submit"] * 6
         + ["cancel", "cancel", "let_go", "let_go", "let_go", "depart", "come_back", "come_back"]
         + ["break_connection", "disconnect", "reconnect", "wait", "wait", "settle"]
     ),
@@ -156,16 +156,16 @@ async def _follow(steps: list[Step]) -> None:
                     assert sum(device.running for device in world.constellation.devices.values()) <= sum(SLOTS.values())
                 await script.come_to_an_end()
                 nursery.cancel_scope.deadline = trio.current_time() + 1_000
-            # What was abandoned, and what the server has not noticed, comes to its end.
+            # Abandoned tasks, and connections whose end the server has not noticed, end within this time.
             await trio.sleep(1_000)
             await world.constellation.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
-        _check(world, script.given)
+        _check(world, script.submitted)
         told = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
         assert len(told) == len(set(told))
 
 
-def _check(world: World, given: list[Given]) -> None:
+def _check(world: World, submitted: list[Submitted]) -> None:
     world.nothing_is_held()
     assert {device.status for device in world.constellation.devices.values()} == {DeviceStatus.IDLE}
     work = world.fleet.work
@@ -173,12 +173,12 @@ def _check(world: World, given: list[Given]) -> None:
     for name, most in work.most.items():
         assert most <= SLOTS[name]
     ended = {request.partition(" ")[2] for request in work.ended}
-    for each in given:
+    for each in submitted:
         ending = each.call.ending
         if each.call.cancelled:
             assert each.cancelled
         elif isinstance(ending, TaskResult):
-            # It failed as it was told, or because its device or its connection went.
+            # It failed on purpose, or because its device or connection was lost.
             assert ending.status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
             assert (each.name in ended) is (ending.status is TaskStatus.COMPLETED)
         else:
@@ -187,5 +187,5 @@ def _check(world: World, given: list[Given]) -> None:
 
 @settings(max_examples=60)
 @given(steps=st.lists(_STEPS, max_size=40))
-def test_whatever_happens_each_task_ends_once_and_rightly_and_nothing_is_left(steps: list[Step]) -> None:
+def test_each_task_ends_once_with_a_correct_outcome_and_nothing_is_left(steps: list[Step]) -> None:
     trio.run(_follow, steps, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,4 +1,4 @@
-"""Why there is no device for a task, in words; predicates that raise; devices that come to be known better."""
+"""Requirements: errors that say what is missing, predicates that raise, and devices whose information arrives."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def _never(_profile: DeviceProfile) -> bool:
         ({"capabilities": {"oven", "fridge"}, "os": "linux"}, "none that runs 'linux' has 'fridge', 'oven'"),
         ({"capabilities": ["gui", "cli"]}, "none has all of 'cli', 'gui'"),
         ({"os": "darwin", "capabilities": ["gui"]}, "none that runs 'darwin' has 'gui'"),
-        ({"where": _never}, "none is what `where` asks for"),
-        ({"os": "linux", "where": _never}, "none that runs 'linux' is what `where` asks for"),
+        ({"where": _never}, "none satisfies `where`"),
+        ({"os": "linux", "where": _never}, "none that runs 'linux' satisfies `where`"),
         (
             {"os": "linux", "capabilities": ["gui"], "where": _never},
-            "none that runs 'linux' with 'gui' is what `where` asks for",
+            "none that runs 'linux' with 'gui' satisfies `where`",
         ),
     ],
 )
-async def test_a_task_that_no_device_will_ever_fit_is_told_at_once_what_is_missing(
+async def test_task_that_no_device_can_fit_fails_immediately_with_what_is_missing(
     requirements: dict[str, object], sentence: str, autojump_clock: MockClock
 ) -> None:
     async with open_fleet() as fleet:
@@ -60,7 +60,7 @@ async def test_a_task_that_no_device_will_ever_fit_is_told_at_once_what_is_missi
                     raise AssertionError
 
 
-async def test_without_devices_there_is_none_for_any_task(autojump_clock: MockClock) -> None:
+async def test_task_fails_if_there_are_no_devices(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         with pytest.raises(NoSuchDevice, match=r"^no device for this task: there are no devices$"):
             await world.constellation.run_task("echo")
@@ -69,7 +69,7 @@ async def test_without_devices_there_is_none_for_any_task(autojump_clock: MockCl
             await world.constellation.run_task("echo", os="windows")
 
 
-async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> None:
+async def test_error_for_a_removed_device_names_it_even_if_its_os_is_unknown(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         device = world.constellation.add_device(device_config("a", auto_connect=False))
         async with trio.open_nursery() as nursery:
@@ -77,11 +77,11 @@ async def test_no_device_is_known_to_run_anything(autojump_clock: MockClock) -> 
             removing = await start(nursery, partial(world.constellation.remove_device, "a"))
             await removing.ended.wait()
         assert isinstance(waiting.ending, NoSuchDevice)
-        assert str(waiting.ending) == "no device for this task any more: 'a' would fit, and was removed"
+        assert str(waiting.ending) == "no device for this task any more: 'a' would fit, but was removed"
         assert device.profile.os is None
 
 
-async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason(autojump_clock: MockClock) -> None:
+async def test_error_names_a_device_that_would_fit_but_was_given_up(autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_retries=0)) as world, trio.open_nursery() as nursery:
         await start(nursery, partial(world.a.run_task, "wait"))
         waiting = await start(nursery, partial(world.constellation.run_task, "echo"))
@@ -89,11 +89,11 @@ async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason
         await waiting.ended.wait()
         assert isinstance(waiting.ending, NoSuchDevice)
         assert str(waiting.ending) == (
-            f"no device for this task any more: 'a' would fit, and was given up: {world.a.failure}"
+            f"no device for this task any more: 'a' would fit, but was given up: {world.a.failure}"
         )
-        with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, and was given up: "):
+        with pytest.raises(NoSuchDevice, match=r"^no device for this task: 'a' would fit, but was given up: "):
             await world.constellation.run_task("echo")
-        # It is a hope again while it is tried again.
+        # It is a candidate again while it reconnects.
         await world.fleet.start_server()
         await world.fleet.add_device("a")
         again = await start(nursery, world.a.reconnect)
@@ -101,16 +101,13 @@ async def test_a_device_that_would_fit_and_was_given_up_is_named_with_its_reason
         await again.ended.wait()
 
 
-# ---- predicates
-
-
 class Mine(Exception):
-    """Of a predicate."""
+    """Raised by a predicate."""
 
 
 @attrs.define
 class Moody:
-    """A predicate that says yes, until it raises."""
+    """A predicate that accepts every device until it raises."""
 
     error: Exception = attrs.field(factory=Mine)
     raises: bool = False
@@ -121,17 +118,15 @@ class Moody:
         return True
 
 
-@pytest.mark.parametrize("phase", ["at once", "its device goes", "it is in no queue", "never"])
-async def test_what_a_predicate_raises_comes_to_its_caller_whenever_it_is_asked_and_to_nobody_else(
-    phase: str, autojump_clock: MockClock
-) -> None:
-    where = Moody(raises=phase == "at once")
+@pytest.mark.parametrize("phase", ["immediately", "its device goes", "it is in no queue", "never"])
+async def test_exception_of_a_predicate_is_raised_in_its_own_call_only(phase: str, autojump_clock: MockClock) -> None:
+    where = Moody(raises=phase == "immediately")
     async with open_world("a", "b") as world, trio.open_nursery() as nursery:
         devices = list(world.constellation.devices.values())
         for device in devices:
             await start(nursery, partial(device.run_task, "hold"))
         call = await start(nursery, partial(world.constellation.run_task, "echo", where=where))
-        # The one in whose queue it stands goes first, and leaves it a choice.
+        # The device in whose queue the task waits leaves first, so another one is chosen.
         devices.sort(key=lambda device: -device.queued)
         other = await start(nursery, partial(world.constellation.run_task, "echo other"))
         where.raises = phase == "its device goes"
@@ -151,7 +146,7 @@ async def test_what_a_predicate_raises_comes_to_its_caller_whenever_it_is_asked_
         world.nothing_is_held()
 
 
-async def test_a_predicate_that_raises_when_a_device_has_room_does_not_keep_it_from_others(
+async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_tasks(
     autojump_clock: MockClock,
 ) -> None:
     where = Moody()
@@ -160,7 +155,7 @@ async def test_a_predicate_that_raises_when_a_device_has_room_does_not_keep_it_f
         await start(nursery, partial(a.run_task, "hold a"))
         await start(nursery, partial(b.run_task, "hold b"))
         await start(nursery, partial(b.run_task, "hold b"))
-        # Both stand in the queue of a.
+        # Both tasks wait in the queue of a.
         first = await start(nursery, partial(world.constellation.run_task, "echo 1", where=where))
         await start(nursery, partial(b.run_task, "hold b"))
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
@@ -174,11 +169,8 @@ async def test_a_predicate_that_raises_when_a_device_has_room_does_not_keep_it_f
         world.fleet.work.let_go("a")
 
 
-# ---- devices that come to be known better
-
-
 async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
-    """Answer a question about the device."""
+    """Answer a request for the device's information."""
     question = await peer.receive()
     assert question.type is ClientMessageType.DEVICE_INFO_REQUEST
     info: JSON = {"device_id": "a", "platform": "linux", "supported_features": list(features)}
@@ -186,7 +178,7 @@ async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
 
 
 @pytest.mark.parametrize("other", [True, False])
-async def test_a_task_leaves_the_queue_of_a_device_that_turns_out_not_to_fit(
+async def test_task_leaves_the_queue_of_a_device_whose_information_does_not_fit(
     other: bool, autojump_clock: MockClock
 ) -> None:
     async with open_bare_peer() as peer, open_world() as world, trio.open_nursery() as nursery:
@@ -202,7 +194,7 @@ async def test_a_task_leaves_the_queue_of_a_device_that_turns_out_not_to_fit(
             call = await start(nursery, partial(world.constellation.run_task, "echo", capabilities=["gui"]))
             stays = await start(nursery, partial(world.constellation.run_task, "echo", os="linux"))
             assert device.queued == 2
-            # What is refused, or fails, is a reason to ask again.
+            # A refused or failed task causes another request.
             refused = await start(nursery, partial(reservation.run_task, "echo", on_cancel="abandon"))
             await peer.receive()
             peer.refuse("not today")

@@ -1,4 +1,4 @@
-"""A server restarts: what ran is lost and said to be, what waited runs afterwards, each task once and in its order."""
+"""A server restarts: running tasks are lost, queued tasks run afterwards, each once and in order."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ DEVICES = [f"d{number:02}" for number in range(50)]
 
 @attrs.define
 class Outcomes:
-    """What became of the tasks."""
+    """The outcomes of the tasks."""
 
     results: dict[str, TaskResult] = attrs.field(factory=dict[str, TaskResult])
     errors: dict[str, Exception] = attrs.field(factory=dict[str, Exception])
     all_known: trio.Event = attrs.field(factory=trio.Event)
 
     async def of(self, device: Device, request: str) -> None:
-        """Run a task, and write down what becomes of it."""
+        """Run a task, and record its result or error."""
         try:
             self.results[request] = await device.run_task(request, timeout=5000)
-        except Exception as error:  # noqa: BLE001  # it is looked at by the test
+        except Exception as error:  # noqa: BLE001  # the test checks it
             self.errors[request] = error
         if len(self.results) + len(self.errors) == 3 * len(DEVICES):
             self.all_known.set()
@@ -55,7 +55,7 @@ class Outcomes:
 
 
 async def give_each_three_tasks(nursery: trio.Nursery, constellation: Constellation) -> Outcomes:
-    """Let one run on each device, and two wait."""
+    """Start one task on each device, and two that wait."""
     outcomes = Outcomes()
     for request in ("wait {}", "echo {} second", "echo {} third"):
         for name, device in constellation.devices.items():
@@ -83,7 +83,9 @@ def check_each_ran_once_and_in_order(fleet: Fleet, outcomes: Outcomes) -> None:
     assert max(fleet.work.most.values()) == 1
 
 
-async def test_after_a_server_was_killed_what_ran_is_lost_and_what_waited_runs(autojump_clock: MockClock) -> None:
+async def test_running_tasks_are_lost_with_a_killed_server_and_queued_ones_run_afterwards(
+    autojump_clock: MockClock,
+) -> None:
     async with open_fleet(*DEVICES) as fleet, open_background() as nursery:
         async with (
             open_constellation(
@@ -117,7 +119,7 @@ async def test_after_a_server_was_killed_what_ran_is_lost_and_what_waited_runs(a
         assert len(journal.of(DeviceConnected)) == 2 * len(DEVICES)
 
 
-async def test_a_server_that_says_goodbye_has_failed_what_ran_and_what_waited_runs_after_it(
+async def test_running_tasks_fail_with_a_stopped_server_and_queued_ones_run_afterwards(
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet(*DEVICES) as fleet, open_background() as nursery:
@@ -138,7 +140,7 @@ async def test_a_server_that_says_goodbye_has_failed_what_ran_and_what_waited_ru
             check_each_ran_once_and_in_order(fleet, outcomes)
 
 
-async def test_a_server_that_comes_back_and_lets_nobody_in_for_a_while_gets_the_tasks_afterwards(
+async def test_queued_tasks_run_after_a_restarted_server_has_refused_connections_for_a_while(
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet(*DEVICES) as fleet, open_scripted_server() as other, open_background() as nursery:
@@ -159,7 +161,7 @@ async def test_a_server_that_comes_back_and_lets_nobody_in_for_a_while_gets_the_
             forbidden = True
             await fleet.kill_server()
             await trio.sleep(400)
-            assert len(other.tries) == 2 * len(DEVICES)
+            assert len(other.attempts) == 2 * len(DEVICES)
             forbidden = False
             await bring_back(fleet)
             await constellation.wait_connected()
@@ -169,7 +171,7 @@ async def test_a_server_that_comes_back_and_lets_nobody_in_for_a_while_gets_the_
         assert len(journal.of(DeviceNeedsAttention)) == 2 * len(DEVICES)
 
 
-async def test_a_cable_that_was_pulled_is_noticed_on_both_sides_and_the_tasks_run_afterwards(
+async def test_both_sides_notice_a_cut_network_and_the_tasks_run_afterwards(
     autojump_clock: MockClock,
 ) -> None:
     streams: list[FaultyStream] = []
@@ -220,13 +222,13 @@ async def restart_server(devices: int, seed: int, away: float) -> tuple[float, l
 
 
 @pytest.mark.parametrize(("devices", "away", "seed"), [(300, 2, 0), (300, 2, 1), (50, 29, 0), (50, 29, 1), (50, 29, 2)])
-async def test_devices_are_connected_within_5_5_s_of_the_return_of_their_server_and_spread_over_that_time(
+async def test_devices_reconnect_within_5_5_s_after_their_server_returns_and_spread_over_that_time(
     devices: int, away: float, seed: int, autojump_clock: MockClock
 ) -> None:
     seconds, opened = await restart_server(devices, seed, away)
     # An agent waits at most 4 s, its client at most 1 s more, and the rest is latency.
     assert seconds < 5.5
-    # Each device takes two connections. Those that are refused because the device is not there yet do not add many.
+    # Each device takes two connections. Few more are refused because the device has not returned yet.
     assert 2 * devices <= len(opened) <= 5 * devices
     most = max(sum(at <= other < at + 0.1 for other in opened) for at in opened)
     assert most <= 0.35 * devices, most

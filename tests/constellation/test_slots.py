@@ -1,4 +1,4 @@
-"""A device's slots and the queue for them: first come, first served; never more than there are; nothing lost."""
+"""A device's slots and their queue: first in, first out; never more than there are; none lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_trio.constellation.slots import Moved, Place, Slot, Slots
+from galaxy_trio.constellation.slots import Place, PlaceMoved, Slot, Slots
 from galaxy_trio.errors import QueueFull
 
 SIZE, MAX_QUEUED = 2, 3
 
 
 class Closed(Exception):
-    """What a queue is closed with."""
+    """An error for `Slots.close`."""
 
 
 def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = True) -> Slots:
@@ -30,10 +30,10 @@ def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = 
 
 
 def _nothing() -> None:
-    """For those whom nobody tells."""
+    """Ignore the change."""
 
 
-async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_one_first() -> None:
+async def test_slots_are_granted_first_in_first_out_and_the_lowest_free_number_first() -> None:
     slots = _slots()
     places = [slots.enter() for _ in range(4)]
     first, second = [await place.wait() for place in places[:2]]
@@ -52,7 +52,7 @@ async def test_slots_are_given_out_first_come_first_served_and_the_lowest_free_o
     assert (await slots.enter().wait()).number == 0
 
 
-async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_refuses_nobody() -> None:
+async def test_full_queue_refuses_immediately_unless_a_slot_is_free() -> None:
     slots = _slots(1, 1)
     slots.enter()
     slots.enter()
@@ -61,7 +61,7 @@ async def test_a_full_queue_refuses_at_once_and_an_empty_one_with_free_slots_ref
     assert (slots.taken, slots.queued) == (1, 1)
 
 
-async def test_while_the_gate_is_shut_who_waits_goes_on_waiting() -> None:
+async def test_places_stay_in_the_queue_while_the_gate_is_shut() -> None:
     slots = _slots(gate_open=False)
     places = [slots.enter() for _ in range(3)]
     assert slots.queued == 3
@@ -74,7 +74,7 @@ async def test_while_the_gate_is_shut_who_waits_goes_on_waiting() -> None:
     assert (slots.queued, slots.free) == (0, 0)
 
 
-async def test_a_closed_queue_tells_each_why_and_takes_nobody_until_it_is_reopened() -> None:
+async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_reopened() -> None:
     slots = _slots(1)
     holder, *others = [slots.enter() for _ in range(3)]
     slots.close(partial(Closed, "gone"))
@@ -88,12 +88,12 @@ async def test_a_closed_queue_tells_each_why_and_takes_nobody_until_it_is_reopen
         slots.enter()
     slots.reopen()
     place = slots.enter()
-    # What was given out before goes on, and its slot goes to whoever is next.
+    # Slots in use stay in use, and go to the next place when released.
     slots.release(await holder.wait())
     assert not place.waiting
 
 
-async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> None:
+async def test_place_that_was_left_gets_no_slot_however_often_it_is_left() -> None:
     slots = _slots(1)
     holder, place = slots.enter(), slots.enter()
     place.leave()
@@ -106,19 +106,19 @@ async def test_a_place_that_was_left_gets_nothing_however_often_it_is_left() -> 
     assert slots.free == 1
 
 
-async def test_whoever_watches_is_told_of_a_slot_that_comes_back_and_of_a_place_that_is_left() -> None:
+async def test_on_change_is_called_for_a_released_slot_and_for_a_place_that_is_left() -> None:
     seen: list[tuple[int, int]] = []
     slots = Slots("a", 1, MAX_QUEUED, lambda: seen.append((slots.taken, slots.queued)))
     slots.open_gate()
     first, second, third = slots.enter(), slots.enter(), slots.enter()
     third.leave()
     slots.release(await first.wait())
-    # Given up in the step in which it was granted: nobody but the queue knows of it.
+    # The place is left in the step in which the slot was granted: only the queue knows of the slot.
     second.leave()
     assert seen == [(1, 1), (1, 0), (0, 0)]
 
 
-async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
+async def test_any_number_of_tasks_may_wait_until_all_slots_are_free() -> None:
     slots = _slots()
     await slots.wait_all_free()
     held = [await slots.enter().wait() for _ in range(2)]
@@ -140,7 +140,7 @@ async def test_any_number_may_wait_for_all_slots_to_be_free() -> None:
     assert sorted(freed) == [0, 1, 2]
 
 
-async def test_who_waits_for_all_to_be_free_waits_on_when_one_is_taken_before_his_turn() -> None:
+async def test_wait_all_free_continues_when_a_slot_is_taken_before_the_waiter_runs() -> None:
     slots = _slots(1)
     held = await slots.enter().wait()
     with trio.fail_after(60):
@@ -154,28 +154,25 @@ async def test_who_waits_for_all_to_be_free_waits_on_when_one_is_taken_before_hi
             slots.release(held)
 
 
-# ---- any sequence
-
-
 @attrs.define(eq=False)
 class Waiter:
-    """Somebody in the queue, and what the model says of him."""
+    """A caller in the queue, and its expected state in the model."""
 
     place: Place
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     slot: Slot | None = None
     ending: str | None = None
     due: str | None = None
-    """How it must end, by now."""
+    """The expected end, so far."""
     cancelled: bool = False
     granted: bool = False
-    """In the model; before the next pause he may not know it."""
+    """In the model; the caller may not have run since."""
 
     async def wait(self) -> None:
         with self.scope:
             try:
                 self.slot = await self.place.wait()
-            except Moved:
+            except PlaceMoved:
                 self.ending = "moved"
             except Closed:
                 self.ending = "closed"
@@ -185,7 +182,7 @@ class Waiter:
 
 
 class Model:
-    """The queue as it must be. What happens without a pause between happens in the same step of the scheduler."""
+    """A model of the queue. Steps without a pause between them happen in the same scheduler step."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
@@ -263,19 +260,19 @@ class Model:
         self.slots.reopen()
 
     async def pause(self) -> None:
-        """Let everybody learn what has happened to him."""
+        """Let all callers run until they are blocked."""
         await trio.testing.wait_all_tasks_blocked()
         for waiter in [*self.queue]:
             if waiter.cancelled:
                 waiter.due = "cancelled"
                 self.queue.remove(waiter)
         for waiter in [*self.holders]:
-            # Who was cancelled before his slot came has it never; who had it before has it.
+            # A caller that was cancelled before its slot was granted never gets it; one that had it keeps it.
             if waiter.cancelled and waiter.slot is None:
                 waiter.due = "cancelled"
                 self.holders.remove(waiter)
         self._give_out()
-        # Those who have been given a slot by those who left.
+        # Callers that got the slots of those that left.
         await trio.testing.wait_all_tasks_blocked()
         self.check()
 
@@ -315,7 +312,7 @@ _STEPS = st.tuples(
 
 
 @given(steps=st.lists(_STEPS, max_size=40))
-async def test_whatever_happens_in_whatever_step_each_gets_what_is_his_in_order(steps: list[Step]) -> None:
+async def test_any_sequence_grants_slots_in_order_and_loses_none(steps: list[Step]) -> None:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             model = Model(nursery)
@@ -329,6 +326,6 @@ async def test_whatever_happens_in_whatever_step_each_gets_what_is_his_in_order(
         for waiter in model.holders:
             assert waiter.slot is not None
             model.slots.release(waiter.slot)
-        # Those who still waited were cancelled, and hold nothing.
+        # Callers that still waited were cancelled, and hold nothing.
         assert (model.slots.queued, model.slots.taken, model.slots.free) == (0, 0, SIZE)
         await model.slots.wait_all_free()

@@ -1,23 +1,20 @@
-"""A device is tried again by what the last try met, and one that nothing can mend is given up with its reason."""
+"""The supervisor: waits depend on the last error, and permanent errors give the device up with the reason."""
 
 from __future__ import annotations
 
-import re
 import socket
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import ConnectFailed, RequestTimeout
-from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.errors import ConnectionLost, HandshakeRejected, RegistrationRejected
 from galaxy_trio.events import DeviceDisconnected, DeviceFailed, DeviceNeedsAttention, DeviceStatus
 from tests.constellation.support.fleet import device_config, recording
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -26,13 +23,10 @@ REGISTERED = "client_id 'galaxy_trio-1@a' is already registered"
 NOT_CONNECTED = "Target device 'a' is not connected"
 CEILINGS = [1, 2, 4, 4, 4, 4, 4, 4, 4, 8, 16, 32, 60, 60, 60]
 SLOW_CEILINGS = [1, 2, 4, 8, 16, 32, 60, 60, 60]
-"""When each try takes so long that the first 30 s of the outage are over after a few."""
+"""The ceilings when attempts take so long that the first 30 s of the outage end after a few."""
 
 
-# ---- when
-
-
-async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_and_then_to_60_s(
+async def test_waits_have_ceilings_that_double_to_4_s_for_30_s_and_then_to_60_s(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -51,18 +45,18 @@ async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_an
 
 
 @pytest.mark.parametrize(
-    ("meet", "seconds"),
+    ("reaction", "seconds"),
     [
         (ConnectionRefusedError(111, "Connection refused"), 0),
         (ConnectionResetError(104, "Connection reset by peer"), 0),
         (socket.gaierror(-2, "Name or service not known"), 0),
         (trio.BrokenResourceError(), 0),
         (trio.TooSlowError(), 0),
-        (Meet.NO_HANDSHAKE, 20),
-        (Meet.NO_CONFIRMATION, 30),
-        (Meet.HANG_UP, 0),
-        (Meet.GARBAGE, 0),
-        (Meet.LOST_AT_ONCE, 0),
+        (Reaction.NO_HANDSHAKE, 20),
+        (Reaction.NO_CONFIRMATION, 30),
+        (Reaction.HANG_UP, 0),
+        (Reaction.GARBAGE, 0),
+        (Reaction.RESET_AFTER_REGISTRATION, 0),
         (404, 0),
         (426, 0),
         (429, 0),
@@ -72,16 +66,16 @@ async def test_the_waits_are_drawn_below_ceilings_that_double_to_4_s_for_30_s_an
     ],
     ids=str,
 )
-async def test_what_may_mend_itself_is_tried_again_for_ever(
-    meet: Exception | int | str | Meet, seconds: float, autojump_clock: MockClock
+async def test_temporary_errors_are_retried_without_limit(
+    reaction: Exception | int | str | Reaction, seconds: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
-        server.then = meet
+        server.then = reaction
         async with (
             open_constellation(
                 [device_config("a")],
                 connect=server.connect,
-                random=Highest(),
+                random=LongestWaits(),
                 connect_timeout=20,
                 register_timeout=30,
             ) as constellation,
@@ -99,26 +93,28 @@ async def test_what_may_mend_itself_is_tried_again_for_ever(
         assert len(journal.of(DeviceDisconnected)) >= len(ceilings)
 
 
-async def test_an_absent_device_is_tried_within_1_s_for_10_s_and_then_within_a_tenth_of_its_absence(
+async def test_absent_device_is_retried_within_1_s_for_10_s_and_then_within_a_tenth_of_its_absence(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
         server.then = NOT_CONNECTED
-        async with open_constellation([device_config("a")], connect=server.connect, random=Highest()) as constellation:
+        async with open_constellation(
+            [device_config("a")], connect=server.connect, random=LongestWaits()
+        ) as constellation:
             await trio.sleep(3600)
             device = constellation.devices["a"]
             assert (device.connected, device.failure) == (False, None)
             assert server.waits()[:11] == [1] * 11
-            tries = [each.at for each in server.tries]
+            tries = [each.at for each in server.attempts]
             for at, wait in zip(tries[11:], server.waits()[11:], strict=False):
                 assert wait == pytest.approx(min(at / 10, 60))
-            # A device that stays away does not cause a connection each second for ever.
+            # A device that stays away does not cause a connection every second.
             assert len(tries) < 120
 
 
-# The longer a device is away, the more often it is tried: the fewer of them there are.
+# The longer the absence, the more attempts in a test: so fewer examples.
 @pytest.mark.parametrize(("away", "devices"), [(3, 20), (30, 8), (300, 4), (3000, 2)])
-async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_absence(
+async def test_returning_device_is_connected_within_1_s_or_a_tenth_of_its_absence(
     away: float, devices: int, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -126,30 +122,32 @@ async def test_a_device_that_was_away_is_connected_within_1_s_or_a_tenth_of_its_
         configs = [device_config(f"d{number}") for number in range(devices)]
         async with open_constellation(configs, connect=server.connect, random=Random(away)) as constellation:
             await trio.sleep(away)
-            server.then = Meet.WELCOME
+            server.then = Reaction.ACCEPT
             await constellation.wait_connected()
             assert trio.current_time() - away <= min(max(1, away / 10), 60)
 
 
 @pytest.mark.parametrize("away", [3, 30, 300, 3000])
-async def test_also_one_that_is_back_just_after_a_try_and_before_the_longest_wait_for_the_next(
+async def test_device_that_returns_just_after_an_attempt_is_connected_within_the_longest_wait(
     away: float, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
         server.then = NOT_CONNECTED
-        async with open_constellation([device_config("a")], connect=server.connect, random=Highest()) as constellation:
+        async with open_constellation(
+            [device_config("a")], connect=server.connect, random=LongestWaits()
+        ) as constellation:
             await trio.sleep(away)
-            tries, last = len(server.tries), server.tries[-1].at
+            tries, last = len(server.attempts), server.attempts[-1].at
             await trio.sleep_until(last + min(max(1, last / 10), 60) + 0.001)
-            assert len(server.tries) == tries + 1
-            server.then = Meet.WELCOME
+            assert len(server.attempts) == tries + 1
+            server.then = Reaction.ACCEPT
             back = trio.current_time()
             await constellation.wait_connected()
             longest = min(max(1, back / 10), 60)
             assert longest * 0.98 <= trio.current_time() - back <= longest
 
 
-async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_is_not_given_up(
+async def test_device_that_needs_10_s_to_register_after_its_server_returned_is_not_given_up(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -160,15 +158,15 @@ async def test_a_device_that_needs_10_s_to_register_after_its_server_came_back_i
             server.then = NOT_CONNECTED
             server.peer.reset()
             await trio.sleep(10)
-            assert len(server.tries) > 10
-            server.then = Meet.WELCOME
+            assert len(server.attempts) > 10
+            server.then = Reaction.ACCEPT
             await constellation.wait_connected()
 
 
-async def test_what_never_answers_is_lost_when_it_has_been_silent_for_long(autojump_clock: MockClock) -> None:
+async def test_silent_connection_is_lost_after_the_liveness_timeout(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation(
-            [device_config("a")], connect=server.connect, random=Highest(), liveness_timeout=50
+            [device_config("a")], connect=server.connect, random=LongestWaits(), liveness_timeout=50
         ) as constellation:
             await constellation.wait_connected()
             server.peer.go_silent()
@@ -178,7 +176,7 @@ async def test_what_never_answers_is_lost_when_it_has_been_silent_for_long(autoj
             assert trio.current_time() == 51
 
 
-async def test_a_name_that_is_still_registered_is_tried_every_5_s_and_told_of_each_60_s(
+async def test_client_id_that_is_still_registered_is_retried_every_5_s_and_warned_of_every_60_s(
     autojump_clock: MockClock,
 ) -> None:
     async with open_scripted_server() as server:
@@ -197,13 +195,13 @@ async def test_a_name_that_is_still_registered_is_tried_every_5_s_and_told_of_ea
             assert attention == [60, 120]
             assert server.waits() == [5] * 24
             assert len(set(server.clients)) == 1
-            server.then = Meet.WELCOME
+            server.then = Reaction.ACCEPT
             await constellation.wait_connected()
             assert trio.current_time() == 125
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_token_that_is_not_taken_is_tried_every_300_s_and_told_of_each_time(
+async def test_refused_token_is_retried_every_300_s_with_a_warning_each_time(
     status: int, autojump_clock: MockClock
 ) -> None:
     async with open_scripted_server() as server:
@@ -218,11 +216,11 @@ async def test_a_token_that_is_not_taken_is_tried_every_300_s_and_told_of_each_t
         assert [f"HTTP status {status}" in event.reason for event in attention] == [True] * 3
 
 
-async def test_a_connection_that_has_lived_60_s_begins_the_waits_anew_and_no_other(autojump_clock: MockClock) -> None:
+async def test_only_a_connection_that_lived_60_s_resets_the_backoff(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.script = [OSError()] * 3
         async with open_constellation(
-            [device_config("a")], connect=server.connect, random=Highest(), heartbeat_interval=20
+            [device_config("a")], connect=server.connect, random=LongestWaits(), heartbeat_interval=20
         ) as constellation:
             await constellation.wait_connected()
             assert (trio.current_time(), constellation.devices["a"].statistics().failures) == (7, 0)
@@ -240,38 +238,36 @@ async def test_a_connection_that_has_lived_60_s_begins_the_waits_anew_and_no_oth
 
 
 @pytest.mark.parametrize("delay", [0.25, 200.0])
-async def test_the_first_wait_can_be_given_and_be_longer_than_the_longest(
-    delay: float, autojump_clock: MockClock
-) -> None:
+async def test_reconnect_delay_may_exceed_the_longest_wait(delay: float, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = OSError()
         async with open_constellation(
-            [device_config("a")], connect=server.connect, random=Highest(), reconnect_delay=delay
+            [device_config("a")], connect=server.connect, random=LongestWaits(), reconnect_delay=delay
         ):
             await trio.sleep(1000)
             assert server.waits()[:3] == ([0.25, 0.5, 1.0] if delay < 1 else [200.0] * 3)
 
 
 @pytest.mark.parametrize("max_retries", [0, 3])
-async def test_so_many_retries_are_made_as_are_given(max_retries: int, autojump_clock: MockClock) -> None:
+async def test_max_retries_limits_the_attempts(max_retries: int, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = 503
         config = device_config("a", max_retries=max_retries)
         async with (
-            open_constellation([config], connect=server.connect, random=Highest()) as constellation,
+            open_constellation([config], connect=server.connect, random=LongestWaits()) as constellation,
             recording(constellation) as journal,
         ):
             device = constellation.devices["a"]
             with pytest.raises(HandshakeRejected, match="503"):
                 await device.run_task("waits for it")
-            assert len(server.tries) == max_retries + 1
+            assert len(server.attempts) == max_retries + 1
             assert device.status is DeviceStatus.FAILED
             assert device.statistics().failures == max_retries + 1
             await trio.sleep(1000)
-            assert len(server.tries) == max_retries + 1
+            assert len(server.attempts) == max_retries + 1
             assert (device.statistics().next_try, isinstance(device.failure, HandshakeRejected)) == (None, True)
             server.script = [OSError()]
-            server.then = Meet.WELCOME
+            server.then = Reaction.ACCEPT
             if max_retries:
                 await device.connect()
                 assert (device.status, device.failure) == (DeviceStatus.IDLE, None)
@@ -281,128 +277,45 @@ async def test_so_many_retries_are_made_as_are_given(max_retries: int, autojump_
         assert len(journal.of(DeviceFailed)) == (1 if max_retries else 2)
 
 
-async def test_a_connection_is_a_retry_that_succeeded_only_when_it_has_lived(autojump_clock: MockClock) -> None:
+async def test_short_connection_does_not_reset_the_retries(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
-        server.then = Meet.LOST_AT_ONCE
+        server.then = Reaction.RESET_AFTER_REGISTRATION
         config = device_config("a", max_retries=2)
         async with open_constellation([config], connect=server.connect) as constellation:
             device = constellation.devices["a"]
             await device.wait_status(DeviceStatus.FAILED)
             with pytest.raises(ConnectionLost):
                 await device.wait_connected()
-            assert len(server.tries) == 3
-
-
-# ---- how many
+            assert len(server.attempts) == 3
 
 
 @pytest.mark.slow
-async def test_after_a_common_outage_of_200_devices_no_two_are_in_step(autojump_clock: MockClock) -> None:
+async def test_attempts_of_200_devices_after_a_common_outage_are_spread(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         configs = [device_config(f"d{number}") for number in range(200)]
         async with open_constellation(configs, connect=server.connect, random=Random(4)) as constellation:
             await constellation.wait_connected()
             server.then = ConnectionRefusedError()
-            lost_at, before = trio.current_time(), len(server.tries)
-            for each in server.tries:
+            lost_at, before = trio.current_time(), len(server.attempts)
+            for each in server.attempts:
                 assert each.peer is not None
                 each.peer.reset()
             await trio.sleep(60)
             first: dict[str, float] = {}
-            for each in server.tries[before:]:
+            for each in server.attempts[before:]:
                 first.setdefault(each.device_id, each.at - lost_at)
             times = sorted(first.values())
             assert len(times) == len(set(times)) == 200
             assert times[-1] <= 1
             shares = [sum(tenth / 10 <= time < (tenth + 1) / 10 for time in times) / 200 for tenth in range(10)]
             assert 0.05 <= min(shares) <= max(shares) <= 0.16, shares
-            # And so it stays: in no 50 ms are there more than 30 tries.
-            everything = sorted(each.at for each in server.tries[before:])
+            # The attempts stay spread: no 50 ms contain more than 30.
+            everything = sorted(each.at for each in server.attempts[before:])
             most = max(sum(at <= other < at + 0.05 for other in everything) for at in everything)
             assert most <= 30, most
 
 
-async def test_ten_connections_to_a_server_are_opened_at_a_time_and_other_servers_do_not_wait() -> None:
-    going, opening, most = trio.Event(), 0, 0
-    async with open_scripted_server() as server:
-
-        async def connect(config: DeviceConfig) -> trio.abc.Stream:
-            nonlocal opening, most
-            if config.device_id.startswith("slow"):
-                opening += 1
-                most = max(most, opening)
-                await going.wait()
-                opening -= 1
-            return await server.connect(config)
-
-        configs = [device_config(f"slow{number}") for number in range(35)]
-        configs += [DeviceConfig(f"other{number}", "ws://other.test/ws") for number in range(5)]
-        configs += [DeviceConfig(f"port{number}", "ws://server.test:81/ws") for number in range(5)]
-        async with open_constellation(configs, connect=connect) as constellation:
-            with trio.fail_after(60):
-                for device in list(constellation.devices.values())[35:]:
-                    await device.wait_connected()
-                await trio.testing.wait_all_tasks_blocked()
-                assert (opening, most) == (10, 10)
-                going.set()
-                await constellation.wait_connected()
-            assert most == 10
-
-
-async def test_devices_that_come_and_go_do_not_change_how_many_are_opened_at_a_time() -> None:
-    opening = most = 0
-
-    async def connect(_: DeviceConfig) -> trio.abc.Stream:
-        nonlocal opening, most
-        opening += 1
-        most = max(most, opening)
-        try:
-            await trio.sleep_forever()
-        finally:
-            opening -= 1
-
-    configs = [device_config(f"d{number}") for number in range(12)]
-    async with open_constellation(configs, connect=connect) as constellation:
-        with trio.fail_after(60):
-            for leaving, staying in ((12, 0), (7, 5), (12, 0)):
-                await trio.testing.wait_all_tasks_blocked()
-                assert (opening, most) == (10, 10)
-                for config in configs[:leaving]:
-                    await constellation.remove_device(config.device_id)
-                await trio.testing.wait_all_tasks_blocked()
-                assert opening == staying
-                for config in configs[:leaving]:
-                    constellation.add_device(config)
-            await trio.testing.wait_all_tasks_blocked()
-        assert (opening, most) == (10, 10)
-
-
-# ---- under which name
-
-
-async def test_a_devices_connections_have_the_same_name_for_its_life(autojump_clock: MockClock) -> None:
-    async with open_scripted_server() as server:
-        server.script = [OSError(), 503, REGISTERED, Meet.LOST_AT_ONCE, Meet.LOST_AT_ONCE]
-        configs = [device_config("a"), device_config("b", auto_connect=False)]
-        async with open_constellation(configs, connect=server.connect, client_name="demo") as constellation:
-            await constellation.devices["a"].wait_connected()
-            await trio.sleep(100)
-            await constellation.devices["a"].reconnect()
-            await constellation.devices["a"].disconnect()
-            await constellation.devices["a"].connect()
-            assert len(set(server.clients)) == 1
-            assert len(server.clients) >= 5
-            await constellation.devices["b"].connect()
-            a, b = server.clients[0], server.clients[-1]
-            assert re.fullmatch("demo-[0-9a-f]{6}@a", a)
-            assert re.fullmatch("demo-[0-9a-f]{6}@b", b)
-            assert a[:-1] != b[:-1]
-
-
-# ---- what callers learn
-
-
-async def test_who_waits_for_a_device_is_not_told_of_what_may_mend_itself(autojump_clock: MockClock) -> None:
+async def test_temporary_errors_are_not_raised_in_waiting_calls(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = NOT_CONNECTED
         async with open_constellation([device_config("a")], connect=server.connect) as constellation:
@@ -416,7 +329,7 @@ async def test_who_waits_for_a_device_is_not_told_of_what_may_mend_itself(autoju
             assert NOT_CONNECTED in statistics.problem
 
 
-async def test_one_try_more_is_made_when_somebody_asks_for_it(autojump_clock: MockClock) -> None:
+async def test_reconnect_makes_another_attempt_after_the_device_was_given_up(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.then = "no"
         config = device_config("a", max_retries=0)
@@ -425,7 +338,7 @@ async def test_one_try_more_is_made_when_somebody_asks_for_it(autojump_clock: Mo
             for tries in range(1, 4):
                 with pytest.raises(RegistrationRejected, match="no"):
                     await (device.wait_connected() if tries == 1 else device.reconnect())
-                assert len(server.tries) == tries
-            server.then = Meet.WELCOME
+                assert len(server.attempts) == tries
+            server.then = Reaction.ACCEPT
             await device.reconnect()
             assert device.status is DeviceStatus.IDLE

@@ -1,4 +1,4 @@
-"""The ends of tasks that are seldom: replies that are broken or come after their caller has gone, and devices that go in any step."""
+"""Rare ends of tasks: invalid replies, replies after the call has ended, and devices that leave in any step."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Clock = trio.testing.MockClock
 STEPS = range(10)
 
 
-async def let_go(device_coroutine: object) -> None:
-    """Begin what goes on also when it is cancelled, in this step."""
+async def start_now(device_coroutine: object) -> None:
+    """Start a task in this step that runs even if it is cancelled immediately."""
     with trio.CancelScope() as scope:
         scope.cancel()
         await device_coroutine  # type: ignore[misc]
 
 
 async def wait_sent(server: ScriptedServer) -> str:
-    """Wait for the only task; its session's name."""
+    """Wait for the only task, and return its session id."""
     await trio.testing.wait_all_tasks_blocked()
     [task] = server.tasks
     assert task.session_id is not None
@@ -43,7 +43,7 @@ FAILED = '{"type": "task_end", "status": "failed", "session_id": "%s", "error": 
 BROKEN = '{"type": "task_end", "status": "completed", "session_id": "%s", "result": NaN}'
 
 
-async def test_a_task_whose_reply_is_broken_ends_as_unknown(autojump_clock: Clock) -> None:
+async def test_task_with_an_invalid_reply_ends_as_unknown(autojump_clock: Clock) -> None:
     async with (
         open_scripted_server() as server,
         open_constellation([device_config("a")], connect=server.connect) as constellation,
@@ -65,7 +65,7 @@ async def test_a_task_whose_reply_is_broken_ends_as_unknown(autojump_clock: Cloc
     ("reply", "outcome"),
     [("broken", TaskOutcome.UNKNOWN), ("refused", TaskOutcome.REJECTED)],
 )
-async def test_an_abandoned_task_that_is_answered_so_frees_its_device(
+async def test_abandoned_task_with_an_invalid_or_refusing_reply_releases_its_slot(
     reply: str, outcome: TaskOutcome, autojump_clock: Clock
 ) -> None:
     async with (
@@ -92,7 +92,7 @@ async def test_an_abandoned_task_that_is_answered_so_frees_its_device(
         assert end.outcome is outcome
 
 
-def test_an_abandoned_task_that_fails_as_its_device_is_removed_has_nobody_looked_at() -> None:
+def test_no_check_follows_an_abandoned_task_that_fails_as_its_device_is_removed() -> None:
     async def remove_after(steps: int) -> TaskOutcome:
         async with (
             open_scripted_server() as server,
@@ -112,7 +112,7 @@ def test_an_abandoned_task_that_fails_as_its_device_is_removed_has_nobody_looked
             assert isinstance(end, TaskEnded)
             return end.outcome
 
-    # Its end may be read before its device is gone, after that, or in the same step: some seed has each.
+    # The end may be read before the removal, after it, or in the same step: some seed covers each.
     outcomes = {run(remove_after, steps, seed=seed) for steps in range(12) for seed in range(4)}
     assert outcomes == {TaskOutcome.FAILED, TaskOutcome.LOST}
 
@@ -120,7 +120,7 @@ def test_an_abandoned_task_that_fails_as_its_device_is_removed_has_nobody_looked
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 @pytest.mark.parametrize("whichever", [False, True], ids=["device", "whichever"])
-async def test_a_device_that_is_let_go_of_in_any_step_of_a_task_loses_no_slot(
+async def test_disconnecting_in_any_step_of_a_task_loses_no_slot(
     *, steps: int, on_cancel: str, whichever: bool, autojump_clock: Clock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -129,7 +129,7 @@ async def test_a_device_that_is_let_go_of_in_any_step_of_a_task_loses_no_slot(
         nursery.start_soon(call.run, partial(run_task, "echo x", on_cancel=on_cancel))  # type: ignore[arg-type]
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
-        await let_go(world.a.disconnect())
+        await start_now(world.a.disconnect())
         await trio.testing.wait_all_tasks_blocked()
         await world.a.connect()
         await call.ended.wait()
@@ -140,7 +140,7 @@ async def test_a_device_that_is_let_go_of_in_any_step_of_a_task_loses_no_slot(
 
 
 @pytest.mark.parametrize("steps", STEPS)
-async def test_a_question_for_a_device_that_is_let_go_of_in_any_step_is_answered_when_it_is_back_or_lost(
+async def test_device_info_in_any_step_of_a_disconnection_is_answered_later_or_lost(
     steps: int, autojump_clock: Clock
 ) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
@@ -148,7 +148,7 @@ async def test_a_question_for_a_device_that_is_let_go_of_in_any_step_is_answered
         nursery.start_soon(call.run, partial(world.a.device_info, timeout=1000))
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
-        await let_go(world.a.disconnect())
+        await start_now(world.a.disconnect())
         await trio.testing.wait_all_tasks_blocked()
         await world.a.connect()
         await call.ended.wait()
@@ -159,9 +159,7 @@ async def test_a_question_for_a_device_that_is_let_go_of_in_any_step_is_answered
 
 
 @pytest.mark.parametrize("steps", STEPS)
-async def test_a_task_that_begins_when_the_constellation_ends_is_done_or_told_so_in_any_step(
-    steps: int, autojump_clock: Clock
-) -> None:
+async def test_task_that_starts_in_any_step_of_the_end_completes_or_fails(steps: int, autojump_clock: Clock) -> None:
     async with trio.open_nursery() as nursery:
         call = Call()
         async with open_world("a", drain=1) as world:

@@ -1,4 +1,4 @@
-"""Tasks for whichever device fits: which one is chosen, who waits, who goes elsewhere, and who is told at once that there is none."""
+"""Tasks for any device: the chosen device, waiting, moving to another device, and errors when no device fits."""
 
 from __future__ import annotations
 
@@ -30,15 +30,12 @@ async def _chosen(world: World, **requirements: object) -> str:
     return (await world.constellation.run_task("echo", **requirements)).device_id  # type: ignore[arg-type]
 
 
-# ---- which one
-
-
-async def test_an_idle_device_is_chosen_before_a_busy_one_then_the_shortest_queue_then_the_longest_idle(
+async def test_idle_device_is_chosen_first_then_the_shortest_queue_then_the_longest_idle(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a", "b", "c")) as world, trio.open_nursery() as nursery:
         devices = world.constellation.devices
-        # The one that has been idle for longest, round and round.
+        # The device that was idle for longest, in turn.
         chosen = [await _chosen(world) for _ in range(6)]
         assert (sorted(chosen[:3]), chosen[3:]) == (["a", "b", "c"], chosen[:3])
         await start(nursery, partial(devices["a"].run_task, "hold 1"))
@@ -53,7 +50,7 @@ async def test_an_idle_device_is_chosen_before_a_busy_one_then_the_shortest_queu
         world.fleet.work.let_go("1", "2", "3")
 
 
-async def test_a_device_with_free_slots_is_chosen_before_one_with_a_queue(autojump_clock: MockClock) -> None:
+async def test_device_with_free_slots_is_chosen_before_one_with_a_queue(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a"), *_devices("b", slots=3)) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         await start(nursery, partial(a.run_task, "hold 1"))
@@ -64,14 +61,14 @@ async def test_a_device_with_free_slots_is_chosen_before_one_with_a_queue(autoju
         world.fleet.work.let_go("1", "2", "3")
 
 
-async def test_a_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock: MockClock) -> None:
+async def test_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock: MockClock) -> None:
     configs = [
         device_config("a", os="windows", capabilities=["gui"]),
         device_config("b", os="linux", capabilities=["gui", "browser"], metadata={"room": 7}),
         device_config("c", os="linux", capabilities=["gui", "server"], metadata={"room": 8}),
     ]
     async with open_world(*configs) as world:
-        # What a device says of itself counts.
+        # The information of a device counts.
         assert world.a.profile.os == "linux"
 
         def in_room_8(profile: DeviceProfile) -> bool:
@@ -86,10 +83,7 @@ async def test_a_device_is_chosen_by_os_capabilities_and_predicate(autojump_cloc
         world.nothing_is_held()
 
 
-# ---- waiting
-
-
-async def test_a_task_that_nothing_connected_fits_waits_for_what_may_turn_out_to(autojump_clock: MockClock) -> None:
+async def test_task_waits_for_a_device_that_may_fit_once_it_is_connected(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a"), limits=None) as world, trio.open_nursery() as nursery:
         late = world.constellation.add_device(device_config("b", auto_connect=False))
         await world.fleet.add_device("b", "windows", ["gui"])
@@ -103,7 +97,7 @@ async def test_a_task_that_nothing_connected_fits_waits_for_what_may_turn_out_to
         world.nothing_is_held()
 
 
-async def test_a_task_that_waits_is_told_when_the_last_that_might_have_fitted_does_not(
+async def test_waiting_task_fails_when_the_last_candidate_does_not_fit(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
@@ -124,7 +118,7 @@ async def test_a_task_that_waits_is_told_when_the_last_that_might_have_fitted_do
         world.nothing_is_held()
 
 
-async def test_who_waits_for_any_device_is_not_overtaken_by_those_who_come_later(autojump_clock: MockClock) -> None:
+async def test_task_for_any_device_is_not_overtaken_by_later_ones(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
         await world.a.disconnect()
         calls = [
@@ -142,7 +136,7 @@ async def test_who_waits_for_any_device_is_not_overtaken_by_those_who_come_later
         assert world.begun == [f"hold {number}" for number in range(6)]
 
 
-async def test_a_task_in_a_queue_goes_to_another_device_that_has_room_first(autojump_clock: MockClock) -> None:
+async def test_queued_task_moves_to_another_device_that_has_room_first(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         held = [await start(nursery, partial(device.run_task, f"hold {device.device_id}")) for device in (a, b)]
@@ -150,7 +144,7 @@ async def test_a_task_in_a_queue_goes_to_another_device_that_has_room_first(auto
         moving = await start(nursery, partial(world.constellation.run_task, "echo moved", task_id="m"))
         async with recording(world.constellation) as journal:
             assert (a.queued, b.queued) == (1, 1)
-            # It stands in the queue of a, and b has room first.
+            # It waits in the queue of a, and b has room first.
             world.fleet.work.let_go("b", "b2")
             await moving.ended.wait()
             assert moving.echo == "moved"
@@ -160,7 +154,7 @@ async def test_a_task_in_a_queue_goes_to_another_device_that_has_room_first(auto
         world.fleet.work.let_go("a")
 
 
-async def test_a_new_device_gets_what_waits_for_others(autojump_clock: MockClock) -> None:
+async def test_new_device_gets_tasks_that_wait_for_others(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
         await start(nursery, partial(world.a.run_task, "hold 1"))
         calls = [
@@ -180,9 +174,7 @@ async def test_a_new_device_gets_what_waits_for_others(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("how", ["leaves", "is removed", "is disconnected"])
-async def test_the_tasks_in_the_queue_of_a_device_that_goes_go_elsewhere_in_their_order(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_queued_tasks_of_a_device_that_leaves_move_in_order(how: str, autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         await start(nursery, partial(b.run_task, "hold b"))
@@ -205,12 +197,12 @@ async def test_the_tasks_in_the_queue_of_a_device_that_goes_go_elsewhere_in_thei
         for call in calls:
             await call.ended.wait()
         assert world.begun[2:] == ["echo own"] * 4 + ["echo 0", "echo 1", "echo 2"]
-        # Whoever wanted this device waits for it, or is told.
+        # Tasks for this device alone wait for it, or fail.
         assert own.ended.is_set() is (how == "is removed")
         own.scope.cancel()
 
 
-async def test_when_all_devices_go_who_waits_goes_on_waiting_and_the_first_to_come_back_takes_all(
+async def test_tasks_wait_while_all_devices_are_away_and_the_first_to_return_runs_them(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
@@ -230,10 +222,7 @@ async def test_when_all_devices_go_who_waits_goes_on_waiting_and_the_first_to_co
         world.nothing_is_held()
 
 
-# ---- limits
-
-
-async def test_all_devices_together_run_no_more_tasks_than_the_constellation_may(autojump_clock: MockClock) -> None:
+async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b", "c"), max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
         for number in range(6):
@@ -241,7 +230,7 @@ async def test_all_devices_together_run_no_more_tasks_than_the_constellation_may
             world.fleet.work.let_go(world.begun[number][-1])
             await trio.sleep(1)
         assert sorted(call.echo for call in calls) == list("012345")
-        # One that holds a slot, and waits for its turn among all, may be cancelled.
+        # A task that holds a slot and waits for the total limit may be cancelled.
         held = [await start(nursery, partial(world.constellation.run_task, "wait")) for _ in range(3)]
         assert (world.constellation.statistics().running, len(world.begun)) == (3, 8)
         waiting = next(call for call in held[2:])
@@ -253,7 +242,7 @@ async def test_all_devices_together_run_no_more_tasks_than_the_constellation_may
 
 
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
-async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_goes_elsewhere_when_the_device_has_gone(
+async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_moves_when_its_device_leaves(
     on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
@@ -270,7 +259,7 @@ async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_goes_elsewhere_
         assert world.fleet.work.most == {"b": 1}
 
 
-async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_is_told_at_once_that_his_device_is_removed(
+async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_fails_when_its_device_is_removed(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
@@ -287,13 +276,13 @@ async def test_who_holds_a_slot_and_waits_for_his_turn_among_all_is_told_at_once
         assert elsewhere.echo == "3"
 
 
-async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
+async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> None:
     async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
         with pytest.raises(QueueFull, match=r"^2 tasks wait for device '[ab]' already: this one was not taken; wait"):
             await world.constellation.run_task("echo")
-        # The queue of the other is full: who cannot go there waits for room on whichever.
+        # The other queue is full: the task waits for room on any device.
         await a.disconnect()
         statistics = world.constellation.statistics()
         assert (statistics.unassigned, statistics.queued, b.queued) == (2, 4, 2)
@@ -313,7 +302,7 @@ async def test_no_more_wait_than_may(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how", ["ends", "is cancelled"])
-async def test_who_finds_all_queues_full_when_his_device_goes_comes_before_those_who_come_later(
+async def test_task_that_finds_all_queues_full_when_its_device_leaves_precedes_later_ones(
     how: str, autojump_clock: MockClock
 ) -> None:
     async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
@@ -340,7 +329,7 @@ async def test_who_finds_all_queues_full_when_his_device_goes_comes_before_those
         assert older.echo == "older"
 
 
-async def test_who_found_the_queue_of_his_own_kind_full_keeps_his_turn_when_another_kind_has_room(
+async def test_task_that_found_the_queues_of_its_os_full_keeps_its_turn_when_another_os_has_room(
     autojump_clock: MockClock,
 ) -> None:
     devices = [

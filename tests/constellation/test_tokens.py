@@ -1,4 +1,4 @@
-"""A token shows nowhere, whatever becomes of a device: in no event, record, text of an object, log line, statistics or error."""
+"""A token appears in no event, profile, `repr`, log line, statistics or error, whatever happens to a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.connector import ConnectionSettings
 from galaxy_trio.constellation.constellation import open_constellation
 from tests.constellation.support.fleet import recording
-from tests.constellation.support.scripted_server import Highest, Meet, open_scripted_server
+from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 TOKENS = ["s3cret-T0ken", "se cret&=?#/%2B+é☃\"'"]
-SCRIPT: list[Exception | int | str | Meet] = [
+SCRIPT: list[Exception | int | str | Reaction] = [
     OSError("no route"),
-    Meet.NO_HANDSHAKE,
-    Meet.HANG_UP,
-    Meet.GARBAGE,
+    Reaction.NO_HANDSHAKE,
+    Reaction.HANG_UP,
+    Reaction.GARBAGE,
     404,
     503,
     403,
     "already registered",
     "no",
-    Meet.NO_CONFIRMATION,
-    Meet.BROKEN_CONFIRMATION,
-    Meet.LOST_AT_ONCE,
+    Reaction.NO_CONFIRMATION,
+    Reaction.BROKEN_CONFIRMATION,
+    Reaction.RESET_AFTER_REGISTRATION,
 ]
 
 
 @pytest.fixture(autouse=True)
 def every_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever any library logs is kept, down to the last detail."""
+    """Record everything that any library logs, at all levels."""
     caplog.set_level(1)
     for name in list(logging.root.manager.loggerDict):
         caplog.set_level(1, logger=name)
@@ -67,7 +67,7 @@ def config_with(where: str, token: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("token", TOKENS, ids=["plain", "special"])
 @pytest.mark.parametrize("where", ["token", "file", "environment", "header", "url"])
-async def test_a_token_shows_nowhere(
+async def test_token_appears_in_no_output(
     where: str,
     token: str,
     tmp_path: Path,
@@ -86,7 +86,7 @@ async def test_a_token_shows_nowhere(
         server.script = list(SCRIPT)
         async with (
             open_constellation(
-                [config], connect=server.connect, connect_timeout=5, register_timeout=5, random=Highest()
+                [config], connect=server.connect, connect_timeout=5, register_timeout=5, random=LongestWaits()
             ) as constellation,
             recording(constellation) as journal,
         ):
@@ -109,7 +109,7 @@ async def test_a_token_shows_nowhere(
                 except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at
                     shown.append("".join(traceback.format_exception(error)))
             shown += [device, device.profile, unstructure_statistics(constellation.statistics())]
-        paths = [each.peer.path for each in server.tries if each.peer is not None]
+        paths = [each.peer.path for each in server.attempts if each.peer is not None]
         assert any("token=" in path for path in paths) == (where != "header")
     shown += [*journal.events, ConnectionSettings()]
     assert len(journal.events) > 2 * len(SCRIPT)

@@ -1,4 +1,4 @@
-"""The daemon's configuration: what is right, and every way to be wrong."""
+"""The settings of the daemon: every valid setting, and every problem of an invalid file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _read(directory: Path, text: str) -> Settings:
     return read_settings(directory / "galaxy.toml")
 
 
-def test_an_empty_file_is_a_daemon_on_loopback_with_its_files_beside_it(tmp_path: Path) -> None:
+def test_empty_file_means_loopback_and_files_in_the_same_folder(tmp_path: Path) -> None:
     settings = _read(tmp_path, "")
     assert settings == Settings(
         tmp_path / "galaxy.toml", tmp_path / "devices.toml", "127.0.0.1:8765", tmp_path / "galaxy.db"
@@ -28,7 +28,7 @@ def test_an_empty_file_is_a_daemon_on_loopback_with_its_files_beside_it(tmp_path
     assert settings.read_tokens() == ()
 
 
-def test_everything_can_be_said(tmp_path: Path) -> None:
+def test_every_setting_can_be_given(tmp_path: Path) -> None:
     settings = _read(
         tmp_path,
         """
@@ -51,7 +51,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (settings.drain, settings.log) == (2.5, "json")
 
 
-def test_all_that_is_wrong_is_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+def test_one_error_names_every_problem_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         _read(
             tmp_path,
@@ -59,25 +59,25 @@ def test_all_that_is_wrong_is_told_at_once_each_with_its_place(tmp_path: Path) -
             'devices = ""\nzzz = 1\n',
         )
     for part in (
-        "devices: expected the name of a file, got ''",
+        "devices: expected the name of a file",
         "listen: expected 'unix:PATH' or 'HOST:PORT', got 5",
-        "allowed_hosts: expected a list of host names",
-        "keep_days: expected a number of days above 0",
-        "keep_tasks: expected a whole number from 1 to 1,000,000",
-        "max_queued: expected a whole number",
-        "drain: expected a number of seconds above 0",
+        "allowed_hosts: expected a list of host names, got a string",
+        "keep_days: expected a number of days above 0, got 0",
+        "keep_tasks: expected a whole number from 1 to 1,000,000, got 1.5",
+        "max_queued: expected a whole number from 1 to 1,000,000, got True",
+        "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
-        "databse: there is no such key; did you mean 'database'?",
-        "zzz: there is no such key",
+        "databse: unknown key; did you mean 'database'?",
+        "zzz: unknown key; known are token_file, devices, ",
     ):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 10
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(b"= 5", "is not TOML"), (b"\xff", "it is no UTF-8 text"), (None, "No such file")]
+    ("content", "sentence"), [(b"= 5", "is not TOML"), (b"\xff", "it is not UTF-8 text"), (None, "No such file")]
 )
-def test_a_file_that_cannot_be_read_is_told_with_its_path(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+def test_unreadable_file_is_reported_with_its_path(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     path = tmp_path / "galaxy.toml"
     if content is not None:
         path.write_bytes(content)
@@ -100,12 +100,12 @@ def test_tokens_come_from_the_file_and_from_the_environment(tmp_path: Path, monk
     [
         (None, "cannot be read"),
         (b"", "there is no token in"),
-        (b"secr\xff", "it is no UTF-8 text"),
+        (b"secr\xff", "it is not UTF-8 text"),
         ("secret\u00e9".encode(), "no header can carry"),
         (b"secret one", "no header can carry"),
     ],
 )
-def test_tokens_that_do_not_do_are_refused_and_not_shown(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+def test_invalid_tokens_are_refused_and_not_shown(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     if content is not None:
         (tmp_path / "tokens").write_bytes(content)
     settings = _read(tmp_path, 'token_file = "tokens"')
@@ -115,9 +115,7 @@ def test_tokens_that_do_not_do_are_refused_and_not_shown(tmp_path: Path, content
     assert caught.value.__context__ is None or "secr" not in str(caught.value.__context__)
 
 
-def test_a_token_in_the_environment_that_no_header_can_carry_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_variable_that_no_header_can_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "secret one")
     with pytest.raises(ConfigError, match=TOKEN_VARIABLE) as caught:
         _read(tmp_path, "").read_tokens()
@@ -125,7 +123,7 @@ def test_a_token_in_the_environment_that_no_header_can_carry_is_refused(
 
 
 @pytest.mark.parametrize("key", ["devices", "database", "token_file"])
-def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None:
+def test_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None:
     (tmp_path / "galaxy.toml").write_text(f'{key} = "a\\u0000b"\n', "utf-8")
     with pytest.raises(ConfigError, match=f"{key}: expected the name of a file"):
         read_settings(tmp_path / "galaxy.toml")

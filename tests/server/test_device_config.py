@@ -1,4 +1,4 @@
-"""What a server's operator knows of devices: read from a file, merged into what they say of themselves, told to who asks."""
+"""The operator's configuration of devices: read from a file, merged into their information, and sent to constellations."""
 
 from __future__ import annotations
 
@@ -43,10 +43,7 @@ room.floor = 3
 """
 
 
-# ---- the file
-
-
-def test_yaml_json_and_toml_say_the_same(tmp_path: Path) -> None:
+def test_yaml_json_and_toml_files_are_equivalent(tmp_path: Path) -> None:
     (tmp_path / "devices.yaml").write_text(YAML)
     (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG, "other": 1}))
     (tmp_path / "devices.toml").write_text(TOML)
@@ -62,30 +59,35 @@ _BAD = {
     "deep json": ("d.json", "[" * 100_000, "d.json is not JSON: "),
     "deep yaml": ("d.yaml", "[" * 2_000, "d.yaml is not YAML: "),
     "an object of python": ("d.yaml", "devices: !!python/object/apply:os.system ['true']", "d.yaml is not YAML: "),
-    "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object"),
+    "empty": ("d.yaml", "", "d.yaml has no 'devices': give an object whose keys are device ids"),
     "a list": ("d.yaml", "[]", "d.yaml has no 'devices': give an object"),
     "a list of devices": ("d.yaml", "devices: []", "d.yaml has no 'devices': give an object"),
     "a number for a name": (
         "d.yaml",
         "devices: {1: {}}",
-        r"devices\[1\]: the name of a device is text; put it in quotes",
+        r"devices\[1\]: the name of a device must be text; put it in quotes",
     ),
     "no entry": ("d.yaml", "devices: {a: }", r"devices\['a'\]: expected an object"),
     "tags that are no list": ("d.yaml", "devices: {a: {tags: x}}", r"devices\['a'\].tags: expected a list of strings"),
     "features that are no text": (
         "d.yaml",
         "devices: {a: {additional_features: [1]}}",
-        r"devices\['a'\].additional_features: expected a list of strings",
+        r"devices\['a'\].additional_features\[0\]: expected a string, got 1",
     ),
     "a date": ("d.yaml", "devices: {a: {since: 2026-01-01}}", r"devices\['a'\]: .*date.* not JSON serializable"),
     "no number": ("d.yaml", "devices: {a: {x: .nan}}", r"devices\['a'\]: Out of range"),
     "a key that is no text": ("d.yaml", "devices: {a: {1: x}}", r"devices\['a'\]: keys must be text"),
+    "tags that are null": (
+        "d.yaml",
+        "devices: {a: {tags: }}",
+        r"devices\['a'\].tags: expected a list of strings, got None",
+    ),
     "two places": ("d.yaml", "devices: {a: 1, b: 2}", r"wrong at 2 places: devices\['a'\]: .*; devices\['b'\]: "),
 }
 
 
 @pytest.mark.parametrize("what", _BAD)
-def test_what_is_wrong_with_a_file_is_said_with_its_name_and_its_place(what: str, tmp_path: Path) -> None:
+def test_problem_in_a_file_is_reported_with_its_name_and_path(what: str, tmp_path: Path) -> None:
     name, text, words = _BAD[what]
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=words) as caught:
@@ -93,11 +95,11 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name_and_its_place(what: str
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read: No such file"):
         read_device_config(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"devices: {\xe4: {}}")
-    with pytest.raises(ConfigError, match=r"latin.yaml cannot be read: it is no UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin.yaml cannot be read: it is not UTF-8"):
         read_device_config(tmp_path / "latin.yaml")
 
 
@@ -119,10 +121,7 @@ def test_without_pyyaml_json_still_works_and_the_error_says_what_to_install(
         read_device_config(tmp_path / "devices.yaml")
 
 
-# ---- the merge
-
-
-def test_all_of_the_configuration_goes_under_custom_metadata_features_are_joined_and_tags_are_the_devices() -> None:
+def test_configuration_goes_under_custom_metadata_and_features_are_added_and_tags_replaced() -> None:
     told: dict[str, JSON] = {
         "device_id": DEVICE,
         "supported_features": ["gui", "cli"],
@@ -139,7 +138,7 @@ def test_all_of_the_configuration_goes_under_custom_metadata_features_are_joined
     assert json.dumps([told, CONFIG]) == before
 
 
-def test_without_tags_in_the_configuration_the_devices_own_stay() -> None:
+def test_tags_of_the_device_stay_if_the_configuration_has_none() -> None:
     assert merge({"tags": ["own"]}, {"room": "?"}) == {"tags": ["own"], "custom_metadata": {"room": "?"}}
 
 
@@ -156,7 +155,7 @@ json_values = st.recursive(
         {}, optional={"tags": st.lists(st.text()), "additional_features": st.lists(st.text()), "x": json_values}
     ),
 )
-def test_whatever_a_device_says_of_itself_its_configuration_can_be_merged(
+def test_configuration_can_be_merged_with_any_information_of_a_device(
     told: dict[str, JSON], config: dict[str, JSON]
 ) -> None:
     merged = merge(told, config)
@@ -171,10 +170,7 @@ def test_whatever_a_device_says_of_itself_its_configuration_can_be_merged(
     assert merged.get("platform") == told.get("platform")
 
 
-# ---- the registry
-
-
-async def test_the_flow_of_a_devices_information_from_the_device_through_the_server_to_a_constellation() -> None:
+async def test_information_of_a_device_reaches_a_constellation_merged_with_its_configuration() -> None:
     info = await collect_system_info(DEVICE)
     with trio.fail_after(60):
         async with (
@@ -189,7 +185,7 @@ async def test_the_flow_of_a_devices_information_from_the_device_through_the_ser
     assert told.custom_metadata == {**info.custom_metadata, **CONFIG[DEVICE]}
 
 
-async def test_the_registry_tells_who_is_connected_since_when_and_what_they_said() -> None:
+async def test_registry_lists_clients_with_connection_time_and_information() -> None:
     async with (
         open_memory_server(device_config=CONFIG) as server,
         open_raw_client(server.connect()) as device,
@@ -218,7 +214,7 @@ async def test_the_registry_tells_who_is_connected_since_when_and_what_they_said
         assert server.clients(ClientType.DEVICE) == [one, two]
 
 
-async def test_the_registry_forgets_a_device_that_leaves_and_believes_it_anew_when_it_comes_back() -> None:
+async def test_registry_forgets_a_device_that_leaves_and_accepts_new_information_when_it_returns() -> None:
     async with open_memory_server() as server:
         for hostname in ("before", "after"):
             async with open_raw_client(server.connect()) as device:
@@ -230,7 +226,7 @@ async def test_the_registry_forgets_a_device_that_leaves_and_believes_it_anew_wh
             assert server.clients() == []
 
 
-async def test_a_device_cannot_pass_for_another_in_its_information() -> None:
+async def test_information_cannot_change_the_device_id() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         device.send(
             type="register",
@@ -259,7 +255,7 @@ async def test_information_above_the_limit_is_refused(over: int) -> None:
 
 
 @pytest.mark.parametrize("told", ["text", 5, [], None])
-async def test_information_that_is_no_object_is_none(told: JSON) -> None:
+async def test_information_that_is_not_an_object_is_ignored(told: JSON) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as device:
         device.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": told, "platform": told})
         assert (await device.receive())["type"] == "heartbeat"

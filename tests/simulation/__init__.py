@@ -1,1 +1,1 @@
-"""A constellation, its server and its devices under whatever happens, in no time, and the same again with the same seed."""
+"""Simulated runs of a constellation, its server and devices under faults: on a mock clock, reproducible from a seed."""

@@ -1,4 +1,4 @@
-"""What both ends write down of a run: the promises are judged by it."""
+"""The journal of a run, by which the promises are checked."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Entry:
-    """One line.
+    """A line of the journal.
 
     Attributes:
-        at: On trio's clock.
+        at: The time on trio's clock.
         who: ``caller``, ``server``, ``device``, ``world`` or ``event``.
-        what: What happened.
-        name: To which request, or what else.
+        what: The kind of the line.
+        name: The request or other subject.
     """
 
     at: float
@@ -37,7 +37,7 @@ class Journal:
     """The lines of a run, in order.
 
     Attributes:
-        events: What a subscriber of the constellation was told.
+        events: The events that a subscriber of the constellation received.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Journal:
         self.entries: list[Entry] = []
 
     def write(self, who: str, what: str, name: str, detail: object = "") -> None:
-        """Write a line of now."""
+        """Write a line with the current time."""
         self.entries.append(Entry(trio.current_time(), who, what, name, str(detail)))
 
     def of(self, who: str, what: str, name: str | None = None) -> list[Entry]:
-        """Some of them."""
+        """Return the lines of one kind, of one subject or of all."""
         return [
             entry for entry in self.entries if (entry.who, entry.what) == (who, what) and name in (None, entry.name)
         ]
@@ -59,12 +59,12 @@ class Journal:
 
 
 class ErrorLog(logging.Handler):
-    """What the package logs as an error: nothing ever should be."""
+    """Records errors that the package logs. There must be none."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.errors: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Record an error."""
         self.errors.append(self.format(record))

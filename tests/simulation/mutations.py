@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from unittest import mock
 
 import trio
@@ -13,27 +10,29 @@ import trio.testing
 
 from galaxy_trio import ConnectionLost
 from galaxy_trio._concurrency.cancel_group import CancelGroup
-from galaxy_trio._connection.connection import Connection, SentTask
 from galaxy_trio._connection.pending_replies import PendingReplies
 from galaxy_trio._connection.requests import Requests
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.websocket import Transport
-from galaxy_trio.constellation.pool import ConnectionPool, PooledConnection, _Name
 from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
 from galaxy_trio.constellation.task import NotSent, Task
 from galaxy_trio.constellation.task_runner import TaskRunner
 from galaxy_trio.events import EventFanOut
 from galaxy_trio.messages import ServerMessage
 from galaxy_trio.server.sessions import Sessions
+from tests.simulation.patching import Mutation, both
+from tests.simulation.pool_mutations import POOL_MUTATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from galaxy_trio._connection.connection import SentTask
     from galaxy_trio._connection.request_types import Reply, Request, RequestKind, Routing
     from galaxy_trio.messages import ClientMessage, TaskResult
 
 T = TypeVar("T")
-
-Mutation: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 def register_after_send() -> AbstractContextManager[object]:
@@ -75,7 +74,7 @@ def do_not_end_waiters_on_close() -> AbstractContextManager[object]:
     return mock.patch.object(PendingReplies, "close", close)
 
 
-def give_a_slot_back_twice() -> AbstractContextManager[object]:
+def release_a_slot_twice() -> AbstractContextManager[object]:
     """Releasing a slot makes two free slots of it."""
     release = Slots.release
 
@@ -159,7 +158,7 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
             await trio.sleep(50)
         return text
 
-    return _both(
+    return both(
         mock.patch.object(EventFanOut, "publish", count), mock.patch.object(Transport, "receive", receive_slowly)
     )
 
@@ -250,141 +249,12 @@ def drop_frames() -> AbstractContextManager[object]:
     return mock.patch.object(BufferedStream, "append", append_most)
 
 
-# ---- the connection pool
-
-
-def reuse_after_a_cancel() -> AbstractContextManager[object]:
-    """The connection of a task that was cancelled, timed out or refused runs the next one instead of being closed."""
-    abort, aclose = PooledConnection.abort, PooledConnection.aclose
-
-    def keep(self: PooledConnection) -> bool:
-        return self._name.has_session and self.task_ended(5)
-
-    async def abort_others(self: PooledConnection) -> None:
-        if not (trio.current_effective_deadline() == -math.inf and keep(self)):
-            await abort(self)
-
-    async def close_others(self: PooledConnection) -> None:
-        if not keep(self):
-            await aclose(self)
-
-    return _both(
-        mock.patch.object(PooledConnection, "abort", abort_others),
-        mock.patch.object(PooledConnection, "aclose", close_others),
-    )
-
-
-def reuse_a_dead_connection() -> AbstractContextManager[object]:
-    """An idle connection is used without a check."""
-
-    async def is_ready(self: PooledConnection, task_id: str) -> bool:
-        del self, task_id
-        await trio.lowlevel.checkpoint()
-        return True
-
-    return mock.patch.object(PooledConnection, "is_ready", is_ready)
-
-
-def reuse_a_silent_connection() -> AbstractContextManager[object]:
-    """An idle connection is used without a ping."""
-
-    async def is_alive(self: Connection, *, timeout: float = 2.0) -> bool:
-        del timeout
-        await trio.lowlevel.checkpoint()
-        return not self.closed
-
-    return mock.patch.object(Connection, "is_alive", is_alive)
-
-
-def reuse_before_the_acknowledgement() -> AbstractContextManager[object]:
-    """A connection whose task has ended without an acknowledgement runs the next one."""
-    return mock.patch.object(SentTask, "is_settled", new=True)
-
-
-def never_expire() -> AbstractContextManager[object]:
-    """An idle connection is kept for good."""
-    task_ended = PooledConnection.task_ended
-
-    def keep(self: PooledConnection, keepalive_expiry: float) -> bool:
-        kept = task_ended(self, keepalive_expiry)
-        self._idle_until = self._staying.deadline = math.inf
-        return kept
-
-    return mock.patch.object(PooledConnection, "task_ended", keep)
-
-
-def keep_connections_of_a_disconnected_device() -> AbstractContextManager[object]:
-    """Idle connections stay open when their device is disconnected or removed."""
-
-    async def wait_closed(self: ConnectionPool) -> None:
-        del self
-        await trio.lowlevel.checkpoint()
-
-    return _both(
-        mock.patch.object(ConnectionPool, "expire", return_value=None),
-        mock.patch.object(ConnectionPool, "wait_closed", wait_closed),
-    )
-
-
-def expire_in_use() -> AbstractContextManager[object]:
-    """A connection that was taken for a task still expires as if it were idle."""
-
-    async def stay(self: PooledConnection, connection: Connection) -> None:
-        if not self._closing:
-            with self._staying:
-                await connection.wait_closed()
-        self._idle = False
-
-    return mock.patch.object(PooledConnection, "_stay", stay)
-
-
-def always_take_a_new_name() -> AbstractContextManager[object]:
-    """A slot's next connection has a new name, though a session may still run under the last one."""
-
-    def connection_ended(self: _Name) -> None:
-        self.number += 1
-
-    return mock.patch.object(_Name, "connection_ended", connection_ended)
-
-
-def share_a_connection() -> AbstractContextManager[object]:
-    """A slot takes the connection of another slot, on which a task may run."""
-
-    def take(self: ConnectionPool, slot: int) -> PooledConnection | None:
-        del slot
-        usable = (each for each in self._connections.values() if each._connection and not each._connection.closed)
-        connection = next(usable, None)
-        if connection is not None:
-            connection.take()
-        return connection
-
-    return mock.patch.object(ConnectionPool, "take", take)
-
-
-def open_next_to_the_previous() -> AbstractContextManager[object]:
-    """A slot's next connection is opened while the one before is still being closed."""
-    open_pooled = ConnectionPool.open
-
-    async def open_another(self: ConnectionPool, slot: int) -> PooledConnection:
-        self._connections.pop(slot, None)
-        return await open_pooled(self, slot)
-
-    return mock.patch.object(ConnectionPool, "open", open_another)
-
-
-def _both(*patches: AbstractContextManager[object]) -> AbstractContextManager[object]:
-    stack = ExitStack()
-    for patch in patches:
-        stack.enter_context(patch)
-    return stack
-
-
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     register_after_send,
     forget_to_remove_on_cancel,
     route_by_kind,
     do_not_end_waiters_on_close,
-    give_a_slot_back_twice,
+    release_a_slot_twice,
     send_again_after_loss,
     tear_a_frame,
     lose_a_wake_up,
@@ -399,14 +269,5 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     free_an_abandoned_device,
     deliver_twice,
     drop_frames,
-    reuse_after_a_cancel,
-    reuse_a_dead_connection,
-    reuse_a_silent_connection,
-    reuse_before_the_acknowledgement,
-    never_expire,
-    keep_connections_of_a_disconnected_device,
-    expire_in_use,
-    always_take_a_new_name,
-    share_a_connection,
-    open_next_to_the_previous,
+    *POOL_MUTATIONS,
 )

@@ -1,4 +1,4 @@
-"""The promises: what the journal of a run must show, whatever faults there were."""
+"""The promises that the journal of a run must keep under all faults."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from tests.simulation.plan import Ask, Plan, What
 
 _SOON: Final = 0.01
-"""Seconds for what takes no time: trio's tasks run one after the other."""
+"""Seconds for something immediate: trio tasks run one after the other."""
 _SLOW: Final = 1e6
-"""Bytes a second: below that, results delay each other by more than these promises allow for."""
+"""Bytes per second. Below this, results delay each other by more than these promises allow."""
 _STOP_OF_SERVER: Final = 10.0
-"""Seconds in which a server stops in good order."""
+"""Seconds for a server to stop."""
 _UNSEEN: Final[frozenset[What]] = frozenset(
     {"partition", "silence", "slow reader", "pooled partition", "pooled silence"},
 )
-"""Faults that no socket shows: only the missing answer to a ping does."""
+"""Faults that no socket shows: only a missing pong reveals them."""
 _SEEN: Final[frozenset[What]] = frozenset(
     {
         "reset",
@@ -39,11 +39,11 @@ _SEEN: Final[frozenset[What]] = frozenset(
         "immediate removal",
     }
 )
-"""Faults and changes that the socket shows as soon as the network has carried the news."""
+"""Faults and changes that the socket shows after the network's latency."""
 
 
 def broken_promises(plan: Plan, journal: Journal) -> list[str]:
-    """The promises that were not kept, in words."""
+    """Describe the broken promises."""
     return [
         *_Requests(plan, journal).problems(),
         *_of_events(plan, journal),
@@ -52,14 +52,14 @@ def broken_promises(plan: Plan, journal: Journal) -> list[str]:
 
 
 class _Requests:
-    """Each request ended once and correctly, and its task ran once at most."""
+    """Each request ended once with a correct outcome, and its task ran at most once."""
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self._plan = plan
         self._journal = journal
         self._talked = {ask.name for ask in plan.talked}
         self._changed = plan.has("corruption")
-        # Errors name no request: they belong to the oldest, and this server does not keep to the order.
+        # An error names no request and belongs to the oldest one: here the server may reply out of order.
         self._disordered = self._changed or bool(plan.dishonest) or plan.has("shuffle")
         self._troubles = [entry for entry in journal.entries if (entry.who, entry.what) == ("world", "disturbs")]
         self._submitted = times_of_submission(journal)
@@ -174,7 +174,7 @@ class _Requests:
         return self._not_stopped(ask, ended) or self._not_answered(ask, asked, ended) or self._not_delivered(ask, ended)
 
     def _not_stopped(self, ask: Ask, ended: Entry) -> str | None:
-        """The server knows of it, and so does the device, as soon as the network has carried the news."""
+        """The server and the device have noticed it after the latency of the network."""
         soon = ended.at + self._carriage
         if ask.name in self._talked or ask.on_cancel != "stop" or self._trouble_at < soon:
             return None
@@ -182,7 +182,7 @@ class _Requests:
         return f"the device went on until {late[0].at}" if late else None
 
     def _not_answered(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        """The server's answer has arrived, unless there was a fault on its way."""
+        """The reply of the server has arrived, unless a fault affected it."""
         if self._plan.conditions.bandwidth < _SLOW:
             return None
         results = [each.at for each in self._journal.of("server", "ends", ask.name) if each.detail != "cancelled"]
@@ -196,7 +196,7 @@ class _Requests:
         return None if begun else "the server has refused it, or never received it"
 
     def _not_delivered(self, ask: Ask, ended: Entry) -> str | None:
-        """A task of the constellation reached the server, and the server's refusal the caller."""
+        """A task of the constellation reached the server, and a refusal by the server reached the caller."""
         if self._plan.conditions.bandwidth < _SLOW or ask.name in self._talked or ask.on_cancel != "stop":
             return None
         if ask.way == "information" or self._journal.of("server", "begins", ask.name):
@@ -207,7 +207,7 @@ class _Requests:
         return f"it was sent at {sent_at}, and the server has refused it, or never received it"
 
     def _sent(self, ask: Ask, ended: Entry) -> tuple[str, float]:
-        """To which device it was sent last, and when; never, if it was not."""
+        """Return the device to which it was sent last and the time; infinity if it was not sent."""
         sent = [(device, at) for at, device in self._submitted.get(ask.name, []) if at <= ended.at]
         return sent[-1] if sent else ("", math.inf)
 

@@ -1,4 +1,4 @@
-"""One run: carries out a plan, mends all faults, waits until everything has ended, and looks for what is left."""
+"""Carries out the plan of a run, mends all faults, waits for the end of everything, and checks that nothing is left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from galaxy_trio.events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
 from tests.simulation.journal import ErrorLog, Journal
-from tests.simulation.plan import Ask, Disturbance, Plan, Series, Talk, make_plan
+from tests.simulation.plan import Ask, Disturbance, Plan, Series, Talk
+from tests.simulation.planner import make_plan
 from tests.simulation.promises import broken_promises
 from tests.simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
 
@@ -38,7 +39,7 @@ class Run:
     """The result of a seed.
 
     Attributes:
-        broken: The promises that were broken, in words.
+        broken: Descriptions of the broken promises.
     """
 
     plan: Plan
@@ -47,7 +48,7 @@ class Run:
 
 
 def simulate(seed: int) -> Run:
-    """Carry out the plan of a seed, and judge it."""
+    """Carry out the plan of a seed, and check the promises."""
     plan = make_plan(seed)
     journal = Journal()
     log = ErrorLog()
@@ -56,7 +57,7 @@ def simulate(seed: int) -> Run:
     broken: list[str] = []
     try:
         run(partial(_Run(plan, journal, broken).run), seed=seed)
-    except Exception as error:  # noqa: BLE001  # it is a result, and is shown with the plan
+    except Exception as error:  # noqa: BLE001  # reported with the plan
         broken.append(f"something raised {error!r}: {_innermost(error)!r}")
     finally:
         logger.removeHandler(log)
@@ -86,7 +87,7 @@ class _Run:
             async with world.running():
                 async with trio.open_nursery() as callers:
                     await self._keep(world, callers)
-                    # The constellation is closed, and every caller has learned of it.
+                    # The constellation is closed, and every call must end.
                     await self._wait_all_ended("after the constellation was closed")
                     callers.cancel_scope.cancel()
                 await self._look_at_server(world, constellations=0)
@@ -189,7 +190,7 @@ class _Run:
         await self._disturb(world, constellation, step)
 
     async def _connect(self, connect: Callable[[], Awaitable[None]]) -> None:
-        # It may have been removed.
+        # The device may have been removed.
         with contextlib.suppress(trio.ClosedResourceError):
             await connect()
 
@@ -318,19 +319,19 @@ class _Run:
             self._broken.append(f"{self._open} requests never ended {when}")
 
     async def _settle(self, world: World, constellation: Constellation, callers: trio.Nursery) -> None:
-        """Mend all faults. Then everything ends, and nothing is left."""
+        """Mend all faults. Then everything must end, and nothing must be left."""
         self._journal.write("world", "mends", "all")
         await world.mend_all()
         for device in constellation.devices.values():
-            # This side may have learned something wrong as well.
+            # Corrupted data may have reached this side as well.
             callers.start_soon(self._connect, device.reconnect if self._plan.has("corruption") else device.connect)
-        await self._wait_all_ended("though all was mended")
+        await self._wait_all_ended("although all faults were mended")
         left = "unknown"
         with trio.move_on_after(_PATIENCE):
             while left := self._left(world, constellation):  # noqa: ASYNC110  # there is no single event for it
                 await trio.sleep(1)
         if left:
-            self._broken.append(f"there is something left: {left}")
+            self._broken.append(f"not everything was released: {left}")
         await trio.testing.wait_all_tasks_blocked()
         published = {
             event.device_id: event.status for event in self._journal.events if isinstance(event, StatusChanged)
@@ -350,7 +351,7 @@ class _Run:
                 return f"{device.device_id} is {device.status}: {device.problem}"
             if device.connection.pending:
                 return f"{device.connection.pending} requests pending on {device.device_id}"
-        # One for each device, and one that waits for cancellation: idle connections have expired.
+        # One task for each device, and one that waits for cancellation: idle connections have expired.
         tasks = len(constellation._nursery.child_tasks)
         if tasks != len(statistics.devices) + 1:
             return f"{tasks} tasks in the nursery for {len(statistics.devices)} devices"
@@ -374,4 +375,4 @@ class _Run:
             while left := self._left_on_server(world, constellations):  # noqa: ASYNC110
                 await trio.sleep(1)
         if left:
-            self._broken.append(f"there is something left on the server: {left}")
+            self._broken.append(f"not everything was released on the server: {left}")

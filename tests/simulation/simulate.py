@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from tests.simulation.run import Run
 
 _EVERY: Final = 10.0
-"""Seconds between two lines of progress."""
+"""Seconds between two progress lines."""
 
 
 @attrs.frozen
 class Summary:
-    """What a run held, and how it is to be told if a promise was broken."""
+    """The counts of a run, and a report if a promise was broken."""
 
     seed: int
     report: str
@@ -55,7 +55,7 @@ def _counts_of(run: Run) -> Counter[str]:
 
 
 def report_of(run: Run) -> str:
-    """What was broken, by what plan, and how to see it again."""
+    """Report the broken promises, the plan, and the command that repeats the run."""
     return "\n".join(
         [
             str(run.plan),
@@ -69,12 +69,12 @@ def report_of(run: Run) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many (200)")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
-    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes side by side")
-    parser.add_argument("--journal", action="store_true", help="print what happened, step by step")
+    parser.add_argument("--seeds", type=int, default=200, help="number of seeds (200)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="concurrent processes")
+    parser.add_argument("--journal", action="store_true", help="print the journals")
     options = parser.parse_args(arguments)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.journal:

@@ -1,4 +1,4 @@
-"""The promises of slots and of the connection pool, judged by the journal of a run."""
+"""The promises of slots and of the connection pool that the journal of a run must keep."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 OF_DEVICES: Final[frozenset[What]] = frozenset(
     {"death of device", "leave of device", "disconnect", "reconnect", "removal", "immediate removal"}
 )
-"""What does not concern the connection between a talk and the server."""
+"""Disturbances that do not concern the connection between a talk and the server."""
 OF_POOL: Final[frozenset[What]] = frozenset(
     {"pooled reset", "pooled partition", "pooled silence", "pooled close", "lost acknowledgement"}
 )
-"""What concerns connections of the pool only."""
+"""Disturbances that concern only connections of the pool."""
 _LONGEST: Final = 100.0
 """Seconds that a task may run."""
 _STOPPING: Final = 4.0
-"""Seconds in which a task is stopped: closing its connection is bounded."""
+"""Seconds for stopping a task: closing its connection is bounded."""
 
 
 def broken_promises_of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
-    """The promises of slots and of the connection pool that were not kept, in words."""
+    """Describe the broken promises of slots and of the connection pool."""
     yield from _of_slots(plan, journal)
     yield from _of_connections(plan, journal)
     yield from _of_acknowledgements(plan, journal)
@@ -37,7 +37,7 @@ def broken_promises_of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
 
 
 def times_of_submission(journal: Journal) -> dict[str, list[tuple[float, str]]]:
-    """When each task was sent, and to which device."""
+    """Return the times and devices to which each task was sent."""
     submitted: dict[str, list[tuple[float, str]]] = {}
     for at, event in zip((entry.at for entry in journal.entries if entry.who == "event"), journal.events, strict=True):
         if isinstance(event, TaskSubmitted):
@@ -55,7 +55,10 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
     slots = {device.name: device.slots for device in plan.devices}
     running: dict[str, dict[str, str]] = {name: {} for name in slots}
     faults = [entry for entry in journal.of("world", "disturbs") if entry.name not in OF_POOL]
+    silent: set[str] = set()
     for entry in journal.entries:
+        if entry.who == "world" and entry.what == "disturbs":
+            _forget_removed(entry, silent, running)
         if entry.who != "server" or entry.name not in asks or entry.name in talked:
             continue
         if entry.what == "ends":
@@ -74,13 +77,28 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
                 yield f"{sorted(others)} ran at the same time on {device}, which has {slots[device]} slots"
 
 
+def _forget_removed(disturbance: Entry, silent: set[str], running: dict[str, dict[str, str]]) -> None:
+    """Count a device that is removed and added again as another one, if its server may not have received the end of its tasks.
+
+    Args:
+        disturbance: An entry of the journal.
+        silent: The devices with a pooled connection that was silent; updated.
+        running: The running tasks of each device; updated.
+    """
+    device = disturbance.detail.partition(",")[0]
+    if disturbance.name in ("pooled silence", "pooled partition"):
+        silent.add(device)
+    elif disturbance.name in ("removal", "immediate removal") and device in silent:
+        running[device].clear()
+
+
 def _may_concern(device: str, fault: Entry) -> bool:
     """Whether a fault may end the shared connection of a device."""
     return fault.name not in OF_DEVICES or fault.detail.startswith(f"{device}, ")
 
 
 def _slot_of(client: str) -> str:
-    """What the names of a slot's connections have in common; empty for a connection that is no slot's."""
+    """Return the common part of the client ids of a slot's connections; empty for other connections."""
     found = re.fullmatch(r"(.*?\.\d+)(\.\d+)?(@.*)", client)
     return "" if found is None else found[1] + found[3]
 
@@ -101,7 +119,7 @@ def _of_acknowledgements(plan: Plan, journal: Journal) -> Iterator[str]:
     lost = {entry.name for entry in journal.of("world", "loses acknowledgement")}
     for entry in journal.entries:
         if (entry.who, entry.what) == ("world", "opens"):
-            # It may be the next one under the same name.
+            # It may be the next connection with the same client id.
             device = f"@{entry.name}"
             unacknowledged = {client: name for client, name in unacknowledged.items() if not client.endswith(device)}
         elif (entry.who, entry.what) == ("server", "begins"):
@@ -113,7 +131,7 @@ def _of_acknowledgements(plan: Plan, journal: Journal) -> Iterator[str]:
 
 
 def _of_stops(plan: Plan, journal: Journal) -> Iterator[str]:
-    """What runs on a device is stopped when the device is disconnected or removed."""
+    """Running tasks are stopped when their device is disconnected or removed."""
     submitted = times_of_submission(journal)
     ends = {entry.name: entry.at for entry in journal.of("caller", "ends")}
     for stop in journal.of("world", "stops"):

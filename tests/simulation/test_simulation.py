@@ -1,4 +1,4 @@
-"""Whatever happens to a constellation, its server and its devices, the promises are kept; and it can be made to happen again."""
+"""Simulated runs keep all promises, and are reproducible."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.simulation
 
-# So many seeds, in parts, which may run side by side.
+# The seeds are divided into parts, which may run concurrently.
 SEEDS: Final = 200
 _PARTS: Final = 10
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_every_promise_is_kept_whatever_happens(part: int) -> None:
+def test_every_promise_is_kept(part: int) -> None:
     for seed in range(part, SEEDS, _PARTS):
         run = simulate(seed)
         assert not run.broken, report_of(run)
 
 
 def _digests(hash_seed: str) -> str:
-    """What came of a few seeds, in a process of its own, whose sets are in another order."""
+    """Run a few seeds in a separate process with a different order of sets, and return the digests of the journals."""
     program = (
         "import hashlib\n"
         "from tests.simulation.run import simulate\n"
@@ -38,30 +38,32 @@ def _digests(hash_seed: str) -> str:
         "    print(hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest())\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(  # noqa: S603  # ourselves
+    done = subprocess.run(  # noqa: S603  # this program
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     return done.stdout
 
 
-def test_a_seed_is_the_same_run_byte_for_byte_in_every_process() -> None:
+def test_seed_gives_the_same_run_byte_for_byte_in_every_process() -> None:
     here = [hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest() for seed in range(12)]
     assert _digests("1").split() == _digests("2").split() == here
     assert len(set(here)) == 12
 
 
-def test_a_broken_promise_is_told_with_its_plan_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with route_by_kind():
         summary = summary_of(4)
         assert "BROKEN: " in summary.report
         assert summary.report.startswith("seed 4\n")
         assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report
-        # The processes that it starts are forked, and as broken as this one.
+        # The processes that it starts are forked, and have the same mutation.
         assert main(["--first-seed", "4", "--seeds", "1", "--jobs", "1"]) == 1
     assert "BROKEN: " in capsys.readouterr().out
 
 
-def test_the_command_line_counts_what_the_runs_held(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_counts_the_contents_of_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "1", "--first-seed", "3", "--jobs", "1", "--journal"]) == 0
     out = capsys.readouterr().out
     assert " caller asks r" in out

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import simulate
+
+if TYPE_CHECKING:
+    from tests.simulation.patching import Mutation
 
 pytestmark = pytest.mark.simulation
 
@@ -15,6 +18,6 @@ _SEEDS: Final = 50
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_a_broken_package_is_found_out(mutation: Mutation) -> None:
+def test_simulation_finds_the_mutation(mutation: Mutation) -> None:
     with mutation():
         assert any(simulate(seed).broken for seed in range(_SEEDS))

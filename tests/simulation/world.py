@@ -1,4 +1,4 @@
-"""A server, its devices, and the network between them and the constellation, with their faults."""
+"""A server, its devices and the network, with their faults."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _CLOSE_FRAME: Final = b"\x88\x02\x03\xe9"
 
 
 def request_of(ask: Ask) -> str:
-    """The text of a task. Its checksum shows a change on the way."""
+    """Return the request of a task. Its checksum reveals corruption."""
     text = f"{ask.name} {ask.seconds} {ask.size} {int(ask.fails)}"
     return f"{text} {zlib.crc32(text.encode())}"
 
 
 def result_of(ask: Ask) -> dict[str, JSON]:
-    """The result that a device must return."""
+    """Return the result that a device must produce."""
     return {"name": ask.name, "text": ask.name[-1] * ask.size}
 
 
@@ -58,7 +58,7 @@ class World:
 
     Attributes:
         fleet: The server, the devices and the network, while it is `running`.
-        working: How many times devices work on each task now.
+        working: The number of devices that work on each task.
     """
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
@@ -68,14 +68,14 @@ class World:
         self.working: dict[str, int] = {}
         self._random = Random(f"world {plan.seed}")
         self._refusals = 0
-        # The constellation's, by device.
+        # The constellation's connections, by device.
         self._opened: dict[str, list[NetworkLink]] = {device.name: [] for device in plan.devices}
         # Devices whose next acknowledgement is lost.
         self._unacknowledged: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """The server and the devices run in the block."""
+        """Run the server and the devices during the block."""
         network = Network(f"network {self.plan.seed}", self.plan.conditions)
         async with open_memory_fleet(
             session=self._session, network=network, limits=_LIMITS, patience=LIVENESS
@@ -95,7 +95,7 @@ class World:
     # ---- the network
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
-        """A connection of the constellation."""
+        """Open a connection of the constellation."""
         device = config.device_id
         stream = await self.fleet.connect(config)
         link = self.fleet.network.links[-1]
@@ -106,7 +106,7 @@ class World:
         return stream
 
     def open_connections(self, device: str) -> int:
-        """How many connections to the server the constellation has open for a device."""
+        """Count the constellation's open connections for a device."""
         return len(self._open_links(device))
 
     def _open_links(self, device: str) -> list[NetworkLink]:
@@ -147,7 +147,7 @@ class World:
     async def _work(self, device: str, request: str) -> dict[str, JSON]:
         text, _, checksum = request.rpartition(" ")
         if checksum != str(zlib.crc32(text.encode())):
-            raise ValueError("this was changed on its way")
+            raise ValueError("the request was corrupted")
         name, seconds, size, fails = text.split(" ")
         self.journal.write("device", "begins", name, device)
         self.working[name] = self.working.get(name, 0) + 1
@@ -156,7 +156,7 @@ class World:
             await trio.sleep(float(seconds))
             end = "failed" if int(fails) else "done"
             if int(fails):
-                raise RuntimeError("as it was told")
+                raise RuntimeError("as requested")
         finally:
             self.working[name] -= 1
             self.journal.write("device", "ends", name, end)
@@ -165,7 +165,7 @@ class World:
     # ---- faults
 
     async def disturb(self, step: Disturbance) -> None:
-        """Cause a fault, and mend it when its time is up."""
+        """Cause a fault, and mend it after its time."""
         fleet = self.fleet
         mend: Callable[[], Awaitable[object]] | None = None
         self.journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
@@ -224,7 +224,7 @@ class World:
         return None
 
     async def _disturb_pool(self, step: Disturbance) -> Callable[[], Awaitable[object]] | None:
-        """Disturb the connections of a device but the oldest, which is the supervised one."""
+        """Disturb all connections of a device except the oldest, which is the supervised one."""
         links = [link for link in self._open_links(step.device)[1:] if not link.server.closed]
 
         async def heal() -> None:
@@ -241,7 +241,7 @@ class World:
                 case "pooled silence":
                     link.go_silent()
                 case _:
-                    # One that is in use, or broken, stays as it is.
+                    # A connection that is in use or broken is left alone.
                     with suppress(trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
                         await link.server.send_all(_CLOSE_FRAME)
         return heal if step.what == "pooled partition" else None
@@ -269,8 +269,8 @@ class _Spoiler:
         self._late: list[bytes] = []
 
     def edit(self, message: bytes) -> Iterable[bytes]:
-        """The messages to send in place of one."""
-        # A command that arrives twice has to be run twice.
+        """Return the messages to send in place of one."""
+        # A command that arrives twice is run twice.
         if b'"type":"command"' in message:
             return (message,)
         late, self._late = self._late, []
@@ -286,7 +286,7 @@ class _Spoiler:
         ]
         choice = self._random.randrange(len(spoiled) + 1)
         if choice == len(spoiled):
-            # Once more, or only, before the next message: in the next task perhaps.
+            # Repeated or delayed until the next message, perhaps of the next task.
             self._late = [message]
             return (*late, message) if self._random.random() < 0.5 else late
         return (*late, *spoiled[choice])

@@ -1,15 +1,14 @@
-"""What clients send and get, as JSON: strict in what comes in, with an error for each thing that is wrong."""
+"""The JSON that clients send and receive. Requests are read strictly, with an error for each problem."""
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import TaskRequest
 
 if TYPE_CHECKING:
@@ -17,93 +16,75 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.records import TaskRecord
 
 INLINE: Final = 2**20
-"""Bytes of a result up to which it is part of its task; a larger one has an address of its own."""
+"""The largest result in bytes that is part of its task; a larger one has its own URL."""
 MAX_TIMEOUT: Final = 7 * 24 * 3600.0
-"""Seconds that a task may be allowed at most."""
+"""The longest timeout of a task, in seconds."""
 MAX_NAME: Final = 900
-"""Characters of a name, of a capability, and of an idempotency key."""
-_KEYS: Final = ("request", "device", "os", "capabilities", "timeout", "idempotency_key")
+"""The maximum length of a name, a capability and an idempotency key, in characters."""
+_DEFAULT_TIMEOUT: Final = 1000.0
 
 
 class BadRequest(Exception):
-    """What a client has sent is wrong; says what, and what is right."""
+    """A request is invalid. The message names every problem."""
 
 
 def parse_task(body: bytes) -> TaskRequest:
-    """What ``POST /tasks`` was sent.
+    """Parse the body of ``POST /tasks``.
 
     Raises:
-        BadRequest: All that is wrong with it.
+        BadRequest: The body is invalid.
     """
     try:
         document = cast("object", _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise BadRequest('the body is an object such as {"request": "Open Notepad", "device": "laptop"}')
-    values = cast("dict[str, object]", document)
-    problems = [_unknown(key) for key in values if key not in _KEYS]
-    request = values.get("request")
-    if not isinstance(request, str) or not request or not _is_writable(request):
-        problems.append("request: expected a text that says what to do")
-    names = {key: _name(values.get(key), key, problems) for key in ("device", "os", "idempotency_key")}
-    capabilities = values.get("capabilities", [])
-    if not isinstance(capabilities, list) or not all(
-        isinstance(item, str) and 0 < len(item) <= MAX_NAME and _is_writable(item)
-        for item in cast("list[object]", capabilities)
-    ):
-        problems.append("capabilities: expected a list of texts")
-        capabilities = []
-    timeout = values.get("timeout", 1000)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT:
-        problems.append(f"timeout: expected a number of seconds above 0, of at most {MAX_TIMEOUT:.0f}")
-        timeout = math.inf
-    if names["device"] is not None and (names["os"] is not None or capabilities):
-        problems.append("device: give a device, or what one must have, and not both")
-    if problems:
+        raise BadRequest('the body must be an object such as {"request": "Open Notepad", "device": "laptop"}')
+    problems: list[str] = []
+    members = ObjectReader(cast("object", document), "", problems)
+    name = f"a text of 1 to {MAX_NAME} characters"
+    request = members.text("request", "a text that says what to do", accept=_is_text, required=True)
+    device = members.text("device", name, accept=_is_name)
+    os = members.text("os", name, accept=_is_name)
+    capabilities = members.texts("capabilities", "a list of texts", name, accept=_is_name, nullable=False)
+    timeout = members.number("timeout", maximum=MAX_TIMEOUT, nullable=False)
+    idempotency_key = members.text("idempotency_key", name, accept=_is_name)
+    members.refuse_unknown()
+    if device is not None and (os is not None or capabilities):
+        problems.append("device: give a device, or the properties that one must have, not both")
+    if problems or request is None:
         raise BadRequest("; ".join(problems))
     return TaskRequest(
-        request=cast("str", request),
-        device=names["device"],
-        os=names["os"],
-        capabilities=tuple(cast("list[str]", capabilities)),
-        timeout=float(timeout),
-        idempotency_key=names["idempotency_key"],
+        request=request,
+        device=device,
+        os=os,
+        capabilities=capabilities,
+        timeout=_DEFAULT_TIMEOUT if timeout is None else float(timeout),
+        idempotency_key=idempotency_key,
     )
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def _is_writable(text: str) -> bool:
-    """Not with halves of characters, which JSON can have, and nothing else."""
+def _is_text(text: str) -> bool:
+    """Whether a text is not empty, and contains no lone surrogates, which JSON allows."""
     try:
-        text.encode()
+        return len(text.encode()) > 0
     except UnicodeEncodeError:
         return False
-    return True
 
 
-def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key, _KEYS, 1)
-    return f"{key[:100]}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def _name(value: object, key: str, problems: list[str]) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME or not _is_writable(value):
-        problems.append(f"{key}: expected a text of 1 to {MAX_NAME} characters")
-        return None
-    return value
+def _is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME and _is_text(text)
 
 
 def task_as_json(record: TaskRecord) -> dict[str, object]:
-    """A task, without its result."""
+    """Represent a task without its result."""
     asked = record.asked
     return {
         "id": record.id,
@@ -124,5 +105,5 @@ def task_as_json(record: TaskRecord) -> dict[str, object]:
 
 
 def device_as_json(device: DeviceStatistics, queued: int) -> dict[str, object]:
-    """A device as it is now, with the number of tasks that wait for it: most of them are on disk."""
+    """Represent a device's current state, with the number of tasks that wait for it, most of which are on disk."""
     return cast("dict[str, object]", unstructure_statistics(attrs.evolve(device, queued=queued)))

@@ -1,4 +1,4 @@
-"""Calls that run beside a test, and how they ended; and the world that they are made in."""
+"""Calls that run concurrently with a test, and the world in which they run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class Call:
-    """A call in a task of its own, and how it ended: once."""
+    """A call in its own trio task, and its single end."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
     _endings: list[object] = attrs.field(factory=list[object])
 
     async def run(self, call: Callable[[], Awaitable[object]]) -> None:
-        """Make the call; what it raises is kept."""
+        """Make the call, and record its result or exception."""
         with self.scope:
             try:
                 self._endings.append(await call())
@@ -45,13 +45,13 @@ class Call:
 
     @property
     def ending(self) -> object:
-        """What it returned or raised."""
+        """The result or exception."""
         [ending] = self._endings
         return ending
 
     @property
     def cancelled(self) -> bool:
-        """Whether it ended by its cancellation."""
+        """Whether the call ended by its cancellation."""
         return isinstance(self.ending, BaseException) and contains_cancelled(self.ending)
 
     @property
@@ -62,13 +62,13 @@ class Call:
 
     @property
     def echo(self) -> str:
-        """The rest of its request, which came back, in a task's result."""
+        """The echoed request in the result of a task."""
         echo: str = self.result.unwrap()["echo"]  # type: ignore[assignment,call-overload,index]
         return echo
 
 
 async def start(nursery: trio.Nursery, call: Callable[[], Awaitable[object]], name: str | None = None) -> Call:
-    """Begin a call, and let it come as far as it comes by itself."""
+    """Start a call, and wait until all tasks are blocked."""
     started = Call()
     nursery.start_soon(started.run, call, name=name)
     await trio.testing.wait_all_tasks_blocked()
@@ -77,11 +77,11 @@ async def start(nursery: trio.Nursery, call: Callable[[], Awaitable[object]], na
 
 @attrs.define(eq=False)
 class World:
-    """A server with devices, and a constellation for them.
+    """A server with devices, and a constellation of them.
 
     Attributes:
-        streams: This side's ends of all connections so far, in order, those of tasks among them.
-        problems: What the next tries to connect meet instead: an error, or a stream to something else.
+        streams: The client ends of all connections so far, in order, including those of tasks.
+        problems: Consumed by the next attempts to connect: an error, or a stream to something else.
     """
 
     fleet: Fleet
@@ -91,22 +91,22 @@ class World:
 
     @property
     def a(self) -> Device:
-        """The device of that name, which is mostly the only one."""
+        """The device `a`, often the only one."""
         return self.constellation.devices["a"]
 
     @property
     def begun(self) -> list[str]:
-        """What the server has begun to run, in order."""
+        """The requests whose sessions have begun, in order."""
         return self.fleet.work.begun
 
     @property
     def connections(self) -> int:
-        """How many the server has."""
+        """The number of connections on the server."""
         assert self.fleet.server is not None
         return self.fleet.server.statistics().connections
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
-        """For `open_constellation`."""
+        """Open a stream, for `open_constellation`."""
         if self.problems:
             problem = self.problems.pop(0)
             if isinstance(problem, Exception):
@@ -117,7 +117,7 @@ class World:
         return stream
 
     def nothing_is_held(self) -> None:
-        """No slot, no place, no session; no connections but the devices' own, the supervised ones and those that are idle."""
+        """Check that no slot is taken, no place is queued, no session runs, and only supervised and idle connections are open."""
         statistics = self.constellation.statistics()
         assert (statistics.running, statistics.queued, statistics.unassigned) == (0, 0, 0)
         assert self.fleet.server is not None
@@ -133,7 +133,7 @@ class World:
 async def open_world(
     *devices: DeviceConfig | str, limits: ServerLimits | None = None, **arguments: object
 ) -> AsyncGenerator[World]:
-    """A server with these devices, and a constellation that is connected to them."""
+    """Open a server with these devices, and a constellation that is connected to them."""
     configs = [device_config(device) if isinstance(device, str) else device for device in devices]
     async with open_fleet(*(config.device_id for config in configs), limits=limits) as fleet:
         world = World(fleet)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
 
 SECONDS = 120.0
-"""How long anything may take, mostly of a mocked clock."""
+"""Seconds for anything to happen, mostly on a mock clock."""
 URL = "ws://server.test/ws"
 
 
 class Work:
-    """The session of the server: tasks say what to do, and the journal what became of them.
+    """The session handler of the server. A request says what to do, and the lists record the outcomes.
 
-    ``echo X`` gives X back; ``fail`` fails; ``wait`` waits until `finish` is set, and is told when it is cancelled; ``hold X`` waits
-    until `let_go` is told the same X.
+    ``echo X`` returns X; ``fail`` fails; ``wait`` waits until `finish` is set, and records its cancellation; ``hold X`` waits until
+    `let_go` is called with X.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Work:
         self._gates: dict[str, trio.Event] = {}
 
     def let_go(self, *names: str) -> None:
-        """End what is held, now or later."""
+        """Let tasks that hold end, now or later."""
         for name in names:
             self._gates.setdefault(name, trio.Event()).set()
 
@@ -56,7 +56,7 @@ class Work:
             await trio.lowlevel.checkpoint()
             word, _, rest = task.request.partition(" ")
             if word == "fail":
-                raise RuntimeError(rest or "as it was told")
+                raise RuntimeError(rest or "as requested")
             if word == "wait":
                 await self.finish.wait()
             if word == "hold":
@@ -71,17 +71,17 @@ class Work:
 
 
 def device_config(device_id: str, **arguments: object) -> DeviceConfig:
-    """A device on the server."""
+    """Configure a device on the server."""
     return DeviceConfig(device_id, URL, **arguments)  # type: ignore[arg-type]
 
 
 @attrs.define
 class Fleet:
-    """A server that can be stopped and started again, and devices that come and go.
+    """A server that can be stopped and restarted, and devices that connect and leave.
 
     Attributes:
-        server: The one that runs now; None while there is none.
-        connects: The devices whose connections were asked for, in order.
+        server: The running server; None while it is stopped.
+        connects: The time and device of each connect, in order.
     """
 
     nursery: trio.Nursery
@@ -94,11 +94,11 @@ class Fleet:
     _devices: dict[str, trio.CancelScope] = attrs.field(factory=dict[str, trio.CancelScope])
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
-        """For `open_constellation`."""
+        """Open a stream, for `open_constellation`."""
         self.connects.append((trio.current_time(), config.device_id))
         await trio.lowlevel.checkpoint()
         if self.server is None:
-            raise OSError("nobody listens there")
+            raise OSError("the server is stopped")
         return self.server.connect()
 
     async def start_server(self) -> MemoryServer:
@@ -116,20 +116,20 @@ class Fleet:
                 self.server = None
 
     async def stop_server(self) -> None:
-        """Stop it: all connections are closed."""
+        """Stop the server: all connections are closed."""
         self._stop_server.set()
         self._devices.clear()
         await trio.testing.wait_all_tasks_blocked()
 
     async def kill_server(self) -> None:
-        """Kill it: all connections end without a goodbye."""
+        """Kill the server: all connections end without a close frame."""
         self.server = None
         self._server_scope.cancel()
         self._devices.clear()
         await trio.testing.wait_all_tasks_blocked()
 
     async def add_device(self, device_id: str, platform: str = "linux", features: list[str] | None = None) -> None:
-        """Let a device register with the server."""
+        """Register a device with the server."""
         info = DeviceInfo(device_id, platform, supported_features=features or [])
         await self.nursery.start(partial(self._be_device, info))
 
@@ -144,14 +144,14 @@ class Fleet:
                 await connection.wait_closed()
 
     async def remove_device(self, device_id: str) -> None:
-        """Let it leave the server."""
+        """Disconnect a device from the server."""
         self._devices.pop(device_id).cancel()
         await trio.testing.wait_all_tasks_blocked()
 
 
 @asynccontextmanager
 async def open_fleet(*device_ids: str, limits: ServerLimits | None = None) -> AsyncGenerator[Fleet]:
-    """A server with these devices."""
+    """Open a server with these devices."""
     with trio.fail_after(SECONDS * 100):
         async with trio.open_nursery() as nursery:
             fleet = Fleet(nursery, Work(), limits)
@@ -164,7 +164,7 @@ async def open_fleet(*device_ids: str, limits: ServerLimits | None = None) -> As
 
 @asynccontextmanager
 async def open_small_world(*device_ids: str, **arguments: object) -> AsyncGenerator[tuple[Fleet, Constellation]]:
-    """A server with these devices, and a constellation that is connected to them."""
+    """Open a server with these devices, and a constellation that is connected to them."""
     async with (
         open_fleet(*device_ids) as fleet,
         open_constellation(
@@ -178,19 +178,19 @@ async def open_small_world(*device_ids: str, **arguments: object) -> AsyncGenera
 
 
 class Journal:
-    """What a constellation's subscriber was told."""
+    """The events that a subscriber received."""
 
     def __init__(self) -> None:
         self.events: list[Event | EventsLost] = []
 
     def of(self, kind: type[Event], device_id: str | None = None) -> list[Event]:
-        """The events of one class, of one device or of all."""
+        """Return the events of one class, of one device or of all."""
         return [event for event in self.events if isinstance(event, kind) and device_id in (None, event.device_id)]
 
 
 @asynccontextmanager
 async def recording(constellation: Constellation) -> AsyncGenerator[Journal]:
-    """Write down the events of the block."""
+    """Record the events of the block."""
     journal = Journal()
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -1,4 +1,4 @@
-"""A server in memory that meets each try to connect as a test says, and remembers when it came."""
+"""A server in memory that handles each attempt to connect as a script says, and records its time."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.config import DeviceConfig
 
 
-class Highest(Random):
-    """Always the longest wait."""
+class LongestWaits(Random):
+    """Draw the longest wait each time."""
 
     def uniform(self, a: float, b: float) -> float:
         assert a == 0
         return b
 
 
-class Meet(Enum):
-    """How a try to connect is met, when it is neither an exception, an HTTP status, nor words that refuse the registration."""
+class Reaction(Enum):
+    """The handling of an attempt, besides an exception, an HTTP status, or the text of a refused registration."""
 
-    WELCOME = "let in"
-    NO_HANDSHAKE = "nobody answers the handshake"
-    NO_CONFIRMATION = "nobody confirms the registration"
-    HANG_UP = "ended in the handshake"
-    GARBAGE = "answered with what is no HTTP"
-    BROKEN_CONFIRMATION = "the registration is answered with what is no message"
-    LOST_AT_ONCE = "let in, and reset"
+    ACCEPT = "accepted"
+    NO_HANDSHAKE = "the handshake is not answered"
+    NO_CONFIRMATION = "the registration is not confirmed"
+    HANG_UP = "the connection ends in the handshake"
+    GARBAGE = "the handshake is answered with something that is not HTTP"
+    BROKEN_CONFIRMATION = "the registration is answered with an invalid message"
+    RESET_AFTER_REGISTRATION = "accepted, then reset"
 
 
-NOTHING = "nothing is known of it"
+NOTHING = "no information"
 
 
 @attrs.frozen
-class Try:
-    """A try to connect.
+class Attempt:
+    """An attempt to connect.
 
     Attributes:
-        at: When, on trio's clock.
-        peer: The server's end, if one came about.
+        at: The time, on trio's clock.
+        peer: The server's end, if there is one.
     """
 
     at: float
@@ -63,69 +63,69 @@ class Try:
 
 @attrs.define
 class ScriptedServer:
-    """For `open_constellation`'s ``connect``.
+    """Provides ``connect`` for `open_constellation`.
 
     Attributes:
-        script: How the next tries are met, one after the other; of all devices, or of each by its own name in `scripts`.
-        then: How those after it are met.
-        info: What is known of the devices, beside their name: JSON, words that refuse, or None to say nothing; one for each connection,
-            the last for all after it.
-        tries: So far, in order.
-        clients: The names that registered, in order.
-        tasks: The requests that came, in order.
+        script: The handling of the next attempts in order, for all devices; `scripts` has those of single devices.
+        then: The handling of the attempts after the script.
+        info: The information about the devices, without their ids: JSON, the text of a refusal, or None for no reply; one for each
+            connection, the last one for all further connections.
+        attempts: The attempts so far, in order.
+        clients: The client ids that registered, in order.
+        tasks: The task messages, in order.
     """
 
     nursery: trio.Nursery
-    script: list[Exception | int | str | Meet] = attrs.field(factory=list[Exception | int | str | Meet])
-    then: Exception | int | str | Meet = Meet.WELCOME
-    scripts: dict[str, list[Exception | int | str | Meet]] = attrs.field(
-        factory=dict[str, list[Exception | int | str | Meet]]
+    script: list[Exception | int | str | Reaction] = attrs.field(factory=list[Exception | int | str | Reaction])
+    then: Exception | int | str | Reaction = Reaction.ACCEPT
+    scripts: dict[str, list[Exception | int | str | Reaction]] = attrs.field(
+        factory=dict[str, list[Exception | int | str | Reaction]]
     )
     info: list[JSON] = attrs.field(factory=lambda: list[JSON]([{"platform": "linux"}]))
-    tries: list[Try] = attrs.field(factory=list[Try])
+    attempts: list[Attempt] = attrs.field(factory=list[Attempt])
     clients: list[str] = attrs.field(factory=list[str])
     tasks: list[ClientMessage] = attrs.field(factory=list[ClientMessage])
     refuse_heartbeats: bool = False
 
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
-        """Meet a try."""
+        """Handle an attempt."""
         await trio.lowlevel.checkpoint()
         script = self.scripts.get(config.device_id, self.script)
-        meet = script.pop(0) if script else self.then
-        if isinstance(meet, Exception):
-            self.tries.append(Try(trio.current_time(), config.device_id, None))
-            raise meet
-        if meet is Meet.NO_HANDSHAKE:
-            self.tries.append(Try(trio.current_time(), config.device_id, None))
+        reaction = script.pop(0) if script else self.then
+        if isinstance(reaction, Exception):
+            self.attempts.append(Attempt(trio.current_time(), config.device_id, None))
+            raise reaction
+        if reaction is Reaction.NO_HANDSHAKE:
+            self.attempts.append(Attempt(trio.current_time(), config.device_id, None))
             return trio.testing.memory_stream_pair()[0]
         peer = ScriptedPeer()
-        self.tries.append(Try(trio.current_time(), config.device_id, peer))
-        if meet is Meet.HANG_UP:
+        self.attempts.append(Attempt(trio.current_time(), config.device_id, peer))
+        if reaction is Reaction.HANG_UP:
             await peer.abort()
-        elif meet is Meet.GARBAGE:
+        elif reaction is Reaction.GARBAGE:
             await peer.send_raw(b"220 mail.test ESMTP\r\n")
         else:
-            peer.reject_with = meet if isinstance(meet, int) else None
+            peer.reject_with = reaction if isinstance(reaction, int) else None
             self.nursery.start_soon(peer.run)
-            self.nursery.start_soon(self._converse, peer, meet)
+            self.nursery.start_soon(self._converse, peer, reaction)
         return peer.stream
 
-    async def _converse(self, peer: ScriptedPeer, meet: int | str | Meet) -> None:
+    async def _converse(self, peer: ScriptedPeer, reaction: int | str | Reaction) -> None:
         try:
             while True:
                 try:
                     message = await peer.receive()
                 except trio.TooSlowError:
                     continue
-                await self._answer(peer, meet, message)
+                await self._answer(peer, reaction, message)
         except TransportEnded:
             pass
 
-    async def _answer(self, peer: ScriptedPeer, meet: int | str | Meet, message: ClientMessage) -> None:
+    async def _answer(self, peer: ScriptedPeer, reaction: int | str | Reaction, message: ClientMessage) -> None:
         match message.type:
             case ClientMessageType.REGISTER:
                 self.clients.append(message.client_id or "")
-                await self._answer_registration(peer, meet)
+                await self._answer_registration(peer, reaction)
             case ClientMessageType.DEVICE_INFO_REQUEST:
                 info = self.info.pop(0) if len(self.info) > 1 else self.info[0]
                 if info is not None:
@@ -140,32 +140,32 @@ class ScriptedServer:
             case _:
                 peer.answer(message)
 
-    async def _answer_registration(self, peer: ScriptedPeer, meet: int | str | Meet) -> None:
-        if isinstance(meet, str):
-            peer.refuse(meet)
+    async def _answer_registration(self, peer: ScriptedPeer, reaction: int | str | Reaction) -> None:
+        if isinstance(reaction, str):
+            peer.refuse(reaction)
             await peer.close()
-        elif meet is Meet.BROKEN_CONFIRMATION:
-            peer.send_text("no message at all")
-        elif meet is not Meet.NO_CONFIRMATION:
+        elif reaction is Reaction.BROKEN_CONFIRMATION:
+            peer.send_text("not a message")
+        elif reaction is not Reaction.NO_CONFIRMATION:
             peer.confirm()
-            if meet is Meet.LOST_AT_ONCE:
+            if reaction is Reaction.RESET_AFTER_REGISTRATION:
                 await trio.testing.wait_all_tasks_blocked()
                 peer.reset()
 
     @property
     def peer(self) -> ScriptedPeer:
-        """The end of the newest connection."""
-        return next(each.peer for each in reversed(self.tries) if each.peer is not None)
+        """The server's end of the newest connection."""
+        return next(each.peer for each in reversed(self.attempts) if each.peer is not None)
 
     def waits(self, device_id: str | None = None) -> list[float]:
-        """Seconds between the tries, of one device or of all."""
-        times = [each.at for each in self.tries if device_id in (None, each.device_id)]
+        """Return the seconds between attempts, of one device or of all."""
+        times = [each.at for each in self.attempts if device_id in (None, each.device_id)]
         return [round(later - earlier, 6) for earlier, later in pairwise(times)]
 
 
 @asynccontextmanager
 async def open_scripted_server() -> AsyncGenerator[ScriptedServer]:
-    """A server that lets everybody in, unless its script says something else."""
+    """Open a server that accepts all attempts, unless its script says otherwise."""
     with trio.fail_after(SECONDS * 1000):
         async with open_background() as nursery:
             yield ScriptedServer(nursery)

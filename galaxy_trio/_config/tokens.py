@@ -1,0 +1,61 @@
+"""Reads tokens from files and environment variables, one per line. No error contains any of their content."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from galaxy_trio._config.files import read_text
+from galaxy_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tuple[str, ...]:
+    """Read the tokens in a file.
+
+    Args:
+        path: The file.
+        what: The subject of error messages.
+
+    Raises:
+        ConfigError: The file cannot be read, is not UTF-8 text, or contains no token.
+    """
+    failure = f"{what} cannot be read from {path}"
+    tokens = _lines(read_text(path, failure, "utf-8-sig"))
+    if not tokens:
+        raise ConfigError(f"{failure}: there is no token in it; write one on a line of its own")
+    return tokens
+
+
+def read_token_variable(variable: str, what: str = "the token") -> tuple[str, ...]:
+    """Read the tokens in an environment variable; none if it is not set.
+
+    Args:
+        variable: The name of the variable.
+        what: The subject of error messages.
+
+    Raises:
+        ConfigError: The variable is not valid UTF-8.
+    """
+    text = os.environ.get(variable, "")
+    # The system passes on invalid bytes as lone surrogates.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{what} cannot be read from the environment variable {variable}: it is not valid UTF-8")
+    return _lines(text)
+
+
+def require_one(tokens: Sequence[str], what: str = "the token", where: str = "it") -> str:
+    """Return the only token.
+
+    Raises:
+        ConfigError: There are several tokens.
+    """
+    if len(tokens) > 1:
+        raise ConfigError(f"{what} must be a single one, and {where} contains {len(tokens)} lines: remove the others")
+    return tokens[0]
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,76 @@
+"""Tokens are read from files and environment variables, and no error contains one."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from galaxy_trio import ConfigError
+from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s3cr3t-t0k3n"
+VARIABLE = "GALAXY_TRIO_TEST_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        (b"one", ("one",)),
+        (b"\n one \r\n\ntwo\n", ("one", "two")),
+        (b"\xef\xbb\xbfone", ("one",)),
+    ],
+)
+def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(content)
+    assert read_token_file(path) == tokens
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b" \n\n", "there is no token in it; write one on a line of its own"),
+        (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
+    ],
+)
+def test_a_file_without_readable_tokens_is_refused_and_nothing_of_it_is_shown(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_token_file(path, "the token of device 'd'")
+    assert str(caught.value) == f"the token of device 'd' cannot be read from {path}: {reason}"
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert SECRET not in repr(caught.value.__context__)
+
+
+def test_a_variable_contains_one_token_per_line_and_none_if_it_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert read_token_variable(VARIABLE) == ()
+    monkeypatch.setenv(VARIABLE, " one\ntwo\n")
+    assert read_token_variable(VARIABLE) == ("one", "two")
+
+
+def test_a_variable_that_is_not_valid_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, os.fsdecode(SECRET.encode() + b"\xff"))
+    with pytest.raises(ConfigError, match=f"environment variable {VARIABLE}: it is not valid UTF-8$") as caught:
+        read_token_variable(VARIABLE)
+    assert SECRET not in str(caught.value)
+
+
+def test_several_tokens_are_refused_where_one_is_needed() -> None:
+    assert require_one(("one",)) == "one"
+    with pytest.raises(
+        ConfigError, match=r"^the token must be a single one, and the file f contains 2 lines: "
+    ) as caught:
+        require_one((SECRET, "two"), where="the file f")
+    assert SECRET not in str(caught.value)
