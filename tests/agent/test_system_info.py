@@ -128,7 +128,7 @@ async def test_platform_falls_back_to_what_python_was_built_for(
 
 
 @pytest.mark.parametrize("answer", [failing(OSError("no uname")), str], ids=["fails", "says nothing"])
-async def test_version_is_none_when_unknown(
+async def test_version_is_missing_if_it_is_unknown(
     answer: Callable[[], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "version", answer)
@@ -180,28 +180,28 @@ async def test_memory_comes_from_the_system_when_psutil_fails(
     [failing(ValueError("unrecognized configuration name")), failing(OSError("no such thing")), unknown],
     ids=["unknown name", "system error", "not known"],
 )
-async def test_memory_is_none_when_unknown(
+async def test_memory_is_missing_if_it_is_unknown(
     answer: Callable[[str], object], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.setattr(os, "sysconf", answer, raising=False)
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-async def test_memory_is_none_when_the_standard_library_has_no_call_for_it(
+async def test_memory_is_missing_if_the_standard_library_has_no_call_for_it(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch, without_psutil: None
 ) -> None:
     monkeypatch.delattr(os, "sysconf")
     assert (await collect_system_info(DEVICE)).memory_total_gb is None
 
 
-async def test_host_name_is_none_when_unknown_and_the_address_is_still_found(
+async def test_host_name_is_missing_if_it_is_unknown_and_the_address_is_still_found(
     machine: DeviceInfo, network: SimpleNamespace
 ) -> None:
     network.gethostname = failing(OSError("no name"))
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
 
-async def test_unsendable_host_name_is_none(machine: DeviceInfo, network: SimpleNamespace) -> None:
+async def test_unsendable_host_name_is_left_out(machine: DeviceInfo, network: SimpleNamespace) -> None:
     network.gethostname = lambda: b"edge\xff".decode(errors="surrogateescape")
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, hostname=None)
 
@@ -249,7 +249,7 @@ async def test_address_without_psutil_and_a_route_is_resolved_from_the_host_name
 
 
 @pytest.mark.parametrize("error", [socket.gaierror("unknown host"), UnicodeError("label too long")], ids=repr)
-async def test_address_is_none_when_unknown(
+async def test_address_is_missing_if_it_is_unknown(
     error: Exception,
     machine: DeviceInfo,
     datagrams: Datagrams,

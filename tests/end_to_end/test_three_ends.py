@@ -219,7 +219,7 @@ async def test_agent_registers_with_the_next_server_when_its_own_stops() -> None
     async def connect() -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         if not servers:
-            raise OSError("nobody is there")
+            raise OSError("no device is there")
         return servers[0].connect()
 
     async def ask(request: str) -> object:

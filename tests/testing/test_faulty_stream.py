@@ -29,7 +29,7 @@ async def test_faulty_stream_passes_bytes_and_the_end_by_default() -> None:
     await far.aclose()
     assert await faulty.receive_some() == b""
     with pytest.raises(trio.BrokenResourceError):
-        await faulty.send_all(b"to nobody")
+        await faulty.send_all(b"to no reader")
     await faulty.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.send_all(b"x")
@@ -176,8 +176,8 @@ async def test_sending_to_a_stalled_stream_waits_until_it_resumes() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 2
         # The other direction still works.
-        await far.send_all(b"at once")
-        assert await faulty.receive_some() == b"at once"
+        await far.send_all(b"immediately")
+        assert await faulty.receive_some() == b"immediately"
         faulty.resume()
         with trio.fail_after(60):
             assert await far.receive_some() == b"later"

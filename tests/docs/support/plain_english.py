@@ -20,7 +20,7 @@ _INSTEAD: Final = {
     r"whoever|whomever": "name the actor",
     r"(?<!those )who (?:is|has|asks|waits|wants|reads|runs|comes|gives|gets|knows|does|sends|holds|uses|lags)": "name the actor",
     r"(?:is|are|was|were|be) told|tells? of|told of": "notified, reports",
-    r"(?-i:is none)": "is not a …, there is no …",
+    r"(?<!there )(?-i:is none)": "is not a …, there is no …",
     r"(?<!there )is another(?! \w)": "changed",
     r"anew": "again",
     r"nobody": "no caller, no client",
