@@ -1,4 +1,4 @@
-"""What is run to check the project. `nox` alone runs what has to pass before a change lands."""
+"""The checks of the project. `nox` alone runs those that must pass before a change lands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _run(session: nox.Session, program: str, *arguments: str, env: dict[str, str
 
 @nox.session(reuse_venv=True)
 def environment(session: nox.Session) -> None:
-    """Make, or bring up to date, the environment of the sessions that test something."""
+    """Make or update the environment of the sessions that run tests."""
     _install(session, "tests", "conformance", "docs", "page")
 
 
@@ -67,13 +67,13 @@ def tests(session: nox.Session) -> None:
 
 @_tests_something
 def fast(session: nox.Session) -> None:
-    """What takes less than a minute, with a fifth of the examples: for the time between two commits."""
+    """The tests that take less than a minute together, with a fifth of the examples: for the time between two commits."""
     _run(session, "pytest", "-m", _FAST, "--hypothesis-profile", "short", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
 def slow(session: nox.Session) -> None:
-    """What takes longer: whole fleets at every step, large and many things."""
+    """The tests that take longer: whole fleets at every step, large messages, many connections."""
     _run(session, "pytest", "-m", "slow", *_PARALLEL, *session.posargs)
 
 
@@ -85,7 +85,7 @@ def daemon(session: nox.Session) -> None:
 
 @_tests_something
 def conformance(session: nox.Session) -> None:
-    """Ask the daemon whatever schemathesis can think of, and see whether it answers as its OpenAPI document says."""
+    """Send the daemon generated requests, and check its answers against its OpenAPI document (schemathesis)."""
     _run(
         session,
         "python",
@@ -99,20 +99,20 @@ def conformance(session: nox.Session) -> None:
 def page(session: nox.Session) -> None:
     """The daemon's page in Debian's Chromium, before a real daemon, server and devices: ``apt-get install chromium`` comes first.
 
-    ``GALAXY_TRIO_SCREENSHOTS=docs/images`` makes the documentation's pictures anew.
+    ``GALAXY_TRIO_SCREENSHOTS=docs/images`` updates the documentation's pictures.
     """
     _run(session, "pytest", "-m", "page", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
 def simulation(session: nox.Session) -> None:
-    """200 runs of the whole, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
+    """200 simulated runs, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
     _run(session, "pytest", *(session.posargs or ["-m", "simulation", *_PARALLEL]))
 
 
 @_tests_something
 def simulate(session: nox.Session) -> None:
-    """Runs of the whole under whatever happens: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
+    """Simulated runs under faults: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
     _run(session, "python", "-m", "tests.simulation.simulate", *session.posargs)
 
 
@@ -136,7 +136,7 @@ def fuzz(session: nox.Session) -> None:
 
 @_tests_something
 def docs(session: nox.Session) -> None:
-    """Build the documentation into ``docs/_build``; a warning is an error, and so is a link within it that leads nowhere."""
+    """Build the documentation into ``docs/_build``. Warnings and broken internal links are errors."""
     shutil.rmtree("docs/_build", ignore_errors=True)
     _run(session, "sphinx-build", "-q", "-E", "-W", "--keep-going", "-b", "html", "docs", "docs/_build")
     _run(session, "python", "tests/docs/support/built_site.py", "docs/_build")
@@ -144,7 +144,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build the wheel and the sdist into ``dist``, and see that each works where nothing else is."""
+    """Build the wheel and the sdist into ``dist``, and test each in an empty environment."""
     session.install("build", "hatchling", "twine")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", silent=True)
@@ -164,7 +164,7 @@ def dist(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def dev(session: nox.Session) -> None:
-    """Install all that changing the package takes into the environment that nox itself runs in."""
+    """Install everything that development needs into the environment that nox runs in."""
     groups = nox.project.dependency_groups(_PROJECT, "dev")
     command = ("-m", "pip", "install", "--quiet", "--editable", f".[{_EXTRAS}]")
     session.run(sys.executable, *command, *groups, external=True)
@@ -172,15 +172,17 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """The linter, and whether everything is formatted."""
+    """The linter, the format, the rules of imports (see pyproject.toml), the words of the prose."""
     session.install(*nox.project.dependency_groups(_PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    session.run("python", "tests/docs/support/plain_english.py")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers, strictly, over the package and its tests; and whether each public name has a type."""
+    """Both type checkers in strict mode over the package and its tests, and the types of all public names."""
     _install(session, "types")
     session.run("mypy", "galaxy_trio", "tests")
     session.run("pyright", "galaxy_trio", "tests")
@@ -189,6 +191,6 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side with other clients; see docs/performance.md. Asserts nothing."""
+    """Measure side by side with other clients; see docs/performance.md. Asserts nothing."""
     _install(session, "bench")
     session.run("python", "-m", "tests.benchmarks.bench", *session.posargs)

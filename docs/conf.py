@@ -85,7 +85,7 @@ def hide_constructors(
 
 
 def link_pages(app: Sphinx, what: str, name: str, what_it_is: object, options: object, lines: list[str]) -> None:
-    """Let docstrings name a page by its path, which is right in a checkout as well."""
+    """Let docstrings name a page by its path, which works in a checkout as well."""
     lines[:] = [re.sub(r"docs/([\w/-]+)\.md", r":doc:`/\1`", line) for line in lines]
 
 
@@ -97,7 +97,7 @@ def find_public_name(
         return None
     python = env.get_domain("py")
     target = node["reftarget"]
-    # An attribute that has no entry of its own is told of with its class.
+    # An attribute without an entry of its own is described with its class.
     for words in filter(None, (target, target.rpartition(".")[0])):
         name = words.removeprefix("galaxy_trio.").rpartition(".")[2] if words.startswith("galaxy_trio.") else words
         # A name and where it is taken from are one place under two names.

@@ -1,4 +1,4 @@
-"""How these tests run: Hypothesis without deadlines, for they tell of the machine, and with other examples each time."""
+"""How these tests run: Hypothesis without deadlines, which would depend on the machine, and with new examples each time."""
 
 from __future__ import annotations
 

@@ -227,6 +227,11 @@ class ConnectionPool:
         """How many connections are idle."""
         return sum(connection.idle for connection in self._connections.values())
 
+    def may_have_session(self, slot: int) -> bool:
+        """Whether a session may still run in a free slot, because the server has not noticed that the slot's connection was closed under it."""
+        name = self._names.get(slot)
+        return name is not None and name.has_session
+
     def take(self, slot: int) -> PooledConnection | None:
         """Take a slot's idle connection, if it has one."""
         connection = self._connections.get(slot)

@@ -169,6 +169,9 @@ class TaskRunner:
     async def _run_on_shared_connection(
         self, task: Task, lease: Lease, connection: Connection, scope: trio.CancelScope
     ) -> TaskResult:
+        if self._pool.may_have_session(lease.slot):
+            # Two tasks would run in the slot. The server accepts the slot's name again when that session has ended.
+            await (await self._open(task, lease)).aclose()
         await task.prepare()
         sent = await self._send(task, connection)
         try:

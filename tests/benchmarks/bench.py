@@ -66,6 +66,8 @@ def main() -> None:
         trees = [WORKING_TREE]
         if arguments.baseline is not None:
             trees.insert(0, stack.enter_context(extracted(arguments.baseline)))
+        for tree in trees:
+            tree.compile()
         targets: list[Target] = []
         with running_peer() as peer:
             for name, on_peer in _ON_PEER.items():

@@ -42,7 +42,7 @@ async def _rate(plan: Plan) -> Rate:
     async def keep_a_window(websocket: trio_websocket.WebSocketConnection) -> None:
         ahead = 0
         while meter.running:
-            # The window opens by one request per reply: all at once, they would fill every buffer on the way.
+            # The window opens by one request per reply: all together, they would fill every buffer on the way.
             for _ in range(min(2, plan.in_flight - ahead)):
                 await websocket.send_message(text)
                 ahead += 1

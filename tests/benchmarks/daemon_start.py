@@ -66,7 +66,7 @@ class _Probe:
 
     async def until(self, is_good: Callable[[Answer], bool], method: str, path: str, body: object = None) -> float:
         """Return how many seconds after the beginning an answer was good; `math.inf` if none was for too long."""
-        with trio.move_on_after(self._began + _PATIENCE - time.perf_counter()):
+        with trio.move_on_after(max(0, self._began + _PATIENCE - time.perf_counter())):
             while True:
                 with suppress(OSError, trio.BrokenResourceError):
                     async with open_tcp(self._port) as client:

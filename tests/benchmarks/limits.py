@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _TIMEOUT: Final = 300.0
 _HOUR: Final = 3600.0
 _BURST: Final = 100
-"""Requests that are asked for between two steps of the peer's, where they are not all asked for at once."""
-_BATCHES: Final = {"one by one": _BURST, "at once": MAX_PENDING}
+"""Requests that are made between two steps of the peer, unless all are made in one step."""
+_BATCHES: Final = {"one by one": _BURST, "in one step": MAX_PENDING}
 
 
 class Figure(NamedTuple):
@@ -123,19 +123,19 @@ async def _measure_pending(url: str, pid: int, *, how: str, traced: bool) -> lis
         os.kill(pid, signal.SIGKILL)
         killed = time.perf_counter()
     if len(endings) != MAX_PENDING:
-        raise RuntimeError(f"{len(endings)} of {MAX_PENDING} requests were told of the loss")
-    memory = Figure(f"a request that waits, asked {how}, with its caller's task", "KiB", 2, each)
-    return [memory, Figure("all 10,000 told of the loss after", "s", 2, max(endings) - killed)]
+        raise RuntimeError(f"{len(endings)} of {MAX_PENDING} requests were notified of the loss")
+    memory = Figure(f"a pending request, made {how}, with its caller's task", "KiB", 2, each)
+    return [memory, Figure("10,000 pending requests notified of the loss after", "s", 2, max(endings) - killed)]
 
 
 async def measure_pending(url: str, pid: int) -> list[Figure]:
-    """10,000 requests that wait, asked for in small bursts."""
+    """10,000 pending requests, made in small bursts."""
     return await _measure_pending(url, pid, how="one by one", traced=False)
 
 
-async def measure_pending_at_once(url: str, pid: int) -> list[Figure]:
-    """10,000 requests that wait, asked for in one step: most have to wait for room in the send buffer first."""
-    return await _measure_pending(url, pid, how="at once", traced=False)
+async def measure_pending_together(url: str, pid: int) -> list[Figure]:
+    """10,000 pending requests, made in one step: most have to wait for room in the send buffer first."""
+    return await _measure_pending(url, pid, how="in one step", traced=False)
 
 
 async def measure_pending_traced(url: str, pid: int) -> list[Figure]:
@@ -144,7 +144,7 @@ async def measure_pending_traced(url: str, pid: int) -> list[Figure]:
 
 
 async def measure_unknown(url: str, _pid: int) -> list[Figure]:
-    """Replies that nobody asked for."""
+    """Replies to requests that were never made."""
     async with open_connection(url, DEVICE_ID) as connection:
         await connection.run_task(Task.UNKNOWN)
         blocks, resident = _blocks(), _resident()
@@ -186,7 +186,7 @@ async def measure_day() -> list[Figure]:
 _ON_PEER: Final = {
     "result": measure_result,
     "pending": measure_pending,
-    "pending at once": measure_pending_at_once,
+    "pending together": measure_pending_together,
     "pending traced": measure_pending_traced,
     "unknown": measure_unknown,
 }
@@ -221,7 +221,7 @@ def bench_limits(effort: Effort) -> list[Target]:
     )
     return [
         at_most(f"memory of a pending request, made {how}, KiB", 6.0, measured[case][0].value)
-        for case, how in (("pending", "one by one"), ("pending at once", "in one step"))
+        for case, how in (("pending", "one by one"), ("pending together", "in one step"))
     ]
 
 

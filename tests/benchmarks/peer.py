@@ -123,7 +123,7 @@ class Peer:
         task = Task(message["request"]) if message["request"] in list(Task) else Task.OTHER
         if task is Task.UNKNOWN:
             for number in range(UNKNOWN_REPLIES):
-                await connection.send(_END.with_id(b"nobody's %d" % number), text=True)
+                await connection.send(_END.with_id(b"unknown %d" % number), text=True)
         if self._last[0] is not task:
             self._last = task, _result(task)
         beginning, result = _UP_TO_RESULT.with_id(session_id) + b'"result":', self._last[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import io
 import os
 import subprocess
@@ -24,6 +25,10 @@ class Tree(NamedTuple):
     def environment(self) -> dict[str, str]:
         """Environment variables with which Python imports this tree's package, not the installed one; run it in `path`."""
         return {**os.environ, "PYTHONPATH": str(self.path)}
+
+    def compile(self) -> None:
+        """Compile the package as pip does when it installs it. Otherwise each process might compile it again."""
+        compileall.compile_dir(self.path / "galaxy_trio", quiet=1)
 
 
 WORKING_TREE: Final = Tree("working tree", Path(__file__).resolve().parents[2])

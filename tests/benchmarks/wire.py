@@ -12,7 +12,7 @@ MIB: Final = 2**20
 LARGE: Final = 64 * MIB
 LIMIT: Final = 100 * MIB
 MARGIN: Final = 1024
-"""What a message at the limit needs beside its payload."""
+"""The bytes of a message at the limit that are not payload."""
 
 _RECORDINGS: Final = Path(__file__).parents[1] / "data"
 
