@@ -183,7 +183,7 @@ def test_empty_object_in_place_of_a_device_is_refused(tmp_path: Path) -> None:
 
 def test_token_file_with_several_lines_is_refused(tmp_path: Path) -> None:
     token_file = write(tmp_path, "token", "one\ntwo\n")
-    with pytest.raises(ConfigError, match="the token of device 'd' must be a single one, and .* contains 2 lines"):
+    with pytest.raises(ConfigError, match=r"the token of device 'd' must be a single one, and .* contains 2 lines"):
         DeviceConfig("d", "ws://h", token_file=str(token_file)).read_token()
 
 
