@@ -175,6 +175,18 @@ def test_file_without_devices_is_refused(text: str, tmp_path: Path) -> None:
         read_config(write(tmp_path, "d.yaml", text))
 
 
+def test_empty_object_in_place_of_a_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "d.yaml", "devices: [{}]"))
+    assert caught.value.problems == ("devices[0].device_id: is missing", "devices[0].server_url: is missing")
+
+
+def test_token_file_with_several_lines_is_refused(tmp_path: Path) -> None:
+    token_file = write(tmp_path, "token", "one\ntwo\n")
+    with pytest.raises(ConfigError, match=r"the token of device 'd' must be a single one, and .* contains 2 lines"):
+        DeviceConfig("d", "ws://h", token_file=str(token_file)).read_token()
+
+
 @pytest.mark.parametrize("text", ["[]", "5", "", "text"])
 def test_file_without_an_object_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at one place: the file: expected an object, got"):
