@@ -57,7 +57,7 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
     faults = [entry for entry in journal.of("world", "disturbs") if entry.name not in OF_POOL]
     silent: set[str] = set()
     for entry in journal.entries:
-        if entry.who == "world" and entry.what == "disturbs":
+        if entry.who == "world":
             _forget_removed(entry, silent, running)
         if entry.who != "server" or entry.name not in asks or entry.name in talked:
             continue
@@ -77,18 +77,18 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
                 yield f"{sorted(others)} ran at the same time on {device}, which has {slots[device]} slots"
 
 
-def _forget_removed(disturbance: Entry, silent: set[str], running: dict[str, dict[str, str]]) -> None:
-    """Count a device that is removed and added again as another one, if its server may not have received the end of its tasks.
+def _forget_removed(entry: Entry, silent: set[str], running: dict[str, dict[str, str]]) -> None:
+    """Count a device that was removed and added again as another one, if its server may not have received the end of its tasks.
 
     Args:
-        disturbance: An entry of the journal.
+        entry: Of the journal: what the world did.
         silent: The devices with a pooled connection that was silent; updated.
         running: The running tasks of each device; updated.
     """
-    device = disturbance.detail.partition(",")[0]
-    if disturbance.name in ("pooled silence", "pooled partition"):
+    device = entry.detail.partition(",")[0]
+    if entry.what == "disturbs" and entry.name in ("pooled silence", "pooled partition"):
         silent.add(device)
-    elif disturbance.name in ("removal", "immediate removal") and device in silent:
+    elif entry.what == "mends" and entry.name in ("removal", "immediate removal") and device in silent:
         running[device].clear()
 
 
