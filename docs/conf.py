@@ -66,8 +66,6 @@ copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
 
-# ---- what is ours
-
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""

@@ -53,9 +53,6 @@ class Return(NamedTuple):
     """How busy the machine was."""
 
 
-# ---- the three processes
-
-
 async def _serve(port: int) -> None:
     async with open_server(port=port, limits=ServerLimits(max_connections=10_000)) as server:
         print(server.url, flush=True)
@@ -90,9 +87,6 @@ async def _be_constellation(url: str, devices: int) -> None:
             print("connected", flush=True)
         print(json.dumps(back), flush=True)
         await trio.sleep_forever()
-
-
-# ---- the measurement
 
 
 class _Process:

@@ -132,8 +132,6 @@ class _Requests:
             if begun != len(self._journal.of(who, "ends", ask.name)):
                 yield f"the {who} began {ask.name} and never ended it"
 
-    # ---- one way to end each
-
     def _no_way_to_end(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
         del ask, asked, ended
         return "that is no way to end"

@@ -92,8 +92,6 @@ class _Run:
                     callers.cancel_scope.cancel()
                 await self._look_at_server(world, constellations=0)
 
-    # ---- the constellation
-
     async def _keep(self, world: World, callers: trio.Nursery) -> None:
         plan = self._plan
         async with open_constellation(
@@ -198,8 +196,6 @@ class _Run:
         if count := world.open_connections(device):
             self._broken.append(f"{count} connections of {device} are open after {after}")
 
-    # ---- callers
-
     async def _make(self, constellation: Constellation, ask: Ask) -> object:
         device = constellation.devices.get(ask.device.name)
         request = request_of(ask)
@@ -302,8 +298,6 @@ class _Run:
         if ask.way == "information":
             return await connection.device_info(timeout=ask.timeout)
         return await connection.run_task(request_of(ask), timeout=ask.timeout, task_id=ask.name)
-
-    # ---- the end
 
     def _ended(self, count: int) -> None:
         self._open -= count

@@ -92,8 +92,6 @@ class World:
 
         await self.fleet.start_device(device.name, [work], platform=device.platform, features=[device.feature])
 
-    # ---- the network
-
     async def connect(self, config: DeviceConfig) -> trio.abc.Stream:
         """Open a connection of the constellation."""
         device = config.device_id
@@ -123,8 +121,6 @@ class World:
     @property
     def _links(self) -> list[NetworkLink]:
         return [link for link in self.fleet.network.links if not (link.client.closed or link.server.closed)]
-
-    # ---- tasks, at both ends
 
     async def _session(self, task: ServerTask) -> object:
         name = task.request.partition(" ")[0]
@@ -161,8 +157,6 @@ class World:
             self.working[name] -= 1
             self.journal.write("device", "ends", name, end)
         return {"name": name, "text": name[-1] * int(size)}
-
-    # ---- faults
 
     async def disturb(self, step: Disturbance) -> None:
         """Cause a fault, and mend it after its time."""

@@ -35,7 +35,8 @@ async def main(arguments: list[str]) -> int:
                 "--exclude-checks", "use_after_free,ensure_resource_availability",
                 *arguments,
             ]  # fmt: skip
-            return (await trio.run_process(command, check=False)).returncode
+            # Its cache of crashes belongs to this run.
+            return (await trio.run_process(command, check=False, cwd=directory)).returncode
 
 
 if __name__ == "__main__":
