@@ -174,6 +174,7 @@ class ClientHandler:
             return
         target = self._registry.get(device_id)
         if target is None:
+            # Clients recognise "not connected": see galaxy_trio/_connection/backoff.py.
             self._refuse(f"Target device {device_id!r} is not connected")
             return
         if target.client_type is not ClientType.DEVICE:

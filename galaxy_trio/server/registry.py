@@ -92,7 +92,8 @@ class Registry:
         target_id: str | None,
         system_info: dict[str, JSON] | None = None,
     ) -> str | None:
-        """Why a client cannot register, in the original server's words where it has a message; None if it can."""
+        """Return why a client cannot register, in the original server's words where it has a message; None if it can."""
+        # Clients recognise "already registered" and "not connected": see galaxy_trio/_connection/backoff.py.
         if client_id in self._clients:
             return f"client_id {client_id!r} is already registered; duplicate registrations are not allowed"
         if client_type is ClientType.CONSTELLATION and target_id is not None and self.device(target_id) is None:

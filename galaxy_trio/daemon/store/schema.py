@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 VERSION: Final = 1
+"""The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in database.py."""
 
 METADATA = MetaData()
 
