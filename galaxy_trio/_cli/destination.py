@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 import click
 
+from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.connection import open_connection
 from galaxy_trio.errors import ConfigError
 
@@ -129,40 +129,17 @@ def read_token(token_file: Path | None) -> str | None:
         ConfigError: The file cannot be read or is empty, or there are several tokens. The message shows none of them.
     """
     tokens = read_tokens(token_file)
-    if len(tokens) > 1:
-        where = TOKEN_VARIABLE if token_file is None else f"the token file {str(token_file)!r}"
-        raise ConfigError(f"{where} has {len(tokens)} lines: give one token; only a server accepts several")
-    return tokens[0] if tokens else None
+    where = TOKEN_VARIABLE if token_file is None else f"the token file {str(token_file)!r}"
+    return require_one(tokens, where=where) if tokens else None
 
 
-def read_tokens(token_file: Path | None) -> list[str]:
+def read_tokens(token_file: Path | None) -> tuple[str, ...]:
     """Read the tokens, one per line, from the file, or from the environment if there is no file.
 
     Raises:
         ConfigError: The file cannot be read or is empty. The message does not show its content.
     """
-    return [line.strip() for line in _token_text(token_file).splitlines() if line.strip()]
-
-
-def _token_text(token_file: Path | None) -> str:
-    if token_file is None:
-        text = os.environ.get(TOKEN_VARIABLE, "")
-        if not _was_decoded(text):
-            raise ConfigError(f"the token in {TOKEN_VARIABLE} is not valid UTF-8")
-        return text
-    content: str | None = None
-    try:
-        content = token_file.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        # This error contains the token: it must not become the context of the error raised below.
-        pass
-    except OSError as error:
-        raise ConfigError(f"cannot read the token file {str(token_file)!r}: {reason_of(error)}") from error
-    if content is None:
-        raise ConfigError(f"the token file {str(token_file)!r} is not UTF-8 text")
-    if not content.strip():
-        raise ConfigError(f"the token file {str(token_file)!r} is empty")
-    return content
+    return read_token_variable(TOKEN_VARIABLE) if token_file is None else read_token_file(token_file)
 
 
 def make_ssl_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:

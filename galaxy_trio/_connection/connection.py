@@ -57,7 +57,7 @@ class ConnectionStatistics(PendingStatistics):
 
 @attrs.frozen(eq=False)
 class SentTask:
-    """A task that was sent. Made by `Connection.send_task`."""
+    """A task that was sent. Made by `Connection._send_task`."""
 
     task_id: str
     device_id: str
@@ -204,7 +204,7 @@ class Connection:
 
         See "Task" in docs/reference/wire.md.
         """
-        sent = await self.send_task(request, timeout=timeout, task_id=task_id)
+        sent = await self._send_task(request, timeout=timeout, task_id=task_id)
         try:
             with trio.move_on_after(timeout):
                 return await sent.wait(partial(task_status.started, sent.task_id))
@@ -212,7 +212,7 @@ class Connection:
         finally:
             sent.abandon()
 
-    async def send_task(self, request: str, *, timeout: float = 1000.0, task_id: str | None = None) -> SentTask:
+    async def _send_task(self, request: str, *, timeout: float = 1000.0, task_id: str | None = None) -> SentTask:
         """Send the device a task without waiting for its end: the first half of `run_task`, for callers that must know when it is sent.
 
         Cancelling is safe: the task was not sent then. The caller must `SentTask.abandon` the returned task on every way out.

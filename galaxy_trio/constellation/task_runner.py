@@ -151,7 +151,7 @@ class TaskRunner:
 
     async def _send(self, task: Task, connection: Connection) -> SentTask:
         try:
-            sent = await connection.send_task(task.request, timeout=task.timeout, task_id=task.task_id)
+            sent = await connection._send_task(task.request, timeout=task.timeout, task_id=task.task_id)
         except ConnectionLost as lost:
             raise NotSent(self._backoff_of(task).failed(lost, now=trio.current_time())) from None
         except trio.ClosedResourceError:

@@ -60,12 +60,12 @@ def test_invalid_token_file_is_a_usage_error_that_does_not_show_its_content(
         assert is_one_sentence(outcome)
         return outcome.err
 
-    assert problem().endswith("no such file or directory\n")
+    assert problem().endswith(": No such file or directory\n")
     file.mkdir()
-    assert problem().endswith("is a directory\n")
+    assert problem().endswith(": Is a directory\n")
     file.rmdir()
     file.write_bytes(b" \n")
-    assert problem().endswith("is empty\n")
+    assert problem().endswith(": there is no token in it; write one on a line of its own\n")
     file.write_bytes(TOKEN.encode() + b"\xff")
     assert problem().endswith("is not UTF-8 text\n")
 

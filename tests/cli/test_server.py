@@ -157,7 +157,7 @@ def test_several_tokens_for_a_client_are_a_usage_error(call: Call, tmp_path: Pat
     file.write_text(f"{TOKEN}\nanother\n")
     outcome = call("info", "ws://127.0.0.1:1", DEVICE, "--token-file", str(file))
     assert (outcome.status, is_one_sentence(outcome)) == (2, True)
-    assert outcome.err.endswith(" has 2 lines: give one token; only a server accepts several\n")
+    assert outcome.err.endswith(" contains 2 lines: remove the others\n")
 
 
 def _handshake(host: str) -> bytes:
@@ -280,8 +280,8 @@ def test_unusable_certificate_is_one_sentence(call: Call, tmp_path: Path) -> Non
         (["--device-config", "FOLDER/none.yaml"], "cannot be read: No such file"),
         (["--device-config", "FOLDER/bad.json"], "is not JSON"),
         (["--device-config", "FOLDER/bad.yaml"], "has no 'devices'"),
-        (["--token-file", "FOLDER/none"], "no such file"),
-        (["--token-file", "FOLDER/empty"], "is empty"),
+        (["--token-file", "FOLDER/none"], "No such file"),
+        (["--token-file", "FOLDER/empty"], "there is no token in it"),
         (["--token-file", "FOLDER/binary"], "is not UTF-8 text"),
     ],
 )
