@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 import trio
-import trio.testing
 
 from galaxy_trio import open_connection
 from galaxy_trio._transport.interface import TransportEnded

@@ -6,7 +6,6 @@ import math
 import threading
 
 import trio
-import trio.testing
 
 from galaxy_trio._connection.client_link import read_token
 from tests.support.waiting import until

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-import trio.testing
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
-import trio.testing
 
 from galaxy_trio import Connection, open_connection
 from galaxy_trio._transport.text_receiver import RECEIVE_BYTES
