@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +14,7 @@ from galaxy_trio._concurrency.background import open_background, split_cancelled
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
 
@@ -71,6 +73,24 @@ def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -
         if not isinstance(error, GalaxyError | OSError):
             raise
     raise error
+
+
+@contextmanager
+def exit_on_ctrl_c() -> Generator[None]:
+    """Let Ctrl-C end the process immediately, with status 130, for the length of the block.
+
+    For blocking work that needs no clean-up. A `KeyboardInterrupt` is lost if it is raised where Python ignores exceptions, such as in a
+    destructor, and the process would continue.
+    """
+
+    def leave(number: int, _: object) -> None:
+        os._exit(128 + number)
+
+    previous = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def run_service(service: Callable[[trio.Event], Awaitable[None]]) -> int:

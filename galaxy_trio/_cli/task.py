@@ -15,6 +15,7 @@ import click
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, TOKEN_VARIABLE, missing_extra
 from galaxy_trio._cli.destination import read_tokens, seconds, valid_text
 from galaxy_trio._cli.options import verbose
+from galaxy_trio._cli.signals import exit_on_ctrl_c
 from galaxy_trio._cli.terminal import one_line, open_console, print_rows, printable, spinner
 from galaxy_trio.errors import ConnectFailed, RequestTimeout, TaskFailed
 
@@ -232,7 +233,7 @@ def retry_command(daemon: Daemon, task_id: str) -> int:
 @daemon_options
 def events_command(daemon: Daemon, *, as_json: bool) -> int:
     """Print the daemon's events, one per line, until Ctrl-C."""
-    with daemon.client() as client:
+    with daemon.client() as client, exit_on_ctrl_c():
         for kind, data in client.events():
             if as_json:
                 click.echo(json.dumps({"event": kind, "data": json.loads(data)}))
