@@ -13,6 +13,7 @@ import trio
 from galaxy_trio._codec.codec import Template
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.pending_replies import PendingReplies
+from galaxy_trio._connection.receiver import Receiver
 from galaxy_trio._connection.request_types import RequestKind, Routing
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, RequestTimeout
 from galaxy_trio.events import (
@@ -48,7 +49,7 @@ _FEW: Final = 20
 """The number of unanswered messages up to which the next one is written in the step that sends it."""
 
 
-class Router:
+class Router(Receiver[ServerMessage]):
     """The `Receiver` of a connection: delivers each message to its request, and publishes an event for every other message."""
 
     def __init__(self, device_id: str, max_pending: int, on_event: Callable[[Event], None] | None = None) -> None:

@@ -38,7 +38,7 @@ class StatusTracker:
         self._publish = publish
         self._waits: set[_Wait] = set()
         self._closed = False
-        self.value = DeviceStatus.DISCONNECTED
+        self.value: DeviceStatus = DeviceStatus.DISCONNECTED
 
     @property
     def connected(self) -> bool:

@@ -61,20 +61,20 @@ class Store:
         self._group = group
         self._readers = trio.CapacityLimiter(_MAX_READERS)
 
-    add = _write(queries.add)
-    retry = _write(queries.retry)
-    mark_running = _write(queries.mark_running)
-    mark_queued = _write(queries.mark_queued)
-    finish = _write(queries.finish)
-    cancel_queued = _write(queries.cancel_queued)
-    fail_queued = _write(queries.fail_queued)
-    recover = _write(queries.recover)
+    add: Final = _write(queries.add)
+    retry: Final = _write(queries.retry)
+    mark_running: Final = _write(queries.mark_running)
+    mark_queued: Final = _write(queries.mark_queued)
+    finish: Final = _write(queries.finish)
+    cancel_queued: Final = _write(queries.cancel_queued)
+    fail_queued: Final = _write(queries.fail_queued)
+    recover: Final = _write(queries.recover)
     # It reads between two writes, so that its callback runs in order with those of `add`.
-    queued = _write(queries.queued)
-    get = _read(queries.get)
-    page = _read(queries.page)
-    count_queued = _read(queries.count_queued)
-    counts = _read(queries.counts)
+    queued: Final = _write(queries.queued)
+    get: Final = _read(queries.get)
+    page: Final = _read(queries.page)
+    count_queued: Final = _read(queries.count_queued)
+    counts: Final = _read(queries.counts)
 
     @property
     def commits(self) -> int:
