@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio._connection.backoff import Backoff
 from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
+from galaxy_trio._connection.request_types import PendingStatistics
 from galaxy_trio._exports import set_module
 from galaxy_trio._version import __version__ as __version__
 from galaxy_trio.errors import (
@@ -73,6 +74,7 @@ __all__ = [
     "NoSuchDevice",
     "NotSentCallback",
     "OnCancel",
+    "PendingStatistics",
     "Platform",
     "PlatformType",
     "QueueFull",
