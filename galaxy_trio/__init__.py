@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio._connection.backoff import Backoff
 from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._connection.request_types import PendingStatistics
 from galaxy_trio._exports import set_module
 from galaxy_trio._version import __version__ as __version__
@@ -57,6 +58,7 @@ __all__ = [
     "ConnectTimeout",
     "Connection",
     "ConnectionLost",
+    "ConnectionOptions",
     "ConnectionStatistics",
     "Constellation",
     "ConstellationConfig",

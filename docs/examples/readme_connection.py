@@ -4,7 +4,7 @@ from galaxy_trio import open_connection
 
 
 async def main() -> None:
-    async with open_connection("ws://127.0.0.1:5000/ws", "laptop", connect_timeout=10) as connection:
+    async with open_connection("ws://127.0.0.1:5000/ws", "laptop") as connection:
         info = await connection.device_info(timeout=10)
         print(f"{info.device_id}: {info.platform}, {info.cpu_count} cores")
 

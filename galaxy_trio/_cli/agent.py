@@ -86,8 +86,7 @@ async def run_agent(
                 tool_sources=sources,
                 token=destination.read_token,
                 ssl_context=destination.ssl_context,
-                connect_timeout=destination.connect_timeout,
-                register_timeout=destination.connect_timeout,
+                options=destination.options,
                 max_retries=max_retries,
             )
         )

@@ -14,6 +14,7 @@ import click
 
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.connection import open_connection
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Destination:
     device_id: str
     token: str | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
-    connect_timeout: float = 60.0
+    options: ConnectionOptions = attrs.field(factory=ConnectionOptions)
     token_file: Path | None = None
 
     def read_token(self) -> str | None:
@@ -51,8 +52,7 @@ class Destination:
             self.device_id,
             token=self.token,
             ssl_context=self.ssl_context,
-            connect_timeout=self.connect_timeout,
-            register_timeout=self.connect_timeout,
+            options=self.options,
         )
 
 
@@ -87,8 +87,9 @@ def destination_options(command: Callable[..., int]) -> Callable[..., int]:
         url: str, device: str, token_file: Path | None, ca_file: Path | None, connect_timeout: float, **others: object
     ) -> int:
         reject_token_in_url(url)
+        options = ConnectionOptions(connect_timeout=connect_timeout, register_timeout=connect_timeout)
         destination = Destination(
-            url, device, read_token(token_file), make_ssl_context(url, ca_file), connect_timeout, token_file
+            url, device, read_token(token_file), make_ssl_context(url, ca_file), options, token_file
         )
         return command(destination, **others)
 

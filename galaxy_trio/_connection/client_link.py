@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from galaxy_trio._arguments import check_positive
 from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.link import Link
+from galaxy_trio._connection.options import HEARTBEAT_INTERVAL, ConnectionOptions
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio._transport.websocket import Transport
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from galaxy_trio._connection.receiver import Receiver
+    from galaxy_trio._connection.requests import Requests
+    from galaxy_trio.messages import JSON
 
 logger: Final = logging.getLogger(__name__)
 
@@ -43,10 +45,7 @@ async def open_client_link(
     headers: Iterable[tuple[str, str]],
     ssl_context: ssl.SSLContext | None,
     stream: trio.abc.Stream | None,
-    connect_timeout: float,
-    liveness_timeout: float,
-    ping_interval: float | None,
-    max_message_size: int,
+    options: ConnectionOptions,
 ) -> AsyncGenerator[Link[In]]:
     """Connect to a server for the length of the block. The arguments are those of `open_connection` and `Link`.
 
@@ -54,27 +53,21 @@ async def open_client_link(
         ConfigError: An argument cannot be used.
         ConnectFailed: Opening the WebSocket failed. Everything that was opened here is closed.
     """
-    check_positive(
-        connect_timeout=connect_timeout,
-        liveness_timeout=liveness_timeout,
-        ping_interval=ping_interval,
-        max_message_size=max_message_size,
-    )
     target = parse_url(url, token)
     checked_headers = check_headers(headers)
-    deadline = trio.current_time() + connect_timeout
+    deadline = trio.current_time() + options.connect_timeout
     opened: trio.abc.Stream | None = None
     with trio.move_on_at(deadline):
         opened = await open_stream(target, stream, ssl_context)
     if opened is None:
-        raise ConnectTimeout(f"no connection to {target.shown} within {connect_timeout:g} s")
-    websocket = Transport(opened, peer=target.shown, client=True, max_message_size=max_message_size)
+        raise ConnectTimeout(f"no connection to {target.shown} within {options.connect_timeout:g} s")
+    websocket = Transport(opened, peer=target.shown, client=True, max_message_size=options.max_message_size)
     link = Link(websocket, receiver, encode, decode, peer=peer)
     async with link.running(
         partial(websocket.run_client, target, checked_headers),
         handshake_deadline=deadline,
-        liveness_timeout=liveness_timeout,
-        ping_interval=ping_interval,
+        liveness_timeout=options.liveness_timeout,
+        ping_interval=options.ping_interval,
     ):
         yield link
 
@@ -124,13 +117,14 @@ async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
         raise
 
 
-async def register(link: Link[In], request: Callable[[], Awaitable[object]], timeout: float) -> None:
-    """Register with the server.
+async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON], options: ConnectionOptions) -> None:
+    """Register with the server, and start the heartbeats.
 
     Args:
         link: Closed immediately, without a close handshake, if this fails.
-        request: Sends the registration, and returns when the server has confirmed it.
-        timeout: Seconds that the registration may take.
+        requests: The link's requests.
+        metadata: The registration's metadata.
+        options: The time that the registration may take, and the time between heartbeats.
 
     Raises:
         RegistrationRejected: The server refused.
@@ -138,10 +132,11 @@ async def register(link: Link[In], request: Callable[[], Awaitable[object]], tim
         ConnectFailed: The connection ended first, or the reply was broken.
     """
     try:
-        with trio.move_on_after(timeout) as registering:
-            await request()
+        with trio.move_on_after(options.register_timeout) as registering:
+            await requests.register(metadata)
         if registering.cancelled_caught:
-            raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout:g} s")
+            timeout = f"{options.register_timeout:g} s"
+            raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout}")
     except (ConnectionLost, InvalidMessage) as error:
         link.abort()
         raise ConnectFailed(f"could not register with {link.peer}: {error}") from error
@@ -149,3 +144,4 @@ async def register(link: Link[In], request: Callable[[], Awaitable[object]], tim
         link.abort()
         raise
     logger.info("registered with %s", link.peer)
+    link.start_heartbeats(options.heartbeat_interval or HEARTBEAT_INTERVAL, requests.beat)

@@ -6,14 +6,13 @@ import secrets
 import uuid
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from galaxy_trio._arguments import (
     MAX_ID,
-    MAX_MESSAGE_SIZE,
     check_client_name,
     check_name,
     check_positive,
@@ -21,12 +20,13 @@ from galaxy_trio._arguments import (
 )
 from galaxy_trio._codec.codec import decode_server_message, structure_device_info
 from galaxy_trio._connection.client_link import open_client_link, owning, register
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio._connection.request_types import PendingStatistics, Request
 from galaxy_trio._connection.requests import Identity, Requests, Router
 from galaxy_trio.errors import RequestTimeout
 from galaxy_trio.events import BACKLOG, ConnectionOpened, EventStream
-from galaxy_trio.messages import DeviceInfo, ServerMessage, TaskResult
+from galaxy_trio.messages import JSON, DeviceInfo, ServerMessage, TaskResult
 
 if TYPE_CHECKING:
     import ssl
@@ -251,6 +251,10 @@ class Connection:
         )
 
 
+_CAPABILITIES: Final = ("task_distribution", "session_management", "device_coordination")
+_VERSION: Final = "2.0"
+
+
 @asynccontextmanager
 async def open_connection(
     url: str,
@@ -262,12 +266,7 @@ async def open_connection(
     headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
     stream: trio.abc.Stream | None = None,
-    connect_timeout: float = 60.0,
-    register_timeout: float = 30.0,
-    heartbeat_interval: float = 30.0,
-    liveness_timeout: float = 180.0,
-    ping_interval: float | None = None,
-    max_message_size: int = MAX_MESSAGE_SIZE,
+    options: ConnectionOptions | None = None,
     max_pending: int = MAX_PENDING,
     on_event: Callable[[Event], None] | None = None,
 ) -> AsyncGenerator[Connection]:
@@ -286,13 +285,7 @@ async def open_connection(
         headers: Sent with the handshake, as pairs of name and value.
         ssl_context: For ``wss``, instead of the default, which verifies the server's certificate and name.
         stream: Used instead of TCP, and closed at the end: for example a proxy's or a Unix socket's.
-        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
-        register_timeout: Seconds for the server to confirm the registration.
-        heartbeat_interval: Seconds between heartbeats.
-        liveness_timeout: Seconds without a single byte from the server after which the connection is lost.
-        ping_interval: Seconds between WebSocket pings. None, the default, for no pings: the server answers heartbeats.
-        max_message_size: Bytes that a message may have, in both directions. A message at the default limit of 100 MiB can block the
-            event loop for a second or two: docs/performance.md.
+        options: Timeouts and limits; see `ConnectionOptions` for the defaults.
         max_pending: The limit of pending requests; one more raises `QueueFull`.
         on_event: Called with each event of this connection in the step in which it happens, also before the block begins. It must
             neither block nor raise.
@@ -308,10 +301,9 @@ async def open_connection(
         check_client_name(client_name)
         if client_id is not None:
             check_name("client_id", client_id, MAX_ID)
-        check_positive(
-            heartbeat_interval=heartbeat_interval, register_timeout=register_timeout, max_pending=max_pending
-        )
-        identity = Identity(device_id, client_name, client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}")
+        check_positive(max_pending=max_pending)
+        options = options or ConnectionOptions()
+        identity = Identity(client_id or f"{client_name}-{secrets.token_hex(3)}@{device_id}", device_id, client_name)
         router = Router(device_id, max_pending, on_event)
         async with open_client_link(
             url,
@@ -322,13 +314,16 @@ async def open_connection(
             headers=headers,
             ssl_context=ssl_context,
             stream=stream,
-            connect_timeout=connect_timeout,
-            liveness_timeout=liveness_timeout,
-            ping_interval=ping_interval,
-            max_message_size=max_message_size,
+            options=options,
         ) as link:
             router.events.publish(ConnectionOpened(device_id))
             requests = Requests(link, router.replies, identity)
-            await register(link, requests.register, register_timeout)
-            link.start_heartbeats(heartbeat_interval, requests.beat)
+            metadata: dict[str, JSON] = {
+                "type": "constellation_client",
+                "task_name": client_name,
+                "targeted_device_id": device_id,
+                "capabilities": list(_CAPABILITIES),
+                "version": _VERSION,
+            }
+            await register(link, requests, metadata, options)
             yield Connection(link, router, requests, identity)

@@ -1,4 +1,4 @@
-"""The constellation's requests on a link, and the routing of their replies."""
+"""A client's requests on a link, and the routing of their replies."""
 
 from __future__ import annotations
 
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from galaxy_trio._connection.request_types import Reply, Request
     from galaxy_trio.events import Event
 
-CAPABILITIES: Final = ("task_distribution", "session_management", "device_coordination")
-VERSION: Final = "2.0"
 _FEW: Final = 20
 """The number of unanswered messages up to which the next one is written in the step that sends it."""
 
@@ -91,11 +89,24 @@ class Router(Receiver[ServerMessage]):
 
 @attrs.frozen
 class Identity:
-    """The names that a constellation uses on one connection, and the connection's device."""
+    """The names that a client uses on one connection.
 
-    device_id: str
-    client_name: str
+    Attributes:
+        client_id: The name that the client registers under.
+        device_id: The connection's device; a device's own name is its `client_id` as well.
+        client_name: Names a constellation's sessions and tasks; a device starts none.
+        client_type: The client's role.
+    """
+
     client_id: str
+    device_id: str
+    client_name: str = ""
+    client_type: ClientType = ClientType.CONSTELLATION
+
+    @property
+    def target_id(self) -> str | None:
+        """The device that the client's messages are for; None for a device."""
+        return self.device_id if self.client_type is ClientType.CONSTELLATION else None
 
     def message(
         self,
@@ -109,11 +120,11 @@ class Identity:
         request_id: str | None = None,
         metadata: dict[str, JSON] | None = None,
     ) -> ClientMessage:
-        """Make a message from this constellation, with the current time."""
+        """Make a message from this client, with the current time."""
         return ClientMessage(
             type,
             status,
-            client_type=ClientType.CONSTELLATION,
+            client_type=self.client_type,
             session_id=session_id,
             task_name=task_name,
             client_id=self.client_id,
@@ -230,19 +241,10 @@ class Requests:
             reply = _message_or_raise(task.receive_nowait() or await task.receive())
         return reply
 
-    async def register(self) -> None:
-        """Register this constellation with the server, and wait for the confirmation."""
-        message = self._identity.message(
-            ClientMessageType.REGISTER,
-            target_id=self._identity.device_id,
-            metadata={
-                "type": "constellation_client",
-                "task_name": self._identity.client_name,
-                "targeted_device_id": self._identity.device_id,
-                "capabilities": list(CAPABILITIES),
-                "version": VERSION,
-            },
-        )
+    async def register(self, metadata: dict[str, JSON]) -> None:
+        """Register this client with the server, and wait for the confirmation."""
+        identity = self._identity
+        message = identity.message(ClientMessageType.REGISTER, target_id=identity.target_id, metadata=metadata)
         request = await self.send(message, RequestKind.REGISTRATION, "", math.inf)
         try:
             _message_or_raise(await request.receive())
@@ -251,7 +253,9 @@ class Requests:
 
     async def beat(self) -> None:
         """Send a heartbeat."""
-        message = self._identity.message(ClientMessageType.HEARTBEAT, metadata={"device_id": self._identity.device_id})
+        target_id = self._identity.target_id
+        metadata: dict[str, JSON] | None = None if target_id is None else {"device_id": target_id}
+        message = self._identity.message(ClientMessageType.HEARTBEAT, metadata=metadata)
         await self._link.send(message, self._replies.hand_over_heartbeat)
 
     def abandon(self, request: Request) -> None:

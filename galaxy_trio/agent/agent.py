@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from galaxy_trio._arguments import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
+from galaxy_trio._arguments import MAX_ID, check_name, check_positive
 from galaxy_trio._codec.codec import encode_value, unstructure_device_info
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.background import open_background, raise_outcome
 from galaxy_trio._connection.backoff import FIRST, Backoff
 from galaxy_trio._connection.client_link import open_given_stream, read_token
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
 from galaxy_trio.agent.command_runner import CommandRunner
 from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
@@ -243,11 +244,7 @@ async def open_agent(
     ssl_context: ssl.SSLContext | None = None,
     system_info: DeviceInfo | None = None,
     connect: Connect | None = None,
-    connect_timeout: float = 60.0,
-    register_timeout: float = 30.0,
-    heartbeat_interval: float = 30.0,
-    liveness_timeout: float = 180.0,
-    max_message_size: int = MAX_MESSAGE_SIZE,
+    options: ConnectionOptions | None = None,
     reconnect_delay: float = FIRST,
     max_retries: int | None = None,
     max_threads: int = MAX_THREADS,
@@ -277,11 +274,7 @@ async def open_agent(
         ssl_context: For ``wss``, in place of the default.
         system_info: The machine's description for the server; collected at each registration if not given.
         connect: Opens the stream for each try in place of TCP, for example through a proxy or in a test.
-        connect_timeout: Seconds for `connect`, and again for DNS, TCP, TLS and the WebSocket handshake.
-        register_timeout: Seconds for the server to confirm a registration.
-        heartbeat_interval: Seconds between heartbeats.
-        liveness_timeout: Seconds without a byte from the server after which the connection is lost.
-        max_message_size: Largest message in bytes, in both directions.
+        options: Timeouts and limits; see `ConnectionOptions` for the defaults. `connect` gets the `connect_timeout` for itself.
         reconnect_delay: Maximum of the first wait before a retry in seconds; doubles up to 60, in the first 30 s of an outage up to 4.
         max_retries: Number of consecutive failures that are retried; None for no limit.
         max_threads: Number of tool threads, including abandoned ones.
@@ -294,21 +287,22 @@ async def open_agent(
         ConnectionLost: The retries are used up, and the last failure was a lost connection.
     """
     check_name("device_id", device_id, MAX_ID)
-    check_positive(connect_timeout=connect_timeout, max_threads=max_threads, max_queued_batches=max_queued_batches)
+    check_positive(max_threads=max_threads, max_queued_batches=max_queued_batches)
+    options = options or ConnectionOptions()
     if system_info is not None:
         _check_system_info(system_info)
     headers = tuple(headers)
     threads = ThreadLimiter(max_threads)
-    runner = CommandRunner(make_tools(tools), tool_sources, threads, max_message_size)
+    runner = CommandRunner(make_tools(tools), tool_sources, threads, options.max_message_size)
 
     @asynccontextmanager
     async def open_one(
         hand_on: Callable[[ServerMessage], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
-        current_token = await read_token(token, connect_timeout) if callable(token) else token
+        current_token = await read_token(token, options.connect_timeout) if callable(token) else token
         # Opened last: until `open_device_connection` takes it over, nothing would close it.
-        stream = None if connect is None else await open_given_stream(connect, connect_timeout)
+        stream = None if connect is None else await open_given_stream(connect, options.connect_timeout)
         async with open_device_connection(
             url,
             device_id,
@@ -317,18 +311,14 @@ async def open_agent(
             headers=headers,
             ssl_context=ssl_context,
             stream=stream,
-            connect_timeout=connect_timeout,
-            register_timeout=register_timeout,
-            heartbeat_interval=heartbeat_interval,
-            liveness_timeout=liveness_timeout,
-            max_message_size=max_message_size,
+            options=options,
             hand_on=hand_on,
         ) as connection:
             yield connection
 
     def make_queue(outbox: Outbox, counts: CommandCounts) -> CommandQueue:
         return CommandQueue(
-            device_id, runner, outbox, counts, max_queued=max_queued_batches, max_message_size=max_message_size
+            device_id, runner, outbox, counts, max_queued=max_queued_batches, max_message_size=options.max_message_size
         )
 
     backoff = Backoff(first=reconnect_delay, max_retries=max_retries, random=random)

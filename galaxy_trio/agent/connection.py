@@ -7,22 +7,21 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio._arguments import MAX_ID, MAX_MESSAGE_SIZE, check_name, check_positive
+from galaxy_trio._arguments import MAX_ID, check_name
 from galaxy_trio._codec.codec import decode_server_message, unstructure_device_info
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.client_link import open_client_link, owning, register
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._connection.pending_replies import PendingReplies
-from galaxy_trio._connection.request_types import RequestKind
+from galaxy_trio._connection.requests import Identity, Requests
 from galaxy_trio.messages import (
     JSON,
     ClientMessage,
-    ClientMessageType,
     ClientType,
     DeviceInfo,
     ServerMessage,
     ServerMessageType,
-    TaskStatus,
 )
 
 if TYPE_CHECKING:
@@ -121,11 +120,7 @@ async def open_device_connection(
     headers: Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
     stream: trio.abc.Stream | None = None,
-    connect_timeout: float = 60.0,
-    register_timeout: float = 30.0,
-    heartbeat_interval: float = 30.0,
-    liveness_timeout: float = 180.0,
-    max_message_size: int = MAX_MESSAGE_SIZE,
+    options: ConnectionOptions | None = None,
     hand_on: Callable[[ServerMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
     """Register with a server as a device until the block ends.
@@ -140,27 +135,16 @@ async def open_device_connection(
         headers: Sent with the handshake.
         ssl_context: For ``wss``, in place of the default.
         stream: Used in place of TCP.
-        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake.
-        register_timeout: Seconds for the server to confirm the registration.
-        heartbeat_interval: Seconds between heartbeats.
-        liveness_timeout: Seconds without a byte from the server after which the connection is lost.
-        max_message_size: Largest message in bytes, in both directions.
+        options: Timeouts and limits; see `ConnectionOptions` for the defaults.
         hand_on: Called with each message for the device as it is received; it must neither block nor raise. Without it, the last
             100 messages are in `DeviceConnection.recent_messages`.
 
     See "Registration" in docs/reference/wire.md.
     """
     receiver = _DeviceReceiver(device_id)
-
-    def message(type: ClientMessageType, metadata: dict[str, JSON] | None = None) -> ClientMessage:
-        now = wall_clock.timestamp()
-        return ClientMessage(
-            type, TaskStatus.OK, client_type=ClientType.DEVICE, client_id=device_id, timestamp=now, metadata=metadata
-        )
-
     async with owning(stream):
         check_name("device_id", device_id, MAX_ID)
-        check_positive(heartbeat_interval=heartbeat_interval, register_timeout=register_timeout)
+        options = options or ConnectionOptions()
         async with open_client_link(
             url,
             receiver,
@@ -170,31 +154,15 @@ async def open_device_connection(
             headers=headers,
             ssl_context=ssl_context,
             stream=stream,
-            connect_timeout=connect_timeout,
-            liveness_timeout=liveness_timeout,
-            ping_interval=None,
-            max_message_size=max_message_size,
+            options=options,
         ) as link:
             if hand_on is not None:
                 receiver.hand_on = hand_on
-
-            async def send_registration() -> None:
-                metadata: dict[str, JSON] = {
-                    "registration_time": wall_clock.timestamp(),
-                    "platform": str(system_info.platform),
-                    "system_info": unstructure_device_info(system_info),
-                }
-                request = receiver.replies.register(RequestKind.REGISTRATION)
-                await link.send(
-                    message(ClientMessageType.REGISTER, metadata), lambda: receiver.replies.hand_over(request)
-                )
-                reply = await request.receive()
-                if isinstance(reply, Exception):
-                    raise reply
-
-            async def send_heartbeat() -> None:
-                await link.send(message(ClientMessageType.HEARTBEAT), receiver.replies.hand_over_heartbeat)
-
-            await register(link, send_registration, register_timeout)
-            link.start_heartbeats(heartbeat_interval, send_heartbeat)
+            requests = Requests(link, receiver.replies, Identity(device_id, device_id, client_type=ClientType.DEVICE))
+            metadata: dict[str, JSON] = {
+                "registration_time": wall_clock.timestamp(),
+                "platform": str(system_info.platform),
+                "system_info": unstructure_device_info(system_info),
+            }
+            await register(link, requests, metadata, options)
             yield DeviceConnection(link, receiver, device_id)

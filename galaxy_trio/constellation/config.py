@@ -16,6 +16,7 @@ from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._config.files import can_name_a_file, read_configuration_file
 from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
+from galaxy_trio._connection.options import HEARTBEAT_INTERVAL
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _MAX_DEVICE_ID: Final = 900
 """The maximum length of a device id in characters: client ids contain it, and a server accepts 1,000."""
-HEARTBEAT_INTERVAL: Final = 30.0
 """The default number of seconds between heartbeats."""
 RECONNECT_DELAY: Final = 1.0
 """The default for the longest first wait before reconnecting, in seconds."""

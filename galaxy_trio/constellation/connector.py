@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio._arguments import check_positive
 from galaxy_trio._connection.client_link import open_given_stream, read_token
 from galaxy_trio._connection.connection import open_connection
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._transport.url import parse_url
-from galaxy_trio.constellation.config import KEEPALIVE_EXPIRY, DeviceConfig
+from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.errors import ConfigError, ConnectTimeout
 
 if TYPE_CHECKING:
@@ -33,31 +34,19 @@ MAX_CONNECTING: Final = 10
 
 
 @attrs.frozen(kw_only=True)
-class ConnectionSettings:
-    """Settings of all connections of a constellation; see `open_constellation`."""
+class DeviceSettings:
+    """Settings that all devices of a constellation share; see `open_constellation`."""
 
-    client_name: str = "galaxy_trio"
-    connect_timeout: float = 60.0
-    register_timeout: float = 30.0
-    heartbeat_interval: float = 30.0
-    liveness_timeout: float = 180.0
-    max_message_size: int = MAX_MESSAGE_SIZE
-    reconnect_delay: float = 1.0
-    abandon_timeout: float = 300.0
-    keepalive_expiry: float = KEEPALIVE_EXPIRY
-    connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None
-    random: Random | None = None
+    client_name: str
+    connection: ConnectionOptions
+    reconnect_delay: float
+    abandon_timeout: float
+    keepalive_expiry: float
+    connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None
+    random: Random | None
 
     def __attrs_post_init__(self) -> None:
-        check_positive(
-            connect_timeout=self.connect_timeout,
-            register_timeout=self.register_timeout,
-            heartbeat_interval=self.heartbeat_interval,
-            liveness_timeout=self.liveness_timeout,
-            max_message_size=self.max_message_size,
-            reconnect_delay=self.reconnect_delay,
-            abandon_timeout=self.abandon_timeout,
-        )
+        check_positive(reconnect_delay=self.reconnect_delay, abandon_timeout=self.abandon_timeout)
         if not self.keepalive_expiry >= 0:
             raise ConfigError(f"keepalive_expiry must be a number of seconds, not {self.keepalive_expiry!r}")
         if self.reconnect_delay == math.inf:
@@ -93,7 +82,7 @@ class Connector:
 
     Args:
         config: The device's configuration.
-        settings: The settings of all connections.
+        settings: The settings of all devices.
         limiter: Held while a connection is being opened.
         tls_contexts: The TLS contexts of the constellation.
     """
@@ -101,7 +90,7 @@ class Connector:
     def __init__(
         self,
         config: DeviceConfig,
-        settings: ConnectionSettings,
+        settings: DeviceSettings,
         limiter: trio.CapacityLimiter,
         tls_contexts: TlsContexts,
     ) -> None:
@@ -122,13 +111,13 @@ class Connector:
             suffix: Distinguishes the client id from that of the supervised connection, which has none.
             on_event: As for `open_connection`.
         """
-        config, settings = self.config, self.settings
+        config, settings, options = self.config, self.settings, self.settings.connection
         async with AsyncExitStack() as stack:
             async with self._limiter:
                 token, context = await self._read_files(reload=not suffix)
                 stream = None
                 if settings.connect is not None:
-                    stream = await open_given_stream(partial(settings.connect, config), settings.connect_timeout)
+                    stream = await open_given_stream(partial(settings.connect, config), options.connect_timeout)
                 connection = await stack.enter_async_context(
                     open_connection(
                         config.server_url,
@@ -139,11 +128,7 @@ class Connector:
                         headers=config.headers,
                         ssl_context=context,
                         stream=stream,
-                        connect_timeout=settings.connect_timeout,
-                        register_timeout=settings.register_timeout,
-                        heartbeat_interval=settings.heartbeat_interval,
-                        liveness_timeout=settings.liveness_timeout,
-                        max_message_size=settings.max_message_size,
+                        options=options,
                         on_event=on_event,
                     )
                 )
@@ -151,7 +136,7 @@ class Connector:
 
     async def _read_files(self, *, reload: bool) -> tuple[str | None, ssl.SSLContext | None]:
         """Read the current token and the certificates. A file system that does not respond counts as a connect timeout."""
-        timeout = self.settings.connect_timeout
+        timeout = self.settings.connection.connect_timeout
         with trio.move_on_after(timeout):
             return await self._read_token(), await self._get_ssl_context(reload=reload)
         raise ConnectTimeout(
@@ -162,7 +147,7 @@ class Connector:
         """Read the current token. Reading a file is retried, because the file may be about to be replaced."""
         if self.config.token_file is None:
             return self.config.read_token()
-        return await read_token(self.config.read_token, self.settings.connect_timeout)
+        return await read_token(self.config.read_token, self.settings.connection.connect_timeout)
 
     async def _get_ssl_context(self, *, reload: bool) -> ssl.SSLContext | None:
         """Load the TLS context for the supervised connection. Connections of tasks use the same one."""

@@ -9,14 +9,16 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast
 
+import attrs
 import trio
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_client_name, check_positive
+from galaxy_trio._arguments import check_client_name, check_positive
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-from galaxy_trio.constellation.connector import ConnectionSettings, ConnectLimits, Connector
+from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
 from galaxy_trio.constellation.device import MAX_QUEUED, Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics
 from galaxy_trio.constellation.requirements import Requirements
@@ -46,7 +48,7 @@ class Constellation:
     def __init__(
         self,
         nursery: trio.Nursery,
-        settings: ConnectionSettings,
+        settings: DeviceSettings,
         max_concurrent_tasks: int | None,
         max_queued: int,
     ) -> None:
@@ -321,11 +323,7 @@ async def open_constellation(
     *,
     client_name: str | None = None,
     connect: Connect | None = None,
-    connect_timeout: float = 60.0,
-    register_timeout: float = 30.0,
-    heartbeat_interval: float | None = None,
-    liveness_timeout: float = 180.0,
-    max_message_size: int = MAX_MESSAGE_SIZE,
+    options: ConnectionOptions | None = None,
     reconnect_delay: float | None = None,
     keepalive_expiry: float | None = None,
     max_concurrent_tasks: int | None = None,
@@ -347,11 +345,7 @@ async def open_constellation(
         client_name: The name in this program's client, session and task ids; at most 64 characters. The file's ``constellation_id`` if not
             given.
         connect: Opens the stream for each connection in place of TCP, for example through a proxy.
-        connect_timeout: Seconds for DNS, TCP, TLS and the WebSocket handshake of a connection.
-        register_timeout: Seconds for a server to confirm a registration.
-        heartbeat_interval: Seconds between heartbeats; the file's, or 30, if not given.
-        liveness_timeout: Seconds without a byte from a server after which a connection is lost.
-        max_message_size: The largest message in bytes, in both directions.
+        options: Timeouts and limits of each connection; see `ConnectionOptions` for the defaults.
         reconnect_delay: The longest first wait before reconnecting, in seconds; the file's, or 1, if not given.
         keepalive_expiry: Seconds for which an idle connection is kept for the device's next task; the file's, or 5, if not given; 0 to
             close it immediately.
@@ -374,14 +368,11 @@ async def open_constellation(
     check_positive(max_concurrent_tasks=max_concurrent_tasks, max_queued=max_queued)
     if not drain >= 0:
         raise ConfigError(f"drain must be a number of seconds, not {drain!r}")
-    settings = ConnectionSettings(
+    options = options or ConnectionOptions()
+    settings = DeviceSettings(
         client_name=check_client_name(config.constellation_id if client_name is None else client_name),
         connect=connect,
-        connect_timeout=connect_timeout,
-        register_timeout=register_timeout,
-        heartbeat_interval=config.heartbeat_interval if heartbeat_interval is None else heartbeat_interval,
-        liveness_timeout=liveness_timeout,
-        max_message_size=max_message_size,
+        connection=attrs.evolve(options, heartbeat_interval=options.heartbeat_interval or config.heartbeat_interval),
         reconnect_delay=config.reconnect_delay if reconnect_delay is None else reconnect_delay,
         keepalive_expiry=config.keepalive_expiry if keepalive_expiry is None else keepalive_expiry,
         abandon_timeout=abandon_timeout,

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.agent.agent import open_agent
 from galaxy_trio.agent.tools import Tool
 from galaxy_trio.constellation.config import DeviceConfig
@@ -156,6 +157,13 @@ class MemoryFleet:
 
     async def _run_device(self, device: _Device, process: _Process) -> None:
         name = device.info.device_id
+        patience = self._patience
+        options = ConnectionOptions(
+            connect_timeout=patience / 2,
+            register_timeout=patience / 2,
+            heartbeat_interval=patience / 4,
+            liveness_timeout=patience,
+        )
         with process.scope:
             async with open_agent(
                 URL,
@@ -163,10 +171,7 @@ class MemoryFleet:
                 device.tools,
                 system_info=device.info,
                 connect=self.connect,
-                connect_timeout=self._patience / 2,
-                register_timeout=self._patience / 2,
-                heartbeat_interval=self._patience / 4,
-                liveness_timeout=self._patience,
+                options=options,
                 random=Random(name),  # noqa: S311  # jitter is no secret
             ):
                 await process.leave.wait()

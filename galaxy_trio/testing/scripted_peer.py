@@ -34,6 +34,8 @@ from galaxy_trio.testing.faults import FaultyStream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from galaxy_trio._connection.options import ConnectionOptions
+
 PEER_URL: Final = "ws://peer.test/ws"
 _PATIENCE: Final = 60.0
 """Seconds that a peer waits for an expected message, on trio's clock."""
@@ -246,10 +248,7 @@ async def open_scripted_peer(
     *,
     client_name: str = "demo",
     client_id: str | None = None,
-    heartbeat_interval: float = 30.0,
-    liveness_timeout: float = 180.0,
-    ping_interval: float | None = None,
-    max_message_size: int = MAX_MESSAGE_SIZE,
+    options: ConnectionOptions | None = None,
     max_pending: int = MAX_PENDING,
 ) -> AsyncGenerator[ScriptedPeer]:
     """Open a peer with a registered client: `ScriptedPeer.connection`. The arguments are those of `open_connection`."""
@@ -267,10 +266,7 @@ async def open_scripted_peer(
                 client_name=client_name,
                 client_id=client_id,
                 stream=peer.stream,
-                heartbeat_interval=heartbeat_interval,
-                liveness_timeout=liveness_timeout,
-                ping_interval=ping_interval,
-                max_message_size=max_message_size,
+                options=options,
                 max_pending=max_pending,
             ) as connection:
                 peer.attach(connection)

@@ -11,6 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from galaxy_trio import ConnectionOptions
 from galaxy_trio.agent import tool
 from galaxy_trio.messages import CommandResult, ServerMessageType
 from tests.agent.support.agent_server import call, open_commanded_agent, receive_results, results_of, send_batch
@@ -54,7 +55,9 @@ async def test_batch_beyond_a_full_queue_fails_immediately() -> None:
 
 async def test_refusal_too_large_to_send_has_only_an_error_or_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
-    async with open_commanded_agent([gate.tool], max_queued_batches=1, max_message_size=2000) as (peer, agent, _):
+    async with open_commanded_agent(
+        [gate.tool], max_queued_batches=1, options=ConnectionOptions(max_message_size=2000)
+    ) as (peer, agent, _):
         send_batch(peer, call("gate"))
         await gate.begun()
         send_batch(peer, call("gate"))
@@ -203,7 +206,9 @@ async def test_no_further_batch_starts_after_a_loss_during_a_command(
         assert connection is not None
         connection._link.lose("in the middle")
 
-    async with open_commanded_agent([lose], heartbeat_interval=1e6, liveness_timeout=1e6) as (peer, agent, server):
+    async with open_commanded_agent(
+        [lose], options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=1e6)
+    ) as (peer, agent, server):
         peers = [peer]
         # Repeated, because a bug would depend on the order in which tasks run.
         for number in range(1, 11):

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from galaxy_trio import ConnectionOptions
 from galaxy_trio.agent import AgentStatistics, Tool, tool
 from galaxy_trio.messages import JSON, CommandResult, ToolType
 from tests.agent.support.agent_server import call, open_commanded_agent, receive_results, results_of, send_batch
@@ -266,7 +267,7 @@ async def test_result_nested_too_deep_or_in_a_cycle_fails_its_command() -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("x" * 3000, 3002), ("ü" * 1500, 3002)])
 async def test_result_above_the_message_limit_fails_its_command(text: str, size: int) -> None:
-    said = await failure_of(Own(text), device={"max_message_size": 2000})
+    said = await failure_of(Own(text), device={"options": ConnectionOptions(max_message_size=2000)})
     assert said == f"the result of tool 'own' has {size} bytes: a message has at most 2000"
 
 
@@ -276,7 +277,7 @@ async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None
         await trio.lowlevel.checkpoint()
         return "ü" * (count // 2)
 
-    async with open_commanded_agent([repeat], max_message_size=4000) as (peer, agent, _):
+    async with open_commanded_agent([repeat], options=ConnectionOptions(max_message_size=4000)) as (peer, agent, _):
         sizes = [1000, 1800, 10, 1500, 900]
         results = await results_of(peer, *[call("repeat", count=size) for size in sizes])
         assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, SUCCESS, SUCCESS]
@@ -295,7 +296,7 @@ async def test_results_that_just_fit_are_sent_and_one_byte_more_fails_one() -> N
         await trio.lowlevel.checkpoint()
         return "x" * count
 
-    async with open_commanded_agent([repeat], max_message_size=4000) as (peer, _, _):
+    async with open_commanded_agent([repeat], options=ConnectionOptions(max_message_size=4000)) as (peer, _, _):
 
         async def answer_to(first: int) -> tuple[int, list[str]]:
             commands = [call("repeat", count=count) for count in (first, 400, 400, 400, 400, 400)]
@@ -312,7 +313,7 @@ async def test_results_that_just_fit_are_sent_and_one_byte_more_fails_one() -> N
 
 
 async def test_reply_has_only_an_error_when_not_even_the_failures_fit() -> None:
-    async with open_commanded_agent(max_message_size=2000) as (peer, agent, _):
+    async with open_commanded_agent(options=ConnectionOptions(max_message_size=2000)) as (peer, agent, _):
         actions = [{"tool_name": "x", "tool_type": "action"}] * 35
         peer.send_json({"type": "command", "status": "ok", "response_id": "r", "session_id": "s", "actions": actions})
         answer = await peer.receive()
@@ -322,7 +323,7 @@ async def test_reply_has_only_an_error_when_not_even_the_failures_fit() -> None:
 
 
 async def test_results_whose_ids_leave_no_room_are_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    async with open_commanded_agent([echo], max_message_size=2000) as (peer, agent, _):
+    async with open_commanded_agent([echo], options=ConnectionOptions(max_message_size=2000)) as (peer, agent, _):
         send_batch(peer, call("echo"), session_id="s" * 1750)
         await trio.testing.wait_all_tasks_blocked()
         assert peer.received_nowait() == []

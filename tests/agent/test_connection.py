@@ -14,6 +14,7 @@ from galaxy_trio import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    ConnectionOptions,
     ConnectTimeout,
     DeviceInfo,
     GalaxyError,
@@ -52,8 +53,7 @@ async def open_registered_device(
                 DEVICE,
                 system_info=system_info,
                 stream=peer.stream,
-                heartbeat_interval=heartbeat_interval,
-                liveness_timeout=liveness_timeout,
+                options=ConnectionOptions(heartbeat_interval=heartbeat_interval, liveness_timeout=liveness_timeout),
             ) as connection:
                 yield peer, connection
 
@@ -186,7 +186,11 @@ async def test_message_above_the_limit_ends_the_connection() -> None:
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_confirm, peer)
         async with open_device_connection(
-            PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=peer.stream, max_message_size=5000
+            PEER_URL,
+            DEVICE,
+            system_info=SYSTEM_INFO,
+            stream=peer.stream,
+            options=ConnectionOptions(max_message_size=5000),
         ) as connection:
             peer.send(ServerMessageType.TASK_END, result="x" * 4000)
             await trio.testing.wait_all_tasks_blocked()
@@ -219,7 +223,11 @@ async def _opening_fails(
     """Return the exception of an opening that fails, and check that nothing stays open."""
     with trio.fail_after(100), pytest.raises(GalaxyError) as caught:
         async with open_device_connection(
-            url, DEVICE, system_info=system_info, stream=peer.stream, register_timeout=register_timeout
+            url,
+            DEVICE,
+            system_info=system_info,
+            stream=peer.stream,
+            options=ConnectionOptions(register_timeout=register_timeout),
         ):
             raise AssertionError("not reached")
     assert peer.stream.closed
@@ -248,7 +256,9 @@ async def test_unanswered_handshake_raises_connect_timeout(
     near, _ = trio.testing.memory_stream_pair()
     stream = FaultyStream(near)
     with trio.fail_after(100), pytest.raises(ConnectTimeout):
-        async with open_device_connection(PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=stream, connect_timeout=7):
+        async with open_device_connection(
+            PEER_URL, DEVICE, system_info=SYSTEM_INFO, stream=stream, options=ConnectionOptions(connect_timeout=7)
+        ):
             raise AssertionError("not reached")
     assert trio.current_time() == pytest.approx(7)
     assert stream.closed

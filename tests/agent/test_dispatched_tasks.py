@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import RegistrationRejected, TaskStatus
+from galaxy_trio import ConnectionOptions, RegistrationRejected, TaskStatus
 from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import ServerMessage, ServerMessageType
 from galaxy_trio.testing import PEER_URL, open_memory_server
@@ -70,7 +70,7 @@ async def test_dispatched_task_runs_on_the_server_that_dispatched_it() -> None:
 async def test_dispatched_task_too_large_to_submit_is_dropped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_commanded_agent(max_message_size=1000) as (peer, agent, _):
+    async with open_commanded_agent(options=ConnectionOptions(max_message_size=1000)) as (peer, agent, _):
         peer.send_json({"type": "task", "status": "ok", "user_request": "x" * 900, "session_id": "s"})
         await trio.testing.wait_all_tasks_blocked()
         assert peer.received_nowait() == []

@@ -10,7 +10,15 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, DeviceInfo, Platform
+from galaxy_trio import (
+    ConfigError,
+    ConnectFailed,
+    ConnectionLost,
+    ConnectionOptions,
+    ConnectTimeout,
+    DeviceInfo,
+    Platform,
+)
 from galaxy_trio.agent import Agent, open_agent
 from galaxy_trio.messages import ClientMessageType, ClientType
 from galaxy_trio.testing import PEER_URL
@@ -68,7 +76,7 @@ async def test_slow_token_function_raises_connect_timeout() -> None:
                 connect=server.connect,
                 system_info=INFO,
                 token=read,
-                connect_timeout=0.01,
+                options=ConnectionOptions(connect_timeout=0.01),
                 max_retries=0,
             ):
                 raise AssertionError("not reached")
@@ -83,7 +91,11 @@ async def _stay_registered(server: AgentServer, token: Callable[[], str | None])
 
 
 async def test_it_sends_heartbeats_and_notices_a_silent_server(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_commanded_agent(heartbeat_interval=10, liveness_timeout=25) as (peer, agent, server):
+    async with open_commanded_agent(options=ConnectionOptions(heartbeat_interval=10, liveness_timeout=25)) as (
+        peer,
+        agent,
+        server,
+    ):
         beat = await peer.receive()
         assert (beat.type, beat.client_type) == (ClientMessageType.HEARTBEAT, ClientType.DEVICE)
         assert trio.current_time() == pytest.approx(10)
@@ -128,7 +140,11 @@ async def test_lost_connection_is_replaced_while_the_block_runs(
 
 
 async def test_connection_that_lived_60_s_resets_the_waits(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_commanded_agent(heartbeat_interval=1000, liveness_timeout=1000) as (peer, _, server):
+    async with open_commanded_agent(options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=1000)) as (
+        peer,
+        _,
+        server,
+    ):
         peers = [peer]
         for _ in range(3):
             peers[-1].reset()

@@ -11,6 +11,7 @@ import trio.testing
 from galaxy_trio import (
     ConfigError,
     ConnectFailed,
+    ConnectionOptions,
     ConnectTimeout,
     DeviceInfo,
     HandshakeRejected,
@@ -191,7 +192,14 @@ async def test_hanging_connect_raises_connect_timeout(
         raise AssertionError("not reached")
 
     with pytest.raises(ConnectTimeout, match="no connection within 7 s"):
-        async with open_agent(PEER_URL, DEVICE, system_info=INFO, connect=connect, connect_timeout=7, max_retries=0):
+        async with open_agent(
+            PEER_URL,
+            DEVICE,
+            system_info=INFO,
+            connect=connect,
+            options=ConnectionOptions(connect_timeout=7),
+            max_retries=0,
+        ):
             raise AssertionError("not reached")
     assert trio.current_time() == pytest.approx(7)
 
@@ -200,7 +208,13 @@ async def test_system_information_above_the_message_limit_is_raised_immediately(
     async with open_agent_server() as server:
         info = DeviceInfo(DEVICE, Platform.LINUX, hostname="x" * 2000)
         with trio.fail_after(60), pytest.raises(MessageTooLarge):
-            async with open_agent(PEER_URL, DEVICE, system_info=info, connect=server.connect, max_message_size=1000):
+            async with open_agent(
+                PEER_URL,
+                DEVICE,
+                system_info=info,
+                connect=server.connect,
+                options=ConnectionOptions(max_message_size=1000),
+            ):
                 raise AssertionError("not reached")
 
 
@@ -210,9 +224,6 @@ async def test_system_information_above_the_message_limit_is_raised_immediately(
         ({"device_id": ""}, "a device_id has 1 to 1000 characters"),
         ({"max_threads": 0}, "max_threads must be above 0"),
         ({"max_queued_batches": 0}, "max_queued_batches must be above 0"),
-        ({"connect_timeout": -1}, "connect_timeout must be above 0"),
-        ({"heartbeat_interval": 0}, "heartbeat_interval must be above 0"),
-        ({"max_message_size": 0}, "max_message_size must be above 0"),
         ({"max_retries": -1}, "max_retries must not be below 0"),
         ({"reconnect_delay": 0}, "waits must be above 0 s"),
         ({"tools": [collect_system_info] * 2}, "two tools have the name 'collect_system_info'"),

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from galaxy_trio import ConnectionOptions
 from galaxy_trio.agent import tool
 from tests.agent.support.agent_server import call, open_commanded_agent, receive_results, results_of, send_batch
 from tests.agent.support.tools import FAILURE, SUCCESS, Gate, echo, failure_of, open_blocker, wait_for_thread
@@ -100,7 +101,11 @@ async def test_command_waits_for_a_thread_within_its_timeout(mock_clock: trio.te
 
 async def test_heartbeats_continue_while_a_thread_blocks(mock_clock: trio.testing.MockClock) -> None:
     with open_blocker() as blocker:
-        async with open_commanded_agent([blocker.tool], heartbeat_interval=10) as (peer, _, _):
+        async with open_commanded_agent([blocker.tool], options=ConnectionOptions(heartbeat_interval=10)) as (
+            peer,
+            _,
+            _,
+        ):
             send_batch(peer, call("block"))
             await blocker.begun()
             mock_clock.jump(10.1)

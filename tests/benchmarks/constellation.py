@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import psutil
 import trio
 
-from galaxy_trio import ConnectionLost, Constellation, Device, DeviceConfig, DeviceStatus, open_constellation
+from galaxy_trio import (
+    ConnectionLost,
+    ConnectionOptions,
+    Constellation,
+    Device,
+    DeviceConfig,
+    DeviceStatus,
+    open_constellation,
+)
 
 from .processes import running_server
 from .report import print_table
@@ -76,7 +84,7 @@ async def _measure(server: ServerProcess, devices: int, idle_seconds: float) -> 
     memory = process.memory_info().rss
     began = time.perf_counter()
     configs = [DeviceConfig(f"device_{number}", server.url) for number in range(devices)]
-    async with open_constellation(configs, heartbeat_interval=30) as constellation:
+    async with open_constellation(configs, options=ConnectionOptions(heartbeat_interval=30)) as constellation:
         await constellation.wait_connected()
         connect = time.perf_counter() - began
         gc.collect()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import trio
 import trio.testing
 
+from galaxy_trio import ConnectionOptions
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import DeviceInfo, Platform
 from galaxy_trio.server import Server, ServerLimits, ServerTask, open_server
@@ -34,7 +35,9 @@ async def _open_device(server: Server, nursery: trio.Nursery, stack: AsyncExitSt
     nursery.start_soon(server.serve_stream, theirs)
     info = DeviceInfo(f"device_{number}", Platform.LINUX, supported_features=["cli"])
     await stack.enter_async_context(
-        open_device_connection(server.url, info.device_id, system_info=info, stream=ours, heartbeat_interval=300)
+        open_device_connection(
+            server.url, info.device_id, system_info=info, stream=ours, options=ConnectionOptions(heartbeat_interval=300)
+        )
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from galaxy_trio import InvalidMessage, open_connection
+from galaxy_trio import ConnectionOptions, InvalidMessage, open_connection
 
 from .processes import measure
 from .report import print_table
@@ -49,7 +49,7 @@ class LongestStep(trio.abc.Instrument):
 
 async def _hold(url: str, case: str) -> float:
     request = _CASES[case] or "x" * (LIMIT - MARGIN)
-    async with open_connection(url, DEVICE_ID, max_message_size=LIMIT) as connection:
+    async with open_connection(url, DEVICE_ID, options=ConnectionOptions(max_message_size=LIMIT)) as connection:
         longest = LongestStep()
         trio.lowlevel.add_instrument(longest)
         # The step in which it was added is not seen.

@@ -19,7 +19,7 @@ import psutil
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, open_connection
+from galaxy_trio import ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import DeviceInfo, Platform
@@ -68,7 +68,7 @@ def _blocks() -> int:
 async def measure_result(url: str, _pid: int) -> list[Figure]:
     """A result of 100 MiB, twice: the first time pays for the memory's pages."""
     seconds = 0.0
-    async with open_connection(url, DEVICE_ID, max_message_size=LIMIT) as connection:
+    async with open_connection(url, DEVICE_ID, options=ConnectionOptions(max_message_size=LIMIT)) as connection:
         await connection.device_info()
         before = _resident()
         for _ in range(2):

@@ -11,7 +11,7 @@ import trio.testing
 from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
-from galaxy_trio import Connection, ConnectionLost, open_connection
+from galaxy_trio import Connection, ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio._connection.link import Link
 from galaxy_trio._connection.requests import Requests, Router
 from galaxy_trio._transport.send_buffer import BufferedStream
@@ -284,7 +284,9 @@ async def test_a_background_bug_ends_the_block_and_is_raised(
         await _answer_registration_soon(peer)
         plant(monkeypatch, bug)
         with trio.fail_after(100), pytest.raises(Bug) as caught:
-            async with open_connection(PEER_URL, "device_001", stream=peer.stream, heartbeat_interval=20) as connection:
+            async with open_connection(
+                PEER_URL, "device_001", stream=peer.stream, options=ConnectionOptions(heartbeat_interval=20)
+            ) as connection:
                 await _until_it_crashes(peer, connection)
         assert caught.value is bug
         assert connection.closed
@@ -306,7 +308,9 @@ async def test_the_blocks_exception_and_a_background_bug_are_raised_as_one_group
         await _answer_registration_soon(peer)
         plant(monkeypatch, bug)
         with trio.fail_after(100), pytest.raises(ExceptionGroup) as caught:
-            async with open_connection(PEER_URL, "device_001", stream=peer.stream, heartbeat_interval=20) as connection:
+            async with open_connection(
+                PEER_URL, "device_001", stream=peer.stream, options=ConnectionOptions(heartbeat_interval=20)
+            ) as connection:
                 try:
                     await _until_it_crashes(peer, connection)
                 finally:
@@ -361,7 +365,9 @@ async def test_a_keyboard_interrupt_in_a_background_task_is_raised_bare(
         await _answer_registration_soon(peer)
         plant(monkeypatch, interrupt)
         try:
-            async with open_connection(PEER_URL, "device_001", stream=peer.stream, heartbeat_interval=20) as connection:
+            async with open_connection(
+                PEER_URL, "device_001", stream=peer.stream, options=ConnectionOptions(heartbeat_interval=20)
+            ) as connection:
                 try:
                     await _until_it_crashes(peer, connection)
                 finally:

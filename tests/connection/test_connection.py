@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import RequestRejected, open_connection
+from galaxy_trio import ConnectionOptions, RequestRejected, open_connection
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_scripted_peer
 
 MANY = 1000
@@ -171,6 +171,8 @@ async def test_opening_times_out_while_the_stream_is_stalled() -> None:
     async with open_bare_peer() as peer:
         peer.stream.stall()
         with pytest.raises(trio.TooSlowError):
-            async with open_connection(PEER_URL, "device_001", stream=peer.stream, connect_timeout=0.01):
+            async with open_connection(
+                PEER_URL, "device_001", stream=peer.stream, options=ConnectionOptions(connect_timeout=0.01)
+            ):
                 raise AssertionError("not reached")
         assert peer.stream.closed

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import Connection, ConnectionLost, InvalidMessage, RequestRejected, RequestTimeout
+from galaxy_trio import Connection, ConnectionLost, ConnectionOptions, InvalidMessage, RequestRejected, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
 
@@ -150,7 +150,7 @@ async def test_invalid_device_information_is_a_broken_reply() -> None:
 async def test_a_timeout_ends_a_request_and_its_late_reply_is_dropped(
     ask: Ask, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000)) as peer:
         start = trio.current_time()
         with pytest.raises(RequestTimeout, match=r"'device_001'.* within 7 s|within 7 s") as caught:
             await ask(peer.connection, 7)
@@ -163,7 +163,7 @@ async def test_a_timeout_ends_a_request_and_its_late_reply_is_dropped(
 
 
 async def test_a_request_without_room_times_out_unsent(ask: Ask, autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000)) as peer:
         await _fill(peer)
         with pytest.raises(RequestTimeout, match="was not sent"):
             await ask(peer.connection, 7)
@@ -207,7 +207,7 @@ async def test_cancelling_at_any_step_leaves_a_request_unsent_or_sent_whole(
 ) -> None:
     cancelled = 0
     for step in range(1, 100):
-        async with open_scripted_peer(heartbeat_interval=1000) as peer:
+        async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000)) as peer:
             if full:
                 await _fill(peer)
             caller = Caller()
@@ -280,7 +280,7 @@ def _is_told(ending: object, how: str) -> None:
 async def test_losing_the_connection_after_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50)) as peer:
         _is_told(await _ask_once(peer, ask, _how_to_lose(peer, how)), how)
         _nothing_waits(peer.connection)
         # A close frame with the reason may still be in flight.
@@ -291,7 +291,7 @@ async def test_losing_the_connection_after_the_send_ends_a_request(
 async def test_a_delay_of_this_process_does_not_count_as_silence_of_the_peer(
     mock_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=50)) as peer:
         # trio runs the tasks of a step in random order.
         for _ in range(30):
             await trio.testing.wait_all_tasks_blocked()
@@ -307,7 +307,7 @@ async def test_a_delay_of_this_process_does_not_count_as_silence_of_the_peer(
 async def test_losing_the_connection_before_the_send_ends_a_request(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50)) as peer:
         await _how_to_lose(peer, how)()
         await peer.connection.wait_closed()
         with pytest.raises(ConnectionLost) as caught:
@@ -320,7 +320,7 @@ async def test_losing_the_connection_before_the_send_ends_a_request(
 async def test_losing_the_connection_ends_a_request_that_waits_for_room(
     ask: Ask, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50)) as peer:
         await _fill(peer)
         _is_told(await _ask_once(peer, ask, _how_to_lose(peer, how)), how)
         _nothing_waits(peer.connection)

@@ -7,7 +7,7 @@ import math
 import trio
 import trio.testing
 
-from galaxy_trio import RequestRejected
+from galaxy_trio import ConnectionOptions, RequestRejected
 from galaxy_trio.events import HeartbeatRefused, ServerErrorReceived
 from galaxy_trio.messages import ClientMessageType
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
@@ -71,7 +71,10 @@ async def test_an_error_skips_a_cancelled_request_after_a_later_reply() -> None:
 
 
 async def test_an_error_for_a_heartbeat_rejects_no_request(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=30) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(heartbeat_interval=30)) as peer,
+        trio.open_nursery() as nursery,
+    ):
         with peer.connection.subscribe() as events:
             endings, _ = await _ask_in_sequence(peer, nursery, 1)
             await trio.sleep(30)
@@ -88,7 +91,10 @@ async def test_an_error_for_a_heartbeat_rejects_no_request(autojump_clock: trio.
 async def test_an_error_rejects_the_oldest_request_between_heartbeats(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=30) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(heartbeat_interval=30)) as peer,
+        trio.open_nursery() as nursery,
+    ):
         first, _ = await _ask_in_sequence(peer, nursery, 1)
         await trio.sleep(30)
         await trio.testing.wait_all_tasks_blocked()

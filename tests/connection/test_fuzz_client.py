@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from galaxy_trio import (
     ConnectFailed,
+    ConnectionOptions,
     DeviceInfo,
     InvalidMessage,
     RequestRejected,
@@ -205,7 +206,10 @@ def _messages(texts: list[str]) -> list[ServerMessage]:
 
 
 async def _converse(script: list[Step], data: st.DataObject) -> None:
-    async with open_scripted_peer(liveness_timeout=math.inf) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(liveness_timeout=math.inf)) as peer,
+        trio.open_nursery() as nursery,
+    ):
         world = _World(peer, nursery, data)
         for step in script:
             await world.take(step)
@@ -271,7 +275,11 @@ async def _register(texts: list[str], confirm: bool) -> None:
             nursery.start_soon(talk)
             try:
                 async with open_connection(
-                    PEER_URL, "device_001", client_name="demo", stream=peer.stream, register_timeout=5
+                    PEER_URL,
+                    "device_001",
+                    client_name="demo",
+                    stream=peer.stream,
+                    options=ConnectionOptions(register_timeout=5),
                 ) as connection:
                     await trio.testing.wait_all_tasks_blocked()
                     assert connection.statistics().pending == 0
@@ -323,8 +331,7 @@ async def _command(script: list[str | float]) -> None:
             [tool_0, tool_1],
             system_info=INFO,
             connect=server.connect,
-            heartbeat_interval=1e6,
-            liveness_timeout=math.inf,
+            options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=math.inf),
         ) as agent:
             [peer] = peers
             texts = [step for step in script if isinstance(step, str)]

@@ -18,6 +18,7 @@ from wsproto.frame_protocol import FrameProtocol
 
 from galaxy_trio import (
     ConnectionLost,
+    ConnectionOptions,
     ConnectTimeout,
     DeviceInfo,
     Platform,
@@ -188,7 +189,7 @@ async def test_a_reply_of_one_byte_per_second_keeps_the_connection_alive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with (
-        open_scripted_peer(liveness_timeout=20, heartbeat_interval=1e6) as peer,
+        open_scripted_peer(options=ConnectionOptions(liveness_timeout=20, heartbeat_interval=1e6)) as peer,
         trio.open_nursery() as nursery,
     ):
         patient, hasty = Call(), Call()
@@ -226,7 +227,9 @@ async def test_the_connect_timeout_ends_a_handshake_of_one_byte_per_second(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drip)
         with pytest.raises(ConnectTimeout):
-            async with open_connection(PEER_URL, DEVICE, stream=client_end, connect_timeout=60):
+            async with open_connection(
+                PEER_URL, DEVICE, stream=client_end, options=ConnectionOptions(connect_timeout=60)
+            ):
                 pass
         assert trio.current_time() == 60
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import TaskStatus
+from galaxy_trio import ConnectionOptions, TaskStatus
 from galaxy_trio.messages import ClientMessageType, ClientType
 from galaxy_trio.testing import open_scripted_peer
 
@@ -14,7 +14,7 @@ from galaxy_trio.testing import open_scripted_peer
 async def test_heartbeats_contain_the_role_and_the_device(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=30) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=30)) as peer:
         for number in range(1, 4):
             await trio.sleep(30)
             await trio.testing.wait_all_tasks_blocked()
@@ -33,11 +33,13 @@ async def test_heartbeats_contain_the_role_and_the_device(
 async def test_pongs_keep_a_connection_with_a_ping_interval_alive(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1e6, ping_interval=10, liveness_timeout=25) as peer:
+    async with open_scripted_peer(
+        options=ConnectionOptions(heartbeat_interval=1e6, ping_interval=10, liveness_timeout=25)
+    ) as peer:
         with trio.move_on_after(1000):
             await peer.connection.wait_closed()
         assert not peer.connection.closed
-    async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=25) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=25)) as peer:
         start = trio.current_time()
         lost = await peer.connection.wait_closed()
         assert lost is not None
@@ -45,7 +47,7 @@ async def test_pongs_keep_a_connection_with_a_ping_interval_alive(
 
 
 async def test_is_alive_reports_whether_the_server_answers_a_ping(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=1e6) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1e6)) as peer:
         assert await peer.connection.is_alive(timeout=5)
         start = trio.current_time()
         peer.go_silent()
@@ -56,7 +58,7 @@ async def test_is_alive_reports_whether_the_server_answers_a_ping(autojump_clock
 
 
 async def test_the_servers_pings_keep_a_connection_alive(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=1e6, liveness_timeout=25) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=25)) as peer:
         for _ in range(100):
             await trio.sleep(20)
             peer.ping()

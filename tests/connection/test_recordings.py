@@ -12,6 +12,7 @@ import trio.testing
 
 from galaxy_trio import (
     Connection,
+    ConnectionOptions,
     HandshakeRejected,
     RegistrationRejected,
     RequestRejected,
@@ -104,7 +105,9 @@ async def test_the_registration_contains_the_same_metadata_as_the_originals() ->
 
 
 async def test_heartbeat_first_half(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(client_id="demo@device_001", heartbeat_interval=30) as peer:
+    async with open_scripted_peer(
+        client_id="demo@device_001", options=ConnectionOptions(heartbeat_interval=30)
+    ) as peer:
         await _play(peer, list(_of_constellation("heartbeat")[:2]))
         await trio.testing.wait_all_tasks_blocked()
         assert peer.connection.statistics().unanswered == 0

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConfigError, InvalidMessage, MessageTooLarge, QueueFull, open_connection
+from galaxy_trio import ConfigError, ConnectionOptions, InvalidMessage, MessageTooLarge, QueueFull, open_connection
 from galaxy_trio.testing import PEER_URL, open_bare_peer, open_scripted_peer
 
 
@@ -41,7 +41,7 @@ async def test_an_invalid_timeout_is_refused_before_anything_is_sent(timeout: fl
 
 
 async def test_a_request_above_the_message_limit_is_refused_before_anything_is_sent() -> None:
-    async with open_scripted_peer(max_message_size=2000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(max_message_size=2000)) as peer:
         with pytest.raises(MessageTooLarge, match="above the limit of 2000"):
             await peer.connection.run_task("é" * 1000)
         await trio.testing.wait_all_tasks_blocked()

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from galaxy_trio import ConnectFailed, ConnectionLost, DeviceInfo, open_connection
+from galaxy_trio import ConnectFailed, ConnectionLost, ConnectionOptions, DeviceInfo, open_connection
 from galaxy_trio.agent import open_agent, open_device_connection
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
@@ -70,7 +70,9 @@ async def _open_connected(liveness_timeout: float = 600) -> AsyncGenerator[tuple
     async with (
         _open_ends() as ends,
         open_connection(
-            ends.proxy.url, DEVICE, liveness_timeout=liveness_timeout, heartbeat_interval=0.05
+            ends.proxy.url,
+            DEVICE,
+            options=ConnectionOptions(liveness_timeout=liveness_timeout, heartbeat_interval=0.05),
         ) as connection,
     ):
         yield ends, connection
@@ -150,7 +152,7 @@ async def test_an_end_during_opening_fails_it_immediately(bytes_before: int) -> 
         if bytes_before:
             nursery.start_soon(cut_soon)
         with trio.fail_after(60), pytest.raises(ConnectFailed):
-            async with open_connection(ends.proxy.url, DEVICE, connect_timeout=600):
+            async with open_connection(ends.proxy.url, DEVICE, options=ConnectionOptions(connect_timeout=600)):
                 raise AssertionError
 
 
@@ -194,8 +196,7 @@ async def test_each_task_ends_once_and_correctly_whatever_the_network_does(seed:
             async with open_constellation(
                 configs,
                 reconnect_delay=0.05,
-                liveness_timeout=2,
-                heartbeat_interval=0.3,
+                options=ConnectionOptions(liveness_timeout=2, heartbeat_interval=0.3),
                 random=random,
             ) as constellation:
                 for number, call in enumerate(calls):
@@ -232,8 +233,7 @@ async def _be_agent(url: str, device: str) -> None:
         [_work],
         system_info=DeviceInfo(device, "linux"),
         reconnect_delay=0.05,
-        liveness_timeout=2,
-        heartbeat_interval=0.3,
+        options=ConnectionOptions(liveness_timeout=2, heartbeat_interval=0.3),
     ):
         await trio.sleep_forever()
 

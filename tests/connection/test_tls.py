@@ -12,7 +12,7 @@ import trio
 import trio.testing
 import trustme
 
-from galaxy_trio import ConnectFailed, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
+from galaxy_trio import ConnectFailed, ConnectionOptions, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport
@@ -86,7 +86,11 @@ async def _fail(
     before = open_sockets()
     with trio.fail_after(within), pytest.raises(ConnectFailed) as caught:
         async with open_connection(
-            url, "device_001", ssl_context=ssl_context, stream=stream, connect_timeout=connect_timeout
+            url,
+            "device_001",
+            ssl_context=ssl_context,
+            stream=stream,
+            options=ConnectionOptions(connect_timeout=connect_timeout),
         ):
             raise AssertionError("not reached")
     # The server's end, one more socket, may still be open.

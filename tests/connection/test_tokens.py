@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, RequestTimeout, open_connection
+from galaxy_trio import ConnectionLost, ConnectionOptions, RequestTimeout, open_connection
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.events import LateReplyReceived
@@ -101,7 +101,11 @@ async def test_a_lost_connection_shows_no_token(
         async with open_bare_peer() as peer, trio.open_nursery() as nursery:
             nursery.start_soon(confirm, peer)
             async with open_connection(
-                PEER_URL, "device_001", token=token, stream=peer.stream, heartbeat_interval=1000, liveness_timeout=50
+                PEER_URL,
+                "device_001",
+                token=token,
+                stream=peer.stream,
+                options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50),
             ) as connection:
                 assert quote(token, safe="") in peer.path
                 with connection.subscribe() as events:

@@ -13,6 +13,7 @@ import trio.testing
 from galaxy_trio import (
     ConfigError,
     ConnectFailed,
+    ConnectionOptions,
     ConnectTimeout,
     HandshakeRejected,
     RegistrationRejected,
@@ -96,14 +97,18 @@ async def _no_listener(url: str, token: str | None) -> None:
 
 async def _silence(url: str, token: str | None) -> None:
     client_end, _server_end = trio.testing.memory_stream_pair()
-    async with open_connection(url, "device_001", token=token, stream=client_end, connect_timeout=0.01):
+    async with open_connection(
+        url, "device_001", token=token, stream=client_end, options=ConnectionOptions(connect_timeout=0.01)
+    ):
         raise AssertionError("not reached")
 
 
 async def _silence_after_the_handshake(url: str, token: str | None) -> None:
     async with (
         open_bare_peer() as peer,
-        open_connection(url, "device_001", token=token, stream=peer.stream, register_timeout=0.01),
+        open_connection(
+            url, "device_001", token=token, stream=peer.stream, options=ConnectionOptions(register_timeout=0.01)
+        ),
     ):
         raise AssertionError("not reached")
 

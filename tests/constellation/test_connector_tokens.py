@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio import ConfigError
+from galaxy_trio import ConfigError, ConnectionOptions
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.events import DeviceStatus
@@ -127,7 +127,7 @@ async def test_hanging_disk_times_out_like_a_server_and_does_not_delay_other_dev
         monkeypatch.setattr(DeviceConfig, "read_token", hang)
         try:
             async with open_constellation(
-                configs, connect=server.connect, connect_timeout=20, random=LongestWaits()
+                configs, connect=server.connect, options=ConnectionOptions(connect_timeout=20), random=LongestWaits()
             ) as constellation:
                 await constellation.devices["b"].wait_connected()
                 assert trio.current_time() == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio import ConnectFailed
+from galaxy_trio import ConnectFailed, ConnectionOptions
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.events import DeviceStatus
 from tests.constellation.support.calls import open_world, start
@@ -64,7 +64,9 @@ async def test_device_that_is_given_up_ends_the_wait_for_all_and_the_last_one_en
         await trio.sleep(10 if config is configs[1] else 100)
         raise OSError("no route")
 
-    async with open_constellation(configs, connect=connect, connect_timeout=1000) as constellation:
+    async with open_constellation(
+        configs, connect=connect, options=ConnectionOptions(connect_timeout=1000)
+    ) as constellation:
         async with trio.open_nursery() as nursery:
             waiting = await start(nursery, constellation.wait_connected)
             for_any = await start(nursery, partial(constellation.wait_connected, "any"))

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectFailed, ConnectionLost, RequestTimeout
+from galaxy_trio import ConnectFailed, ConnectionLost, ConnectionOptions, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
 from galaxy_trio.testing import open_bare_peer
@@ -192,7 +192,10 @@ async def test_task_that_waits_for_room_on_a_connection_that_ends_is_sent_on_the
     how: str, autojump_clock: MockClock
 ) -> None:
     config = device_config("a", max_concurrent_tasks=2)
-    async with open_world(config, liveness_timeout=50) as world, trio.open_nursery() as nursery:
+    async with (
+        open_world(config, options=ConnectionOptions(liveness_timeout=50)) as world,
+        trio.open_nursery() as nursery,
+    ):
         world.streams[0].stall()
         first = await start(nursery, partial(world.a.run_task, "x" * HIGH_WATER_MARK, on_cancel="abandon"))
         second = await start(nursery, partial(world.a.run_task, "echo 2", on_cancel="abandon"))

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConfigError, ConnectionLost, QueueFull, RequestRejected, TaskFailed
+from galaxy_trio import ConfigError, ConnectionLost, ConnectionOptions, QueueFull, RequestRejected, TaskFailed
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio.errors import MessageTooLarge
 from galaxy_trio.events import DeviceStatus, TaskAcknowledged, TaskEnded, TaskOutcome, TaskQueued, TaskSubmitted
@@ -135,7 +135,7 @@ async def test_refused_task_never_ran_and_the_next_one_runs(autojump_clock: Mock
 
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 async def test_task_that_cannot_be_sent_does_not_affect_other_tasks(on_cancel: str, autojump_clock: MockClock) -> None:
-    async with open_world("a", max_message_size=10_000) as world:
+    async with open_world("a", options=ConnectionOptions(max_message_size=10_000)) as world:
         device = world.a
         async with recording(world.constellation) as journal:
             with pytest.raises(MessageTooLarge):

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from galaxy_trio import ConnectionOptions
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.events import (
@@ -96,7 +97,10 @@ async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attemp
         server.script = [OSError("no route"), 403, Reaction.RESET_AFTER_REGISTRATION, Reaction.NO_CONFIRMATION]
         async with (
             open_constellation(
-                [device_config("a")], connect=server.connect, random=LongestWaits(), register_timeout=5
+                [device_config("a")],
+                connect=server.connect,
+                random=LongestWaits(),
+                options=ConnectionOptions(register_timeout=5),
             ) as constellation,
             recording(constellation) as journal,
         ):
@@ -210,7 +214,10 @@ async def test_late_reply_and_refused_heartbeat_are_published(autojump_clock: Mo
     async with open_scripted_server() as server:
         async with (
             open_constellation(
-                [device_config("a")], connect=server.connect, heartbeat_interval=7, abandon_timeout=5
+                [device_config("a")],
+                connect=server.connect,
+                options=ConnectionOptions(heartbeat_interval=7),
+                abandon_timeout=5,
             ) as constellation,
             recording(constellation) as journal,
         ):

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConfigError, DeviceInfo
+from galaxy_trio import ConfigError, ConnectionOptions, DeviceInfo
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
@@ -131,7 +131,7 @@ async def test_arguments_override_the_file(tmp_path: Path, autojump_clock: MockC
             connect=server.connect,
             random=LongestWaits(),
             client_name="other",
-            heartbeat_interval=5,
+            options=ConnectionOptions(heartbeat_interval=5),
             reconnect_delay=0.5,
             max_concurrent_tasks=1,
         ) as constellation:
@@ -211,11 +211,6 @@ async def test_invalid_devices_are_refused_with_the_correction(devices: object, 
         *[
             (name, value, f"{name} must be above 0, and is {value!r}")
             for name in (
-                "connect_timeout",
-                "register_timeout",
-                "heartbeat_interval",
-                "liveness_timeout",
-                "max_message_size",
                 "reconnect_delay",
                 "max_concurrent_tasks",
                 "max_queued",

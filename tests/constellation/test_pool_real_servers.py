@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import galaxy_trio.constellation.pool
-from galaxy_trio import ConnectionLost
+from galaxy_trio import ConnectionLost, ConnectionOptions
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from tests.connection.support.proxy import Proxy, open_proxy
@@ -54,8 +54,7 @@ async def open_idle_device(
             async with open_constellation(
                 configs,
                 reconnect_delay=0.05,
-                heartbeat_interval=1,
-                liveness_timeout=liveness_timeout,
+                options=ConnectionOptions(heartbeat_interval=1, liveness_timeout=liveness_timeout),
                 keepalive_expiry=30,
             ) as constellation:
                 device = constellation.devices["d"]

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, TaskResult
+from galaxy_trio import ConnectionLost, ConnectionOptions, TaskResult
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.events import DeviceConnected, DeviceNeedsAttention, DeviceStatus, TaskEnded, TaskOutcome
@@ -183,7 +183,10 @@ async def test_both_sides_notice_a_cut_network_and_the_tasks_run_afterwards(
             return streams[-1]
 
         async with open_constellation(
-            [device_config(name) for name in DEVICES], connect=connect, random=Random(8), liveness_timeout=100
+            [device_config(name) for name in DEVICES],
+            connect=connect,
+            random=Random(8),
+            options=ConnectionOptions(liveness_timeout=100),
         ) as constellation:
             await constellation.wait_connected()
             outcomes = await give_each_three_tasks(nursery, constellation)

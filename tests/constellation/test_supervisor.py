@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio import ConnectFailed, RequestTimeout
+from galaxy_trio import ConnectFailed, ConnectionOptions, RequestTimeout
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.errors import ConnectionLost, HandshakeRejected, RegistrationRejected
 from galaxy_trio.events import DeviceDisconnected, DeviceFailed, DeviceNeedsAttention, DeviceStatus
@@ -76,8 +76,7 @@ async def test_temporary_errors_are_retried_without_limit(
                 [device_config("a")],
                 connect=server.connect,
                 random=LongestWaits(),
-                connect_timeout=20,
-                register_timeout=30,
+                options=ConnectionOptions(connect_timeout=20, register_timeout=30),
             ) as constellation,
             recording(constellation) as journal,
         ):
@@ -166,7 +165,10 @@ async def test_device_that_needs_10_s_to_register_after_its_server_returned_is_n
 async def test_silent_connection_is_lost_after_the_liveness_timeout(autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         async with open_constellation(
-            [device_config("a")], connect=server.connect, random=LongestWaits(), liveness_timeout=50
+            [device_config("a")],
+            connect=server.connect,
+            random=LongestWaits(),
+            options=ConnectionOptions(liveness_timeout=50),
         ) as constellation:
             await constellation.wait_connected()
             server.peer.go_silent()
@@ -220,7 +222,10 @@ async def test_only_a_connection_that_lived_60_s_resets_the_backoff(autojump_clo
     async with open_scripted_server() as server:
         server.script = [OSError()] * 3
         async with open_constellation(
-            [device_config("a")], connect=server.connect, random=LongestWaits(), heartbeat_interval=20
+            [device_config("a")],
+            connect=server.connect,
+            random=LongestWaits(),
+            options=ConnectionOptions(heartbeat_interval=20),
         ) as constellation:
             await constellation.wait_connected()
             assert (trio.current_time(), constellation.devices["a"].statistics().failures) == (7, 0)

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, InvalidMessage, TaskResult
+from galaxy_trio import ConnectionLost, ConnectionOptions, InvalidMessage, TaskResult
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.events import TaskEnded, TaskOutcome
 from galaxy_trio.testing import run
@@ -70,7 +70,9 @@ async def test_abandoned_task_with_an_invalid_or_refusing_reply_releases_its_slo
 ) -> None:
     async with (
         open_scripted_server() as server,
-        open_constellation([device_config("a")], connect=server.connect, heartbeat_interval=1e6) as constellation,
+        open_constellation(
+            [device_config("a")], connect=server.connect, options=ConnectionOptions(heartbeat_interval=1e6)
+        ) as constellation,
         recording(constellation) as journal,
         trio.open_nursery() as nursery,
     ):
@@ -96,7 +98,9 @@ def test_no_check_follows_an_abandoned_task_that_fails_as_its_device_is_removed(
     async def remove_after(steps: int) -> TaskOutcome:
         async with (
             open_scripted_server() as server,
-            open_constellation([device_config("a")], connect=server.connect, heartbeat_interval=1e6) as constellation,
+            open_constellation(
+                [device_config("a")], connect=server.connect, options=ConnectionOptions(heartbeat_interval=1e6)
+            ) as constellation,
             recording(constellation) as journal,
             trio.open_nursery() as nursery,
         ):

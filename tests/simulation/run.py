@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 import trio
 
-from galaxy_trio import ConnectFailed, GalaxyError, NoSuchDevice, open_connection
+from galaxy_trio import ConnectFailed, ConnectionOptions, GalaxyError, NoSuchDevice, open_connection
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.events import DeviceStatus, StatusChanged
@@ -97,10 +97,12 @@ class _Run:
         async with open_constellation(
             [DeviceConfig(device.name, world.fleet.url, max_concurrent_tasks=device.slots) for device in plan.devices],
             connect=world.connect,
-            connect_timeout=OPENING,
-            register_timeout=OPENING,
-            heartbeat_interval=HEARTBEAT,
-            liveness_timeout=LIVENESS,
+            options=ConnectionOptions(
+                connect_timeout=OPENING,
+                register_timeout=OPENING,
+                heartbeat_interval=HEARTBEAT,
+                liveness_timeout=LIVENESS,
+            ),
             abandon_timeout=_ABANDON,
             max_concurrent_tasks=plan.max_concurrent_tasks,
             max_queued=plan.max_queued,
@@ -258,10 +260,12 @@ class _Run:
                 talk.device.name,
                 client_name=talk.name,
                 stream=await world.fleet.connect(),
-                connect_timeout=OPENING,
-                register_timeout=OPENING,
-                heartbeat_interval=HEARTBEAT,
-                liveness_timeout=LIVENESS,
+                options=ConnectionOptions(
+                    connect_timeout=OPENING,
+                    register_timeout=OPENING,
+                    heartbeat_interval=HEARTBEAT,
+                    liveness_timeout=LIVENESS,
+                ),
             ) as connection:
                 async with trio.open_nursery() as nursery:
                     began_at = trio.current_time()

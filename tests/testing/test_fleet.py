@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionLost, open_connection
+from galaxy_trio import ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.testing import MemoryFleet, open_memory_fleet
 from tests.constellation.support.calls import start
@@ -121,5 +121,7 @@ async def test_link_can_be_broken_before_it_is_used(autojump_clock: MockClock) -
     async with open_memory_fleet("a") as fleet:
         fleet.on_link = lambda link: link.edit_replies(lambda _message: ())
         with pytest.raises(trio.TooSlowError):
-            async with open_connection(fleet.url, "a", stream=await fleet.connect(), register_timeout=5):
+            async with open_connection(
+                fleet.url, "a", stream=await fleet.connect(), options=ConnectionOptions(register_timeout=5)
+            ):
                 raise AssertionError

@@ -16,6 +16,7 @@ from galaxy_trio import (
     ConfigError,
     Connection,
     ConnectionLost,
+    ConnectionOptions,
     DeviceInfo,
     InvalidMessage,
     Platform,
@@ -192,7 +193,7 @@ async def open_ends(
             link = Network(1, conditions).connect()
             nursery.start_soon(serve, server, link)
             async with open_connection(
-                server.url, DEVICE, stream=link.client, liveness_timeout=liveness_timeout
+                server.url, DEVICE, stream=link.client, options=ConnectionOptions(liveness_timeout=liveness_timeout)
             ) as connection:
                 yield connection, link
             nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import (
+    ConnectionOptions,
     HandshakeRejected,
     MessageTooLarge,
     Platform,
@@ -39,10 +40,10 @@ async def test_peer_receives_messages_in_order() -> None:
 
 
 async def test_receiving_waits_at_most_60_s(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=50)) as peer:
         assert (await peer.receive()).type is ClientMessageType.HEARTBEAT
         assert trio.current_time() == pytest.approx(50)
-    async with open_scripted_peer(heartbeat_interval=1000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000)) as peer:
         with pytest.raises(trio.TooSlowError):
             await peer.receive()
 
@@ -121,7 +122,10 @@ async def test_scripted_peer_has_a_registered_client() -> None:
 
 
 async def test_scripted_peers_client_has_the_given_limits() -> None:
-    async with open_scripted_peer(max_message_size=5000, max_pending=1) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(max_message_size=5000), max_pending=1) as peer,
+        trio.open_nursery() as nursery,
+    ):
         with trio.fail_after(60), pytest.raises(MessageTooLarge):
             await peer.connection.run_task("x" * 5000)
         nursery.start_soon(peer.connection.run_task, "waits")
@@ -134,7 +138,9 @@ async def test_scripted_peers_client_has_the_given_limits() -> None:
 async def test_scripted_peers_client_sends_pings_at_the_given_interval(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50, ping_interval=20) as peer:
+    async with open_scripted_peer(
+        options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50, ping_interval=20)
+    ) as peer:
         # Each ping is answered, which counts as received bytes.
         await trio.sleep(500)
         assert not peer.connection.closed
@@ -161,7 +167,10 @@ async def test_answer_all_replies_to_all_messages_and_waits_for_their_arrival(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     results: list[object] = []
-    async with open_scripted_peer(heartbeat_interval=30) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(heartbeat_interval=30)) as peer,
+        trio.open_nursery() as nursery,
+    ):
 
         async def run(request: str) -> None:
             results.append((await peer.connection.run_task(request)).unwrap())
@@ -261,7 +270,7 @@ async def test_peer_can_send_invalid_frames() -> None:
 
 
 async def test_ping_of_the_peer_is_answered(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=1000, liveness_timeout=50) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1000, liveness_timeout=50)) as peer:
         for _ in range(10):
             await trio.sleep(40)
             peer.ping()
@@ -306,7 +315,7 @@ async def test_reset_breaks_the_clients_connection() -> None:
 
 
 async def test_silence_loses_all_bytes_without_notifying_either_end(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_scripted_peer(heartbeat_interval=20, liveness_timeout=1000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=20, liveness_timeout=1000)) as peer:
         peer.go_silent()
         peer.send_text("{not json")
         await trio.sleep(500)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from galaxy_trio import Connection, ConnectionLost, MessageTooLarge, RequestTimeout
+from galaxy_trio import Connection, ConnectionLost, ConnectionOptions, MessageTooLarge, RequestTimeout
 from galaxy_trio._transport import inbound_limits
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio.testing import ScriptedPeer, open_bare_peer, open_scripted_peer
@@ -19,7 +19,10 @@ from tests.transport.support.messages import FEW, FLOOD, connect, in_fragments, 
 
 @pytest.mark.parametrize("size", [2000, 2001])
 async def test_a_message_of_exactly_the_limit_in_bytes_is_received(size: int) -> None:
-    async with open_scripted_peer(max_message_size=size) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(max_message_size=size)) as peer,
+        trio.open_nursery() as nursery,
+    ):
         text = info_reply("device_info_1", size)
 
         async def answer() -> None:
@@ -35,7 +38,10 @@ async def test_a_message_of_exactly_the_limit_in_bytes_is_received(size: int) ->
 async def test_a_message_one_byte_above_the_limit_ends_both_sides_with_1009(
     size: int,
 ) -> None:
-    async with open_scripted_peer(max_message_size=size) as peer, trio.open_nursery() as nursery:
+    async with (
+        open_scripted_peer(options=ConnectionOptions(max_message_size=size)) as peer,
+        trio.open_nursery() as nursery,
+    ):
 
         async def answer() -> None:
             peer.send_text(info_reply((await peer.receive()).request_id, size + 1))
@@ -51,7 +57,7 @@ async def test_a_message_one_byte_above_the_limit_ends_both_sides_with_1009(
 
 @pytest.mark.parametrize("over", [0, 1])
 async def test_the_limit_applies_to_the_sum_of_the_fragments(over: int) -> None:
-    async with open_scripted_peer(max_message_size=2000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(max_message_size=2000)) as peer:
         data = info_reply(None, 2000 + over).encode()
         # Some fragments end within a character.
         pieces = [data[start : start + 7] for start in range(0, 2000 + over, 7)]
@@ -145,7 +151,7 @@ async def test_control_frames_between_fragments_are_answered_without_breaking_th
 @pytest.mark.parametrize("over", [0, 1])
 async def test_control_frames_between_fragments_do_not_count_towards_the_limit(over: int) -> None:
     ping = FrameProtocol(client=False, extensions=[]).ping(b"x" * 125)
-    async with open_scripted_peer(max_message_size=2000) as peer:
+    async with open_scripted_peer(options=ConnectionOptions(max_message_size=2000)) as peer:
         data = info_reply(None, 2000 + over).encode()
         fragments = in_fragments([data[start : start + 100] for start in range(0, 2000 + over, 100)])
         await peer.send_raw(b"".join(bytes(fragment + ping) for fragment in fragments))

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectFailed, DeviceInfo, open_connection
+from galaxy_trio import ConnectFailed, ConnectionOptions, DeviceInfo, open_connection
 from galaxy_trio.testing import PEER_URL, FaultyStream
 from tests.connection.support.sockets import open_sockets
 
@@ -37,7 +37,10 @@ async def fail_to_open(
     """Open a connection that must fail, by default long before its timeouts."""
     with trio.fail_after(within), pytest.raises(ConnectFailed) as caught:
         async with open_connection(
-            url, "device_001", stream=stream, connect_timeout=connect_timeout, register_timeout=register_timeout
+            url,
+            "device_001",
+            stream=stream,
+            options=ConnectionOptions(connect_timeout=connect_timeout, register_timeout=register_timeout),
         ):
             raise AssertionError("not reached")
     return caught.value

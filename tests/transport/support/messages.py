@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from galaxy_trio import Connection, open_connection
+from galaxy_trio import Connection, ConnectionOptions, open_connection
 from galaxy_trio._transport.text_receiver import RECEIVE_BYTES
 from galaxy_trio.testing import PEER_URL, ScriptedPeer
 from tests.transport.support.memory_pair import MB
@@ -33,7 +33,11 @@ async def connect(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(confirm, peer)
             async with open_connection(
-                PEER_URL, "device_001", stream=peer.stream, max_message_size=max_message_size, client_id=client_id
+                PEER_URL,
+                "device_001",
+                stream=peer.stream,
+                options=ConnectionOptions(max_message_size=max_message_size),
+                client_id=client_id,
             ) as connection:
                 yield connection
 
