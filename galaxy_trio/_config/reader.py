@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import reprlib
 import sys
 from itertools import islice
@@ -42,12 +43,15 @@ class ObjectReader:
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
         if not self._is_object:
-            problems.append(f"{path or 'the file'}: expected an object, got {_describe(value)}")
+            self._add(f"{path or 'the file'}: expected an object, got {_describe(value)}")
 
     def report(self, key: str, problem: str) -> None:
         """Report a problem with a member."""
+        self._add(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
+
+    def _add(self, problem: str) -> None:
         if len(self._problems) < MAX_PROBLEMS:
-            self._problems.append(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
+            self._problems.append(problem)
 
     def read(
         self,
@@ -184,7 +188,9 @@ def check_problems(what: str, problems: list[str]) -> None:
 
 def _describe(value: object) -> str:
     """Describe a value without the text in it, which may be a misplaced token."""
-    if value is not None and not isinstance(value, int | float):
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, int | float):
         return _KINDS.get(type(value)) or f"a {type(value).__name__}"
     try:
         return reprlib.repr(value)
