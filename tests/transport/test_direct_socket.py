@@ -172,7 +172,7 @@ async def test_it_waits_again_when_another_task_has_read_the_bytes() -> None:
 
 @attrs.frozen
 class Taken:
-    """Open a socket that reuses a descriptor. Returns it, its other end, and other sockets that had to be opened."""
+    """A socket that reuses a descriptor, its other end, and other sockets that had to be opened."""
 
     stranger: socket.socket
     other: socket.socket
@@ -184,6 +184,7 @@ class Taken:
 
 
 def take_descriptor(descriptor: int) -> Taken:
+    """Open sockets until one reuses the descriptor."""
     rest: list[socket.socket] = []
     while True:
         one, other = socket.socketpair()
@@ -237,16 +238,13 @@ async def test_a_reader_woken_before_the_close_does_not_read_another_socket() ->
 
 async def test_send_nowait_raises_during_and_after_an_incomplete_send_all() -> None:
     ours, theirs = await make_pair()
-    async with ours, theirs, trio.open_nursery() as nursery:
-        nursery.start_soon(ours.send_all, bytes(MB))
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            ours.send_nowait(b"in the middle")
-        nursery.cancel_scope.cancel()
-    ours, theirs = await make_pair()
     async with ours, theirs:
-        with trio.move_on_after(0.01):
-            await ours.send_all(bytes(MB))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_all, bytes(MB))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                ours.send_nowait(b"in the middle")
+            nursery.cancel_scope.cancel()
         with pytest.raises(trio.BusyResourceError):
             ours.send_nowait(b"in the middle")
 
