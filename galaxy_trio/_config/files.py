@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from galaxy_trio.errors import ConfigError
 
@@ -122,7 +122,7 @@ def _parse_yaml(text: str, shown: str) -> object:
     class Loader(yaml.SafeLoader):
         """Refuses duplicate keys. Those of a merge key (``<<``) are none: they are defaults."""
 
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: its stub has the wrong type
             node = super().compose_mapping_node(anchor)
             keys: set[tuple[str, str]] = set()
             for key, _ in node.value:

@@ -206,7 +206,7 @@ async def test_a_default_tls_context_that_cannot_be_made_leaves_no_socket_open(
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
-        with pytest.raises(ConfigError, match="ssl_context cannot be used .*: .*[Ii]s a directory"):
+        with pytest.raises(ConfigError, match=r"ssl_context cannot be used .*: .*[Ii]s a directory"):
             async with open_connection(url, "device_001"):
                 raise AssertionError("not reached")
         stream = await listener.accept()
