@@ -120,7 +120,7 @@ def _parse_yaml(text: str, shown: str) -> object:
         ) from error
 
     class Loader(yaml.SafeLoader):
-        """Refuses duplicate keys. Those of a merge key (``<<``) are none: they are defaults."""
+        """Refuses duplicate keys. A key may replace one that a merge key (``<<``) brings."""
 
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: its stub has the wrong type
             node = super().compose_mapping_node(anchor)

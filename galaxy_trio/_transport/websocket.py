@@ -235,7 +235,7 @@ class Transport:
     @property
     def bytes_held(self) -> int:
         """Bytes in the send buffer that are not written yet."""
-        return self._stream.held
+        return self._stream.bytes_held
 
     async def run_writer(self) -> None:
         """Write the send buffer to the stream until the stream ends."""
@@ -250,7 +250,9 @@ class Transport:
     def is_idle(self) -> bool:
         """Whether it is open, everything is written, and no end or close frame has arrived, not even an unreported one."""
         # Every end is left to trio-websocket, which takes a few scheduler passes to report it.
-        return self._websocket is not None and not (self._stream.is_left or self._stream.dead or self._stream.held)
+        return self._websocket is not None and not (
+            self._stream.is_left or self._stream.dead or self._stream.bytes_held
+        )
 
     @property
     def last_received(self) -> float:

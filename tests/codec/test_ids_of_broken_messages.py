@@ -80,7 +80,7 @@ def test_escapes_in_ids_are_decoded(broken: str) -> None:
         "",
     ],
 )
-def test_ids_below_the_top_level_are_ignored(text: str) -> None:
+def test_ids_that_are_no_strings_of_the_top_level_are_ignored(text: str) -> None:
     assert ids_of(refusal(decode_server_message, text)) == (None, None, None)
 
 

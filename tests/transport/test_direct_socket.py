@@ -283,13 +283,13 @@ async def test_the_rest_of_a_partly_written_frame_is_written_first() -> None:
     stream = Sluggish(takes=3)
     async with open_buffered(stream) as buffered:
         buffered.append(b"abcdef")
-        assert (stream.taken, buffered.held) == (b"abc", 3)
+        assert (stream.taken, buffered.bytes_held) == (b"abc", 3)
         buffered.append_ping(b"PING")
         buffered.append_pong(b"PONG")
         buffered.append(b"ghi")
         await buffered.flush()
         assert stream.taken == b"abcdefPINGPONGghi"
-        assert buffered.held == 0
+        assert buffered.bytes_held == 0
 
 
 @pytest.mark.parametrize("control", ["ping", "pong"])
@@ -313,7 +313,7 @@ async def test_gathered_frames_and_later_ones_are_written_in_order_by_the_writer
         assert stream.taken == b""
         await buffered.flush()
         buffered.append(b"three")
-        assert (stream.taken, buffered.held) == (b"onetwothree", 0)
+        assert (stream.taken, buffered.bytes_held) == (b"onetwothree", 0)
 
 
 async def test_a_frame_after_the_end_of_the_stream_is_dropped() -> None:
@@ -321,7 +321,7 @@ async def test_a_frame_after_the_end_of_the_stream_is_dropped() -> None:
     async with open_buffered(stream) as buffered:
         await buffered.force_close()
         buffered.append(b"late")
-        assert (stream.taken, buffered.held) == (b"", 0)
+        assert (stream.taken, buffered.bytes_held) == (b"", 0)
 
 
 async def test_a_broken_socket_ends_the_stream_after_a_silent_direct_write() -> None:

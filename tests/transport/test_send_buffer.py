@@ -202,7 +202,7 @@ async def test_room_in_between_restarts_the_time_of_wait_stuck(
         assert not stream.has_room
         portions.take(1)
         await trio.sleep(1)
-        assert (stream.has_room, stream.held) == (True, 1000)
+        assert (stream.has_room, stream.bytes_held) == (True, 1000)
         await trio.sleep(100)
         stream.append(bytes(HIGH_WATER_MARK))
         await trio.sleep(1000)
@@ -228,7 +228,7 @@ async def test_the_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
                     await trio.lowlevel.checkpoint()
                 await stream.force_close()
                 portions.take(1)
-        assert stream.dead
+        assert (stream.dead, stream.bytes_held) == (True, 0)
 
 
 @asynccontextmanager
