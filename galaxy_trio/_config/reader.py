@@ -169,9 +169,10 @@ class ObjectReader:
         lowered = {known.lower(): known for known in self._known}
         unknown = (key for key in self._members if key not in self._known)
         for key in islice(unknown, MAX_PROBLEMS):
-            nearest = difflib.get_close_matches(str(key).lower(), lowered, n=1)
+            name = key if isinstance(key, str) else _describe(key)
+            nearest = difflib.get_close_matches(name.lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
-            shown = key if isinstance(key, str) and key.isidentifier() else repr(key)
+            shown = repr(key) if name is key and not name.isidentifier() else name
             self.report(shown[:_MAX_KEY], f"unknown key; {hint}")
 
 

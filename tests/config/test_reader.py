@@ -144,6 +144,8 @@ def test_a_value_that_is_not_an_object_is_one_problem(path: str, shown: str) -> 
         ("Timeuot", "Timeuot: unknown key; did you mean 'timeout'?"),
         ("zzz", "zzz: unknown key; known are timeout, log"),
         (5, "5: unknown key; known are timeout, log"),
+        pytest.param(16**5000, "a number of very many digits: unknown key; known are timeout, log", id="long"),
+        (date(2026, 1, 1), "a date: unknown key; known are timeout, log"),
         ("a\nb", "'a\\nb': unknown key; known are timeout, log"),
         ("x" * 1000, f"{'x' * 60}: unknown key; known are timeout, log"),
     ],
