@@ -9,13 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from galaxy_trio._config.reader import MAX_KEY
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
     import yaml
-
-_MAX_KEY: Final = 60
-"""Characters of a duplicate key that are shown."""
 
 
 def can_name_a_file(path: str) -> bool:
@@ -78,7 +76,7 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for key, value in pairs:
         if key in members:
-            raise ValueError(f"the key {key[:_MAX_KEY]!r} is given twice")
+            raise ValueError(f"the key {key[:MAX_KEY]!r} is given twice")
         members[key] = value
     return members
 

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 MAX_PROBLEMS: Final = 500
 """The number of problems that are reported for a document; further ones are dropped."""
-_MAX_KEY: Final = 60
-"""Characters of an unknown key that are shown."""
+MAX_KEY: Final = 60
+"""Characters of a wrong key that are shown."""
 _KINDS: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "an object"}
 
 
@@ -173,7 +173,7 @@ class ObjectReader:
             nearest = difflib.get_close_matches(name.lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
             shown = repr(key) if name is key and not name.isidentifier() else name
-            self.report(shown[:_MAX_KEY], f"unknown key; {hint}")
+            self.report(shown[:MAX_KEY], f"unknown key; {hint}")
 
 
 def check_problems(what: str, problems: list[str]) -> None:
