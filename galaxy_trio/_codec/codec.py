@@ -146,7 +146,8 @@ def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str)
     """Make the error for a broken message, with the ids that attribute it to a request."""
     type_ = members.get("type")
     ids: dict[str, str] = {}
-    for name, member in (("response_id", reply_to), ("session_id", "session_id")):
+    # The session's id first: a client needs no other to fail a task, and both together may be too long.
+    for name, member in (("session_id", "session_id"), ("response_id", reply_to)):
         value = members.get(member)
         if type(value) is str and sum(map(len, ids.values())) + len(value) <= _IDS:
             ids[name] = value

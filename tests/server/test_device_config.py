@@ -80,7 +80,7 @@ _BAD = {
     "tags that are null": (
         "d.yaml",
         "devices: {a: {tags: }}",
-        r"devices\['a'\].tags: expected a list of strings, got None",
+        r"devices\['a'\].tags: expected a list of strings, got null",
     ),
     "two places": ("d.yaml", "devices: {a: 1, b: 2}", r"wrong at 2 places: devices\['a'\]: .*; devices\['b'\]: "),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._config.files import STRICT_JSON
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import TaskRequest
 
@@ -35,7 +36,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
+        document = cast("object", STRICT_JSON.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -62,13 +63,6 @@ def parse_task(body: bytes) -> TaskRequest:
         timeout=_DEFAULT_TIMEOUT if timeout is None else float(timeout),
         idempotency_key=idempotency_key,
     )
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _is_text(text: str) -> bool:
