@@ -225,7 +225,7 @@ async def test_disconnect_returns_when_the_constellation_is_closed(autojump_cloc
 async def test_disconnecting_in_the_step_of_a_loss_starts_no_attempt_and_publishes_the_loss_once(
     steps: int, max_retries: int | None, autojump_clock: MockClock
 ) -> None:
-    async def let_go(device: Device) -> None:
+    async def disconnect(device: Device) -> None:
         await device.wait_status(DISCONNECTED)
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
@@ -244,7 +244,7 @@ async def test_disconnecting_in_the_step_of_a_loss_starts_no_attempt_and_publish
             await constellation.wait_connected()
             async with trio.open_nursery() as nursery:
                 for device in constellation.devices.values():
-                    nursery.start_soon(let_go, device)
+                    nursery.start_soon(disconnect, device)
                 await trio.testing.wait_all_tasks_blocked()
                 for each in server.attempts:
                     assert each.peer is not None
@@ -263,7 +263,7 @@ async def test_disconnecting_in_the_step_in_which_the_information_arrives_leaves
 ) -> None:
     before: dict[str, bool] = {}
 
-    async def let_go(device: Device) -> None:
+    async def disconnect(device: Device) -> None:
         before[device.device_id] = device.connected
         await device.disconnect()
 
@@ -283,7 +283,7 @@ async def test_disconnecting_in_the_step_in_which_the_information_arrives_leaves
                 await trio.lowlevel.checkpoint()
             async with trio.open_nursery() as nursery:
                 for device in constellation.devices.values():
-                    nursery.start_soon(let_go, device)
+                    nursery.start_soon(disconnect, device)
         for name, connected in before.items():
             assert len(journal.of(DeviceConnected, name)) == connected
 

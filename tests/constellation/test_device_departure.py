@@ -246,7 +246,7 @@ async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previ
         assert all(wait == pytest.approx(5, abs=0.01) for wait in waits[8:])
         assert trio.current_time() - began < 200
         assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
-        world.fleet.work.let_go("other")
+        world.fleet.work.release("other")
         await other.ended.wait()
 
 

@@ -97,7 +97,7 @@ async def test_reconnecting_does_not_stop_tasks_on_their_own_connections(autojum
         assert isinstance(shared.ending, ConnectionLost)
         await waiting.ended.wait()
         assert waiting.echo == "3"
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await own.ended.wait()
         assert own.echo == "1"
         await trio.testing.wait_all_tasks_blocked()

@@ -38,7 +38,7 @@ async def test_removing_a_device_fails_queued_tasks_immediately_and_waits_for_ru
         if wait:
             await trio.sleep(500)
             assert not running.ended.is_set()
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
         await removing.ended.wait()
         assert removing.ending is None
         if wait:

@@ -55,7 +55,7 @@ async def test_reservation_runs_one_task_at_a_time_and_none_after_its_end(autoju
             first = await start(nursery, partial(reservation.run_task, "hold 1", task_id="1"))
             with pytest.raises(trio.BusyResourceError, match="runs one task at a time"):
                 await reservation.run_task("echo 2", task_id="2")
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
             await first.ended.wait()
             assert first.echo == "1"
         with pytest.raises(trio.ClosedResourceError, match="the reservation of device 'a' has ended"):
@@ -86,7 +86,7 @@ async def test_slot_is_held_until_its_task_has_ended_even_if_the_block_ends_firs
             first = await start(nursery, partial(reservation.run_task, "hold 1"))
         second = await start(nursery, partial(world.a.run_task, "echo 2"))
         assert (world.a.running, world.a.queued) == (1, 1)
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await first.ended.wait()
         await second.ended.wait()
         assert world.fleet.work.most == {"a": 1}

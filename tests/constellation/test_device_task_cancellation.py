@@ -131,7 +131,7 @@ async def test_cancelled_task_is_stopped_on_the_server_before_the_call_returns(
         # Well before anything else could have ended the task.
         await trio.sleep(1)
         assert world.begun == ["hold 1", "hold 2"]
-        world.fleet.work.let_go("2")
+        world.fleet.work.release("2")
         await second.ended.wait()
         await trio.testing.wait_all_tasks_blocked()
         world.nothing_is_held()
@@ -148,7 +148,7 @@ async def test_cancelled_task_leaves_the_queue_and_the_order_of_the_others_stays
         calls[1].scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert (world.a.running, world.a.queued) == (1, 2)
-        world.fleet.work.let_go("0", "1", "2", "3")
+        world.fleet.work.release("0", "1", "2", "3")
         for call in calls:
             await call.ended.wait()
         assert world.begun == ["hold 0", "hold 2", "hold 3"]
@@ -194,7 +194,7 @@ async def test_abandoned_task_keeps_its_device_busy_until_it_has_ended(
         await trio.sleep(100)
         assert (device.status, device.running, device.queued) == (DeviceStatus.BUSY, 1, 1)
         assert journal.of(TaskAbandoned) == [TaskAbandoned("a", "first")]
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await second.ended.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert world.fleet.work.ended == ["hold 1", "echo 2"]
@@ -256,6 +256,6 @@ async def test_other_slots_run_tasks_while_an_abandoned_task_holds_one(autojump_
             assert (await world.a.run_task(f"echo {number}")).unwrap()
         assert world.a.running == 1
         assert world.fleet.work.most == {"a": 2}
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await trio.testing.wait_all_tasks_blocked()
         world.nothing_is_held()

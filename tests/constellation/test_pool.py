@@ -308,7 +308,7 @@ async def test_connection_in_use_during_a_reconnect_is_closed_after_its_task(
     async with open_world("a") as world, trio.open_nursery() as nursery:
         call = await start(nursery, partial(world.a.run_task, "hold 1"))
         await world.a.reconnect()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await call.ended.wait()
         assert call.echo == "1"
         await trio.testing.wait_all_tasks_blocked()
@@ -323,7 +323,7 @@ async def test_connection_of_the_last_task_of_a_removed_device_is_closed(autojum
         await start(nursery, partial(device.run_task, "hold 1"))
         nursery.start_soon(world.constellation.remove_device, "a")
         await trio.testing.wait_all_tasks_blocked()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await trio.testing.wait_all_tasks_blocked()
         assert (device.statistics().idle_connections, pooled(world)) == (0, [])
 

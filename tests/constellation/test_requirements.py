@@ -161,12 +161,12 @@ async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_task
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
         assert (a.queued, b.queued) == (2, 2)
         where.raises = True
-        world.fleet.work.let_go("b")
+        world.fleet.work.release("b")
         await first.ended.wait()
         await second.ended.wait()
         assert (first.ending, second.echo) == (where.error, "2")
         assert a.queued == 0
-        world.fleet.work.let_go("a")
+        world.fleet.work.release("a")
 
 
 async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:

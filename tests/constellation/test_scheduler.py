@@ -60,11 +60,11 @@ async def test_idle_device_is_preferred_then_the_shortest_queue_then_the_longest
         # All devices are busy: the shortest queue is chosen.
         waiting = [await submit(nursery, world, f"echo {number}") for number in range(3)]
         assert queues(world) == {"a": (1, 1), "b": (1, 1), "c": (1, 1)}
-        world.fleet.work.let_go("b")
+        world.fleet.work.release("b")
         await trio.testing.wait_all_tasks_blocked()
         # Tasks that waited for the others have moved to free slots.
         assert [device_of(call) for call in waiting] == ["b", "b", "b"]
-        world.fleet.work.let_go("c", "a")
+        world.fleet.work.release("c", "a")
         await trio.testing.wait_all_tasks_blocked()
         last = [await submit(nursery, world, "echo x") for _ in range(3)]
         assert sorted(device_of(call) for call in last) == ["a", "b", "c"]
@@ -246,7 +246,7 @@ async def test_queued_tasks_of_a_device_that_leaves_move_to_another_one_in_order
         await world.fleet.remove_device("a")
         await trio.sleep(1)
         assert world.constellation.devices["b"].queued == 4
-        world.fleet.work.let_go("b")
+        world.fleet.work.release("b")
         for call in calls:
             await call.ended.wait()
         assert [device_of(call) for call in calls] == ["b"] * 4
@@ -301,10 +301,10 @@ async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: 
         calls = [await submit(nursery, world, f"hold {number}") for number in range(5)]
         assert world.begun == ["hold 0", "hold 1"]
         calls[2].scope.cancel()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await trio.testing.wait_all_tasks_blocked()
         assert world.begun[2:] == ["hold 3"]
-        world.fleet.work.let_go("0", "3", "4")
+        world.fleet.work.release("0", "3", "4")
         for call in calls:
             await call.ended.wait()
         assert sorted(world.fleet.work.ended) == ["hold 0", "hold 1", "hold 3", "hold 4"]

@@ -47,7 +47,7 @@ async def test_idle_device_is_chosen_first_then_the_shortest_queue_then_the_long
                 await start(nursery, partial(devices[name].run_task, "echo"))
         await start(nursery, partial(world.constellation.run_task, "echo"))
         assert [device.queued for device in devices.values()] == [3, 2, 2]
-        world.fleet.work.let_go("1", "2", "3")
+        world.fleet.work.release("1", "2", "3")
 
 
 async def test_device_with_free_slots_is_chosen_before_one_with_a_queue(autojump_clock: MockClock) -> None:
@@ -58,7 +58,7 @@ async def test_device_with_free_slots_is_chosen_before_one_with_a_queue(autojump
         for _ in range(2):
             await start(nursery, partial(world.constellation.run_task, "hold 3"))
         assert (a.running, a.queued, b.running, b.queued) == (1, 0, 3, 0)
-        world.fleet.work.let_go("1", "2", "3")
+        world.fleet.work.release("1", "2", "3")
 
 
 async def test_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock: MockClock) -> None:
@@ -130,7 +130,7 @@ async def test_task_for_any_device_is_not_overtaken_by_later_ones(autojump_clock
             await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(3, 5)
         ]
         calls.append(await start(nursery, partial(world.a.run_task, "hold 5")))
-        world.fleet.work.let_go(*"012345")
+        world.fleet.work.release(*"012345")
         for call in calls:
             await call.ended.wait()
         assert world.begun == [f"hold {number}" for number in range(6)]
@@ -145,13 +145,13 @@ async def test_queued_task_moves_to_another_device_that_has_room_first(autojump_
         async with recording(world.constellation) as journal:
             assert (a.queued, b.queued) == (1, 1)
             # It waits in the queue of a, and b has room first.
-            world.fleet.work.let_go("b", "b2")
+            world.fleet.work.release("b", "b2")
             await moving.ended.wait()
             assert moving.echo == "moved"
         assert TaskQueued("b", "m") in journal.events
         assert journal.of(TaskEnded)[-1] == TaskEnded("b", "m", TaskOutcome.COMPLETED)
         assert not held[0].ended.is_set()
-        world.fleet.work.let_go("a")
+        world.fleet.work.release("a")
 
 
 async def test_new_device_gets_tasks_that_wait_for_others(autojump_clock: MockClock) -> None:
@@ -168,7 +168,7 @@ async def test_new_device_gets_tasks_that_wait_for_others(autojump_clock: MockCl
             await call.ended.wait()
         assert world.begun == ["hold 1", "echo 0", "echo 1", "echo 2"]
         assert not own.ended.is_set()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await own.ended.wait()
         world.nothing_is_held()
 
@@ -193,7 +193,7 @@ async def test_queued_tasks_of_a_device_that_leaves_move_in_order(how: str, auto
                 await a.disconnect()
         await first.ended.wait()
         assert b.queued == 7
-        world.fleet.work.let_go("b")
+        world.fleet.work.release("b")
         for call in calls:
             await call.ended.wait()
         assert world.begun[2:] == ["echo own"] * 4 + ["echo 0", "echo 1", "echo 2"]
@@ -227,7 +227,7 @@ async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_cl
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
         for number in range(6):
             assert len(world.begun) == min(number + 2, 6)
-            world.fleet.work.let_go(world.begun[number][-1])
+            world.fleet.work.release(world.begun[number][-1])
             await trio.sleep(1)
         assert sorted(call.echo for call in calls) == list("012345")
         # A task that holds a slot and waits for the total limit may be cancelled.
@@ -252,7 +252,7 @@ async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_moves_when_i
         assert (a.running, a.queued) == (1, 0)
         await a.disconnect()
         assert not waiting.ended.is_set()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await first.ended.wait()
         await waiting.ended.wait()
         assert waiting.echo == "2"
@@ -271,7 +271,7 @@ async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_fails_when_i
             await world.constellation.remove_device("a")
         assert isinstance(waiting.ending, NoSuchDevice)
         assert first.ended.is_set() is elsewhere.ended.is_set() is False
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await elsewhere.ended.wait()
         assert elsewhere.echo == "3"
 
@@ -292,7 +292,7 @@ async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> No
             QueueFull, match=r"^2 tasks wait for devices to connect already: this one was not taken; wait"
         ):
             await world.constellation.run_task("echo")
-        world.fleet.work.let_go(*"012345")
+        world.fleet.work.release(*"012345")
         await b.connect()
         for call in calls[2:]:
             await call.ended.wait()
@@ -316,7 +316,7 @@ async def test_task_that_finds_all_queues_full_when_its_device_leaves_precedes_l
         await a.disconnect()
         assert (world.constellation.statistics().unassigned, b.queued) == (1, 2)
         if how == "ends":
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
             await first.ended.wait()
         else:
             second.scope.cancel()
@@ -324,7 +324,7 @@ async def test_task_that_finds_all_queues_full_when_its_device_leaves_precedes_l
         assert (world.constellation.statistics().unassigned, b.queued) == (0, 2)
         with pytest.raises(QueueFull):
             await world.constellation.run_task("echo newer")
-        world.fleet.work.let_go("1", "2", "3")
+        world.fleet.work.release("1", "2", "3")
         await older.ended.wait()
         assert older.echo == "older"
 
@@ -347,14 +347,14 @@ async def test_task_that_found_the_queues_of_its_os_full_keeps_its_turn_when_ano
             )
             await goes.disconnect()
         assert world.constellation.statistics().unassigned == 2
-        world.fleet.work.let_go("b0")
+        world.fleet.work.release("b0")
         await trio.testing.wait_all_tasks_blocked()
         assert world.constellation.statistics().unassigned == 1
-        world.fleet.work.let_go("c0")
+        world.fleet.work.release("c0")
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(QueueFull):
             await world.constellation.run_task("echo newer", capabilities=["y"])
-        world.fleet.work.let_go("b1", "c1")
+        world.fleet.work.release("b1", "c1")
         for kind, call in older.items():
             await call.ended.wait()
             assert call.echo == kind

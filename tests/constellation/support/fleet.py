@@ -31,7 +31,7 @@ class Work:
     """The session handler of the server. A request says what to do, and the lists record the outcomes.
 
     ``echo X`` returns X; ``fail`` fails; ``wait`` waits until `finish` is set, and records its cancellation; ``hold X`` waits until
-    `let_go` is called with X.
+    `release` is called with X.
     """
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class Work:
         self.most: dict[str, int] = {}
         self._gates: dict[str, trio.Event] = {}
 
-    def let_go(self, *names: str) -> None:
-        """Let tasks that hold end, now or later."""
+    def release(self, *names: str) -> None:
+        """End ``hold`` tasks, also those that begin later."""
         for name in names:
             self._gates.setdefault(name, trio.Event()).set()
 
