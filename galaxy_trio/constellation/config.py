@@ -186,10 +186,12 @@ def _device(value: object, at: str, problems: list[str], folder: Path) -> Device
     }
     members.refuse_unknown()
     try:
-        return DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
+        # Placeholders for what is missing, and was reported: the other values are checked too.
+        device = DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
     except _DeviceProblems as error:
         problems.extend(f"{at}.{key}: {problem}" for key, problem in error.by_key)
-    return None
+        return None
+    return None if device_id is None else device
 
 
 def _relative_to(folder: Path, path: str | None) -> str | None:
@@ -207,7 +209,7 @@ def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple
     devices = [_device(item, f"{at}[{index}]", problems, folder) for index, item in enumerate(items)]
     first_at: dict[str, int] = {}
     for index, device in enumerate(devices):
-        if device is not None and first_at.setdefault(device.device_id, index) != index and device.device_id != "?":
+        if device is not None and first_at.setdefault(device.device_id, index) != index:
             problems.append(
                 f"{at}[{index}].device_id: {device.device_id!r} is the id of {at}[{first_at[device.device_id]}] already"
             )

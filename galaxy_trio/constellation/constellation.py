@@ -258,13 +258,15 @@ class Constellation:
     async def _close(self, drain: float) -> None:
         """Accept no more tasks, give running ones `drain` seconds, stop them, and close all connections together."""
         self._stop_accepting()
+        # A copy: other tasks may remove devices during the waits.
+        devices = list(self._devices.values())
         with trio.move_on_after(drain):
-            for device in self._devices.values():
+            for device in devices:
                 await device._slots.wait_all_free()
         self._stop()
         # The socket is closed even if the server does not answer in time.
         with trio.move_on_after(CLOSE_TIMEOUT + 1):
-            for device in self._devices.values():
+            for device in devices:
                 await device._wait_closed()
 
     async def _wait_cancelled(self) -> None:
@@ -277,10 +279,6 @@ class Constellation:
         finally:
             self._stop_accepting()
             self._stop()
-
-    def _end_events(self) -> None:
-        """End the event streams."""
-        self._events.end()
 
     def _stop_accepting(self) -> None:
         self._closed = True
@@ -390,7 +388,7 @@ async def open_constellation(
     with ExitStack() as stack:
         async with open_background() as nursery:
             constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-            stack.callback(constellation._end_events)
+            stack.callback(constellation._events.end)
             nursery.start_soon(constellation._wait_cancelled)
             for device in config.devices:
                 constellation.add_device(device)

@@ -163,10 +163,19 @@ devices:
     assert "\n" not in words
 
 
-def test_duplicate_device_ids_are_reported_with_both_paths(tmp_path: Path) -> None:
-    text = "devices: [{device_id: a, server_url: 'ws://h'}, {device_id: b, server_url: 'ws://h'}, {device_id: a, server_url: 'ws://i'}]"
-    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the id of devices\[0\] already"):
-        read_config(write(tmp_path, "d.yaml", text))
+@pytest.mark.parametrize("name", ["a", "?"])
+def test_duplicate_device_ids_are_reported_with_both_paths(name: str, tmp_path: Path) -> None:
+    devices = [{"device_id": device_id, "server_url": "ws://h"} for device_id in (name, "b", name)]
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "d.json", json.dumps({"devices": devices})))
+    assert caught.value.problems == (f"devices[2].device_id: {name!r} is the id of devices[0] already",)
+
+
+def test_devices_without_an_id_are_no_duplicates(tmp_path: Path) -> None:
+    devices = [{"server_url": "ws://h"}, {"server_url": "ws://h"}]
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "d.json", json.dumps({"devices": devices})))
+    assert caught.value.problems == ("devices[0].device_id: is missing", "devices[1].device_id: is missing")
 
 
 @pytest.mark.parametrize("text", ["devices: []", "devices: ", "{}", "devices: {}"])

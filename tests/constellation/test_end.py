@@ -185,6 +185,25 @@ async def test_drain_ends_when_no_task_runs(autojump_clock: MockClock) -> None:
         assert fleet.work.ended == ["hold 1"]
 
 
+async def test_device_may_be_removed_during_the_drain(autojump_clock: MockClock) -> None:
+    async with open_fleet("a", "b") as fleet, trio.open_nursery() as outside:
+        configs = [device_config("a"), device_config("b")]
+        async with open_constellation(configs, connect=fleet.connect, drain=1000) as constellation:
+            await constellation.wait_connected()
+            running = await start(outside, partial(constellation.devices["a"].run_task, "hold 1"))
+            removing = await start(outside, partial(constellation.remove_device, "a"))
+
+            async def release_later() -> None:
+                await trio.sleep(30)
+                fleet.work.release("1")
+
+            outside.start_soon(release_later)
+        assert 30 <= trio.current_time() < 31
+        await removing.ended.wait()
+        assert (running.echo, removing.ending) == ("1", None)
+        assert list(constellation.devices) == ["b"]
+
+
 @pytest.mark.parametrize("how", ["device", "constellation"])
 async def test_task_granted_a_slot_in_the_step_of_the_end_does_not_start(how: str, autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet, trio.open_nursery() as outside:
