@@ -175,9 +175,9 @@ class _World:
 def _was_sent(said: list[ServerMessage], name: str, ending: object) -> bool:
     """Whether one of the messages is a reply to this request with this outcome."""
     if isinstance(ending, TaskResult):
-        told = (ServerMessageType.TASK_END, name, ending.status, ending.error)
+        reported = (ServerMessageType.TASK_END, name, ending.status, ending.error)
         return any(
-            (one.type, one.session_id, one.status, one.error) == told and repr(one.result) == repr(ending.result)
+            (one.type, one.session_id, one.status, one.error) == reported and repr(one.result) == repr(ending.result)
             for one in said
         )
     assert isinstance(ending, DeviceInfo)

@@ -228,5 +228,4 @@ async def test_bad_token(token: str | None) -> None:
 
 
 def _lines(name: str) -> list[str]:
-
     return (DATA / f"{name}.jsonl").read_text().splitlines()

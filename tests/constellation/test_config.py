@@ -315,10 +315,27 @@ devices:
     assert SECRET not in repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
-def test_device_config_made_in_code_is_checked_in_the_same_way() -> None:
-    with pytest.raises(ConfigError, match=r"device 'd': server_url: .*; max_concurrent_tasks: must be 1 or more"):
-        DeviceConfig("d", "http://h", max_concurrent_tasks=0)
-    assert DeviceConfig("d", "ws://h", capabilities=["a"]).capabilities == ("a",)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"device_id": 7}, "device 7: device_id: expected a string"),
+        ({"server_url": None}, "device 'a': server_url: expected a string"),
+        ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
+        ({"server_url": "http://h", "max_concurrent_tasks": 0}, "; max_concurrent_tasks: must be 1 or more"),
+        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out for no limit"),
+        ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
+    ],
+)
+def test_invalid_device_config_is_refused(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() -> None:
+    device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
+    assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
+    assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
 
 
 json_values = st.recursive(

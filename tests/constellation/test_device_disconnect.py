@@ -155,16 +155,3 @@ async def test_device_that_is_given_up_fails_all_calls_with_the_reason_until_it_
         await device.reconnect()
         assert (device.status, device.failure) == (IDLE, None)
         assert (await device.run_task("echo 2")).unwrap()
-
-
-async def test_connect_tries_a_device_that_was_given_up(autojump_clock: MockClock) -> None:
-    async with open_world(device_config("a", max_retries=0)) as world:
-        await world.fleet.stop_server()
-        await world.a.wait_status(FAILED)
-        with pytest.raises(ConnectFailed):
-            await world.a.connect()
-        assert world.a.status is FAILED
-        await world.fleet.start_server()
-        await world.fleet.add_device("a")
-        await world.a.connect()
-        assert world.a.status is IDLE

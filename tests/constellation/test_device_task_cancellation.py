@@ -11,6 +11,7 @@ import trio.testing
 
 from galaxy_trio import RequestTimeout
 from galaxy_trio.events import DeviceStatus, TaskAbandoned, TaskEnded, TaskOutcome, TaskQueued
+from tests.connection.support.cancellation import CancelAtStep
 from tests.constellation.support.calls import Call, World, open_world, start
 from tests.constellation.support.fleet import device_config, recording
 
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
 """After this many calls in a row that ended before the cancellation, there is no later step."""
-
-
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope right before the n-th scheduler step of any task from now on."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self._steps_left = step
-        self._scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # of whichever task
-        self._steps_left -= 1
-        if self._steps_left == 0:
-            self._scope.cancel()
 
 
 async def _in_a_reservation(world: World, request: str, on_cancel: OnCancel) -> TaskResult:
@@ -68,7 +56,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
         while ended < STILL_ENDED:
             step += 1
             first, second = Call(), Call()
-            instrument = _CancelAtStep(step, first.scope)
+            instrument = CancelAtStep(step, first.scope)
             with trio.fail_after(1000):
                 trio.lowlevel.add_instrument(instrument)
                 try:
@@ -99,10 +87,10 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
     # A task with a free slot that is abandoned has very few steps before the send.
     assert outcomes - {TaskOutcome.CANCELLED} == {TaskOutcome.COMPLETED}
     assert TaskOutcome.CANCELLED in outcomes or (how, on_cancel) == ("reservation", "abandon")
-    told = [event.task_id for event in ends]
-    assert len(told) == len(set(told))
+    ended_tasks = [event.task_id for event in ends]
+    assert len(ended_tasks) == len(set(ended_tasks))
     if how != "reservation":
-        assert set(told) == set(queued)
+        assert set(ended_tasks) == set(queued)
 
 
 async def _cancel(call: Call) -> None:

@@ -79,8 +79,8 @@ async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClo
             await device.disconnect()
             assert trio.current_time() > fleet_is_back
         task = [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskEnded]
-        told = story(journal, "a")
-        assert told == [
+        published = story(journal, "a")
+        assert published == [
             *[D, DeviceDisconnected, *CONNECTING],
             *[*task, I],
             # The information is requested before the slot is free.
@@ -102,10 +102,10 @@ async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attemp
         ):
             now = datetime.now(UTC)
             await constellation.wait_connected()
-        told = story(journal, "a")
-        end = told.index(DeviceConnected) + 1
+        published = story(journal, "a")
+        end = published.index(DeviceConnected) + 1
         wait = [D, DeviceDisconnected]
-        assert told[:end] in (
+        assert published[:end] in (
             [C, *wait, C, *wait, DeviceNeedsAttention, C, R, *wait, C, R, *wait, *CONNECTING],
             # The information may have arrived before the loss or not: that is random.
             [C, *wait, C, *wait, DeviceNeedsAttention, *CONNECTING],
@@ -158,10 +158,10 @@ async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: Mock
         lost = journal.of(DeviceDisconnected)[0]
         assert isinstance(lost, DeviceDisconnected)
         assert lost.next_try is not None
-        told = story(journal, "a")
-        assert told[:2] == [TaskQueued, B]
-        assert D in told
-        assert told[-1] is TaskEnded
+        published = story(journal, "a")
+        assert published[:2] == [TaskQueued, B]
+        assert D in published
+        assert published[-1] is TaskEnded
 
 
 async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock: MockClock) -> None:
@@ -171,8 +171,8 @@ async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock
                 await constellation.devices["a"].run_task("wait", on_cancel="abandon", task_id="t")
             fleet.work.finish.set()
             await trio.sleep(1)
-        told = story(journal, "a")
-        assert told == [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskAbandoned, TaskEnded, I]
+        published = story(journal, "a")
+        assert published == [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskAbandoned, TaskEnded, I]
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.COMPLETED)]
 
 

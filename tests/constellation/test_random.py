@@ -161,8 +161,8 @@ async def _follow(steps: list[Step]) -> None:
             await world.constellation.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
         _check(world, script.submitted)
-        told = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
-        assert len(told) == len(set(told))
+        ended_tasks = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
+        assert len(ended_tasks) == len(set(ended_tasks))
 
 
 def _check(world: World, submitted: list[Submitted]) -> None:
