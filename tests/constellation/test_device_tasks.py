@@ -74,7 +74,9 @@ async def test_events_of_a_task_are_in_order_and_its_end_is_published_once(autoj
         async with recording(world.constellation) as journal:
             await device.run_task("echo", task_id="well")
             await device.run_task("fail it went wrong", task_id="badly")
-        published = [event for event in journal.events if isinstance(event, TaskQueued | TaskSubmitted | TaskAcknowledged)]
+        published = [
+            event for event in journal.events if isinstance(event, TaskQueued | TaskSubmitted | TaskAcknowledged)
+        ]
         for task_id in ("well", "badly"):
             kinds = [type(event) for event in published if event.task_id == task_id]
             assert kinds == [TaskQueued, TaskSubmitted, TaskAcknowledged]
