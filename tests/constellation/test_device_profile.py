@@ -16,7 +16,8 @@ from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.constellation.profile import DeviceProfile, profile_of
 from galaxy_trio.events import DeviceDisconnected, InformationUpdated, LateReplyReceived
 from galaxy_trio.messages import JSON, ServerMessageType, TaskStatus
-from tests.constellation.support.fleet import device_config, open_small_world, recording
+from tests.constellation.support.calls import open_world
+from tests.constellation.support.fleet import device_config, recording
 from tests.constellation.support.scripted_server import open_scripted_server
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ async def test_platform_becomes_the_os_even_if_it_is_unknown(platform: str, auto
 
 
 async def test_tasks_select_a_device_by_its_information(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (fleet, constellation):
-        await fleet.add_device("b", "templeos", ["holy"])
+    async with open_world("a") as world:
+        constellation = world.constellation
+        await world.fleet.add_device("b", "templeos", ["holy"])
         device = constellation.add_device(device_config("b", os="linux", capabilities=["configured"]))
         await device.wait_connected()
         assert (await constellation.run_task("echo", os="TempleOS")).device_id == "b"

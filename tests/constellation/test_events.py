@@ -36,7 +36,8 @@ from galaxy_trio.events import (
     UnknownReplyReceived,
 )
 from galaxy_trio.messages import ServerMessageType
-from tests.constellation.support.fleet import Journal, device_config, open_small_world, recording
+from tests.constellation.support.calls import open_world
+from tests.constellation.support.fleet import Journal, device_config, recording
 from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def story(journal: Journal, device_id: str) -> list[object]:
 
 
 async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClock) -> None:
-    async with open_small_world("a", "b") as (fleet, constellation):
+    async with open_world("a", "b") as world:
+        fleet, constellation = world.fleet, world.constellation
         device = constellation.devices["a"]
         async with recording(constellation) as journal:
             await device.reconnect()
@@ -149,7 +151,8 @@ async def test_device_failed_is_the_last_event_of_a_device_that_is_given_up(auto
 
 
 async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (fleet, constellation):
+    async with open_world("a") as world:
+        fleet, constellation = world.fleet, world.constellation
         async with recording(constellation) as journal:
             await fleet.remove_device("a")
             with trio.move_on_after(3):
@@ -165,7 +168,8 @@ async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: Mock
 
 
 async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (fleet, constellation):
+    async with open_world("a") as world:
+        fleet, constellation = world.fleet, world.constellation
         async with recording(constellation) as journal:
             with trio.move_on_after(1):
                 await constellation.devices["a"].run_task("wait", on_cancel="abandon", task_id="t")
@@ -253,7 +257,8 @@ async def test_text_of_the_server_in_an_event_is_shortened(autojump_clock: MockC
 
 
 async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_number(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (_fleet, constellation):
+    async with open_world("a") as world:
+        constellation = world.constellation
         async with recording(constellation) as journal, constellation.subscribe(backlog=4) as lagging:
             for number in range(10):
                 await constellation.devices["a"].run_task(f"echo {number}")
@@ -266,7 +271,8 @@ async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_num
 
 
 async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock) -> None:
-    async with open_small_world("a", "b") as (_fleet, constellation), open_background() as nursery:
+    async with open_world("a", "b") as world, open_background() as nursery:
+        constellation = world.constellation
 
         async def read_slowly(seconds: float) -> None:
             async with constellation.subscribe() as events:
@@ -287,7 +293,8 @@ async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock)
 
 
 async def test_subscribers_receive_events_only_during_their_block(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (_fleet, constellation):
+    async with open_world("a") as world:
+        constellation = world.constellation
         device = constellation.devices["a"]
         problem = ValueError("the subscriber's own")
         with pytest.raises(ValueError, match="own") as caught:
