@@ -5,9 +5,10 @@ One error names every problem of a file. No error and no `repr` contains a token
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -19,9 +20,6 @@ from galaxy_trio._config.tokens import read_token_file, read_token_variable, req
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
-
-if TYPE_CHECKING:
-    import os
 
 _MAX_DEVICE_ID: Final = 900
 """The maximum length of a device id in characters: client ids contain it, and a server accepts 1,000."""
@@ -195,8 +193,10 @@ def _device(value: object, at: str, problems: list[str], folder: Path) -> Device
 
 
 def _relative_to(folder: Path, path: str | None) -> str | None:
-    """Resolve a path relative to the folder of its file."""
-    return None if path is None else str(folder / Path(path).expanduser())
+    """Resolve a path relative to the folder of its file. An unknown user's home directory stays as it is written, as in a shell."""
+    if path is None or not can_name_a_file(path):
+        return path
+    return str(folder / os.path.expanduser(path))  # `Path.expanduser` raises for an unknown user
 
 
 def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple[DeviceConfig, ...]:

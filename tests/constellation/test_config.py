@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from galaxy_trio import ConfigError
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEVICES_YAML = """
 devices:
@@ -375,6 +372,21 @@ def test_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> Non
         DeviceConfig("d", "ws://h", token_file=name)
     with pytest.raises(ConfigError, match="ca_file: no file can have this name"):
         DeviceConfig("d", "ws://h", ca_file=name)
+
+
+def test_path_of_an_unknown_user_is_an_unreadable_file(tmp_path: Path) -> None:
+    device = {"device_id": "d", "server_url": "ws://h", "token_file": "~no.such.user/token", "ca_file": "~/ca.pem"}
+    [config] = read_config(write(tmp_path, "c.json", json.dumps({"devices": [device]}))).devices
+    with pytest.raises(ConfigError, match=r"cannot be read from .*~no\.such\.user/token: No such file"):
+        config.read_token()
+    assert config.ca_file == str(Path.home() / "ca.pem")
+
+
+@pytest.mark.parametrize("name", ["~\0", "~\ud800"])
+def test_home_directory_that_no_user_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    device = {"device_id": "d", "server_url": "ws://h", "token_file": name}
+    with pytest.raises(ConfigError, match=r"devices\[0\].token_file: no file can have this name"):
+        read_config(write(tmp_path, "c.json", json.dumps({"devices": [device]})))
 
 
 def test_wrong_type_of_devices_is_reported_once(tmp_path: Path) -> None:
