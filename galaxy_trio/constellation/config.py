@@ -234,11 +234,7 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
     problems: list[str] = []
     content = read_configuration_file(path, "the configuration")
     if isinstance(content, dict):
-        # The original's keys are in upper case.
-        content = {
-            key.lower() if isinstance(key, str) and key.isupper() else key: value
-            for key, value in cast("dict[object, object]", content).items()
-        }
+        content = _in_lower_case(cast("dict[object, object]", content), problems)
     members = ObjectReader(content, "", problems)
     devices: object = members.read("devices", "a list of devices", list)
     # A devices file must not name another one: it could name itself.
@@ -274,6 +270,17 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
         max_concurrent_tasks,
         KEEPALIVE_EXPIRY if keepalive_expiry is None else keepalive_expiry,
     )
+
+
+def _in_lower_case(content: dict[object, object], problems: list[str]) -> dict[object, object]:
+    """Convert the original's keys, which are in upper case."""
+    members: dict[object, object] = {}
+    for key, value in content.items():
+        name = key.lower() if isinstance(key, str) and key.isupper() else key
+        if name in members:
+            problems.append(f"{name}: is given twice, in upper and in lower case: leave out one")
+        members[name] = value
+    return members
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -168,23 +168,17 @@ def test_duplicate_device_ids_are_reported_with_both_paths(name: str, tmp_path: 
     assert caught.value.problems == (f"devices[2].device_id: {name!r} is the id of devices[0] already",)
 
 
-def test_devices_without_an_id_are_no_duplicates(tmp_path: Path) -> None:
-    devices = [{"server_url": "ws://h"}, {"server_url": "ws://h"}]
+def test_empty_objects_in_place_of_devices_are_incomplete_and_no_duplicates(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_config(write(tmp_path, "d.json", json.dumps({"devices": devices})))
-    assert caught.value.problems == ("devices[0].device_id: is missing", "devices[1].device_id: is missing")
+        read_config(write(tmp_path, "d.yaml", "devices: [{}, {}]"))
+    missing = [f"devices[{number}].{key}: is missing" for number in range(2) for key in ("device_id", "server_url")]
+    assert caught.value.problems == tuple(missing)
 
 
 @pytest.mark.parametrize("text", ["devices: []", "devices: ", "{}", "devices: {}"])
 def test_file_without_devices_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="devices: expected a list"):
         read_config(write(tmp_path, "d.yaml", text))
-
-
-def test_empty_object_in_place_of_a_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_config(write(tmp_path, "d.yaml", "devices: [{}]"))
-    assert caught.value.problems == ("devices[0].device_id: is missing", "devices[0].server_url: is missing")
 
 
 def test_token_file_with_several_lines_is_refused(tmp_path: Path) -> None:
@@ -387,6 +381,13 @@ def test_home_directory_that_no_user_can_have_is_refused(name: str, tmp_path: Pa
     device = {"device_id": "d", "server_url": "ws://h", "token_file": name}
     with pytest.raises(ConfigError, match=r"devices\[0\].token_file: no file can have this name"):
         read_config(write(tmp_path, "c.json", json.dumps({"devices": [device]})))
+
+
+def test_key_in_upper_and_in_lower_case_is_given_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "c.yaml", f"{DEVICES_YAML}\nMAX_CONCURRENT_TASKS: 1\nmax_concurrent_tasks: 2"))
+    problem = "max_concurrent_tasks: is given twice, in upper and in lower case: leave out one"
+    assert caught.value.problems == (problem,)
 
 
 def test_wrong_type_of_devices_is_reported_once(tmp_path: Path) -> None:
