@@ -253,7 +253,7 @@ class Constellation:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _closed()
+            raise _closed_error()
 
     async def _close(self, drain: float) -> None:
         """Accept no more tasks, give running ones `drain` seconds, stop them, and close all connections together."""
@@ -282,18 +282,18 @@ class Constellation:
 
     def _stop_accepting(self) -> None:
         self._closed = True
-        self._scheduler.close(_closed)
-        self._waiting.close(_closed)
-        self._waiting.stop(_closed)
+        self._scheduler.close(_closed_error)
+        self._waiting.close(_closed_error)
+        self._waiting.stop(_closed_error)
         for device in self._devices.values():
-            device._stop_accepting(_closed)
+            device._stop_accepting(_closed_error)
 
     def _stop(self) -> None:
         for device in self._devices.values():
-            device._close(_closed)
+            device._close(_closed_error)
 
 
-def _closed() -> Exception:
+def _closed_error() -> Exception:
     return trio.ClosedResourceError("the constellation was closed")
 
 

@@ -160,9 +160,6 @@ async def test_invalid_keepalive_expiry_is_refused(keepalive_expiry: float) -> N
             raise AssertionError
 
 
-# After these, a connection is not reused.
-
-
 async def test_connection_of_a_cancelled_task_is_closed_before_the_slot_is_free_and_keeps_its_client_id(
     autojump_clock: MockClock,
 ) -> None:
@@ -277,9 +274,6 @@ async def test_server_may_close_an_idle_connection(autojump_clock: MockClock) ->
         assert (await world.a.run_task("echo 2")).unwrap()
         assert world.begun == ["echo 1", "echo 2"]
         assert pooled(world) == [".0.1"]
-
-
-# The end of idle connections.
 
 
 @pytest.mark.parametrize("what", ["disconnect", "reconnect", "remove"])
