@@ -194,8 +194,7 @@ class Link(Generic[In]):
         """Ping the peer, and return whether any byte arrives from it within `timeout` seconds."""
         self._transport.ping_nowait()
         with trio.move_on_after(timeout):
-            await self._transport.wait_received()
-            return not self.closed
+            return await self._transport.wait_received() and not self.closed
         return False
 
     @property

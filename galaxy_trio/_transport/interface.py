@@ -118,8 +118,9 @@ class WebSocket(Protocol):
         """The time of the last received byte, on trio's clock."""
         ...
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
+        ...
 
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.

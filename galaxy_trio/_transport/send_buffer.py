@@ -309,10 +309,11 @@ class BufferedStream(trio.abc.Stream):
         """Whether bytes may have arrived that were not read yet. True also if that cannot be known."""
         return self._direct is None or self._direct.has_unread()
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
         if not self.ended.is_set():
             await self._arrival.park()
+        return not self.ended.is_set()
 
     def leave_to_library(self, rest: bytes = b"") -> None:
         """Leave all further reading to trio-websocket, which begins with `rest`, the received start of a frame."""

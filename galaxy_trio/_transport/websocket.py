@@ -259,9 +259,9 @@ class Transport:
         """The time of the last received byte, on trio's clock."""
         return self._stream.last_received
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
-        await self._stream.wait_received()
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
+        return await self._stream.wait_received()
 
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.

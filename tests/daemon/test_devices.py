@@ -80,7 +80,7 @@ async def test_changed_device_is_reconnected_and_its_queued_tasks_stay_queued(tm
         await daemon.reload()
         # The running task may end first.
         assert await daemon.state(held) == "running"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
         assert (await daemon.ended_task(queued))["state"] == "completed"
         assert daemon.work.begun == ["hold a", "echo b"]
@@ -126,7 +126,7 @@ async def test_reload_of_an_invalid_configuration_changes_nothing(
             await daemon.reload()
             await until(lambda: "nothing has changed" in caplog.text)
         assert sentence in caplog.text
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         assert (await daemon.ended_task(held))["state"] == "completed"
         assert await _connects(daemon) == {"d1": 1}
 

@@ -40,7 +40,7 @@ async def test_metrics_count_devices_tasks_requests_and_the_event_loop_delay(
         await daemon.client.request("PROPFIND", "/tasks")
         await daemon.client.get("/nothing")
         metrics = (await daemon.client.get("/metrics")).text
-        daemon.work.let_go("b")
+        daemon.work.release("b")
     assert _value(metrics, "galaxy_devices", status="idle") == 1
     assert _value(metrics, "galaxy_devices", status="busy") == 1
     assert _value(metrics, "galaxy_connects_total", device="d1") == 1

@@ -103,7 +103,7 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
         assert answer == {"error": "2 tasks are queued already, and this one was refused: retry later"}
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
 
@@ -130,7 +130,7 @@ async def test_task_whose_connection_is_lost_becomes_lost_and_reruns_only_on_req
         await until(lambda: bool(daemon.work.begun))
         await daemon.fleet.kill_server()
         assert (await daemon.ended_task(task_id))["state"] == "lost"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.fleet.start_server()
         retry = await daemon.ask("POST", f"/tasks/{task_id}/retry", 202)
         assert (retry["retry_of"], retry["request"]) == (task_id, "hold a")
@@ -145,7 +145,7 @@ async def test_only_finished_tasks_can_be_retried(tmp_path: Path) -> None:
         answer = await daemon.ask("POST", f"/tasks/{task_id}/retry", 409)
         assert "only a task that has ended can be retried" in answer["error"]
         await daemon.ask("POST", "/tasks/nothing/retry", 404)
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.ended_task(task_id)
 
 
@@ -165,7 +165,7 @@ async def test_task_cancelled_while_queued_never_begins(tmp_path: Path) -> None:
         await daemon.wait_state(held, "running")
         queued = await daemon.submit("echo b")
         assert (await daemon.ask("DELETE", f"/tasks/{queued}"))["state"] == "cancelled"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.ended_task(held)
         assert (await daemon.ask("DELETE", f"/tasks/{held}"))["state"] == "completed"
         await daemon.ask("DELETE", "/tasks/nothing", 404)
@@ -185,7 +185,7 @@ async def test_wait_ends_with_the_task_or_with_its_timeout(tmp_path: Path) -> No
             nursery.start_soon(wait)
             nursery.start_soon(wait)
             await trio.sleep(0.05)
-            daemon.work.let_go("a")
+            daemon.work.release("a")
         assert answers == ["completed", "completed"]
         assert "wait: expected" in (await daemon.ask("GET", f"/tasks/{task_id}", 400, params={"wait": "x"}))["error"]
         await daemon.ask("GET", f"/tasks/{task_id}", 400, params={"wait": "nan"})
