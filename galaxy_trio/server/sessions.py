@@ -84,8 +84,7 @@ class ServerTask:
 
 
 SessionFunction: TypeAlias = Callable[[ServerTask], Awaitable[object]]
-"""Runs one task. Its return value, any JSON, is the task's result. Raising `TaskFailed` fails the task with that exception's result;
-any other exception fails it with the exception's text. It is cancelled when its device or client disconnects."""
+"""Runs one task and returns its result; see docs/reference/api/server.md."""
 
 
 @attrs.frozen
@@ -156,7 +155,7 @@ class Sessions:
         return len(self._unfinished) - self.running()
 
     def refusal(self, session_id: str, client: Client) -> str | None:
-        """Why a client cannot start a session with this id; None if it can."""
+        """Return why a client cannot start a session with this id; None if it can."""
         if self._stopping:
             return "the server is shutting down"
         session = self._unfinished.get(session_id)
