@@ -16,7 +16,7 @@ from galaxy_trio.messages import ClientMessageType
 from galaxy_trio.server import ServerLimits, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream
-from tests.server.support.evil_client import EVIL, SECRET, check_both, empty_fragments, look, open_evil
+from tests.server.support.evil_client import EVIL, SECRET, empty_fragments, look, open_evil
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
 from tests.server.support.server_cast import (
     CONSTELLATION,
@@ -64,7 +64,7 @@ async def test_message_in_anothers_name_or_role_is_refused_without_effect(
         refusal = await evil.receive()
         assert (refusal["type"], refusal["error"]) == ("error", words)
         assert cast.server.statistics() == before
-        await check_both(cast)
+        await cast.check_clients()
         answer(cast.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
         for client in (cast.device, cast.constellation):
             assert await end_of(client, "s") == ("completed", SECRET, None)
@@ -88,7 +88,7 @@ async def test_taken_name_is_refused_in_either_role_and_its_owner_stays(role: st
         await trio.testing.wait_all_tasks_blocked()
         assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
         assert "forged" not in str(cast.server.clients())
-        await check_both(cast)
+        await cast.check_clients()
 
 
 async def test_another_clients_session_cannot_be_joined_or_ended() -> None:
@@ -159,7 +159,7 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
                 evil.send_text(text.replace("RESPONSE_ID", str(command["response_id"])))
                 sent += 1
         await trio.testing.wait_all_tasks_blocked()
-        await check_both(cast)
+        await cast.check_clients()
         answer(cast.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
         for client in (cast.device, cast.constellation):
             assert await end_of(client, "s") == ("completed", SECRET, None)
@@ -171,7 +171,7 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
         statistics = cast.server.statistics()
         assert (statistics.connections, statistics.sessions, statistics.ending_sessions) == (2, 0, 0)
         assert statistics.bytes_held == 0
-        await check_both(cast)
+        await cast.check_clients()
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -187,7 +187,7 @@ async def test_text_nested_100_000_deep_is_a_broken_message(opening: str, regist
             assert (await evil.receive())["type"] == "heartbeat"
         else:
             assert await evil.close_code() == 1008
-        await check_both(cast)
+        await cast.check_clients()
 
 
 async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -226,7 +226,7 @@ async def test_flood_of_pings_without_reading_holds_one_pong() -> None:
                 await evil.send_bytes((b"\x89\xfdmask" + bytes(125)) * 100)
                 await trio.testing.wait_all_tasks_blocked()
                 assert cast.server.statistics().bytes_held < 300
-            await check_both(cast)
+            await cast.check_clients()
 
 
 async def test_flood_of_tasks_runs_up_to_the_limit_and_refuses_the_rest() -> None:
@@ -289,7 +289,7 @@ async def test_refused_and_broken_clients_leave_nothing(
         for _ in range(3):
             await come_and_go()
         assert _alive() == before
-        await check_both(cast)
+        await cast.check_clients()
 
 
 def _alive() -> int:

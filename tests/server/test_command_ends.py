@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
 import trio.testing
 
 from galaxy_trio import ConnectionLost, InvalidMessage
-from galaxy_trio._codec.codec import encode
 from galaxy_trio.messages import (
     ClientMessage,
     ClientMessageType,
@@ -19,17 +16,8 @@ from galaxy_trio.messages import (
 )
 from galaxy_trio.server import ServerTask
 from galaxy_trio.server.pending_commands import PendingCommands
-from tests.server.support.commands import CLICK, LOOK, actions_of, click_and_look, result
-from tests.server.support.server_cast import (
-    DEVICE,
-    answer,
-    end_of,
-    open_cast,
-    start_task,
-)
-
-if TYPE_CHECKING:
-    from tests.server.support.raw_client import RawClient
+from tests.server.support.commands import CLICK, LOOK
+from tests.server.support.server_cast import DEVICE, end_of, open_cast, start_task
 
 
 async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
@@ -85,42 +73,6 @@ async def test_ended_session_cannot_run_commands() -> None:
             await kept[0].execute([LOOK])
         with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
             await ServerTask("s", "", DEVICE, "c").execute([LOOK])
-
-
-async def test_device_runs_the_commands_of_its_own_task() -> None:
-    async with open_cast(click_and_look) as cast:
-        cast.device.send(type="task", status="continue", session_id="own", request="x")
-        assert (await cast.device.receive())["session_id"] == "own"
-        command = await cast.device.receive()
-        assert "task_name" not in command
-        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
-        assert (await end_of(cast.device, "own"))[0] == "completed"
-
-
-async def test_results_survive_the_wire_unchanged() -> None:
-    received: list[list[CommandResult]] = []
-    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
-
-    async def session(task: ServerTask) -> None:
-        received.append(await task.execute([CLICK]))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        message = ClientMessage(
-            ClientMessageType.COMMAND_RESULTS,
-            TaskStatus.CONTINUE,
-            session_id="s",
-            prev_response_id=str(command["response_id"]),
-            action_results=[sent],
-        )
-        _send(cast.device, message)
-        await end_of(cast.constellation, "s")
-        assert received == [[sent]]
-
-
-def _send(client: RawClient, message: ClientMessage) -> None:
-    client.send_text(encode(message))
 
 
 def test_batch_is_answered_once_even_if_two_replies_come_before_it_is_read() -> None:

@@ -9,9 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
+from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout, TaskStatus
+from galaxy_trio._codec.codec import encode
 from galaxy_trio.messages import (
+    ClientMessage,
+    ClientMessageType,
     Command,
+    CommandResult,
+    ResultStatus,
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
@@ -28,6 +33,7 @@ from tests.server.support.commands import (
     result,
 )
 from tests.server.support.raw_client import Members, open_raw_client
+from tests.server.support.recorded_session import recorded_session
 from tests.server.support.server_cast import (
     answer,
     end_of,
@@ -41,23 +47,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def _recorded_session(task: ServerTask) -> object:
-    """The session function of the recording."""
-    count = int(task.request.removeprefix("cmd:"))
-    commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(count)]
-    results = await task.execute(commands)
-    members = [
-        {"status": r.status, "error": r.error, "result": r.result, "namespace": r.namespace, "call_id": r.call_id}
-        for r in results
-    ]
-    return {"results": members}
-
-
 async def test_commands_and_results_match_the_recording() -> None:
     task, accepted, command, results, end, end_for_device = (
         frame.json() for frame in text_frames("task_with_commands")
     )
-    async with open_cast(_recorded_session) as cast:
+    async with open_cast(recorded_session) as cast:
         await start_task(cast.constellation, str(accepted["session_id"]), str(task["request"]))
         came = await cast.device.receive()
         recorded = {name: value for name, value in command.items() if value is not None}
@@ -319,3 +313,35 @@ async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what
         await start_task(members.constellation, "s")
         assert await end_of(members.device, "s") == ("completed", "well", None)
         assert members.server.statistics().unanswered_commands == 0
+
+
+async def test_device_runs_the_commands_of_its_own_task() -> None:
+    async with open_cast(click_and_look) as cast:
+        cast.device.send(type="task", status="continue", session_id="own", request="x")
+        assert (await cast.device.receive())["session_id"] == "own"
+        command = await cast.device.receive()
+        assert "task_name" not in command
+        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
+        assert (await end_of(cast.device, "own"))[0] == "completed"
+
+
+async def test_results_survive_the_wire_unchanged() -> None:
+    received: list[list[CommandResult]] = []
+    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
+
+    async def session(task: ServerTask) -> None:
+        received.append(await task.execute([CLICK]))
+
+    async with open_cast(session) as cast:
+        await start_task(cast.constellation, "s")
+        command = await cast.device.receive()
+        message = ClientMessage(
+            ClientMessageType.COMMAND_RESULTS,
+            TaskStatus.CONTINUE,
+            session_id="s",
+            prev_response_id=str(command["response_id"]),
+            action_results=[sent],
+        )
+        cast.device.send_text(encode(message))
+        await end_of(cast.constellation, "s")
+        assert received == [[sent]]

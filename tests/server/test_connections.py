@@ -21,18 +21,20 @@ from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.recorded_cast import (
-    CONSTELLATION_REGISTRATION,
+from tests.server.support.server_cast import (
+    CONSTELLATION,
+    DEVICE,
     RecordingSessions,
-    constellation_registration,
-    device_registration,
+    end_of,
     expect_acknowledgement,
     open_cast,
-    register,
-    sleep_forever,
+    register_constellation,
+    register_device,
+    request_information,
+    run_forever,
+    start_task,
     submit,
 )
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, end_of
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import ClientMessage
@@ -53,11 +55,11 @@ async def test_connection_above_the_limit_is_closed_immediately_until_another_en
             async with open_raw_client(cast.server.connect()):
                 raise AssertionError("was let in")
         assert "2 are open" in caplog.text
-        await cast.clients_are_well()
+        await cast.check_clients()
         await cast.constellation.close()
         await trio.testing.wait_all_tasks_blocked()
         async with open_raw_client(cast.server.connect()) as client:
-            await register(client, CONSTELLATION_REGISTRATION.text)
+            await register_constellation(client)
 
 
 HALF_HANDSHAKES = {"nothing": b"", "half a request": b"GET /ws HTTP/1.1\r\nHost: server.test\r\n"}
@@ -96,7 +98,7 @@ async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: p
         await trio.testing.wait_all_tasks_blocked()
         assert "was rejected: its request is not a WebSocket handshake" in caplog.text
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
-        await cast.clients_are_well()
+        await cast.check_clients()
 
 
 async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
@@ -120,8 +122,8 @@ async def test_silently_lost_client_is_removed_and_one_that_answers_pings_stays(
         open_raw_client(silent := FaultyStream(server.connect())) as gone,
         open_raw_client(server.connect()) as there,
     ):
-        await register(gone, device_registration("gone"))
-        await register(there, device_registration("there"))
+        await register_device(gone, "gone")
+        await register_device(there, "there")
         silent.go_silent()
         await there.silence(49)
         assert server.devices == ["gone", "there"]
@@ -150,27 +152,20 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
     async with open_cast() as cast, trio.open_nursery() as nursery:
         nursery.start_soon(cast.server.serve_stream, not_read)
         async with open_raw_client(client_end) as flooding, open_raw_client(cast.server.connect()) as large:
-            await register(large, device_registration("large", hostname=information))
-            await register(flooding, constellation_registration("flooding", "large"))
+            await register_device(large, "large", hostname=information)
+            await register_constellation(flooding, "flooding", "large")
             not_read.stall()
             held.clear()
             for _ in range(200):
-                flooding.send(
-                    type="device_info_request",
-                    status="ok",
-                    client_type="constellation",
-                    target_id="large",
-                    request_id="q",
-                )
+                request_information(flooding, "q", "large")
             # Drop the sizes of the flooding client's own frames.
             held.clear()
             await trio.testing.wait_all_tasks_blocked()
             assert HIGH_WATER_MARK <= max(held) <= HIGH_WATER_MARK + len(information) + 1000
-            await cast.clients_are_well()
-            submit(cast.constellation, "s1")
-            await expect_acknowledgement(cast.constellation, "s1")
-            assert await end_of(cast.constellation, "s1") == ("completed", {"echo": "x"}, None)
-            assert await end_of(cast.device, "s1") == ("completed", {"echo": "x"}, None)
+            await cast.check_clients()
+            await start_task(cast.constellation, "s1", "x")
+            assert await end_of(cast.constellation, "s1") == ("completed", "x", None)
+            assert await end_of(cast.device, "s1") == ("completed", "x", None)
             # When it reads again, it gets all replies.
             not_read.resume()
             for _ in range(200):
@@ -190,7 +185,7 @@ async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
     monkeypatch.setattr(ClientHandler, "received", buggy)
     sessions = RecordingSessions()
     async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as unlucky:
-        await register(unlucky, constellation_registration("unlucky"))
+        await register_constellation(unlucky, "unlucky")
         submit(unlucky, "s1")
         submit(cast.constellation, "s2")
         await expect_acknowledgement(unlucky, "s1")
@@ -202,7 +197,7 @@ async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
         assert (await end_of(cast.device, "s1"))[0] == "failed"
         assert sessions.cancelled == ["s1"]
         assert cast.server.statistics() == ServerStatistics(2, 1, 1, 1)
-        await cast.clients_are_well()
+        await cast.check_clients()
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "a bug in the server ended a connection"
     assert record.exc_info is not None
@@ -215,11 +210,11 @@ async def test_reset_connection_affects_no_other_and_logs_no_warning(caplog: pyt
     async with open_cast() as cast, trio.open_nursery() as nursery:
         nursery.start_soon(cast.server.serve_stream, faulty)
         async with open_raw_client(client_end) as client:
-            await register(client, constellation_registration("short-lived"))
+            await register_constellation(client, "short-lived")
             faulty.reset()
             await trio.testing.wait_all_tasks_blocked()
             assert cast.server.constellations == [CONSTELLATION]
-            await cast.clients_are_well()
+            await cast.check_clients()
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
@@ -241,9 +236,8 @@ async def test_ended_connections_and_sessions_leave_nothing(
         async def come_and_go(number: int) -> None:
             for name in (f"{number}", f"{number} again"):
                 async with open_raw_client(cast.server.connect()) as client:
-                    await register(client, constellation_registration(name))
-                    submit(client, name)
-                    await expect_acknowledgement(client, name)
+                    await register_constellation(client, name)
+                    await start_task(client, name)
                     assert (await end_of(client, name))[0] == "completed"
                     assert (await end_of(cast.device, name))[0] == "completed"
                     await client.close()
@@ -257,11 +251,10 @@ async def test_ended_connections_and_sessions_leave_nothing(
 
 
 async def test_statistics_count_and_clients_are_listed_in_order() -> None:
-    async with open_cast(sleep_forever) as cast, open_raw_client(cast.server.connect()) as other:
+    async with open_cast(run_forever) as cast, open_raw_client(cast.server.connect()) as other:
         assert cast.server.statistics() == ServerStatistics(connections=3, devices=1, constellations=1, sessions=0)
-        await register(other, device_registration("device_000"))
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
+        await register_device(other, "device_000")
+        await start_task(cast.constellation, "s1")
         assert cast.server.statistics() == ServerStatistics(connections=3, devices=2, constellations=1, sessions=1)
         assert (cast.server.devices, cast.server.constellations) == ([DEVICE, "device_000"], [CONSTELLATION])
         assert repr(cast.server) == "<Server at ws://server.test/ws>"

@@ -22,7 +22,6 @@ from tests.server.support.server_cast import (
 )
 
 IDLE = ServerLimits(idle_timeout=600, liveness_timeout=math.inf)
-
 """Limits for clients that do not read and therefore answer no pings."""
 
 

@@ -13,12 +13,9 @@ import trustme
 from galaxy_trio._transport import inbound_limits
 from galaxy_trio.server import ServerLimits
 from galaxy_trio.testing import open_memory_server
-from tests.server.support.evil_client import EVIL, check_both, empty_fragments, open_evil
+from tests.server.support.evil_client import EVIL, empty_fragments, open_evil
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import (
-    open_cast,
-    register_constellation,
-)
+from tests.server.support.server_cast import open_cast, register_constellation
 
 
 async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +29,7 @@ async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: py
         assert await evil.close_code() == 1009
         await trio.testing.wait_all_tasks_blocked()
         assert EVIL not in cast.server.constellations
-        await check_both(cast)
+        await cast.check_clients()
 
 
 _BROKEN_FRAMES: dict[str, tuple[bytes, int]] = {
@@ -62,7 +59,7 @@ async def test_bytes_that_break_the_websocket_protocol_end_only_their_connection
         assert await evil.close_code() == code
         await trio.testing.wait_all_tasks_blocked()
         assert cast.server.statistics().connections == 2
-        await check_both(cast)
+        await cast.check_clients()
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
@@ -75,7 +72,7 @@ async def test_binary_frames_are_broken_messages_however_many_fragments_they_hav
         assert "a binary frame of 3 bytes" in str((await evil.receive())["error"])
         if not registered:
             assert await evil.close_code() == 1008
-        await check_both(cast)
+        await cast.check_clients()
 
 
 async def _drip(stream: trio.abc.Stream, data: bytes) -> None:
@@ -135,7 +132,7 @@ async def test_handshake_of_one_byte_per_second_ends_at_the_handshake_timeout(
         assert await _closed_at(stream) == 10
         await trio.testing.wait_all_tasks_blocked()
         assert cast.server.statistics().connections == 2
-        await check_both(cast)
+        await cast.check_clients()
 
 
 _HANDSHAKE = (

@@ -14,21 +14,16 @@ from galaxy_trio import TaskFailed
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.server.server import ServerLimits
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from tests.server.support.plain_clients import (
-    check_alive,
-    register_plain_constellation,
-    register_plain_device,
-    request_information,
-    run_forever,
-    submit_plain,
-)
 from tests.server.support.raw_client import open_raw_client
 from tests.server.support.server_cast import (
     DEVICE,
+    check_alive,
     end_of,
     open_cast,
     register_constellation,
     register_device,
+    request_information,
+    run_forever,
     start_task,
     submit,
 )
@@ -55,9 +50,9 @@ async def test_session_that_raises_when_cancelled_affects_no_other_task() -> Non
         open_raw_client(server.connect()) as device,
         open_raw_client(server.connect()) as constellation,
     ):
-        await register_plain_device(device)
-        await register_plain_constellation(constellation)
-        submit_plain(constellation, "s1")
+        await register_device(device)
+        await register_constellation(constellation)
+        submit(constellation, "s1")
         assert (await constellation.receive())["type"] == "heartbeat"
         await trio.testing.wait_all_tasks_blocked()
         await device.close()
@@ -79,9 +74,9 @@ async def test_result_that_raises_when_written_fails_only_its_task() -> None:
         open_raw_client(server.connect()) as device,
         open_raw_client(server.connect()) as constellation,
     ):
-        await register_plain_device(device)
-        await register_plain_constellation(constellation)
-        submit_plain(constellation, "s1")
+        await register_device(device)
+        await register_constellation(constellation)
+        submit(constellation, "s1")
         assert (await constellation.receive())["type"] == "heartbeat"
         end = await constellation.receive()
         assert end["status"] == "failed"
@@ -100,10 +95,10 @@ async def test_constellation_that_does_not_read_delays_no_device() -> None:
     async with open_memory_server(session=session) as server, trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, not_read)
         async with open_raw_client(server.connect()) as device, open_raw_client(client_end) as constellation:
-            await register_plain_device(device)
-            await register_plain_constellation(constellation)
+            await register_device(device)
+            await register_constellation(constellation)
             for number in range(4):
-                submit_plain(constellation, f"s{number}")
+                submit(constellation, f"s{number}")
             await trio.testing.wait_all_tasks_blocked()
             not_read.stall()
             gate.set()
@@ -118,13 +113,13 @@ async def test_no_session_starts_for_a_client_that_has_disconnected(autojump_clo
         not_read = FaultyStream(server_end)
         nursery.start_soon(server.serve_stream, not_read)
         async with open_raw_client(server.connect()) as device, open_raw_client(client_end) as constellation:
-            await register_plain_device(device, "x" * 200_000)
-            await register_plain_constellation(constellation)
+            await register_device(device, hostname="x" * 200_000)
+            await register_constellation(constellation)
             not_read.stall()
             for _ in range(12):
                 request_information(constellation)
             for number in range(5):
-                submit_plain(constellation, f"s{number}")
+                submit(constellation, f"s{number}")
             await trio.sleep(49)
             await check_alive(device)
             await trio.sleep(5)

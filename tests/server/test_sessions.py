@@ -16,18 +16,20 @@ from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.testing import open_memory_server
 from tests.connection.support.recordings import text_frames
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.recorded_cast import (
-    CONSTELLATION_REGISTRATION,
+from tests.server.support.server_cast import (
+    CONSTELLATION,
+    DEVICE,
+    Cast,
     RecordingSessions,
-    constellation_registration,
-    device_registration,
+    end_of,
     error_text,
     expect_acknowledgement,
     open_cast,
-    register,
+    register_constellation,
+    register_device,
+    start_task,
     submit,
 )
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, Cast, end_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -49,7 +51,7 @@ async def test_session_function_gets_the_task() -> None:
         assert sorted(sessions.started, key=lambda task: (task.request, task.session_id != first)) == [
             ServerTask(first, "", DEVICE, CONSTELLATION),
             ServerTask(second, "", DEVICE, CONSTELLATION),
-            ServerTask("s1", "do it", DEVICE, CONSTELLATION),
+            ServerTask("s1", "do it", DEVICE, CONSTELLATION, "galaxy/s1"),
             ServerTask("demo@t1", "echo:hello", DEVICE, CONSTELLATION, "galaxy/demo/t1"),
         ]
 
@@ -75,22 +77,20 @@ async def test_return_value_of_a_session_is_the_tasks_result(result: object) -> 
         return result
 
     async with open_cast(session) as cast:
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
+        await start_task(cast.constellation, "s1")
         for client in (cast.constellation, cast.device):
             assert await end_of(client, "s1") == ("completed", result, None)
 
 
 async def _failing(cast: Cast) -> tuple[object, object]:
     """Submit a task that fails, check that both clients get the same end, and return its result and error."""
-    submit(cast.constellation, "s1")
-    await expect_acknowledgement(cast.constellation, "s1")
+    await start_task(cast.constellation, "s1")
     [of_constellation, of_device] = [await end_of(client, "s1") for client in (cast.constellation, cast.device)]
     assert of_constellation == of_device
     status, result, error = of_constellation
     assert status == "failed"
     assert cast.server.statistics().sessions == 0
-    await cast.clients_are_well()
+    await cast.check_clients()
     return result, error
 
 
@@ -180,16 +180,16 @@ async def test_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_ba
 
 async def test_device_may_submit_a_task_for_itself_and_gets_one_end() -> None:
     async with open_cast() as cast:
-        cast.device.send(type="task", status="continue", session_id="s1", request="echo:mine")
+        cast.device.send(type="task", status="continue", session_id="s1", request="mine")
         await expect_acknowledgement(cast.device, "s1")
-        assert await end_of(cast.device, "s1") == ("completed", {"echo": "mine"}, None)
-        await cast.clients_are_well()
+        assert await end_of(cast.device, "s1") == ("completed", "mine", None)
+        await cast.check_clients()
 
 
 async def test_device_may_not_submit_a_task_for_another() -> None:
     async with open_cast() as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, device_registration("device_002"))
-        other.send(type="task", status="continue", session_id="s1", request="echo:yours", target_id=DEVICE)
+        await register_device(other, "device_002")
+        other.send(type="task", status="continue", session_id="s1", request="yours", target_id=DEVICE)
         assert error_text(await other.receive()) == "A device may run tasks only on itself"
         assert cast.server.statistics().sessions == 0
 
@@ -200,10 +200,9 @@ async def test_disconnect_of_a_constellation_cancels_its_sessions_and_frees_its_
 ) -> None:
     sessions = RecordingSessions()
     async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, constellation_registration("other"))
+        await register_constellation(other, "other")
         submit(other, "of another")
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
+        await start_task(cast.constellation, "s1")
         await trio.testing.wait_all_tasks_blocked()
         assert len(sessions.started) == 2
         await (cast.constellation.close() if how == "close" else cast.constellation.abort())
@@ -212,17 +211,16 @@ async def test_disconnect_of_a_constellation_cancels_its_sessions_and_frees_its_
         assert sessions.cancelled == ["s1"]
         assert cast.server.constellations == ["other"]
         async with open_raw_client(cast.server.connect()) as again:
-            await register(again, CONSTELLATION_REGISTRATION.text)
-            submit(again, "s1")
-            await expect_acknowledgement(again, "s1")
+            await register_constellation(again)
+            await start_task(again, "s1")
             sessions.released.set()
-            assert await end_of(again, "s1") == ("completed", "echo:x", None)
+            assert await end_of(again, "s1") == ("completed", "released", None)
 
 
 async def test_disconnect_of_a_device_cancels_only_its_sessions() -> None:
     sessions = RecordingSessions()
     async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, device_registration("device_002"))
+        await register_device(other, "device_002")
         submit(cast.constellation, "elsewhere", target="device_002")
         submit(cast.constellation, "here")
         await expect_acknowledgement(cast.constellation, "elsewhere")
@@ -233,7 +231,7 @@ async def test_disconnect_of_a_device_cancels_only_its_sessions() -> None:
         assert await end_of(cast.constellation, "here") == ("failed", {}, words)
         assert sessions.cancelled == ["here"]
         sessions.released.set()
-        assert await end_of(cast.constellation, "elsewhere") == ("completed", "echo:x", None)
+        assert await end_of(cast.constellation, "elsewhere") == ("completed", "released", None)
 
 
 async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
@@ -249,8 +247,7 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
                 await let_go.wait()
 
     async with open_cast(session) as cast:
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
+        await start_task(cast.constellation, "s1")
         for client in (cast.device, cast.constellation):
             await trio.testing.wait_all_tasks_blocked()
             await client.close()

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 
 from galaxy_trio.messages import Command, ToolType
 from tests.server.support.raw_client import RawClient, open_raw_client
-from tests.server.support.server_cast import (
-    DEVICE,
-    Cast,
-    register_constellation,
-)
+from tests.server.support.server_cast import DEVICE, Cast, register_constellation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,15 +23,6 @@ EVIL = "evil"
 async def look(task: ServerTask) -> object:
     [seen] = await task.execute([LOOK])
     return seen.result
-
-
-async def check_both(cast: Cast) -> None:
-    """Check that both clients get a reply and have received nothing else."""
-    cast.device.send(type="heartbeat", status="ok")
-    cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
-    for client in (cast.device, cast.constellation):
-        reply = await client.receive()
-        assert (reply["type"], reply["status"], reply.get("session_id")) == ("heartbeat", "ok", None)
 
 
 @asynccontextmanager
