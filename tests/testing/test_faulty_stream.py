@@ -33,6 +33,8 @@ async def test_faulty_stream_passes_bytes_and_the_end_by_default() -> None:
     await faulty.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.send_all(b"x")
+    # It stays closed.
+    faulty.reset()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.receive_some()
 
@@ -138,6 +140,8 @@ async def test_silent_stream_sends_nothing_and_no_end() -> None:
     with trio.testing.assert_checkpoints():
         await faulty.send_all(b"unheard")
     with trio.testing.assert_checkpoints():
+        await faulty.wait_send_all_might_not_block()
+    with trio.testing.assert_checkpoints():
         await faulty.aclose()
     assert faulty.closed
 
@@ -231,13 +235,13 @@ async def test_reset_wakes_a_send_that_waits_for_the_other_end() -> None:
 
 
 async def test_faulty_stream_passes_trios_stream_checks() -> None:
-    async def make() -> tuple[FaultyStream, FaultyStream]:
+    async def make(capacity: int = 2**16) -> tuple[FaultyStream, FaultyStream]:
         await trio.lowlevel.checkpoint()
-        link = Network(conditions=Conditions(capacity=10)).connect()
+        link = Network(conditions=Conditions(capacity=capacity)).connect()
         return FaultyStream(link.client), FaultyStream(link.server)
 
     async def make_clogged() -> tuple[FaultyStream, FaultyStream]:
-        ours, theirs = await make()
+        ours, theirs = await make(10)
         await ours.send_all(b"x" * 10)
         await theirs.send_all(b"x" * 10)
         return ours, theirs
