@@ -10,14 +10,13 @@ from galaxy_trio import RequestRejected, open_connection
 from galaxy_trio.server import ServerLimits, ServerStatistics
 from galaxy_trio.testing import open_memory_server
 from tests.connection.support.recordings import text_frames
-from tests.server.support.raw_client import Members, open_raw_client
-from tests.server.support.server_cast import (
+from tests.server.support.clients import (
     CONSTELLATION,
     DEVICE,
     RecordingSessions,
     end_of,
     error_text,
-    open_cast,
+    open_clients,
     register,
     register_constellation,
     request_information,
@@ -25,27 +24,28 @@ from tests.server.support.server_cast import (
     start_task,
     submit,
 )
+from tests.server.support.raw_client import Members, open_raw_client
 
 
 async def test_session_id_in_use_is_refused_until_its_session_has_ended() -> None:
     sessions = RecordingSessions()
-    async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as rival:
+    async with open_clients(sessions.run) as clients, open_raw_client(clients.server.connect()) as rival:
         await register_constellation(rival, "rival")
-        await start_task(cast.constellation, "s1")
-        submit(cast.constellation, "s1", "another")
-        assert error_text(await cast.constellation.receive()) == "session_id 's1' is in use"
+        await start_task(clients.constellation, "s1")
+        submit(clients.constellation, "s1", "another")
+        assert error_text(await clients.constellation.receive()) == "session_id 's1' is in use"
         submit(rival, "s1")
         assert error_text(await rival.receive()) == "session_id 's1' is owned by another client"
         sessions.released.set()
-        assert await end_of(cast.constellation, "s1") == ("completed", "released", None)
-        assert await end_of(cast.device, "s1") == ("completed", "released", None)
+        assert await end_of(clients.constellation, "s1") == ("completed", "released", None)
+        assert await end_of(clients.device, "s1") == ("completed", "released", None)
         await start_task(rival, "s1")
         assert await end_of(rival, "s1") == ("completed", "released", None)
 
 
 async def test_first_replies_are_in_the_order_of_the_messages() -> None:
-    async with open_cast(run_forever) as cast:
-        constellation = cast.constellation
+    async with open_clients(run_forever) as clients:
+        constellation = clients.constellation
         for number in range(50):
             constellation.send_text("no JSON")
             constellation.send(type="heartbeat", status="ok", client_type="constellation")
@@ -111,9 +111,9 @@ async def test_unregistered_client_is_closed_with_1008_at_the_register_timeout(
 
 
 async def test_registered_client_may_be_silent(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_cast(limits=ServerLimits(register_timeout=7)) as cast:
-        await cast.constellation.silence(100)
-        await cast.check_clients()
+    async with open_clients(limits=ServerLimits(register_timeout=7)) as clients:
+        await clients.constellation.silence(100)
+        await clients.check()
 
 
 async def test_device_without_system_information_has_no_information() -> None:
@@ -145,9 +145,9 @@ async def test_platform_in_the_system_information_takes_precedence() -> None:
 
 
 async def test_only_constellations_may_request_information_and_only_about_devices() -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as free:
-        cast.device.send(type="device_info_request", status="ok", target_id=DEVICE, request_id="q1")
-        assert "Not authorized" in error_text(await cast.device.receive())
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as free:
+        clients.device.send(type="device_info_request", status="ok", target_id=DEVICE, request_id="q1")
+        assert "Not authorized" in error_text(await clients.device.receive())
         await register_constellation(free, "free", None)
         request_information(free, "q2", None)
         assert "Not authorized" in error_text(await free.receive())
@@ -160,7 +160,7 @@ async def test_only_constellations_may_request_information_and_only_about_device
 
 
 async def test_constellation_cannot_target_a_constellation() -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as client:
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as client:
         client.send(
             type="register", status="ok", client_type="constellation", client_id="other", target_id=CONSTELLATION
         )
@@ -186,10 +186,10 @@ async def test_connection_that_ends_without_a_registration_is_removed_immediatel
 
 
 async def test_name_is_free_again_when_its_connection_has_ended() -> None:
-    async with open_cast() as cast:
-        await cast.constellation.close()
+    async with open_clients() as clients:
+        await clients.constellation.close()
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.constellations == []
-        async with open_raw_client(cast.server.connect()) as again:
+        assert clients.server.constellations == []
+        async with open_raw_client(clients.server.connect()) as again:
             await register_constellation(again)
-            assert cast.server.constellations == [CONSTELLATION]
+            assert clients.server.constellations == [CONSTELLATION]

@@ -16,8 +16,8 @@ from galaxy_trio.messages import (
 )
 from galaxy_trio.server import ServerTask
 from galaxy_trio.server.pending_commands import PendingCommands
+from tests.server.support.clients import DEVICE, end_of, open_clients, start_task
 from tests.server.support.commands import CLICK, LOOK
-from tests.server.support.server_cast import DEVICE, end_of, open_cast, start_task
 
 
 async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
@@ -31,11 +31,11 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
             raised.append(lost)
             raise
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive())["type"] == "command"
-        await cast.device.abort()
-        assert await end_of(cast.constellation, "s") == (
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        assert (await clients.device.receive())["type"] == "command"
+        await clients.device.abort()
+        assert await end_of(clients.constellation, "s") == (
             "failed",
             {},
             "Task was cancelled because target device disconnected",
@@ -43,7 +43,7 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
         await trio.testing.wait_all_tasks_blocked()
         # A session that ignores its cancellation gets the error too.
         assert [type(error) for error in raised] == [ConnectionLost]
-        assert cast.server.statistics().ending_sessions == 0
+        assert clients.server.statistics().ending_sessions == 0
 
 
 async def test_ended_session_cannot_run_commands() -> None:
@@ -61,12 +61,12 @@ async def test_ended_session_cannot_run_commands() -> None:
                 except trio.ClosedResourceError as error:
                     refused.append(str(error))
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
         await trio.testing.wait_all_tasks_blocked()
-        await cast.constellation.close()
+        await clients.constellation.close()
         # The device receives only the end.
-        assert (await end_of(cast.device, "s"))[0] == "failed"
+        assert (await end_of(clients.device, "s"))[0] == "failed"
         await trio.testing.wait_all_tasks_blocked()
         assert refused == ["session 's' has ended: it cannot run commands any more"]
         with pytest.raises(trio.ClosedResourceError, match="has ended"):

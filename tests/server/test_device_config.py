@@ -19,8 +19,8 @@ from galaxy_trio.server import read_device_config
 from galaxy_trio.server.device_config import merge
 from galaxy_trio.server.registry import MAX_SYSTEM_INFO
 from galaxy_trio.testing import open_memory_server
+from tests.server.support.clients import CONSTELLATION, DEVICE, register_constellation, register_device
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, register_constellation, register_device
 
 if TYPE_CHECKING:
     from pathlib import Path

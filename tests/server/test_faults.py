@@ -10,12 +10,11 @@ import trio.testing
 
 from galaxy_trio.server import ServerLimits
 from galaxy_trio.testing import open_memory_server
-from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import (
+from tests.server.support.clients import (
     DEVICE,
     check_alive,
     end_of,
-    open_cast,
+    open_clients,
     register_constellation,
     register_device,
     request_information,
@@ -23,6 +22,7 @@ from tests.server.support.server_cast import (
     start_task,
     submit,
 )
+from tests.server.support.raw_client import open_raw_client
 
 if TYPE_CHECKING:
     import pytest
@@ -147,12 +147,12 @@ async def test_registration_at_its_timeout_leaves_nothing_behind(mock_clock: tri
 
 
 async def test_client_that_closes_is_sent_nothing_more_while_its_socket_is_open() -> None:
-    async with open_cast(run_forever) as cast, open_raw_client(cast.server.connect()) as other:
+    async with open_clients(run_forever) as clients, open_raw_client(clients.server.connect()) as other:
         await register_constellation(other, "other")
         await start_task(other, "s")
         await trio.testing.wait_all_tasks_blocked()
         # A close frame with code 1000; the client still reads.
         await other.send_bytes(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
         assert (await other.receive_until_ended())[0] == []
-        assert (await end_of(cast.device, "s"))[0] == "failed"
-        await check_alive(cast.device)
+        assert (await end_of(clients.device, "s"))[0] == "failed"
+        await check_alive(clients.device)

@@ -15,8 +15,8 @@ from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import DeviceInfo, Platform
 from galaxy_trio.server import ServerStatistics, open_server
 from galaxy_trio.testing import open_memory_server
+from tests.server.support.clients import DEVICE, device_can_register, register_device
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import DEVICE, device_can_register, register_device
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", "s3cret/+& ", "s3cret/+& ü?", "S3CRET/+& ü"])

@@ -14,12 +14,11 @@ from galaxy_trio import TaskFailed
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.server.server import ServerLimits
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import (
+from tests.server.support.clients import (
     DEVICE,
     check_alive,
     end_of,
-    open_cast,
+    open_clients,
     register_constellation,
     register_device,
     request_information,
@@ -27,6 +26,7 @@ from tests.server.support.server_cast import (
     start_task,
     submit,
 )
+from tests.server.support.raw_client import open_raw_client
 
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
@@ -158,14 +158,14 @@ async def test_exception_whose_str_raises_still_fails_its_task(how: str, words: 
             case _:
                 return _Unsayable(a=1)
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        for client in (cast.constellation, cast.device):
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        for client in (clients.constellation, clients.device):
             status, result, error = await end_of(client, "s")
             assert (status, result) == ("failed", {})
             assert words in str(error)
-        await check_alive(cast.device)
-        assert cast.server.statistics().ending_sessions == 0
+        await check_alive(clients.device)
+        assert clients.server.statistics().ending_sessions == 0
 
 
 class _SpeechlessFailure(TaskFailed):
@@ -178,20 +178,20 @@ async def test_task_whose_acknowledgement_cannot_be_sent_is_refused_and_not_run(
     async def session(task: ServerTask) -> None:
         started.append(task.session_id)
 
-    async with open_cast(session, ServerLimits(max_message_size=1000)) as cast:
+    async with open_clients(session, ServerLimits(max_message_size=1000)) as clients:
         for length in (700, 890):
             # The acknowledgement is longer than the task, apart from the id.
             task = {"type": "task", "status": "ok", "client_type": "constellation", "target_id": DEVICE}
-            cast.constellation.send_text(json.dumps({**task, "session_id": "s" * length}, separators=(",", ":")))
-        assert (await cast.constellation.receive())["type"] == "heartbeat"
-        refusal = await cast.constellation.receive()
+            clients.constellation.send_text(json.dumps({**task, "session_id": "s" * length}, separators=(",", ":")))
+        assert (await clients.constellation.receive())["type"] == "heartbeat"
+        refusal = await clients.constellation.receive()
         assert (refusal["type"], "session_id" in refusal) == ("error", False)
         assert "the reply cannot be sent" in str(refusal["error"])
-        assert (await end_of(cast.constellation, "s" * 700))[0] == "completed"
-        assert (await end_of(cast.device, "s" * 700))[0] == "completed"
-        await check_alive(cast.device)
+        assert (await end_of(clients.constellation, "s" * 700))[0] == "completed"
+        assert (await end_of(clients.device, "s" * 700))[0] == "completed"
+        await check_alive(clients.device)
         assert started == ["s" * 700]
-        assert cast.server.statistics().ending_sessions == 0
+        assert clients.server.statistics().ending_sessions == 0
 
 
 @pytest.mark.parametrize("does", ["cleans up", "returns", "raises", "swallows its cancellation"])
@@ -213,26 +213,26 @@ async def test_session_that_is_slow_to_cancel_ends_once_immediately_and_delays_n
                     return "too late"
         return "far too late"
 
-    async with open_cast(session) as cast, open_raw_client(cast.server.connect()) as other:
+    async with open_clients(session) as clients, open_raw_client(clients.server.connect()) as other:
         await register_device(other, "other")
-        await start_task(cast.constellation, "slow", "", "other")
+        await start_task(clients.constellation, "slow", "", "other")
         await trio.testing.wait_all_tasks_blocked()
         await other.close()
         reason = "Task was cancelled because target device disconnected"
-        assert await end_of(cast.constellation, "slow") == ("failed", {}, reason)
+        assert await end_of(clients.constellation, "slow") == ("failed", {}, reason)
         assert trio.current_time() == 0
-        statistics = cast.server.statistics()
+        statistics = clients.server.statistics()
         assert (statistics.sessions, statistics.ending_sessions) == (0, 1)
-        submit(cast.constellation, "slow")
-        assert (await cast.constellation.receive())["error"] == "session_id 'slow' is in use"
-        await start_task(cast.constellation, "quick", "quick")
-        for client in (cast.constellation, cast.device):
+        submit(clients.constellation, "slow")
+        assert (await clients.constellation.receive())["error"] == "session_id 'slow' is in use"
+        await start_task(clients.constellation, "quick", "quick")
+        for client in (clients.constellation, clients.device):
             assert await end_of(client, "quick") == ("completed", "quick", None)
         await trio.sleep(101)
-        assert cast.server.statistics().ending_sessions == 0
+        assert clients.server.statistics().ending_sessions == 0
         # No second end was sent, and the name is free again.
-        await start_task(cast.constellation, "slow", "quick")
-        assert await end_of(cast.constellation, "slow") == ("completed", "quick", None)
+        await start_task(clients.constellation, "slow", "quick")
+        assert await end_of(clients.constellation, "slow") == ("completed", "quick", None)
 
 
 async def test_hanging_session_delays_no_other_and_ends_with_its_client(
@@ -243,17 +243,17 @@ async def test_hanging_session_delays_no_other_and_ends_with_its_client(
             await trio.sleep_forever()
         return task.request
 
-    async with open_cast(session) as cast, open_raw_client(cast.server.connect()) as other:
+    async with open_clients(session) as clients, open_raw_client(clients.server.connect()) as other:
         await register_constellation(other, "other")
         await start_task(other, "hanging", "hang")
-        await start_task(cast.constellation, "s", "well")
-        for client in (cast.constellation, cast.device):
+        await start_task(clients.constellation, "s", "well")
+        for client in (clients.constellation, clients.device):
             assert await end_of(client, "s") == ("completed", "well", None)
         await other.close()
         # Only the device receives the end: the constellation has disconnected.
-        assert await end_of(cast.device, "hanging") == (
+        assert await end_of(clients.device, "hanging") == (
             "failed",
             {},
             "Task was cancelled because its constellation disconnected",
         )
-        await cast.constellation.silence(5)
+        await clients.constellation.silence(5)

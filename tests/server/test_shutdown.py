@@ -11,8 +11,7 @@ import trio.testing
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.server import ServerStatistics, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from tests.server.support.raw_client import RawClient, open_raw_client
-from tests.server.support.server_cast import (
+from tests.server.support.clients import (
     Ends,
     RecordingSessions,
     device_can_register,
@@ -22,6 +21,7 @@ from tests.server.support.server_cast import (
     stay_until_closed,
     submit,
 )
+from tests.server.support.raw_client import RawClient, open_raw_client
 
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from galaxy_trio.messages import Command, ToolType
+from tests.server.support.clients import DEVICE, Clients, register_constellation
 from tests.server.support.raw_client import RawClient, open_raw_client
-from tests.server.support.server_cast import DEVICE, Cast, register_constellation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,8 +26,8 @@ async def look(task: ServerTask) -> object:
 
 
 @asynccontextmanager
-async def open_evil(cast: Cast, target: str | None = DEVICE) -> AsyncGenerator[RawClient]:
-    async with open_raw_client(cast.server.connect()) as evil:
+async def open_evil(clients: Clients, target: str | None = DEVICE) -> AsyncGenerator[RawClient]:
+    async with open_raw_client(clients.server.connect()) as evil:
         await register_constellation(evil, EVIL, target)
         yield evil
 

@@ -64,14 +64,14 @@ class RecordingSessions:
 
 
 @attrs.frozen
-class Cast:
-    """A server with a device and a constellation."""
+class Clients:
+    """A device and a constellation, and their server."""
 
     server: MemoryServer
     device: RawClient
     constellation: RawClient
 
-    async def check_clients(self) -> None:
+    async def check(self) -> None:
         """Check that both clients get a reply to a heartbeat and have received nothing else."""
         self.device.send(type="heartbeat", status="ok")
         self.constellation.send(type="heartbeat", status="ok", client_type="constellation")
@@ -81,9 +81,9 @@ class Cast:
 
 
 @asynccontextmanager
-async def open_cast(
+async def open_clients(
     session: Callable[[ServerTask], Awaitable[object]] = echo_session, limits: ServerLimits | None = None
-) -> AsyncGenerator[Cast]:
+) -> AsyncGenerator[Clients]:
     """Open a server and register a device and a constellation for it."""
     async with (
         open_memory_server(session=session, limits=limits) as server,
@@ -92,7 +92,7 @@ async def open_cast(
     ):
         await register_device(device)
         await register_constellation(constellation)
-        yield Cast(server, device, constellation)
+        yield Clients(server, device, constellation)
 
 
 async def register(client: RawClient, **members: object) -> None:
