@@ -35,7 +35,7 @@ class AccessPolicy:
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] = (),
     ) -> None:
-        self._tokens = checked_tokens(tokens)
+        self._tokens = _encode_tokens(tokens)
         self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in allowed_hosts}
         self._origins = {origin.encode() for origin in allowed_origins}
 
@@ -76,7 +76,7 @@ class AccessPolicy:
         return any(matches)
 
 
-def checked_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
+def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     """Encode the tokens.
 
     Raises:

@@ -103,12 +103,13 @@ class _Direction:
     async def send(self, data: bytes) -> None:
         with self._alone("_sending"):
             await trio.lowlevel.checkpoint()
-            while data:
+            rest = memoryview(data)
+            while rest:
                 await self._wait_room()
                 if self.silent:
                     return
-                piece, data = data[: self.conditions.capacity], data[self.conditions.capacity :]
-                self._put(piece)
+                piece, rest = rest[: self.conditions.capacity], rest[self.conditions.capacity :]
+                self._put(bytes(piece))
 
     def _put(self, piece: bytes) -> None:
         now = trio.current_time()
