@@ -27,6 +27,8 @@ CONSTELLATION_LEFT = "Task was cancelled because its constellation disconnected"
 MAX_SESSIONS: Final = 100
 """Default number of concurrent sessions of one client, including ended ones whose ``task_end`` is not sent yet."""
 
+_MAX_REASON: Final = 500
+"""Characters of the reason why a result cannot be sent."""
 AGENT_NAME: Final = "galaxy_trio"
 
 _RunCommands: TypeAlias = Callable[[Sequence[Command], bool, float], Awaitable[list[CommandResult]]]
@@ -305,11 +307,13 @@ class Sessions:
         try:
             await self._send(client, end)
         except Exception as unsendable:  # noqa: BLE001  # writing a session's result may raise anything
-            problem = f"the session's result cannot be sent: {_describe(unsendable)}"
+            problem = f"the session's result cannot be sent: {_describe(unsendable)[:_MAX_REASON]}"
+            # The exception may come from the result itself, and its text may contain lone surrogates.
+            error = problem.encode(errors="backslashreplace").decode()
             try:
-                await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem))
-            except (InvalidMessage, MessageTooLarge) as error:
-                logger.warning("the end of a session could not be sent to %r: %s", client.client_id, error)
+                await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=error))
+            except (InvalidMessage, MessageTooLarge) as too_large:
+                logger.warning("the end of a session could not be sent to %r: %s", client.client_id, too_large)
 
     async def _send(self, client: Client, message: ServerMessage) -> None:
         # A client that has disconnected needs no message.

@@ -109,9 +109,15 @@ class _Speechless(Exception):
         raise RuntimeError("cannot even say what is wrong")
 
 
-class _Unsayable(dict[str, object]):
+class _Raising(dict[str, object]):
+    """A result that raises when it is written."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(a=1)
+        self._error = error
+
     def items(self) -> object:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise _Speechless
+        raise self._error
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ async def test_exception_whose_str_raises_still_fails_its_task(how: str, words: 
             case "in a group":
                 raise ExceptionGroup("several", [_Speechless(), ValueError("another")])
             case _:
-                return _Unsayable(a=1)
+                return _Raising(_Speechless())
 
     async with open_clients(session) as clients:
         await start_task(clients.constellation, "s")
@@ -143,6 +149,19 @@ async def test_exception_whose_str_raises_still_fails_its_task(how: str, words: 
             assert words in str(error)
         await check_alive(clients.device)
         assert clients.server.statistics().ending_sessions == 0
+
+
+@pytest.mark.parametrize("text", ["\ud800", "x" * 10_000], ids=["a lone surrogate", "a long text"])
+async def test_reason_that_cannot_be_sent_either_still_fails_its_task(text: str) -> None:
+    async def session(task: ServerTask) -> object:
+        return _Raising(ValueError(text))
+
+    async with open_clients(session, ServerLimits(max_message_size=5000)) as clients:
+        await start_task(clients.constellation, "s")
+        for client in (clients.constellation, clients.device):
+            status, result, error = await end_of(client, "s")
+            assert (status, result) == ("failed", {})
+            assert str(error).startswith("the session's result cannot be sent: ")
 
 
 class _SpeechlessFailure(TaskFailed):
