@@ -84,6 +84,8 @@ class Registry:
     def __init__(self, device_config: Mapping[str, Mapping[str, JSON]] | None = None) -> None:
         self._clients: dict[str, Client] = {}
         self._device_config = device_config or {}
+        self.on_registration: Callable[[], object] | None = None
+        """Called after each registration, in the same step."""
 
     def refusal(
         self,
@@ -118,6 +120,8 @@ class Registry:
     def add(self, client: Client) -> None:
         """Register a client for which `refusal` returned None."""
         self._clients[client.client_id] = client
+        if self.on_registration is not None:
+            self.on_registration()
 
     def remove(self, client: Client) -> None:
         """Remove a client and free its name."""

@@ -168,7 +168,10 @@ class Server:
 
         An error is logged and ends this connection only. Cancelling closes the stream immediately.
         """
-        if self._stopping or self._connections >= self._limits.max_connections:
+        if self._stopping:
+            await trio.aclose_forcefully(stream)
+            return
+        if self._connections >= self._limits.max_connections:
             # One warning until a connection is accepted again, so that opening connections does not fill the log.
             level = logging.DEBUG if self._is_turning_away else logging.WARNING
             logger.log(level, "a connection was turned away: %s are open", self._connections)
@@ -275,7 +278,7 @@ async def open_server(
     """Run a server until the block ends.
 
     Leaving the block cancels all sessions, notifies their clients, and closes all connections with a close handshake within a few
-    seconds. Cancelling closes them immediately.
+    seconds. Cancelling the block, or an exception in it, closes them immediately; the exception comes out as the same object.
 
     Args:
         host: The address to listen at; any other than loopback needs a token.

@@ -19,8 +19,8 @@ from galaxy_trio.server import read_device_config
 from galaxy_trio.server.device_config import merge
 from galaxy_trio.server.registry import MAX_SYSTEM_INFO
 from galaxy_trio.testing import open_memory_server
+from tests.server.support.clients import CONSTELLATION, DEVICE, register_constellation, register_device
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, register_constellation, register_device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,11 +252,3 @@ async def test_information_above_the_limit_is_refused(over: int) -> None:
         assert reply["error"] == f"the system information of '{DEVICE}' has more than {MAX_SYSTEM_INFO} characters"
         assert await device.close_code() == 1000
         assert server.devices == []
-
-
-@pytest.mark.parametrize("told", ["text", 5, [], None])
-async def test_information_that_is_not_an_object_is_ignored(told: JSON) -> None:
-    async with open_memory_server() as server, open_raw_client(server.connect()) as device:
-        device.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": told, "platform": told})
-        assert (await device.receive())["type"] == "heartbeat"
-        assert server.clients()[0].system_info is None
