@@ -35,7 +35,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
+        document = cast("object", _DECODER.decode(body.decode()))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -68,7 +68,14 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key is repeated")
+    return members
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_without_duplicates)
 
 
 def _is_text(text: str) -> bool:
