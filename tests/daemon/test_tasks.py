@@ -246,7 +246,8 @@ async def test_task_that_is_deleted_while_it_is_read_is_reported_as_missing(
 
 async def _deleted(_store: Store, _task_id: str) -> AsyncGenerator[bytes]:
     await trio.lowlevel.checkpoint()
-    for piece in ():
+    pieces: list[bytes] = []
+    for piece in pieces:
         yield piece
 
 
