@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sqlite3
 import stat
@@ -151,6 +153,16 @@ async def test_only_the_owner_can_read_the_database(tmp_path: Path) -> None:
         await add_task(store)
         for name in ("db", "db-wal", "db.lock"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+async def test_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_number: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match=r"cannot be locked: .*db\.lock: No locks available"):
+        async with open_store(tmp_path / "db"):
+            raise AssertionError("not reached")
 
 
 async def test_second_store_with_the_same_file_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 import galaxy_trio.daemon.web.bodies
+from galaxy_trio.daemon.store.store import Store
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from galaxy_trio.server import ServerTask
@@ -51,6 +54,7 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         ("[]", ["the body must be an object such as"]),
         ('{"request": NaN}', ["NaN is not JSON"]),
         ('{"request": "a", "request": "b"}', ["the key 'request' is given twice"]),
+        (b'{"request": "\xff"}', ["the body is not JSON"]),
         ("[" * 100_000, ["the body is not JSON"]),
         ('{"request": ""}', ["request: expected a text"]),
         ('{"request": "\\ud800"}', ["request: expected a text"]),
@@ -70,7 +74,9 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
-async def test_all_problems_of_a_request_are_reported_together(tmp_path: Path, body: str, sentences: list[str]) -> None:
+async def test_all_problems_of_a_request_are_reported_together(
+    tmp_path: Path, body: str | bytes, sentences: list[str]
+) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 400, content=body, headers={"Content-Type": "application/json"})
         assert all(sentence in answer["error"] for sentence in sentences), answer
@@ -184,7 +190,7 @@ async def test_wait_ends_with_the_task_or_with_its_timeout(tmp_path: Path) -> No
 
             nursery.start_soon(wait)
             nursery.start_soon(wait)
-            await trio.sleep(0.05)
+            await trio.testing.wait_all_tasks_blocked(0.05)
             daemon.work.release("a")
         assert answers == ["completed", "completed"]
         assert "wait: expected" in (await daemon.ask("GET", f"/tasks/{task_id}", 400, params={"wait": "x"}))["error"]
@@ -192,21 +198,57 @@ async def test_wait_ends_with_the_task_or_with_its_timeout(tmp_path: Path) -> No
         await daemon.ask("GET", "/tasks/nothing", 404)
 
 
-class _Large(Work):
+class _Results(Work):
     async def __call__(self, task: ServerTask) -> object:
-        return "é" * int(task.request)
+        kind, size = task.request.split()
+        if kind == "long":
+            return "é" * int(size)
+        result: list[object] = []
+        for _ in range(int(size)):
+            result = [result]
+        return result
 
 
 async def test_small_result_is_part_of_its_task_and_a_large_one_is_streamed(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1", work=_Large()) as daemon:
-        small = await daemon.ended_task(await daemon.submit("10"))
-        large = await daemon.ended_task(await daemon.submit("300000"))
+    async with open_daemon(tmp_path, "d1", work=_Results()) as daemon:
+        small = await daemon.ended_task(await daemon.submit("long 10"))
+        large = await daemon.ended_task(await daemon.submit("long 300000"))
         assert small["result"] == "é" * 10
         assert "result" not in large
         assert large["result_size"] > galaxy_trio.daemon.web.bodies.INLINE
         response = await daemon.client.get(large["result_url"])
         assert response.json() == "é" * 300_000
         assert int(response.headers["content-length"]) == large["result_size"]
+
+
+async def test_result_at_the_limit_of_nesting_is_part_of_its_task(tmp_path: Path) -> None:
+    completed: list[bool] = []
+    async with open_daemon(tmp_path, "d1", work=_Results()) as daemon:
+        # Python reads a message up to some depth, which depends on its version.
+        for depth in range(800, 1000, 4):
+            task_id = await daemon.submit(f"nested {depth}")
+            response = await daemon.client.get(f"/tasks/{task_id}", params={"wait": SECONDS})
+            assert response.status_code == 200, response.text
+            completed.append('"state":"completed"' in response.text)
+            assert ("[" * depth in response.text) == completed[-1]
+    assert completed[0]
+
+
+async def test_task_that_is_deleted_while_it_is_read_is_reported_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        task_id = await daemon.submit("echo a")
+        await daemon.ended_task(task_id)
+        monkeypatch.setattr(Store, "read_result", _deleted)
+        assert await daemon.ask("GET", f"/tasks/{task_id}", 404) == {"error": f"there is no task {task_id!r}"}
+
+
+async def _deleted(_store: Store, _task_id: str) -> AsyncGenerator[bytes]:
+    await trio.lowlevel.checkpoint()
+    pieces: list[bytes] = []
+    for piece in pieces:
+        yield piece
 
 
 async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ async def test_disconnect_of_a_device_cancels_only_its_sessions() -> None:
 
 
 async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
-    let_go = trio.Event()
+    released = trio.Event()
     cancelled: list[str] = []
 
     async def session(task: ServerTask) -> None:
@@ -244,7 +244,7 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
         finally:
             cancelled.append(task.session_id)
             with trio.CancelScope(shield=True):
-                await let_go.wait()
+                await released.wait()
 
     async with open_clients(session) as clients:
         await start_task(clients.constellation, "s1")
@@ -254,7 +254,7 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
         await trio.testing.wait_all_tasks_blocked()
         # The end was sent when the device disconnected; only the session function is still running.
         statistics = clients.server.statistics()
-        let_go.set()
+        released.set()
         assert statistics == ServerStatistics(0, 0, 0, 0, ending_sessions=1)
         await trio.testing.wait_all_tasks_blocked()
         assert clients.server.statistics() == ServerStatistics(0, 0, 0, 0)

@@ -64,8 +64,10 @@ def lock(path: Path) -> Generator[None]:
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise StoreError(f"another daemon uses the database {path}: stop it, or configure another path") from error
+        except OSError as error:
+            raise StoreError(f"the database {path} cannot be locked: {lock_path}: {error.strerror}") from error
         yield
     finally:
         os.close(number)

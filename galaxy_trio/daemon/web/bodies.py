@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
@@ -36,7 +35,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", STRICT_JSON.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
+        document = cast("object", STRICT_JSON.decode(body.decode()))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):

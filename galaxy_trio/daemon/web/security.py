@@ -71,10 +71,9 @@ class Security:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, and pass it to the application."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
             # There are no WebSockets here. Without a close message, Hypercorn would answer with a 500.
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})
             return
         send = _with_headers(send)
         try:
