@@ -140,7 +140,8 @@ class TextFrames:
     """
 
     def __init__(self, max_message_size: int, *, masked: bool) -> None:
-        self._max_message_size = max_message_size
+        self.max_message_size = max_message_size
+        """The limit of a message in bytes. A change concerns messages that have not begun."""
         self._mask_bit = _MASKED if masked else 0
         self._key_size = _KEY_SIZE if masked else 0
         self._data: bytes | bytearray = b""
@@ -188,7 +189,7 @@ class TextFrames:
             length = int.from_bytes(self._data[start + 2 : start + header])
             if length < least:
                 return NoMessage.LEFT
-        if length > self._max_message_size:
+        if length > self.max_message_size:
             return NoMessage.LEFT
         header += self._key_size
         whole = header + length

@@ -28,7 +28,8 @@ class InboundWatch:
     """
 
     def __init__(self, max_message_size: int) -> None:
-        self._max_message_size = max_message_size
+        self.max_message_size = max_message_size
+        """The limit of a message's payload in bytes. A change concerns frames that have not begun."""
         self._head: bytearray | None = bytearray()
         self._header = bytearray()
         self._payload = 0
@@ -108,8 +109,8 @@ class InboundWatch:
             self._message_size = self._fragments = 0
         self._message_size += length
         self._fragments += 1
-        if self._message_size > self._max_message_size:
-            self.violation = f"a message of more than {self._max_message_size} bytes"
+        if self._message_size > self.max_message_size:
+            self.violation = f"a message of more than {self.max_message_size} bytes"
         elif self._fragments > MAX_FRAGMENTS:
             self.violation = f"a message in more than {MAX_FRAGMENTS} fragments"
         return self.violation is None

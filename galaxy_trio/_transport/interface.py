@@ -87,6 +87,9 @@ class WebSocket(Protocol):
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
 
+    def limit_received(self, size: int) -> None:
+        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+
     def send_nowait(self, text: str, *, gather: bool = False) -> None:
         """Send a whole message in one step. Never blocks: callers bound the send buffer by waiting for room first.
 

@@ -222,6 +222,11 @@ class Transport:
                 "send less, or raise max_message_size at both ends"
             )
 
+    def limit_received(self, size: int) -> None:
+        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+        self._watch.max_message_size = size
+        self._text_frames.max_message_size = size
+
     def send_nowait(self, text: str, *, gather: bool = False) -> None:
         """Send a whole message in one step; see `WebSocket.send_nowait`."""
         # Gather the replies to messages that arrived together.

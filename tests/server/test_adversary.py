@@ -176,11 +176,11 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("registered", [True, False])
-async def test_text_nested_100_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
+async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
     async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
-        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 100_000)
+        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 10_000)
         assert "nested too deep" in str((await evil.receive())["error"])
         if registered:
             evil.send(type="heartbeat", status="ok", client_type="constellation")

@@ -148,7 +148,7 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
     client_end, server_end = trio.testing.memory_stream_pair()
     # Stalls the server's writes, because the client does not read.
     not_read = FaultyStream(server_end)
-    information = "x" * 100_000
+    information = "x" * 60_000
     async with open_clients() as clients, trio.open_nursery() as nursery:
         nursery.start_soon(clients.server.serve_stream, not_read)
         async with open_raw_client(client_end) as flooding, open_raw_client(clients.server.connect()) as large:

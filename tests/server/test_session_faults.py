@@ -90,10 +90,10 @@ async def test_no_session_starts_for_a_client_that_has_disconnected(autojump_clo
         not_read = FaultyStream(server_end)
         nursery.start_soon(server.serve_stream, not_read)
         async with open_raw_client(server.connect()) as device, open_raw_client(client_end) as constellation:
-            await register_device(device, hostname="x" * 200_000)
+            await register_device(device, hostname="x" * 60_000)
             await register_constellation(constellation)
             not_read.stall()
-            for _ in range(12):
+            for _ in range(40):
                 request_information(constellation)
             for number in range(5):
                 submit(constellation, f"s{number}")
