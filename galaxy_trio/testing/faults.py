@@ -62,7 +62,7 @@ class FaultyStream(trio.abc.Stream):
         self._check()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive; waits for ever after `go_silent`."""
+        """Receive; waits forever after `go_silent`."""
         self._check()
         data: bytes | bytearray = b""
         with self._woken_by_end():
