@@ -185,7 +185,7 @@ class Constellation:
             request: The task, in words.
             os: The operating system that the device must run, such as ``"linux"``; case is ignored.
             capabilities: The capabilities, all of which the device must have.
-            where: Any further condition on the device's profile.
+            where: A function that takes a `DeviceProfile` and returns whether the device fits.
             timeout: As for `Device.run_task`.
             task_id: As for `Device.run_task`.
             on_cancel: As for `Device.run_task`.
