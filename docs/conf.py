@@ -43,6 +43,8 @@ autodoc_use_legacy_class_based = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+# A signature shows the alias, not the union that it stands for.
+autodoc_type_aliases = {"JSON": "galaxy_trio.messages.JSON"}
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -69,17 +71,22 @@ copybutton_only_copy_prompt_lines = True
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-signature", hide_constructors)
+    app.connect("autodoc-process-signature", simplify_signature)
     app.connect("autodoc-process-docstring", link_pages)
     app.connect("missing-reference", find_public_name)
 
 
-def hide_constructors(
-    app: Sphinx, what: str, name: str, what_it_is: object, options: object, signature: str, returns: str
-) -> tuple[str, str] | None:
-    """Leave out how something is made that only this package makes, errors among it."""
+def simplify_signature(
+    app: Sphinx, what: str, name: str, what_it_is: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Leave out constructors that only this package calls, those of errors among them, and show each alias by its name."""
     made_here = what == "exception" or re.search(r"\bMade by\b", inspect.getdoc(what_it_is) or "")
-    return ("", returns) if made_here else None
+    # Sphinx shows an alias within another type as `TypeAliasForwardRef`.
+    return "" if made_here else _with_aliases(signature), _with_aliases(returns)
+
+
+def _with_aliases(text: str | None) -> str | None:
+    return text and re.sub(r"TypeAliasForwardRef\('([\w.]+)'\)", r"\1", text)
 
 
 def link_pages(app: Sphinx, what: str, name: str, what_it_is: object, options: object, lines: list[str]) -> None:

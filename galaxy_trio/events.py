@@ -53,7 +53,7 @@ class ConnectionEnded(Event):
     """The connection ended. The last event of its stream.
 
     Attributes:
-        reason: Why; empty if this side closed it.
+        reason: The reason; empty if this side closed it.
         code: The WebSocket close code.
     """
 
@@ -88,7 +88,7 @@ class InvalidMessageReceived(Event):
     """An invalid message arrived that answers no pending request.
 
     Attributes:
-        problem: What was wrong with it.
+        problem: The violation of the protocol.
     """
 
     problem: str = attrs.field(converter=shortened)
@@ -160,8 +160,8 @@ class DeviceDisconnected(Event):
     """An attempt to connect failed, or the connection ended.
 
     Attributes:
-        reason: Why.
-        next_try: When the next attempt starts; None if there is none.
+        reason: The reason.
+        next_try: The time of the next attempt; None if there is none.
     """
 
     reason: str = attrs.field(converter=shortened)
@@ -184,7 +184,7 @@ class DeviceFailed(Event):
     """A device was given up after a permanent error, until `Device.reconnect` is called.
 
     Attributes:
-        reason: Why.
+        reason: The reason.
     """
 
     reason: str = attrs.field(converter=shortened)
@@ -198,7 +198,7 @@ class InformationUpdated(Event):
 
 
 class TaskOutcome(StrEnum):
-    """How a task ended."""
+    """The outcome of a task."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -247,8 +247,8 @@ class TaskEnded(TaskEvent):
     """The task ended. The last event of a task on a device.
 
     Attributes:
-        outcome: How it ended.
-        error: Why it did not complete.
+        outcome: The outcome.
+        error: The reason if it did not complete.
     """
 
     outcome: TaskOutcome
@@ -260,7 +260,7 @@ class EventsLost:
     """Events were dropped at this point, because the subscriber lagged too far behind.
 
     Attributes:
-        count: How many events were dropped.
+        count: The number of dropped events.
     """
 
     count: int

@@ -154,7 +154,7 @@ class ServerMessage:
     response_id: str | None = None
     result: JSON = None
     stop_on_failure: bool | None = None
-    """In a ``command``: skip the actions after the first failure. An extension of this package, which other devices ignore."""
+    """Whether the actions of a ``command`` after the first failure are skipped. An extension of this package; other devices ignore it."""
 
 
 @attrs.frozen

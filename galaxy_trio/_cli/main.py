@@ -216,7 +216,8 @@ _path = click.Path(path_type=Path)
     type=valid_text,
     multiple=True,
     metavar="NAME",
-    help="Accept this host name in addition to the loopback names. Repeatable.",
+    help="Accept clients that use this host name. A loopback address accepts the loopback names as well; any other address accepts "
+    "every name if none is given. Repeatable.",
 )
 @click.option(
     "--allow-origin",

@@ -81,7 +81,7 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
             type=valid_text,
             metavar="URL",
             help=(
-                "The daemon's address: http://HOST:PORT or unix:PATH. "
+                "The daemon's address: http://HOST:PORT, unix:PATH, or https://HOST of a reverse proxy. "
                 f"By default the variable {ADDRESS_VARIABLE}, or else {_DEFAULT_ADDRESS}."
             ),
         ),

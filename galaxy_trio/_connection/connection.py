@@ -46,7 +46,7 @@ class ConnectionStatistics(PendingStatistics):
 
     Attributes:
         messages_sent: Messages sent, including heartbeats.
-        messages_received: Messages received, including broken ones.
+        messages_received: Messages received, including invalid ones.
         bytes_held: Bytes in the send buffer that the network has not accepted yet.
     """
 
@@ -159,7 +159,7 @@ class Connection:
         Raises:
             RequestTimeout: No reply arrived in time, or there was no room to send for as long.
             RequestRejected: The server refused or has no information; with its reason.
-            InvalidMessage: The reply is broken.
+            InvalidMessage: The reply is invalid.
             QueueFull: Too many requests are pending; nothing was sent.
             ConnectionLost: The connection ended first.
             trio.ClosedResourceError: This side closed the connection.
@@ -195,7 +195,7 @@ class Connection:
         Raises:
             RequestTimeout: The task did not end in time, or there was no room to send for as long.
             RequestRejected: The server refused the task, with its reason; it never ran.
-            InvalidMessage: A reply is broken, or the request contains characters that UTF-8 cannot encode.
+            InvalidMessage: A reply is invalid, or the request contains characters that UTF-8 cannot encode.
             MessageTooLarge: The request is above the connection's limit; nothing was sent.
             QueueFull: Too many requests are pending; nothing was sent.
             ConnectionLost: The connection ended first; whether the task ran is unknown.

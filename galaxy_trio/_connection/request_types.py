@@ -101,7 +101,7 @@ class PendingStatistics:
         late_replies: Replies to abandoned requests.
         duplicate_replies: Replies to requests that had been answered before.
         unknown_replies: Replies that answer no request.
-        invalid_messages: Broken messages.
+        invalid_messages: Invalid messages.
         unattributed_errors: Errors from the server while no message was unanswered.
         forgotten: Places in the order of replies that were given up because there were too many.
     """

@@ -59,7 +59,7 @@ class AgentStatistics:
 
     Attributes:
         registered: Whether the device is registered now.
-        registrations: How often the device has registered.
+        registrations: Registrations of the device.
         batches: Batches of commands received.
         commands: Commands that have a result, including skipped and refused ones.
         failures: Commands that failed.
@@ -253,7 +253,7 @@ async def open_agent(
 ) -> AsyncGenerator[Agent]:
     """Register with a server as a device and run tools on its command, until the block ends.
 
-    The block is entered once the device is registered. After a failed connect or a lost connection the agent retries, for ever unless
+    The block is entered once the device is registered. After a failed connect or a lost connection the agent retries, forever unless
     `max_retries` is given; see "Reconnecting" in docs/reference/wire.md. An error that retrying cannot fix cancels the block and is
     raised.
 

@@ -184,10 +184,10 @@ class Constellation:
         A task that is known not to have run is sent to another device when its own has left. Otherwise this is like `Device.run_task`.
 
         Args:
-            request: What to do, in words.
+            request: The task, in words.
             os: The operating system that the device must run, such as ``"linux"``; case is ignored.
             capabilities: The capabilities, all of which the device must have.
-            where: Any further condition on the device's profile.
+            where: A function that takes a `DeviceProfile` and returns whether the device fits.
             timeout: As for `Device.run_task`.
             task_id: As for `Device.run_task`.
             on_cancel: As for `Device.run_task`.
@@ -196,7 +196,7 @@ class Constellation:
             task_status: As for `Device.run_task`.
 
         Raises:
-            NoSuchDevice: No device fits, or may fit once more is known of it. The message says what is missing.
+            NoSuchDevice: No device fits, and none may fit once more is known about it. The message says what is missing.
             QueueFull: Too many tasks wait already.
             Exception: As for `Device.run_task`.
         """

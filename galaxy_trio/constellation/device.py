@@ -51,6 +51,8 @@ class Device:
         on_certainty: Callable[[Device], None],
         max_queued: int = MAX_QUEUED,
     ) -> None:
+        # `on_change` is called when the queue, the slots or the status changed; `on_certainty` when the device connected, its information
+        # arrived, or it was given up or removed. These and `publish` must not block or raise.
         self._config = connector.config
         # Called when the queue, the slots or the status changed. This and the next two must neither block nor raise.
         self._on_change = on_change
@@ -108,7 +110,7 @@ class Device:
 
     @property
     def failure(self) -> GalaxyError | None:
-        """Why the device was given up, while its status is `DeviceStatus.FAILED`."""
+        """The reason for which the device was given up, while its status is `DeviceStatus.FAILED`."""
         return self._supervisor.failure
 
     @property
@@ -245,7 +247,7 @@ class Device:
         known not to have run is sent again. A task that may have run is not.
 
         Args:
-            request: What to do, in words.
+            request: The task, in words.
             timeout: Seconds to wait for the end, counted from sending; `math.inf` for no limit.
             task_id: A unique id of at most 64 characters; a fresh uuid if not given.
             on_cancel: With ``"abandon"`` the task is sent on the device's shared connection, which is cheaper. When the call is cancelled

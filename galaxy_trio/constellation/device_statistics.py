@@ -16,12 +16,12 @@ class DeviceStatistics:
         running: Tasks and reservations that hold a slot, including abandoned tasks.
         queued: Tasks and reservations that wait for the device.
         idle_connections: Connections in the pool that wait for a task.
-        connects: How many times the device was connected.
+        connects: Times that the device was connected.
         failures: Attempts to connect that failed in a row.
-        problem: Why the device is not connected.
-        next_try: When the next attempt to connect begins.
-        connected_since: When the device was connected.
-        last_heard: When the last byte arrived from the server.
+        problem: The reason for which the device is not connected.
+        next_try: The time of the next attempt to connect.
+        connected_since: The time at which the device was connected.
+        last_heard: The time of the last byte from the server.
         connection: Statistics of the supervised connection, while there is one.
     """
 
@@ -49,7 +49,7 @@ class ConstellationStatistics:
         devices: The devices by id, in the order in which they were added.
         running: Slots in use, of all devices.
         queued: Tasks and reservations that wait for a device.
-        unassigned: How many of these are in no device's queue, because no device that fits is connected, or all their queues are full.
+        unassigned: Those of them that are in no device's queue, because no device that fits is connected or all their queues are full.
     """
 
     devices: dict[str, DeviceStatistics]

@@ -26,8 +26,8 @@ class DeviceProfile:
         capabilities: The configured capabilities, then `supported_features` of the information, without duplicates.
         metadata: The configured metadata.
         system_info: All other members of the information; empty until it has arrived.
-        custom_metadata: The member of the information.
-        tags: The member of the information.
+        custom_metadata: `custom_metadata` of the information.
+        tags: `tags` of the information.
         known: Whether the information has arrived.
     """
 

@@ -21,8 +21,9 @@ _LISTS: Final = ("additional_features", "tags")
 def read_device_config(path: str | os.PathLike[str]) -> dict[str, dict[str, JSON]]:
     """Read a device configuration: JSON or TOML if the file has that suffix, otherwise YAML, which needs the extra ``yaml``.
 
-    ``devices:`` is an object whose keys are device ids and whose values are objects with any members. Two of these are special lists of
-    strings: ``additional_features`` and ``tags``; see `merge`.
+    ``devices:`` is an object whose keys are device ids and whose values are objects with any members. Two members are lists of strings:
+    ``additional_features`` are added to the device's ``supported_features``, and ``tags`` become its ``tags``. All members are added to its
+    ``custom_metadata``.
 
     Raises:
         ConfigError: The file cannot be read, or is invalid. Names every problem with its path.

@@ -36,7 +36,7 @@ class ClientInfo:
     Attributes:
         client_id: The client's name.
         client_type: The client's role.
-        connected_at: When the client registered, in UTC.
+        connected_at: The time of its registration, in UTC.
         platform: The platform in its registration.
         target_id: The device that a constellation client uses.
         system_info: A device's description of its machine, merged with the server's device configuration.

@@ -72,7 +72,7 @@ class ServerTask:
         Raises:
             RequestTimeout: The device did not reply in time; it may have run the commands, or may still run them.
             QueueFull: The device has left too many batches unanswered; nothing was sent.
-            InvalidMessage: The results are broken, or the commands cannot be written as JSON.
+            InvalidMessage: The results are invalid, or the commands cannot be written as JSON.
             MessageTooLarge: The commands are above the server's limit; nothing was sent.
             ConnectionLost: The device has disconnected, which cancels the session too.
             trio.ClosedResourceError: The session has ended.

@@ -62,7 +62,7 @@ class FaultyStream(trio.abc.Stream):
                 await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive; waits for ever after `go_silent`."""
+        """Receive; waits forever after `go_silent`."""
         data: bytes | bytearray = b""
         with self._calls.guard():
             data = await self._stream.receive_some(max_bytes)

@@ -54,7 +54,7 @@ def _prose_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def _files() -> Iterator[Path]:
     for folder in ("galaxy_trio", "tests", "docs"):
-        for suffix in ("py", "md", "html", "js"):
+        for suffix in ("py", "md", "html", "js", "service"):
             yield from (_ROOT / folder).rglob(f"*.{suffix}")
     yield from _ROOT.glob("*.md")
     yield _ROOT / "noxfile.py"
