@@ -51,8 +51,6 @@ class Device:
         on_certainty: Callable[[Device], None],
         max_queued: int = MAX_QUEUED,
     ) -> None:
-        # `on_change` is called when the queue, the slots or the status changed; `on_certainty` when the device connected, its information
-        # arrived, or it was given up or removed. These and `publish` must not block or raise.
         self._config = connector.config
         # Called when the queue, the slots or the status changed. This and the next two must neither block nor raise.
         self._on_change = on_change
