@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._connection.backoff import Backoff
 from galaxy_trio._connection.connection import Connection, ConnectionStatistics, open_connection
 from galaxy_trio._connection.options import ConnectionOptions
@@ -72,6 +73,7 @@ __all__ = [
     "GalaxyError",
     "HandshakeRejected",
     "InvalidMessage",
+    "MemoryBudget",
     "MessageTooLarge",
     "NoSuchDevice",
     "NotSentCallback",

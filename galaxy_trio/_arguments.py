@@ -12,6 +12,8 @@ MAX_MESSAGE_SIZE: Final = 100 * 2**20
 """The default maximum size of a message, in bytes, for both directions. The original server has the same."""
 MAX_VALUES: Final = 500_000
 """The default maximum number of values and keys of a received message."""
+MEMORY_BUDGET: Final = 2**30
+"""The default maximum number of bytes that the connections of one server, agent or constellation hold together."""
 _MAX_NAME: Final = 64
 """The maximum length of client names and task ids, in characters. Together they form a session id, which an error must be able to quote."""
 

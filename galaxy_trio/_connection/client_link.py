@@ -62,7 +62,13 @@ async def open_client_link(
         opened = await open_stream(target, stream, ssl_context)
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {options.connect_timeout:g} s")
-    websocket = Transport(opened, peer=target.shown, client=True, max_message_size=options.max_message_size)
+    websocket = Transport(
+        opened,
+        peer=target.shown,
+        client=True,
+        max_message_size=options.max_message_size,
+        memory=options.make_budget().open_share(),
+    )
     link = Link(websocket, receiver, encode, decode, peer=peer, max_values=options.max_values)
     async with link.running(
         partial(websocket.run_client, target, checked_headers),
@@ -145,4 +151,5 @@ async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON]
         link.abort()
         raise
     logger.info("registered with %s", link.peer)
+    link.memory.registered = True
     link.start_heartbeats(options.heartbeat_interval or HEARTBEAT_INTERVAL, requests.beat)

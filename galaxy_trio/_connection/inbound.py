@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from galaxy_trio._connection.receiver import Receiver
     from galaxy_trio._transport.interface import WebSocket
+
+_SIZE_OF_SLICE: Final = 2**18
+"""About how many bytes the values of a slice take, besides their text."""
 
 logger: Final = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class Inbound(Generic[In]):
         if self.stopped:
             return
         self.messages_received += 1
+        self._transport.memory.message_size = sys.getsizeof(text)
         logger.debug("from %s: %s characters", self._peer, len(text))
         if self._decode.needs_slices(text, self._max_values):
             self._slices = self._decode.in_slices(text, self._max_values)
@@ -107,20 +112,31 @@ class Inbound(Generic[In]):
         except InvalidMessage as invalid:
             self._deliver_invalid(invalid)
         else:
-            self._receiver.received(message)
+            self._deliver_message(message)
 
     async def _deliver_in_slices(self, slices: Generator[None, None, In]) -> None:
         self._slices = None
+        memory = self._transport.memory
+        size = memory.message_size
         try:
             while True:
                 next(slices)
+                memory.add(_SIZE_OF_SLICE)
+                memory.message_size += _SIZE_OF_SLICE
                 await trio.lowlevel.checkpoint()
         except StopIteration as decoded:
             if not self.stopped:
-                self._receiver.received(decoded.value)
+                self._deliver_message(decoded.value)
         except InvalidMessage as invalid:
             if not self.stopped:
                 self._deliver_invalid(invalid)
+        finally:
+            memory.add(size - memory.message_size)
+
+    def _deliver_message(self, message: In) -> None:
+        # From here on it is counted by those that keep it.
+        self._transport.memory.set_incoming(0)
+        self._receiver.received(message)
 
     def _deliver_invalid(self, invalid: InvalidMessage) -> None:
         logger.debug("%s: %s", self._peer, invalid)

@@ -22,11 +22,14 @@ from galaxy_trio.messages import ClientMessage, ServerMessage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio._connection.inbound import Decoder
     from galaxy_trio._connection.receiver import Receiver
 
 logger: Final = logging.getLogger(__name__)
 
+_TRY_AGAIN_LATER: Final = 1013
+_OUT_OF_MEMORY: Final = "all connections together hold too much memory, and this one the most"
 CLOSE_TIMEOUT: Final = 3.0
 """Seconds that flushing the send buffer and the close handshake share."""
 
@@ -89,6 +92,11 @@ class Link(Generic[In]):
         """Whether the connection has ended, whichever side ended it."""
         self._lost: Callable[[], ConnectionLost] | None = None
         self.messages_sent: int = 0
+
+    @property
+    def memory(self) -> MemoryShare:
+        """The connection's share of the memory budget."""
+        return self._transport.memory
 
     @property
     def messages_received(self) -> int:
@@ -158,8 +166,9 @@ class Link(Generic[In]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._transport.has_room:
             # Refuse an unsendable message before the wait. Its text is not kept: a waiting sender holds no second copy.
-            self._text(message)
-            await self._transport.wait_for_room()
+            size = len(self._text(message))
+            with self.memory.holding(size):
+                await self._transport.wait_for_room()
         return self.send_if_open(message, hand_over)
 
     def send_if_open(self, message: Sendable, hand_over: Callable[[], T], *, gather: bool = False) -> T:
@@ -219,6 +228,11 @@ class Link(Generic[In]):
         if self._nursery is None:
             raise RuntimeError("a link has background tasks only while it runs")
         self._nursery.start_soon(self._supervise, work)
+
+    def _close_for_memory(self) -> None:
+        self._transport.send_close_nowait(_TRY_AGAIN_LATER, _OUT_OF_MEMORY)
+        self.lose(_OUT_OF_MEMORY, _TRY_AGAIN_LATER)
+        self.start_soon(self._transport.abort)
 
     def start_heartbeats(self, interval: float, beat: Callable[[], Awaitable[object]]) -> None:
         """Call `beat` every `interval` seconds until the connection ends."""
@@ -343,6 +357,7 @@ class Link(Generic[In]):
         """
         failure: BaseException | None = None
         stray: BaseException | None = None
+        self.memory.on_shortage = self._close_for_memory
         try:
             async with trio.open_nursery() as self._nursery:
                 # Caught inside the nursery, which would wrap the block's exception in a group.
@@ -367,6 +382,8 @@ class Link(Generic[In]):
                 self._nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             stray = group
+        finally:
+            self.memory.close()
         try:
             raise_outcome(failure, self._crashes, stray)
         finally:

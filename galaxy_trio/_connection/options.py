@@ -6,7 +6,8 @@ from typing import Final
 
 import attrs
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, check_positive
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, check_positive
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 
 HEARTBEAT_INTERVAL: Final = 30.0
 """Seconds between heartbeats by default."""
@@ -26,6 +27,8 @@ class ConnectionOptions:
         ping_interval: The time between WebSocket pings. None, the default, for no pings: the server answers heartbeats.
         max_message_size: Bytes that a message may have, in both directions.
         max_values: Values and keys that a message from the server may have. A longer list is sent as text, or in parts.
+        memory_budget: Bytes that all connections of a constellation or an agent together, or a single connection, may hold; or a
+            `MemoryBudget` that several of them share.
 
     Raises:
         ConfigError: A value is not a positive number.
@@ -38,6 +41,14 @@ class ConnectionOptions:
     ping_interval: float | None = None
     max_message_size: int = MAX_MESSAGE_SIZE
     max_values: int = MAX_VALUES
+    memory_budget: int | MemoryBudget = MEMORY_BUDGET
 
     def __attrs_post_init__(self) -> None:
-        check_positive(**attrs.asdict(self))
+        check_positive(
+            **{name: value for name, value in attrs.asdict(self).items() if not isinstance(value, MemoryBudget)}
+        )
+
+    def make_budget(self) -> MemoryBudget:
+        """Return the memory budget, a new one if only its size is given."""
+        budget = self.memory_budget
+        return budget if isinstance(budget, MemoryBudget) else MemoryBudget(budget)

@@ -10,6 +10,7 @@ import codecs
 import enum
 import os
 import struct
+import sys
 from typing import Final
 
 import attrs
@@ -99,6 +100,8 @@ class _LargeText:
         self._size = size
         self._decoder = _utf8()
         self._pieces: list[str] = []
+        self.memory = 0
+        """Bytes of memory that the pieces take: one letter outside of Latin-1 makes each of its piece take 2 or 4."""
         self.missing = size
         """Bytes of the payload that have not arrived."""
 
@@ -114,9 +117,11 @@ class _LargeText:
             piece = _mask(piece, self._key[turned:] + self._key[:turned])
         self.missing -= len(piece)
         try:
-            self._pieces.append(self._decoder.decode(piece, not self.missing))
+            decoded = self._decoder.decode(piece, not self.missing)
         except UnicodeDecodeError:
             return self.received(undecoded + piece)
+        self._pieces.append(decoded)
+        self.memory += sys.getsizeof(decoded)
         return None
 
     def received(self, undecoded: bytes | None = None) -> bytes:
@@ -154,6 +159,11 @@ class TextFrames:
     def missing(self) -> int:
         """Bytes that a large text still lacks; 0 if none has begun."""
         return 0 if self._large is None else self._large.missing
+
+    @property
+    def incomplete(self) -> int:
+        """Bytes of memory that messages take which have not arrived whole."""
+        return len(self._data) - self._position + (0 if self._large is None else self._large.memory)
 
     @property
     def has_unread(self) -> bool:

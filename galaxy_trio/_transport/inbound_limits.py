@@ -13,6 +13,9 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FRAGMENTS: Final = 2**17
 """The limit of frames per message: empty frames add nothing to its size, but each takes memory."""
 
+_FRAGMENT_SIZE: Final = 100
+"""About how many bytes trio-websocket takes for a fragment, besides its content."""
+
 _HTTP = b"HTTP/1."
 _HEAD_END = re.compile(rb"\n\r?\n")
 """An empty line. h11 accepts line feeds alone as well, and both must see the same end: everything after it is frames."""
@@ -35,6 +38,7 @@ class InboundWatch:
         self._payload = 0
         self._message_size = 0
         self._fragments = 0
+        self._has_all_fragments = True
         self.status_code: int | None = None
         """The HTTP status of a server's answer, 0 if it is not HTTP; None until its first line is complete."""
         self.host: bytes | None = None
@@ -46,6 +50,13 @@ class InboundWatch:
     def in_handshake(self) -> bool:
         """Whether the HTTP head is still incomplete."""
         return self._head is not None
+
+    @property
+    def incomplete(self) -> int:
+        """About how many bytes a message takes that has not arrived whole: each of its fragments takes some as well."""
+        if self._has_all_fragments and not self._payload:
+            return 0
+        return max(0, self._message_size - self._payload) + _FRAGMENT_SIZE * self._fragments
 
     def feed(self, data: bytes | bytearray) -> int:
         """Parse received bytes.
@@ -105,6 +116,7 @@ class InboundWatch:
         opcode = header[0] & 0x0F
         if opcode >= 8:
             return True
+        self._has_all_fragments = header[0] >= 0x80
         if opcode:
             self._message_size = self._fragments = 0
         self._message_size += length

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio._transport.url import Target
 
 SWITCHING_PROTOCOLS: Final = 101
@@ -33,6 +34,11 @@ class WebSocket(Protocol):
 
     The owner runs two tasks in a nursery: `run_writer`, and either `run_client` or `run_server`. Only one task receives.
     """
+
+    @property
+    def memory(self) -> MemoryShare:
+        """The connection's share of the memory budget."""
+        ...
 
     async def run_client(
         self, target: Target, headers: list[tuple[bytes, bytes]], *, task_status: trio.TaskStatus[None]
@@ -144,6 +150,9 @@ class WebSocket(Protocol):
 
     async def aclose(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close gracefully: write the send buffer, send a close frame, wait for the reply. Cancelling closes immediately."""
+
+    def send_close_nowait(self, code: int, reason: str) -> None:
+        """Send a close frame that says why, and read nothing more. Call `abort` next."""
 
     async def abort(self) -> None:
         """Close the socket now, also under cancellation. Only a close frame that explains the end has a second to be written."""

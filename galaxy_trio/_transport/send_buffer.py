@@ -17,6 +17,7 @@ from galaxy_trio._transport.direct_socket import DirectSocketStream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio._transport.inbound_limits import InboundWatch
 
 logger: Final = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class BufferedStream(trio.abc.Stream):
     Args:
         stream: The underlying stream. This stream owns it from now on.
         watch: Parses the bytes that trio-websocket reads.
+        memory: The connection's share of the memory budget.
         on_inbound: Called after each change of `watch` or `ended` during the handshake.
         on_close: Called when a graceful close begins, before the buffer is flushed.
     """
@@ -52,6 +54,7 @@ class BufferedStream(trio.abc.Stream):
         self,
         stream: trio.abc.Stream,
         watch: InboundWatch,
+        memory: MemoryShare,
         on_inbound: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
@@ -59,11 +62,13 @@ class BufferedStream(trio.abc.Stream):
         self._direct = stream if isinstance(stream, DirectSocketStream) else None
         self._on_close = on_close
         self._reading_over = False
-        self._unread: bytes | bytearray = b""
+        self._unread = memoryview(b"")
         self._left = trio.Event()
         self.is_left: bool = False
         """Whether reading has been left to trio-websocket."""
         self._watch = watch
+        self._memory = memory
+        self._reading_paused = False
         self._on_inbound = on_inbound
         self._frames: deque[bytes | bytearray] = deque()
         self._ping: bytes | None = None
@@ -85,8 +90,7 @@ class BufferedStream(trio.abc.Stream):
         """Set when nothing more can arrive: after the peer's end of stream, an error, or our own close."""
         self.end_cause: Exception | None = None
         self._arrival = trio.lowlevel.ParkingLot()
-        self.last_received: float = trio.current_time()
-        """The time of the last received byte, on trio's clock."""
+        self._last_received: float = trio.current_time()
 
     @property
     def has_room(self) -> bool:
@@ -142,13 +146,17 @@ class BufferedStream(trio.abc.Stream):
             self._is_frame_begun = written > 0
             frame = frame[written:]
         self._frames.append(frame)
-        self.bytes_held += len(frame)
+        self._hold(len(frame))
         # Checking for a waiter is faster than an unpark without one.
         if self._wake:
             self._wake.unpark()
         if self.bytes_held >= HIGH_WATER_MARK and self._full_since is None:
             self._full_since = trio.current_time()
             self._filled.unpark_all()
+
+    def _hold(self, size: int) -> None:
+        self.bytes_held += size
+        self._memory.add(size)
 
     def append_ping(self, frame: bytes | bytearray) -> None:
         """Append a ping. It is written before waiting messages, and replaces an unwritten ping."""
@@ -217,7 +225,7 @@ class BufferedStream(trio.abc.Stream):
         for control in (self._ping, self._pong):
             if control is not None:
                 batch += control
-                self.bytes_held += len(control)
+                self._hold(len(control))
         self._ping = self._pong = None
         while self._frames and len(batch) + len(self._frames[0]) <= _BATCH:
             batch += self._frames.popleft()
@@ -232,7 +240,7 @@ class BufferedStream(trio.abc.Stream):
                     await self._stream.send_all(view[start : start + _SLICE])
         if self.dead:
             return
-        self.bytes_held -= len(batch)
+        self._hold(-len(batch))
         if self.bytes_held < HIGH_WATER_MARK:
             self._full_since = None
             self._room.unpark()
@@ -247,7 +255,7 @@ class BufferedStream(trio.abc.Stream):
     def _die(self) -> None:
         """Clear the buffer and wake all waiters, because nothing more can be sent."""
         self._frames.clear()
-        self.bytes_held = 0
+        self._hold(-self.bytes_held)
         self._room.unpark_all()
         self._room_turn.unpark_all()
         self._flushed.unpark_all()
@@ -265,6 +273,7 @@ class BufferedStream(trio.abc.Stream):
         if not self._watch.in_handshake:
             await self._left.wait()
         self._check_reading()
+        self._memory.set_incoming(self._watch.incomplete)
         data = await self.receive_unread(max_bytes)
         if not data:
             return data
@@ -275,7 +284,7 @@ class BufferedStream(trio.abc.Stream):
             self._on_inbound()
         if allowed < len(data):
             if self._watch.violation is None:
-                self._unread = data[allowed:]
+                self._unread = memoryview(data)[allowed:]
             data = data[:allowed]
             if not data:
                 raise trio.BrokenResourceError(self._watch.violation)
@@ -289,20 +298,38 @@ class BufferedStream(trio.abc.Stream):
             trio.ClosedResourceError: This side closed the stream.
         """
         if self._unread:
-            data, self._unread = self._unread, b""
+            # In portions, because trio-websocket decodes each in one step.
+            data: bytes | bytearray = bytes(self._unread[:max_bytes])
+            self._unread = self._unread[len(data) :]
             return data
+        if self._memory.has_too_much:
+            await self._wait_while_too_much()
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._end(error)
             raise
         if data:
-            self.last_received = trio.current_time()
+            self._last_received = trio.current_time()
             if self._arrival:
                 self._arrival.unpark_all()
         else:
             self._end(None)
         return data
+
+    async def _wait_while_too_much(self) -> None:
+        """Leave what the peer sends in the network while memory is short. This is not the peer's silence."""
+        self._reading_paused = True
+        try:
+            await self._memory.wait_while_too_much()
+        finally:
+            self._reading_paused = False
+            self._last_received = trio.current_time()
+
+    @property
+    def last_received(self) -> float:
+        """The time of the last received byte, on trio's clock; now, while nothing is read."""
+        return trio.current_time() if self._reading_paused else self._last_received
 
     @property
     def may_have_unread(self) -> bool:
@@ -318,7 +345,7 @@ class BufferedStream(trio.abc.Stream):
     def leave_to_library(self, rest: bytes = b"") -> None:
         """Leave all further reading to trio-websocket, which begins with `rest`, the received start of a frame."""
         if rest:
-            self._unread = rest
+            self._unread = memoryview(rest)
         self.is_left = True
         self._left.set()
 
@@ -352,3 +379,7 @@ class BufferedStream(trio.abc.Stream):
         self._end(None)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _FORCED):
             await trio.aclose_forcefully(self._stream)
+
+    def free(self) -> None:
+        """Free the bytes that were not read, after the end."""
+        self._unread = memoryview(b"")

@@ -11,6 +11,7 @@ from galaxy_trio._transport.frames import NoMessage, Ping, TextFrames
 if TYPE_CHECKING:
     from wsproto.frame_protocol import FrameProtocol
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio._transport.send_buffer import BufferedStream
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -28,12 +29,16 @@ class TextReceiver:
         stream: The stream to receive from. Pongs are sent on it.
         frames: Parses the received bytes.
         protocol: Makes the pongs.
+        memory: The connection's share of the memory budget.
     """
 
-    def __init__(self, stream: BufferedStream, frames: TextFrames, protocol: FrameProtocol) -> None:
+    def __init__(
+        self, stream: BufferedStream, frames: TextFrames, protocol: FrameProtocol, memory: MemoryShare
+    ) -> None:
         self._stream = stream
         self._frames = frames
         self._protocol = protocol
+        self._memory = memory
         self._read_in_step = 0
 
     async def receive(self) -> str | None:
@@ -69,6 +74,7 @@ class TextReceiver:
         return None
 
     async def _receive_more(self) -> None:
+        self._memory.set_incoming(self._frames.incomplete)
         size = max(RECEIVE_BYTES, min(_LARGE_RECEIVE_BYTES, self._frames.missing))
         try:
             data = await self._stream.receive_unread(size)
@@ -77,7 +83,8 @@ class TextReceiver:
         if data:
             self._frames.feed(data)
         else:
-            # trio-websocket reads the end of the stream and reports it.
+            # trio-websocket reads the end of the stream and reports it. A message that is incomplete then is of no use.
+            self._frames.rest()
             self.leave_to_library()
 
     def leave_to_library(self) -> None:

@@ -15,7 +15,9 @@ import trio_websocket
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import ProtocolError
 
+from galaxy_trio._arguments import MEMORY_BUDGET
 from galaxy_trio._concurrency.background import first_leaf
+from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
 from galaxy_trio._transport.frames import TextFrames, text_frame
 from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
 from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
@@ -65,21 +67,34 @@ class Transport:
         peer: The name of the other end, for error messages.
         client: Whether this is the client's end, which masks its frames.
         max_message_size: The limit of a message in bytes, in both directions.
+        memory: The connection's share of a memory budget; by default it has a budget to itself.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, peer: str, client: bool, max_message_size: int) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        peer: str,
+        client: bool,
+        max_message_size: int,
+        memory: MemoryShare | None = None,
+    ) -> None:
         self._peer = peer
         self._max_message_size = max_message_size
         self._watch = InboundWatch(max_message_size)
-        self._stream = BufferedStream(stream, self._watch, self._on_inbound, self._on_close)
+        self.memory = memory or MemoryBudget(MEMORY_BUDGET).open_share()
+        """The connection's share of the memory budget."""
+        self._stream = BufferedStream(stream, self._watch, self.memory, self._on_inbound, self._on_close)
         self._frames = FrameProtocol(client=client, extensions=[])
         self._websocket: trio_websocket.WebSocketConnection | None = None
+        self.is_open: bool = False
+        """Whether the WebSocket handshake has succeeded. Stays True after the end."""
         self._opening: trio.CancelScope | None = None
         self._reader_done = trio.Event()
         self._reader_error: Exception | None = None
         self._receiving = False
         self._text_frames = TextFrames(max_message_size, masked=not client)
-        self._texts = TextReceiver(self._stream, self._text_frames, self._frames)
+        self._texts = TextReceiver(self._stream, self._text_frames, self._frames, self.memory)
         self._closing = False
         self._last_words = False
 
@@ -115,7 +130,7 @@ class Transport:
             )
 
         await self._run(shake_hands, task_status)
-        if self._websocket is None:
+        if not self.is_open:
             # Not chained to the library's error: it quotes the server's answer, which may quote the URL with its token.
             fault = None if self._reader_error is None else fault_in(self._reader_error)
             raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
@@ -157,7 +172,7 @@ class Transport:
             return await request.accept()
 
         await self._run(shake_hands, task_status)
-        if self._websocket is None:
+        if not self.is_open:
             raise client_rejected(self._peer, rejected) from self._reader_error
 
     async def _run(
@@ -176,12 +191,13 @@ class Transport:
                 if self._websocket is None:
                     nursery.cancel_scope.cancel()
                 else:
+                    self.is_open = True
                     task_status.started()
         except* Exception as group:  # noqa: BLE001  # classified below; bugs are raised again
             # After our close has begun, trio-websocket raises for a ping or an end that crosses it. That is not an error here.
             if not self._closing:
                 self._reader_error = error = cast("Exception", first_leaf(group))
-                bug = error if self._websocket is not None and not isinstance(error, ProtocolError) else None
+                bug = error if self.is_open and not isinstance(error, ProtocolError) else None
         finally:
             self._reader_done.set()
         if bug is not None:
@@ -194,11 +210,6 @@ class Transport:
         rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
         if rejected or self._watch.violation is not None or self._stream.ended.is_set():
             self._opening.cancel()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the WebSocket handshake has succeeded. Stays True after the end."""
-        return self._websocket is not None
 
     @property
     def has_room(self) -> bool:
@@ -255,9 +266,7 @@ class Transport:
     def is_idle(self) -> bool:
         """Whether it is open, everything is written, and no end or close frame has arrived, not even an unreported one."""
         # Every end is left to trio-websocket, which takes a few scheduler passes to report it.
-        return self._websocket is not None and not (
-            self._stream.is_left or self._stream.dead or self._stream.bytes_held
-        )
+        return self.is_open and not (self._stream.is_left or self._stream.dead or self._stream.bytes_held)
 
     @property
     def last_received(self) -> float:
@@ -276,22 +285,27 @@ class Transport:
             trio.BusyResourceError: Another task is receiving. It is not affected.
         """
         self._check_receiving()
-        if self._websocket is None:
-            raise TransportEnded("the WebSocket was never opened", ABNORMAL)
+        websocket = self._websocket
+        if websocket is None:
+            raise closed_by_us() if self.is_open else TransportEnded("the WebSocket was never opened", ABNORMAL)
         self._receiving = True
         try:
             text = await self._texts.receive()
-            return await self._websocket.get_message() if text is None else text
+            return await websocket.get_message() if text is None else text
         except trio_websocket.ConnectionClosed:
-            if self._websocket.closed is None:
+            if websocket.closed is None:
                 # Its reader is crashing and has not raised yet.
                 await self._reader_done.wait()
-            ended = self._why_it_ended(self._websocket.closed)
+            ended = self._why_it_ended(websocket.closed)
         finally:
             self._receiving = False
             if self._closing:
                 self._texts.leave_to_library()
-        raise ended
+        try:
+            raise ended
+        finally:
+            # The exception refers to this frame. With the cycle, what has arrived of a message would stay until a garbage collection.
+            del ended, websocket
 
     def receive_nowait(self) -> str | None:
         """Receive the next text that has already arrived; see `WebSocket.receive_nowait`."""
@@ -321,11 +335,11 @@ class Transport:
             self._send_last_close(closed.code)
         return closed_by_peer(closed.code, closed.reason)
 
-    def _send_last_close(self, code: int) -> None:
+    def _send_last_close(self, code: int, reason: str | None = None) -> None:
         if not self._last_words:
             self._last_words = True
             self._stream.stop_reading()
-            self._stream.append(self._frames.close(code))
+            self._stream.append(self._frames.close(code, reason))
 
     def _on_close(self) -> None:
         """Send the close frame that trio-websocket omits when it closes a server's stream after a protocol error."""
@@ -341,6 +355,7 @@ class Transport:
                 await self._shake_hands_to_close(self._websocket, code, reason)
         finally:
             await self._stream.force_close()
+            self._free()
 
     async def _shake_hands_to_close(
         self, websocket: trio_websocket.WebSocketConnection, code: int, reason: str
@@ -361,6 +376,11 @@ class Transport:
         await websocket.aclose(code, reason or None)
         waiting.cancel()
 
+    def send_close_nowait(self, code: int, reason: str) -> None:
+        """Send a close frame that says why, and read nothing more. Call `abort` next."""
+        if self.is_open:
+            self._send_last_close(code, reason)
+
     async def abort(self) -> None:
         """Close the socket now, also under cancellation. Only a close frame that explains the end has a second to be written."""
         self._closing = True
@@ -369,3 +389,10 @@ class Transport:
                 await self._stream.aclose()
             else:
                 await self._stream.force_close()
+        self._free()
+
+    def _free(self) -> None:
+        """Free what has arrived of messages. Reference cycles keep this object until the next garbage collection."""
+        self._text_frames.rest()
+        self._stream.free()
+        self._websocket = None

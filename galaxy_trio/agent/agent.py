@@ -18,7 +18,7 @@ from galaxy_trio._connection.client_link import open_given_stream, read_token
 from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
 from galaxy_trio.agent.command_runner import CommandRunner
-from galaxy_trio.agent.connection import DeviceConnection, open_device_connection
+from galaxy_trio.agent.connection import DeviceConnection, connect_device
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.thread_limiter import ThreadLimiter
@@ -43,19 +43,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from random import Random
 
+    from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
     from galaxy_trio.agent.tools import Tool, ToolSource
     from galaxy_trio.messages import DeviceInfo
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
     # Opens one connection, with fresh system information.
-    _Open = Callable[[Callable[[ServerMessage], None]], AbstractAsyncContextManager[DeviceConnection]]
+    _Open = Callable[[Callable[[ServerMessage, MemoryShare], None]], AbstractAsyncContextManager[DeviceConnection]]
 
 logger: Final = logging.getLogger(__name__)
 
 
 @attrs.frozen
 class AgentStatistics:
-    """Counts since the agent started; `registered` and the last three fields are current values.
+    """Counts since the agent started; `registered` and the last four fields are current values.
 
     Attributes:
         registered: Whether the device is registered now.
@@ -67,6 +68,7 @@ class AgentStatistics:
         queued_batches: Batches in the queue.
         threads_running: Tool threads that are running, including abandoned ones.
         threads_abandoned: Tool threads that are still running although their command timed out, or its task or connection ended.
+        memory_held: Bytes that count towards the memory budget.
     """
 
     registered: bool
@@ -78,6 +80,7 @@ class AgentStatistics:
     queued_batches: int
     threads_running: int
     threads_abandoned: int
+    memory_held: int
 
 
 class Agent:
@@ -90,12 +93,14 @@ class Agent:
         make_queue: Callable[[Outbox, CommandCounts], CommandQueue],
         threads: ThreadLimiter,
         backoff: Backoff,
+        memory: MemoryBudget,
     ) -> None:
         self._device_id = device_id
         self._open_connection = open_connection
         self._make_queue = make_queue
         self._threads = threads
         self._backoff = backoff
+        self._memory = memory
         self._counts = CommandCounts()
         self._registrations = 0
         self._connection: DeviceConnection | None = None
@@ -141,6 +146,7 @@ class Agent:
             queued_batches=self._queue.queued,
             threads_running=self._threads.running,
             threads_abandoned=self._threads.abandoned,
+            memory_held=self._memory.held,
         )
 
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -207,10 +213,10 @@ class Agent:
         level = logging.WARNING if self._backoff.needs_attention else logging.INFO
         logger.log(level, "device %r %s: %s; trying again in %.1f s", self._device_id, what, why, wait)
 
-    def _received(self, message: ServerMessage) -> None:
+    def _received(self, message: ServerMessage, memory: MemoryShare) -> None:
         match message.type:
             case ServerMessageType.COMMAND:
-                self._queue.put(message)
+                self._queue.put(message, memory)
             case ServerMessageType.TASK_END if message.session_id is not None:
                 self._queue.end_session(message.session_id)
             case ServerMessageType.TASK:
@@ -289,6 +295,8 @@ async def open_agent(
     check_name("device_id", device_id, MAX_ID)
     check_positive(max_threads=max_threads, max_queued_batches=max_queued_batches)
     options = options or ConnectionOptions()
+    memory = options.make_budget()
+    options = attrs.evolve(options, memory_budget=memory)
     if system_info is not None:
         _check_system_info(system_info)
     headers = tuple(headers)
@@ -297,13 +305,13 @@ async def open_agent(
 
     @asynccontextmanager
     async def open_one(
-        hand_on: Callable[[ServerMessage], None],
+        hand_on: Callable[[ServerMessage, MemoryShare], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
         current_token = await read_token(token, options.connect_timeout) if callable(token) else token
         # Opened last: until `open_device_connection` takes it over, nothing would close it.
         stream = None if connect is None else await open_given_stream(connect, options.connect_timeout)
-        async with open_device_connection(
+        async with connect_device(
             url,
             device_id,
             system_info=info,
@@ -322,7 +330,7 @@ async def open_agent(
         )
 
     backoff = Backoff(first=reconnect_delay, max_retries=max_retries, random=random)
-    agent = Agent(device_id, open_one, make_queue, threads, backoff)
+    agent = Agent(device_id, open_one, make_queue, threads, backoff, memory)
     failure: BaseException | None = None
     stray: BaseException | None = None
     try:

@@ -12,6 +12,7 @@ import trio
 
 from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.memory_budget import MemoryShare
 from galaxy_trio.agent.command_runner import failure, one_line
 from galaxy_trio.agent.outbox import send_first
 from galaxy_trio.errors import InvalidMessage
@@ -47,6 +48,15 @@ class CommandCounts:
     skipped: int = 0
 
 
+@attrs.frozen(eq=False)
+class _Batch:
+    """A batch that waits, and the memory that it is counted in."""
+
+    message: ServerMessage
+    memory: MemoryShare
+    size: int
+
+
 class CommandQueue:
     """The FIFO queue of one connection's batches.
 
@@ -75,7 +85,7 @@ class CommandQueue:
         self._counts = counts
         self._max_queued = max_queued
         self._max_message_size = max_message_size
-        self._queue: deque[ServerMessage] = deque()
+        self._queue: deque[_Batch] = deque()
         self._idle = trio.lowlevel.ParkingLot()
         self._running: tuple[str | None, trio.CancelScope] | None = None
 
@@ -84,11 +94,17 @@ class CommandQueue:
         """Number of queued batches."""
         return len(self._queue)
 
-    def put(self, message: ServerMessage) -> None:
-        """Queue a batch, or reply with failures if the queue is full. Never blocks."""
+    def put(self, message: ServerMessage, memory: MemoryShare) -> None:
+        """Queue a batch, or reply with failures if the queue is full. Never blocks.
+
+        Args:
+            message: The batch.
+            memory: The memory share of the batch's connection. The batch counts until its results are sent.
+        """
         self._counts.batches += 1
         if len(self._queue) < self._max_queued:
-            self._queue.append(message)
+            self._queue.append(_Batch(message, memory, memory.message_size))
+            memory.add(memory.message_size)
             self._idle.unpark_all()
             return
         logger.warning(
@@ -103,7 +119,9 @@ class CommandQueue:
 
     def end_session(self, session_id: str) -> None:
         """Drop a session's queued batches and cancel its running one. Nothing is sent."""
-        self._queue = deque(message for message in self._queue if message.session_id != session_id)
+        for batch in [batch for batch in self._queue if batch.message.session_id == session_id]:
+            self._queue.remove(batch)
+            batch.memory.add(-batch.size)
         if self._running is not None and self._running[0] == session_id:
             self._running[1].cancel()
 
@@ -112,7 +130,8 @@ class CommandQueue:
         while True:
             while not self._queue:
                 await self._idle.park()
-            message = self._queue.popleft()
+            batch = self._queue.popleft()
+            message = batch.message
             with trio.CancelScope() as scope:
                 self._running = (message.session_id, scope)
                 try:
@@ -121,6 +140,7 @@ class CommandQueue:
                         return
                 finally:
                     self._running = None
+                    batch.memory.add(-batch.size)
 
     async def _run(self, message: ServerMessage) -> list[CommandResult]:
         results: list[CommandResult] = []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio._connection.link import Link
     from galaxy_trio.errors import ConnectionLost, InvalidMessage
 
@@ -141,10 +142,37 @@ async def open_device_connection(
 
     See "Registration" in docs/reference/wire.md.
     """
+    async with connect_device(
+        url,
+        device_id,
+        system_info=system_info,
+        token=token,
+        headers=headers,
+        ssl_context=ssl_context,
+        stream=stream,
+        options=options or ConnectionOptions(),
+        hand_on=None if hand_on is None else lambda message, _: hand_on(message),
+    ) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connect_device(
+    url: str,
+    device_id: str,
+    *,
+    system_info: DeviceInfo,
+    token: str | None,
+    headers: Iterable[tuple[str, str]],
+    ssl_context: ssl.SSLContext | None,
+    stream: trio.abc.Stream | None,
+    options: ConnectionOptions,
+    hand_on: Callable[[ServerMessage, MemoryShare], object] | None,
+) -> AsyncGenerator[DeviceConnection]:
+    """Do what `open_device_connection` does, and give `hand_on` the connection's memory share too, to count messages that wait."""
     receiver = _DeviceReceiver(device_id)
     async with owning(stream):
         check_name("device_id", device_id, MAX_ID)
-        options = options or ConnectionOptions()
         async with open_client_link(
             url,
             receiver,
@@ -157,7 +185,7 @@ async def open_device_connection(
             options=options,
         ) as link:
             if hand_on is not None:
-                receiver.hand_on = hand_on
+                receiver.hand_on = lambda message: hand_on(message, link.memory)
             requests = Requests(link, receiver.replies, Identity(device_id, device_id, client_type=ClientType.DEVICE))
             metadata: dict[str, JSON] = {
                 "registration_time": wall_clock.timestamp(),

@@ -54,6 +54,7 @@ class Constellation:
     ) -> None:
         self._nursery = nursery
         self._settings = settings
+        self._memory = settings.connection.make_budget()
         self._max_queued = max_queued
         self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
         self._limits = ConnectLimits()
@@ -249,6 +250,8 @@ class Constellation:
             running=sum(device.running for device in devices.values()),
             queued=sum(device.queued for device in devices.values()) + unassigned,
             unassigned=unassigned,
+            memory_held=self._memory.held,
+            closed_for_memory=self._memory.closed,
         )
 
     # Closing.
@@ -370,7 +373,11 @@ async def open_constellation(
     settings = DeviceSettings(
         client_name=check_client_name(config.constellation_id if client_name is None else client_name),
         connect=connect,
-        connection=attrs.evolve(options, heartbeat_interval=options.heartbeat_interval or config.heartbeat_interval),
+        connection=attrs.evolve(
+            options,
+            heartbeat_interval=options.heartbeat_interval or config.heartbeat_interval,
+            memory_budget=options.make_budget(),
+        ),
         reconnect_delay=config.reconnect_delay if reconnect_delay is None else reconnect_delay,
         keepalive_expiry=config.keepalive_expiry if keepalive_expiry is None else keepalive_expiry,
         abandon_timeout=abandon_timeout,

@@ -50,9 +50,13 @@ class ConstellationStatistics:
         running: Slots in use, of all devices.
         queued: Tasks and reservations that wait for a device.
         unassigned: Those of them that are in no device's queue, because no device that fits is connected or all their queues are full.
+        memory_held: Bytes that count towards the memory budget of all connections.
+        closed_for_memory: Connections that were closed because of the memory budget.
     """
 
     devices: dict[str, DeviceStatistics]
     running: int
     queued: int
     unassigned: int
+    memory_held: int
+    closed_for_memory: int

@@ -129,6 +129,7 @@ class ClientHandler:
         )
         self._registry.add(self.client)
         self._link.limit_received(self._max_message_size)
+        self._link.memory.registered = True
         self._link.peer = f"{message.client_type} {message.client_id!r}"
         logger.info("%s has registered", self._link.peer)
         self._reply(ServerMessageType.HEARTBEAT)

@@ -15,6 +15,7 @@ from galaxy_trio.server.pending_commands import PendingCommands
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio.messages import ServerMessage
 
 
@@ -26,6 +27,11 @@ class Sender(Protocol):
 
     async def send(self, message: ServerMessage, hand_over: Callable[[], T]) -> T:
         """Send a message once there is room for it, and call `hand_over` in the same step."""
+        ...
+
+    @property
+    def memory(self) -> MemoryShare:
+        """The connection's share of the server's memory budget."""
         ...
 
 

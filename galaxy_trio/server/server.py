@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, check_positive
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, check_positive
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio._transport.url import DEFAULT_PATH
@@ -54,6 +55,8 @@ class ServerStatistics:
         unexpected_results: Command results for no pending batch, from connected devices.
         turned_away: Connections closed since the start because too many were open.
         bytes_held: Bytes sent to clients that are not written yet.
+        memory_held: Bytes that count towards the memory budget.
+        closed_for_memory: Number of connections that were closed because of the memory budget.
     """
 
     connections: int
@@ -65,6 +68,8 @@ class ServerStatistics:
     unexpected_results: int = 0
     turned_away: int = 0
     bytes_held: int = 0
+    memory_held: int = 0
+    closed_for_memory: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +81,9 @@ class ServerLimits:
         max_message_size: Largest message in bytes, in both directions.
         max_registration_size: Largest message in bytes from a client that has not registered.
         max_values: Number of values and keys that a message may have.
+        memory_budget: Bytes that all connections may hold together: messages that have not arrived whole, requests of running tasks, and
+            what is not written yet. Above 75 %, connections that hold more than their share are not read; at 100 %, or after 5 s
+            without progress, the heaviest one is closed with code 1013, those that have not registered first.
         max_sessions: Concurrent tasks of one client; an ended task counts until the client has read its end.
         max_unanswered_commands: Command batches that one device may leave unanswered.
         handshake_timeout: Seconds for a client's TLS and WebSocket handshakes.
@@ -91,6 +99,7 @@ class ServerLimits:
     max_message_size: int = MAX_MESSAGE_SIZE
     max_registration_size: int = 64 * 1024
     max_values: int = MAX_VALUES
+    memory_budget: int = MEMORY_BUDGET
     max_sessions: int = MAX_SESSIONS
     max_unanswered_commands: int = MAX_UNANSWERED
     handshake_timeout: float = 10.0
@@ -120,6 +129,7 @@ class Server:
         self._nursery = nursery
         self._access = access
         self._limits = limits
+        self._memory = MemoryBudget(limits.memory_budget)
         self._registry = Registry(device_config)
         self._sessions = Sessions(session, nursery, limits.max_sessions)
         self._links: set[Link[ClientMessage]] = set()
@@ -165,6 +175,8 @@ class Server:
             unexpected_results=self._registry.unexpected_results(),
             turned_away=self._turned_away,
             bytes_held=sum(link.bytes_held for link in self._links),
+            memory_held=self._memory.held,
+            closed_for_memory=self._memory.closed,
         )
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
@@ -199,7 +211,13 @@ class Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
         handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands, limits.max_message_size)
-        websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
+        websocket = Transport(
+            stream,
+            peer="the client",
+            client=False,
+            max_message_size=limits.max_message_size,
+            memory=self._memory.open_share(),
+        )
         websocket.limit_received(min(limits.max_registration_size, limits.max_message_size))
         link = Link(
             websocket,

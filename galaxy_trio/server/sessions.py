@@ -100,11 +100,12 @@ class End:
 
 @attrs.define(eq=False)
 class Session:
-    """A session's state."""
+    """A session's state. `size` is the size of the message that started it, in bytes."""
 
     task: ServerTask
     owner: Client
     device: Client
+    size: int
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     end: End | None = None
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -176,7 +177,8 @@ class Sessions:
             self._run_commands, session_id, device, None if task_name is None else task_name.replace("/", "_")
         )
         task = ServerTask(session_id, request, device.client_id, owner.client_id, task_name, run_commands)
-        session = Session(task, owner, device)
+        session = Session(task, owner, device, owner.sender.memory.message_size)
+        owner.sender.memory.add(session.size)
         # Added here, not in the session's first step: the server may stop before that.
         self._unfinished[session_id] = session
         self._owned[owner] += 1
@@ -220,6 +222,7 @@ class Sessions:
                 await self._send_end(session)
         finally:
             del self._unfinished[session.task.session_id]
+            session.owner.sender.memory.add(-session.size)
             session.owner.last_active = session.device.last_active = trio.current_time()
             self._owned[session.owner] -= 1
             if not self._owned[session.owner]:

@@ -90,6 +90,7 @@ async def test_commands_after_a_failure_run_unless_the_batch_stops_on_failure() 
             queued_batches=0,
             threads_running=0,
             threads_abandoned=0,
+            memory_held=0,
         )
 
 

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectionOptions, TaskStatus
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import ServerMessage, ServerMessageType
 from galaxy_trio.testing import PEER_URL, open_memory_server
@@ -61,6 +62,7 @@ async def test_dispatched_task_runs_on_the_server_that_dispatched_it() -> None:
         async with open_agent(server.url, DEVICE, system_info=INFO, connect=connect_to(server)) as agent:
             agent._received(
                 ServerMessage(ServerMessageType.TASK, TaskStatus.OK, user_request="open x", session_id="s7"),
+                MemoryBudget(1000).open_share(),
             )
             with trio.fail_after(60):
                 await ended.wait()

@@ -21,6 +21,7 @@ from .import_time import bench_import
 from .large_result import bench_large_result
 from .limits import bench_limits
 from .machine import load, print_machine
+from .memory import bench_memory
 from .outage import bench_outage
 from .processes import running_peer
 from .rates import CONTENDERS, bench_rates, print_profile
@@ -35,7 +36,12 @@ _ON_PEER: Final = {
     "event-loop": bench_event_loop,
 }
 _OF_TREES: Final = {"import": bench_import, "daemon": bench_daemon, "daemon-start": bench_daemon_start}
-_ALONE: Final = {"limits": bench_limits, "constellation": bench_constellation, "outage": bench_outage}
+_ALONE: Final = {
+    "limits": bench_limits,
+    "memory": bench_memory,
+    "constellation": bench_constellation,
+    "outage": bench_outage,
+}
 _PARTS: Final = (*_ON_PEER, *_OF_TREES, *_ALONE, "fleet")
 
 

@@ -196,7 +196,7 @@ async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
         await trio.testing.wait_all_tasks_blocked()
         assert (await end_of(clients.device, "s1"))[0] == "failed"
         assert sessions.cancelled == ["s1"]
-        assert clients.server.statistics() == ServerStatistics(2, 1, 1, 1)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(2, 1, 1, 1)
         await clients.check()
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "a bug in the server ended a connection"
@@ -252,9 +252,13 @@ async def test_ended_connections_and_sessions_leave_nothing(
 
 async def test_statistics_count_and_clients_are_listed_in_order() -> None:
     async with open_clients(run_forever) as clients, open_raw_client(clients.server.connect()) as other:
-        assert clients.server.statistics() == ServerStatistics(connections=3, devices=1, constellations=1, sessions=0)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(
+            connections=3, devices=1, constellations=1, sessions=0
+        )
         await register_device(other, "device_000")
         await start_task(clients.constellation, "s1")
-        assert clients.server.statistics() == ServerStatistics(connections=3, devices=2, constellations=1, sessions=1)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(
+            connections=3, devices=2, constellations=1, sessions=1
+        )
         assert (clients.server.devices, clients.server.constellations) == ([DEVICE, "device_000"], [CONSTELLATION])
         assert repr(clients.server) == "<Server at ws://server.test/ws>"

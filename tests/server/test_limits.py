@@ -46,6 +46,7 @@ def test_each_limit_has_a_default() -> None:
         "max_message_size": 100 * 2**20,
         "max_registration_size": 65_536,
         "max_values": 500_000,
+        "memory_budget": 2**30,
         "max_sessions": 100,
         "max_unanswered_commands": 1000,
         "handshake_timeout": 10,

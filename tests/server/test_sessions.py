@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -257,7 +258,7 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
         released.set()
         assert statistics == ServerStatistics(0, 0, 0, 0, ending_sessions=1)
         await trio.testing.wait_all_tasks_blocked()
-        assert clients.server.statistics() == ServerStatistics(0, 0, 0, 0)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(0, 0, 0, 0)
         assert cancelled == ["s1"]
 
 
@@ -269,7 +270,7 @@ async def test_device_gets_each_end_once_when_the_constellation_disconnects_whil
         await clients.constellation.close()
         ended = [(await clients.device.receive())["session_id"] for _ in sessions]
         assert sorted(map(str, ended)) == sorted(sessions)
-        assert clients.server.statistics() == ServerStatistics(1, 1, 0, 0)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(1, 1, 0, 0)
         await clients.device.close()
         assert await clients.device.receive_until_ended() == ([], 1000)
 
@@ -290,7 +291,7 @@ async def test_200_concurrent_tasks_each_get_their_own_end(autojump_clock: trio.
             await expect_acknowledgement(clients.constellation, session_id)
         await trio.testing.wait_all_tasks_blocked()
         assert running == set(gates)
-        assert clients.server.statistics() == ServerStatistics(2, 1, 1, 200)
+        assert attrs.evolve(clients.server.statistics(), memory_held=0) == ServerStatistics(2, 1, 1, 200)
         for session_id in reversed(gates):
             gates[session_id].set()
             for client in (clients.constellation, clients.device):

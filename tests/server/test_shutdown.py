@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -36,8 +37,8 @@ async def test_leaving_the_block_cancels_sessions_and_closes_notified_clients_wi
             client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_constellation, ends)
             submit(client, "s1")
             await trio.testing.wait_all_tasks_blocked()
-            assert server.statistics() == ServerStatistics(2, 1, 1, 1)
-        assert server.statistics() == ServerStatistics(0, 0, 0, 0)
+            assert attrs.evolve(server.statistics(), memory_held=0) == ServerStatistics(2, 1, 1, 1)
+        assert attrs.evolve(server.statistics(), memory_held=0) == ServerStatistics(0, 0, 0, 0)
         assert sessions.cancelled == ["s1"]
     assert [code for _, code in ends] == [1001, 1001]
     words = "Task was cancelled because the server is shutting down"
@@ -99,7 +100,7 @@ async def test_first_reason_for_a_sessions_cancellation_is_sent(
             await trio.testing.wait_all_tasks_blocked()
             await client.abort()
             await trio.testing.wait_all_tasks_blocked()
-            assert server.statistics() == ServerStatistics(1, 1, 0, 0, ending_sessions=1)
+            assert attrs.evolve(server.statistics(), memory_held=0) == ServerStatistics(1, 1, 0, 0, ending_sessions=1)
     [([end], code)] = ends
     assert (end["error"], code) == ("Task was cancelled because its constellation disconnected", 1001)
 
@@ -148,7 +149,7 @@ async def test_cancelling_the_block_closes_all_immediately_and_cancels_sessions(
                 scope.cancel()
                 await trio.sleep_forever()
         assert scope.cancelled_caught
-        assert server.statistics() == ServerStatistics(0, 0, 0, 0)
+        assert attrs.evolve(server.statistics(), memory_held=0) == ServerStatistics(0, 0, 0, 0)
         assert sessions.cancelled == ["s1"]
     [(messages, code)] = ends
     assert code == 1006

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._transport.direct_socket import DirectSocketStream
 from galaxy_trio._transport.inbound_limits import InboundWatch
 from galaxy_trio._transport.send_buffer import BufferedStream
@@ -272,7 +273,7 @@ class Sluggish(DirectSocketStream):
 
 @asynccontextmanager
 async def open_buffered(stream: trio.abc.Stream) -> AsyncGenerator[BufferedStream]:
-    buffered = BufferedStream(stream, InboundWatch(MB), lambda: None, lambda: None)
+    buffered = BufferedStream(stream, InboundWatch(MB), MemoryBudget(MB).open_share(), lambda: None, lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(buffered.run_writer)
         yield buffered

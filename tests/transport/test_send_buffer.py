@@ -16,6 +16,7 @@ import trio.testing
 import trio_websocket
 
 from galaxy_trio import Connection, open_connection
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._transport.inbound_limits import InboundWatch
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK, BufferedStream
 from tests.connection.support.raw_peer import RawPeer, open_raw_peer
@@ -155,7 +156,7 @@ class _Portions(trio.abc.Stream):
 async def _open_buffered() -> AsyncGenerator[tuple[BufferedStream, _Portions, list[float]]]:
     """Yield a stream, its slow peer, and the times at which it had been stuck for 60 seconds."""
     portions, stuck_at = _Portions(), list[float]()
-    stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
+    stream = BufferedStream(portions, InboundWatch(MB), MemoryBudget(MB).open_share(), lambda: None, lambda: None)
 
     async def wait_stuck() -> None:
         await stream.wait_stuck(60)
@@ -214,7 +215,7 @@ async def test_the_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
     # trio runs the tasks of a step in random order.
     for _ in range(20):
         portions = _Portions()
-        stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
+        stream = BufferedStream(portions, InboundWatch(MB), MemoryBudget(MB).open_share(), lambda: None, lambda: None)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stream.run_writer)

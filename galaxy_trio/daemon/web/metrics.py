@@ -147,6 +147,16 @@ class Metrics:
             "Queued tasks that are in memory; the others are on disk.",
             value=self._task_queue.in_memory,
         )
+        yield GaugeMetricFamily(
+            "galaxy_memory_held_bytes",
+            "Bytes that connections hold, of the memory budget.",
+            value=statistics.memory_held,
+        )
+        yield CounterMetricFamily(
+            "galaxy_connections_closed_for_memory",
+            "Connections that were closed because of the memory budget.",
+            value=statistics.closed_for_memory,
+        )
         messages = CounterMetricFamily("galaxy_messages", "Unexpected messages from servers.", labels=["kind"])
         for kind in _COUNTED.values():
             messages.add_metric([kind], self._messages[kind])
