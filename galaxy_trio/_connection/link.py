@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
 import trio
 
 from galaxy_trio._concurrency.background import contains_cancelled, raise_outcome, split_cancelled
+from galaxy_trio._connection import liveness
 from galaxy_trio._transport.interface import TransportEnded, WebSocket
 from galaxy_trio.errors import ConnectionLost, ConnectTimeout, InvalidMessage
 from galaxy_trio.messages import ClientMessage, ServerMessage
@@ -294,14 +295,8 @@ class Link(Generic[In]):
             self._transport.ping_nowait()
 
     async def _watch_liveness(self, timeout: float) -> None:
-        """End the connection when no byte has arrived for `timeout` seconds: the peer may have vanished."""
-        silent_at = self._transport.last_received + timeout
-        while silent_at > trio.current_time():
-            await trio.sleep_until(silent_at)
-            # After a delay of this process, read what has arrived first: its own delay is not the peer's silence.
-            await trio.lowlevel.checkpoint()
-            silent_at = self._transport.last_received + timeout
-        self.lose(f"nothing was received for {timeout:g} s")
+        """End the connection when the peer has vanished; see `liveness.wait_vanished`."""
+        self.lose(await liveness.wait_vanished(self._transport, timeout))
         await self._transport.abort()
 
     async def _watch_sending(self, timeout: float) -> None:

@@ -118,6 +118,11 @@ class WebSocket(Protocol):
         """The time of the last received byte, on trio's clock."""
         ...
 
+    @property
+    def reads(self) -> int:
+        """Number of reads that brought bytes."""
+        ...
+
     async def wait_received(self) -> None:
         """Return when bytes arrive, or when no more can arrive."""
 

@@ -257,6 +257,11 @@ class Transport:
         """The time of the last received byte, on trio's clock."""
         return self._stream.last_received
 
+    @property
+    def reads(self) -> int:
+        """Number of reads that brought bytes."""
+        return self._stream.reads
+
     async def wait_received(self) -> None:
         """Return when bytes arrive, or when no more can arrive."""
         await self._stream.wait_received()

@@ -13,6 +13,7 @@ import trio
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio._transport.url import DEFAULT_PATH
@@ -236,7 +237,7 @@ class Server:
                 return
             # A client with a running task is not idle: idleness counts from the task's end.
             idle_since = trio.current_time() if self._sessions.concerns(client) else client.last_active
-            idle_at = idle_since + self._limits.idle_timeout
+            idle_at = max(with_grace(idle_at), idle_since + self._limits.idle_timeout)
         logger.info("closing %s: no message for %g s", link.peer, self._limits.idle_timeout)
 
     async def stop(self) -> None:
