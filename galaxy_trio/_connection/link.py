@@ -82,6 +82,8 @@ class Link(Generic[In]):
         self._scope = trio.CancelScope()
         self._aborted = False
         self._closing = False
+        self._may_deliver = trio.Event()
+        self._may_deliver.set()
         self._ended = trio.Event()
         self.closed: bool = False
         """Whether the connection has ended, whichever side ended it."""
@@ -199,6 +201,14 @@ class Link(Generic[In]):
             return not self.closed
         return False
 
+    async def stays_silent(self, timeout: float) -> bool:
+        """Ping the peer, and return whether no byte arrives from it; see `liveness.stays_silent`."""
+        return await liveness.stays_silent(self._transport, timeout)
+
+    def pause_until(self, event: trio.Event) -> None:
+        """Deliver no further message until an event: they wait in the socket. The peer's close is not noticed either, so keep it short."""
+        self._may_deliver = event
+
     @property
     def bytes_held(self) -> int:
         """Bytes in the send buffer that are not written yet."""
@@ -247,9 +257,11 @@ class Link(Generic[In]):
             raise cancelled
 
     async def _receive_all(self) -> None:
-        """Receive, as the connection's only receiver task. It waits only for the socket, and its end is the connection's end."""
+        """Receive, as the connection's only receiver task. Unless paused, it waits only for the socket. Its end is the connection's end."""
         try:
             while True:
+                if not self._may_deliver.is_set():
+                    await self._may_deliver.wait()
                 if self._pause_reading and not self._transport.has_room:
                     await self._transport.wait_for_room()
                 # No variable here: it would keep a message alive until the next one arrives.
@@ -269,7 +281,7 @@ class Link(Generic[In]):
 
     def _deliver_received(self) -> None:
         """Deliver the texts that arrived together with the last one."""
-        while not self._pause_reading or self._transport.has_room:
+        while self._may_deliver.is_set() and (not self._pause_reading or self._transport.has_room):
             text = self._transport.receive_nowait()
             if text is None:
                 return

@@ -16,6 +16,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
+from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.errors import ConfigError, ConnectFailed
@@ -196,12 +197,19 @@ class Server:
         websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
         link = Link(websocket, handler, encode, decode_client_message, peer="a client", pause_reading=True)
         handler.attach(link)
+
+        def judge(path: str, headers: list[tuple[bytes, bytes]]) -> int:
+            status = self._access.handshake_status(path, headers)
+            if status == SWITCHING_PROTOCOLS:
+                handler.credential = self._access.credential(path)
+            return status
+
         self._links.add(link)
         with trio.CancelScope() as shaking_hands:
             self._handshakes.add(shaking_hands)
             try:
                 async with link.running(
-                    partial(websocket.run_server, self._access.handshake_status),
+                    partial(websocket.run_server, judge),
                     handshake_deadline=trio.current_time() + limits.handshake_timeout,
                     liveness_timeout=limits.liveness_timeout,
                     ping_interval=limits.ping_interval,
@@ -220,6 +228,7 @@ class Server:
             try:
                 with trio.move_on_after(self._limits.register_timeout):
                     await handler.first_message.wait()
+                await handler.settle_claim()
                 if handler.client is None:
                     link.close_code = handler.refused_with or _POLICY_VIOLATION
                     return
