@@ -70,17 +70,21 @@ class Inbound(Generic[In]):
         self._max_values = max_values
         self._pause = pause
         self._slices: Generator[None, None, In] | None = None
+        self._may_deliver = trio.Event()
+        self._may_deliver.set()
         self.messages_received: int = 0
         self.stopped: bool = False
         """Whether the end was reported already, so that no request waits for a message."""
 
     async def run(self) -> None:
-        """Receive until the WebSocket ends. Waits only for the socket, and lets other tasks run while it decodes a message in slices.
+        """Receive until the WebSocket ends. Unless paused, it waits only for the socket. Other tasks run between the slices of a message.
 
         Raises:
             TransportEnded: The WebSocket has ended.
         """
         while True:
+            if not self._may_deliver.is_set():
+                await self._may_deliver.wait()
             if self._pause and not self._transport.has_room:
                 await self._transport.wait_for_room()
             # No variable here: it would keep a message alive until the next one arrives.
@@ -90,9 +94,13 @@ class Inbound(Generic[In]):
                 await self._deliver_in_slices(self._slices)
                 self._deliver_received()
 
+    def pause_until(self, event: trio.Event) -> None:
+        """Deliver no further message until an event."""
+        self._may_deliver = event
+
     def _deliver_received(self) -> None:
         """Deliver the texts that arrived together with the last one, up to one that must be decoded in slices."""
-        while self._slices is None and (not self._pause or self._transport.has_room):
+        while self._slices is None and self._may_deliver.is_set() and (not self._pause or self._transport.has_room):
             text = self._transport.receive_nowait()
             if text is None:
                 return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
 import trio
 
 from galaxy_trio._concurrency.background import contains_cancelled, raise_outcome, split_cancelled
+from galaxy_trio._connection import liveness
 from galaxy_trio._connection.inbound import Inbound
 from galaxy_trio._transport.interface import TransportEnded, WebSocket
 from galaxy_trio.errors import ConnectionLost, ConnectTimeout
@@ -218,6 +219,14 @@ class Link(Generic[In]):
             return await self._transport.wait_received() and not self.closed
         return False
 
+    async def stays_silent(self, timeout: float) -> bool:
+        """Ping the peer, and return whether no byte arrives from it; see `liveness.stays_silent`."""
+        return await liveness.stays_silent(self._transport, timeout)
+
+    def pause_until(self, event: trio.Event) -> None:
+        """Deliver no further message until an event: they wait in the socket. The peer's close is not noticed either, so keep it short."""
+        self._inbound.pause_until(event)
+
     @property
     def bytes_held(self) -> int:
         """Bytes in the send buffer that are not written yet."""
@@ -292,14 +301,8 @@ class Link(Generic[In]):
             self._transport.ping_nowait()
 
     async def _watch_liveness(self, timeout: float) -> None:
-        """End the connection when no byte has arrived for `timeout` seconds: the peer may have vanished."""
-        silent_at = self._transport.last_received + timeout
-        while silent_at > trio.current_time():
-            await trio.sleep_until(silent_at)
-            # After a delay of this process, read what has arrived first: its own delay is not the peer's silence.
-            await trio.lowlevel.checkpoint()
-            silent_at = self._transport.last_received + timeout
-        self.lose(f"nothing was received for {timeout:g} s")
+        """End the connection when the peer has vanished; see `liveness.wait_vanished`."""
+        self.lose(await liveness.wait_vanished(self._transport, timeout))
         await self._transport.abort()
 
     async def _watch_sending(self, timeout: float) -> None:

@@ -127,6 +127,11 @@ class WebSocket(Protocol):
         """The time of the last received byte, on trio's clock."""
         ...
 
+    @property
+    def reads(self) -> int:
+        """Number of reads that brought bytes."""
+        ...
+
     async def wait_received(self) -> bool:
         """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
         ...

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._transport.direct_socket import DirectSocketStream
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class BufferedStream(trio.abc.Stream):
         self.end_cause: Exception | None = None
         self._arrival = trio.lowlevel.ParkingLot()
         self._last_received: float = trio.current_time()
+        self.reads: int = 0
+        """Number of reads that brought bytes."""
 
     @property
     def has_room(self) -> bool:
@@ -115,12 +118,15 @@ class BufferedStream(trio.abc.Stream):
                 self._room_is_awaited = False
 
     async def wait_stuck(self, seconds: float) -> None:
-        """Return when there has been no room for `seconds` without interruption."""
-        while self._full_since is None or trio.current_time() < self._full_since + seconds:
+        """Return when there has been no room for `seconds` without interruption, in which this process was not suspended."""
+        granted = 0.0
+        while self._full_since is None or trio.current_time() < max(granted, self._full_since + seconds):
             if self._full_since is None:
                 await self._filled.park()
             else:
-                await trio.sleep_until(self._full_since + seconds)
+                until = max(granted, self._full_since + seconds)
+                await trio.sleep_until(until)
+                granted = with_grace(until)
 
     @property
     def dead(self) -> bool:
@@ -311,6 +317,7 @@ class BufferedStream(trio.abc.Stream):
             raise
         if data:
             self._last_received = trio.current_time()
+            self.reads += 1
             if self._arrival:
                 self._arrival.unpark_all()
         else:

@@ -28,6 +28,16 @@ _OWN_HEADERS = frozenset(
 )  # fmt: skip
 
 
+class HostHeader(str):
+    """A ``Host`` header, which is ASCII already. As IDNA, its port would count towards the 63 characters of a label."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "ascii", errors: str = "strict") -> bytes:
+        del encoding
+        return super().encode("ascii", errors)
+
+
 @attrs.frozen
 class Target:
     """A parsed WebSocket URL.
@@ -45,10 +55,10 @@ class Target:
     shown: str
 
     @property
-    def host_header(self) -> str:
+    def host_header(self) -> HostHeader:
         """The ``Host`` header, with the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+        return HostHeader(host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}")
 
 
 def parse_url(url: str, token: str | None = None) -> Target:

@@ -47,16 +47,6 @@ _LAST_WORDS: Final = 1.0
 """Seconds to send the final data: the rejection of a handshake, or the close frame that explains an end."""
 
 
-class _Host(str):
-    """A ``Host`` header, which is ASCII already. As IDNA, its port would count towards the 63 characters of a label."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "ascii", errors: str = "strict") -> bytes:
-        del encoding
-        return super().encode("ascii", errors)
-
-
 class Transport:
     """One end of a WebSocket over a stream.
 
@@ -122,7 +112,7 @@ class Transport:
                 nursery,
                 # Typed for sockets, but it accepts any stream.
                 cast("trio.SocketStream", self._stream),
-                _Host(target.host_header),
+                target.host_header,
                 target.resource,
                 extra_headers=headers,
                 max_message_size=self._max_message_size,
@@ -272,6 +262,11 @@ class Transport:
     def last_received(self) -> float:
         """The time of the last received byte, on trio's clock."""
         return self._stream.last_received
+
+    @property
+    def reads(self) -> int:
+        """Number of reads that brought bytes."""
+        return self._stream.reads
 
     async def wait_received(self) -> bool:
         """Wait until bytes arrive, and return True. Returns False when no more can arrive."""

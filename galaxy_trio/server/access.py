@@ -67,13 +67,22 @@ class AccessPolicy:
             return _FORBIDDEN
         return SWITCHING_PROTOCOLS if self._has_valid_token(parts.query) else _FORBIDDEN
 
+    def credential(self, path: str) -> int | None:
+        """Return which token an accepted request gave, as a number; None if no token is required.
+
+        Args:
+            path: The request's target, with its query.
+        """
+        return next((number for number, matches in enumerate(self._matches(urlsplit(path).query)) if matches), None)
+
     def _has_valid_token(self, query: str) -> bool:
-        if not self._tokens:
-            return True
+        return not self._tokens or any(self._matches(query))
+
+    def _matches(self, query: str) -> list[bool]:
+        """For each token, whether it was given."""
         given = parse_qs(query).get("token", [""])[0].encode(errors="replace")
         # Always compares all tokens, so that the time reveals neither which one matched nor how much of it.
-        matches = [hmac.compare_digest(given, token) for token in self._tokens]
-        return any(matches)
+        return [hmac.compare_digest(given, token) for token in self._tokens]
 
 
 def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+HOLDER_TIMEOUT: Final = 5.0
+"""Seconds in which the holder of a name must be heard when another connection of the same client wants to register under it."""
+
 
 class ClientHandler:
     """The receiver of one connection. Sends every reply in the step in which it receives the message.
@@ -58,6 +61,10 @@ class ClientHandler:
         """Set when the first message was received, or the connection has ended without one."""
         self.refused_with: int | None = None
         """The close code after a refused registration."""
+        self.credential: int | None = None
+        """The token that the client gave, as a number; see `AccessPolicy.credential`."""
+        self._claim: tuple[ClientMessage, Client] | None = None
+        self._decided = trio.Event()
 
     def attach(self, link: Link[ClientMessage]) -> None:
         """Set the link that replies are sent on. Call this before the link receives."""
@@ -105,11 +112,39 @@ class ClientHandler:
             self._refuse(f"the client_id has {len(message.client_id)} characters: at most {MAX_ID} are allowed")
             self._turn_away(1008)
             return
+        holder = self._registry.get(message.client_id)
+        if holder is None or holder.client_type is not message.client_type or holder.credential != self.credential:
+            self._admit(message, message.client_id)
+        else:
+            # The same client, as far as can be known: its previous connection may be half open.
+            self._claim = message, holder
+            self._link.pause_until(self._decided)
+            self.first_message.set()
+
+    async def settle_claim(self) -> None:
+        """Decide about a registration under a name that another connection of the same client holds. Returns immediately without one.
+
+        The other connection is replaced if no byte arrives from it after a ping. Until then, this client's messages wait in its socket.
+        """
+        if self._claim is None:
+            return
+        message, holder = self._claim
+        self._claim = None
+        logger.info("%r registers again: is its other connection half open?", holder.client_id)
+        if await holder.sender.stays_silent(HOLDER_TIMEOUT):
+            holder.sender.lose(
+                f"it did not answer a ping within {HOLDER_TIMEOUT:g} s, and its client has connected again"
+            )
+        if not self._link.closed:
+            self._admit(message, holder.client_id)
+            self._decided.set()
+
+    def _admit(self, message: ClientMessage, client_id: str) -> None:
         metadata = message.metadata or {}
         is_device = message.client_type is ClientType.DEVICE
         value, platform = metadata.get("system_info"), metadata.get("platform")
         system_info = value if is_device and isinstance(value, dict) else None
-        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id)
+        refusal = self._registry.refusal(client_id, message.client_type, message.target_id)
         if refusal is not None:
             self._refuse(refusal)
             self._turn_away(1000)
@@ -117,15 +152,16 @@ class ClientHandler:
         named = platform[:MAX_ID] if isinstance(platform, str) else None
         self.client = Client(
             ClientInfo(
-                message.client_id,
+                client_id,
                 message.client_type,
                 wall_clock.now(),
                 named,
                 None if is_device else message.target_id,
-                self._registry.system_info(message.client_id, system_info, named),
+                self._registry.system_info(client_id, system_info, named),
             ),
             self._link,
-            PendingCommands(message.client_id, self._max_unanswered_commands),
+            PendingCommands(client_id, self._max_unanswered_commands),
+            self.credential,
         )
         self._registry.add(self.client)
         self._link.limit_received(self._max_message_size)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Sender(Protocol):
-    """The part of a client's link that sessions use."""
+    """The part of a client's link that sessions and other clients' registrations use."""
 
     async def send(self, message: ServerMessage, hand_over: Callable[[], T]) -> T:
         """Send a message once there is room for it, and call `hand_over` in the same step."""
@@ -33,6 +33,13 @@ class Sender(Protocol):
     def memory(self) -> MemoryShare:
         """The connection's share of the server's memory budget."""
         ...
+
+    async def stays_silent(self, timeout: float) -> bool:
+        """Ping the client, and return whether no byte arrives from it."""
+        ...
+
+    def lose(self, reason: str) -> None:
+        """End the connection and remove the client, in this step."""
 
 
 @attrs.frozen
@@ -63,6 +70,8 @@ class Client:
     info: ClientInfo
     sender: Sender
     commands: PendingCommands
+    credential: int | None = None
+    """The token that it gave, as a number; see `AccessPolicy.credential`."""
     last_active: float = attrs.field(factory=trio.current_time)
     """Time of its last message, or of the end of the last task submitted by it or run on it, on trio's clock."""
 

@@ -14,8 +14,10 @@ from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, 
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
+from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
+from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
 from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.errors import ConfigError, ConnectFailed
@@ -229,12 +231,19 @@ class Server:
             pause_reading=True,
         )
         handler.attach(link)
+
+        def judge(path: str, headers: list[tuple[bytes, bytes]]) -> int:
+            status = self._access.handshake_status(path, headers)
+            if status == SWITCHING_PROTOCOLS:
+                handler.credential = self._access.credential(path)
+            return status
+
         self._links.add(link)
         with trio.CancelScope() as shaking_hands:
             self._handshakes.add(shaking_hands)
             try:
                 async with link.running(
-                    partial(websocket.run_server, self._access.handshake_status),
+                    partial(websocket.run_server, judge),
                     handshake_deadline=trio.current_time() + limits.handshake_timeout,
                     liveness_timeout=limits.liveness_timeout,
                     ping_interval=limits.ping_interval,
@@ -253,6 +262,7 @@ class Server:
             try:
                 with trio.move_on_after(self._limits.register_timeout):
                     await handler.first_message.wait()
+                await handler.settle_claim()
                 if handler.client is None:
                     link.close_code = handler.refused_with or _POLICY_VIOLATION
                     return
@@ -270,7 +280,7 @@ class Server:
                 return
             # A client with a running task is not idle: idleness counts from the task's end.
             idle_since = trio.current_time() if self._sessions.concerns(client) else client.last_active
-            idle_at = idle_since + self._limits.idle_timeout
+            idle_at = max(with_grace(idle_at), idle_since + self._limits.idle_timeout)
         logger.info("closing %s: no message for %g s", link.peer, self._limits.idle_timeout)
 
     async def stop(self) -> None:

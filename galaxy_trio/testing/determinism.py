@@ -12,7 +12,7 @@ from unittest import mock
 import trio
 import trio.testing
 
-from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency import suspension, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -55,5 +55,6 @@ def deterministic(seed: int | str = 0) -> Generator[None]:
         mock.patch.object(os, "urandom", identifiers.randbytes),
         mock.patch.object(random, "_urandom", identifiers.randbytes),
         mock.patch.object(wall_clock, "source", now),
+        mock.patch.object(suspension, "time_asleep", float),
     ):
         yield

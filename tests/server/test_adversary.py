@@ -28,7 +28,7 @@ from tests.server.support.clients import (
     submit,
 )
 from tests.server.support.evil_client import EVIL, SECRET, empty_fragments, look, open_evil
-from tests.server.support.raw_client import Members, RawClient, open_raw_client
+from tests.server.support.raw_client import Members, RawClient, answering_pings, open_raw_client
 
 
 @pytest.mark.parametrize("type_", [type_.value for type_ in ClientMessageType])
@@ -74,15 +74,16 @@ async def test_message_in_anothers_name_or_role_is_refused_without_effect(
 @pytest.mark.parametrize("name", [DEVICE, CONSTELLATION])
 async def test_taken_name_is_refused_in_either_role_and_its_owner_stays(role: str, name: str) -> None:
     async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
-        evil.send(
-            type="register",
-            status="ok",
-            client_type=role,
-            client_id=name,
-            target_id=DEVICE,
-            metadata={"system_info": {"device_id": name, "platform": "linux", "hostname": "forged"}},
-        )
-        [refusal], code = await evil.receive_until_ended()
+        async with answering_pings(clients.device, clients.constellation):
+            evil.send(
+                type="register",
+                status="ok",
+                client_type=role,
+                client_id=name,
+                target_id=DEVICE,
+                metadata={"system_info": {"device_id": name, "platform": "linux", "hostname": "forged"}},
+            )
+            [refusal], code = await evil.receive_until_ended()
         assert "already registered" in str(refusal["error"])
         assert code == 1000
         await trio.testing.wait_all_tasks_blocked()

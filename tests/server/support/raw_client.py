@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -82,6 +83,15 @@ class RawClient:
     async def abort(self) -> None:
         """End the stream without a close handshake."""
         await self._transport.abort()
+
+
+@asynccontextmanager
+async def answering_pings(*clients: RawClient) -> AsyncGenerator[None]:
+    """Let clients read, and so answer pings, during the block. They must receive no message."""
+    async with open_background() as nursery:
+        for client in clients:
+            nursery.start_soon(client.silence, math.inf)
+        yield
 
 
 @asynccontextmanager
