@@ -28,16 +28,23 @@ _PROGRESS: Final = 0.01
 class MemoryBudget:
     """The memory of a group of connections.
 
+    Above 75 % of the limit, a connection that holds more than the limit divided by the number of connections is not read. At 100 %, or
+    when 5 s have passed above 75 % without progress, the heaviest connection is closed with code 1013, until less than 75 % is held;
+    those whose peer has not registered come first.
+
     Args:
         limit: Bytes that they may hold together.
+
+    Attributes:
+        limit: As given.
+        held: Bytes that are held now.
+        closed: The number of connections that were closed because of the limit.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held: int = 0
-        """Bytes that are held now."""
         self.closed: int = 0
-        """Connections that were closed because of the limit."""
         self._shares: set[MemoryShare] = set()
         self._changed = trio.lowlevel.ParkingLot()
 

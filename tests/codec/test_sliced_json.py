@@ -129,8 +129,7 @@ def test_depth_is_limited(opening: str, closing: str) -> None:
 @pytest.mark.parametrize("value", ["1,", "[],", '{"a":1},', '"ab",'])
 def test_many_values_take_many_slices(value: str) -> None:
     decoded, slices = _decode(f"[{value * 50_000}0]", 500_000)
-    assert isinstance(decoded, list)
-    assert len(decoded) == 50_001
+    assert json.dumps(decoded) == json.dumps(json.loads(f"[{value * 50_000}0]"))
     assert slices >= 12
 
 

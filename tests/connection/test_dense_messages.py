@@ -6,7 +6,6 @@ import json
 
 import pytest
 import trio
-import trio.testing
 
 from galaxy_trio import ConnectionOptions, InvalidMessage, TaskResult
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
