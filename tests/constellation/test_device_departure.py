@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectFailed, ConnectionLost, ConnectionOptions, RequestTimeout
+from galaxy_trio._connection.link import Link
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
 from tests.constellation.support.calls import open_world, start
@@ -200,8 +201,10 @@ async def test_task_that_is_cancelled_while_it_waits_for_room_was_not_sent(autoj
 
 
 async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previous_connection(
-    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
+    # Like the original server, refuse a name that is taken without asking its holder.
+    monkeypatch.setattr(Link, "stays_silent", _never)
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world, trio.open_nursery() as nursery:
         first = await start(nursery, partial(world.a.run_task, "hold 1"))
         other = await start(nursery, partial(world.a.run_task, "hold other"))
@@ -225,6 +228,11 @@ async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previ
         assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
         world.fleet.work.release("other")
         await other.ended.wait()
+
+
+async def _never(_link: object, _timeout: float) -> bool:
+    await trio.lowlevel.checkpoint()
+    return False
 
 
 async def test_permanent_connection_error_of_a_task_is_raised_immediately(autojump_clock: MockClock) -> None:

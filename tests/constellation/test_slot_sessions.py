@@ -28,11 +28,13 @@ async def test_task_waits_until_the_session_of_the_stopped_task_in_its_slot_has_
         await first.ended.wait()
         assert isinstance(first.ending, RequestTimeout)
         second = await start(nursery, partial(world.a.run_task, "echo 2", on_cancel=on_cancel))
-        await trio.sleep(100)
+        await trio.sleep(4)
         assert world.begun == ["hold 1"]
-        # Its own liveness check ends the session.
-        await second.ended.wait()
+        # It asks the old connection for 5 s, which ends the session.
+        with trio.fail_after(5):
+            await second.ended.wait()
         assert second.echo == "2"
+        assert world.begun == ["hold 1", "echo 2"]
 
 
 async def test_task_on_the_shared_connection_opens_no_other_one_after_a_task_that_ended(
