@@ -110,19 +110,6 @@ async def test_too_large_target_and_headers_are_refused() -> None:
         assert (await http.ask("/echo", ("X", "x" * 10_000))).status == 200
 
 
-async def test_http_2_prefaces_and_websocket_upgrades_are_refused() -> None:
-    async with open_http() as http:
-        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-        with trio.move_on_after(0.3):
-            assert b"HTTP/1.1 200" not in await http.raw(preface)
-        upgrade = (
-            "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        assert b" 403 " in (await http.raw(upgrade.encode())).split(b"\r\n")[0]
-        assert (await http.ask()).status == 200
-
-
 async def test_request_with_an_ambiguous_end_is_refused() -> None:
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 
@@ -18,6 +19,7 @@ from galaxy_trio.testing import open_memory_server
 from tests.server.support.raw_client import open_raw_client
 from tests.server.support.recorded_cast import device_can_register, device_registration, register
 from tests.server.support.server_cast import DEVICE
+from tests.support.accepting import fail_to_accept
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", "s3cret/+& ", "s3cret/+& ü?", "S3CRET/+& ü"])
@@ -54,6 +56,18 @@ async def test_tokens_are_checked_over_a_socket() -> None:
         with trio.fail_after(60), pytest.raises(ConnectFailed, match="Target device 'device_001' is not connected"):
             async with open_connection(server.url, DEVICE, token="s3cret"):
                 raise AssertionError("there is no device")
+
+
+async def test_lack_of_file_descriptors_is_logged_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_to_accept(monkeypatch, errno.EMFILE, 3)
+    async with open_server(token="s3cret") as server:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected):
+            async with open_connection(server.url, DEVICE, token="wrong"):
+                raise AssertionError("was let in")
+    assert caplog.text.count("a connection cannot be accepted: Too many open files") == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,16 +72,16 @@ class Security:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, and pass it to the application."""
         if scope["type"] != "http":
-            # There are no WebSockets here. Without a close message, Hypercorn would answer with a 500.
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
             return
         send = _with_headers(send)
         try:
             self._check(scope)
             body = await _read_body(receive)
         except Refusal as refusal:
-            await _answer(send, refusal)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_discard, receive)
+                await _answer(send, refusal)
+                nursery.cancel_scope.cancel()
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -183,6 +183,12 @@ async def _read_body(receive: Receive) -> bytes:
             if not message.get("more_body", False):
                 return bytes(body)
     raise Refusal(408, f"the request's body did not arrive within {_BODY_TIMEOUT:g} s")
+
+
+async def _discard(receive: Receive) -> None:
+    """Drop the rest of a request: Hypercorn waits until each piece is received, even when it sends the end of the response."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
