@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PROBLEMS: Final = 500
-"""The number of problems that are reported for a document; further ones are dropped."""
+"""The number of problems that are reported for a file; it is not searched for further ones."""
 _MAX_KEY: Final = 60
 """Characters of an unknown key that are shown."""
 _KINDS: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "an object"}
@@ -33,11 +33,13 @@ class ObjectReader:
         value: The object, as parsed.
         path: The path of the object in its document; empty for the document itself.
         problems: Collects the problems; shared by all readers of a document.
+        max_problems: The number of problems that are reported; the document is not searched for further ones.
     """
 
-    def __init__(self, value: object, path: str, problems: list[str]) -> None:
+    def __init__(self, value: object, path: str, problems: list[str], max_problems: int = MAX_PROBLEMS) -> None:
         self._path = path
         self._problems = problems
+        self._max_problems = max_problems
         self._known: list[str] = []
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
@@ -46,7 +48,7 @@ class ObjectReader:
 
     def report(self, key: str, problem: str) -> None:
         """Report a problem with a member."""
-        if len(self._problems) < MAX_PROBLEMS:
+        if len(self._problems) < self._max_problems:
             self._problems.append(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
 
     def read(
@@ -135,11 +137,18 @@ class ObjectReader:
         *,
         accept: Callable[[str], bool] | None = None,
         nullable: bool = True,
+        maximum: int = sys.maxsize,
     ) -> tuple[str, ...]:
-        """Read a list of strings. Returns those that are accepted."""
-        values: list[object] = self.read(key, expected, list, nullable=nullable) or []
+        """Read a list of strings, at most `maximum` of them. Returns those that are accepted."""
+
+        def is_short(values: list[object]) -> bool:
+            return len(values) <= maximum
+
+        values: list[object] = self.read(key, expected, list, accept=is_short, nullable=nullable) or []
         texts: list[str] = []
         for index, value in enumerate(values):
+            if len(self._problems) >= self._max_problems:
+                break
             if not isinstance(value, str):
                 self.report(f"{key}[{index}]", f"expected {item}, got {_describe(value)}")
             elif accept is not None and not accept(value):
@@ -164,8 +173,9 @@ class ObjectReader:
         """Report the members that were not read. Call this last."""
         lowered = {known.lower(): known for known in self._known}
         unknown = (key for key in self._members if key not in self._known)
-        for key in islice(unknown, MAX_PROBLEMS):
-            nearest = difflib.get_close_matches(str(key).lower(), lowered, n=1)
+        for key in islice(unknown, self._max_problems):
+            # Comparing takes time in proportion to the length.
+            nearest = difflib.get_close_matches(str(key)[:_MAX_KEY].lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
             shown = key if isinstance(key, str) and key.isidentifier() else repr(key)
             self.report(shown[:_MAX_KEY], f"unknown key; {hint}")
