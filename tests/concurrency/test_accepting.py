@@ -13,6 +13,7 @@ import trio
 
 from galaxy_trio._concurrency.accepting import serve_listeners
 from tests.support.accepting import fail_to_accept
+from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -51,4 +52,5 @@ async def test_other_errors_of_a_listener_are_raised(monkeypatch: pytest.MonkeyP
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     with pytest.RaisesGroup(pytest.RaisesGroup(OSError)):
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + SECONDS
             await serve_listeners(_greet, [listener], handler_nursery=nursery, logger=LOGGER)

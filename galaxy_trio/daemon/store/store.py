@@ -11,7 +11,8 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import queries
-from galaxy_trio.daemon.store.database import connect, explain, lock
+from galaxy_trio.daemon.store.database import connect, explain
+from galaxy_trio.daemon.store.database_file import lock
 from galaxy_trio.daemon.store.group_commit import open_group_commit
 
 if TYPE_CHECKING:
