@@ -70,6 +70,7 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
+    check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
@@ -89,11 +90,10 @@ class Store:
             How many were deleted.
         """
         deleted = 0
-        while True:
-            step = await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
-            deleted += step
-            if step < queries.MAX_DELETED:
-                return deleted
+        # Unlike a write, looking for them delays no others.
+        while await self.read(partial(queries.has_old, older_than=older_than, keep=keep)):
+            deleted += await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
+        return deleted
 
     async def read_result(self, task_id: str) -> AsyncGenerator[bytes]:
         """Yield a result as JSON, in pieces. It ends early if the task is deleted."""
