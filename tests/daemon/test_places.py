@@ -1,4 +1,4 @@
-"""The places of HTTP connections: who can take them without a request, for how long, and who gets them."""
+"""The places of HTTP connections: how long a client keeps one without a request, and which connection gives way to a newcomer."""
 
 from __future__ import annotations
 
@@ -164,8 +164,10 @@ async def test_unread_response_keeps_its_place_for_a_time(monkeypatch: pytest.Mo
         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 10_000,
         # It answers a handshake without a key, and keeps the connection.
         b"GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        # No token is needed.
+        BODY.replace(b"POST /echo", b"GET /open"),
     ],
-    ids=["a body that is not read", "an invalid WebSocket handshake"],
+    ids=["a body that is not read", "an invalid WebSocket handshake", "half a body for an open path"],
 )
 async def test_refused_request_leaves_its_place(sent: bytes) -> None:
     async with open_http(max_connections=1) as http:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -118,6 +119,7 @@ async def test_too_many_requests_are_refused_immediately_and_the_others_go_on() 
             for stream in (first, second):
                 with trio.fail_after(SECONDS):
                     assert b"HTTP/1.1 200" in await stream.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.02)
         assert parse(await http.raw(LAST)).status == 200
 
 
