@@ -50,7 +50,10 @@ async def serve_listeners(
 
 
 async def _serve_one(
-    listener: L, handler: Callable[[trio.SocketStream], Awaitable[None]], nursery: trio.Nursery, log: LimitedLog
+    listener: trio.abc.Listener[trio.SocketStream],
+    handler: Callable[[trio.SocketStream], Awaitable[None]],
+    nursery: trio.Nursery,
+    log: LimitedLog,
 ) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -58,5 +58,5 @@ class LimitedLog:
 def in_one_line(error: BaseException) -> str:
     """An error's type and message, shortened; of a group, those of its first error."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_LINE]

@@ -14,6 +14,7 @@ from starlette.routing import Route
 import galaxy_trio.daemon.web.http1
 import galaxy_trio.daemon.web.security
 import galaxy_trio.daemon.web.serving
+from galaxy_trio.daemon.web.connections import NoPlace, Places
 from tests.daemon.support.http import APP, TOKEN, open_http, parse
 from tests.support.waiting import SECONDS
 
@@ -128,6 +129,39 @@ async def test_places_are_counted_correctly_after_they_were_given_away() -> None
         await _wait_place(http)
 
 
+async def test_two_newcomers_in_the_same_step_get_the_places_of_two_connections() -> None:
+    places = Places(2)
+    left: list[int] = []
+
+    async def hold(number: int) -> None:
+        with places.take():
+            await trio.Event().wait()
+        left.append(number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold, 1)
+        nursery.start_soon(hold, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        with places.take() as set_idle, places.take() as set_other_idle:
+            set_idle(False)
+            set_other_idle(False)
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(left) == [1, 2]
+            with pytest.raises(NoPlace):
+                places.take().__enter__()
+
+
+async def test_place_of_a_closed_connection_is_not_given_away_twice() -> None:
+    await trio.lowlevel.checkpoint()
+    places = Places(1)
+    with places.take():
+        pass
+    with places.take() as set_idle:
+        set_idle(False)
+        with pytest.raises(NoPlace):
+            places.take().__enter__()
+
+
 async def test_refused_connections_are_limited_too() -> None:
     async with open_http(max_connections=1) as http, await _connect(http, BODY):
         await trio.testing.wait_all_tasks_blocked(0.02)
@@ -135,6 +169,19 @@ async def test_refused_connections_are_limited_too() -> None:
             await _read_until(first, b'retry later"}')
             # While the first one is given time to read its answer, the second one is closed without any.
             assert await http.raw(b"") == b""
+
+
+async def test_refused_connection_that_is_reset_affects_no_others(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_http(max_connections=1) as http:
+        async with await _connect(http, BODY):
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            refused = await _connect(http, b"")
+            await _read_until(refused, b'retry later"}')
+            refused.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            await refused.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        await _wait_place(http)
+    assert caplog.messages == []
 
 
 async def test_half_a_body_keeps_its_place_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +216,15 @@ async def test_unread_response_keeps_its_place_for_a_time(monkeypatch: pytest.Mo
     ],
     ids=["a body that is not read", "an invalid WebSocket handshake", "half a body for an open path"],
 )
-async def test_refused_request_leaves_its_place(sent: bytes) -> None:
+async def test_refused_request_leaves_its_place(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    send_all = trio.SocketStream.send_all
+
+    async def send_slowly(stream: trio.SocketStream, data: bytes) -> None:
+        await trio.sleep(0.02)
+        await send_all(stream, data)
+
+    # So that much of the body arrives while the refusal is sent.
+    monkeypatch.setattr(trio.SocketStream, "send_all", send_slowly)
     async with open_http(max_connections=1) as http:
         async with await _connect(http, sent) as stream:
             await _read_end(stream)

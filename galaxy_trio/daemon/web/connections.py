@@ -40,29 +40,27 @@ class Places:
         Raises:
             NoPlace: All places are taken by connections with a request.
         """
-        if self._taken == self._maximum:
-            longest = next(iter(self._idle), None)
-            if longest is None:
-                raise NoPlace
-            self._leave(longest)
+        if self._taken < self._maximum:
+            self._taken += 1
+        elif self._idle:
+            longest = next(iter(self._idle))
+            del self._idle[longest]
             longest.cancel()
+        else:
+            raise NoPlace
         scope = trio.CancelScope()
 
         def set_idle(idle: bool) -> None:  # its only argument
             self._idle.pop(scope, None)
-            if idle and not scope.cancel_called:
+            if idle:
                 self._idle[scope] = None
 
-        self._taken += 1
         set_idle(True)
         try:
             with scope:
                 yield set_idle
         finally:
+            self._idle.pop(scope, None)
             # Otherwise, a newcomer has the place.
             if not scope.cancel_called:
-                self._leave(scope)
-
-    def _leave(self, scope: trio.CancelScope) -> None:
-        self._taken -= 1
-        self._idle.pop(scope, None)
+                self._taken -= 1

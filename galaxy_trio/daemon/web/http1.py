@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import h11
@@ -11,7 +12,6 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import parse_socket_addr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,32 +26,27 @@ _SEND_TIMEOUT: Final = 10.0
 _UPGRADES: Final = frozenset({b"upgrade", b"http2-settings"})
 
 
-class _TimeoutStream(trio.abc.HalfCloseableStream):
-    """A client's stream with a timeout for sending: Hypercorn sends under a shield, which nothing else would end."""
+class _TimeoutStream:
+    """What Hypercorn uses of a client's stream, with a timeout for sending: it sends under a shield, which nothing else would end."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self.socket = stream.socket
-        # Hypercorn ends the stream in one task while another one sends.
-        self._sending = trio.Lock()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with trio.move_on_after(_SEND_TIMEOUT) as timeout:
-            async with self._sending:
-                await self._stream.send_all(data)
+            await self._stream.send_all(data)
         if timeout.cancelled_caught:
-            await trio.aclose_forcefully(self)
+            await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client reads too slowly")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         return await self._stream.receive_some(max_bytes)
 
     async def send_eof(self) -> None:
-        async with self._sending:
-            await self._stream.send_eof()
+        # trio's method waits a moment, and Hypercorn may send in another task in that moment, which would be an error.
+        await trio.lowlevel.checkpoint()
+        with suppress(OSError):
+            self._stream.socket.shutdown(trio.socket.SHUT_WR)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -96,9 +91,8 @@ class Http1Server(TCPServer):
         stream: trio.SocketStream,
         set_idle: Callable[[bool], None],
     ) -> None:
-        # Hypercorn uses nothing of the stream that only TLS has.
+        # Hypercorn declares a stream with TLS, and uses nothing that only such a stream has.
         super().__init__(app, config, context, {}, _TimeoutStream(stream))  # type: ignore[arg-type]
-        self._socket = stream.socket
         self._set_idle = set_idle
 
     async def run(self) -> None:
@@ -106,7 +100,6 @@ class Http1Server(TCPServer):
         try:
             async with TaskGroup() as task_group:
                 self._task_group = task_group
-                family = self._socket.family
                 protocol = H11Protocol(
                     self.app,
                     self.config,
@@ -114,8 +107,8 @@ class Http1Server(TCPServer):
                     task_group,
                     ConnectionState({}),
                     False,
-                    parse_socket_addr(family, self._socket.getpeername()),
-                    parse_socket_addr(family, self._socket.getsockname()),
+                    None,
+                    None,
                     self.protocol_send,
                 )
                 protocol.connection = _Requests(
@@ -123,11 +116,8 @@ class Http1Server(TCPServer):
                 )
                 # It declares the class that switches to HTTP/2.
                 self.protocol = protocol  # type: ignore[assignment]
-                await self.idle_task.restart(task_group, self._idle_timeout)
+                await self.protocol_send(Updated(idle=True))
                 await self._read_data()
-        except OSError:
-            # The client has gone.
-            pass
         finally:
             await self._close()
 
