@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PROBLEMS: Final = 500
-"""The number of problems that are reported for a document; further ones are dropped."""
+"""The number of problems that are reported for a file; it is not searched for further ones."""
 MAX_KEY: Final = 60
 """Characters of a wrong key that are shown."""
 _KINDS: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "an object"}
@@ -34,11 +34,13 @@ class ObjectReader:
         value: The object, as parsed.
         path: The path of the object in its document; empty for the document itself.
         problems: Collects the problems; shared by all readers of a document.
+        max_problems: The number of problems that are reported; the document is not searched for further ones.
     """
 
-    def __init__(self, value: object, path: str, problems: list[str]) -> None:
+    def __init__(self, value: object, path: str, problems: list[str], max_problems: int = MAX_PROBLEMS) -> None:
         self._path = path
         self._problems = problems
+        self._max_problems = max_problems
         self._known: list[str] = []
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
@@ -50,7 +52,7 @@ class ObjectReader:
         self._add(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
 
     def _add(self, problem: str) -> None:
-        if len(self._problems) < MAX_PROBLEMS:
+        if len(self._problems) < self._max_problems:
             self._problems.append(problem)
 
     def read(
@@ -139,11 +141,18 @@ class ObjectReader:
         *,
         accept: Callable[[str], bool] | None = None,
         nullable: bool = True,
+        maximum: int = sys.maxsize,
     ) -> tuple[str, ...]:
-        """Read a list of strings. Returns those that are accepted."""
-        values: list[object] = self.read(key, expected, list, nullable=nullable) or []
+        """Read a list of strings, at most `maximum` of them. Returns those that are accepted."""
+
+        def is_short(values: list[object]) -> bool:
+            return len(values) <= maximum
+
+        values: list[object] = self.read(key, expected, list, accept=is_short, nullable=nullable) or []
         texts: list[str] = []
         for index, value in enumerate(values):
+            if len(self._problems) >= self._max_problems:
+                break
             if not isinstance(value, str):
                 self.report(f"{key}[{index}]", f"expected {item}, got {_describe(value)}")
             elif accept is not None and not accept(value):
@@ -168,9 +177,10 @@ class ObjectReader:
         """Report the members that were not read. Call this last."""
         lowered = {known.lower(): known for known in self._known}
         unknown = (key for key in self._members if key not in self._known)
-        for key in islice(unknown, MAX_PROBLEMS):
+        for key in islice(unknown, self._max_problems):
             name = key if isinstance(key, str) else _describe(key)
-            nearest = difflib.get_close_matches(name.lower(), lowered, n=1)
+            # Comparing takes time in proportion to the length.
+            nearest = difflib.get_close_matches(name[:MAX_KEY].lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
             shown = repr(key) if name is key and not name.isidentifier() else name
             self.report(shown[:MAX_KEY], f"unknown key; {hint}")

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_DELETE_INTERVAL: Final = 3600.0
-"""Seconds between deletions of old tasks."""
+_DELETE_INTERVAL: Final = 60.0
+"""Seconds between deletions of old tasks, and so until changed settings are applied."""
 
 
 async def run_daemon(
@@ -147,7 +147,7 @@ class _Daemon:
         self.metrics.count_task(record)
 
     async def delete_old_tasks(self) -> None:
-        """Delete old tasks periodically, according to the settings."""
+        """Delete old tasks at the start and periodically, according to the current settings."""
         while True:
             try:
                 oldest = datetime.now(UTC) - timedelta(days=self.settings.keep_days)

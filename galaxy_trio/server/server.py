@@ -12,6 +12,7 @@ import trio
 
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, check_positive
 from galaxy_trio._codec.codec import decode_client_message, encode
+from galaxy_trio._concurrency.accepting import serve_listeners
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._concurrency.suspension import with_grace
@@ -355,7 +356,7 @@ async def open_server(
             else:
                 await server.serve_stream(trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True))
 
-        await nursery.start(partial(trio.serve_listeners, serve, listeners, handler_nursery=nursery))
+        await nursery.start(partial(serve_listeners, serve, listeners, handler_nursery=nursery, logger=logger))
         logger.info("listening at %s", url)
         yield server
         await server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -172,6 +173,38 @@ def test_values_that_are_not_objects_count_towards_the_limit_of_problems() -> No
     for index in range(MAX_PROBLEMS + 1):
         ObjectReader(None, f"devices[{index}]", problems)
     assert len(problems) == MAX_PROBLEMS
+
+
+def test_a_document_is_not_searched_for_more_problems_than_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def compare(key: str, _known: object, n: int) -> list[str]:
+        compared.append(key)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", compare)
+    accepted: list[str] = []
+    problems: list[str] = []
+    members = {"texts": [*[1] * 3, *["a"] * 100], **{f"{number}{'x' * 1000}": 1 for number in range(100)}}
+    ObjectReader(members, "", [], 5).refuse_unknown()
+    assert [len(key) for key in compared] == [5, 60, 60, 60, 60]
+    reader = ObjectReader(members, "", problems, 3)
+
+    def accept(text: str) -> bool:
+        accepted.append(text)
+        return True
+
+    assert reader.texts("texts", accept=accept) == ()
+    assert not accepted
+    assert len(problems) == 3
+
+
+def test_the_length_of_a_list_can_be_limited() -> None:
+    problems: list[str] = []
+    reader = ObjectReader({"texts": ["a"] * 3}, "", problems)
+    assert reader.texts("texts", "a list of at most 3 texts", maximum=3) == ("a", "a", "a")
+    assert reader.texts("texts", "a list of at most 2 texts", maximum=2) == ()
+    assert problems == ["texts: expected a list of at most 2 texts"]
 
 
 def test_all_problems_are_raised_as_one_error() -> None:

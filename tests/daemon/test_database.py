@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sqlite3
-import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +97,7 @@ async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
 
 def _not_a_database(path: Path) -> None:
     path.write_bytes(b"nothing of SQLite" * 1000)
+    path.chmod(0o600)
 
 
 def _a_directory(path: Path) -> None:
@@ -118,6 +116,7 @@ def _execute(path: Path, statement: str) -> None:
     with sqlite3.connect(path) as database:
         database.execute(statement)
     database.close()
+    path.chmod(0o600)
 
 
 @pytest.mark.parametrize(
@@ -146,31 +145,3 @@ async def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         async with open_store(tmp_path / "nowhere" / "db"):
             raise AssertionError("not reached")
-
-
-async def test_only_the_owner_can_read_the_database(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        await add_task(store)
-        for name in ("db", "db-wal", "db.lock"):
-            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-
-
-async def test_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_number: int, _operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(StoreError, match=r"cannot be locked: .*db\.lock: No locks available"):
-        async with open_store(tmp_path / "db"):
-            raise AssertionError("not reached")
-
-
-async def test_second_store_with_the_same_file_is_refused(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
-        for _ in range(2):
-            with pytest.raises(StoreError, match="another daemon uses the database"):
-                async with open_store(tmp_path / "db"):
-                    raise AssertionError("not reached")
-        await add_task(store)
-    async with open_store(tmp_path / "db") as store:
-        assert len(await queued_tasks(store)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ import trio
 
 import galaxy_trio.daemon.run
 from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.store import Store
+from galaxy_trio.daemon.store.store import Store, open_store
 from tests.daemon.support.daemon import open_daemon
+from tests.daemon.support.store import add_ended_task
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -38,6 +40,38 @@ async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkey
     async with open_daemon(tmp_path, "d1") as daemon:
         while (await daemon.ask("GET", "/tasks"))["tasks"]:  # noqa: ASYNC110
             await trio.sleep(0.01)
+
+
+async def test_changed_number_of_tasks_is_applied_after_a_reload_and_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert galaxy_trio.daemon.run._DELETE_INTERVAL <= 60
+    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", 0.02)
+    async with open_daemon(tmp_path, "d1") as daemon:
+        for number in range(4):
+            await daemon.ended_task(await daemon.submit(f"echo {number}"))
+        assert len((await daemon.ask("GET", "/tasks"))["tasks"]) == 4
+        with (tmp_path / "galaxy.toml").open("a") as file:
+            file.write("\nkeep_tasks = 2\n")
+        await daemon.reload()
+        while len((await daemon.ask("GET", "/tasks"))["tasks"]) > 2:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", math.inf)
+    async with open_daemon(tmp_path, "d1", settings="keep_tasks = 1") as daemon:
+        while len((await daemon.ask("GET", "/tasks"))["tasks"]) > 1:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def test_looking_for_old_tasks_writes_nothing(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "db") as store:
+        for _ in range(3):
+            await add_ended_task(store)
+        commits = store.commits
+        assert await store.delete_old(datetime.now(UTC) - timedelta(days=1), 3) == 0
+        assert store.commits == commits
+        assert await store.delete_old(datetime.now(UTC) - timedelta(days=1), 1) == 2
+        assert store.commits == commits + 1
+        assert await store.delete_old(datetime.now(UTC) + timedelta(days=1), 1) == 1
 
 
 async def test_failing_deletion_of_old_tasks_is_logged_and_tasks_still_run(

@@ -63,6 +63,7 @@ async def test_damaged_database_is_reported_and_left_unchanged(tmp_path: Path) -
     (tmp_path / "devices.json").write_text('{"devices": [{"device_id": "d1", "server_url": "ws://server.test/ws"}]}')
     (tmp_path / "galaxy.toml").write_text('devices = "devices.json"\nlisten = "127.0.0.1:0"')
     (tmp_path / "galaxy.db").write_bytes(b"not a database at all" * 100)
+    (tmp_path / "galaxy.db").chmod(0o600)
     error = await _start(tmp_path)
     assert isinstance(error, StoreError)
     assert "the file is not a database: configure another path, or move the file away" in str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,8 @@ from tests.daemon.support.daemon import open_daemon
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
-
 
 pytestmark = pytest.mark.daemon
 
@@ -32,8 +34,35 @@ async def test_health_and_readiness_are_reported_with_the_reason(
             await trio.lowlevel.checkpoint()
             raise StoreError("the disk fails")
 
-        monkeypatch.setattr(Store, "counts", fail)
+        monkeypatch.setattr(Store, "check_writable", fail)
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the disk fails"
+
+
+@contextmanager
+def _full_disk(directory: Path) -> Generator[None]:
+    """Let no file grow beyond the size of the database's log inside the block."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((directory / "galaxy.db-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_daemon_is_not_ready_while_the_disk_is_full(tmp_path: Path) -> None:
+    body = {"request": "echo a", "device": "d1"}
+    async with open_daemon(tmp_path, "d1") as daemon:
+        await daemon.wait_connected(1)
+        with _full_disk(tmp_path):
+            error = (await daemon.ask("POST", "/tasks", 507, json=body))["error"]
+            assert "is full" in error
+            for _ in range(2):
+                assert (await daemon.ask("GET", "/ready", 503))["problem"] == error
+            # Reading works.
+            assert await daemon.ask("GET", "/tasks") == {"tasks": [], "before": None}
+            assert await daemon.ask("GET", "/health") == {"status": "live"}
+        assert (await daemon.ask("GET", "/ready"))["problem"] is None
+        await daemon.ask("POST", "/tasks", 202, json=body)
 
 
 async def test_only_health_needs_no_token(tmp_path: Path) -> None:

@@ -110,16 +110,6 @@ async def test_too_large_target_and_headers_are_refused() -> None:
         assert (await http.ask("/echo", ("X", "x" * 10_000))).status == 200
 
 
-async def test_websocket_upgrade_is_refused() -> None:
-    async with open_http() as http:
-        upgrade = (
-            "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
-        assert b" 403 " in (await http.raw(upgrade.encode())).split(b"\r\n")[0]
-        assert (await http.ask()).status == 200
-
-
 async def test_request_with_an_ambiguous_end_is_refused() -> None:
     head = (
         f"POST /echo HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hypercorn.trio.tcp_server import TCPServer
+import trio.testing
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+import galaxy_trio._concurrency.limited_log
+import galaxy_trio.daemon.web.http1
 import galaxy_trio.daemon.web.serving
+from galaxy_trio.daemon.web.http1 import Http1Server
 from tests.daemon.support.http import Http, open_http, parse
-from tests.support.waiting import SECONDS
+from tests.support.accepting import fail_to_accept
+from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -99,19 +104,23 @@ async def _read_all(stream: trio.SocketStream) -> bytes:
     return received
 
 
-async def test_too_many_connections_are_refused_immediately_and_the_others_go_on() -> None:
-    async with open_http(App().app, secure=False, max_connections=2) as http:
+async def test_too_many_requests_are_refused_immediately_and_the_others_go_on() -> None:
+    app = App()
+    async with open_http(app.app, secure=False, max_connections=2) as http:
         async with await _connect(http) as first, await _connect(http) as second:
             for stream in (first, second):
-                await _hello(stream)
+                app.asked = trio.Event()
+                await stream.send_all(REQUEST.replace(b"/hello", b"/wait"))
+                await app.asked.wait()
             answer = parse(await http.raw(b""))
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             assert "too many connections" in answer.error
-            await _hello(first)
-        with trio.fail_after(SECONDS):
-            # The server needs a moment to notice that both have closed.
-            while parse(await http.raw(LAST)).status != 200:  # noqa: ASYNC110
-                await trio.sleep(0.01)
+            app.go.set()
+            for stream in (first, second):
+                with trio.fail_after(SECONDS):
+                    assert b"HTTP/1.1 200" in await stream.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert parse(await http.raw(LAST)).status == 200
 
 
 async def test_endless_headers_are_refused() -> None:
@@ -144,7 +153,7 @@ async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.1)
+    monkeypatch.setattr(galaxy_trio.daemon.web.http1, "_SEND_TIMEOUT", 0.1)
     app = App()
     async with open_http(app.app, secure=False) as http:
         async with await _connect(http) as stream:
@@ -154,7 +163,7 @@ async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.Mon
 
 
 async def test_client_that_does_not_read_does_not_delay_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(galaxy_trio.daemon.web.http1, "_SEND_TIMEOUT", 0.3)
     monkeypatch.setattr(galaxy_trio.daemon.web.serving, "_GRACE", 0.1)
     app = App()
     with trio.fail_after(SECONDS):
@@ -205,29 +214,49 @@ async def test_request_is_cancelled_when_its_time_to_close_is_over(monkeypatch: 
 
 async def test_bug_in_a_handler_is_answered_with_500_and_other_requests_go_on(caplog: pytest.LogCaptureFixture) -> None:
     async with open_http(App().app, secure=False) as http:
-        answer = parse(await http.raw(LAST.replace(b"/hello", b"/fail")))
-        assert answer.status == 500
-        assert b"a bug" not in answer.body
-        assert "RuntimeError: a bug" in caplog.text
+        for _ in range(3):
+            answer = parse(await http.raw(LAST.replace(b"/hello", b"/fail")))
+            assert answer.status == 500
+            assert b"a bug" not in answer.body
+        assert caplog.text.count("RuntimeError: a bug") == 1
         assert parse(await http.raw(LAST)).status == 200
 
 
-async def test_failing_connection_is_logged_and_the_others_go_on(
+async def test_failing_connections_are_logged_in_one_line_and_counted_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = TCPServer
-    failing = [True]
+    monkeypatch.setattr(galaxy_trio._concurrency.limited_log, "_INTERVAL", 0.5)
+    original = Http1Server.run
+    failing = [True] * 50
 
-    def server(*arguments: object) -> object:
-        if failing.pop() if failing else False:
-            raise RuntimeError("a bug of another library")
-        return original(*arguments)  # type: ignore[arg-type]
+    async def run(server: Http1Server) -> None:
+        if failing:
+            failing.pop()
+            await trio.lowlevel.checkpoint()
+            raise ExceptionGroup("", [RuntimeError("a bug of\nanother library")])
+        await original(server)
 
-    monkeypatch.setattr(galaxy_trio.daemon.web.serving, "TCPServer", server)
+    monkeypatch.setattr(Http1Server, "run", run)
     async with open_http(App().app, secure=False) as http:
-        assert await http.raw(LAST) == b""
+        for _ in range(50):
+            assert await http.raw(LAST) == b""
         assert parse(await http.raw(LAST)).status == 200
-    assert "a connection failed" in caplog.text
+        await until(lambda: len(caplog.records) == 2)
+    assert caplog.messages == [
+        "a connection failed: RuntimeError: a bug of another library",
+        "49 more problems like the last one were not logged",
+    ]
+    assert "Traceback" not in caplog.text
+
+
+async def test_lack_of_file_descriptors_is_logged_in_one_line_and_requests_are_answered_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_to_accept(monkeypatch, errno.EMFILE, 3)
+    async with open_http(App().app, secure=False) as http:
+        assert parse(await http.raw(LAST)).status == 200
+    assert caplog.messages == ["a connection cannot be accepted: Too many open files: close some, or raise the limit"]
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import trio.testing
 
 import galaxy_trio.daemon.web.bodies
 from galaxy_trio.daemon.store.store import Store
+from galaxy_trio.daemon.web.bodies import BadRequest, parse_task
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
 from tests.support.waiting import SECONDS, until
@@ -65,7 +66,7 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
             '{"request": "x", "device": "d1", "os": "linux"}',
             ["device: give a device, or the properties that one must have"],
         ),
-        ('{"request": "x", "capabilities": "excel"}', ["capabilities: expected a list of texts"]),
+        ('{"request": "x", "capabilities": "excel"}', ["capabilities: expected a list of at most 100 texts"]),
         ('{"request": "x", "capabilities": ["\\ud800"]}', ["capabilities[0]: expected a text of 1 to 900"]),
         ('{"request": "x", "capabilities": null, "timeout": null}', ["capabilities: expected", "timeout: expected"]),
         ('{"device": null}', ["request: is missing"]),
@@ -81,6 +82,28 @@ async def test_all_problems_of_a_request_are_reported_together(
         answer = await daemon.ask("POST", "/tasks", 400, content=body, headers={"Content-Type": "application/json"})
         assert all(sentence in answer["error"] for sentence in sentences), answer
         assert (await daemon.ask("GET", "/tasks"))["tasks"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{" + ",".join(f'"{number}": 1' for number in range(70_000)) + "}",
+        '{"request": "x", "capabilities": [' + ",".join("1" * 100) + "]}",
+    ],
+)
+def test_first_20_problems_of_a_request_are_reported(body: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse_task(body.encode())
+    problems = str(caught.value).split("; ")
+    assert sum(" unknown key" in problem or "capabilities[" in problem for problem in problems) in (19, 20)
+    assert len(str(caught.value)) < 4096
+
+
+def test_number_of_capabilities_is_limited() -> None:
+    most = ["c"] * 100
+    assert parse_task(json.dumps({"request": "x", "capabilities": most}).encode()).capabilities == tuple(most)
+    with pytest.raises(BadRequest, match="expected a list of at most 100 texts"):
+        parse_task(json.dumps({"request": "x", "capabilities": [*most, "c"]}).encode())
 
 
 async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:

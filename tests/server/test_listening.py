@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 
@@ -17,6 +18,7 @@ from galaxy_trio.server import ServerStatistics, open_server
 from galaxy_trio.testing import open_memory_server
 from tests.server.support.clients import DEVICE, device_can_register, register_device
 from tests.server.support.raw_client import open_raw_client
+from tests.support.accepting import fail_to_accept
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", "s3cret/+& ", "s3cret/+& ü?", "S3CRET/+& ü"])
@@ -41,6 +43,18 @@ async def test_correct_token_is_accepted() -> None:
 async def test_server_without_a_token_accepts_any() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect(), token="whatever") as client:
         await register_device(client)
+
+
+async def test_lack_of_file_descriptors_is_logged_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_to_accept(monkeypatch, errno.EMFILE, 3)
+    async with open_server(token="s3cret") as server:
+        with trio.fail_after(60), pytest.raises(HandshakeRejected):
+            async with open_connection(server.url, DEVICE, token="wrong"):
+                raise AssertionError("was let in")
+    assert caplog.text.count("a connection cannot be accepted: Too many open files") == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,11 +1,8 @@
-"""Opens the daemon's database file, which one daemon at a time may use."""
+"""Opens the daemon's database, and explains its errors."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import URL, Engine, create_engine, event
@@ -15,7 +12,6 @@ from galaxy_trio.daemon.store.schema import METADATA, TASKS, TASKS_QUEUED, VERSI
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -49,40 +45,12 @@ def explain(path: Path, error: SQLAlchemyError) -> StoreError:
     return StoreError(f"the database {path} failed: {reason or cause or error}")
 
 
-@contextmanager
-def lock(path: Path) -> Generator[None]:
-    """Lock the database against other daemons inside the block. The operating system releases the lock when the process ends.
-
-    Raises:
-        StoreError: Another daemon has the lock, or the lock file cannot be created.
-    """
-    lock_path = path.with_name(f"{path.name}.lock")
-    try:
-        number = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"the database {path} cannot be locked: {lock_path}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreError(f"another daemon uses the database {path}: stop it, or configure another path") from error
-        except OSError as error:
-            raise StoreError(f"the database {path} cannot be locked: {lock_path}: {error.strerror}") from error
-        yield
-    finally:
-        os.close(number)
-
-
 def connect(path: Path) -> Engine:
-    """Open the database, and create it for its owner alone (mode 0600) if it does not exist.
+    """Open the database inside the block of its `lock`, and create its tables if it is empty.
 
     Raises:
         StoreError: The database cannot be used.
     """
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreError(f"the database {path} cannot be opened: {error.strerror}") from error
     url = URL.create("sqlite", database=str(path))
     checker = create_engine(url)
     engine = create_engine(url, connect_args={"timeout": _BUSY, "check_same_thread": False})

@@ -18,12 +18,12 @@ from sqlalchemy import delete, func, select
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
+from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sqlalchemy import Connection, Executable, Row
+    from sqlalchemy import Connection, Executable, Row, Select
 
     from galaxy_trio.daemon.store.group_commit import Transaction
 
@@ -216,16 +216,27 @@ def delete_some(transaction: Transaction, older_than: datetime, keep: int) -> in
     Returns:
         How many were deleted.
     """
+    numbers = _old(older_than, keep).limit(MAX_DELETED).scalar_subquery()
+    return transaction.connection.execute(delete(TASKS).where(TASKS.c.number.in_(numbers))).rowcount
+
+
+def has_old(connection: Connection, older_than: datetime, keep: int) -> bool:
+    """Whether `delete_some` would delete a task."""
+    return connection.execute(_old(older_than, keep).limit(1)).first() is not None
+
+
+def _old(older_than: datetime, keep: int) -> Select[tuple[int]]:
     ended = TASKS.c.state.in_(_FINAL_STATES)
     newest = select(TASKS.c.number).where(ended).order_by(TASKS.c.number.desc())
     oldest_kept = newest.offset(keep - 1).limit(1).scalar_subquery()
-    numbers = (
-        select(TASKS.c.number)
-        .where(ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept))
-        .limit(MAX_DELETED)
-        .scalar_subquery()
+    return select(TASKS.c.number).where(
+        ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept)
     )
-    return transaction.connection.execute(delete(TASKS).where(TASKS.c.number.in_(numbers))).rowcount
+
+
+def check_writable(transaction: Transaction) -> None:
+    """Write the same version again, which fails if nothing can be written: it takes room on the disk as a task does."""
+    transaction.connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
 
 def get(connection: Connection, task_id: str) -> TaskRecord | None:

@@ -11,7 +11,8 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import queries
-from galaxy_trio.daemon.store.database import connect, explain, lock
+from galaxy_trio.daemon.store.database import connect, explain
+from galaxy_trio.daemon.store.database_file import lock
 from galaxy_trio.daemon.store.group_commit import open_group_commit
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
+    check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
@@ -88,11 +90,10 @@ class Store:
             How many were deleted.
         """
         deleted = 0
-        while True:
-            step = await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
-            deleted += step
-            if step < queries.MAX_DELETED:
-                return deleted
+        # Unlike a write, looking for them delays no others.
+        while await self.read(partial(queries.has_old, older_than=older_than, keep=keep)):
+            deleted += await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
+        return deleted
 
     async def read_result(self, task_id: str) -> AsyncGenerator[bytes]:
         """Yield a result as JSON, in pieces. It ends early if the task is deleted."""

@@ -21,11 +21,15 @@ MAX_TIMEOUT: Final = 7 * 24 * 3600.0
 """The longest timeout of a task, in seconds."""
 MAX_NAME: Final = 900
 """The maximum length of a name, a capability and an idempotency key, in characters."""
+MAX_CAPABILITIES: Final = 100
+"""The maximum number of capabilities."""
+_MAX_PROBLEMS: Final = 20
+"""The number of a request's problems that are reported."""
 _DEFAULT_TIMEOUT: Final = 1000.0
 
 
 class BadRequest(Exception):
-    """A request is invalid. The message names every problem."""
+    """A request is invalid. The message names its problems, the first 20 if there are more."""
 
 
 def parse_task(body: bytes) -> TaskRequest:
@@ -41,17 +45,24 @@ def parse_task(body: bytes) -> TaskRequest:
     if not isinstance(document, dict):
         raise BadRequest('the body must be an object such as {"request": "Open Notepad", "device": "laptop"}')
     problems: list[str] = []
-    members = ObjectReader(cast("object", document), "", problems)
+    members = ObjectReader(cast("object", document), "", problems, _MAX_PROBLEMS)
     name = f"a text of 1 to {MAX_NAME} characters"
     request = members.text("request", "a text that says what to do", accept=_is_text, required=True)
     device = members.text("device", name, accept=_is_name)
     os = members.text("os", name, accept=_is_name)
-    capabilities = members.texts("capabilities", "a list of texts", name, accept=_is_name, nullable=False)
+    capabilities = members.texts(
+        "capabilities",
+        f"a list of at most {MAX_CAPABILITIES} texts",
+        name,
+        accept=_is_name,
+        nullable=False,
+        maximum=MAX_CAPABILITIES,
+    )
     timeout = members.number("timeout", maximum=MAX_TIMEOUT, nullable=False)
     idempotency_key = members.text("idempotency_key", name, accept=_is_name)
     members.refuse_unknown()
     if device is not None and (os is not None or capabilities):
-        problems.append("device: give a device, or the properties that one must have, not both")
+        members.report("device", "give a device, or the properties that one must have, not both")
     if problems or request is None:
         raise BadRequest("; ".join(problems))
     return TaskRequest(

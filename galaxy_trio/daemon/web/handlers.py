@@ -152,7 +152,7 @@ class Handlers:
         return JSONResponse({"status": "live"})
 
     async def ready(self, _request: Request) -> Response:
-        """Whether the daemon accepts tasks and at least one device is connected."""
+        """Whether the daemon accepts tasks, which includes writing to its disk, and at least one device is connected."""
         devices = self._constellation.devices.values()
         connected = sum(device.connected for device in devices)
         problem = None if connected else "no device is connected"
@@ -161,7 +161,7 @@ class Handlers:
         if self._task_queue.closed:
             problem = "the daemon is stopping"
         try:
-            await self._store.counts()
+            await self._store.check_writable()
         except StoreError as error:
             problem = str(error)
         body = {"ready": problem is None, "problem": problem, "devices": len(devices), "connected": connected}

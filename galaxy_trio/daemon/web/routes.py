@@ -123,7 +123,8 @@ OPERATIONS: Final = (
         needs_token=False,
     ),
     Operation(
-        "GET", "/ready", Handlers.ready, "Check that the daemon accepts tasks, and that at least one device is connected.",
+        "GET", "/ready", Handlers.ready,
+        "Check that the daemon accepts tasks, that it can write them to its disk, and that at least one device is connected.",
         {200: answer("It is ready.", ref("Ready")), 503: answer("It is not ready.", ref("Ready"))},
     ),
     Operation(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import DeviceStatus
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.daemon.web.bodies import INLINE, MAX_NAME, MAX_TIMEOUT
+from galaxy_trio.daemon.web.bodies import INLINE, MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
@@ -42,6 +42,7 @@ SCHEMAS: Final[dict[str, JSON]] = {
             },
             "capabilities": {
                 "type": "array",
+                "maxItems": MAX_CAPABILITIES,
                 "items": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
                 "description": "The capabilities that the device must have; only without `device`.",
             },

@@ -71,16 +71,17 @@ class Security:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, and pass it to the application."""
-        if scope["type"] == "websocket":
-            # There are no WebSockets here. Without a close message, Hypercorn would answer with a 500.
-            await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":
             return
         send = _with_headers(send)
         try:
             self._check(scope)
             body = await _read_body(receive)
         except Refusal as refusal:
-            await _answer(send, refusal)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_discard, receive)
+                await _answer(send, refusal)
+                nursery.cancel_scope.cancel()
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -96,9 +97,12 @@ class Security:
         host = _only(headers, b"host")
         self._check_host(host)
         _check_origin(headers, host, scope)
-        if scope["path"] not in self._open_paths:
+        needs_token = scope["path"] not in self._open_paths
+        if needs_token:
             self._check_token(headers)
-        _check_content(headers)
+        if _check_content(headers) and not needs_token:
+            # Without a token, half a body would keep a connection's place.
+            raise Refusal(400, f"a request for {scope['path']} has no body: send none")
 
     def _check_host(self, host: str | None) -> None:
         """Refuse host names that are not allowed, which protects against DNS rebinding. IP addresses cannot be rebound."""
@@ -154,7 +158,8 @@ def _check_origin(headers: list[tuple[bytes, bytes]], host: str | None, scope: S
         raise Refusal(403, "requests from pages of other sites are refused")
 
 
-def _check_content(headers: list[tuple[bytes, bytes]]) -> None:
+def _check_content(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Check a body's size and type. Returns whether there is one."""
     length = _only(headers, b"content-length")
     if length is not None and int(length) > MAX_BODY:
         raise Refusal(413, f"the request's body is larger than {MAX_BODY} bytes")
@@ -163,10 +168,11 @@ def _check_content(headers: list[tuple[bytes, bytes]]) -> None:
         # Its end is ambiguous: a proxy in front of the daemon may see another one (request smuggling).
         raise Refusal(400, "the request has both Content-Length and Transfer-Encoding: send one of them")
     if length in (None, "0") and encoding is None:
-        return
+        return False
     media_type = (_only(headers, b"content-type") or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Refusal(415, "the request's body is not declared as JSON: send it with Content-Type: application/json")
+    return True
 
 
 async def _read_body(receive: Receive) -> bytes:
@@ -182,6 +188,12 @@ async def _read_body(receive: Receive) -> bytes:
             if not message.get("more_body", False):
                 return bytes(body)
     raise Refusal(408, f"the request's body did not arrive within {_BODY_TIMEOUT:g} s")
+
+
+async def _discard(receive: Receive) -> None:
+    """Drop the rest of a request: Hypercorn waits until each piece is received, even when it sends the end of the response."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -11,59 +11,33 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+
+from galaxy_trio._concurrency.accepting import serve_listeners
+from galaxy_trio._concurrency.limited_log import LimitedLog, in_one_line
+from galaxy_trio.daemon.web.connections import NoPlace, Places
+from galaxy_trio.daemon.web.http1 import Http1Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from hypercorn.typing import ASGIFramework
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger: Final = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 200
-"""Maximum concurrent connections; further ones get a 503."""
+"""Maximum concurrent connections with a request; further ones get a 503."""
 _MAX_HEADERS: Final = 64 * 1024
 """Maximum bytes of an incomplete first line and headers; `security.MAX_HEADERS` limits complete ones."""
 _HEADERS_TIMEOUT: Final = 10.0
 """Maximum seconds until a request's headers have arrived, and for a connection to be idle."""
-_SEND_TIMEOUT: Final = 10.0
-"""Maximum seconds until a client has read a piece of a response."""
 _GRACE: Final = 3.0
 """Maximum seconds for pending requests when the server closes."""
 _TOO_MANY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
     b'{"error":"the daemon has too many connections: retry later"}'
 )
-
-
-class _TimeoutStream(trio.abc.HalfCloseableStream):
-    """A client's stream with a timeout for sending: Hypercorn sends under a shield, which nothing else would end."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.socket = stream.socket
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with trio.move_on_after(_SEND_TIMEOUT) as timeout:
-            await self._stream.send_all(data)
-        if timeout.cancelled_caught:
-            await trio.aclose_forcefully(self)
-            raise trio.BrokenResourceError("the client reads too slowly")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 @asynccontextmanager
@@ -79,28 +53,35 @@ async def serve_http(
     # No limit: a client with many requests should not have to reconnect.
     config.keep_alive_max_requests = sys.maxsize
     context = WorkerContext(None)
-    permits = trio.Semaphore(max_connections)
+    places = Places(max_connections)
+    refusals = trio.Semaphore(max_connections)
+    failures, bugs = LimitedLog(logger), LimitedLog(logger)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # logged here, because Hypercorn would log each one
+            bugs.problem("a request failed", error=error)
+
     # Starlette and Hypercorn define equivalent types under different names.
-    wrapped = ASGIWrapper(cast("ASGIFramework", app))
+    wrapped = ASGIWrapper(cast("ASGIFramework", answer))
 
     async def serve(stream: trio.SocketStream) -> None:
         try:
-            permits.acquire_nowait()
-        except trio.WouldBlock:
-            await _refuse(stream)
-            return
-        try:
-            await TCPServer(wrapped, config, context, ConnectionState({}), _TimeoutStream(stream))  # type: ignore[arg-type]
-        except Exception:
+            with places.take() as set_idle:
+                await Http1Server(wrapped, config, context, stream, set_idle)
+        except NoPlace:
+            await _refuse(stream, refusals)
+        except Exception as error:
             # An error in one connection must not affect the others.
-            logger.exception("a connection failed")
-        finally:
-            permits.release()
-            await trio.aclose_forcefully(stream)
+            failures.problem("a connection failed: %s", in_one_line(error))
+            logger.debug("a connection failed", exc_info=error)
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
-            accepting.start_soon(partial(trio.serve_listeners, serve, list(listeners), handler_nursery=connections))
+            accepting.start_soon(failures.log_counts)
+            accepting.start_soon(bugs.log_counts)
+            accepting.start_soon(partial(serve_listeners, serve, listeners, handler_nursery=connections, logger=logger))
             try:
                 yield
             finally:
@@ -110,13 +91,18 @@ async def serve_http(
         connections.cancel_scope.deadline = trio.current_time() + _GRACE
 
 
-async def _refuse(stream: trio.SocketStream) -> None:
-    with trio.move_on_after(1):
-        try:
+async def _refuse(stream: trio.SocketStream, refusals: trio.Semaphore) -> None:
+    try:
+        refusals.acquire_nowait()
+    except trio.WouldBlock:
+        return
+    try:
+        with trio.move_on_after(1):
             await stream.send_all(_TOO_MANY)
             await stream.send_eof()
             # Closing with unread data would reset the connection, and the client would lose the answer.
             await stream.receive_some(_MAX_HEADERS)
-        except trio.BrokenResourceError:
-            pass
-    await trio.aclose_forcefully(stream)
+    except trio.BrokenResourceError:
+        pass
+    finally:
+        refusals.release()
