@@ -52,7 +52,7 @@ class DaemonClient:
         Raises:
             RequestRejected: As for `request`; or `path` is a URL, which may lead to another server.
         """
-        if not path.startswith("/") or path.startswith("//"):
+        if not path.startswith("/") or path.startswith("//") or not path.isprintable():
             raise self._not_a_daemon(": it refers to a URL that is not a path of its own")
         return self._read(self._client.get(path))
 

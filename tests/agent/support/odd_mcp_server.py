@@ -15,6 +15,13 @@ from typing import cast
 
 Message = dict[str, object]
 kind = sys.argv[1]
+GARBAGE = {
+    "what is not JSON": b"\x1b]0;title\x07 this is a log line with a key, sk-1234\n",
+    "what is no message": b"[]\n",
+    "half a message": b'{"jsonrpc": "2.0",\n',
+    "wrong notifications": b'{"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": "sk-1234"}}\n',
+    "unknown replies": b'{"jsonrpc": "2.0", "id": 1000, "result": {"sk-1234": 1}}\n',
+}
 
 
 def send(message: Message) -> None:
@@ -83,6 +90,7 @@ def answer(message: Message) -> None:
             arguments = cast("dict[str, object]", params.get("arguments") or {})
             if arguments.get("answer") == "bytes that are no text":
                 sys.stdout.buffer.write(b"\xff\xfe{not JSON\n")
+            sys.stdout.buffer.write(GARBAGE.get(str(arguments.get("answer")), b"") * 2_000)
             send({"id": message["id"]} | called(arguments.get("answer")))
         case _:
             pass
