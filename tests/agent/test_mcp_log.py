@@ -12,7 +12,7 @@ from mcp.client import stdio
 from galaxy_trio._cli.server_session import run_as_command
 from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.server import open_server
-from tests.agent.test_mcp import call, odd, opened
+from tests.agent.test_mcp import call, odd, opened, until
 from tests.cli.support.command_line import DEVICE, TOKEN, ask, open_process
 
 if TYPE_CHECKING:
@@ -41,6 +41,23 @@ async def test_what_a_server_prints_besides_messages_is_one_line_and_a_count(
     # The SDK ignores replies to nothing.
     assert bool(lines) == (kind != "unknown replies")
     assert not any(record.exc_info for record in warnings)
+
+
+async def test_what_a_call_makes_the_sdk_log_is_one_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(odd("forgets its tools")) as tools:
+        [answer] = tools.tools()
+        await answer.call({})
+
+        async def tools_are_forgotten() -> bool:
+            return not tools.tools()
+
+        await until(tools_are_forgotten)
+        for _ in range(10):
+            await answer.call({})
+    assert caplog.messages == [
+        "MCP server 'forgets its tools': Tool answer not listed by server, cannot validate any structured content",
+        "9 more problems like the last one were not logged",
+    ]
 
 
 @pytest.mark.parametrize("option", ["-q", "-v"])
