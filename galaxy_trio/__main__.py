@@ -11,6 +11,7 @@ def main() -> int:
     """Run the command line and return its exit status."""
     try:
         from galaxy_trio._cli.main import run_command_line  # noqa: PLC0415  # the extra "cli" may not be installed
+        from galaxy_trio._cli.terminal import print_traceback  # noqa: PLC0415  # the same
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
@@ -18,6 +19,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    sys.excepthook = print_traceback
     return run_command_line(sys.argv[1:])
 
 

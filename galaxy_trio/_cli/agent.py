@@ -8,9 +8,8 @@ import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, cast
 
-import click
-
-from galaxy_trio._cli.terminal import one_line
+from galaxy_trio._cli.terminal import echo
+from galaxy_trio._printable import one_line
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.agent import FunctionTool, McpServer, Tool, ToolSource, open_agent, open_mcp_tools
 from galaxy_trio.agent.tools import make_tools
@@ -67,12 +66,15 @@ def _load(name: str) -> list[object]:
 
 
 async def run_agent(
-    destination: Destination, tools: Sequence[Tool], mcp: Sequence[str], max_retries: int | None, stop: trio.Event
+    destination: Destination,
+    tools: Sequence[Tool],
+    servers: Sequence[McpServer],
+    max_retries: int | None,
+    stop: trio.Event,
 ) -> None:
     """Run a device agent until `stop` is set."""
     # An invalid URL is reported before any MCP server is started.
     url = parse_url(destination.url, destination.token).shown
-    servers = [McpServer.parse(command) for command in mcp]
     async with AsyncExitStack() as stack:
         sources: list[ToolSource] = []
         if servers:
@@ -91,7 +93,7 @@ async def run_agent(
             )
         )
         names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
-        click.echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
+        echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
         await stop.wait()
 
 

@@ -10,6 +10,7 @@ import click
 
 from galaxy_trio._cli.options import verbose
 from galaxy_trio._cli.signals import run_service
+from galaxy_trio._cli.terminal import echo
 from galaxy_trio.daemon.logs import logging_as
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.errors import ConfigError
@@ -49,11 +50,11 @@ def daemon_command(*, config: Path, check: bool) -> int:
         devices = settings.read_devices().devices
         settings.read_tokens()
         count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
-        click.echo(f"{config} is valid: {count}")
+        echo(f"{config} is valid: {count}")
         return 0
     with logging_as(settings.log):
         return run_service(partial(run_daemon, settings, on_listening=_print))
 
 
 def _print(address: object) -> None:
-    click.echo(str(address))
+    echo(str(address))

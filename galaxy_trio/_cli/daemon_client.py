@@ -24,10 +24,11 @@ _RESPONSE_TIMEOUT: Final = 30.0
 
 
 class DaemonClient:
-    """An HTTP client of one daemon. Made by `open_client`."""
+    """An HTTP client of one daemon, which sends the token to no other server. Made by `open_client`."""
 
-    def __init__(self, client: httpx2.Client) -> None:
+    def __init__(self, client: httpx2.Client, shown: str) -> None:
         self._client = client
+        self._shown = shown
 
     def request(
         self, method: str, path: str, *, params: Mapping[str, str | int | float] | None = None, json: JSON = None
@@ -45,9 +46,14 @@ class DaemonClient:
     def get_json(self, path: str) -> JSON:
         """Return the JSON value at a path.
 
+        Args:
+            path: A path of this daemon, as it stands in one of its responses.
+
         Raises:
-            RequestRejected: As for `request`.
+            RequestRejected: As for `request`; or `path` is a URL, which may lead to another server.
         """
+        if not path.startswith("/") or path.startswith("//") or not path.isprintable():
+            raise self._not_a_daemon(": it refers to a URL that is not a path of its own")
         return self._read(self._client.get(path))
 
     def _read(self, response: httpx2.Response) -> JSON:
@@ -56,6 +62,7 @@ class DaemonClient:
         Raises:
             RequestRejected: The response is an error, or not JSON.
         """
+        self._refuse_redirect(response)
         try:
             body = cast("JSON", response.json())
         except ValueError:
@@ -68,8 +75,13 @@ class DaemonClient:
         hint = f" (set {TOKEN_VARIABLE} or use --token-file)" if response.status_code == HTTPStatus.UNAUTHORIZED else ""
         raise RequestRejected(f"the daemon refused: {why}{hint}", words=why)
 
+    def _refuse_redirect(self, response: httpx2.Response) -> None:
+        # Its target may be another server, and the daemon redirects nothing.
+        if response.is_redirect:
+            raise self._not_a_daemon(f": it redirects (status {response.status_code})")
+
     def _not_a_daemon(self, what: str = "") -> RequestRejected:
-        return RequestRejected(f"the server at {self._client.base_url} is not a galaxy-trio daemon{what}")
+        return RequestRejected(f"the server at {self._shown} is not a galaxy-trio daemon{what}")
 
     def events(self) -> Iterator[tuple[str, str]]:
         """Yield the kind and the data of each event until the daemon closes the stream.
@@ -79,6 +91,7 @@ class DaemonClient:
         """
         # The daemon sends a comment every 15 s, so the client's timeout only ends a dead connection.
         with self._client.stream("GET", "/events") as response:
+            self._refuse_redirect(response)
             if response.is_error:
                 response.read()
                 self._read(response)
@@ -98,6 +111,8 @@ class DaemonClient:
 def open_client(address: str, token: str | None, longest_wait: float) -> Generator[DaemonClient]:
     """Open a client of the daemon at an address. The HTTP library's errors, also those that the block raises, become this package's.
 
+    No error shows what else than scheme, host and port is in an HTTP address, because it may be secret.
+
     Args:
         address: ``http://HOST:PORT`` or ``unix:PATH``.
         token: The daemon's token; None if it has none.
@@ -108,8 +123,12 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
         ConnectFailed: Connecting failed, or the connection was lost.
         RequestTimeout: No response arrived in time.
     """
-    invalid = ConfigError(f"{address!r} is not a daemon's address: use http://HOST:PORT or unix:PATH")
-    if not _is_address(address):
+    invalid = ConfigError(
+        f"what --url or {ADDRESS_VARIABLE} gives is not a daemon's address: use http://HOST:PORT or unix:PATH, "
+        f"and {TOKEN_VARIABLE} or --token-file for a token"
+    )
+    shown = _shown(address)
+    if shown is None:
         raise invalid
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
@@ -117,27 +136,38 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
     timeout = httpx2.Timeout(_RESPONSE_TIMEOUT, read=longest_wait + _RESPONSE_TIMEOUT)
     try:
         transport = httpx2.HTTPTransport(uds=socket)
-        with httpx2.Client(transport=transport, base_url=base, headers=headers, timeout=timeout) as client:
-            yield DaemonClient(client)
+        with httpx2.Client(
+            transport=transport,
+            base_url=base,
+            headers=headers,
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+        ) as client:
+            yield DaemonClient(client, shown)
     except httpx2.TimeoutException:
-        raise RequestTimeout(f"the daemon at {address} did not respond in time") from None
+        raise RequestTimeout(f"the daemon at {shown} did not respond in time") from None
     except httpx2.InvalidURL:
         raise invalid from None
     except httpx2.RequestError as error:
         raise ConnectFailed(
-            f"cannot reach a daemon at {address}: {_root_reason(error)}; "
+            f"cannot reach a daemon at {shown}: {_root_reason(error)}; "
             f"start it with galaxy-trio daemon, or give its address with --url or {ADDRESS_VARIABLE}"
         ) from None
 
 
-def _is_address(address: str) -> bool:
+def _shown(address: str) -> str | None:
+    """Return an address in the form that may be shown; None if it is not a daemon's, or contains a password."""
     if address.startswith("unix:"):
-        return len(address) > len("unix:")
+        return address if len(address) > len("unix:") else None
     try:
         parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        return False
+        return None
+    if not valid or "@" in parts.netloc or parts.query or parts.fragment:
+        return None
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _root_reason(error: BaseException) -> str:

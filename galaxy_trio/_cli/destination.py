@@ -6,7 +6,7 @@ import functools
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 import click
@@ -31,12 +31,12 @@ TOKEN_VARIABLE: Final = "GALAXY_TRIO_TOKEN"  # noqa: S105  # the variable's name
 class Destination:
     """A device on a server, and the parameters of a connection to it."""
 
-    url: str
+    url: str = attrs.field(repr=False)
     device_id: str
     token: str | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
     options: ConnectionOptions = attrs.field(factory=ConnectionOptions)
-    token_file: Path | None = None
+    token_file: Path | None = attrs.field(default=None, repr=False)
 
     def read_token(self) -> str | None:
         """Read the token again, for a reconnect.
@@ -91,11 +91,13 @@ def destination_options(command: Callable[..., int]) -> Callable[..., int]:
 def reject_token_in_url(url: str) -> None:
     """Raise `ConfigError` if the URL contains a token: every user of the machine can see a command's arguments."""
     try:
-        query = urlsplit(url).query
+        parts = urlsplit(url)
     except ValueError:
         # `parse_url` reports what is wrong with it.
         return
-    if any(name == "token" for name, _ in parse_qsl(query, keep_blank_values=True)):
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    # A token may also have been put into the path, as in ";token=".
+    if "token" in map(str.lower, names) or "token=" in unquote(parts.path).lower():
         raise ConfigError(
             f"every user of this machine can see a token in the URL: set {TOKEN_VARIABLE} or use --token-file"
         )

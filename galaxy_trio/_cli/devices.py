@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +17,9 @@ from rich.text import Text
 
 from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
-from galaxy_trio._cli.terminal import one_line, open_console
+from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.errors import ConfigError
@@ -102,7 +102,7 @@ def _seconds_until(date: str) -> float:
 def _print_once(constellation: Constellation, console: Console, *, as_json: bool) -> None:
     statistics = constellation.statistics()
     if as_json:
-        click.echo(json.dumps(unstructure_statistics(statistics)))
+        echo_json(unstructure_statistics(statistics))
     else:
         console.print(devices_table(list(statistics.devices.values()), width=console.width))
 
@@ -152,7 +152,7 @@ async def _print_changes(constellation: Constellation) -> None:
         async for event in events:
             line = _line_of(event)
             if line is not None:
-                click.echo(f"{datetime.now().astimezone():%H:%M:%S} {one_line(line)}")
+                echo(f"{datetime.now().astimezone():%H:%M:%S} {one_line(line)}")
 
 
 def _line_of(event: Event | EventsLost) -> str | None:
@@ -176,7 +176,7 @@ async def _print_json_changes(constellation: Constellation) -> None:
     # Each object is the whole state: a backlog of one is enough to know that it changed.
     async with constellation.subscribe(backlog=1) as events:
         while True:
-            click.echo(json.dumps(unstructure_statistics(constellation.statistics())))
+            echo_json(unstructure_statistics(constellation.statistics()))
             await anext(events)
             await trio.sleep(_JSON_INTERVAL)
 
@@ -216,12 +216,12 @@ def check_command(file: Path) -> int:
         config = read_config(file)
     except ConfigError as error:
         for problem in error.problems:
-            click.echo(one_line(problem), err=True)
+            echo(one_line(problem), err=True)
         if error.problems:
             raise ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") from error
         raise
     servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
-    click.echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
+    echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from functools import partial
@@ -23,6 +24,7 @@ from galaxy_trio._cli.destination import (
     read_tokens,
 )
 from galaxy_trio._cli.devices import check_command, devices_command
+from galaxy_trio._cli.mcp import read_mcp_servers
 from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
@@ -30,12 +32,13 @@ from galaxy_trio._cli.task import events_command, task_command
 from galaxy_trio._cli.terminal import (
     READABLE_WIDTH,
     device_rows,
+    echo,
+    echo_json,
     logging_to_stderr,
     open_console,
     prepare_streams,
     print_error,
     print_rows,
-    printable,
     reason_of,
     silence,
     spinner,
@@ -65,6 +68,8 @@ _USAGE: Final = 2
 # As shells report signals: 128 and the signal's number. 13 is SIGPIPE, which not every system defines.
 _SIGNAL: Final = 128
 _PIPE_CLOSED: Final = _SIGNAL + 13
+# click shows them, and one may be a token.
+_EXTRA_ARGUMENTS: Final = re.compile(r"(Got unexpected extra arguments?) \(.*\)", re.DOTALL)
 # The first match counts: subclasses come before their base classes.
 _STATUSES: Mapping[type[Exception], int] = {
     TaskFailed: 1,
@@ -132,7 +137,7 @@ def command_line(context: click.Context) -> None:
     """Run tasks on devices over AIP, the Agent Interaction Protocol."""
     context.with_resource(logging_to_stderr())
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        echo(context.get_help())
 
 
 @command_line.command("demo", epilog="\b\nExample:\n    galaxy-trio demo")
@@ -178,7 +183,7 @@ def run_command(destination: Destination, *, request: str, timeout: float, as_js
 
     A text is printed as it is, any other result as JSON. Ctrl-C and the timeout end the task on the server as well.
     """
-    with spinner(printable(f"running on {destination.device_id}")):
+    with spinner(f"running on {destination.device_id}"):
         result = run_trio(partial(run, destination, request, timeout))
     if as_json:
         _print_object(result)
@@ -267,20 +272,31 @@ def server_command(
 )  # fmt: skip
 @click.option(
     "--mcp", type=valid_text, multiple=True, metavar="[NAME=]COMMAND",
-    help="Start this MCP server over stdio and offer its tools. Repeatable.",
+    help="Start this MCP server over stdio and offer its tools. Words VARIABLE=value before it set its environment. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--mcp-env", type=valid_text, multiple=True, metavar="[NAME:]VARIABLE[=VALUE]",
+    help="Pass a variable of this environment to the MCP server NAME, or to all; or set it to VALUE, which every user of this machine "
+    "can see. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
 @log_options
 def agent_command(
-    destination: Destination, *, tools: tuple[str, ...], mcp: tuple[str, ...], max_retries: int | None
+    destination: Destination,
+    *,
+    tools: tuple[str, ...],
+    mcp: tuple[str, ...],
+    mcp_env: tuple[str, ...],
+    max_retries: int | None,
 ) -> int:
     """Run a device agent until Ctrl-C.
 
     It registers as DEVICE with the server at URL. When the connection is lost, it reconnects and registers again.
     """
-    return run_service(partial(run_agent, destination, load_tools(tools), mcp, max_retries))
+    servers = read_mcp_servers(mcp, mcp_env)
+    return run_service(partial(run_agent, destination, load_tools(tools), servers, max_retries))
 
 
 command_line.add_command(devices_command)
@@ -291,11 +307,11 @@ command_line.add_command(events_command)
 
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:
-    click.echo(json.dumps(attrs.asdict(outcome, recurse=False)))
+    echo_json(attrs.asdict(outcome, recurse=False))
 
 
 def _print_result(result: JSON) -> None:
-    click.echo(printable(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2)))
+    echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
 
 
 def exit_status(error: GalaxyError) -> int:
@@ -325,7 +341,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return _SIGNAL + signal.SIGINT
     except click.UsageError as error:
         hint = "" if error.ctx is None else f" See '{error.ctx.command_path} --help'."
-        print_error(f"{error.format_message()}{hint}")
+        message = _EXTRA_ARGUMENTS.sub(r"\1", error.format_message())
+        print_error(f"{message}{hint}")
         return _USAGE
     except OSError as error:
         print_error(reason_of(error))

@@ -6,11 +6,9 @@ import ssl
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-import click
-
 from galaxy_trio._cli.destination import TOKEN_VARIABLE
 from galaxy_trio._cli.server_session import run_as_command
-from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._cli.terminal import echo, reason_of
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.server import ServerLimits, open_server
 from galaxy_trio.server.access import is_loopback
@@ -60,7 +58,7 @@ async def serve(
             # An invalid host name raises UnicodeError.
             why = reason_of(error) if isinstance(error, OSError) else "the host name is invalid"
             raise ConfigError(f"cannot listen on {host!r}, port {port}: {why}") from error
-        click.echo(server.url)
+        echo(server.url)
         await stop.wait()
 
 

@@ -16,11 +16,12 @@ import click
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, missing_extra
 from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose
 from galaxy_trio._cli.signals import exit_on_ctrl_c
-from galaxy_trio._cli.terminal import one_line, open_console, print_rows, printable, spinner
+from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows, spinner
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
+from galaxy_trio._printable import one_line
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE, check_tokens
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.errors import ConnectFailed, RequestTimeout, TaskFailed
+from galaxy_trio.errors import ConnectFailed, InvalidMessage, RequestTimeout, TaskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,9 +170,9 @@ def submit_command(
         if wait:
             return _print_end(_wait(client, str(task["id"])), as_json=as_json)
     if as_json:
-        click.echo(json.dumps(task))
+        echo_json(task)
     else:
-        click.echo(task["id"])
+        echo(str(task["id"]))
     return 0
 
 
@@ -190,14 +191,14 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
     with daemon.client() as client:
         tasks = cast("list[dict[str, JSON]]", client.request("GET", "/tasks", params=parameters)["tasks"])
     if as_json:
-        click.echo(json.dumps(tasks))
+        echo_json(tasks)
         return 0
     if not tasks:
-        click.echo("no tasks")
+        echo("no tasks")
     for task in tasks:
         request = one_line(str(task["request"]))
         shown = request if len(request) <= _REQUEST_WIDTH else f"{request[:_REQUEST_WIDTH]}…"
-        click.echo(f"{task['id']}  {task['state']:<9}  {one_line(str(task['device'] or '-')):<16}  {shown}")
+        echo(f"{task['id']}  {task['state']:<9}  {one_line(str(task['device'] or '-')):<16}  {shown}")
     return 0
 
 
@@ -210,7 +211,7 @@ def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
     with daemon.client() as client:
         task = client.request("GET", _path(task_id))
     if as_json:
-        click.echo(json.dumps(task))
+        echo_json(task)
     else:
         _print_task(task)
     return 0
@@ -233,7 +234,7 @@ def wait_command(daemon: Daemon, task_id: str, *, timeout: float | None, as_json
 def cancel_command(daemon: Daemon, task_id: str) -> int:
     """Cancel a task. A queued task does not start; a running task is stopped on its device."""
     with daemon.client() as client:
-        click.echo(client.request("DELETE", _path(task_id))["state"])
+        echo(str(client.request("DELETE", _path(task_id))["state"]))
     return 0
 
 
@@ -243,7 +244,7 @@ def cancel_command(daemon: Daemon, task_id: str) -> int:
 def retry_command(daemon: Daemon, task_id: str) -> int:
     """Rerun a finished task as a new task, and print the new id."""
     with daemon.client() as client:
-        click.echo(client.request("POST", f"{_path(task_id)}/retry")["id"])
+        echo(str(client.request("POST", f"{_path(task_id)}/retry")["id"]))
     return 0
 
 
@@ -255,10 +256,17 @@ def events_command(daemon: Daemon, *, as_json: bool) -> int:
     with daemon.client() as client, exit_on_ctrl_c():
         for kind, data in client.events():
             if as_json:
-                click.echo(json.dumps({"event": kind, "data": json.loads(data)}))
+                echo_json({"event": kind, "data": _parsed(data)})
             else:
-                click.echo(f"{time.strftime('%H:%M:%S')} {one_line(kind)} {one_line(data)}")
+                echo(f"{time.strftime('%H:%M:%S')} {one_line(kind)} {one_line(data)}")
     raise ConnectFailed(f"the daemon at {daemon.address} closed the connection")
+
+
+def _parsed(data: str) -> JSON:
+    try:
+        return cast("JSON", json.loads(data))
+    except ValueError:
+        raise InvalidMessage("the daemon sent an event that is not JSON") from None
 
 
 def _path(task_id: str) -> str:
@@ -285,11 +293,11 @@ def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> 
 
 def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
     if as_json:
-        click.echo(json.dumps(task))
+        echo_json(task)
         return 0 if task["state"] == "completed" else 1
     result = task.get("result")
     if result is not None:
-        click.echo(printable(result) if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
+        echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
     if task["state"] != "completed":
         raise TaskFailed(f"task {task['id']} {_ENDED[str(task['state'])]}: {task['error'] or 'no reason was given'}")
     return 0

@@ -1,4 +1,4 @@
-"""Terminal output: escaped text, tables, log lines, and closed pipes."""
+"""Everything that the command line prints goes through here: text, JSON, tables, errors, the log; and closed pipes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import io
 import json
 import logging
 import os
-import re
 import sys
+import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
@@ -15,10 +15,17 @@ import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.text import Text
 
+from galaxy_trio._console_log import ConsoleFormatter, handling_others
+from galaxy_trio._printable import one_line, printable
+
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
+    from types import TracebackType
+
+    from rich.console import ConsoleOptions, RenderableType
 
     from galaxy_trio.messages import DeviceInfo
 
@@ -27,20 +34,16 @@ _SENTENCE: Final = 2_000
 """The largest number of characters of an error that is shown: a server's reason may be long."""
 _NARROWEST: Final = 20
 
-# Control characters except tabs and line ends; direction overrides and other line separators; lone surrogates.
-_HARMFUL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
-)
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a text, made printable, and a line end."""
+    click.echo(printable(text), err=err)
 
 
-def printable(text: str) -> str:
-    """Escape, as in JSON, the characters of a text that control a terminal. Line ends and tabs stay."""
-    return _HARMFUL.sub(lambda harmful: f"\\u{ord(harmful[0]):04x}", text)
-
-
-def one_line(text: str) -> str:
-    """Like `printable`, on one line, with each run of white space replaced by one space."""
-    return printable(" ".join(text.split()))
+def echo_json(value: object) -> None:
+    """Print a value as JSON on one line."""
+    # The characters that `printable` escapes stand in strings, where JSON allows it.
+    echo(json.dumps(value))
 
 
 def reason_of(error: OSError) -> str:
@@ -66,8 +69,21 @@ def _write_to_stderr(text: str) -> None:
         pass
 
 
+def print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Print the traceback of an exception that nothing has caught, as `sys.excepthook` does, but printable."""
+    _write_to_stderr(printable("".join(traceback.format_exception(kind, error, where)).rstrip()))
+
+
 class PipeConsole(Console):
-    """A console that raises `BrokenPipeError` when its pipe is closed, where rich's own exits the program."""
+    """A console that prints only printable text.
+
+    It raises `BrokenPipeError` when its pipe is closed, where rich's own exits the program.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render to printable text. Colours and cursor movements of rich itself are kept apart from the text, and stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
     def on_broken_pipe(self) -> NoReturn:
         """Raise, so that the command line sets the exit status."""
@@ -133,39 +149,47 @@ def spinner(sentence: str) -> Generator[None]:
         return
     columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(sentence, total=None)
+        progress.add_task(one_line(sentence), total=None)
         yield
 
 
-class _Format(logging.Formatter):
+class _Format(ConsoleFormatter):
     """Formats `info` records as time and message, and all others with level and logger."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        """Return one line, so that text from a peer cannot look like another record."""
-        return one_line(
-            f"{record.asctime} {record.message}" if record.levelno == logging.INFO else super().formatMessage(record)
-        )
+        """Return the text of a record."""
+        is_info = record.levelno == logging.INFO
+        return f"{record.asctime} {record.message}" if is_info else super().formatMessage(record)
 
 
 class _StderrHandler(logging.Handler):
     """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _write_to_stderr(printable(self.format(record)))
+        _write_to_stderr(self.format(record))
+
+
+def _stderr_handler() -> logging.Handler:
+    handler = _StderrHandler()
+    handler.setFormatter(_Format())
+    return handler
 
 
 @contextmanager
 def logging_to_stderr() -> Generator[None]:
-    """Show the package's log on stderr during the block: warnings and errors, or more with `log_level`."""
-    handler = _StderrHandler()
-    handler.setFormatter(_Format())
+    """Show the package's log on stderr during the block: warnings and errors, or more with `log_level`.
+
+    Warnings and errors of other libraries are shown too.
+    """
+    handler = _stderr_handler()
     logger = logging.getLogger("galaxy_trio")
     logger.addHandler(handler)
     try:
-        yield
+        with handling_others(_stderr_handler()):
+            yield
     finally:
         logger.removeHandler(handler)
 

@@ -43,11 +43,14 @@ class LimitedLog:
         self._quiet_until = trio.current_time() + _INTERVAL
 
     async def log_counts(self) -> Never:
-        """Log the counts as their minutes end. Run it in a task; cancel it to end it."""
-        while True:
-            await trio.sleep(_INTERVAL)
-            if trio.current_time() >= self._quiet_until:
-                self._log_count()
+        """Log the counts as their minutes end, and the last one at the end. Run it in a task; cancel it to end it."""
+        try:
+            while True:
+                await trio.sleep(_INTERVAL)
+                if trio.current_time() >= self._quiet_until:
+                    self._log_count()
+        finally:
+            self._log_count()
 
     def _log_count(self) -> None:
         if self._counted:

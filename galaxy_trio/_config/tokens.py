@@ -20,13 +20,24 @@ def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tu
         what: The subject of error messages.
 
     Raises:
-        ConfigError: The file cannot be read, is not UTF-8 text, or contains no token.
+        ConfigError: The file cannot be read, is not UTF-8 text, or contains no token. The message shows the file's name only if there is
+            such a file: what names none may be a token that was given instead of a file.
     """
-    failure = f"{what} cannot be read from {path}"
-    tokens = _lines(read_text(path, failure, "utf-8-sig"))
-    if not tokens:
-        raise ConfigError(f"{failure}: there is no token in it; write one on a line of its own")
-    return tokens
+    exists = os.path.lexists(path)
+    failure = f"{what} cannot be read from {path if exists else 'its file, whose name is not shown'}"
+    try:
+        text = read_text(path, failure, "utf-8-sig")
+    except ConfigError as error:
+        if exists:
+            raise
+        problem = str(error)
+    else:
+        tokens = _lines(text)
+        if not tokens:
+            raise ConfigError(f"{failure}: there is no token in it; write one on a line of its own")
+        return tokens
+    # Not chained: the operating system's error contains the name.
+    raise ConfigError(problem)
 
 
 def read_token_variable(variable: str, what: str = "the token") -> tuple[str, ...]:

@@ -20,6 +20,7 @@ _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\](:.*)?")
 _NAME = re.compile(r"[\w.-]+")
 _DIGITS = re.compile(r"[0-9]{1,5}")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.~-]*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _OWN_HEADERS = frozenset(
@@ -98,8 +99,15 @@ def parse_url(url: str, token: str | None = None) -> Target:
     if token is not None:
         resource += f"{'&' if query else '?'}token={quote(token, safe='')}"
     netloc = f"[{host}]" if ":" in host else host
-    shown = f"{parts.scheme}://{netloc}:{port}{path}"
+    shown = f"{parts.scheme}://{netloc}:{port}{_shown_path(path)}"
     return Target(host, port, parts.scheme == "wss", resource, shown)
+
+
+def _shown_path(path: str) -> str:
+    """The beginning of a path that can contain no token, such as ``;token=``."""
+    plain = _PLAIN_PATH.match(path)
+    end = 0 if plain is None else plain.end()
+    return path if end == len(path) else f"{path[:end]}…"
 
 
 def _can_be_sent(token: str) -> bool:

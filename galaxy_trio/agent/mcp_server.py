@@ -28,9 +28,17 @@ def _words(command: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f"the command of an MCP server cannot be split into words: {error}") from error
 
 
-def _program_of(command: tuple[str, ...]) -> str:
-    """The part of a command that a repr shows: its arguments may contain keys."""
-    return f"({command[0]!r}, …)"
+_VARIABLE = re.compile(r"([A-Z_][A-Z0-9_]*)=(.*)", re.DOTALL)
+_NAMED = re.compile(r"([^\s=/\\]+)=(.*)", re.DOTALL)
+
+
+def _take_variables(words: list[str]) -> dict[str, str]:
+    """Remove the leading words that set environment variables."""
+    variables: dict[str, str] = {}
+    while words and (found := _VARIABLE.fullmatch(words[0])) is not None:
+        variables[found[1]] = found[2]
+        del words[0]
+    return variables
 
 
 def _copied(env: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -41,7 +49,7 @@ def _copied(env: Mapping[str, str] | None) -> dict[str, str] | None:
 class McpServer:
     """An MCP server for `open_mcp_tools` to start.
 
-    Its `repr` shows neither arguments nor environment, because they may contain keys.
+    Its `repr` shows neither command nor environment, because they may contain keys.
 
     Args:
         name: The namespace of its tools; must be unique.
@@ -56,7 +64,7 @@ class McpServer:
     """
 
     name: str
-    command: Sequence[str] = attrs.field(converter=_words, repr=_program_of)
+    command: Sequence[str] = attrs.field(converter=_words, repr=False)
     env: Mapping[str, str] | None = attrs.field(default=None, converter=_copied, repr=False, hash=False)
     cwd: str | os.PathLike[str] | None = None
     timeout: float = 60.0
@@ -72,18 +80,22 @@ class McpServer:
     def parse(cls, text: str) -> McpServer:
         """Read a command line's argument: ``COMMAND`` or ``name=COMMAND``.
 
-        The default name is the program's, without directories and extension.
+        The default name is the program's, without directories and extension. Words ``VARIABLE=value`` before the name or the
+        command, in capital letters, digits and underscores, set environment variables, as in a shell.
 
         Raises:
-            ConfigError: The text contains no command.
+            ConfigError: The text contains no command. The message shows nothing of it.
         """
-        named = re.fullmatch(r"\s*([^\s=/\\'\"]+)=(.*)", text, re.DOTALL)
-        if named is not None:
-            return cls(named[1], named[2])
-        words = _words(text)
-        if not words or not Path(words[0]).stem:
-            raise ConfigError("this MCP server has no command: give COMMAND or name=COMMAND")
-        return cls(Path(words[0]).stem, words)
+        words = list(_words(text))
+        variables = _take_variables(words)
+        name = None
+        if words and (named := _NAMED.fullmatch(words[0])) is not None:
+            name = named[1]
+            words[:1] = [named[2]] if named[2] else []
+            variables |= _take_variables(words)
+        if not words or not (name or Path(words[0]).stem):
+            raise ConfigError("an MCP server has no command: give COMMAND or name=COMMAND")
+        return cls(name or Path(words[0]).stem, words, variables or None)
 
 
 @attrs.frozen

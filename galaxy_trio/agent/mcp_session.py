@@ -31,6 +31,7 @@ from mcp_types import (
 from galaxy_trio._arguments import MAX_ID
 from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
 from galaxy_trio.agent.command_runner import one_line
+from galaxy_trio.agent.mcp_log import current_log, install_filter
 from galaxy_trio.agent.mcp_server import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 logger: Final = logging.getLogger(__name__)
+
+install_filter()
 
 MAX_TOOLS: Final = 1_000
 """Number of tools that are offered of one server."""
@@ -122,23 +125,31 @@ class McpSession:
         """
         tools: dict[str, ListedTool] = {}
         page: PaginatedRequestParams | None = None
+        ignored = 0
         while True:
             with _reasons():
                 listed = await self._session.list_tools(params=page)
             for tool in listed.tools:
                 if not 0 < len(tool.name) <= MAX_ID:
-                    logger.warning(
-                        "MCP server %r: ignored a tool whose name has %d characters", self._name, len(tool.name)
-                    )
+                    ignored += 1
                     continue
                 if len(tools) == MAX_TOOLS:
-                    logger.warning("MCP server %r has more than %d tools: ignored the rest", self._name, MAX_TOOLS)
+                    self._report(ignored, too_many=True)
                     return list(tools.values())
                 read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
                 tools[tool.name] = ListedTool(tool.name, read_only)
             if listed.next_cursor is None:
+                self._report(ignored)
                 return list(tools.values())
             page = PaginatedRequestParams(cursor=listed.next_cursor)
+
+    def _report(self, ignored: int, *, too_many: bool = False) -> None:
+        """Log which tools are not offered."""
+        parts = [f"has more than {MAX_TOOLS} tools, the rest was ignored"] if too_many else []
+        if ignored:
+            parts.append(f"ignored {ignored} tools whose names have no or more than {MAX_ID} characters")
+        if parts:
+            current_log(self._name).problem_with_tools("; ".join(parts))
 
     async def call(self, name: str, parameters: dict[str, JSON]) -> JSON:
         """Call a tool. Any number of tasks may call this concurrently.
@@ -220,15 +231,21 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
         cancelled, rest = split_cancelled(error)
         if isinstance(rest, Exception):
             if not opened:
-                missing = isinstance(rest, FileNotFoundError)
-                why = "there is no such program; is it installed?" if missing else rest
-                raise ConfigError(f"MCP server {server.name!r} cannot be started with {program!r}: {why}") from rest
-            logger.warning("the session with MCP server %r failed", server.name, exc_info=rest)
+                failure = ConfigError(f"MCP server {server.name!r} cannot be started: {_reason(rest)}")
+            else:
+                logger.warning("the session with MCP server %r failed", server.name, exc_info=rest)
             stray = cancelled
     try:
         raise_outcome(failure, [], stray)
     finally:
         del failure, stray
+
+
+def _reason(error: Exception) -> str:
+    """Why a process cannot be started. The program is not shown, and neither is an error that shows it: it may be a misplaced key."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such program, or no such working directory; is it installed?"
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import trio
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.backoff import FIRST, MAXIMUM, STEADY
+from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import JSON, ToolType
 
@@ -71,6 +72,7 @@ class _Supervisor:
         self._open_session = open_session
         self._first_try_done = first_try_done
         self._tried = False
+        self._log = ServerLog(server.name)
         self._session: Session | None = None
         self._problem = "it has not started yet"
         self.tools: tuple[_McpTool, ...] = ()
@@ -86,10 +88,17 @@ class _Supervisor:
     async def call(self, name: str, parameters: dict[str, JSON]) -> JSON:
         if self._session is None:
             raise ToolError(f"MCP server {self.name!r} is not running: {self._problem}")
-        return await self._session.call(name, parameters)
+        with self._log.taking_the_sdks():
+            return await self._session.call(name, parameters)
 
     async def run(self) -> None:
         """Keep the server running."""
+        with self._log.taking_the_sdks():
+            async with open_background() as nursery:
+                nursery.start_soon(self._log.log_counts)
+                await self._keep_running()
+
+    async def _keep_running(self) -> None:
         failures = 0
         while True:
             try:
@@ -132,7 +141,7 @@ class _Supervisor:
                 while await session.wait_list_changed():
                     problem = await self._list_tools(session)
                     if problem is not None:
-                        logger.warning("MCP server %r failed to list its changed tools: %s", self.name, problem)
+                        self._log.problem_with_tools(f"failed to list its changed tools: {problem}")
             finally:
                 self._session = None
                 self._problem = "it has ended"

@@ -71,8 +71,8 @@ class DeviceConfig:
     max_retries: int | None = None
     max_concurrent_tasks: int = 1
     token: str | None = attrs.field(default=None, repr=False)
-    token_env: str | None = None
-    token_file: str | None = None
+    token_env: str | None = attrs.field(default=None, repr=False)
+    token_file: str | None = attrs.field(default=None, repr=False)
     headers: Sequence[tuple[str, str]] = attrs.field(default=(), repr=False, converter=_pairs)
     ca_file: str | None = None
 
@@ -85,7 +85,8 @@ class DeviceConfig:
         """Return the current token; None without one.
 
         Raises:
-            ConfigError: The variable is not set, or the file cannot be read. The message contains nothing of the content.
+            ConfigError: The variable is not set, or the file cannot be read. The message contains nothing of the content, and no name of a
+                variable or file that does not exist: it may be a token that was given instead.
         """
         what = f"the token of device {self.device_id!r}"
         if self.token_file is not None:
@@ -94,7 +95,7 @@ class DeviceConfig:
             return self.token
         tokens = read_token_variable(self.token_env, what)
         if not tokens:
-            raise ConfigError(f"{what} cannot be read from the environment variable {self.token_env}: it is not set")
+            raise ConfigError(f"{what} cannot be read: the environment variable that token_env names is not set")
         return require_one(tokens, what, self.token_env)
 
 

@@ -8,17 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from galaxy_trio._console_log import ConsoleFormatter, handling_others
+from galaxy_trio._printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-
-class _Console(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # overrides a method of logging
-        # A line break in logged text must not look like the start of a record.
-        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
 class _Json(logging.Formatter):
@@ -31,21 +25,26 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps(shown)
+        return printable(json.dumps(shown))
+
+
+def _handler(form: str) -> logging.Handler:
+    handler = logging.StreamHandler()
+    console = ConsoleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(_Json() if form == "json" else console)
+    return handler
 
 
 @contextmanager
 def logging_as(form: str) -> Generator[None]:
-    """Log to stderr, and nowhere else, inside the block.
+    """Log to stderr, and nowhere else, inside the block. Warnings and errors of other libraries are logged too.
 
     Args:
         form: ``console`` or ``json``.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if form == "json" else _Console())
     logger = logging.getLogger("galaxy_trio")
     handlers, level = logger.handlers, logger.level
-    logger.handlers = [handler]
+    logger.handlers = [_handler(form)]
     # The connections of tasks log at `info`, which is too much for an operator, unless the level was set explicitly.
     own = logging.getLogger("galaxy_trio.daemon")
     own_level = own.level
@@ -53,7 +52,8 @@ def logging_as(form: str) -> Generator[None]:
         logger.setLevel(logging.WARNING)
         own.setLevel(logging.INFO)
     try:
-        yield
+        with handling_others(_handler(form)):
+            yield
     finally:
         logger.handlers = handlers
         logger.setLevel(level)

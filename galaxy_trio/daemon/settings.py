@@ -39,7 +39,7 @@ class Settings:
     devices: Path
     listen: str
     database: Path
-    token_file: Path | None = None
+    token_file: Path | None = attrs.field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     keep_days: float = 30.0
     keep_tasks: int = 100_000
@@ -89,7 +89,7 @@ def read_settings(path: str | Path) -> Settings:
     problems: list[str] = []
     text = read_text(path, f"{what} (--config names another) cannot be read")
     members = ObjectReader(parse_toml(text, what), "", problems)
-    token_file = _read_file_name(members, "token_file")
+    token_file = _read_file_name(members, "token_file", secret=True)
     settings = Settings(
         path,
         devices=path.parent / (_read_file_name(members, "devices") or "devices.toml"),
@@ -108,5 +108,7 @@ def read_settings(path: str | Path) -> Settings:
     return settings
 
 
-def _read_file_name(members: ObjectReader, key: str) -> str | None:
-    return members.text(key, "the name of a file", accept=lambda name: name != "" and can_name_a_file(name))
+def _read_file_name(members: ObjectReader, key: str, *, secret: bool = False) -> str | None:
+    return members.text(
+        key, "the name of a file", accept=lambda name: name != "" and can_name_a_file(name), secret=secret
+    )

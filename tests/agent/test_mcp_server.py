@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
+import traceback
 
 import pytest
 from hypothesis import given
@@ -33,18 +35,45 @@ def test_name_of_a_server_is_given_before_its_command_or_its_programs(
     assert McpServer.parse(text) == McpServer(name, command)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "env", "command"),
+    [
+        ("API_KEY=sk-1 prog", "prog", {"API_KEY": "sk-1"}, ("prog",)),
+        ("A=1 B_2='x y' /opt/files.py C=3", "files", {"A": "1", "B_2": "x y"}, ("/opt/files.py", "C=3")),
+        ("API_KEY=sk-1 notes=prog --all", "notes", {"API_KEY": "sk-1"}, ("prog", "--all")),
+        ("notes=API_KEY=sk-1 prog --all", "notes", {"API_KEY": "sk-1"}, ("prog", "--all")),
+        ("A=1 notes=A=2 prog", "notes", {"A": "2"}, ("prog",)),
+        ("A= prog", "prog", {"A": ""}, ("prog",)),
+        ("notes= prog", "notes", None, ("prog",)),
+    ],
+)
+def test_leading_variables_of_a_command_line_are_the_environment(
+    text: str, name: str, env: dict[str, str] | None, command: tuple[str, ...]
+) -> None:
+    assert McpServer.parse(text) == McpServer(name, command, env)
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
 @given(
-    st.from_regex(r"[\w.-]+", fullmatch=True),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1),
+    st.from_regex(r"[\w.-]+", fullmatch=True).filter(lambda name: not _VARIABLE.fullmatch(name)),
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1).filter(
+        lambda words: not _VARIABLE.match(words[0])
+    ),
 )
 def test_named_command_line_round_trips(name: str, words: list[str]) -> None:
     assert McpServer.parse(f"{name}={shlex.join(words)}") == McpServer(name, words)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "name=", "name= ", "'unfinished", "name='unfinished"])
-def test_command_line_without_a_command_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="command"):
+@pytest.mark.parametrize(
+    "text",
+    ["", "  ", "name=", "name= ", "'unfinished", "name='unfinished", "API_KEY=sk-1", "name=API_KEY=sk-1", "A=sk-1 'x"],
+)
+def test_command_line_without_a_command_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match="command") as caught:
         McpServer.parse(text)
+    assert "sk-1" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +97,8 @@ def test_timeout_that_is_not_above_0_is_refused(timeout: str, seconds: float) ->
         McpServer("a", "a", **{timeout: seconds})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_repr_shows_neither_arguments_nor_environment() -> None:
-    shown = repr(McpServer("a", ["program", "--key=s3cret"], {"KEY": "s3cret"}))
-    assert "program" in shown
+@pytest.mark.parametrize("command", [["program", "--key=s3cret"], ["s3cret", "program"]])
+def test_repr_shows_neither_command_nor_environment(command: list[str]) -> None:
+    shown = repr(McpServer("a", command, {"KEY": "s3cret"}))
+    assert "name='a'" in shown
     assert "s3cret" not in shown

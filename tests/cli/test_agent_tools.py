@@ -152,9 +152,9 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
     ("commands", "words"),
     [
         ([""], "has no command"),
-        (["a="], "empty"),
+        (["a="], "has no command"),
         (["it's"], "cannot be split into words"),
-        (["a=/no/such/program"], "/no/such/program"),
+        (["a=/no/such/program"], "MCP server 'a' cannot be started: there is no such program"),
         (["a=/no/such/one", "a=/no/such/other"], "two MCP servers are named 'a': "),
         (["/x/python a", "/y/python b"], "two MCP servers are named 'python'"),
     ],

@@ -32,6 +32,7 @@ from tests.cli.support.command_line import (
     is_one_sentence,
     open_process,
 )
+from tests.cli.support.hostile import Answer, open_fake_daemon
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
 from tests.support.paths import ROOT
@@ -380,3 +381,9 @@ async def test_without_the_extra_the_command_says_what_to_install(command: tuple
 
 if __name__ == "__main__":
     trio.run(serve, sys.argv[1])
+
+
+async def test_event_that_is_not_json_is_one_sentence() -> None:
+    async with open_fake_daemon({"/events": Answer(b"event: task\ndata: {no\n\n")}) as fake:
+        outcome = await call_process("events", "--json", "--url", fake.url)
+    assert outcome == Outcome(3, "", "error: the daemon sent an event that is not JSON\n")

@@ -35,22 +35,37 @@ def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, .
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "No such file or directory"),
         (b" \n\n", "there is no token in it; write one on a line of its own"),
         (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
     ],
 )
 def test_a_file_without_readable_tokens_is_refused_and_nothing_of_it_is_shown(
-    content: bytes | None, reason: str, tmp_path: Path
+    content: bytes, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_token_file(path, "the token of device 'd'")
     assert str(caught.value) == f"the token of device 'd' cannot be read from {path}: {reason}"
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert SECRET not in repr(caught.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (SECRET, "No such file or directory"),
+        (f"tokens/{SECRET}", "Not a directory"),
+        (SECRET * 100, "File name too long"),
+    ],
+)
+def test_a_token_that_was_given_instead_of_a_file_is_not_shown(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("one")
+    with pytest.raises(ConfigError) as caught:
+        read_token_file(tmp_path / name)
+    assert str(caught.value) == f"the token cannot be read from its file, whose name is not shown: {reason}"
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
 
 
 def test_a_variable_contains_one_token_per_line_and_none_if_it_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,10 @@ async def test_lack_of_file_descriptors_is_logged_in_one_line_and_requests_are_a
     fail_to_accept(monkeypatch, errno.EMFILE, 3)
     async with open_http(App().app, secure=False) as http:
         assert parse(await http.raw(LAST)).status == 200
-    assert caplog.messages == ["a connection cannot be accepted: Too many open files: close some, or raise the limit"]
+    assert caplog.messages == [
+        "a connection cannot be accepted: Too many open files: close some, or raise the limit",
+        "2 more problems like the last one were not logged",
+    ]
     assert "Traceback" not in caplog.text
 
 

@@ -84,7 +84,16 @@ def test_a_token_is_quoted_into_the_query(url: str, token: str | None, resource:
     assert parse_url(url, token).resource == resource
 
 
-@pytest.mark.parametrize(("url", "token"), [("ws://host/ws?a=1", SECRET), (f"ws://host/ws?token={SECRET}", None)])
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("ws://host/ws?a=1", SECRET),
+        (f"ws://host/ws?token={SECRET}", None),
+        (f"ws://host/ws;token={SECRET}", None),
+        (f"ws://host/ws%3Ftoken={SECRET}", None),
+        (f"ws://host/token={SECRET}/ws", None),
+    ],
+)
 def test_a_target_never_shows_its_token(url: str, token: str | None) -> None:
     target = parse_url(url, token)
     assert SECRET in target.resource

@@ -11,7 +11,8 @@ import trio
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from galaxy_trio._cli.terminal import one_line, print_rows
+from galaxy_trio._cli.terminal import print_rows
+from galaxy_trio._printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -15,6 +15,14 @@ from typing import cast
 
 Message = dict[str, object]
 kind = sys.argv[1]
+requested: list[str] = []
+GARBAGE = {
+    "what is not JSON": b"\x1b]0;title\x07 this is a log line with a key, sk-1234\n",
+    "what is no message": b"[]\n",
+    "half a message": b'{"jsonrpc": "2.0",\n',
+    "wrong notifications": b'{"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": "sk-1234"}}\n',
+    "unknown replies": b'{"jsonrpc": "2.0", "id": 1000, "result": {"sk-1234": 1}}\n',
+}
 
 
 def send(message: Message) -> None:
@@ -53,6 +61,9 @@ def page(cursor: object) -> Message:
         names = [*(f"tool {number}" for number in range(start, start + 110)), "", "x" * 1_001]
         return {"result": {"tools": [tool(name) for name in names], "nextCursor": str(start + 100)}}
     listed: Message = {"tools": [tool("answer")]}
+    if kind == "forgets its tools":
+        listed = {"tools": [tool("answer")] if not requested else []}
+        requested.append("tools")
     if kind == "is modern":
         listed |= {"ttlMs": 0, "cacheScope": "private", "resultType": "complete"}
     return {"result": listed}
@@ -83,6 +94,9 @@ def answer(message: Message) -> None:
             arguments = cast("dict[str, object]", params.get("arguments") or {})
             if arguments.get("answer") == "bytes that are no text":
                 sys.stdout.buffer.write(b"\xff\xfe{not JSON\n")
+            if kind == "forgets its tools":
+                send({"method": "notifications/tools/list_changed"})
+            sys.stdout.buffer.write(GARBAGE.get(str(arguments.get("answer")), b"") * 2_000)
             send({"id": message["id"]} | called(arguments.get("answer")))
         case _:
             pass
