@@ -73,7 +73,8 @@ class _Filter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         server = _current.get()
-        if server is None or record.levelno < logging.WARNING:
+        # A thread inherits the context, but has no clock.
+        if server is None or record.levelno < logging.WARNING or not trio.lowlevel.in_trio_run():
             return True
         # The traceback is left out: it shows the SDK's code, and the server's text at any length.
         server.problem_with_output(" ".join(record.getMessage()[: 2 * _MAX_LINE].split())[:_MAX_LINE])

@@ -89,10 +89,11 @@ async def test_log_of_the_sdk_is_left_alone_where_it_is_not_about_a_server(caplo
     with log.taking_the_sdks():
         stdio.logger.warning("taken")
         stdio.logger.debug("for developers")
+        await trio.to_thread.run_sync(stdio.logger.warning, "in a thread")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_warn, "counted")
     stdio.logger.warning("after")
-    assert caplog.messages == ["before", "MCP server 'a': taken", "for developers", "after"]
+    assert caplog.messages == ["before", "MCP server 'a': taken", "for developers", "in a thread", "after"]
 
 
 async def _warn(words: str) -> None:

@@ -387,3 +387,17 @@ async def test_event_that_is_not_json_is_one_sentence() -> None:
     async with open_fake_daemon({"/events": Answer(b"event: task\ndata: {no\n\n")}) as fake:
         outcome = await call_process("events", "--json", "--url", fake.url)
     assert outcome == Outcome(3, "", "error: the daemon sent an event that is not JSON\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (Answer(b"no JSON"), 200),
+        (Answer({"why": SECRET}, "500 Internal Server Error"), 500),
+        (Answer(b"", "502 X"), 502),
+    ],
+)
+async def test_answer_of_something_else_than_a_daemon_is_one_sentence(answer: Answer, status: int) -> None:
+    async with open_fake_daemon({"/tasks": answer}) as fake:
+        outcome = await call_process("task", "list", "--url", fake.url)
+    assert outcome == Outcome(5, "", f"error: the server at {fake.url} is not a galaxy-trio daemon (status {status})\n")

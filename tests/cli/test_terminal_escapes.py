@@ -39,25 +39,25 @@ _SSE: Final = EVIL.replace("\x85", "").replace("\u2028", "")  # they end a line 
 EVENT: Final = f"event: {_SSE}\ndata: {json.dumps([_SSE], ensure_ascii=False)}\n\n".encode()
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
 @pytest.mark.parametrize(
     ("command", "answers"),
     [
         (("submit", "x", "--wait"), {"/tasks": TASK, "/tasks/1": TASK}),
         (("submit", "x"), {"/tasks": FAILED}),
-        (("wait", "1"), {"/tasks/1": TASK}),
         (("wait", "1"), {"/tasks/1": FAILED}),
+        (("wait", "1", "--json"), {"/tasks/1": FAILED}),
         (("wait", EVIL.replace("\x85", "")), {}),
         (("show", "1"), {"/tasks/1": TASK}),
         (("list",), {"/tasks": {"tasks": [TASK, FAILED]}}),
+        (("list", "--json"), {"/tasks": {"tasks": [TASK, FAILED]}}),
     ],
 )
 async def test_daemons_answers_are_printable_on_a_terminal(
-    command: tuple[str, ...], answers: dict[str, object], form: tuple[str, ...]
+    command: tuple[str, ...], answers: dict[str, object]
 ) -> None:
     prepared = {path: Answer(body) for path, body in answers.items()}
     async with open_fake_daemon(prepared) as fake:
-        shown = await call_on_terminal("task", *command, *form, "--url", fake.url)
+        shown = await call_on_terminal("task", *command, "--url", fake.url)
     assert "\\u009b" in shown or not answers
     assert not harmful_characters(shown, coloured=True)
 
@@ -84,8 +84,9 @@ async def _say(task: ServerTask) -> object:
     return json.loads(task.request)
 
 
-@pytest.mark.parametrize("result", [EVIL, {EVIL: [EVIL]}], ids=["text", "object"])
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["plain", "json"])
+@pytest.mark.parametrize(
+    ("result", "form"), [(EVIL, ()), ({EVIL: [EVIL]}, ()), (EVIL, ("--json",))], ids=["text", "object", "json"]
+)
 async def test_result_of_a_server_is_printable_on_a_terminal(result: object, form: tuple[str, ...]) -> None:
     async with open_world(session=_say) as server:
         shown = await call_on_terminal("run", server.url, DEVICE, json.dumps(result), *form, "-vv")
