@@ -130,6 +130,7 @@ def fuzz(session: nox.Session) -> None:
         "tests/codec/test_fuzz_codec.py",
         "tests/server/test_fuzz_server.py",
         "tests/connection/test_fuzz_client.py",
+        "tests/agent/test_fuzz_agent.py",
     )
     _run(session, "pytest", "--capture=no", "-k", "whatever or any_text", *modules, *rest, env=env)
 

@@ -97,21 +97,7 @@ __all__ = [
 set_module(globals())
 
 # Imported on first use: a program with one connection does not pay for them.
-_FROM_CONSTELLATION: Final = {
-    "BeforeSending",
-    "Constellation",
-    "ConstellationConfig",
-    "ConstellationStatistics",
-    "Device",
-    "DeviceConfig",
-    "DeviceProfile",
-    "DeviceStatistics",
-    "NotSentCallback",
-    "OnCancel",
-    "Reservation",
-    "open_constellation",
-    "read_config",
-}
+_FROM_CONSTELLATION: Final = frozenset(__all__).difference(globals())
 
 
 def __getattr__(name: str) -> object:

@@ -10,10 +10,11 @@ import click
 
 from galaxy_trio._cli.options import verbose
 from galaxy_trio._cli.signals import run_service
+from galaxy_trio.daemon.logs import logging_as
+from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.errors import ConfigError
 
 ADDRESS_VARIABLE: Final = "GALAXY_TRIO_DAEMON"
-TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
 _EXTRA: Final = ("httpx2", "hypercorn", "prometheus_client", "sqlalchemy", "starlette")
 
 
@@ -40,9 +41,7 @@ def daemon_command(*, config: Path, check: bool) -> int:
     SIGTERM and Ctrl-C stop it; running tasks get the configured "drain" time to end. SIGHUP reloads the configuration.
     """
     try:
-        from galaxy_trio.daemon.logs import logging_as  # noqa: PLC0415
         from galaxy_trio.daemon.run import run_daemon  # noqa: PLC0415  # the extra "daemon" may not be installed
-        from galaxy_trio.daemon.settings import read_settings  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise missing_extra(error) from None
     settings = read_settings(config)

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, TOKEN_VARIABLE
-from galaxy_trio._cli.destination import reason_of
+from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
+from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio.daemon.settings import TOKEN_VARIABLE
 from galaxy_trio.errors import ConfigError, ConnectFailed, RequestRejected, RequestTimeout
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _RESPONSE_TIMEOUT: Final = 30.0
+"""Maximum seconds without a byte from the daemon, apart from the time that it is asked to wait."""
 
 
 class DaemonClient:
@@ -35,31 +37,51 @@ class DaemonClient:
         Raises:
             RequestRejected: The daemon refused, with its reason; or the server at this address is not a daemon.
         """
-        found = self._read_object(self._client.request(method, path, params=params, json=json))
-        if found is None:
-            raise _not_a_daemon(self._address)
+        found = self._read(self._client.request(method, path, params=params, json=json))
+        if not isinstance(found, dict):
+            raise self._not_a_daemon()
         return found
 
-    @property
-    def _address(self) -> str:
-        return str(self._client.base_url)
-
-    def _read_object(self, response: httpx2.Response) -> dict[str, JSON] | None:
-        return _read_object(response, self._address)
-
     def get_json(self, path: str) -> JSON:
-        """Return the JSON value at a path."""
-        response = self._client.get(path)
-        if response.is_error:
-            self._read_object(response)
-        return cast("JSON", response.json())
+        """Return the JSON value at a path.
+
+        Raises:
+            RequestRejected: As for `request`.
+        """
+        return self._read(self._client.get(path))
+
+    def _read(self, response: httpx2.Response) -> JSON:
+        """Return the JSON value in a response.
+
+        Raises:
+            RequestRejected: The response is an error, or not JSON.
+        """
+        try:
+            body = cast("JSON", response.json())
+        except ValueError:
+            raise self._not_a_daemon(f" (status {response.status_code})") from None
+        if not response.is_error:
+            return body
+        if not isinstance(body, dict) or "error" not in body:
+            raise self._not_a_daemon(f" (status {response.status_code})")
+        why = str(body["error"])
+        hint = f" (set {TOKEN_VARIABLE} or use --token-file)" if response.status_code == HTTPStatus.UNAUTHORIZED else ""
+        raise RequestRejected(f"the daemon refused: {why}{hint}", words=why)
+
+    def _not_a_daemon(self, what: str = "") -> RequestRejected:
+        return RequestRejected(f"the server at {self._client.base_url} is not a galaxy-trio daemon{what}")
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """Yield the kind and the data of each event until the daemon closes the stream."""
-        with self._client.stream("GET", "/events", timeout=None) as response:
+        """Yield the kind and the data of each event until the daemon closes the stream.
+
+        Raises:
+            RequestRejected: As for `request`.
+        """
+        # The daemon sends a comment every 15 s, so the client's timeout only ends a dead connection.
+        with self._client.stream("GET", "/events") as response:
             if response.is_error:
                 response.read()
-                self._read_object(response)
+                self._read(response)
             kind, data = "message", ""
             for line in response.iter_lines():
                 name, _, value = line.partition(": ")
@@ -70,31 +92,6 @@ class DaemonClient:
                 elif not line and data:
                     yield kind, data
                     kind, data = "message", ""
-
-
-def _not_a_daemon(address: str, what: str = "") -> RequestRejected:
-    return RequestRejected(f"the server at {address} is not a galaxy-trio daemon{what}", words="")
-
-
-def _read_object(response: httpx2.Response, address: str) -> dict[str, JSON] | None:
-    """Return the object in a response, or None if it contains something else.
-
-    Raises:
-        RequestRejected: The response is an error.
-    """
-    try:
-        body = cast("object", response.json())
-    except ValueError:
-        body = None
-    found = cast("dict[str, JSON]", body) if isinstance(body, dict) else None
-    if response.is_error:
-        if found is None or "error" not in found:
-            raise _not_a_daemon(address, f" (status {response.status_code})")
-        why = str(found["error"])
-        if response.status_code == HTTPStatus.UNAUTHORIZED:
-            why += f" (set {TOKEN_VARIABLE} or use --token-file)"
-        raise RequestRejected(f"the daemon refused: {why}", words=why)
-    return found
 
 
 @contextmanager
@@ -111,8 +108,9 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
         ConnectFailed: Connecting failed, or the connection was lost.
         RequestTimeout: No response arrived in time.
     """
+    invalid = ConfigError(f"{address!r} is not a daemon's address: use http://HOST:PORT or unix:PATH")
     if not _is_address(address):
-        raise ConfigError(f"{address!r} is not a daemon's address: use http://HOST:PORT or unix:PATH")
+        raise invalid
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     base = "http://localhost" if socket is not None else address
@@ -123,7 +121,9 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
             yield DaemonClient(client)
     except httpx2.TimeoutException:
         raise RequestTimeout(f"the daemon at {address} did not respond in time") from None
-    except httpx2.TransportError as error:
+    except httpx2.InvalidURL:
+        raise invalid from None
+    except httpx2.RequestError as error:
         raise ConnectFailed(
             f"cannot reach a daemon at {address}: {_root_reason(error)}; "
             f"start it with galaxy-trio daemon, or give its address with --url or {ADDRESS_VARIABLE}"

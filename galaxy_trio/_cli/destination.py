@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 import click
 
+from galaxy_trio._cli.options import seconds, valid_text
+from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.connection import open_connection
 from galaxy_trio._connection.options import ConnectionOptions
@@ -54,29 +55,6 @@ class Destination:
             ssl_context=self.ssl_context,
             options=self.options,
         )
-
-
-def seconds(value: str) -> float:
-    """Parse an option's time in seconds: above 0, or ``inf`` for no limit."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not number > 0:
-        raise click.BadParameter(f"{value!r} is not a number of seconds above 0; use 'inf' for no limit.")
-    return number
-
-
-def valid_text(value: str) -> str:
-    """Check that an argument could be decoded."""
-    if not _was_decoded(value):
-        raise click.BadParameter("the text is not valid UTF-8.")
-    return value
-
-
-def _was_decoded(text: str) -> bool:
-    # Python passes undecodable bytes on as lone surrogates.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def destination_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -159,8 +137,3 @@ def make_ssl_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
         raise ConfigError(f"the file {str(ca_file)!r} contains no certificates in PEM format") from error
     except OSError as error:
         raise ConfigError(f"cannot read the certificates in {str(ca_file)!r}: {reason_of(error)}") from error
-
-
-def reason_of(error: OSError) -> str:
-    """Return the operating system's reason in lower case, for use in a sentence."""
-    return (error.strerror or str(error)).lower()

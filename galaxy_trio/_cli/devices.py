@@ -16,8 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from galaxy_trio._cli.destination import seconds
-from galaxy_trio._cli.options import json_option, verbose
+from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
 from galaxy_trio._cli.terminal import one_line, open_console
 from galaxy_trio._codec.codec import unstructure_statistics

@@ -21,12 +21,9 @@ from galaxy_trio._cli.destination import (
     Destination,
     destination_options,
     read_tokens,
-    reason_of,
-    seconds,
-    valid_text,
 )
 from galaxy_trio._cli.devices import check_command, devices_command
-from galaxy_trio._cli.options import json_option, log_options, verbose
+from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
 from galaxy_trio._cli.task import events_command, task_command
@@ -39,6 +36,7 @@ from galaxy_trio._cli.terminal import (
     print_error,
     print_rows,
     printable,
+    reason_of,
     silence,
     spinner,
 )

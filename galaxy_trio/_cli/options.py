@@ -1,9 +1,10 @@
-"""Options that several commands share."""
+"""Options of several commands, and types of options."""
 
 from __future__ import annotations
 
 import functools
 import logging
+import math
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
@@ -51,4 +52,37 @@ def log_options(command: Callable[..., int]) -> Callable[..., int]:
     return more(less(with_log))
 
 
-json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of text.")
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def seconds(value: str) -> float:
+    """Parse a time in seconds: above 0, or ``inf`` for no limit."""
+    number = _number(value)
+    if not number > 0:
+        raise click.BadParameter(f"{value!r} is not a number of seconds above 0; use 'inf' for no limit.")
+    return number
+
+
+def finite_seconds(value: str) -> float:
+    """Parse a time in seconds: above 0, and finite."""
+    number = _number(value)
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"{value!r} is not a finite number of seconds above 0.")
+    return number
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def valid_text(value: str) -> str:
+    """Check that an argument could be decoded."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Python passes undecodable bytes on as lone surrogates.
+        raise click.BadParameter("the text is not valid UTF-8.") from None
+    return value

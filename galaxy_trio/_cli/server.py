@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galaxy_trio._cli.destination import TOKEN_VARIABLE, reason_of
+from galaxy_trio._cli.destination import TOKEN_VARIABLE
 from galaxy_trio._cli.server_session import run_as_command
+from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.server import ServerLimits, open_server
 from galaxy_trio.server.access import is_loopback

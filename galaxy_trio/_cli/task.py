@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -12,11 +13,13 @@ from urllib.parse import quote
 import attrs
 import click
 
-from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, TOKEN_VARIABLE, missing_extra
-from galaxy_trio._cli.destination import read_tokens, seconds, valid_text
-from galaxy_trio._cli.options import verbose
+from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, missing_extra
+from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose
 from galaxy_trio._cli.signals import exit_on_ctrl_c
 from galaxy_trio._cli.terminal import one_line, open_console, print_rows, printable, spinner
+from galaxy_trio._config.tokens import read_token_file, read_token_variable
+from galaxy_trio.daemon.settings import TOKEN_VARIABLE, check_tokens
+from galaxy_trio.daemon.store.records import TaskState
 from galaxy_trio.errors import ConnectFailed, RequestTimeout, TaskFailed
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ _DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
 _LONGEST_WAIT: Final = 60.0
 """Seconds that one request waits at the daemon."""
 _ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
-_STATES: Final = ("queued", "running", "completed", "failed", "cancelled", "lost")
 _REQUEST_WIDTH: Final = 40
 
 
@@ -61,15 +63,12 @@ class Daemon:
 def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options for the daemon's address and token, and pass them to the command as a `Daemon`."""
 
+    @functools.wraps(command)
     def with_daemon(*arguments: object, url: str | None, token_file: Path | None, **others: object) -> int:
-        token = os.environ.get(TOKEN_VARIABLE) or None
-        if token_file is not None:
-            token = read_tokens(token_file)[0]
         address = url or os.environ.get(ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
-        return command(*arguments, daemon=Daemon(address, token), **others)
+        return command(*arguments, daemon=Daemon(address, _read_token(token_file)), **others)
 
-    with_daemon.__doc__ = command.__doc__
-    with_daemon.__name__ = command.__name__
+    decorated: Callable[..., int] = with_daemon
     for decorate in (
         click.option(
             "--token-file",
@@ -79,6 +78,7 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
         ),
         click.option(
             "--url",
+            type=valid_text,
             metavar="URL",
             help=(
                 "The daemon's address: http://HOST:PORT or unix:PATH. "
@@ -87,11 +87,17 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
         ),
         verbose,
     ):
-        with_daemon = decorate(with_daemon)
-    return with_daemon
+        decorated = decorate(decorated)
+    return decorated
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def _read_token(token_file: Path | None) -> str | None:
+    """Read the daemon's token: the first one, if the daemon's own file or variable contains several."""
+    tokens = read_token_variable(TOKEN_VARIABLE) if token_file is None else read_token_file(token_file)
+    check_tokens(tokens, f"the variable {TOKEN_VARIABLE}" if token_file is None else str(token_file))
+    return tokens[0] if tokens else None
+
+
 _id = click.argument("task_id", metavar="ID", type=valid_text)
 
 
@@ -104,12 +110,24 @@ def task_command() -> None:
     "submit", epilog='\b\nExample:\n    galaxy-trio task submit "Open Notepad" --device laptop --wait'
 )
 @click.argument("request", type=valid_text)
-@click.option("--device", help="The device to run the task; by default any suitable one.")
-@click.option("--os", "os_name", metavar="OS", help="The operating system that the device must have, such as linux.")
-@click.option("--capability", "capabilities", multiple=True, help="A capability that the device must have. Repeatable.")
+@click.option("--device", type=valid_text, help="The device to run the task; by default any suitable one.")
+@click.option(
+    "--os",
+    "os_name",
+    type=valid_text,
+    metavar="OS",
+    help="The operating system that the device must have, such as linux.",
+)
+@click.option(
+    "--capability",
+    "capabilities",
+    type=valid_text,
+    multiple=True,
+    help="A capability that the device must have. Repeatable.",
+)
 @click.option(
     "--timeout",
-    type=seconds,
+    type=finite_seconds,
     default=1000,
     show_default=True,
     metavar="SECONDS",
@@ -117,11 +135,12 @@ def task_command() -> None:
 )
 @click.option(
     "--idempotency-key",
+    type=valid_text,
     metavar="KEY",
     help="Submit at most one task with this KEY: submitting it again prints the same id.",
 )
 @click.option("--wait", is_flag=True, help="Wait until the task has ended, and print its result.")
-@_as_json
+@json_option
 @daemon_options
 def submit_command(
     daemon: Daemon,
@@ -157,12 +176,12 @@ def submit_command(
 
 
 @task_command.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only tasks in this state.")
-@click.option("--device", help="Only tasks of this device.")
+@click.option("--state", type=click.Choice([state.value for state in TaskState]), help="Only tasks in this state.")
+@click.option("--device", type=valid_text, help="Only tasks of this device.")
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The largest number of tasks to list."
 )
-@_as_json
+@json_option
 @daemon_options
 def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit: int, as_json: bool) -> int:
     """List tasks, newest first."""
@@ -184,7 +203,7 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
 
 @task_command.command("show")
 @_id
-@_as_json
+@json_option
 @daemon_options
 def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
     """Show a task and its result."""
@@ -200,7 +219,7 @@ def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
 @task_command.command("wait")
 @_id
 @click.option("--timeout", type=seconds, metavar="SECONDS", help="Time limit of the wait; by default none.")
-@_as_json
+@json_option
 @daemon_options
 def wait_command(daemon: Daemon, task_id: str, *, timeout: float | None, as_json: bool) -> int:
     """Wait until a task has ended, and print its result. Ctrl-C ends the wait; the task goes on."""
@@ -229,7 +248,7 @@ def retry_command(daemon: Daemon, task_id: str) -> int:
 
 
 @click.command("events")
-@_as_json
+@json_option
 @daemon_options
 def events_command(daemon: Daemon, *, as_json: bool) -> int:
     """Print the daemon's events, one per line, until Ctrl-C."""
@@ -272,9 +291,7 @@ def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
     if result is not None:
         click.echo(printable(result) if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
     if task["state"] != "completed":
-        raise TaskFailed(
-            f"task {task['id']} {_ENDED[str(task['state'])]}: {task['error'] or 'no reason was given'}", result=None
-        )
+        raise TaskFailed(f"task {task['id']} {_ENDED[str(task['state'])]}: {task['error'] or 'no reason was given'}")
     return 0
 
 

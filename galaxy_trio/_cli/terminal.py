@@ -43,6 +43,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def reason_of(error: OSError) -> str:
+    """Return the operating system's reason in lower case, for use in a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def print_error(sentence: str) -> None:
     """Print an error on stderr."""
     shown = one_line(sentence)

@@ -11,12 +11,13 @@ import math
 import re
 from enum import StrEnum
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from cattrs import Converter
 
 from galaxy_trio._codec.converters import make_converter
 from galaxy_trio._codec.generated_structure import generate_structure
+from galaxy_trio._codec.sliced_json import SlicedDecoder, TooComplex
 from galaxy_trio._codec.strict_types import Mismatch, shorten
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
@@ -29,7 +30,7 @@ from galaxy_trio.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from attrs import AttrsInstance
 
@@ -39,13 +40,18 @@ _IDS = 140
 """Characters of ids that an error keeps, to attribute a broken reply. With the 60 of a bad value, at most 200 of the input."""
 _SEARCHED = 65_536
 """Characters of a broken text that are searched for ids. Bounds the time that a broken message takes."""
+_MAX_DIGITS = 300
+"""Digits that an integer may have."""
+_DENSE = 20_000
+"""Values and keys that are decoded in one step, within about 10 ms."""
+_LARGE = 2**20
+"""Characters that are decoded in one step, whatever they are, within a few milliseconds."""
+_LONE_SURROGATE = "a lone surrogate in a string"
 _TYPES = frozenset({*ServerMessageType, *ClientMessageType})
 
 _converter = make_converter()
 _plain = Converter(unstruct_collection_overrides={tuple: list})
 
-_server_message = generate_structure(ServerMessage)
-_client_message = generate_structure(ClientMessage)
 _device_info = generate_structure(DeviceInfo, keeps_extra=True)
 
 
@@ -55,6 +61,13 @@ class _Unreadable(Exception):
 
 def _refuse_constant(constant: str) -> float:
     raise _Unreadable(f"{constant} is not JSON")
+
+
+def _short_integer(digits: str) -> int:
+    # The time to read an integer grows with the square of its digits.
+    if len(digits) > _MAX_DIGITS + digits.startswith("-"):
+        raise _Unreadable(f"an integer of more than {_MAX_DIGITS} digits")
+    return int(digits)
 
 
 def _finite_float(digits: str) -> float:
@@ -67,7 +80,8 @@ def _finite_float(digits: str) -> float:
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """A regular expression finds it several times as fast as `in`, which searches for its last, frequent letter."""
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+_decoder = json.JSONDecoder(parse_int=_short_integer, parse_float=_finite_float, parse_constant=_refuse_constant)
+_sliced_decoder = SlicedDecoder(_short_integer, _finite_float, _refuse_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 _NOT_SPACE = re.compile(r"[^ \t\n\r]")
@@ -95,18 +109,34 @@ def _parse(text: str) -> object:
         if "\\" in text and _SURROGATE.search(text):
             _encoder.encode(value).encode()
     except json.JSONDecodeError as error:
-        problem = f"not JSON: {error.msg} at character {error.pos}, in {shorten(text[max(0, error.pos - 10) : error.pos + 20])}"
+        problem = _problem_of(error, text)
     except UnicodeEncodeError:
-        problem = "a lone surrogate in a string"
+        problem = _LONE_SURROGATE
     except RecursionError:
         problem = "nested too deep"
-    except ValueError:
-        # Python's own limit, which prevents quadratic time for long integers. _Unreadable is not a ValueError.
-        problem = "an integer of too many digits"
     else:
         return value
     # Raised outside the handlers: the caught error refers to the whole text and would become this error's context.
     raise _Unreadable(problem)
+
+
+def _parse_in_slices(text: str, max_values: int) -> Generator[None, None, object]:
+    """Parse as `_parse` does, one slice with each `next`."""
+    try:
+        return (yield from _sliced_decoder.decode(text, max_values, str.encode if "\\" in text else len))
+    except json.JSONDecodeError as error:
+        problem = _problem_of(error, text)
+    except UnicodeEncodeError:
+        problem = _LONE_SURROGATE
+    except TooComplex as error:
+        problem = str(error)
+    raise _Unreadable(problem)
+
+
+def _problem_of(error: json.JSONDecodeError, text: str) -> str:
+    return (
+        f"not JSON: {error.msg} at character {error.pos}, in {shorten(text[max(0, error.pos - 10) : error.pos + 20])}"
+    )
 
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[{}\[\]:,]', re.DOTALL)
@@ -146,7 +176,8 @@ def _invalid(kind: str, problem: str, members: dict[str, object], reply_to: str)
     """Make the error for a broken message, with the ids that attribute it to a request."""
     type_ = members.get("type")
     ids: dict[str, str] = {}
-    for name, member in (("response_id", reply_to), ("session_id", "session_id")):
+    # The session's id first: a client needs no other to fail a task, and both together may be too long.
+    for name, member in (("session_id", "session_id"), ("response_id", reply_to)):
         value = members.get(member)
         if type(value) is str and sum(map(len, ids.values())) + len(value) <= _IDS:
             ids[name] = value
@@ -165,48 +196,83 @@ def _structure(value: object, cls: type[T], generated: Callable[[object], T | No
     return _converter.structure(value, cls) if instance is None else instance
 
 
-def _decode(
-    text: str | bytes,
-    cls: type[T],
-    generated: Callable[[object], T | None],
-    kind: str,
-    reply_to: str = "response_id",
-) -> T:
-    if not isinstance(text, str):
-        raise InvalidMessage(f"invalid {kind}: a binary frame of {len(text)} bytes, where AIP expects text")
-    try:
-        value = _parse(text)
-    except _Unreadable as error:
-        invalid = _invalid(kind, str(error), _ids_in(text), reply_to)
-    else:
-        try:
-            return _structure(value, cls, generated)
-        except Mismatch as mismatch:
-            members = cast("dict[str, object]", value) if type(value) is dict else {}
-            invalid = _invalid(kind, str(mismatch), members, reply_to)
-    raise invalid
-
-
-def decode_server_message(text: str | bytes) -> ServerMessage:
-    """Read a message from the server.
+class MessageDecoder(Generic[T]):
+    """Decodes the messages of one direction.
 
     Args:
-        text: A frame's payload. Bytes are a binary frame, which is always invalid.
-
-    Raises:
-        InvalidMessage: The text is not a message. The error names the field, its value and what was expected.
-
-    See "ServerMessage" in docs/reference/wire.md.
+        cls: The messages' class.
+        kind: What the messages are, for errors.
+        reply_to: The member with the id of the message that is replied to.
     """
-    return _decode(text, ServerMessage, _server_message, "message from the server")
+
+    def __init__(self, cls: type[T], kind: str, reply_to: str) -> None:
+        self._cls = cls
+        self._generated = generate_structure(cls)
+        self._kind = kind
+        self._reply_to = reply_to
+
+    def __call__(self, text: str | bytes) -> T:
+        """Read a message in one step.
+
+        Args:
+            text: A frame's payload. Bytes are a binary frame, which is always invalid.
+
+        Raises:
+            InvalidMessage: The text is not a message. The error names the field, its value and what was expected.
+        """
+        if not isinstance(text, str):
+            raise InvalidMessage(f"invalid {self._kind}: a binary frame of {len(text)} bytes, where AIP expects text")
+        try:
+            value = _parse(text)
+        except _Unreadable as error:
+            invalid = self._unreadable(error, text)
+        else:
+            return self._structure(value)
+        raise invalid
+
+    def needs_slices(self, text: str | bytes, max_values: int) -> bool:
+        """Whether reading a message in one step could hold the event loop for long, or its values could be too many."""
+        values = min(_DENSE, max_values)
+        if len(text) < values or isinstance(text, bytes):
+            return False
+        # At least one of these symbols belongs to each value and key but the first. Counting them in a MiB takes a millisecond.
+        return len(text) > _LARGE or sum(map(text.count, ",:[{")) >= values
+
+    def in_slices(self, text: str | bytes, max_values: int) -> Generator[None, None, T]:
+        """Read a message as calling the decoder does, one slice of a few milliseconds with each `next`.
+
+        Args:
+            text: A text for which `needs_slices` is true.
+            max_values: The number of values and keys that it may have.
+
+        Raises:
+            InvalidMessage: The text is not a message, has too many values, or they are nested too deep.
+        """
+        try:
+            value = yield from _parse_in_slices(cast("str", text), max_values)
+        except _Unreadable as error:
+            invalid = self._unreadable(error, cast("str", text))
+        else:
+            return self._structure(value)
+        raise invalid
+
+    def _unreadable(self, error: _Unreadable, text: str) -> InvalidMessage:
+        return _invalid(self._kind, str(error), _ids_in(text), self._reply_to)
+
+    def _structure(self, value: object) -> T:
+        try:
+            return _structure(value, self._cls, self._generated)
+        except Mismatch as mismatch:
+            members = cast("dict[str, object]", value) if type(value) is dict else {}
+            invalid = _invalid(self._kind, str(mismatch), members, self._reply_to)
+        raise invalid
 
 
-def decode_client_message(text: str | bytes) -> ClientMessage:
-    """Read a message to the server, as `decode_server_message` does.
+decode_server_message = MessageDecoder(ServerMessage, "message from the server", "response_id")
+"""Reads messages from the server. See "ServerMessage" in docs/reference/wire.md."""
 
-    See "ClientMessage" in docs/reference/wire.md.
-    """
-    return _decode(text, ClientMessage, _client_message, "message to the server", "prev_response_id")
+decode_client_message = MessageDecoder(ClientMessage, "message to the server", "prev_response_id")
+"""Reads messages to the server. See "ClientMessage" in docs/reference/wire.md."""
 
 
 def structure_device_info(value: JSON) -> DeviceInfo:

@@ -28,7 +28,7 @@ def raise_outcome(failure: BaseException | None, crashes: list[BaseException], s
         # The block was only cancelled: the crash explains more.
         errors.remove(failure)
     if len(errors) > 1:
-        raise BaseExceptionGroup("the block and the connection's own tasks failed", errors)
+        raise BaseExceptionGroup("the block and its background tasks failed", errors)
     if errors:
         raise errors[0]
     if cancelled is not None:
@@ -61,6 +61,13 @@ def _leaves(error: BaseException | None) -> list[BaseException]:
         members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return [leaf for member in members for leaf in _leaves(member)]
     return [] if error is None else [error]
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """Return the first exception of a group, at any depth."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
 
 
 def contains_cancelled(error: BaseException | None) -> bool:

@@ -64,7 +64,7 @@ class CancelGroup:
 
 
 class _Guard:
-    """The context manager of one block of work."""
+    """The context manager of one block of work. A generator would take longer, once for each task."""
 
     def __init__(self, group: CancelGroup) -> None:
         self._group = group
@@ -77,7 +77,6 @@ class _Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        why = None
         try:
             handled = self._scope.__exit__(kind, error, traceback)
         finally:

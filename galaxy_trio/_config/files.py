@@ -7,8 +7,9 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from galaxy_trio._config.reader import MAX_KEY
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,11 +68,30 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
             return _parse_yaml(text, shown)
 
 
+def _no_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"the key {key[:MAX_KEY]!r} is given twice")
+        members[key] = value
+    return members
+
+
+STRICT_JSON: Final = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+"""Refuses NaN, infinities and duplicate keys."""
+
+
 def _parse_json(text: str, shown: str) -> object:
     try:
-        return cast("object", json.loads(text))
+        return cast("object", STRICT_JSON.decode(text))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{shown} is not JSON: {error}") from error
+        problem = str(error)
+    # Not chained: Python's error contains the whole text, tokens included.
+    raise ConfigError(f"{shown} is not JSON: {problem}")
 
 
 def parse_toml(text: str, shown: str) -> object:
@@ -83,7 +103,9 @@ def parse_toml(text: str, shown: str) -> object:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{shown} is not TOML: {error}") from error
+        problem = str(error)
+    # Not chained either: the error of newer Pythons contains the text.
+    raise ConfigError(f"{shown} is not TOML: {problem}")
 
 
 def _parse_yaml(text: str, shown: str) -> object:
@@ -94,9 +116,23 @@ def _parse_yaml(text: str, shown: str) -> object:
         raise ConfigError(
             f"{shown} is YAML, and PyYAML is not installed: pip install 'galaxy_trio[yaml]', or write it as JSON"
         ) from error
+
+    class Loader(yaml.SafeLoader):
+        """Refuses duplicate keys. A key may replace one that a merge key (``<<``) brings."""
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # Any: its stub has the wrong type
+            node = super().compose_mapping_node(anchor)
+            keys: set[tuple[str, str]] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if (key.tag, key.value) in keys:
+                        raise yaml.MarkedYAMLError(problem="a key is given twice", problem_mark=key.start_mark)
+                    keys.add((key.tag, key.value))
+            return node
+
     problem = "it is nested too deeply"
     try:
-        return cast("object", yaml.safe_load(text))
+        return cast("object", yaml.load(text, Loader))  # noqa: S506  # a safe loader
     except yaml.MarkedYAMLError as error:
         problem = _without_content(error)
     except yaml.YAMLError as error:

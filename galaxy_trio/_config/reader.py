@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import reprlib
 import sys
 from itertools import islice
@@ -19,8 +20,8 @@ T = TypeVar("T")
 
 MAX_PROBLEMS: Final = 500
 """The number of problems that are reported for a file; it is not searched for further ones."""
-_MAX_KEY: Final = 60
-"""Characters of an unknown key that are shown."""
+MAX_KEY: Final = 60
+"""Characters of a wrong key that are shown."""
 _KINDS: Final[dict[type, str]] = {str: "a string", list: "a list", dict: "an object"}
 
 
@@ -44,12 +45,15 @@ class ObjectReader:
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
         if not self._is_object:
-            problems.append(f"{path or 'the file'}: expected an object, got {_describe(value)}")
+            self._add(f"{path or 'the file'}: expected an object, got {_describe(value)}")
 
     def report(self, key: str, problem: str) -> None:
         """Report a problem with a member."""
+        self._add(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
+
+    def _add(self, problem: str) -> None:
         if len(self._problems) < self._max_problems:
-            self._problems.append(f"{self._path}.{key}: {problem}" if self._path else f"{key}: {problem}")
+            self._problems.append(problem)
 
     def read(
         self,
@@ -174,11 +178,12 @@ class ObjectReader:
         lowered = {known.lower(): known for known in self._known}
         unknown = (key for key in self._members if key not in self._known)
         for key in islice(unknown, self._max_problems):
+            name = key if isinstance(key, str) else _describe(key)
             # Comparing takes time in proportion to the length.
-            nearest = difflib.get_close_matches(str(key)[:_MAX_KEY].lower(), lowered, n=1)
+            nearest = difflib.get_close_matches(name[:MAX_KEY].lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
-            shown = key if isinstance(key, str) and key.isidentifier() else repr(key)
-            self.report(shown[:_MAX_KEY], f"unknown key; {hint}")
+            shown = repr(key) if name is key and not name.isidentifier() else name
+            self.report(shown[:MAX_KEY], f"unknown key; {hint}")
 
 
 def check_problems(what: str, problems: list[str]) -> None:
@@ -194,7 +199,9 @@ def check_problems(what: str, problems: list[str]) -> None:
 
 def _describe(value: object) -> str:
     """Describe a value without the text in it, which may be a misplaced token."""
-    if value is not None and not isinstance(value, int | float):
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, int | float):
         return _KINDS.get(type(value)) or f"a {type(value).__name__}"
     try:
         return reprlib.repr(value)

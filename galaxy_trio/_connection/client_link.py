@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
+    from galaxy_trio._connection.inbound import Decoder
     from galaxy_trio._connection.receiver import Receiver
     from galaxy_trio._connection.requests import Requests
     from galaxy_trio.messages import JSON
@@ -38,7 +39,7 @@ _reading = ThreadLimit("reading tokens", 4)
 async def open_client_link(
     url: str,
     receiver: Receiver[In],
-    decode: Callable[[str | bytes], In],
+    decode: Decoder[In],
     *,
     peer: str,
     token: str | None,
@@ -62,7 +63,7 @@ async def open_client_link(
     if opened is None:
         raise ConnectTimeout(f"no connection to {target.shown} within {options.connect_timeout:g} s")
     websocket = Transport(opened, peer=target.shown, client=True, max_message_size=options.max_message_size)
-    link = Link(websocket, receiver, encode, decode, peer=peer)
+    link = Link(websocket, receiver, encode, decode, peer=peer, max_values=options.max_values)
     async with link.running(
         partial(websocket.run_client, target, checked_headers),
         handshake_deadline=deadline,

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
 import trio
 
 from galaxy_trio._concurrency.background import contains_cancelled, raise_outcome, split_cancelled
+from galaxy_trio._connection.inbound import Inbound
 from galaxy_trio._transport.interface import TransportEnded, WebSocket
-from galaxy_trio.errors import ConnectionLost, ConnectTimeout, InvalidMessage
+from galaxy_trio.errors import ConnectionLost, ConnectTimeout
 from galaxy_trio.messages import ClientMessage, ServerMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from galaxy_trio._connection.inbound import Decoder
     from galaxy_trio._connection.receiver import Receiver
 
 logger: Final = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Link(Generic[In]):
         receiver: Takes the incoming messages.
         encode: Makes the text of a message, or raises `InvalidMessage`.
         decode: Makes a message from a frame, or raises `InvalidMessage`.
+        max_values: The number of values and keys that a message from the peer may have.
         peer: The name of the other end, for error messages.
         close_timeout: Seconds that closing may take.
         pause_reading: Read no further message while the send buffer is full. If each message is answered in the step in which it
@@ -60,21 +63,21 @@ class Link(Generic[In]):
         transport: WebSocket,
         receiver: Receiver[In],
         encode: Callable[[ClientMessage | ServerMessage], str],
-        decode: Callable[[str | bytes], In],
+        decode: Decoder[In],
         *,
         peer: str,
+        max_values: int,
         close_timeout: float = CLOSE_TIMEOUT,
         pause_reading: bool = False,
     ) -> None:
         self._transport = transport
         self._receiver = receiver
         self._encode = encode
-        self._decode = decode
+        self._inbound = Inbound(transport, receiver, decode, peer=peer, max_values=max_values, pause=pause_reading)
         self.peer = peer
         """The name of the other end, for error messages."""
         self._nursery: trio.Nursery | None = None
         self._close_timeout = close_timeout
-        self._pause_reading = pause_reading
         self.close_code = 1000
         """The WebSocket code to close with."""
         self._crashes: list[BaseException] = []
@@ -86,7 +89,11 @@ class Link(Generic[In]):
         """Whether the connection has ended, whichever side ended it."""
         self._lost: Callable[[], ConnectionLost] | None = None
         self.messages_sent: int = 0
-        self.messages_received: int = 0
+
+    @property
+    def messages_received(self) -> int:
+        """The number of messages from the peer."""
+        return self._inbound.messages_received
 
     @property
     def last_received(self) -> float:
@@ -122,6 +129,7 @@ class Link(Generic[In]):
     def _end(self, error: Callable[[], Exception]) -> None:
         if not self.closed:
             self.closed = True
+            self._inbound.stopped = True
             self._ended.set()
             self._receiver.ended(error)
 
@@ -175,6 +183,10 @@ class Link(Generic[In]):
         self._transport.check_size(text)
         return text
 
+    def limit_received(self, size: int) -> None:
+        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+        self._transport.limit_received(size)
+
     @property
     def has_room(self) -> bool:
         """Whether a message can be sent now, without waiting."""
@@ -194,8 +206,7 @@ class Link(Generic[In]):
         """Ping the peer, and return whether any byte arrives from it within `timeout` seconds."""
         self._transport.ping_nowait()
         with trio.move_on_after(timeout):
-            await self._transport.wait_received()
-            return not self.closed
+            return await self._transport.wait_received() and not self.closed
         return False
 
     @property
@@ -246,14 +257,9 @@ class Link(Generic[In]):
             raise cancelled
 
     async def _receive_all(self) -> None:
-        """Receive, as the connection's only receiver task. It waits only for the socket, and its end is the connection's end."""
+        """Receive, as the connection's only receiver task. Its end is the connection's end."""
         try:
-            while True:
-                if self._pause_reading and not self._transport.has_room:
-                    await self._transport.wait_for_room()
-                # No variable here: it would keep a message alive until the next one arrives.
-                self._deliver(await self._transport.receive())
-                self._deliver_received()
+            await self._inbound.run()
         except TransportEnded as ended:
             self.lose(ended.reason, ended.code, ended.cause)
         except trio.Cancelled:
@@ -265,28 +271,6 @@ class Link(Generic[In]):
         finally:
             if not self._closing:
                 await self._transport.abort()
-
-    def _deliver_received(self) -> None:
-        """Deliver the texts that arrived together with the last one."""
-        while not self._pause_reading or self._transport.has_room:
-            text = self._transport.receive_nowait()
-            if text is None:
-                return
-            self._deliver(text)
-
-    def _deliver(self, text: str | bytes) -> None:
-        if self.closed:
-            # The end was reported already, so no request waits for this message.
-            return
-        self.messages_received += 1
-        logger.debug("from %s: %s characters", self.peer, len(text))
-        try:
-            message = self._decode(text)
-        except InvalidMessage as invalid:
-            logger.debug("%s: %s", self.peer, invalid)
-            self._receiver.received_invalid(invalid)
-        else:
-            self._receiver.received(message)
 
     async def _ping(self, interval: float) -> None:
         while True:

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, check_positive
 
 HEARTBEAT_INTERVAL: Final = 30.0
 """Seconds between heartbeats by default."""
@@ -24,8 +24,8 @@ class ConnectionOptions:
         heartbeat_interval: The time between heartbeats. None, the default, for 30 s, or what a constellation's file says.
         liveness_timeout: The time without a single byte from the server after which the connection is lost.
         ping_interval: The time between WebSocket pings. None, the default, for no pings: the server answers heartbeats.
-        max_message_size: Bytes that a message may have, in both directions. A message at the default limit of 100 MiB can block the
-            event loop for a second or two: docs/performance.md.
+        max_message_size: Bytes that a message may have, in both directions.
+        max_values: Values and keys that a message from the server may have. A longer list is sent as text, or in parts.
 
     Raises:
         ConfigError: A value is not a positive number.
@@ -37,6 +37,7 @@ class ConnectionOptions:
     liveness_timeout: float = 180.0
     ping_interval: float | None = None
     max_message_size: int = MAX_MESSAGE_SIZE
+    max_values: int = MAX_VALUES
 
     def __attrs_post_init__(self) -> None:
         check_positive(**attrs.asdict(self))

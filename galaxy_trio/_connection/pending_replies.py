@@ -259,7 +259,7 @@ class PendingReplies:
         said = " ".join(words[:_QUOTED].split()) or "it gave no reason"
         sentence = f"the server refused the {kind.value} for device {self._device_id!r}: {said}"
         if kind is RequestKind.REGISTRATION:
-            advice = next((advice for said, advice in _ADVICE.items() if said in words.lower()), "")
+            advice = next((advice for known, advice in _ADVICE.items() if known in words.lower()), "")
             return RegistrationRejected(f"{sentence}{advice}", words=words)
         return RequestRejected(sentence, words=words)
 

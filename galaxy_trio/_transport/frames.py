@@ -23,6 +23,8 @@ _LENGTH_OF_8_BYTES: Final = 127
 """Values of the second byte: the length follows in 2 or 8 bytes."""
 _LARGE: Final = 2**16
 """The size from which a text is decoded in pieces as they arrive. A shorter text is decoded when it is complete."""
+_LEAST_PIECE: Final = 2**12
+"""Bytes of a large text that are decoded together, unless fewer are missing: a peer may send single bytes, and each piece takes memory."""
 _MASKED: Final = 0x80
 _KEY_SIZE: Final = 4
 _MASK_SLICE: Final = 2**16
@@ -138,7 +140,8 @@ class TextFrames:
     """
 
     def __init__(self, max_message_size: int, *, masked: bool) -> None:
-        self._max_message_size = max_message_size
+        self.max_message_size = max_message_size
+        """The limit of a message in bytes. A change concerns messages that have not begun."""
         self._mask_bit = _MASKED if masked else 0
         self._key_size = _KEY_SIZE if masked else 0
         self._data: bytes | bytearray = b""
@@ -186,7 +189,7 @@ class TextFrames:
             length = int.from_bytes(self._data[start + 2 : start + header])
             if length < least:
                 return NoMessage.LEFT
-        if length > self._max_message_size:
+        if length > self.max_message_size:
             return NoMessage.LEFT
         header += self._key_size
         whole = header + length
@@ -208,6 +211,8 @@ class TextFrames:
 
     def _next_piece(self, large: _LargeText) -> str | NoMessage:
         start, missing = self._position, large.missing
+        if len(self._data) - start < min(_LEAST_PIECE, missing):
+            return NoMessage.MORE_NEEDED
         piece = self._data if not start and len(self._data) <= missing else self._data[start : start + missing]
         self._advance(len(piece))
         if (broken := large.take(piece)) is not None:

@@ -14,6 +14,8 @@ MAX_FRAGMENTS: Final = 2**17
 """The limit of frames per message: empty frames add nothing to its size, but each takes memory."""
 
 _HTTP = b"HTTP/1."
+_HEAD_END = re.compile(rb"\n\r?\n")
+"""An empty line. h11 accepts line feeds alone as well, and both must see the same end: everything after it is frames."""
 _HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
@@ -26,7 +28,8 @@ class InboundWatch:
     """
 
     def __init__(self, max_message_size: int) -> None:
-        self._max_message_size = max_message_size
+        self.max_message_size = max_message_size
+        """The limit of a message's payload in bytes. A change concerns frames that have not begun."""
         self._head: bytearray | None = bytearray()
         self._header = bytearray()
         self._payload = 0
@@ -57,16 +60,17 @@ class InboundWatch:
             if self.status_code is None and (b"\n" in self._head or not _HTTP.startswith(self._head[: len(_HTTP)])):
                 match = _STATUS_LINE.match(self._head)
                 self.status_code = int(match[1]) if match else 0
-            end = self._head.find(b"\r\n\r\n", max(0, seen - 3))
-            if (len(self._head) if end < 0 else end) > MAX_HEAD:
+            found = _HEAD_END.search(self._head, max(0, seen - 2))
+            end = len(self._head) if found is None else found.end()
+            if end > MAX_HEAD:
                 self.violation = f"a handshake of more than {MAX_HEAD} bytes"
                 return 0
-            if end < 0:
+            if found is None:
                 return len(data)
             host = _HOST.search(self._head, 0, end)
             self.host = None if host is None else host[1]
             self._head = None
-            return end + 4 - seen
+            return end - seen
         return self._follow_frames(data)
 
     def _follow_frames(self, data: bytes | bytearray) -> int:
@@ -105,8 +109,8 @@ class InboundWatch:
             self._message_size = self._fragments = 0
         self._message_size += length
         self._fragments += 1
-        if self._message_size > self._max_message_size:
-            self.violation = f"a message of more than {self._max_message_size} bytes"
+        if self._message_size > self.max_message_size:
+            self.violation = f"a message of more than {self.max_message_size} bytes"
         elif self._fragments > MAX_FRAGMENTS:
             self.violation = f"a message in more than {MAX_FRAGMENTS} fragments"
         return self.violation is None

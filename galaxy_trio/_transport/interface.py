@@ -87,6 +87,9 @@ class WebSocket(Protocol):
     def check_size(self, text: str) -> None:
         """Raise `MessageTooLarge` for a message above the limit."""
 
+    def limit_received(self, size: int) -> None:
+        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+
     def send_nowait(self, text: str, *, gather: bool = False) -> None:
         """Send a whole message in one step. Never blocks: callers bound the send buffer by waiting for room first.
 
@@ -118,8 +121,9 @@ class WebSocket(Protocol):
         """The time of the last received byte, on trio's clock."""
         ...
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
+        ...
 
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.

@@ -77,7 +77,7 @@ class BufferedStream(trio.abc.Stream):
         self._flushed = trio.lowlevel.ParkingLot()
         self._full_since: float | None = None
         self._filled = trio.lowlevel.ParkingLot()
-        self.held: int = 0
+        self.bytes_held: int = 0
         """Bytes in the buffer that are not written yet."""
         self.write_failed: bool = False
         self.close_frame_taken: bool = False
@@ -91,7 +91,7 @@ class BufferedStream(trio.abc.Stream):
     @property
     def has_room(self) -> bool:
         """Whether a message may be appended now: there is room, and no task is waiting for it."""
-        return self.held < HIGH_WATER_MARK and not self._room_is_awaited
+        return self.bytes_held < HIGH_WATER_MARK and not self._room_is_awaited
 
     async def wait_for_room(self) -> None:
         """Wait until a message may be appended, or until nothing more can be sent. Callers wait in FIFO order.
@@ -102,7 +102,7 @@ class BufferedStream(trio.abc.Stream):
             await self._room_turn.park()
         self._room_is_awaited = True
         try:
-            while self.held >= HIGH_WATER_MARK and not self.dead:
+            while self.bytes_held >= HIGH_WATER_MARK and not self.dead:
                 await self._room.park()
         finally:
             if self._room_turn:
@@ -134,7 +134,7 @@ class BufferedStream(trio.abc.Stream):
         """
         if self.dead:
             return
-        is_first = not self.held and self._ping is None and self._pong is None
+        is_first = not self.bytes_held and self._ping is None and self._pong is None
         if is_first and not gather and self._direct is not None and len(frame) <= _BATCH:
             written = self._direct.send_nowait(frame)
             if written == len(frame):
@@ -142,11 +142,11 @@ class BufferedStream(trio.abc.Stream):
             self._is_frame_begun = written > 0
             frame = frame[written:]
         self._frames.append(frame)
-        self.held += len(frame)
+        self.bytes_held += len(frame)
         # Checking for a waiter is faster than an unpark without one.
         if self._wake:
             self._wake.unpark()
-        if self.held >= HIGH_WATER_MARK and self._full_since is None:
+        if self.bytes_held >= HIGH_WATER_MARK and self._full_since is None:
             self._full_since = trio.current_time()
             self._filled.unpark_all()
 
@@ -217,7 +217,7 @@ class BufferedStream(trio.abc.Stream):
         for control in (self._ping, self._pong):
             if control is not None:
                 batch += control
-                self.held += len(control)
+                self.bytes_held += len(control)
         self._ping = self._pong = None
         while self._frames and len(batch) + len(self._frames[0]) <= _BATCH:
             batch += self._frames.popleft()
@@ -230,21 +230,24 @@ class BufferedStream(trio.abc.Stream):
             with memoryview(batch) as view:
                 for start in range(0, len(batch), _SLICE):
                     await self._stream.send_all(view[start : start + _SLICE])
-        self.held -= len(batch)
-        if self.held < HIGH_WATER_MARK:
+        if self.dead:
+            return
+        self.bytes_held -= len(batch)
+        if self.bytes_held < HIGH_WATER_MARK:
             self._full_since = None
             self._room.unpark()
-        if not self.held:
+        if not self.bytes_held:
             self._flushed.unpark_all()
 
     async def flush(self) -> None:
         """Wait until the buffer is written, or cannot be written any more."""
-        while (self.held or self._pong is not None) and not self.dead:
+        while (self.bytes_held or self._pong is not None) and not self.dead:
             await self._flushed.park()
 
     def _die(self) -> None:
         """Clear the buffer and wake all waiters, because nothing more can be sent."""
         self._frames.clear()
+        self.bytes_held = 0
         self._room.unpark_all()
         self._room_turn.unpark_all()
         self._flushed.unpark_all()
@@ -306,10 +309,11 @@ class BufferedStream(trio.abc.Stream):
         """Whether bytes may have arrived that were not read yet. True also if that cannot be known."""
         return self._direct is None or self._direct.has_unread()
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
         if not self.ended.is_set():
             await self._arrival.park()
+        return not self.ended.is_set()
 
     def leave_to_library(self, rest: bytes = b"") -> None:
         """Leave all further reading to trio-websocket, which begins with `rest`, the received start of a frame."""

@@ -6,10 +6,11 @@ import errno
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio.errors import ConfigError, ConnectFailed
 
@@ -34,7 +35,7 @@ async def open_stream(
 
     Raises:
         ConnectFailed: DNS, TCP or TLS failed.
-        ConfigError: The `ssl_context` cannot be used.
+        ConfigError: The `ssl_context` cannot be used, or the default cannot be made.
     """
     if stream is None:
         try:
@@ -44,8 +45,8 @@ async def open_stream(
         stream = opened if target.secure else directly(opened)
     if not target.secure:
         return stream
-    context = ssl_context if ssl_context is not None else ssl.create_default_context()
     try:
+        context = ssl_context if ssl_context is not None else ssl.create_default_context()
         secure = trio.SSLStream(stream, context, server_hostname=target.host, https_compatible=True)
         await secure.do_handshake()
     except BaseException as error:
@@ -54,7 +55,7 @@ async def open_stream(
         if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
             cause = error.__cause__ or error
             raise ConnectFailed(f"no TLS connection to {target.shown}: {_tls_reason(cause)}") from cause
-        if isinstance(error, ssl.SSLError | ValueError):
+        if isinstance(error, OSError | ValueError):
             raise ConfigError(
                 f"the ssl_context cannot be used to connect to {target.shown}: {_tls_reason(error)}"
             ) from error
@@ -64,15 +65,14 @@ async def open_stream(
 
 def _os_reason(error: OSError) -> str:
     """Describe the first reason: with several addresses, the cause is a group."""
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    cause = None if error.__cause__ is None else first_leaf(error.__cause__)
     deepest = cause if isinstance(cause, OSError) else error
-    # Not strerror, where trio adds the address, which the caller's message has already. Name resolution has negative codes of its own.
-    if deepest.errno is not None and deepest.errno > 0:
-        reason = os.strerror(deepest.errno).lower()
-    else:
+    if deepest.errno is None or isinstance(deepest, socket.gaierror):
+        # The codes of name resolution are its own.
         reason = (deepest.strerror or str(deepest)).lower()
+    else:
+        # Not strerror, where trio adds the address, which the caller's message has already.
+        reason = os.strerror(deepest.errno).lower()
     if isinstance(deepest, socket.gaierror):
         return f"{reason}; is the host's name right?"
     if deepest.errno == errno.ECONNREFUSED:

@@ -126,9 +126,7 @@ def _host(parts: SplitResult) -> str:
 
 def _port(parts: SplitResult, host: str) -> int:
     digits = parts.netloc.rpartition("]")[2].partition(":")[2]
-    if digits == "0":
-        raise ConfigError(f"the port in the URL for host {host!r} is 0: use a number from 1 to 65535")
-    if digits and not (_DIGITS.fullmatch(digits) and int(digits) < 2**16):
+    if digits and not (_DIGITS.fullmatch(digits) and 0 < int(digits) < 2**16):
         raise ConfigError(f"the port in the URL for host {host!r} is invalid: use a number from 1 to 65535")
     return int(digits) if digits else _DEFAULT_PORTS[parts.scheme]
 
@@ -150,5 +148,5 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes
             raise ConfigError(
                 f"the value of the header {name!r} has a character that HTTP does not allow, such as a line break"
             )
-        checked.append((name.encode("ascii"), value.strip().encode("latin-1")))
+        checked.append((name.encode("ascii"), value.strip(" \t").encode("latin-1")))
     return checked

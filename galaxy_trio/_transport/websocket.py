@@ -15,6 +15,7 @@ import trio_websocket
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 from wsproto.utilities import ProtocolError
 
+from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio._transport.frames import TextFrames, text_frame
 from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
 from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
@@ -26,7 +27,6 @@ from galaxy_trio._transport.websocket_errors import (
     closed_by_peer,
     closed_by_us,
     fault_in,
-    first_leaf,
     handshake_error,
     too_much,
 )
@@ -180,7 +180,7 @@ class Transport:
         except* Exception as group:  # noqa: BLE001  # classified below; bugs are raised again
             # After our close has begun, trio-websocket raises for a ping or an end that crosses it. That is not an error here.
             if not self._closing:
-                self._reader_error = error = first_leaf(group)
+                self._reader_error = error = cast("Exception", first_leaf(group))
                 bug = error if self._websocket is not None and not isinstance(error, ProtocolError) else None
         finally:
             self._reader_done.set()
@@ -222,6 +222,11 @@ class Transport:
                 "send less, or raise max_message_size at both ends"
             )
 
+    def limit_received(self, size: int) -> None:
+        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+        self._watch.max_message_size = size
+        self._text_frames.max_message_size = size
+
     def send_nowait(self, text: str, *, gather: bool = False) -> None:
         """Send a whole message in one step; see `WebSocket.send_nowait`."""
         # Gather the replies to messages that arrived together.
@@ -235,7 +240,7 @@ class Transport:
     @property
     def bytes_held(self) -> int:
         """Bytes in the send buffer that are not written yet."""
-        return self._stream.held
+        return self._stream.bytes_held
 
     async def run_writer(self) -> None:
         """Write the send buffer to the stream until the stream ends."""
@@ -250,16 +255,18 @@ class Transport:
     def is_idle(self) -> bool:
         """Whether it is open, everything is written, and no end or close frame has arrived, not even an unreported one."""
         # Every end is left to trio-websocket, which takes a few scheduler passes to report it.
-        return self._websocket is not None and not (self._stream.is_left or self._stream.dead or self._stream.held)
+        return self._websocket is not None and not (
+            self._stream.is_left or self._stream.dead or self._stream.bytes_held
+        )
 
     @property
     def last_received(self) -> float:
         """The time of the last received byte, on trio's clock."""
         return self._stream.last_received
 
-    async def wait_received(self) -> None:
-        """Return when bytes arrive, or when no more can arrive."""
-        await self._stream.wait_received()
+    async def wait_received(self) -> bool:
+        """Wait until bytes arrive, and return True. Returns False when no more can arrive."""
+        return await self._stream.wait_received()
 
     async def receive(self) -> str | bytes:
         """Receive the next message: text, or the bytes of a binary frame. Cancelling loses nothing.
@@ -329,17 +336,24 @@ class Transport:
     async def aclose(self, code: int = CloseReason.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close gracefully: write the send buffer, send a close frame, wait for the reply. Cancelling closes immediately."""
         self._closing = True
-        if self._websocket is not None:
-            if not self._receiving:
-                # Without a receiving task, trio-websocket must read the reply.
-                self._texts.leave_to_library()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._close_websocket, self._websocket, code, reason, nursery.cancel_scope)
-                # A ping that crosses our close frame ends the reader, so the reply would never be read.
-                await self._reader_done.wait()
-                await self._stream.flush()
-                nursery.cancel_scope.cancel()
-        await self._stream.force_close()
+        try:
+            if self._websocket is not None:
+                await self._shake_hands_to_close(self._websocket, code, reason)
+        finally:
+            await self._stream.force_close()
+
+    async def _shake_hands_to_close(
+        self, websocket: trio_websocket.WebSocketConnection, code: int, reason: str
+    ) -> None:
+        if not self._receiving:
+            # Without a receiving task, trio-websocket must read the reply.
+            self._texts.leave_to_library()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._close_websocket, websocket, code, reason, nursery.cancel_scope)
+            # A ping that crosses our close frame ends the reader, so the reply would never be read.
+            await self._reader_done.wait()
+            await self._stream.flush()
+            nursery.cancel_scope.cancel()
 
     async def _close_websocket(
         self, websocket: trio_websocket.WebSocketConnection, code: int, reason: str, waiting: trio.CancelScope

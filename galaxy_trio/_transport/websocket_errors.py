@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
@@ -98,13 +98,6 @@ def _close_name(code: int) -> str:
     except ValueError:
         # Codes below 1000 and from 5000 are invalid on the wire: no library passes them on.
         return "rfc reserved" if code < 3000 else "iana reserved" if code < 4000 else "private reserved"
-
-
-def first_leaf(error: BaseException) -> Exception:
-    """Return the first exception of a group, at any depth."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return cast("Exception", error)
 
 
 def fault_in(error: BaseException | None) -> str:

@@ -173,12 +173,14 @@ class CommandQueue:
         room = self._max_message_size - _bytes(attrs.evolve(reply, action_results=[])) - commas
         excess = sum(sizes) - room
         for index in sorted(range(len(results)), key=sizes.__getitem__, reverse=True):
+            if excess <= 0:
+                break
             small = _failed(results[index], f"its result of {sizes[index]} bytes does not fit into the batch's reply")
             saved = sizes[index] - _size_of(small)
-            if excess <= 0 or saved <= 0:
-                break
-            excess -= saved
-            shrunk[index] = small
+            # A failure repeats the command's id, so it may be larger than a short result.
+            if saved > 0:
+                excess -= saved
+                shrunk[index] = small
         self._counts.failures += sum(new.status is not old.status for new, old in zip(shrunk, results, strict=True))
         return shrunk
 

@@ -121,19 +121,23 @@ def _reason(error: BaseException, shown: str) -> str:
     cancelled, raised = split_cancelled(error)
     if raised is not None and not isinstance(raised, Exception | SystemExit):
         raise error
+    reason = _describe(raised)
     if isinstance(raised, ToolError):
-        logger.info("tool %s: %s", shown, raised)
+        logger.info("tool %s: %s", shown, one_line(reason))
     elif raised is not None:
         logger.warning("tool %s raised", shown, exc_info=raised)
     if cancelled is not None:
         raise cancelled
-    return str(raised) if isinstance(raised, ToolError) else _describe(raised)
+    return reason
 
 
 def _describe(error: BaseException | None) -> str:
+    """The text of a `ToolError`; the type and text of any other exception."""
     kind = type(error).__name__
     try:
         words = str(error)
     except Exception:  # noqa: BLE001  # a tool's exception may have a `__str__` that raises
         words = ""
+    if words and isinstance(error, ToolError):
+        return words
     return f"{kind}: {words}" if words else kind

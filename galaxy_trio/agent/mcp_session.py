@@ -30,6 +30,7 @@ from mcp_types import (
 
 from galaxy_trio._arguments import MAX_ID
 from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
+from galaxy_trio.agent.command_runner import one_line
 from galaxy_trio.agent.mcp_server import ListedTool
 from galaxy_trio.errors import ConfigError, ToolError
 
@@ -46,8 +47,8 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_TOOLS: Final = 1_000
 """Number of tools that are offered of one server."""
-_MAX_TEXT: Final = 500
-"""Maximum number of characters of an error or of a logged line."""
+_MAX_LINE: Final = 500
+"""Maximum number of bytes of a logged line."""
 
 
 class _ListChanges:
@@ -155,7 +156,7 @@ class McpSession:
         with _reasons(f"MCP server {self._name!r} is not running: "):
             result = await self._session.call_tool(name, parameters)
         if result.is_error:
-            raise ToolError(_one_line(_text_of(result)) or f"MCP tool {name!r} failed without a reason")
+            raise ToolError(one_line(_text_of(result)) or f"MCP tool {name!r} failed without a reason")
         if result.structured_content is not None:
             return cast("JSON", result.structured_content)
         values = [_value(block) for block in result.content]
@@ -248,10 +249,10 @@ async def _log_lines(stream: trio.abc.ReceiveStream, name: str) -> None:
     async with stream:
         async for data in stream:
             first, *more = bytes(data).split(b"\n")
-            line += first[: _MAX_TEXT - len(line)]
+            line += first[: _MAX_LINE - len(line)]
             for following in more:
                 _log_line(name, line)
-                line = following[:_MAX_TEXT]
+                line = following[:_MAX_LINE]
     _log_line(name, line)
 
 
@@ -268,7 +269,7 @@ def _check_sendable(name: str, parameters: dict[str, JSON]) -> None:
     try:
         request.model_dump_json(by_alias=True, exclude_unset=True)
     except ValueError as error:
-        raise ToolError(f"the parameters cannot be sent to an MCP server: {_one_line(str(error))}") from error
+        raise ToolError(f"the parameters cannot be sent to an MCP server: {one_line(str(error))}") from error
 
 
 @contextmanager
@@ -279,14 +280,9 @@ def _reasons(ended_prefix: str = "") -> Generator[None]:
     except MCPError as error:
         if error.code == CONNECTION_CLOSED:
             raise ToolError(f"{ended_prefix}it ended before it replied") from error
-        raise ToolError(_one_line(error.message)) from error
+        raise ToolError(one_line(error.message)) from error
     except Exception as error:  # replies that violate the protocol raise several kinds
-        raise ToolError(_one_line(str(error)) or type(error).__name__) from error
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text[: 4 * _MAX_TEXT].split())
-    return line if len(line) <= _MAX_TEXT else line[: _MAX_TEXT - 1] + "…"
+        raise ToolError(one_line(str(error)) or type(error).__name__) from error
 
 
 def _text_of(result: CallToolResult) -> str:

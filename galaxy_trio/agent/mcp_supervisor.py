@@ -55,11 +55,22 @@ class _McpTool:
 
 
 class _Supervisor:
-    """Restarts a server whenever it has ended. Its tools stay listed while it is down."""
+    """Restarts a server whenever it has ended. Its tools stay listed while it is down.
 
-    def __init__(self, server: McpServer, open_session: OpenSession) -> None:
+    Args:
+        server: The server.
+        open_session: Starts the server's process and opens a session with it.
+        first_try_done: Called once, after the first try: with the error if the program cannot be started, which also ends the
+            supervisor; with None otherwise.
+    """
+
+    def __init__(
+        self, server: McpServer, open_session: OpenSession, first_try_done: Callable[[ConfigError | None], None]
+    ) -> None:
         self._server = server
         self._open_session = open_session
+        self._first_try_done = first_try_done
+        self._tried = False
         self._session: Session | None = None
         self._problem = "it has not started yet"
         self.tools: tuple[_McpTool, ...] = ()
@@ -77,29 +88,15 @@ class _Supervisor:
             raise ToolError(f"MCP server {self.name!r} is not running: {self._problem}")
         return await self._session.call(name, parameters)
 
-    async def run(self, first_try_done: Callable[[ConfigError | None], None]) -> None:
-        """Keep the server running.
-
-        Args:
-            first_try_done: Called once, after the first try: with the error if the program cannot be started, which also ends
-                the supervisor; with None otherwise.
-        """
-        first = True
-
-        def try_done(error: ConfigError | None) -> None:
-            nonlocal first
-            if first:
-                first = False
-                first_try_done(error)
-
+    async def run(self) -> None:
+        """Keep the server running."""
         failures = 0
         while True:
-            was_first = first
             try:
-                lived = await self._run_once(lambda: try_done(None))
+                lived = await self._run_once()
             except ConfigError as error:
-                try_done(error)
-                if was_first:
+                if not self._tried:
+                    self._first_try_done(error)
                     return
                 lived, self._problem = 0.0, str(error)
             if lived >= STEADY:
@@ -109,7 +106,12 @@ class _Supervisor:
             logger.warning("MCP server %r: %s; restarting it in %.1f s", self.name, self._problem, delay)
             await trio.sleep(delay)
 
-    async def _run_once(self, try_done: Callable[[], None]) -> float:
+    def _try_done(self) -> None:
+        if not self._tried:
+            self._tried = True
+            self._first_try_done(None)
+
+    async def _run_once(self) -> float:
         """Run the server until it ends, and set the problem that ended it.
 
         Returns:
@@ -120,12 +122,12 @@ class _Supervisor:
             if problem is not None:
                 self._problem = problem
                 # Before the process has ended, which may take some seconds.
-                try_done()
+                self._try_done()
                 return 0.0
             began = trio.current_time()
             self._session = session
             logger.info("MCP server %r is running, with %d tools", self.name, len(self.tools))
-            try_done()
+            self._try_done()
             try:
                 while await session.wait_list_changed():
                     problem = await self._list_tools(session)
@@ -186,11 +188,11 @@ async def open_mcp_tools(servers: Iterable[McpServer]) -> AsyncGenerator[McpTool
         yield McpTools(())
         return
     open_session = await trio.to_thread.run_sync(_load, limiter=_limit.get())
-    supervisors = [_Supervisor(server, open_session) for server in servers]
+    send, receive = trio.open_memory_channel[ConfigError | None](len(servers))
+    supervisors = [_Supervisor(server, open_session, send.send_nowait) for server in servers]
     async with open_background() as nursery:
-        send, receive = trio.open_memory_channel[ConfigError | None](len(supervisors))
         for supervisor in supervisors:
-            nursery.start_soon(supervisor.run, send.send_nowait)
+            nursery.start_soon(supervisor.run)
         for _ in supervisors:
             error = await receive.receive()
             if error is not None:

@@ -38,7 +38,7 @@ class Outbox:
             logger.warning("the server does not read: %d replies are queued already, one was dropped", _MAX_QUEUED)
 
     async def run(self, connection: DeviceConnection) -> None:
-        """Send the queued replies until the connection ends."""
+        """Send the queued replies until cancelled."""
         async for alternatives in self._out:
             await send_first(connection, alternatives)
 

@@ -78,12 +78,12 @@ class _Answers:
         self.ip_address: str | None = None
 
     def collect(self) -> None:
-        # Last, because name resolution may take long.
         self.platform = _first_answer(_platform)
         self.os_version = _first_answer(platform.version)
         self.cpu_count = _first_answer(_psutil_cores, os.cpu_count)
         self.memory_total_gb = _first_answer(_psutil_memory, _standard_memory)
         self.hostname = _first_answer(socket.gethostname)
+        # Last, because name resolution may take long.
         self.ip_address = _first_answer(_routed_address, _psutil_address, _resolved_address)
 
 

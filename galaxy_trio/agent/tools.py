@@ -12,7 +12,6 @@ from typing import (
     Generic,
     ParamSpec,
     Protocol,
-    TypeAlias,
     TypeGuard,
     TypeVar,
     cast,
@@ -122,10 +121,6 @@ class FunctionTool(Generic[P, R_co]):
             # Called without an agent, as in a test.
             threads = ThreadLimiter(1)
         return await threads.run(call)
-
-
-# A function's tool whose parameters and result are unknown here.
-AnyFunctionTool: TypeAlias = "FunctionTool[..., object]"
 
 
 @overload

@@ -5,9 +5,10 @@ One error names every problem of a file. No error and no `repr` contains a token
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -20,9 +21,6 @@ from galaxy_trio._connection.options import HEARTBEAT_INTERVAL
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON
-
-if TYPE_CHECKING:
-    import os
 
 _MAX_DEVICE_ID: Final = 900
 """The maximum length of a device id in characters: client ids contain it, and a server accepts 1,000."""
@@ -186,15 +184,19 @@ def _device(value: object, at: str, problems: list[str], folder: Path) -> Device
     }
     members.refuse_unknown()
     try:
-        return DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
+        # Placeholders for what is missing, and was reported: the other values are checked too.
+        device = DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
     except _DeviceProblems as error:
         problems.extend(f"{at}.{key}: {problem}" for key, problem in error.by_key)
-    return None
+        return None
+    return None if device_id is None else device
 
 
 def _relative_to(folder: Path, path: str | None) -> str | None:
-    """Resolve a path relative to the folder of its file."""
-    return None if path is None else str(folder / Path(path).expanduser())
+    """Resolve a path relative to the folder of its file. An unknown user's home directory stays as it is written, as in a shell."""
+    if path is None or not can_name_a_file(path):
+        return path
+    return str(folder / os.path.expanduser(path))  # `Path.expanduser` raises for an unknown user
 
 
 def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple[DeviceConfig, ...]:
@@ -207,7 +209,7 @@ def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple
     devices = [_device(item, f"{at}[{index}]", problems, folder) for index, item in enumerate(items)]
     first_at: dict[str, int] = {}
     for index, device in enumerate(devices):
-        if device is not None and first_at.setdefault(device.device_id, index) != index and device.device_id != "?":
+        if device is not None and first_at.setdefault(device.device_id, index) != index:
             problems.append(
                 f"{at}[{index}].device_id: {device.device_id!r} is the id of {at}[{first_at[device.device_id]}] already"
             )
@@ -232,11 +234,7 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
     problems: list[str] = []
     content = read_configuration_file(path, "the configuration")
     if isinstance(content, dict):
-        # The original's keys are in upper case.
-        content = {
-            key.lower() if isinstance(key, str) and key.isupper() else key: value
-            for key, value in cast("dict[object, object]", content).items()
-        }
+        content = _in_lower_case(cast("dict[object, object]", content), problems)
     members = ObjectReader(content, "", problems)
     devices: object = members.read("devices", "a list of devices", list)
     # A devices file must not name another one: it could name itself.
@@ -272,6 +270,17 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
         max_concurrent_tasks,
         KEEPALIVE_EXPIRY if keepalive_expiry is None else keepalive_expiry,
     )
+
+
+def _in_lower_case(content: dict[object, object], problems: list[str]) -> dict[object, object]:
+    """Convert the original's keys, which are in upper case."""
+    members: dict[object, object] = {}
+    for key, value in content.items():
+        name = key.lower() if isinstance(key, str) and key.isupper() else key
+        if name in members:
+            problems.append(f"{name}: is given twice, in upper and in lower case: leave out one")
+        members[name] = value
+    return members
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -63,18 +63,21 @@ class ConnectLimits:
 
     def acquire(self, url: str) -> trio.CapacityLimiter:
         """Return the limiter of a URL's server for one more device, until `release`."""
-        target = parse_url(url, None)
-        server = (target.host, target.port)
+        server = _server_of(url)
         self._users[server] = self._users.get(server, 0) + 1
         return self._limiters.setdefault(server, trio.CapacityLimiter(self._limit))
 
     def release(self, url: str) -> None:
         """Release the limiter for one device. The limiter of a server without devices is dropped."""
-        target = parse_url(url, None)
-        server = (target.host, target.port)
+        server = _server_of(url)
         self._users[server] -= 1
         if not self._users[server]:
             del self._users[server], self._limiters[server]
+
+
+def _server_of(url: str) -> tuple[str, int]:
+    target = parse_url(url, None)
+    return target.host, target.port
 
 
 class Connector:

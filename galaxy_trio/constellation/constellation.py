@@ -255,18 +255,20 @@ class Constellation:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _closed()
+            raise _closed_error()
 
     async def _close(self, drain: float) -> None:
         """Accept no more tasks, give running ones `drain` seconds, stop them, and close all connections together."""
         self._stop_accepting()
+        # A copy: other tasks may remove devices during the waits.
+        devices = list(self._devices.values())
         with trio.move_on_after(drain):
-            for device in self._devices.values():
+            for device in devices:
                 await device._slots.wait_all_free()
         self._stop()
         # The socket is closed even if the server does not answer in time.
         with trio.move_on_after(CLOSE_TIMEOUT + 1):
-            for device in self._devices.values():
+            for device in devices:
                 await device._wait_closed()
 
     async def _wait_cancelled(self) -> None:
@@ -280,24 +282,20 @@ class Constellation:
             self._stop_accepting()
             self._stop()
 
-    def _end_events(self) -> None:
-        """End the event streams."""
-        self._events.end()
-
     def _stop_accepting(self) -> None:
         self._closed = True
-        self._scheduler.close(_closed)
-        self._waiting.close(_closed)
-        self._waiting.stop(_closed)
+        self._scheduler.close(_closed_error)
+        self._waiting.close(_closed_error)
+        self._waiting.stop(_closed_error)
         for device in self._devices.values():
-            device._stop_accepting(_closed)
+            device._stop_accepting(_closed_error)
 
     def _stop(self) -> None:
         for device in self._devices.values():
-            device._close(_closed)
+            device._close(_closed_error)
 
 
-def _closed() -> Exception:
+def _closed_error() -> Exception:
     return trio.ClosedResourceError("the constellation was closed")
 
 
@@ -381,7 +379,7 @@ async def open_constellation(
     with ExitStack() as stack:
         async with open_background() as nursery:
             constellation = Constellation(nursery, settings, max_concurrent_tasks, max_queued)
-            stack.callback(constellation._end_events)
+            stack.callback(constellation._events.end)
             nursery.start_soon(constellation._wait_cancelled)
             for device in config.devices:
                 constellation.add_device(device)

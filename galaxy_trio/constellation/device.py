@@ -39,9 +39,6 @@ class Device:
     """A device of a constellation. Made by `open_constellation` and `Constellation.add_device`.
 
     The device is kept connected. Tasks wait for it in a first-in, first-out queue. Any number of tasks may use it concurrently.
-
-    `on_change` is called when its queue, slots or status changed; `on_certainty` when it connected, its information arrived, or it was
-    given up or removed. These and `publish` must not block or raise.
     """
 
     def __init__(
@@ -55,7 +52,9 @@ class Device:
         max_queued: int = MAX_QUEUED,
     ) -> None:
         self._config = connector.config
+        # Called when the queue, the slots or the status changed. This and the next two must neither block nor raise.
         self._on_change = on_change
+        # Called when the device connected, its information arrived, or it was given up or removed.
         self._on_certainty = on_certainty
         self._publish = publish
         self._status = StatusTracker(self._config.device_id, publish)

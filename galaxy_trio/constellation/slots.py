@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import insort
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -256,8 +257,7 @@ class Slots:
 
     def release(self, slot: Slot) -> None:
         """Release a slot. The first place in the queue gets it."""
-        self._free.append(slot)
-        self._free.sort(key=lambda free: -free.number)
+        insort(self._free, slot, key=lambda free: -free.number)
         self._grant_free()
         if not self.taken:
             self._idle_since = next(_ticks)

@@ -88,6 +88,7 @@ class Supervisor:
         # Set while there is neither a connection nor an attempt.
         self._disconnected = trio.Event()
         self._restart = False
+        # The server's words, when the device has left it while the connection stands.
         self._departed: str | None = None
         self._has_information = False
         self._attempts_scope = trio.CancelScope()
@@ -250,7 +251,6 @@ class Supervisor:
 
     async def _supervise(self, connection: Connection) -> ConnectionLost | None:
         """Report the device connected until the connection ends. Returns why it was lost; None when this side disconnected."""
-        self._departed = None
         self._has_information = False
         self.connection = connection
         try:
@@ -267,14 +267,13 @@ class Supervisor:
                     self._publish(DeviceConnected(self._device_id))
                 return await self._wait_lost(connection)
             self._on_status(DeviceStatus.DISCONNECTED)
-            departed = self._departure_reason()
-            if departed is None:
+            if self._departed is None:
                 self._publish_disconnected("this side disconnected it")
                 return None
-            reason = f"the device has left its server, which says: {departed}"
+            reason = f"the device has left its server, which says: {self._departed}"
             return ConnectionLost(f"device {self._device_id!r} was lost: {reason}", reason=reason)
         finally:
-            self.connection = self._connected_scope = self.connected_at = None
+            self.connection = self._connected_scope = self.connected_at = self._departed = None
 
     async def _wait_lost(self, connection: Connection) -> ConnectionLost | None:
         """Wait until the connection has ended. Until the device's information has arrived, request it every `ASK_AGAIN` seconds."""
@@ -283,9 +282,6 @@ class Supervisor:
                 return await connection.wait_closed()
             await self._request_information(connection)
         return await connection.wait_closed()
-
-    def _departure_reason(self) -> str | None:
-        return self._departed
 
     def _on_event(self, event: Event) -> None:
         match event:

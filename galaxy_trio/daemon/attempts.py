@@ -194,7 +194,7 @@ class Attempts:
                 timeout=record.asked.timeout,
                 task_id=record.id,
                 before_sending=partial(self._begin, attempt),
-                on_not_sent=partial(self._requeue, attempt),
+                on_not_sent=partial(self._write_queued, attempt),
             )
         except StoreError as error:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
@@ -247,7 +247,7 @@ class Attempts:
         self._running += 1
         self._on_change(record)
 
-    async def _requeue(self, attempt: _Attempt, device_id: str) -> None:
+    async def _write_queued(self, attempt: _Attempt, device_id: str) -> None:
         """Write that the task is queued again: its device had left, so the task has not run.
 
         Raises:

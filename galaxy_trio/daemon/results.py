@@ -19,13 +19,13 @@ _threads: Final = ThreadLimit("encoding results", 2)
 
 async def encode(result: JSON) -> str:
     """Encode a result as JSON, in ASCII."""
-    if is_small(result):
+    if _is_small(result):
         return json.dumps(result)
     return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
 
 
-def is_small(result: JSON) -> bool:
-    """Whether a result is small. Takes no longer for a large one."""
+def _is_small(result: JSON) -> bool:
+    """Whether a result is small, found out in a bounded time."""
     left = _SMALL
     values: list[object] = [result]
     while values and left >= 0:

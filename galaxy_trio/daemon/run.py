@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from galaxy_trio import ConfigError, open_constellation
@@ -31,7 +32,7 @@ from galaxy_trio.daemon.web.serving import serve_http
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from galaxy_trio import Constellation, DeviceConfig
+    from galaxy_trio import Constellation, ConstellationConfig, DeviceConfig
     from galaxy_trio.daemon.store.records import TaskRecord
     from galaxy_trio.daemon.web.listening import Address
 
@@ -76,7 +77,7 @@ async def run_daemon(
             open_listeners(parse_address(settings.listen), has_token=bool(tokens))
         )
         constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
-        daemon = _Daemon(settings, tokens, store, constellation, event_stream)
+        daemon = _Daemon(settings, devices, tokens, store, constellation, event_stream)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())
         task_queue = await stack.enter_async_context(
@@ -90,7 +91,7 @@ async def run_daemon(
         )
         metrics = daemon.metrics = Metrics(constellation, task_queue, event_stream)
         nursery.start_soon(watch_devices, events, constellation, task_queue, event_stream, metrics)
-        nursery.start_soon(metrics.watch_scheduler)
+        nursery.start_soon(metrics.measure_delay)
         nursery.start_soon(daemon.delete_old_tasks)
         nursery.start_soon(daemon.reload_at_signals, reloads, task_queue)
         nursery.start_soon(systemd.ping_watchdog)
@@ -113,14 +114,21 @@ async def run_daemon(
         nursery.cancel_scope.cancel()
 
 
+def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
+    """The settings that a reload does not change, in both files."""
+    shared: dict[str, object] = attrs.asdict(devices, recurse=False, filter=lambda field, _: field.name != "devices")
+    return {"listen": settings.listen, "database": settings.database, "log": settings.log, **shared}
+
+
 class _Daemon:
-    """A running daemon's settings and tokens, which a reload replaces, and its background work."""
+    """A running daemon's configuration, which a reload replaces, and its background work."""
 
     metrics: Metrics
 
     def __init__(
         self,
         settings: Settings,
+        devices: ConstellationConfig,
         tokens: tuple[str, ...],
         store: Store,
         constellation: Constellation,
@@ -128,6 +136,7 @@ class _Daemon:
     ) -> None:
         self.settings = settings
         self.tokens = tokens
+        self._fixed = _fixed_settings(settings, devices)
         self._store = store
         self._constellation = constellation
         self._event_stream = event_stream
@@ -166,8 +175,8 @@ class _Daemon:
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
         if self.tokens and not tokens:
             raise ConfigError("the new configuration has no token: restart the daemon to run without one")
-        for name in ("listen", "database"):
-            if getattr(settings, name) != getattr(self.settings, name):
+        for name, value in _fixed_settings(settings, devices).items():
+            if value != self._fixed[name]:
                 logger.warning("%s has changed: restart the daemon to apply it", name)
         self.settings = settings
         self.tokens = tokens

@@ -62,13 +62,18 @@ class Settings:
             ConfigError: The file cannot be read, or contains no token, or a token cannot be sent in a header.
         """
         tokens = () if self.token_file is None else read_token_file(self.token_file, "the tokens")
-        _check_tokens(tokens, str(self.token_file))
+        check_tokens(tokens, str(self.token_file))
         given = read_token_variable(TOKEN_VARIABLE)
-        _check_tokens(given, f"the variable {TOKEN_VARIABLE}")
+        check_tokens(given, f"the variable {TOKEN_VARIABLE}")
         return tokens + given
 
 
-def _check_tokens(tokens: tuple[str, ...], where: str) -> None:
+def check_tokens(tokens: tuple[str, ...], where: str) -> None:
+    """Check that tokens can be sent in a header.
+
+    Raises:
+        ConfigError: One cannot. The message does not show it.
+    """
     if any(not token.isascii() or not token.isprintable() or " " in token for token in tokens):
         raise ConfigError(f"a token in {where} has characters that no header can carry: use letters and digits")
 

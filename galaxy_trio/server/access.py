@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,7 +35,7 @@ class AccessPolicy:
         allowed_hosts: Iterable[str] | None = None,
         allowed_origins: Iterable[str] = (),
     ) -> None:
-        self._tokens = [token.encode() for token in checked_tokens(tokens)]
+        self._tokens = _encode_tokens(tokens)
         self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in allowed_hosts}
         self._origins = {origin.encode() for origin in allowed_origins}
 
@@ -75,11 +76,11 @@ class AccessPolicy:
         return any(matches)
 
 
-def checked_tokens(tokens: str | Iterable[str] | None) -> list[str]:
-    """Return the tokens as a list.
+def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
+    """Encode the tokens.
 
     Raises:
-        ConfigError: A token is empty, or the list is.
+        ConfigError: A token is empty or cannot be encoded, or there are none.
     """
     if tokens is None:
         return []
@@ -90,7 +91,12 @@ def checked_tokens(tokens: str | Iterable[str] | None) -> list[str]:
         )
     if not all(listed):
         raise ConfigError("an empty token would accept every client: give a token, or None for a server without")
-    return listed
+    with suppress(UnicodeEncodeError):
+        return [token.encode() for token in listed]
+    # Raised outside a handler: the caught error contains the token and would become this error's context.
+    raise ConfigError(
+        "a token holds characters that cannot be sent: is the file or variable that it comes from in UTF-8?"
+    )
 
 
 def hosts_for(address: str, allowed_hosts: Iterable[str] | None) -> set[str] | None:

@@ -40,15 +40,19 @@ class ClientHandler:
         registry: The server's registry.
         sessions: The server's sessions.
         max_unanswered_commands: Number of command batches that a device may leave unanswered.
+        max_message_size: Largest message of a registered client, in bytes.
     """
 
     _link: Link[ClientMessage]
     """Set by `attach`, because a link is made with its receiver."""
 
-    def __init__(self, registry: Registry, sessions: Sessions, max_unanswered_commands: int) -> None:
+    def __init__(
+        self, registry: Registry, sessions: Sessions, max_unanswered_commands: int, max_message_size: int
+    ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._max_unanswered_commands = max_unanswered_commands
+        self._max_message_size = max_message_size
         self.client: Client | None = None
         self.first_message: trio.Event = trio.Event()
         """Set when the first message was received, or the connection has ended without one."""
@@ -105,7 +109,7 @@ class ClientHandler:
         is_device = message.client_type is ClientType.DEVICE
         value, platform = metadata.get("system_info"), metadata.get("platform")
         system_info = value if is_device and isinstance(value, dict) else None
-        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id, system_info)
+        refusal = self._registry.refusal(message.client_id, message.client_type, message.target_id)
         if refusal is not None:
             self._refuse(refusal)
             self._turn_away(1000)
@@ -124,6 +128,7 @@ class ClientHandler:
             PendingCommands(message.client_id, self._max_unanswered_commands),
         )
         self._registry.add(self.client)
+        self._link.limit_received(self._max_message_size)
         self._link.peer = f"{message.client_type} {message.client_id!r}"
         logger.info("%s has registered", self._link.peer)
         self._reply(ServerMessageType.HEARTBEAT)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 import trio
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import ServerMessage
 
-MAX_SYSTEM_INFO: Final = 256 * 1024
-"""Maximum number of characters of a device's information as JSON, which is stored while the device is connected."""
 
 T = TypeVar("T")
 
@@ -84,22 +81,16 @@ class Registry:
     def __init__(self, device_config: Mapping[str, Mapping[str, JSON]] | None = None) -> None:
         self._clients: dict[str, Client] = {}
         self._device_config = device_config or {}
+        self.on_registration: Callable[[], object] | None = None
+        """Called after each registration, in the same step."""
 
-    def refusal(
-        self,
-        client_id: str,
-        client_type: ClientType,
-        target_id: str | None,
-        system_info: dict[str, JSON] | None = None,
-    ) -> str | None:
+    def refusal(self, client_id: str, client_type: ClientType, target_id: str | None) -> str | None:
         """Return why a client cannot register, in the original server's words where it has a message; None if it can."""
         # Clients recognise "already registered" and "not connected": see galaxy_trio/_connection/backoff.py.
         if client_id in self._clients:
             return f"client_id {client_id!r} is already registered; duplicate registrations are not allowed"
         if client_type is ClientType.CONSTELLATION and target_id is not None and self.device(target_id) is None:
             return f"Target device {target_id!r} is not connected"
-        if system_info is not None and len(json.dumps(system_info)) > MAX_SYSTEM_INFO:
-            return f"the system information of {client_id!r} has more than {MAX_SYSTEM_INFO} characters"
         return None
 
     def system_info(
@@ -118,6 +109,8 @@ class Registry:
     def add(self, client: Client) -> None:
         """Register a client for which `refusal` returned None."""
         self._clients[client.client_id] = client
+        if self.on_registration is not None:
+            self.on_registration()
 
     def remove(self, client: Client) -> None:
         """Remove a client and free its name."""

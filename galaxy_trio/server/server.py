@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio._arguments import MAX_MESSAGE_SIZE, check_positive
+from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, check_positive
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.accepting import serve_listeners
 from galaxy_trio._concurrency.background import open_background
@@ -75,6 +75,8 @@ class ServerLimits:
     Attributes:
         max_connections: Connections above this number are closed immediately.
         max_message_size: Largest message in bytes, in both directions.
+        max_registration_size: Largest message in bytes from a client that has not registered.
+        max_values: Number of values and keys that a message may have.
         max_sessions: Concurrent tasks of one client; an ended task counts until the client has read its end.
         max_unanswered_commands: Command batches that one device may leave unanswered.
         handshake_timeout: Seconds for a client's TLS and WebSocket handshakes.
@@ -88,10 +90,12 @@ class ServerLimits:
 
     max_connections: int = 500
     max_message_size: int = MAX_MESSAGE_SIZE
+    max_registration_size: int = 64 * 1024
+    max_values: int = MAX_VALUES
     max_sessions: int = MAX_SESSIONS
     max_unanswered_commands: int = MAX_UNANSWERED
     handshake_timeout: float = 10.0
-    register_timeout: float = 30.0
+    register_timeout: float = 10.0
     liveness_timeout: float = 180.0
     idle_timeout: float = 600.0
     ping_interval: float = 20.0
@@ -169,7 +173,10 @@ class Server:
 
         An error is logged and ends this connection only. Cancelling closes the stream immediately.
         """
-        if self._stopping or self._connections >= self._limits.max_connections:
+        if self._stopping:
+            await trio.aclose_forcefully(stream)
+            return
+        if self._connections >= self._limits.max_connections:
             # One warning until a connection is accepted again, so that opening connections does not fill the log.
             level = logging.DEBUG if self._is_turning_away else logging.WARNING
             logger.log(level, "a connection was turned away: %s are open", self._connections)
@@ -192,9 +199,18 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
-        handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands)
+        handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands, limits.max_message_size)
         websocket = Transport(stream, peer="the client", client=False, max_message_size=limits.max_message_size)
-        link = Link(websocket, handler, encode, decode_client_message, peer="a client", pause_reading=True)
+        websocket.limit_received(min(limits.max_registration_size, limits.max_message_size))
+        link = Link(
+            websocket,
+            handler,
+            encode,
+            decode_client_message,
+            peer="a client",
+            max_values=limits.max_values,
+            pause_reading=True,
+        )
         handler.attach(link)
         self._links.add(link)
         with trio.CancelScope() as shaking_hands:
@@ -276,7 +292,7 @@ async def open_server(
     """Run a server until the block ends.
 
     Leaving the block cancels all sessions, notifies their clients, and closes all connections with a close handshake within a few
-    seconds. Cancelling closes them immediately.
+    seconds. Cancelling the block, or an exception in it, closes them immediately; the exception comes out as the same object.
 
     Args:
         host: The address to listen at; any other than loopback needs a token.

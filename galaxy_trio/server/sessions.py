@@ -27,6 +27,8 @@ CONSTELLATION_LEFT = "Task was cancelled because its constellation disconnected"
 MAX_SESSIONS: Final = 100
 """Default number of concurrent sessions of one client, including ended ones whose ``task_end`` is not sent yet."""
 
+_MAX_REASON: Final = 500
+"""Characters of the reason why a result cannot be sent."""
 AGENT_NAME: Final = "galaxy_trio"
 
 _RunCommands: TypeAlias = Callable[[Sequence[Command], bool, float], Awaitable[list[CommandResult]]]
@@ -84,8 +86,7 @@ class ServerTask:
 
 
 SessionFunction: TypeAlias = Callable[[ServerTask], Awaitable[object]]
-"""Runs one task. Its return value, any JSON, is the task's result. Raising `TaskFailed` fails the task with that exception's result;
-any other exception fails it with the exception's text. It is cancelled when its device or client disconnects."""
+"""Runs one task and returns its result; see docs/reference/api/server.md."""
 
 
 @attrs.frozen
@@ -156,7 +157,7 @@ class Sessions:
         return len(self._unfinished) - self.running()
 
     def refusal(self, session_id: str, client: Client) -> str | None:
-        """Why a client cannot start a session with this id; None if it can."""
+        """Return why a client cannot start a session with this id; None if it can."""
         if self._stopping:
             return "the server is shutting down"
         session = self._unfinished.get(session_id)
@@ -306,11 +307,13 @@ class Sessions:
         try:
             await self._send(client, end)
         except Exception as unsendable:  # noqa: BLE001  # writing a session's result may raise anything
-            problem = f"the session's result cannot be sent: {_describe(unsendable)}"
+            problem = f"the session's result cannot be sent: {_describe(unsendable)[:_MAX_REASON]}"
+            # The exception may come from the result itself, and its text may contain lone surrogates.
+            error = problem.encode(errors="backslashreplace").decode()
             try:
-                await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=problem))
-            except (InvalidMessage, MessageTooLarge) as error:
-                logger.warning("the end of a session could not be sent to %r: %s", client.client_id, error)
+                await self._send(client, attrs.evolve(end, status=TaskStatus.FAILED, result={}, error=error))
+            except (InvalidMessage, MessageTooLarge) as too_large:
+                logger.warning("the end of a session could not be sent to %r: %s", client.client_id, too_large)
 
     async def _send(self, client: Client, message: ServerMessage) -> None:
         # A client that has disconnected needs no message.

@@ -27,12 +27,12 @@ _BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
 def run(main: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, seed: int | str = 0) -> T:
     """Like `trio.run`, but deterministic, on trio's mocked clock, which jumps whenever all tasks wait for it.
 
+    Threads, sockets, processes and `random.Random` objects made without a seed are not deterministic.
+
     Args:
         main: The function to run.
         arguments: Its arguments.
         seed: Determines the order of tasks that are ready together, all ids, and all other randomness.
-
-    Threads, sockets, processes and `random.Random` objects made without a seed are not deterministic.
     """
     with deterministic(seed):
         return trio.run(main, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))

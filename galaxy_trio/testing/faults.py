@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
+from galaxy_trio._concurrency.cancel_group import CancelGroup
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable
 
 
 class FaultyStream(trio.abc.Stream):
@@ -20,8 +21,7 @@ class FaultyStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._waits: set[trio.CancelScope] = set()
-        self._reset = False
+        self._calls = CancelGroup()
         self._silent = False
         self._going = trio.Event()
         self._going.set()
@@ -29,8 +29,8 @@ class FaultyStream(trio.abc.Stream):
 
     def reset(self) -> None:
         """Break the connection for this end, like a TCP reset. Bytes that have arrived are lost."""
-        self._reset = True
-        self._wake()
+        if not self.closed:
+            self._end(lambda: trio.BrokenResourceError("connection reset by a test"))
 
     def go_silent(self) -> None:
         """Lose all bytes in both directions without notifying either end, like a pulled cable."""
@@ -47,58 +47,41 @@ class FaultyStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; blocks while stalled, loses the data after `go_silent`."""
-        with self._woken_by_end():
+        with self._calls.guard():
             await self._going.wait()
-        self._check()
-        if self._silent:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._stream.send_all(data)
+            if self._silent:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait while stalled."""
-        with self._woken_by_end():
+        """Wait while stalled, and until the wrapped stream has room; not after `go_silent`."""
+        with self._calls.guard():
             await self._going.wait()
-        self._check()
+            if not self._silent:
+                await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive; waits for ever after `go_silent`."""
-        self._check()
         data: bytes | bytearray = b""
-        with self._woken_by_end():
+        with self._calls.guard():
             data = await self._stream.receive_some(max_bytes)
             while self._silent and data:
                 data = await self._stream.receive_some(max_bytes)
             if self._silent:
                 await trio.sleep_forever()
-        self._check()
         return data
-
-    @contextmanager
-    def _woken_by_end(self) -> Generator[None]:
-        """Leave the block early when this end is reset or closed."""
-        with trio.CancelScope() as scope:
-            self._waits.add(scope)
-            try:
-                yield
-            finally:
-                self._waits.discard(scope)
-
-    def _wake(self) -> None:
-        for scope in self._waits:
-            scope.cancel()
-
-    def _check(self) -> None:
-        if self.closed:
-            raise trio.ClosedResourceError("this end was closed")
-        if self._reset:
-            raise trio.BrokenResourceError("connection reset by a test")
 
     async def aclose(self) -> None:
         """Close this end."""
         self.closed = True
-        self._wake()
+        self._end(lambda: trio.ClosedResourceError("this end was closed"))
         if self._silent:
             await trio.lowlevel.checkpoint()
         else:
             await self._stream.aclose()
+
+    def _end(self, why: Callable[[], Exception]) -> None:
+        """End current and later calls with an error."""
+        self._calls.close(why)
+        self._calls.stop(why)

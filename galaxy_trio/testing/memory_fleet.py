@@ -40,8 +40,9 @@ class _Device:
 class _Process:
     """A running device."""
 
-    scope: trio.CancelScope
-    leave: trio.Event
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    registered: trio.Event = attrs.field(factory=trio.Event)
+    leave: trio.Event = attrs.field(factory=trio.Event)
 
 
 class MemoryFleet:
@@ -77,6 +78,8 @@ class MemoryFleet:
         self._scope = trio.CancelScope()
         self._devices: dict[str, _Device] = {}
         self._processes: dict[str, _Process] = {}
+        # Unparked when a server has started, a device has registered, or a device is stopped.
+        self._changed = trio.lowlevel.ParkingLot()
 
     @property
     def configs(self) -> list[DeviceConfig]:
@@ -112,12 +115,14 @@ class MemoryFleet:
                 open_memory_server(session=self._session, limits=self._limits) as server,
             ):
                 self.server, self._serving = server, serving
+                server.on_registration(self._changed.unpark_all)
+                self._changed.unpark_all()
                 task_status.started()
                 await stop.wait()
-                self.server = self._serving = None
 
     async def stop_server(self) -> None:
         """Shut the server down: it closes its connections with a close handshake within a few seconds."""
+        self.server = self._serving = None
         self._stop.set()
         await trio.lowlevel.checkpoint()
 
@@ -151,7 +156,7 @@ class MemoryFleet:
             info = DeviceInfo(device_id, platform, supported_features=list(features))
             self._devices[device_id] = _Device(info, tuple(tools), config or DeviceConfig(device_id, URL))
         if device_id not in self._processes:
-            process = self._processes[device_id] = _Process(trio.CancelScope(), trio.Event())
+            process = self._processes[device_id] = _Process()
             self._nursery.start_soon(self._run_device, self._devices[device_id], process)
         await trio.lowlevel.checkpoint()
 
@@ -174,16 +179,23 @@ class MemoryFleet:
                 options=options,
                 random=Random(name),  # noqa: S311  # jitter is no secret
             ):
+                process.registered.set()
                 await process.leave.wait()
 
     async def stop_device(self, device_id: str) -> None:
         """Stop a device: it closes its connection with a close handshake."""
-        self._processes.pop(device_id).leave.set()
+        process = self._processes.pop(device_id)
+        process.leave.set()
+        if not process.registered.is_set():
+            # It is still opening its agent, which can only be cancelled.
+            process.scope.cancel()
+        self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
 
     async def kill_device(self, device_id: str) -> None:
         """Kill a device: its connection ends without a close handshake, and its tasks fail."""
         self._processes.pop(device_id).scope.cancel()
+        self._changed.unpark_all()
         await trio.lowlevel.checkpoint()
 
     @property
@@ -192,9 +204,10 @@ class MemoryFleet:
         return list(self._processes)
 
     async def wait_registered(self) -> None:
-        """Wait until all running devices are registered."""
-        while self.server is None or not set(self._processes) <= set(self.server.devices):  # noqa: ASYNC110  # it has no notification
-            await trio.sleep(0.01)
+        """Wait until all running devices are registered. Cancelling is safe."""
+        await trio.lowlevel.checkpoint()
+        while self.server is None or not set(self._processes) <= set(self.server.devices):
+            await self._changed.park()
 
 
 @asynccontextmanager

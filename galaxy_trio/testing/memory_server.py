@@ -13,7 +13,7 @@ from galaxy_trio.server.access import AccessPolicy
 from galaxy_trio.server.server import Server, ServerLimits, echo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
     from galaxy_trio.messages import JSON
     from galaxy_trio.server.sessions import SessionFunction
@@ -29,6 +29,10 @@ class MemoryServer(Server):
         client_end, server_end = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self.serve_stream, server_end)
         return client_end
+
+    def on_registration(self, call: Callable[[], object]) -> None:
+        """Call a function after each registration, in the same step, in place of the previous function. It must not block."""
+        self._registry.on_registration = call
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from galaxy_trio._arguments import check_positive
+from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio.testing.frame_editor import FrameEditor
 
 if TYPE_CHECKING:
@@ -102,12 +103,13 @@ class _Direction:
     async def send(self, data: bytes) -> None:
         with self._alone("_sending"):
             await trio.lowlevel.checkpoint()
-            while data:
+            rest = memoryview(data)
+            while rest:
                 await self._wait_room()
                 if self.silent:
                     return
-                piece, data = data[: self.conditions.capacity], data[self.conditions.capacity :]
-                self._put(piece)
+                piece, rest = rest[: self.conditions.capacity], rest[self.conditions.capacity :]
+                self._put(bytes(piece))
 
     def _put(self, piece: bytes) -> None:
         now = trio.current_time()
@@ -142,9 +144,7 @@ class _Direction:
         if max_bytes is not None and len(piece) > max_bytes:
             self._chunks.appendleft((arrived, piece[max_bytes:]))
             piece = piece[:max_bytes]
-        self._bytes = max(0, self._bytes - len(piece))
-        if not self._chunks:
-            self._bytes = 0
+        self._bytes -= len(piece)
         self.wake()
         return piece
 
@@ -171,62 +171,43 @@ class NetworkStream(trio.abc.Stream):
     def __init__(self, outward: _Direction, inward: _Direction) -> None:
         self._outward = outward
         self._inward = inward
-        self._closed = False
-        self._waits: set[trio.CancelScope] = set()
+        self._calls = CancelGroup()
 
     @property
     def closed(self) -> bool:
         """Whether this end was closed."""
-        return self._closed
+        return self._calls.closed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; waits while the link is at its capacity."""
-        self._check()
-        with self._woken_by_close():
+        with self._calls.guard():
             await self._outward.send(bytes(data))
-        self._check()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room."""
-        self._check()
-        await trio.lowlevel.checkpoint()
-        with self._woken_by_close():
+        with self._calls.guard():
+            await trio.lowlevel.checkpoint()
             await self._outward.wait_room()
-        self._check()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive the bytes that have arrived; empty at the end of the stream."""
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes must be at least 1, and is {max_bytes!r}")
-        self._check()
-        data = b""
-        with self._woken_by_close():
-            data = await self._inward.receive(max_bytes)
-        self._check()
-        return data
+        with self._calls.guard():
+            return await self._inward.receive(max_bytes)
 
     async def aclose(self) -> None:
         """Close this end. The other end reads the end of the stream when it arrives."""
-        if not self._closed:
-            self._closed = True
-            for scope in self._waits:
-                scope.cancel()
+        if not self.closed:
+            self._calls.close(_closed_error)
+            self._calls.stop(_closed_error)
             self._outward.end()
             self._inward.refuse()
         await trio.lowlevel.checkpoint()
 
-    def _check(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this end was closed")
 
-    @contextmanager
-    def _woken_by_close(self) -> Generator[None]:
-        with trio.CancelScope() as scope:
-            self._waits.add(scope)
-            try:
-                yield
-            finally:
-                self._waits.discard(scope)
+def _closed_error() -> Exception:
+    return trio.ClosedResourceError("this end was closed")
 
 
 class NetworkLink:

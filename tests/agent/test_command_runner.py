@@ -13,6 +13,7 @@ import trio.testing
 
 from galaxy_trio import ConnectionOptions
 from galaxy_trio.agent import AgentStatistics, Tool, tool
+from galaxy_trio.errors import ToolError
 from galaxy_trio.messages import JSON, CommandResult, ToolType
 from tests.agent.support.agent_server import call, open_commanded_agent, receive_results, results_of, send_batch
 from tests.agent.support.tools import FAILURE, SKIPPED, SUCCESS, Own, echo, fail, failure_of
@@ -171,11 +172,12 @@ async def test_exception_of_a_tool_becomes_one_line_and_its_traceback_is_logged(
     assert "Traceback" in caplog.text
 
 
-async def test_text_of_a_tool_error_is_sent_unchanged_without_a_traceback_in_the_log(
+async def test_text_of_a_tool_error_is_sent_and_logged_on_one_line_without_a_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "galaxy_trio.agent")
     assert await failure_of(fail, why="there is no window\nof that name") == "there is no window of that name"
+    assert "tool 'fail': there is no window of that name" in [record.getMessage() for record in caplog.records]
     assert "Traceback" not in caplog.text
 
 
@@ -189,6 +191,8 @@ async def test_text_of_a_tool_error_is_sent_unchanged_without_a_traceback_in_the
         (ExceptionGroup("one", [ValueError("a")]), "ValueError: a"),
         (ValueError("\ud800"), "ValueError: \\ud800"),
         (trio.TooSlowError("mine"), "TooSlowError: mine"),
+        (ToolError("there is no such key"), "there is no such key"),
+        (ToolError(), "ToolError"),
     ],
     ids=repr,
 )
@@ -204,8 +208,9 @@ async def test_any_exception_of_a_tool_fails_its_command(error: BaseException, s
     assert await failure_of(tool(raising) if in_thread else tool(raising_here)) == said
 
 
-async def test_exception_whose_str_raises_is_reported_by_its_type() -> None:
-    class Mute(Exception):
+@pytest.mark.parametrize("base", [Exception, ToolError])
+async def test_exception_whose_str_raises_is_reported_by_its_type(base: type[Exception]) -> None:
+    class Mute(base):  # type: ignore[misc, valid-type]  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
         def __str__(self) -> str:
             raise RuntimeError("not even this")
 
@@ -288,6 +293,19 @@ async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None
         # No more than necessary.
         results = await results_of(peer, *[call("repeat", count=1200) for _ in range(6)])
         assert [result.status for result in results].count(SUCCESS) == 2
+
+
+async def test_result_that_a_failure_would_enlarge_stays_and_a_smaller_one_is_replaced() -> None:
+    @tool
+    async def repeat(count: int) -> str:
+        await trio.lowlevel.checkpoint()
+        return "x" * count
+
+    async with open_commanded_agent([repeat], options=ConnectionOptions(max_message_size=4000)) as (peer, _, _):
+        # Its id makes the first result the largest.
+        commands = [{**call("repeat", count=1), "call_id": "i" * 2400}, call("repeat", count=1500)]
+        results = await results_of(peer, *commands)
+        assert [result.status for result in results] == [SUCCESS, FAILURE]
 
 
 async def test_results_that_just_fit_are_sent_and_one_byte_more_fails_one() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectionOptions, RegistrationRejected, TaskStatus
+from galaxy_trio import ConnectionOptions, TaskStatus
 from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import ServerMessage, ServerMessageType
 from galaxy_trio.testing import PEER_URL, open_memory_server
@@ -24,6 +23,8 @@ from tests.agent.support.agent_server import (
 )
 
 if TYPE_CHECKING:
+    import pytest
+
     from galaxy_trio.server import ServerTask
 
 
@@ -149,12 +150,3 @@ async def test_commands_before_a_refused_registration_are_not_run(
                 await trio.testing.wait_all_tasks_blocked()
                 assert agent.statistics().queued_batches == 0
     assert runs == []
-
-
-async def test_other_refusals_are_raised_in_the_servers_words_once_retries_are_used_up() -> None:
-    async with open_agent_server() as server, trio.open_nursery() as nursery:
-        nursery.start_soon(server.refuse, "not here")
-        with pytest.raises(RegistrationRejected) as caught:
-            async with open_agent(PEER_URL, DEVICE, system_info=INFO, connect=server.connect, max_retries=0):
-                raise AssertionError("not reached")
-        assert caught.value.words == "not here"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import shlex
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -15,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
@@ -318,15 +314,12 @@ async def break_down(session: McpSession) -> None:
 async def test_failure_of_the_sdk_ends_the_session_and_raises_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    after = trio.Event()
     with trio.fail_after(60):
         async with open_session(odd("answers")) as session:
             await session.initialize()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(break_down, session)
                 assert not await session.wait_list_changed()
-        after.set()
-    assert after.is_set()
     assert "failed" in caplog.text
 
 
@@ -357,46 +350,3 @@ async def test_exception_of_a_sessions_block_comes_out_unchanged(error: BaseExce
         except BaseException as raised:  # noqa: BLE001  # the question is what it is
             caught = raised
     assert caught is error
-
-
-def test_command_is_split_like_a_shell() -> None:
-    assert McpServer("files", "npx -y 'some server' .").command == ("npx", "-y", "some server", ".")
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "command"),
-    [
-        ("uvx", "uvx", ("uvx",)),
-        ("/opt/files.py --root=/", "files", ("/opt/files.py", "--root=/")),
-        ("disk=/opt/files.py --root /", "disk", ("/opt/files.py", "--root", "/")),
-        ("a=b=c", "a", ("b=c",)),
-        ("/opt/a=b/program", "program", ("/opt/a=b/program",)),
-    ],
-)
-def test_default_name_of_a_server_is_its_programs(text: str, name: str, command: tuple[str, ...]) -> None:
-    assert McpServer.parse(text) == McpServer(name, command)
-
-
-@given(
-    st.from_regex(r"[\w.-]+", fullmatch=True),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1),
-)
-def test_named_command_line_round_trips(name: str, words: list[str]) -> None:
-    assert McpServer.parse(f"{name}={shlex.join(words)}") == McpServer(name, words)
-
-
-@pytest.mark.parametrize("text", ["", "  ", "name=", "name= ", "'unfinished", "name='unfinished"])
-def test_command_line_without_a_command_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="command"):
-        McpServer.parse(text)
-
-
-def test_server_needs_a_name_and_positive_timeouts() -> None:
-    for name, command in (("", ["a"]), ("x" * 1_001, ["a"]), ("a", [""])):
-        with pytest.raises(ConfigError):
-            McpServer(name, command)
-    for number in (0, -1, math.nan):
-        with pytest.raises(ConfigError, match="above 0"):
-            McpServer("a", "a", timeout=number)
-        with pytest.raises(ConfigError, match="above 0"):
-            McpServer("a", "a", start_timeout=number)

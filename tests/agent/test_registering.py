@@ -17,6 +17,7 @@ from galaxy_trio import (
     HandshakeRejected,
     MessageTooLarge,
     Platform,
+    RegistrationRejected,
     open_connection,
 )
 from galaxy_trio.agent import collect_system_info, open_agent
@@ -153,6 +154,15 @@ async def test_name_that_is_still_registered_is_retried_every_5_s_with_a_warning
     levels = [record.levelname for record in caplog.records]
     assert levels == ["INFO"] * 12 + ["WARNING"] + ["INFO"]
     assert "already registered" in caplog.records[12].message
+
+
+async def test_other_refusals_are_raised_in_the_servers_words_once_retries_are_used_up() -> None:
+    async with open_agent_server() as server, trio.open_nursery() as nursery:
+        nursery.start_soon(server.refuse, "not here")
+        with pytest.raises(RegistrationRejected) as caught:
+            async with open_agent(PEER_URL, DEVICE, system_info=INFO, connect=server.connect, max_retries=0):
+                raise AssertionError("not reached")
+        assert caught.value.words == "not here"
 
 
 @pytest.mark.parametrize("url", ["http://example.com", "ws://user:word@example.com"])

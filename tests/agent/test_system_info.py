@@ -70,7 +70,7 @@ async def test_one_failing_value_does_not_affect_the_others(
         ("FreeBSD", "freebsd", []),
     ],
 )
-async def test_platform_features_and_kind_of_a_computer(
+async def test_computer_has_its_platform_and_desktop_features(
     system: str, expected: Platform | str, features: list[str], machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
@@ -87,7 +87,7 @@ async def test_platform_features_and_kind_of_a_computer(
         ("ios", "iPadOS", Platform.IOS),
     ],
 )
-async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
+async def test_mobile_has_its_platform_and_no_desktop_features(
     build: str, system: str, expected: Platform, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", build)
@@ -96,7 +96,7 @@ async def test_platform_features_and_kind_of_a_mobile_without_desktop_features(
     assert (info.platform, info.supported_features, info.platform_type) == (expected, [], PlatformType.MOBILE)
 
 
-async def test_platform_in_termux_is_android_where_python_reports_linux(
+async def test_termux_is_android_where_python_reports_linux(
     machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERMUX_VERSION", "0.118.0")
@@ -215,7 +215,7 @@ async def test_address_is_probed_with_documentation_addresses_and_sockets_are_cl
     assert datagrams.open == 0
 
 
-async def test_address_of_a_machine_with_only_ipv6(machine: DeviceInfo, datagrams: Datagrams) -> None:
+async def test_machine_with_only_ipv6_has_its_ipv6_address(machine: DeviceInfo, datagrams: Datagrams) -> None:
     datagrams.own = {socket.AF_INET6: "2001:db8:7::5"}
     assert await collect_system_info(DEVICE) == attrs.evolve(machine, ip_address="2001:db8:7::5")
 

@@ -15,42 +15,42 @@ if TYPE_CHECKING:
     from galaxy_trio.agent import Tool
 
 
-class Shelf:
+class ChangingSource:
     """A source whose tools change."""
 
     def __init__(self, *tools: Tool) -> None:
-        self.on_it: list[Tool] = list(tools)
+        self.offered: list[Tool] = list(tools)
         self.broken = False
 
     def tools(self) -> Sequence[Tool]:
         if self.broken:
             raise RuntimeError("out of order")
-        return self.on_it
+        return self.offered
 
 
 async def test_sources_are_read_for_each_command() -> None:
-    shelf = Shelf()
-    async with open_commanded_agent([], tool_sources=iter([shelf])) as (peer, _, _):
+    source = ChangingSource()
+    async with open_commanded_agent([], tool_sources=iter([source])) as (peer, _, _):
         [result] = await results_of(peer, call("own"))
         assert result.status is FAILURE
-        shelf.on_it.append(Own(1))
+        source.offered.append(Own(1))
         assert [result.result for result in await results_of(peer, call("own"), call("own"))] == [1, 1]
-        shelf.on_it.clear()
+        source.offered.clear()
         [result] = await results_of(peer, call("own"))
         assert result.error == "there is no tool 'own' on this device"
 
 
 async def test_own_tools_precede_those_of_sources_and_sources_are_read_in_order() -> None:
-    first, second = Shelf(Own(1), Own(1, name="other")), Shelf(Own(2), Own(2, name="other"))
+    first, second = ChangingSource(Own(1), Own(1, name="other")), ChangingSource(Own(2), Own(2, name="other"))
     async with open_commanded_agent([Own(0)], tool_sources=[first, second]) as (peer, _, _):
         results = await results_of(peer, call("own"), call("other"))
         assert [result.result for result in results] == [0, 1]
 
 
 async def test_broken_source_does_not_hide_other_tools(caplog: pytest.LogCaptureFixture) -> None:
-    broken, well = Shelf(), Shelf(Own(2))
+    broken, working = ChangingSource(), ChangingSource(Own(2))
     broken.broken = True
-    async with open_commanded_agent([echo], tool_sources=[broken, well]) as (peer, _, _):
+    async with open_commanded_agent([echo], tool_sources=[broken, working]) as (peer, _, _):
         results = await results_of(peer, call("echo", value=1), call("own"), call("nowhere"))
         assert [result.status for result in results] == [SUCCESS, SUCCESS, FAILURE]
     assert "failed to list its tools" in caplog.text

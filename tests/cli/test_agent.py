@@ -21,7 +21,7 @@ from galaxy_trio.server import open_server
 from tests.cli.support.command_line import (
     DEVICE,
     EXAMPLE_TOOLS,
-    NOBODY,
+    NO_SERVER,
     TOKEN,
     Call,
     Command,
@@ -53,7 +53,7 @@ def test_invalid_url_is_reported_before_anything_starts_and_without_secrets(call
 
 
 def test_refused_connection_without_retries_is_one_sentence_and_exits_with_3(call: Call) -> None:
-    outcome = call("agent", NOBODY, DEVICE, "--max-retries", "0", "-q")
+    outcome = call("agent", NO_SERVER, DEVICE, "--max-retries", "0", "-q")
     assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (3, "", True)
     assert "connection refused" in outcome.err
 

@@ -21,7 +21,7 @@ from galaxy_trio.server import open_server
 from tests.cli.support.command_line import (
     DEVICE,
     EXAMPLE_TOOLS,
-    NOBODY,
+    NO_SERVER,
     TOKEN,
     Call,
     Command,
@@ -96,20 +96,20 @@ async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> N
     ],
 )
 def test_invalid_tool_is_one_sentence_and_exits_with_2(call: Call, folder: Path, names: list[str], words: str) -> None:
-    outcome = call("agent", NOBODY, DEVICE, *tool_options(*names))
+    outcome = call("agent", NO_SERVER, DEVICE, *tool_options(*names))
     assert (outcome.status, outcome.out) == (2, "")
     assert is_one_sentence(outcome)
     assert words in outcome.err
 
 
 def test_traceback_of_a_failed_import_is_shown_with_v(call: Call, folder: Path) -> None:
-    output = call("agent", NOBODY, DEVICE, *tool_options("breaks"), "-v").err
+    output = call("agent", NO_SERVER, DEVICE, *tool_options("breaks"), "-v").err
     assert 'breaks.py", line 1' in output
     assert output.endswith("\nerror: the tool 'breaks' cannot be imported: ZeroDivisionError: division by zero\n")
 
 
 def test_ctrl_c_while_tools_are_imported_exits_with_130(call: Call, folder: Path) -> None:
-    assert call("agent", NOBODY, DEVICE, *tool_options("interrupted")).status == 130
+    assert call("agent", NO_SERVER, DEVICE, *tool_options("interrupted")).status == 130
 
 
 async def test_example_tools_return_what_they_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +162,6 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
 def test_mcp_server_that_cannot_start_is_one_sentence_and_exits_with_2(
     call: Call, commands: list[str], words: str
 ) -> None:
-    outcome = call("agent", NOBODY, DEVICE, "-q", *(word for command in commands for word in ("--mcp", command)))
+    outcome = call("agent", NO_SERVER, DEVICE, "-q", *(word for command in commands for word in ("--mcp", command)))
     assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (2, "", True)
     assert words in outcome.err

@@ -23,7 +23,7 @@ from galaxy_trio.events import DeviceFailed, DeviceNeedsAttention, EventsLost
 from galaxy_trio.server import open_server
 from tests.cli.support.command_line import (
     DEVICE,
-    NOBODY,
+    NO_SERVER,
     TOKEN,
     Call,
     Command,
@@ -224,7 +224,7 @@ async def test_changes_are_printed_as_lines_in_a_pipe_until_ctrl_c(command: Comm
 
 @with_command
 async def test_json_objects_are_printed_for_changes_until_sigterm(command: Command, tmp_path: Path) -> None:
-    command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NOBODY}))
+    command.start("devices", "--json", write(tmp_path, {"device_id": "a", "server_url": NO_SERVER}))
     first = cast("dict[str, dict[str, object]]", json.loads(await command.first_line()))
     assert list(first["devices"]) == ["a"]
     command.send_signal(signal.SIGTERM)

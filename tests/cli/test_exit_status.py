@@ -29,7 +29,7 @@ from galaxy_trio import (
 from galaxy_trio._cli.main import exit_status
 from tests.cli.support.command_line import (
     DEVICE,
-    NOBODY,
+    NO_SERVER,
     TOKEN,
     Call,
     Outcome,
@@ -71,8 +71,8 @@ def test_each_error_has_an_exit_status(error: GalaxyError, status: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["info", NOBODY, DEVICE], 3, "connection refused"),
-        (["run", NOBODY, DEVICE, "x", "--json"], 3, "connection refused"),
+        (["info", NO_SERVER, DEVICE], 3, "connection refused"),
+        (["run", NO_SERVER, DEVICE, "x", "--json"], 3, "connection refused"),
         (["run", "URL", DEVICE, "wait", "--timeout", "0.05"], 4, "did not end"),
         (["info", "URL", "no-such-device"], 5, "'no-such-device' is not connected"),
         (["info", "http://x", DEVICE], 2, "ws://"),

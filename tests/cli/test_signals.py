@@ -90,10 +90,10 @@ def test_interruption_at_any_time_exits_with_130(call: Call, monkeypatch: pytest
     assert outcome.status == 130
     assert is_one_sentence(outcome)
 
-    def interrupt_at_once(*arguments: object) -> None:
+    def interrupt_immediately(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(galaxy_trio._cli.main, "run_trio", interrupt_at_once)
+    monkeypatch.setattr(galaxy_trio._cli.main, "run_trio", interrupt_immediately)
     assert call("run", url, DEVICE, "x").status == 130
 
 

@@ -20,7 +20,7 @@ from galaxy_trio._cli.main import run_command_line
 from galaxy_trio._cli.terminal import logging_to_stderr, silence
 from tests.cli.support.command_line import (
     DEVICE,
-    NOBODY,
+    NO_SERVER,
     Call,
     environment,
 )
@@ -74,7 +74,7 @@ def test_closed_or_full_stderr_does_not_change_the_exit_status(
     call: Call, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     monkeypatch.setattr(sys, "stderr", _Failing(error))
-    assert run_command_line(["info", NOBODY, DEVICE]) == 3
+    assert run_command_line(["info", NO_SERVER, DEVICE]) == 3
 
 
 def test_silenced_stdout_can_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

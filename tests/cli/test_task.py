@@ -17,7 +17,10 @@ import click
 import pytest
 import trio
 
+import galaxy_trio._cli.daemon_client
 import galaxy_trio._cli.task
+from galaxy_trio import RequestTimeout
+from galaxy_trio._cli.daemon_client import open_client
 from tests.cli.support.command_line import (
     Call,
     Outcome,
@@ -265,7 +268,9 @@ def test_refused_connection_to_the_daemon_says_what_to_do(call: Call, url: str) 
     assert is_one_sentence(outcome)
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:8765", "http://[", "http://localhost:99999", "unix:"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1", "127.0.0.1:8765", "http://[", "http://localhost:99999", "unix:", "http://a\x01b"]
+)
 def test_invalid_address_of_the_daemon_is_a_usage_error(call: Call, url: str) -> None:
     outcome = call("task", "list", "--url", url)
     assert outcome.status == 2
@@ -287,8 +292,40 @@ def test_daemons_token_is_required_and_never_shown(
         assert "the token is wrong" in outcome.err
     (tmp_path / "token").write_text(SECRET)
     assert call("task", "list", "--url", guarded, "--token-file", str(tmp_path / "token")).status == 0
-    monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", SECRET)
+    monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", f" {SECRET}\nanother\n")
     assert call("task", "list", "--url", guarded).status == 0
+
+
+@pytest.mark.parametrize("token", [f"{SECRET} {SECRET}", f"{SECRET}\u00e9", f"{SECRET}\udcff", f"{SECRET}\x01"])
+def test_token_that_cannot_be_sent_is_a_usage_error_and_not_shown(
+    call: Call, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", token)
+    outcome = call("task", "list")
+    assert (outcome.status, outcome.out, SECRET in outcome.err) == (2, "", False)
+    assert "GALAXY_TRIO_DAEMON_TOKEN" in outcome.err
+    assert is_one_sentence(outcome)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["submit", "x", "--timeout", "inf"], "is not a finite number of seconds above 0"),
+        (["submit", "x", "--timeout", "soon"], "is not a finite number of seconds above 0"),
+        (["submit", "\udcff"], "not valid UTF-8"),
+        (["submit", "x", "--device", "\udcff"], "not valid UTF-8"),
+        (["submit", "x", "--os", "\udcff"], "not valid UTF-8"),
+        (["submit", "x", "--capability", "\udcff"], "not valid UTF-8"),
+        (["submit", "x", "--idempotency-key", "\udcff"], "not valid UTF-8"),
+        (["list", "--device", "\udcff"], "not valid UTF-8"),
+        (["list", "--url", "http://\udcff"], "not valid UTF-8"),
+        (["list", "--state", "done"], "'queued', 'running', 'completed', 'failed', 'cancelled', 'lost'"),
+    ],
+)
+def test_invalid_option_is_a_usage_error(call: Call, arguments: list[str], words: str) -> None:
+    outcome = call("task", *arguments)
+    assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (2, "", True)
+    assert words in outcome.err
 
 
 async def test_other_http_server_is_reported_as_not_a_daemon() -> None:
@@ -302,6 +339,28 @@ async def test_other_http_server_is_reported_as_not_a_daemon() -> None:
         outcome = await call_process("task", "list", "--url", url)
         nursery.cancel_scope.cancel()
     assert outcome == Outcome(5, "", f"error: the server at {url} is not a galaxy-trio daemon\n")
+
+
+async def test_event_stream_of_a_daemon_that_has_died_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(galaxy_trio._cli.daemon_client, "_RESPONSE_TIMEOUT", 0.1)
+    received: list[tuple[str, str]] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: a\ndata: {}\n\n")
+        await trio.sleep_forever()
+
+    def read(url: str) -> None:
+        with open_client(url, None, 0) as client:
+            received.extend(client.events())
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        with trio.fail_after(SECONDS), pytest.raises(RequestTimeout):
+            await trio.to_thread.run_sync(read, url)
+        nursery.cancel_scope.cancel()
+    assert received == [("a", "{}")]
 
 
 @pytest.mark.parametrize("command", [("task", "list"), ("daemon",)])

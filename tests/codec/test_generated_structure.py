@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
@@ -154,7 +155,8 @@ def test_the_codecs_errors_are_those_of_the_strict_function(case: tuple[type[Att
     cls, value = case
     decode, kind = _DECODERS[cls]
     text = json.dumps(value)
-    strict = _strictly(json.loads(text), cls)
+    too_long = re.search(r"[0-9]{301}", re.sub(r"\"(\\.|[^\"])*\"", "", text))
+    strict = "an integer of more than 300 digits" if too_long else _strictly(json.loads(text), cls)
     try:
         outcome: object = decode(text)
     except InvalidMessage as invalid:

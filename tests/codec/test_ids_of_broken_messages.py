@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
+from galaxy_trio._arguments import check_client_name, check_task_id
 from galaxy_trio._codec.codec import decode_client_message, decode_server_message
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import ClientMessageType, ServerMessageType
@@ -77,7 +80,7 @@ def test_escapes_in_ids_are_decoded(broken: str) -> None:
         "",
     ],
 )
-def test_ids_below_the_top_level_are_ignored(text: str) -> None:
+def test_ids_that_are_no_strings_of_the_top_level_are_ignored(text: str) -> None:
     assert ids_of(refusal(decode_server_message, text)) == (None, None, None)
 
 
@@ -85,7 +88,7 @@ def test_ids_below_the_top_level_are_ignored(text: str) -> None:
 @pytest.mark.parametrize(
     ("session", "response", "kept"),
     [(140, 0, (140, 0)), (141, 0, (None, 0)), (0, 140, (0, 140)), (0, 141, (0, None)), (40, 100, (40, 100)),
-     (41, 100, (None, 100)), (141, 140, (None, 140)), (140, 141, (140, None))],
+     (41, 100, (41, None)), (141, 140, (None, 140)), (140, 141, (140, None))],
 )  # fmt: skip
 def test_ids_above_140_characters_together_are_left_out(
     broken: str, session: int, response: int, kept: tuple[int | None, int | None]
@@ -96,6 +99,13 @@ def test_ids_above_140_characters_together_are_left_out(
     assert (error.session_id, error.response_id) == tuple(
         None if length is None else name * length for name, length in zip("sr", kept, strict=True)
     )
+
+
+def test_the_longest_session_id_of_a_client_is_kept_besides_a_uuid() -> None:
+    name = check_client_name("n" * 64)
+    session = f"{name}@{check_task_id('t' * 64)}"
+    text = f'{{"type":"task_end","session_id":"{session}","response_id":"{uuid.uuid4()}","status":5}}'
+    assert refusal(decode_server_message, text).session_id == session
 
 
 @pytest.mark.parametrize("type_", [*ServerMessageType, *ClientMessageType])

@@ -75,7 +75,7 @@ def test_several_errors_are_raised_as_one_group_with_the_blocks_first() -> None:
     [of_nursery] = _members(group)[2:]
     assert _members(of_nursery) == stray.exceptions
     assert isinstance(group, ExceptionGroup)
-    assert group.message == "the block and the connection's own tasks failed"
+    assert group.message == "the block and its background tasks failed"
 
 
 async def test_a_cancellation_is_raised_only_without_an_error() -> None:

@@ -1,4 +1,4 @@
-"""A cancel group group its blocks together, with a reason."""
+"""A cancel group stops its blocks together, with a reason."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_an_absent_or_null_member_is_empty_and_no_problem(kind: str, document: d
         ("a text with a condition", "fifth", "expected a short text"),
         ("a required text", None, "is missing"),
         ("a secret text", 12345, "expected a string"),
-        ("integer", True, "expected a whole number, got True"),
+        ("integer", True, "expected a whole number, got true"),
         ("integer", 1.0, "expected a whole number, got 1.0"),
         ("an integer from 1", 0, "expected a whole number of 1 or more, got 0"),
         ("an integer from 1 to 5", 6, "expected a whole number from 1 to 5, got 6"),
@@ -92,12 +92,12 @@ def test_an_absent_or_null_member_is_empty_and_no_problem(kind: str, document: d
         ("number", 10**4000, "expected a number of seconds above 0, got 1000"),
         ("a number from 0", -1, "expected a number of days of 0 or more, got -1"),
         ("a number up to 5", 5.5, "expected a number of seconds above 0, of at most 5, got 5.5"),
-        ("a number up to 5", None, "expected a number of seconds above 0, of at most 5, got None"),
+        ("a number up to 5", None, "expected a number of seconds above 0, of at most 5, got null"),
         ("boolean", "yes", "expected true or false, got a string"),
         ("texts", "a", "expected a list of strings, got a string"),
         ("text", date(2026, 1, 1), "expected a string, got a date"),
         ("text", b"\0", "expected a string, got a bytes"),
-        ("texts with a condition", None, "expected a list of strings, got None"),
+        ("texts with a condition", None, "expected a list of strings, got null"),
         ("pairs", {"a": 1}, "expected an object of strings"),
         ("pairs", ["a"], "expected an object of strings"),
         ("object", ["a"], "expected an object, got a list"),
@@ -145,6 +145,8 @@ def test_a_value_that_is_not_an_object_is_one_problem(path: str, shown: str) -> 
         ("Timeuot", "Timeuot: unknown key; did you mean 'timeout'?"),
         ("zzz", "zzz: unknown key; known are timeout, log"),
         (5, "5: unknown key; known are timeout, log"),
+        pytest.param(16**5000, "a number of very many digits: unknown key; known are timeout, log", id="long"),
+        (date(2026, 1, 1), "a date: unknown key; known are timeout, log"),
         ("a\nb", "'a\\nb': unknown key; known are timeout, log"),
         ("x" * 1000, f"{'x' * 60}: unknown key; known are timeout, log"),
     ],
@@ -196,6 +198,13 @@ def test_the_length_of_a_list_can_be_limited() -> None:
     assert reader.texts("texts", "a list of at most 3 texts", maximum=3) == ("a", "a", "a")
     assert reader.texts("texts", "a list of at most 2 texts", maximum=2) == ()
     assert problems == ["texts: expected a list of at most 2 texts"]
+
+
+def test_values_that_are_not_objects_count_towards_the_limit_of_problems() -> None:
+    problems: list[str] = []
+    for index in range(MAX_PROBLEMS + 1):
+        ObjectReader(None, f"devices[{index}]", problems)
+    assert len(problems) == MAX_PROBLEMS
 
 
 def test_all_problems_are_raised_as_one_error() -> None:

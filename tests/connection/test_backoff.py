@@ -335,7 +335,7 @@ class Endings(RuleBasedStateMachine):
         self._fails(HandshakeRejected("is the token right?", status_code=status_code), lambda _: 300)
 
     @invariant()
-    def the_count_is_right(self) -> None:
+    def the_count_of_failures_is_correct(self) -> None:
         assert self.backoff.failures == self.failures
 
 

@@ -19,6 +19,7 @@ from tests.connection.support.sockets import open_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -47,8 +48,9 @@ async def test_an_unreachable_address_is_reported_in_the_systems_words() -> None
     assert not str(error).endswith("?")
 
 
-async def test_an_unknown_host_name_is_reported_in_the_resolvers_words() -> None:
-    trio.socket.set_custom_hostname_resolver(Resolver())
+@pytest.mark.parametrize("code", [socket.EAI_NONAME, 8], ids=["here", "on macOS"])
+async def test_an_unknown_host_name_is_reported_in_the_resolvers_words(code: int) -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver(code=code))
     before = open_sockets()
     error = await fail_to_open("ws://nowhere.test:8765/ws")
     assert open_sockets() <= before
@@ -189,6 +191,23 @@ async def test_a_servers_tls_context_is_refused_without_leaving_a_socket_open() 
         url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
         with pytest.raises(ConfigError, match="ssl_context cannot be used"):
             async with open_connection(url, "device_001", ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)):
+                raise AssertionError("not reached")
+        stream = await listener.accept()
+        with trio.fail_after(60):
+            assert await stream.receive_some() == b""
+        await stream.aclose()
+
+
+async def test_a_default_tls_context_that_cannot_be_made_leaves_no_socket_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A folder, where the keys of TLS sessions should be logged.
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path))
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        url = f"wss://127.0.0.1:{listener.socket.getsockname()[1]}/ws"
+        with pytest.raises(ConfigError, match=r"ssl_context cannot be used .*: .*[Ii]s a directory"):
+            async with open_connection(url, "device_001"):
                 raise AssertionError("not reached")
         stream = await listener.accept()
         with trio.fail_after(60):

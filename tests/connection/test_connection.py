@@ -156,9 +156,9 @@ async def test_the_log_reports_the_life_of_a_connection(caplog: pytest.LogCaptur
     caplog.set_level(logging.INFO, "galaxy_trio")
     async with open_scripted_peer():
         pass
-    told = [record.getMessage() for record in caplog.records if "device_001" in record.getMessage()]
+    logged = [record.getMessage() for record in caplog.records if "device_001" in record.getMessage()]
     server = "the server for device 'device_001'"
-    assert told == [f"connected to {server}", f"registered with {server}", f"closing the connection to {server}"]
+    assert logged == [f"connected to {server}", f"registered with {server}", f"closing the connection to {server}"]
 
 
 async def test_repr_contains_the_client_the_device_and_the_state() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import attrs
+import pytest
 import trio
 import trio.testing
 
+from galaxy_trio import InvalidMessage
+from galaxy_trio._codec.codec import decode_server_message
 from galaxy_trio.events import (
     ConnectionEnded,
     DuplicateReplyReceived,
@@ -36,12 +38,14 @@ async def test_unexpected_messages_are_counted_and_published_in_order() -> None:
             await peer.close(1001, "bye")
             with trio.fail_after(60):
                 published: list[Event | EventsLost] = [event async for event in events]
+        with pytest.raises(InvalidMessage) as invalid:
+            decode_server_message("{")
         assert published == [
             LateReplyReceived("device_001", ServerMessageType.DEVICE_INFO_RESPONSE, None),
             DuplicateReplyReceived("device_001", ServerMessageType.DEVICE_INFO_RESPONSE, None),
             UnknownReplyReceived("device_001", ServerMessageType.TASK_END, "unknown"),
             UnknownReplyReceived("device_001", ServerMessageType.COMMAND, None),
-            InvalidMessageReceived("device_001", attrs.asdict(published[4])["problem"]),
+            InvalidMessageReceived("device_001", str(invalid.value)),
             ConnectionEnded("device_001", "the WebSocket was closed with 1001, going away 'bye'", 1001),
         ]
         statistics = peer.connection.statistics()

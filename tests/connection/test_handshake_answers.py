@@ -116,13 +116,15 @@ async def test_an_invalid_101_fails_the_connection_immediately(
     assert str(error).startswith("no WebSocket at ws://peer.test:80/ws: its answer breaks the WebSocket protocol")
 
 
-async def test_a_valid_101_and_the_confirmation_may_arrive_in_one_piece() -> None:
+@pytest.mark.parametrize("line_end", [b"\r\n", b"\n"])
+async def test_a_valid_101_and_the_confirmation_may_arrive_in_one_piece(line_end: bytes) -> None:
     # This also shows that each answer above fails because of its one fault.
     client_end, server_end = trio.testing.memory_stream_pair()
     confirmation = FrameProtocol(client=False, extensions=[]).send_data('{"type": "heartbeat", "status": "ok"}')
 
     async def serve() -> None:
-        await server_end.send_all(_accepting()(await read_head(server_end)) + confirmation)
+        head = _accepting()(await read_head(server_end)).replace(b"\r\n", line_end)
+        await server_end.send_all(head + confirmation)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)

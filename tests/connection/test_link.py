@@ -41,7 +41,7 @@ class IgnoringReceiver:
 async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
     async with open_bare_peer() as peer:
         transport = Transport(peer.stream, peer="the peer", client=True, max_message_size=1000)
-        link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer")
+        link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer", max_values=1000)
         handshake = partial(transport.run_client, parse_url(PEER_URL), [])
         async with link.running(handshake, handshake_deadline=trio.current_time() + 5, liveness_timeout=100):
             link.send_nowait(_HEARTBEAT)
@@ -54,6 +54,6 @@ async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
 async def test_a_link_has_background_tasks_only_while_it_runs() -> None:
     client_end, _ = trio.testing.memory_stream_pair()
     transport = Transport(client_end, peer="the peer", client=True, max_message_size=1000)
-    link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer")
+    link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer", max_values=1000)
     with pytest.raises(RuntimeError, match="only while it runs"):
         link.start_soon(trio.sleep_forever)

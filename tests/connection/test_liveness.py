@@ -57,6 +57,28 @@ async def test_is_alive_reports_whether_the_server_answers_a_ping(autojump_clock
     assert trio.current_time() - start < 60
 
 
+@pytest.mark.parametrize("how", ["aborted", "reset"])
+async def test_connection_that_ends_during_the_ping_is_not_alive(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_scripted_peer() as peer:
+        alive: list[bool] = []
+
+        async def ask() -> None:
+            alive.append(await peer.connection.is_alive())
+
+        # The stream ends before the writer has sent the ping, so no pong can arrive.
+        peer.stream.stall()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            if how == "reset":
+                peer.reset()
+            else:
+                await peer.abort()
+        assert alive == [False]
+
+
 async def test_the_servers_pings_keep_a_connection_alive(autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer(options=ConnectionOptions(heartbeat_interval=1e6, liveness_timeout=25)) as peer:
         for _ in range(100):

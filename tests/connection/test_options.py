@@ -28,6 +28,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "liveness_timeout": 180,
         "ping_interval": None,
         "max_message_size": 100 * 2**20,
+        "max_values": 500_000,
     }
 
 

@@ -29,10 +29,10 @@ _OWN = {"timestamp", "task_name"}
 
 
 def _comparable(members: dict[str, object]) -> dict[str, object]:
-    kept = {name: value for name, value in members.items() if value is not None and name not in _OWN}
-    if kept["type"] == "register":
-        kept.pop("metadata", None)
-    return kept
+    compared = {name: value for name, value in members.items() if value is not None and name not in _OWN}
+    if compared["type"] == "register":
+        compared.pop("metadata", None)
+    return compared
 
 
 def _of_constellation(name: str) -> list[Frame]:
@@ -79,7 +79,7 @@ async def _converse(name: str, use: Use) -> None:
         assert (statistics.late_replies, statistics.unknown_replies, statistics.invalid_messages) == (0, 0, 0)
 
 
-async def test_registration_ok() -> None:
+async def test_the_recorded_registration_succeeds() -> None:
     recorded = list(_of_constellation("registration_ok"))
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_play, peer, recorded)
@@ -104,7 +104,7 @@ async def test_the_registration_contains_the_same_metadata_as_the_originals() ->
         peer.confirm()
 
 
-async def test_heartbeat_first_half(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_recorded_heartbeat_is_sent_and_acknowledged(autojump_clock: trio.testing.MockClock) -> None:
     async with open_scripted_peer(
         client_id="demo@device_001", options=ConnectionOptions(heartbeat_interval=30)
     ) as peer:
@@ -114,7 +114,7 @@ async def test_heartbeat_first_half(autojump_clock: trio.testing.MockClock) -> N
         assert trio.current_time() >= 30
 
 
-async def test_device_info_ok() -> None:
+async def test_the_recorded_device_information_is_returned() -> None:
     async def use(connection: Connection) -> None:
         info = await connection.device_info()
         assert (info.device_id, info.platform, info.cpu_count, info.memory_total_gb) == (
@@ -129,7 +129,7 @@ async def test_device_info_ok() -> None:
     await _converse("device_info_ok", use)
 
 
-async def test_task_completed() -> None:
+async def test_a_recorded_completed_task_returns_its_result() -> None:
     async def use(connection: Connection) -> None:
         result = await connection.run_task("echo:hello", task_id="t1")
         assert result == TaskResult("t1", "device_001", TaskStatus.COMPLETED, {"echo": "hello"})
@@ -138,7 +138,7 @@ async def test_task_completed() -> None:
     await _converse("task_completed", use)
 
 
-async def test_task_failed() -> None:
+async def test_a_recorded_failed_task_raises_its_error_from_unwrap() -> None:
     async def use(connection: Connection) -> None:
         result = await connection.run_task("fail:no such window", task_id="t2")
         assert result == TaskResult("t2", "device_001", TaskStatus.FAILED, {}, "no such window")
@@ -148,7 +148,7 @@ async def test_task_failed() -> None:
     await _converse("task_failed", use)
 
 
-async def test_task_ended_in_error() -> None:
+async def test_a_recorded_task_that_ended_in_its_error_state_has_failed() -> None:
     async def use(connection: Connection) -> None:
         result = await connection.run_task("err:", task_id="t3")
         assert (result.status, result.error) == (TaskStatus.FAILED, None)
@@ -159,30 +159,26 @@ async def test_task_ended_in_error() -> None:
     await _converse("task_ended_in_error", use)
 
 
-async def test_two_tasks_interleaved() -> None:
+async def test_two_recorded_interleaved_tasks_receive_their_own_results() -> None:
     async def use(connection: Connection) -> None:
         ended: list[str] = []
 
-        async def run(request: str, task_id: str, task_status: trio.TaskStatus[str]) -> None:
-            result = await connection.run_task(request, task_id=task_id, task_status=task_status)
+        async def run(request: str, task_id: str) -> None:
+            result = await connection.run_task(request, task_id=task_id)
             ended.append(f"{task_id} {result.unwrap()}")
 
         async with trio.open_nursery() as nursery:
             # As in the recording, both are sent before either is accepted.
-            nursery.start_soon(_start, run, "sleep:0.4", "slow")
+            nursery.start_soon(run, "sleep:0.4", "slow")
             await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(_start, run, "echo:quick", "quick")
+            nursery.start_soon(run, "echo:quick", "quick")
         # The replies arrive in one piece, and trio runs their waiters in any order.
         assert sorted(ended) == ["quick {'echo': 'quick'}", "slow {'slept': '0.4'}"]
 
     await _converse("two_tasks_interleaved", use)
 
 
-async def _start(run: Callable[[str, str, trio.TaskStatus[str]], Awaitable[None]], request: str, task_id: str) -> None:
-    await run(request, task_id, trio.TASK_STATUS_IGNORED)
-
-
-async def test_device_lost_mid_task() -> None:
+async def test_a_recorded_task_fails_when_its_device_disconnects() -> None:
     async def use(connection: Connection) -> None:
         result = await connection.run_task("sleep:30", task_id="t8")
         assert result.error == "Task was cancelled because target device disconnected"
@@ -191,7 +187,7 @@ async def test_device_lost_mid_task() -> None:
     await _converse("device_lost_mid_task", use)
 
 
-async def test_task_to_lost_device() -> None:
+async def test_a_recorded_task_for_a_disconnected_device_is_refused() -> None:
     async def use(connection: Connection) -> None:
         with pytest.raises(RequestRejected, match="Target device 'device_001' is not connected") as caught:
             await connection.run_task("echo:x", task_id="t9")
@@ -207,7 +203,9 @@ async def test_task_to_lost_device() -> None:
         (3, "device_404", "Target device 'device_404' is not connected"),
     ],
 )
-async def test_registration_errors(first: int, device_id: str, words: str) -> None:
+async def test_a_recorded_refusal_of_a_registration_is_raised_with_its_words(
+    first: int, device_id: str, words: str
+) -> None:
     recorded = frames("registration_errors")[first : first + 3]
     async with open_bare_peer() as peer, trio.open_nursery() as nursery:
         nursery.start_soon(_play, peer, recorded)
@@ -219,7 +217,7 @@ async def test_registration_errors(first: int, device_id: str, words: str) -> No
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
-async def test_bad_token(token: str | None) -> None:
+async def test_a_recorded_status_403_is_a_rejected_handshake(token: str | None) -> None:
     statuses = [json.loads(line).get("handshake_status") for line in _lines("bad_token")]
     assert statuses[1:] == [403, 403]
     async with open_bare_peer() as peer:
@@ -231,5 +229,4 @@ async def test_bad_token(token: str | None) -> None:
 
 
 def _lines(name: str) -> list[str]:
-
     return (DATA / f"{name}.jsonl").read_text().splitlines()

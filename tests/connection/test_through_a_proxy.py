@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 DEVICE = "device_001"
 INFO = DeviceInfo(DEVICE, "linux")
-"""A bound in seconds that only a hang exceeds."""
 
 
 async def _session(task: ServerTask) -> object:

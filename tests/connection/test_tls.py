@@ -20,6 +20,7 @@ from galaxy_trio.agent import open_device_connection
 from galaxy_trio.server import Server, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
 from tests.connection.support.cancellation import open_and_cancel_at_step
+from tests.connection.support.leaks import chain
 from tests.connection.support.opening import listen
 from tests.connection.support.sockets import open_sockets
 from tests.support.waiting import close_without_a_limit
@@ -105,10 +106,6 @@ async def _wait_empty(server: Server) -> None:
             await trio.testing.wait_all_tasks_blocked(0.001)
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
-
-
 async def test_a_verified_server_works_like_any_other(trusting: ssl.SSLContext, certificates: Certificates) -> None:
     with trio.fail_after(60):
         async with open_server(ssl_context=certificates.right, token="abc") as server:
@@ -185,7 +182,7 @@ async def test_a_certificate_from_an_unknown_authority_is_refused(certificates: 
             f"no TLS connection to {server.url}: the server's certificate is not accepted: unable to get local issuer"
         )
         assert str(error).endswith("; if your own authority issued it, give the authority's certificate file")
-        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain(error))
         await _wait_empty(server)
 
 
@@ -194,7 +191,7 @@ async def test_a_certificate_of_another_host_is_refused(trusting: ssl.SSLContext
         error = await _fail(server.url, ssl_context=trusting)
         assert type(error) is ConnectFailed
         assert "the server's certificate is not accepted: IP address mismatch" in str(error)
-        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _chain(error))
+        assert any(isinstance(cause, ssl.SSLCertVerificationError) for cause in chain(error))
         await _wait_empty(server)
 
 
@@ -241,7 +238,7 @@ async def test_a_plain_answer_to_a_tls_handshake_fails_immediately() -> None:
     async with listen(answer) as listener:
         error = await _fail(listener.url.replace("ws:", "wss:"))
         assert type(error) is ConnectFailed
-        assert any(isinstance(cause, ssl.SSLError) for cause in _chain(error))
+        assert any(isinstance(cause, ssl.SSLError) for cause in chain(error))
         # The words depend on the version of OpenSSL.
         assert "wrong version number" in str(error) or "record layer failure" in str(error)
         assert str(error).endswith("; if the server does not use TLS, its URL begins with ws://")

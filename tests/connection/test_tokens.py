@@ -59,11 +59,11 @@ async def _use_connection(url: str, server: MemoryServer | None, token: str | No
                 await connection.run_task("abandoned", timeout=0)
             shown += [caught.value, device, connection, connection.statistics()]
             # The late reply to the abandoned task is an event.
-            told = [await anext(events)]
-            while not isinstance(told[-1], LateReplyReceived):
-                told.append(await anext(events))
-        told += [event async for event in events]
-        shown += [device.recent_messages, *told]
+            published = [await anext(events)]
+            while not isinstance(published[-1], LateReplyReceived):
+                published.append(await anext(events))
+        published += [event async for event in events]
+        shown += [device.recent_messages, *published]
     return [*shown, connection, await connection.wait_closed()]
 
 

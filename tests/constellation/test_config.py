@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from galaxy_trio import ConfigError
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEVICES_YAML = """
 devices:
@@ -163,22 +160,25 @@ devices:
     assert "\n" not in words
 
 
-def test_duplicate_device_ids_are_reported_with_both_paths(tmp_path: Path) -> None:
-    text = "devices: [{device_id: a, server_url: 'ws://h'}, {device_id: b, server_url: 'ws://h'}, {device_id: a, server_url: 'ws://i'}]"
-    with pytest.raises(ConfigError, match=r"devices\[2\].device_id: 'a' is the id of devices\[0\] already"):
-        read_config(write(tmp_path, "d.yaml", text))
+@pytest.mark.parametrize("name", ["a", "?"])
+def test_duplicate_device_ids_are_reported_with_both_paths(name: str, tmp_path: Path) -> None:
+    devices = [{"device_id": device_id, "server_url": "ws://h"} for device_id in (name, "b", name)]
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "d.json", json.dumps({"devices": devices})))
+    assert caught.value.problems == (f"devices[2].device_id: {name!r} is the id of devices[0] already",)
+
+
+def test_empty_objects_in_place_of_devices_are_incomplete_and_no_duplicates(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "d.yaml", "devices: [{}, {}]"))
+    missing = [f"devices[{number}].{key}: is missing" for number in range(2) for key in ("device_id", "server_url")]
+    assert caught.value.problems == tuple(missing)
 
 
 @pytest.mark.parametrize("text", ["devices: []", "devices: ", "{}", "devices: {}"])
 def test_file_without_devices_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="devices: expected a list"):
         read_config(write(tmp_path, "d.yaml", text))
-
-
-def test_empty_object_in_place_of_a_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_config(write(tmp_path, "d.yaml", "devices: [{}]"))
-    assert caught.value.problems == ("devices[0].device_id: is missing", "devices[0].server_url: is missing")
 
 
 def test_token_file_with_several_lines_is_refused(tmp_path: Path) -> None:
@@ -306,10 +306,27 @@ devices:
     assert SECRET not in repr(caught.value.__cause__) + repr(caught.value.__context__)
 
 
-def test_device_config_made_in_code_is_checked_in_the_same_way() -> None:
-    with pytest.raises(ConfigError, match=r"device 'd': server_url: .*; max_concurrent_tasks: must be 1 or more"):
-        DeviceConfig("d", "http://h", max_concurrent_tasks=0)
-    assert DeviceConfig("d", "ws://h", capabilities=["a"]).capabilities == ("a",)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"device_id": 7}, "device 7: device_id: expected a string"),
+        ({"server_url": None}, "device 'a': server_url: expected a string"),
+        ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
+        ({"server_url": "http://h", "max_concurrent_tasks": 0}, "; max_concurrent_tasks: must be 1 or more"),
+        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out for no limit"),
+        ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
+    ],
+)
+def test_invalid_device_config_is_refused(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() -> None:
+    device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
+    assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
+    assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
 
 
 json_values = st.recursive(
@@ -349,6 +366,28 @@ def test_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> Non
         DeviceConfig("d", "ws://h", token_file=name)
     with pytest.raises(ConfigError, match="ca_file: no file can have this name"):
         DeviceConfig("d", "ws://h", ca_file=name)
+
+
+def test_path_of_an_unknown_user_is_an_unreadable_file(tmp_path: Path) -> None:
+    device = {"device_id": "d", "server_url": "ws://h", "token_file": "~no.such.user/token", "ca_file": "~/ca.pem"}
+    [config] = read_config(write(tmp_path, "c.json", json.dumps({"devices": [device]}))).devices
+    with pytest.raises(ConfigError, match=r"cannot be read from .*~no\.such\.user/token: No such file"):
+        config.read_token()
+    assert config.ca_file == str(Path.home() / "ca.pem")
+
+
+@pytest.mark.parametrize("name", ["~\0", "~\ud800"])
+def test_home_directory_that_no_user_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    device = {"device_id": "d", "server_url": "ws://h", "token_file": name}
+    with pytest.raises(ConfigError, match=r"devices\[0\].token_file: no file can have this name"):
+        read_config(write(tmp_path, "c.json", json.dumps({"devices": [device]})))
+
+
+def test_key_in_upper_and_in_lower_case_is_given_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, "c.yaml", f"{DEVICES_YAML}\nMAX_CONCURRENT_TASKS: 1\nmax_concurrent_tasks: 2"))
+    problem = "max_concurrent_tasks: is given twice, in upper and in lower case: leave out one"
+    assert caught.value.problems == (problem,)
 
 
 def test_wrong_type_of_devices_is_reported_once(tmp_path: Path) -> None:

@@ -14,18 +14,14 @@ import trio.testing
 from galaxy_trio import ConnectFailed, ConnectionLost, ConnectionOptions, RequestTimeout
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio.events import DeviceStatus, StatusChanged, TaskEnded, TaskOutcome, TaskSubmitted
-from galaxy_trio.testing import open_bare_peer
 from tests.constellation.support.calls import open_world, start
 from tests.constellation.support.fleet import device_config, recording
+from tests.constellation.support.scripted_server import LongestWaits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trio.testing import MockClock
 
     from galaxy_trio.constellation.task import OnCancel
-    from galaxy_trio.messages import ClientMessage
-    from galaxy_trio.testing import ScriptedPeer
 
 BOTH_WAYS = pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
 
@@ -72,25 +68,25 @@ async def test_on_not_sent_is_awaited_before_a_prepared_task_waits_again(
         # An idle connection, on which the task is sent without a registration that could fail.
         assert (await world.a.run_task("echo 0")).unwrap()
         await world.fleet.remove_device("a")
-        told: list[str] = []
+        calls_made: list[str] = []
 
         async def prepare(device_id: str) -> None:
             await trio.lowlevel.checkpoint()
-            told.append(f"prepare on {device_id}")
+            calls_made.append(f"prepare on {device_id}")
 
         async def withdraw(device_id: str) -> None:
             await trio.lowlevel.checkpoint()
-            told.append(f"not sent to {device_id}")
+            calls_made.append(f"not sent to {device_id}")
 
         run = partial(world.a.run_task, on_cancel=on_cancel, before_sending=prepare, on_not_sent=withdraw)
         call = await start(nursery, partial(run, "echo 1"))
-        assert told == ["prepare on a", "not sent to a"]
+        assert calls_made == ["prepare on a", "not sent to a"]
         await trio.sleep(100)
-        assert told == ["prepare on a", "not sent to a"]
+        assert calls_made == ["prepare on a", "not sent to a"]
         await world.fleet.add_device("a")
         await call.ended.wait()
         assert call.echo == "1"
-        assert told == ["prepare on a", "not sent to a", "prepare on a"]
+        assert calls_made == ["prepare on a", "not sent to a", "prepare on a"]
 
 
 async def test_exception_of_on_not_sent_is_raised_and_the_task_never_runs(
@@ -153,38 +149,16 @@ async def test_task_that_was_refused_and_then_cancelled_ends_as_not_sent(autojum
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])
-async def test_task_whose_connection_fails_to_open_is_retried_with_increasing_waits(
-    how: str, autojump_clock: MockClock
-) -> None:
-    async with open_world("a") as world:
-        world.problems = [OSError("no route") for _ in range(6)]
-        began = trio.current_time()
-        run_task = world.a.run_task if how == "device" else world.constellation.run_task
-        assert (await run_task("echo 1")).unwrap()
-        # Below 1 + 2 + 4 + … + 32 s, and not immediate.
-        assert 0 < trio.current_time() - began < 63
-        assert world.begun == ["echo 1"]
-        world.nothing_is_held()
-
-
-@pytest.mark.parametrize("how", ["device", "constellation"])
 @pytest.mark.parametrize(("delay", "seconds"), [(1, 1 + 2 + 4), (90, 90 + 90 + 90)])
 async def test_task_whose_connection_fails_to_open_has_its_own_backoff(
     how: str, delay: float, seconds: float, autojump_clock: MockClock
 ) -> None:
-    async with open_world("a", random=_Highest(), reconnect_delay=delay, keepalive_expiry=0) as world:
+    async with open_world("a", random=LongestWaits(), reconnect_delay=delay, keepalive_expiry=0) as world:
         run_task = world.a.run_task if how == "device" else world.constellation.run_task
         for number in range(1, 3):
             world.problems = [OSError("no route") for _ in range(3)]
             await run_task("echo")
             assert trio.current_time() == pytest.approx(number * seconds, abs=0.1)
-
-
-class _Highest:
-    """Draw the longest wait each time."""
-
-    def uniform(self, _low: float, high: float) -> float:
-        return high
 
 
 @pytest.mark.parametrize("how", ["lost", "closed"])
@@ -249,7 +223,7 @@ async def test_next_task_waits_until_the_server_has_noticed_the_end_of_the_previ
         assert all(wait == pytest.approx(5, abs=0.01) for wait in waits[8:])
         assert trio.current_time() - began < 200
         assert world.begun == ["hold 1", "hold other", "echo 2", "echo 3"]
-        world.fleet.work.let_go("other")
+        world.fleet.work.release("other")
         await other.ended.wait()
 
 
@@ -260,57 +234,3 @@ async def test_permanent_connection_error_of_a_task_is_raised_immediately(autoju
             await world.a.run_task("echo 1")
         assert (await world.a.run_task("echo 2")).unwrap()
         world.nothing_is_held()
-
-
-async def test_task_refused_by_a_closing_server_is_retried(autojump_clock: MockClock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        holder = await start(nursery, partial(world.a.run_task, "hold 1"))
-        waiting = await start(nursery, partial(world.a.run_task, "echo 2"))
-        await world.fleet.stop_server()
-        await holder.ended.wait()
-        await trio.sleep(30)
-        await world.fleet.start_server()
-        await world.fleet.add_device("a")
-        await waiting.ended.wait()
-        assert waiting.echo == "2"
-
-
-def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:
-    peer.send_json({"type": "task_end", "status": 5, "session_id": task.session_id})
-
-
-def _refusal(peer: ScriptedPeer, _task: ClientMessage) -> None:
-    peer.refuse("not today")
-
-
-@pytest.mark.parametrize(("reply", "outcome"), [(_broken_end, TaskOutcome.UNKNOWN), (_refusal, TaskOutcome.REJECTED)])
-@pytest.mark.parametrize("abandoned", [True, False])
-async def test_invalid_and_refusing_replies_end_a_task_with_their_outcome(
-    reply: Callable[[ScriptedPeer, ClientMessage], None],
-    outcome: TaskOutcome,
-    abandoned: bool,
-    autojump_clock: MockClock,
-) -> None:
-    async with open_bare_peer() as peer, open_world() as world, recording(world.constellation) as journal:
-        world.problems = [peer.stream]
-        device = world.constellation.add_device(device_config("a"))
-        for _ in range(2):
-            peer.answer(await peer.receive())
-        await device.wait_connected()
-        async with trio.open_nursery() as nursery:
-            call = await start(nursery, partial(device.run_task, "it", on_cancel="abandon"))
-            task = await peer.receive()
-            if abandoned:
-                call.scope.cancel()
-                await call.ended.wait()
-            reply(peer, task)
-            await trio.testing.wait_all_tasks_blocked()
-            await peer.answer_all()
-            await call.ended.wait()
-        await trio.testing.wait_all_tasks_blocked()
-        [ended] = journal.of(TaskEnded)
-        assert isinstance(ended, TaskEnded)
-        assert ended.outcome is outcome
-        assert call.cancelled is abandoned
-        assert (device.status, device.running) == (DeviceStatus.IDLE, 0)
-        peer.reset()

@@ -97,7 +97,7 @@ async def test_reconnecting_does_not_stop_tasks_on_their_own_connections(autojum
         assert isinstance(shared.ending, ConnectionLost)
         await waiting.ended.wait()
         assert waiting.echo == "3"
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await own.ended.wait()
         assert own.echo == "1"
         await trio.testing.wait_all_tasks_blocked()
@@ -155,16 +155,3 @@ async def test_device_that_is_given_up_fails_all_calls_with_the_reason_until_it_
         await device.reconnect()
         assert (device.status, device.failure) == (IDLE, None)
         assert (await device.run_task("echo 2")).unwrap()
-
-
-async def test_connect_tries_a_device_that_was_given_up(autojump_clock: MockClock) -> None:
-    async with open_world(device_config("a", max_retries=0)) as world:
-        await world.fleet.stop_server()
-        await world.a.wait_status(FAILED)
-        with pytest.raises(ConnectFailed):
-            await world.a.connect()
-        assert world.a.status is FAILED
-        await world.fleet.start_server()
-        await world.fleet.add_device("a")
-        await world.a.connect()
-        assert world.a.status is IDLE

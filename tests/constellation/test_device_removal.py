@@ -38,7 +38,7 @@ async def test_removing_a_device_fails_queued_tasks_immediately_and_waits_for_ru
         if wait:
             await trio.sleep(500)
             assert not running.ended.is_set()
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
         await removing.ended.wait()
         assert removing.ending is None
         if wait:
@@ -102,19 +102,6 @@ async def test_device_is_removed_by_two_calls_while_another_one_with_its_id_is_a
         assert (await world.constellation.run_task("echo 2")).unwrap()
         with pytest.raises(NoSuchDevice, match="there is no device 'b' to be removed"):
             await world.constellation.remove_device("b")
-
-
-async def test_device_can_be_removed_without_waiting_and_its_id_used_again(autojump_clock: MockClock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        running = await start(nursery, partial(world.constellation.run_task, "wait"))
-        with pytest.raises(ConfigError, match="there is a device 'a' already"):
-            world.constellation.add_device(device_config("a"))
-        await world.constellation.remove_device("a", wait=False)
-        assert isinstance(running.ending, ConnectionLost)
-        assert running.ending.reason == "it was removed"
-        await world.constellation.add_device(device_config("a")).connect()
-        assert (await world.constellation.run_task("echo x")).unwrap()
-        world.nothing_is_held()
 
 
 async def test_two_removals_of_a_device_both_wait_until_it_is_closed(autojump_clock: MockClock) -> None:

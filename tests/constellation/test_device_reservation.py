@@ -55,7 +55,7 @@ async def test_reservation_runs_one_task_at_a_time_and_none_after_its_end(autoju
             first = await start(nursery, partial(reservation.run_task, "hold 1", task_id="1"))
             with pytest.raises(trio.BusyResourceError, match="runs one task at a time"):
                 await reservation.run_task("echo 2", task_id="2")
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
             await first.ended.wait()
             assert first.echo == "1"
         with pytest.raises(trio.ClosedResourceError, match="the reservation of device 'a' has ended"):
@@ -86,7 +86,7 @@ async def test_slot_is_held_until_its_task_has_ended_even_if_the_block_ends_firs
             first = await start(nursery, partial(reservation.run_task, "hold 1"))
         second = await start(nursery, partial(world.a.run_task, "echo 2"))
         assert (world.a.running, world.a.queued) == (1, 1)
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await first.ended.wait()
         await second.ended.wait()
         assert world.fleet.work.most == {"a": 1}
@@ -199,19 +199,19 @@ async def test_before_sending_is_awaited_when_the_device_is_connected_and_nothin
 ) -> None:
     async with open_world("a") as world, world.a.reserve() as reservation, trio.open_nursery() as nursery:
         await world.fleet.remove_device("a")
-        told = trio.Event()
+        called = trio.Event()
         go = trio.Event()
 
-        async def tell(device_id: str) -> None:
+        async def record(device_id: str) -> None:
             assert device_id == "a"
-            told.set()
+            called.set()
             await go.wait()
 
-        call = await start(nursery, partial(reservation.run_task, "echo 1", before_sending=tell))
+        call = await start(nursery, partial(reservation.run_task, "echo 1", before_sending=record))
         await trio.sleep(100)
-        assert not told.is_set()
+        assert not called.is_set()
         await world.fleet.add_device("a")
-        await told.wait()
+        await called.wait()
         await trio.sleep(1)
         assert world.begun == []
         go.set()
@@ -240,15 +240,15 @@ async def test_task_is_never_sent_if_before_sending_raises(autojump_clock: MockC
 
 async def test_before_sending_receives_the_id_of_the_chosen_device(autojump_clock: MockClock) -> None:
     async with open_world("a", "b") as world:
-        told: list[str] = []
+        device_ids: list[str] = []
 
-        async def tell(device_id: str) -> None:
+        async def record(device_id: str) -> None:
             await trio.lowlevel.checkpoint()
-            told.append(device_id)
+            device_ids.append(device_id)
 
         await world.fleet.remove_device("a")
         for number in range(2):
-            assert (await world.constellation.run_task(f"echo {number}", before_sending=tell)).unwrap()
-        assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=tell)).unwrap()
+            assert (await world.constellation.run_task(f"echo {number}", before_sending=record)).unwrap()
+        assert (await world.constellation.devices["b"].run_task("echo 2", before_sending=record)).unwrap()
         # The device that left may have been tried, but nothing was sent to it.
-        assert told == ["b"] * 3
+        assert device_ids == ["b"] * 3

@@ -11,6 +11,7 @@ import trio.testing
 
 from galaxy_trio import RequestTimeout
 from galaxy_trio.events import DeviceStatus, TaskAbandoned, TaskEnded, TaskOutcome, TaskQueued
+from tests.connection.support.cancellation import CancelAtStep
 from tests.constellation.support.calls import Call, World, open_world, start
 from tests.constellation.support.fleet import device_config, recording
 
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 RunTask: TypeAlias = "Callable[..., Awaitable[TaskResult]]"
 STILL_ENDED = 5
 """After this many calls in a row that ended before the cancellation, there is no later step."""
-
-
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope right before the n-th scheduler step of any task from now on."""
-
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
-        self._steps_left = step
-        self._scope = scope
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002  # of whichever task
-        self._steps_left -= 1
-        if self._steps_left == 0:
-            self._scope.cancel()
 
 
 async def _in_a_reservation(world: World, request: str, on_cancel: OnCancel) -> TaskResult:
@@ -68,7 +56,7 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
         while ended < STILL_ENDED:
             step += 1
             first, second = Call(), Call()
-            instrument = _CancelAtStep(step, first.scope)
+            instrument = CancelAtStep(step, first.scope)
             with trio.fail_after(1000):
                 trio.lowlevel.add_instrument(instrument)
                 try:
@@ -99,10 +87,10 @@ async def test_cancelling_at_every_step_leaves_nothing_behind_and_the_next_task_
     # A task with a free slot that is abandoned has very few steps before the send.
     assert outcomes - {TaskOutcome.CANCELLED} == {TaskOutcome.COMPLETED}
     assert TaskOutcome.CANCELLED in outcomes or (how, on_cancel) == ("reservation", "abandon")
-    told = [event.task_id for event in ends]
-    assert len(told) == len(set(told))
+    ended_tasks = [event.task_id for event in ends]
+    assert len(ended_tasks) == len(set(ended_tasks))
     if how != "reservation":
-        assert set(told) == set(queued)
+        assert set(ended_tasks) == set(queued)
 
 
 async def _cancel(call: Call) -> None:
@@ -131,7 +119,7 @@ async def test_cancelled_task_is_stopped_on_the_server_before_the_call_returns(
         # Well before anything else could have ended the task.
         await trio.sleep(1)
         assert world.begun == ["hold 1", "hold 2"]
-        world.fleet.work.let_go("2")
+        world.fleet.work.release("2")
         await second.ended.wait()
         await trio.testing.wait_all_tasks_blocked()
         world.nothing_is_held()
@@ -148,7 +136,7 @@ async def test_cancelled_task_leaves_the_queue_and_the_order_of_the_others_stays
         calls[1].scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert (world.a.running, world.a.queued) == (1, 2)
-        world.fleet.work.let_go("0", "1", "2", "3")
+        world.fleet.work.release("0", "1", "2", "3")
         for call in calls:
             await call.ended.wait()
         assert world.begun == ["hold 0", "hold 2", "hold 3"]
@@ -194,7 +182,7 @@ async def test_abandoned_task_keeps_its_device_busy_until_it_has_ended(
         await trio.sleep(100)
         assert (device.status, device.running, device.queued) == (DeviceStatus.BUSY, 1, 1)
         assert journal.of(TaskAbandoned) == [TaskAbandoned("a", "first")]
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await second.ended.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert world.fleet.work.ended == ["hold 1", "echo 2"]
@@ -256,6 +244,6 @@ async def test_other_slots_run_tasks_while_an_abandoned_task_holds_one(autojump_
             assert (await world.a.run_task(f"echo {number}")).unwrap()
         assert world.a.running == 1
         assert world.fleet.work.most == {"a": 2}
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await trio.testing.wait_all_tasks_blocked()
         world.nothing_is_held()

@@ -32,7 +32,7 @@ async def test_tasks_run_first_in_first_out_in_all_slots(slots: int, autojump_cl
                 assert world.begun == [f"hold {begun}" for begun in range(min(number + slots, 7))]
                 assert (device.running, device.queued) == (min(slots, 7 - number), max(0, 7 - number - slots))
                 assert device.status is DeviceStatus.BUSY
-                world.fleet.work.let_go(str(number))
+                world.fleet.work.release(str(number))
                 await calls[number].ended.wait()
                 await trio.testing.wait_all_tasks_blocked()
         assert [call.echo for call in calls] == [str(number) for number in range(7)]
@@ -53,7 +53,7 @@ async def test_full_queue_refuses_immediately_and_sends_and_publishes_nothing(au
                 async with device.reserve():
                     raise AssertionError
         assert journal.events == []
-        world.fleet.work.let_go("0", "1", "2")
+        world.fleet.work.release("0", "1", "2")
 
 
 async def test_nursery_start_returns_the_task_id_when_the_server_has_accepted_the_task(
@@ -63,7 +63,7 @@ async def test_nursery_start_returns_the_task_id_when_the_server_has_accepted_th
         device = world.a
         assert await nursery.start(partial(device.run_task, "hold 1", task_id="first")) == "first"
         assert world.begun == ["hold 1"]
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await nursery.start(partial(device.run_task, "echo 2"))
         assert world.begun == ["hold 1", "echo 2"]
 
@@ -74,9 +74,11 @@ async def test_events_of_a_task_are_in_order_and_its_end_is_published_once(autoj
         async with recording(world.constellation) as journal:
             await device.run_task("echo", task_id="well")
             await device.run_task("fail it went wrong", task_id="badly")
-        told = [event for event in journal.events if isinstance(event, TaskQueued | TaskSubmitted | TaskAcknowledged)]
+        published = [
+            event for event in journal.events if isinstance(event, TaskQueued | TaskSubmitted | TaskAcknowledged)
+        ]
         for task_id in ("well", "badly"):
-            kinds = [type(event) for event in told if event.task_id == task_id]
+            kinds = [type(event) for event in published if event.task_id == task_id]
             assert kinds == [TaskQueued, TaskSubmitted, TaskAcknowledged]
         assert journal.of(TaskEnded) == [
             TaskEnded("a", "well", TaskOutcome.COMPLETED),
@@ -126,7 +128,7 @@ async def test_refused_task_never_ran_and_the_next_one_runs(autojump_clock: Mock
             assert "sessions already" in caught.value.words
             await trio.testing.wait_all_tasks_blocked()
             assert journal.of(TaskEnded) == [TaskEnded("a", "refused", TaskOutcome.REJECTED, str(caught.value))]
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
             await held.ended.wait()
         assert world.begun == ["hold 1"]
         assert (await device.run_task("echo 3", on_cancel="abandon")).unwrap()
@@ -199,5 +201,5 @@ async def test_statistics_are_ready_for_json(autojump_clock: MockClock) -> None:
             a, b = statistics.devices.values()
             assert (a.running, a.queued, a.status, a.connects) == (1, 1, DeviceStatus.BUSY, 1)
             assert (b.running, b.queued, b.status, b.connects) == (0, 0, DeviceStatus.DISCONNECTED, 0)
-            world.fleet.work.let_go("1")
+            world.fleet.work.release("1")
         assert isinstance(unstructure_statistics(statistics), dict)

@@ -149,17 +149,17 @@ async def test_running_tasks_continue_during_the_drain_and_no_task_starts(autoju
             slow = await start(outside, partial(b.run_task, "wait"))
             queued = await start(outside, partial(constellation.run_task, "echo 2"))
 
-            async def let_go_later() -> None:
+            async def release_later() -> None:
                 await trio.sleep(50)
                 assert isinstance(queued.ending, trio.ClosedResourceError)
                 with pytest.raises(trio.ClosedResourceError):
                     await constellation.run_task("echo 3")
-                fleet.work.let_go("1")
+                fleet.work.release("1")
                 await quick.ended.wait()
                 assert quick.echo == "1"
                 assert not slow.ended.is_set()
 
-            outside.start_soon(let_go_later)
+            outside.start_soon(release_later)
             began = trio.current_time()
         assert 100 <= trio.current_time() - began < 105
         await slow.ended.wait()
@@ -176,13 +176,32 @@ async def test_drain_ends_when_no_task_runs(autojump_clock: MockClock) -> None:
             call.scope.cancel()
             await call.ended.wait()
 
-            async def let_go_later() -> None:
+            async def release_later() -> None:
                 await trio.sleep(30)
-                fleet.work.let_go("1")
+                fleet.work.release("1")
 
-            outside.start_soon(let_go_later)
+            outside.start_soon(release_later)
         assert 30 <= trio.current_time() < 31
         assert fleet.work.ended == ["hold 1"]
+
+
+async def test_device_may_be_removed_during_the_drain(autojump_clock: MockClock) -> None:
+    async with open_fleet("a", "b") as fleet, trio.open_nursery() as outside:
+        configs = [device_config("a"), device_config("b")]
+        async with open_constellation(configs, connect=fleet.connect, drain=1000) as constellation:
+            await constellation.wait_connected()
+            running = await start(outside, partial(constellation.devices["a"].run_task, "hold 1"))
+            removing = await start(outside, partial(constellation.remove_device, "a"))
+
+            async def release_later() -> None:
+                await trio.sleep(30)
+                fleet.work.release("1")
+
+            outside.start_soon(release_later)
+        assert 30 <= trio.current_time() < 31
+        await removing.ended.wait()
+        assert (running.echo, removing.ending) == ("1", None)
+        assert list(constellation.devices) == ["b"]
 
 
 @pytest.mark.parametrize("how", ["device", "constellation"])

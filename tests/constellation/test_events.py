@@ -37,7 +37,8 @@ from galaxy_trio.events import (
     UnknownReplyReceived,
 )
 from galaxy_trio.messages import ServerMessageType
-from tests.constellation.support.fleet import Journal, device_config, open_small_world, recording
+from tests.constellation.support.calls import open_world
+from tests.constellation.support.fleet import Journal, device_config, recording
 from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def story(journal: Journal, device_id: str) -> list[object]:
 
 
 async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClock) -> None:
-    async with open_small_world("a", "b") as (fleet, constellation):
+    async with open_world("a", "b") as world:
+        fleet, constellation = world.fleet, world.constellation
         device = constellation.devices["a"]
         async with recording(constellation) as journal:
             await device.reconnect()
@@ -80,8 +82,8 @@ async def test_events_of_a_device_are_published_in_order(autojump_clock: MockClo
             await device.disconnect()
             assert trio.current_time() > fleet_is_back
         task = [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskEnded]
-        told = story(journal, "a")
-        assert told == [
+        published = story(journal, "a")
+        assert published == [
             *[D, DeviceDisconnected, *CONNECTING],
             *[*task, I],
             # The information is requested before the slot is free.
@@ -106,10 +108,10 @@ async def test_disconnected_event_has_the_reason_and_the_time_of_the_next_attemp
         ):
             now = datetime.now(UTC)
             await constellation.wait_connected()
-        told = story(journal, "a")
-        end = told.index(DeviceConnected) + 1
+        published = story(journal, "a")
+        end = published.index(DeviceConnected) + 1
         wait = [D, DeviceDisconnected]
-        assert told[:end] in (
+        assert published[:end] in (
             [C, *wait, C, *wait, DeviceNeedsAttention, C, R, *wait, C, R, *wait, *CONNECTING],
             # The information may have arrived before the loss or not: that is random.
             [C, *wait, C, *wait, DeviceNeedsAttention, *CONNECTING],
@@ -153,7 +155,8 @@ async def test_device_failed_is_the_last_event_of_a_device_that_is_given_up(auto
 
 
 async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (fleet, constellation):
+    async with open_world("a") as world:
+        fleet, constellation = world.fleet, world.constellation
         async with recording(constellation) as journal:
             await fleet.remove_device("a")
             with trio.move_on_after(3):
@@ -162,21 +165,22 @@ async def test_departure_of_a_device_is_published_as_a_loss(autojump_clock: Mock
         lost = journal.of(DeviceDisconnected)[0]
         assert isinstance(lost, DeviceDisconnected)
         assert lost.next_try is not None
-        told = story(journal, "a")
-        assert told[:2] == [TaskQueued, B]
-        assert D in told
-        assert told[-1] is TaskEnded
+        published = story(journal, "a")
+        assert published[:2] == [TaskQueued, B]
+        assert D in published
+        assert published[-1] is TaskEnded
 
 
 async def test_events_of_an_abandoned_task_continue_until_its_end(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (fleet, constellation):
+    async with open_world("a") as world:
+        fleet, constellation = world.fleet, world.constellation
         async with recording(constellation) as journal:
             with trio.move_on_after(1):
                 await constellation.devices["a"].run_task("wait", on_cancel="abandon", task_id="t")
             fleet.work.finish.set()
             await trio.sleep(1)
-        told = story(journal, "a")
-        assert told == [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskAbandoned, TaskEnded, I]
+        published = story(journal, "a")
+        assert published == [TaskQueued, B, TaskSubmitted, TaskAcknowledged, TaskAbandoned, TaskEnded, I]
         assert journal.of(TaskEnded) == [TaskEnded("a", "t", TaskOutcome.COMPLETED)]
 
 
@@ -260,7 +264,8 @@ async def test_text_of_the_server_in_an_event_is_shortened(autojump_clock: MockC
 
 
 async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_number(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (_fleet, constellation):
+    async with open_world("a") as world:
+        constellation = world.constellation
         async with recording(constellation) as journal, constellation.subscribe(backlog=4) as lagging:
             for number in range(10):
                 await constellation.devices["a"].run_task(f"echo {number}")
@@ -273,7 +278,8 @@ async def test_lagging_subscriber_loses_the_oldest_events_and_receives_their_num
 
 
 async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock) -> None:
-    async with open_small_world("a", "b") as (_fleet, constellation), open_background() as nursery:
+    async with open_world("a", "b") as world, open_background() as nursery:
+        constellation = world.constellation
 
         async def read_slowly(seconds: float) -> None:
             async with constellation.subscribe() as events:
@@ -294,7 +300,8 @@ async def test_slow_subscriber_does_not_affect_others(autojump_clock: MockClock)
 
 
 async def test_subscribers_receive_events_only_during_their_block(autojump_clock: MockClock) -> None:
-    async with open_small_world("a") as (_fleet, constellation):
+    async with open_world("a") as world:
+        constellation = world.constellation
         device = constellation.devices["a"]
         problem = ValueError("the subscriber's own")
         with pytest.raises(ValueError, match="own") as caught:

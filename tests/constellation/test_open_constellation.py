@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -14,14 +14,13 @@ from galaxy_trio import ConfigError, ConnectionOptions, DeviceInfo
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
-from galaxy_trio.constellation.constellation import Constellation, open_constellation
+from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.events import DeviceDisconnected, DeviceStatus
 from galaxy_trio.server import open_server
-from tests.constellation.support.fleet import device_config, open_fleet, open_small_world
+from tests.constellation.support.fleet import device_config
 from tests.constellation.support.scripted_server import LongestWaits, Reaction, open_scripted_server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -163,7 +162,8 @@ async def test_connections_use_tcp_by_default() -> None:
         ):
             async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
                 await constellation.wait_connected()
-                assert (await constellation.run_task("hello")).unwrap() == {"echo": "hello"}
+                for _ in range(2):
+                    assert (await constellation.run_task("hello")).unwrap() == {"echo": "hello"}
         async with open_constellation([DeviceConfig("a", server.url)]) as constellation:
             async with constellation.subscribe() as events:
                 async for event in events:
@@ -172,16 +172,12 @@ async def test_connections_use_tcp_by_default() -> None:
                         break
 
 
-async def opened(*arguments: object, **named: object) -> None:
-    """Open a constellation with invalid arguments."""
-    open_it = cast("Callable[..., Awaitable[None]]", _open)
-    with trio.fail_after(60):
-        await open_it(*arguments, **named)
-
-
-async def _open(devices: list[DeviceConfig], **named: float) -> None:
-    async with open_constellation(devices, **named):  # type: ignore[arg-type]  # they are wrong
-        raise AssertionError("not reached")
+async def fail_to_open(devices: object, **arguments: object) -> str:
+    """Open a constellation with invalid arguments. Returns the error's text."""
+    with trio.fail_after(60), pytest.raises(ConfigError) as caught:
+        async with open_constellation(devices, **arguments):  # type: ignore[arg-type]  # they are wrong
+            raise AssertionError("not reached")
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +196,7 @@ async def _open(devices: list[DeviceConfig], **named: float) -> None:
     ids=str,
 )
 async def test_invalid_devices_are_refused_with_the_correction(devices: object, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        await opened(devices)
-    assert words in str(caught.value)
+    assert words in await fail_to_open(devices)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +220,7 @@ async def test_invalid_devices_are_refused_with_the_correction(devices: object, 
     ],
 )
 async def test_invalid_argument_is_refused(name: str, value: object, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        await opened([], **{name: value})
-    assert words in str(caught.value)
+    assert words in await fail_to_open([], **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -236,7 +228,7 @@ async def test_invalid_argument_is_refused(name: str, value: object, words: str)
     [
         ("none.yaml", None, "cannot be read: No such file or directory"),
         ("c.yaml", "devices: [", "is not YAML: "),
-        ("c.yaml", "", "the file: expected an object, got None"),
+        ("c.yaml", "", "the file: expected an object, got null"),
         ("c.json", "{", "is not JSON: "),
         ("c.toml", "devices", "is not TOML: "),
         (
@@ -251,80 +243,6 @@ async def test_invalid_argument_is_refused(name: str, value: object, words: str)
 async def test_invalid_file_is_refused(name: str, text: str | None, words: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        await opened(str(tmp_path / name))
-    assert words in str(caught.value)
-    assert name in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"device_id": 7}, "device 7: device_id: expected a string"),
-        ({"server_url": None}, "device 'a': server_url: expected a string"),
-        ({"server_url": "http://h"}, "server_url: a server's URL begins with ws:// or wss://"),
-        ({"max_retries": -1}, "max_retries: must be 0 or more; leave it out for no limit"),
-        ({"headers": {"X Key": "v"}}, "headers: header 1 has a name that HTTP does not allow"),
-    ],
-)
-def test_invalid_device_config_is_refused(arguments: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        DeviceConfig(**{"device_id": "a", "server_url": "ws://h", **arguments})  # type: ignore[arg-type]
-    assert words in str(caught.value)
-
-
-def test_device_config_accepts_a_single_capability_and_a_mapping_of_headers() -> None:
-    device = DeviceConfig("a", "ws://h", capabilities="server", headers={"X-Key": "v"})
-    assert (device.capabilities, device.headers) == (("server",), (("X-Key", "v"),))
-    assert DeviceConfig("a", "ws://h", headers=[("X-Key", "v")]).headers == device.headers
-
-
-async def test_exception_of_the_block_is_raised_and_ends_all_calls_elsewhere(autojump_clock: MockClock) -> None:
-    problem = ValueError("the block's own")
-    told: list[str] = []
-
-    async def wait(name: str, work: Callable[[], Awaitable[object]]) -> None:
-        with pytest.raises(trio.ClosedResourceError):
-            await work()
-        told.append(name)
-
-    async def read(constellation: Constellation) -> None:
-        async with constellation.subscribe() as events:
-            async for _ in events:
-                pass
-        told.append("events")
-
-    with trio.fail_after(100):
-        async with open_fleet("a") as fleet, trio.open_nursery() as nursery:
-            with pytest.raises(ValueError, match="own") as caught:
-                async with open_constellation([device_config("a")], connect=fleet.connect) as constellation:
-                    await constellation.wait_connected()
-                    device = constellation.devices["a"]
-                    nursery.start_soon(wait, "running", lambda: device.run_task("wait"))
-                    await trio.testing.wait_all_tasks_blocked()
-                    nursery.start_soon(wait, "queued", lambda: device.run_task("echo"))
-                    nursery.start_soon(wait, "any", lambda: constellation.run_task("echo"))
-                    nursery.start_soon(wait, "status", lambda: device.wait_status(DeviceStatus.FAILED))
-                    nursery.start_soon(read, constellation)
-                    await trio.testing.wait_all_tasks_blocked()
-                    raise problem
-            assert caught.value is problem
-    assert sorted(told) == ["any", "events", "queued", "running", "status"]
-
-
-async def test_cancelling_the_drain_ends_all_calls(autojump_clock: MockClock) -> None:
-    async with open_background() as nursery:
-        told = trio.Event()
-
-        async def run(constellation: Constellation) -> None:
-            with pytest.raises(trio.ClosedResourceError):
-                await constellation.run_task("wait")
-            told.set()
-
-        with trio.move_on_after(10) as closing:
-            async with open_small_world("a", drain=1000) as (_fleet, constellation):
-                nursery.start_soon(run, constellation)
-                await trio.testing.wait_all_tasks_blocked()
-        assert closing.cancelled_caught
-        with trio.fail_after(1):
-            await told.wait()
+    error = await fail_to_open(str(tmp_path / name))
+    assert words in error
+    assert name in error

@@ -160,9 +160,6 @@ async def test_invalid_keepalive_expiry_is_refused(keepalive_expiry: float) -> N
             raise AssertionError
 
 
-# After these, a connection is not reused.
-
-
 async def test_connection_of_a_cancelled_task_is_closed_before_the_slot_is_free_and_keeps_its_client_id(
     autojump_clock: MockClock,
 ) -> None:
@@ -279,9 +276,6 @@ async def test_server_may_close_an_idle_connection(autojump_clock: MockClock) ->
         assert pooled(world) == [".0.1"]
 
 
-# The end of idle connections.
-
-
 @pytest.mark.parametrize("what", ["disconnect", "reconnect", "remove"])
 async def test_idle_connections_are_closed_with_their_device(what: str, autojump_clock: MockClock) -> None:
     async with open_world(device_config("a", max_concurrent_tasks=2)) as world:
@@ -308,7 +302,7 @@ async def test_connection_in_use_during_a_reconnect_is_closed_after_its_task(
     async with open_world("a") as world, trio.open_nursery() as nursery:
         call = await start(nursery, partial(world.a.run_task, "hold 1"))
         await world.a.reconnect()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await call.ended.wait()
         assert call.echo == "1"
         await trio.testing.wait_all_tasks_blocked()
@@ -323,7 +317,7 @@ async def test_connection_of_the_last_task_of_a_removed_device_is_closed(autojum
         await start(nursery, partial(device.run_task, "hold 1"))
         nursery.start_soon(world.constellation.remove_device, "a")
         await trio.testing.wait_all_tasks_blocked()
-        world.fleet.work.let_go("1")
+        world.fleet.work.release("1")
         await trio.testing.wait_all_tasks_blocked()
         assert (device.statistics().idle_connections, pooled(world)) == (0, [])
 

@@ -82,9 +82,9 @@ class Script:
             task.cancelled = True
             task.call.scope.cancel()
 
-    async def let_go(self, number: int) -> None:
+    async def release(self, number: int) -> None:
         """Let a task that holds end, now or as soon as it begins."""
-        self._world.fleet.work.let_go(str(number))
+        self._world.fleet.work.release(str(number))
 
     async def depart(self, number: int) -> None:
         """Disconnect a device from the server."""
@@ -129,7 +129,7 @@ class Script:
             await self.come_back(number)
         for device in self._devices:
             self._nursery.start_soon(device.connect)
-        self._world.fleet.work.let_go(*(each.name for each in self.submitted))
+        self._world.fleet.work.release(*(each.name for each in self.submitted))
         for each in self.submitted:
             await each.call.ended.wait()
 
@@ -138,7 +138,7 @@ Step: TypeAlias = tuple[str, int]
 _STEPS = st.tuples(
     st.sampled_from(
         ["submit"] * 6
-        + ["cancel", "cancel", "let_go", "let_go", "let_go", "depart", "come_back", "come_back"]
+        + ["cancel", "cancel", "release", "release", "release", "depart", "come_back", "come_back"]
         + ["break_connection", "disconnect", "reconnect", "wait", "wait", "settle"]
     ),
     st.integers(0, 20),
@@ -161,8 +161,8 @@ async def _follow(steps: list[Step]) -> None:
             await world.constellation.wait_connected()
             await trio.testing.wait_all_tasks_blocked()
         _check(world, script.submitted)
-        told = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
-        assert len(told) == len(set(told))
+        ended_tasks = [event.task_id for event in journal.events if isinstance(event, TaskEnded)]
+        assert len(ended_tasks) == len(set(ended_tasks))
 
 
 def _check(world: World, submitted: list[Submitted]) -> None:

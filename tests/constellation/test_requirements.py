@@ -161,15 +161,15 @@ async def test_predicate_that_raises_does_not_keep_a_free_device_from_other_task
         second = await start(nursery, partial(world.constellation.run_task, "echo 2"))
         assert (a.queued, b.queued) == (2, 2)
         where.raises = True
-        world.fleet.work.let_go("b")
+        world.fleet.work.release("b")
         await first.ended.wait()
         await second.ended.wait()
         assert (first.ending, second.echo) == (where.error, "2")
         assert a.queued == 0
-        world.fleet.work.let_go("a")
+        world.fleet.work.release("a")
 
 
-async def _tell_features(peer: ScriptedPeer, *features: JSON) -> None:
+async def _report_features(peer: ScriptedPeer, *features: JSON) -> None:
     """Answer a request for the device's information."""
     question = await peer.receive()
     assert question.type is ClientMessageType.DEVICE_INFO_REQUEST
@@ -186,7 +186,7 @@ async def test_task_leaves_the_queue_of_a_device_whose_information_does_not_fit(
         device = world.constellation.add_device(device_config("a"))
         await peer.receive()
         peer.confirm()
-        await _tell_features(peer, "gui")
+        await _report_features(peer, "gui")
         await device.wait_connected()
         if other:
             world.constellation.add_device(device_config("b", auto_connect=False, capabilities=["gui"]))
@@ -198,7 +198,7 @@ async def test_task_leaves_the_queue_of_a_device_whose_information_does_not_fit(
             refused = await start(nursery, partial(reservation.run_task, "echo", on_cancel="abandon"))
             await peer.receive()
             peer.refuse("not today")
-            await _tell_features(peer, "cli")
+            await _report_features(peer, "cli")
             await refused.ended.wait()
             assert isinstance(refused.ending, RequestRejected)
             assert device.queued == 1

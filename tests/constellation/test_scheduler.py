@@ -1,4 +1,4 @@
-"""The scheduler: the chosen device, waiting tasks, and the error when no device fits."""
+"""The scheduler: the device that it chooses for a task, tasks that wait, and tasks that move to another device."""
 
 from __future__ import annotations
 
@@ -9,185 +9,120 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import ConnectFailed, NoSuchDevice, QueueFull
+from galaxy_trio import NoSuchDevice, QueueFull
+from galaxy_trio.events import TaskEnded, TaskOutcome, TaskQueued
 from tests.constellation.support.calls import Call, World, open_world, start
-from tests.constellation.support.fleet import device_config
+from tests.constellation.support.fleet import device_config, recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from trio.testing import MockClock
 
-    from galaxy_trio import DeviceProfile
-
-Clock = trio.testing.MockClock
-
-
-async def submit(nursery: trio.Nursery, world: World, request: str, **requirements: object) -> Call:
-    """Submit a task for any device that fits."""
-    call = partial(world.constellation.run_task, request, **requirements)  # type: ignore[arg-type]
-    return await start(nursery, call)
+    from galaxy_trio.constellation.config import DeviceConfig
+    from galaxy_trio.constellation.profile import DeviceProfile
+    from galaxy_trio.constellation.task import OnCancel
 
 
-def device_of(call: Call) -> str:
-    """Return the device on which a completed task ran."""
-    return call.ending.unwrap()["device"]  # type: ignore[attr-defined,no-any-return]
+def _devices(*names: str, slots: int = 1) -> list[DeviceConfig]:
+    return [device_config(name, max_concurrent_tasks=slots) for name in names]
 
 
-def only(name: str) -> Callable[[DeviceProfile], bool]:
-    """A predicate that accepts one device."""
-    return lambda profile: profile.device_id == name
+async def _chosen(world: World, **requirements: object) -> str:
+    return (await world.constellation.run_task("echo", **requirements)).device_id  # type: ignore[arg-type]
 
 
-def no_device(profile: DeviceProfile) -> bool:
-    """A predicate that accepts no device."""
-    return False
-
-
-def queues(world: World) -> dict[str, tuple[int, int]]:
-    """Return the numbers of running and queued tasks of each device."""
-    return {name: (device.running, device.queued) for name, device in world.constellation.devices.items()}
-
-
-async def test_idle_device_is_preferred_then_the_shortest_queue_then_the_longest_idle(
-    autojump_clock: Clock,
+async def test_idle_device_is_chosen_first_then_the_shortest_queue_then_the_longest_idle(
+    autojump_clock: MockClock,
 ) -> None:
-    async with open_world("a", "b", "c") as world, trio.open_nursery() as nursery:
-        for name in ("b", "a"):
-            await world.constellation.devices[name].run_task("echo x")
-        for number, name in enumerate(["c", "b", "a"]):
-            await submit(nursery, world, f"hold {name}")
-            assert world.constellation.devices[name].running == 1
-            assert sum(device.running for device in world.constellation.devices.values()) == number + 1
-        # All devices are busy: the shortest queue is chosen.
-        waiting = [await submit(nursery, world, f"echo {number}") for number in range(3)]
-        assert queues(world) == {"a": (1, 1), "b": (1, 1), "c": (1, 1)}
-        world.fleet.work.let_go("b")
-        await trio.testing.wait_all_tasks_blocked()
-        # Tasks that waited for the others have moved to free slots.
-        assert [device_of(call) for call in waiting] == ["b", "b", "b"]
-        world.fleet.work.let_go("c", "a")
-        await trio.testing.wait_all_tasks_blocked()
-        last = [await submit(nursery, world, "echo x") for _ in range(3)]
-        assert sorted(device_of(call) for call in last) == ["a", "b", "c"]
-        world.nothing_is_held()
+    async with open_world(*_devices("a", "b", "c")) as world, trio.open_nursery() as nursery:
+        devices = world.constellation.devices
+        # The device that was idle for longest, in turn.
+        chosen = [await _chosen(world) for _ in range(6)]
+        assert (sorted(chosen[:3]), chosen[3:]) == (["a", "b", "c"], chosen[:3])
+        await start(nursery, partial(devices["a"].run_task, "hold 1"))
+        assert [await _chosen(world) for _ in range(2)] == [name for name in chosen[3:] if name != "a"]
+        await start(nursery, partial(devices["b"].run_task, "hold 2"))
+        await start(nursery, partial(devices["c"].run_task, "hold 3"))
+        for name, queue in (("a", 3), ("b", 1), ("c", 2)):
+            for _ in range(queue):
+                await start(nursery, partial(devices[name].run_task, "echo"))
+        await start(nursery, partial(world.constellation.run_task, "echo"))
+        assert [device.queued for device in devices.values()] == [3, 2, 2]
+        world.fleet.work.release("1", "2", "3")
 
 
-async def test_device_with_free_slots_is_preferred(autojump_clock: Clock) -> None:
-    async with open_world("a", device_config("b", max_concurrent_tasks=3)) as world, trio.open_nursery() as nursery:
-        for _ in range(4):
-            await submit(nursery, world, "wait")
-        assert queues(world) == {"a": (1, 0), "b": (3, 0)}
-        world.fleet.work.finish.set()
-
-
-async def test_os_capabilities_and_predicate_select_a_device_and_case_is_ignored(autojump_clock: Clock) -> None:
-    async with open_world() as world:
-        for name, platform, features in (
-            ("w", "windows", ["cli", "gui"]),
-            ("l", "linux", ["cli"]),
-            ("m", "linux", ["gui"]),
-        ):
-            await world.fleet.add_device(name, platform, features)
-            await world.constellation.add_device(device_config(name)).connect()
-
-        async def ran_on(**requirements: object) -> object:
-            result = await world.constellation.run_task("echo x", **requirements)  # type: ignore[arg-type]
-            return result.device_id
-
-        assert await ran_on(os="Windows") == "w"
-        assert await ran_on(os="LINUX", capabilities=["gui"]) == "m"
-        assert await ran_on(os="linux", capabilities="cli") == "l"
-        assert await ran_on(capabilities={"cli", "gui"}) == "w"
-        assert await ran_on(where=only("m")) == "m"
-        async with world.constellation.reserve(os="windows") as reservation:
-            assert reservation.device_id == "w"
-            assert world.constellation.devices["w"].running == 1
-            assert (await reservation.run_task("echo y")).device_id == "w"
-
-
-@pytest.mark.parametrize(
-    ("requirements", "words"),
-    [
-        ({"os": "beos"}, "none runs 'beos'; there are: 'linux', 'windows'"),
-        ({"capabilities": {"fly", "swim"}}, "none has 'fly', 'swim'"),
-        ({"os": "linux", "capabilities": {"gui"}}, "none that runs 'linux' has 'gui'"),
-        ({"capabilities": {"cli", "gui"}}, "none has all of 'cli', 'gui'"),
-        ({"where": no_device}, "none satisfies `where`"),
-        ({"os": "linux", "capabilities": {"cli"}, "where": no_device},
-         "none that runs 'linux' with 'cli' satisfies `where`"),
-    ],
-    ids=["system", "capabilities", "both", "together", "predicate", "all"],
-)  # fmt: skip
-async def test_error_says_what_is_missing_when_no_device_can_fit(
-    requirements: dict[str, object], words: str, autojump_clock: Clock
-) -> None:
-    async with open_world() as world:
-        for name, platform, features in (("w", "windows", ["gui"]), ("l", "linux", ["cli"])):
-            await world.fleet.add_device(name, platform, features)
-            await world.constellation.add_device(device_config(name)).connect()
-        with pytest.raises(NoSuchDevice) as caught:
-            await world.constellation.run_task("echo x", **requirements)  # type: ignore[arg-type]
-        assert str(caught.value) == f"no device for this task: {words}"
-
-
-async def test_error_says_that_there_are_no_devices_or_that_they_failed(autojump_clock: Clock) -> None:
-    async with open_world() as world:
-        with pytest.raises(NoSuchDevice, match="there are no devices"):
-            await world.constellation.run_task("echo x")
-        failing = device_config("f", os="linux", max_retries=0)
-        world.problems.append(OSError("refused"))
-        device = world.constellation.add_device(failing)
-        with pytest.raises(ConnectFailed, match="refused"):
-            await device.wait_connected()
-        with pytest.raises(NoSuchDevice, match=r"'f' would fit, but was given up: .*refused"):
-            await world.constellation.run_task("echo x", os="linux")
-        with pytest.raises(NoSuchDevice, match="none runs 'beos'"):
-            await world.constellation.run_task("echo x", os="beos")
-
-
-async def test_exception_of_a_predicate_is_raised_whenever_it_is_called(autojump_clock: Clock) -> None:
-    answers: list[bool | Exception] = []
-
-    def where(profile: DeviceProfile) -> bool:
-        answer = answers.pop(0) if answers else ZeroDivisionError("mine")
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
-        with pytest.raises(ZeroDivisionError, match="mine"):
-            await world.constellation.run_task("echo x", where=where)
+async def test_device_with_free_slots_is_chosen_before_one_with_a_queue(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a"), *_devices("b", slots=3)) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        await start(nursery, partial(a.run_task, "hold 1"))
+        await start(nursery, partial(b.run_task, "hold 2"))
         for _ in range(2):
-            await submit(nursery, world, "wait")
-        # The task waits for one device, and its predicate is called again when the other has room.
-        for count in range(3, 12):
-            answers[:] = [True] * count
-            call = await submit(nursery, world, "echo y", where=where)
-            if call.ended.is_set():
-                assert isinstance(call.ending, ZeroDivisionError)
-        answers.clear()
-        world.fleet.work.finish.set()
-        await trio.testing.wait_all_tasks_blocked()
+            await start(nursery, partial(world.constellation.run_task, "hold 3"))
+        assert (a.running, a.queued, b.running, b.queued) == (1, 0, 3, 0)
+        world.fleet.work.release("1", "2", "3")
+
+
+async def test_device_is_chosen_by_os_capabilities_and_predicate(autojump_clock: MockClock) -> None:
+    configs = [
+        device_config("a", os="windows", capabilities=["gui"]),
+        device_config("b", os="linux", capabilities=["gui", "browser"], metadata={"room": 7}),
+        device_config("c", os="linux", capabilities=["gui", "server"], metadata={"room": 8}),
+    ]
+    async with open_world(*configs) as world:
+        # The information of a device counts.
+        assert world.a.profile.os == "linux"
+
+        def in_room_8(profile: DeviceProfile) -> bool:
+            return profile.metadata.get("room") == 8
+
+        assert await _chosen(world, capabilities=["browser"]) == "b"
+        assert await _chosen(world, capabilities="browser") == "b"
+        assert await _chosen(world, os="LINUX", capabilities={"server", "gui"}) == "c"
+        assert await _chosen(world, where=in_room_8) == "c"
+        async with world.constellation.reserve(os="linux", where=in_room_8) as reservation:
+            assert reservation.device_id == "c"
         world.nothing_is_held()
 
 
-async def test_task_waits_while_no_device_that_fits_is_connected(autojump_clock: Clock) -> None:
-    async with open_world() as world, trio.open_nursery() as nursery:
-        device = world.constellation.add_device(device_config("l", os="linux", auto_connect=False))
-        call = await submit(nursery, world, "echo x", os="linux")
-        assert not call.ended.is_set()
-        assert world.constellation.statistics().unassigned == world.constellation.statistics().queued == 1
-        await world.fleet.add_device("l")
-        await device.connect()
+async def test_task_waits_for_a_device_that_may_fit_once_it_is_connected(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a"), limits=None) as world, trio.open_nursery() as nursery:
+        late = world.constellation.add_device(device_config("b", auto_connect=False))
+        await world.fleet.add_device("b", "windows", ["gui"])
+        call = await start(nursery, partial(world.constellation.run_task, "echo 1", os="windows"))
+        statistics = world.constellation.statistics()
+        assert (statistics.queued, statistics.unassigned) == (1, 1)
+        await trio.sleep(1000)
+        await late.connect()
         await call.ended.wait()
-        assert device_of(call) == "l"
+        assert call.echo == "1"
         world.nothing_is_held()
 
 
-async def test_wait_ends_when_the_information_of_the_only_candidate_does_not_fit(autojump_clock: Clock) -> None:
+async def test_waiting_task_fails_when_the_last_candidate_does_not_fit(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
+        add = world.constellation.add_device
+        late = [add(device_config(name, auto_connect=False)) for name in ("b", "c")]
+        for name in ("b", "c"):
+            await world.fleet.add_device(name, "darwin")
+        call = await start(nursery, partial(world.constellation.run_task, "echo 1", os="windows"))
+        await late[0].connect()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not call.ended.is_set()
+        await late[1].connect()
+        await call.ended.wait()
+        assert isinstance(call.ending, NoSuchDevice)
+        assert str(call.ending) == (
+            "no device for this task any more: none runs 'windows'; there are: 'darwin', 'linux'"
+        )
+        world.nothing_is_held()
+
+
+async def test_wait_ends_when_the_information_of_the_only_candidate_does_not_fit(autojump_clock: MockClock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         device = world.constellation.add_device(device_config("l", os="linux", auto_connect=False))
-        call = await submit(nursery, world, "echo x", os="linux")
-        other = await submit(nursery, world, "echo x", capabilities=["gui"])
+        call = await start(nursery, partial(world.constellation.run_task, "echo x", os="linux"))
+        other = await start(nursery, partial(world.constellation.run_task, "echo x", capabilities=["gui"]))
         await world.fleet.add_device("l", "windows", ["cli"])
         await device.connect()
         for each in (call, other):
@@ -196,11 +131,11 @@ async def test_wait_ends_when_the_information_of_the_only_candidate_does_not_fit
         assert "no device for this task any more: none runs 'linux'; there are: 'windows'" in str(call.ending)
 
 
-async def test_task_waits_for_another_candidate_when_the_first_is_removed(autojump_clock: Clock) -> None:
+async def test_task_waits_for_another_candidate_when_the_first_is_removed(autojump_clock: MockClock) -> None:
     async with open_world() as world, trio.open_nursery() as nursery:
         for name in ("a", "b"):
             world.constellation.add_device(device_config(name, auto_connect=False))
-        call = await submit(nursery, world, "echo x")
+        call = await start(nursery, partial(world.constellation.run_task, "echo x"))
         await world.constellation.remove_device("a")
         assert not call.ended.is_set()
         await world.constellation.remove_device("b")
@@ -208,104 +143,243 @@ async def test_task_waits_for_another_candidate_when_the_first_is_removed(autoju
         assert isinstance(call.ending, NoSuchDevice)
 
 
-async def test_more_waiting_tasks_than_max_queued_are_refused(autojump_clock: Clock) -> None:
-    async with open_world("a", max_queued=2) as world, trio.open_nursery() as nursery:
-        waiting = [await submit(nursery, world, "wait", os="linux") for _ in range(3)]
-        with pytest.raises(QueueFull, match="2 tasks wait for device 'a' already"):
-            await world.constellation.run_task("echo x")
-        world.constellation.add_device(device_config("later", os="beos", auto_connect=False))
-        later = [await submit(nursery, world, "echo x", os="beos") for _ in range(2)]
-        with pytest.raises(QueueFull, match="2 tasks wait for devices to connect already"):
-            await world.constellation.run_task("echo x", os="beos")
-        for call in (*waiting, *later):
-            call.scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-        assert all(call.cancelled for call in (*waiting, *later))
-        world.constellation.statistics()
-
-
-async def test_cancelled_wait_leaves_nothing(autojump_clock: Clock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        running = await submit(nursery, world, "wait")
-        waiting = [await submit(nursery, world, "echo x") for _ in range(3)]
-        for call in waiting:
-            call.scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-        assert queues(world) == {"a": (1, 0)}
-        world.fleet.work.finish.set()
-        await running.ended.wait()
-        world.nothing_is_held()
-
-
-async def test_queued_tasks_of_a_device_that_leaves_move_to_another_one_in_order(autojump_clock: Clock) -> None:
-    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
-        for name in ("a", "b"):
-            await submit(nursery, world, f"hold {name}", where=only(name))
-        calls = [await submit(nursery, world, f"echo {number}") for number in range(4)]
-        assert queues(world) == {"a": (1, 2), "b": (1, 2)}
-        await world.fleet.remove_device("a")
-        await trio.sleep(1)
-        assert world.constellation.devices["b"].queued == 4
-        world.fleet.work.let_go("b")
+async def test_task_for_any_device_is_not_overtaken_by_later_ones(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
+        await world.a.disconnect()
+        calls = [
+            await start(nursery, partial(world.constellation.run_task, f"hold {number}", os="linux"))
+            for number in range(3)
+        ]
+        await world.a.connect()
+        calls += [
+            await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(3, 5)
+        ]
+        calls.append(await start(nursery, partial(world.a.run_task, "hold 5")))
+        world.fleet.work.release(*"012345")
         for call in calls:
             await call.ended.wait()
-        assert [device_of(call) for call in calls] == ["b"] * 4
-        # After those that waited there, in the order of their submission.
-        begun = [request for request in world.begun if request.startswith("echo")]
-        assert begun in ([f"echo {n}" for n in (1, 3, 0, 2)], [f"echo {n}" for n in (0, 2, 1, 3)])
+        assert world.begun == [f"hold {number}" for number in range(6)]
 
 
-async def test_task_refused_because_its_device_left_runs_on_another_one(autojump_clock: Clock) -> None:
-    async with open_world("a", "b") as world:
-        await world.fleet.remove_device("a")
-        results = [await world.constellation.run_task(f"echo {number}") for number in range(3)]
-        assert [result.device_id for result in results] == ["b"] * 3
-        assert not world.constellation.devices["a"].connected
+async def test_queued_task_moves_to_another_device_that_has_room_first(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        held = [await start(nursery, partial(device.run_task, f"hold {device.device_id}")) for device in (a, b)]
+        await start(nursery, partial(b.run_task, "hold b2"))
+        moving = await start(nursery, partial(world.constellation.run_task, "echo moved", task_id="m"))
+        async with recording(world.constellation) as journal:
+            assert (a.queued, b.queued) == (1, 1)
+            # It waits in the queue of a, and b has room first.
+            world.fleet.work.release("b", "b2")
+            await moving.ended.wait()
+            assert moving.echo == "moved"
+        assert TaskQueued("b", "m") in journal.events
+        assert journal.of(TaskEnded)[-1] == TaskEnded("b", "m", TaskOutcome.COMPLETED)
+        assert not held[0].ended.is_set()
+        world.fleet.work.release("a")
 
 
-async def test_added_device_takes_tasks_that_wait_for_others(autojump_clock: Clock) -> None:
-    async with open_world("a") as world, trio.open_nursery() as nursery:
-        await submit(nursery, world, "wait")
-        calls = [await submit(nursery, world, f"echo {number}") for number in range(3)]
-        await world.fleet.add_device("b")
-        await world.constellation.add_device(device_config("b")).connect()
-        for call in calls:
-            await call.ended.wait()
-        assert [device_of(call) for call in calls] == ["b"] * 3
-        world.fleet.work.finish.set()
-
-
-async def test_removing_a_device_fails_its_own_tasks_and_moves_the_others(
-    autojump_clock: Clock,
-) -> None:
-    async with open_world("a", "b") as world, trio.open_nursery() as nursery:
-        running = [await submit(nursery, world, "wait") for _ in range(2)]
+async def test_new_device_gets_tasks_that_wait_for_others(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a")) as world, trio.open_nursery() as nursery:
+        await start(nursery, partial(world.a.run_task, "hold 1"))
+        calls = [
+            await start(nursery, partial(world.constellation.run_task, f"echo {number}", os="linux"))
+            for number in range(3)
+        ]
         own = await start(nursery, partial(world.a.run_task, "echo own"))
-        anyones = [await submit(nursery, world, f"echo {number}") for number in range(2)]
-        removing = await start(nursery, partial(world.constellation.remove_device, "a"))
-        assert isinstance(own.ending, NoSuchDevice)
-        assert str(own.ending) == "device 'a' was removed"
-        assert not removing.ended.is_set()
-        assert world.constellation.devices["b"].queued == 2
-        world.fleet.work.finish.set()
-        for call in (*running, *anyones, removing):
-            await call.ended.wait()
-        assert [device_of(call) for call in anyones] == ["b", "b"]
-        assert list(world.constellation.devices) == ["b"]
-        with pytest.raises(NoSuchDevice, match="there is no device 'a' to be removed"):
-            await world.constellation.remove_device("a")
-
-
-async def test_max_concurrent_tasks_limits_all_devices_together(autojump_clock: Clock) -> None:
-    async with open_world("a", "b", "c", max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
-        calls = [await submit(nursery, world, f"hold {number}") for number in range(5)]
-        assert world.begun == ["hold 0", "hold 1"]
-        calls[2].scope.cancel()
-        world.fleet.work.let_go("1")
-        await trio.testing.wait_all_tasks_blocked()
-        assert world.begun[2:] == ["hold 3"]
-        world.fleet.work.let_go("0", "3", "4")
+        await world.fleet.add_device("b")
+        world.constellation.add_device(device_config("b"))
         for call in calls:
             await call.ended.wait()
-        assert sorted(world.fleet.work.ended) == ["hold 0", "hold 1", "hold 3", "hold 4"]
+        assert world.begun == ["hold 1", "echo 0", "echo 1", "echo 2"]
+        assert not own.ended.is_set()
+        world.fleet.work.release("1")
+        await own.ended.wait()
         world.nothing_is_held()
+
+
+@pytest.mark.parametrize("how", ["leaves", "is removed", "is disconnected"])
+async def test_queued_tasks_of_a_device_that_leaves_move_in_order(how: str, autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        await start(nursery, partial(b.run_task, "hold b"))
+        for _ in range(4):
+            await start(nursery, partial(b.run_task, "echo own"))
+        first = await start(nursery, partial(a.run_task, "hold a"))
+        own = await start(nursery, partial(a.run_task, "echo of a"))
+        calls = [await start(nursery, partial(world.constellation.run_task, f"echo {number}")) for number in range(3)]
+        assert (a.queued, b.queued) == (4, 4)
+        match how:
+            case "leaves":
+                await world.fleet.remove_device("a")
+            case "is removed":
+                await start(nursery, partial(world.constellation.remove_device, "a", wait=False))
+            case _:
+                await a.disconnect()
+        await first.ended.wait()
+        assert b.queued == 7
+        world.fleet.work.release("b")
+        for call in calls:
+            await call.ended.wait()
+        assert world.begun[2:] == ["echo own"] * 4 + ["echo 0", "echo 1", "echo 2"]
+        # Tasks for this device alone wait for it, or fail.
+        assert own.ended.is_set() is (how == "is removed")
+        own.scope.cancel()
+
+
+async def test_tasks_wait_while_all_devices_are_away_and_the_first_to_return_runs_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(*_devices("a", "b")) as world, trio.open_nursery() as nursery:
+        for device in world.constellation.devices.values():
+            await start(nursery, partial(device.run_task, "wait"))
+        calls = [await start(nursery, partial(world.constellation.run_task, f"echo {number}")) for number in range(5)]
+        await world.fleet.stop_server()
+        assert world.constellation.statistics().unassigned == 5
+        await world.fleet.start_server()
+        await world.fleet.add_device("b")
+        for call in calls:
+            await call.ended.wait()
+        assert world.begun[2:] == [f"echo {number}" for number in range(5)]
+        await world.fleet.add_device("a")
+        await world.constellation.wait_connected()
+        await trio.testing.wait_all_tasks_blocked()
+        world.nothing_is_held()
+
+
+async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a", "b", "c"), max_concurrent_tasks=2) as world, trio.open_nursery() as nursery:
+        calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
+        for number in range(6):
+            assert len(world.begun) == min(number + 2, 6)
+            world.fleet.work.release(world.begun[number][-1])
+            await trio.sleep(1)
+        assert sorted(call.echo for call in calls) == list("012345")
+        # A task that holds a slot and waits for the total limit may be cancelled.
+        held = [await start(nursery, partial(world.constellation.run_task, "wait")) for _ in range(3)]
+        assert (world.constellation.statistics().running, len(world.begun)) == (3, 8)
+        waiting = next(call for call in held[2:])
+        waiting.scope.cancel()
+        await waiting.ended.wait()
+        assert world.constellation.statistics().running == 2
+        world.fleet.work.finish.set()
+    assert sum(world.fleet.work.running.values()) == 0
+
+
+@pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
+async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_moves_when_its_device_leaves(
+    on_cancel: OnCancel, autojump_clock: MockClock
+) -> None:
+    async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        waiting = await start(nursery, partial(world.constellation.run_task, "echo 2", on_cancel=on_cancel))
+        assert (a.running, a.queued) == (1, 0)
+        await a.disconnect()
+        assert not waiting.ended.is_set()
+        world.fleet.work.release("1")
+        await first.ended.wait()
+        await waiting.ended.wait()
+        assert waiting.echo == "2"
+        assert world.fleet.work.most == {"b": 1}
+
+
+async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_fails_when_its_device_is_removed(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        waiting = await start(nursery, partial(a.run_task, "echo 2"))
+        elsewhere = await start(nursery, partial(world.constellation.run_task, "echo 3"))
+        with trio.fail_after(10):
+            await world.constellation.remove_device("a")
+        assert isinstance(waiting.ending, NoSuchDevice)
+        assert first.ended.is_set() is elsewhere.ended.is_set() is False
+        world.fleet.work.release("1")
+        await elsewhere.ended.wait()
+        assert elsewhere.echo == "3"
+
+
+async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> None:
+    async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
+        with pytest.raises(QueueFull, match=r"^2 tasks wait for device '[ab]' already: this one was not taken; wait"):
+            await world.constellation.run_task("echo")
+        # The other queue is full: the task waits for room on any device.
+        await a.disconnect()
+        statistics = world.constellation.statistics()
+        assert (statistics.unassigned, statistics.queued, b.queued) == (2, 4, 2)
+        await b.disconnect()
+        assert world.constellation.statistics().unassigned == 4
+        with pytest.raises(
+            QueueFull, match=r"^2 tasks wait for devices to connect already: this one was not taken; wait"
+        ):
+            await world.constellation.run_task("echo")
+        world.fleet.work.release(*"012345")
+        await b.connect()
+        for call in calls[2:]:
+            await call.ended.wait()
+        assert world.begun[2:] == [f"hold {number}" for number in range(2, 6)]
+        await a.connect()
+        world.nothing_is_held()
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled"])
+async def test_task_that_finds_all_queues_full_when_its_device_leaves_precedes_later_ones(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
+        a, b = world.constellation.devices.values()
+        first = await start(nursery, partial(b.run_task, "hold 1"))
+        second = await start(nursery, partial(b.run_task, "hold 2"))
+        await start(nursery, partial(b.run_task, "hold 3"))
+        await start(nursery, partial(a.run_task, "hold a"))
+        older = await start(nursery, partial(world.constellation.run_task, "echo older"))
+        assert (a.queued, b.queued) == (1, 2)
+        await a.disconnect()
+        assert (world.constellation.statistics().unassigned, b.queued) == (1, 2)
+        if how == "ends":
+            world.fleet.work.release("1")
+            await first.ended.wait()
+        else:
+            second.scope.cancel()
+            await second.ended.wait()
+        assert (world.constellation.statistics().unassigned, b.queued) == (0, 2)
+        with pytest.raises(QueueFull):
+            await world.constellation.run_task("echo newer")
+        world.fleet.work.release("1", "2", "3")
+        await older.ended.wait()
+        assert older.echo == "older"
+
+
+async def test_task_that_found_the_queues_of_its_os_full_keeps_its_turn_when_another_os_has_room(
+    autojump_clock: MockClock,
+) -> None:
+    devices = [
+        device_config(name, capabilities=(kind,)) for name, kind in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y"))
+    ]
+    async with open_world(*devices, max_queued=1) as world, trio.open_nursery() as nursery:
+        a, _b, _c, d = world.constellation.devices.values()
+        older: dict[str, Call] = {}
+        for kind, stays, goes in (("x", "b", a), ("y", "c", d)):
+            for number in range(2):
+                await start(nursery, partial(world.constellation.devices[stays].run_task, f"hold {stays}{number}"))
+            await start(nursery, partial(goes.run_task, f"hold {goes.device_id}"))
+            older[kind] = await start(
+                nursery, partial(world.constellation.run_task, f"echo {kind}", capabilities=[kind])
+            )
+            await goes.disconnect()
+        assert world.constellation.statistics().unassigned == 2
+        world.fleet.work.release("b0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.constellation.statistics().unassigned == 1
+        world.fleet.work.release("c0")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(QueueFull):
+            await world.constellation.run_task("echo newer", capabilities=["y"])
+        world.fleet.work.release("b1", "c1")
+        for kind, call in older.items():
+            await call.ended.wait()
+            assert call.echo == kind

@@ -78,12 +78,12 @@ async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_re
     slots = _slots(1)
     holder, *others = [slots.enter() for _ in range(3)]
     slots.close(partial(Closed, "gone"))
-    told: list[Exception] = []
+    raised: list[Exception] = []
     for place in others:
         with pytest.raises(Closed) as caught:
             await place.wait()
-        told.append(caught.value)
-    assert told[0] is not told[1]
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
     with pytest.raises(Closed):
         slots.enter()
     slots.reopen()
@@ -189,7 +189,7 @@ class Model:
         self.slots = _slots()
         self.open = True
         self.closed = False
-        self.everybody: list[Waiter] = []
+        self.all_waiters: list[Waiter] = []
         self.queue: list[Waiter] = []
         self.holders: list[Waiter] = []
 
@@ -209,14 +209,14 @@ class Model:
                 self.slots.enter()
             return
         waiter = Waiter(self.slots.enter())
-        self.everybody.append(waiter)
+        self.all_waiters.append(waiter)
         self.queue.append(waiter)
         self._give_out()
         self._nursery.start_soon(waiter.wait)
 
     def cancel(self, which: int) -> None:
         """In the queue, or in the step in which the slot was given."""
-        candidates = [waiter for waiter in self.everybody if waiter.slot is None and waiter.due is None]
+        candidates = [waiter for waiter in self.all_waiters if waiter.slot is None and waiter.due is None]
         if candidates:
             waiter = candidates[which % len(candidates)]
             waiter.scope.cancel()
@@ -281,7 +281,7 @@ class Model:
         assert (self.slots.queued, self.slots.taken) == (len(self.queue), len(self.holders))
         numbers = [waiter.slot.number for waiter in self.holders if waiter.slot is not None]
         assert len(numbers) == len(self.holders) == len(set(numbers)) <= SIZE
-        for waiter in self.everybody:
+        for waiter in self.all_waiters:
             if waiter.due in ("moved", "closed", "cancelled"):
                 assert (waiter.ending, waiter.slot) == (waiter.due, None)
             elif waiter.due is None:

@@ -11,13 +11,17 @@ import trio.testing
 
 from galaxy_trio import ConnectionLost, ConnectionOptions, InvalidMessage, TaskResult
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.events import TaskEnded, TaskOutcome
-from galaxy_trio.testing import run
+from galaxy_trio.events import DeviceStatus, TaskEnded, TaskOutcome
+from galaxy_trio.testing import open_bare_peer, run
 from tests.constellation.support.calls import Call, open_world, start
 from tests.constellation.support.fleet import device_config, recording
 from tests.constellation.support.scripted_server import open_scripted_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.messages import ClientMessage
+    from galaxy_trio.testing import ScriptedPeer
     from tests.constellation.support.scripted_server import ScriptedServer
 
 Clock = trio.testing.MockClock
@@ -61,37 +65,45 @@ async def test_task_with_an_invalid_reply_ends_as_unknown(autojump_clock: Clock)
         assert end.outcome is TaskOutcome.UNKNOWN
 
 
-@pytest.mark.parametrize(
-    ("reply", "outcome"),
-    [("broken", TaskOutcome.UNKNOWN), ("refused", TaskOutcome.REJECTED)],
-)
-async def test_abandoned_task_with_an_invalid_or_refusing_reply_releases_its_slot(
-    reply: str, outcome: TaskOutcome, autojump_clock: Clock
+def _broken_end(peer: ScriptedPeer, task: ClientMessage) -> None:
+    peer.send_json({"type": "task_end", "status": 5, "session_id": task.session_id})
+
+
+def _refusal(peer: ScriptedPeer, _task: ClientMessage) -> None:
+    peer.refuse("not today")
+
+
+@pytest.mark.parametrize(("reply", "outcome"), [(_broken_end, TaskOutcome.UNKNOWN), (_refusal, TaskOutcome.REJECTED)])
+@pytest.mark.parametrize("abandoned", [True, False])
+async def test_invalid_and_refusing_replies_end_a_task_with_their_outcome(
+    reply: Callable[[ScriptedPeer, ClientMessage], None],
+    outcome: TaskOutcome,
+    abandoned: bool,
+    autojump_clock: Clock,
 ) -> None:
-    async with (
-        open_scripted_server() as server,
-        open_constellation(
-            [device_config("a")], connect=server.connect, options=ConnectionOptions(heartbeat_interval=1e6)
-        ) as constellation,
-        recording(constellation) as journal,
-        trio.open_nursery() as nursery,
-    ):
-        device = constellation.devices["a"]
+    async with open_bare_peer() as peer, open_world() as world, recording(world.constellation) as journal:
+        world.problems = [peer.stream]
+        device = world.constellation.add_device(device_config("a"))
+        for _ in range(2):
+            peer.answer(await peer.receive())
         await device.wait_connected()
-        call = await start(nursery, partial(device.run_task, "x", on_cancel="abandon"))
-        session_id = await wait_sent(server)
-        call.scope.cancel()
-        await call.ended.wait()
-        assert (device.running, call.cancelled) == (1, True)
-        if reply == "broken":
-            server.peer.send_text(BROKEN % session_id)
-        else:
-            server.peer.refuse("not today")
+        async with trio.open_nursery() as nursery:
+            call = await start(nursery, partial(device.run_task, "it", on_cancel="abandon"))
+            task = await peer.receive()
+            if abandoned:
+                call.scope.cancel()
+                await call.ended.wait()
+            reply(peer, task)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.answer_all()
+            await call.ended.wait()
         await trio.testing.wait_all_tasks_blocked()
-        assert device.running == 0
-        [end] = journal.of(TaskEnded)
-        assert isinstance(end, TaskEnded)
-        assert end.outcome is outcome
+        [ended] = journal.of(TaskEnded)
+        assert isinstance(ended, TaskEnded)
+        assert ended.outcome is outcome
+        assert call.cancelled is abandoned
+        assert (device.status, device.running) == (DeviceStatus.IDLE, 0)
+        peer.reset()
 
 
 def test_no_check_follows_an_abandoned_task_that_fails_as_its_device_is_removed() -> None:

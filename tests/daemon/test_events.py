@@ -136,7 +136,6 @@ async def test_comments_are_sent_while_there_are_no_events(tmp_path: Path, monke
 async def test_stream_ends_when_the_daemon_stops(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         async with listen(daemon) as listener:
-            await trio.sleep(0.02)
             daemon.stop.set()
             with pytest.raises(EOFError):
                 while True:
@@ -171,6 +170,14 @@ async def test_slow_listener_is_dropped_and_delays_no_other(
     assert len(received) == 5_000
     # It still gets the events that were pending when it was dropped.
     assert 900 < len([text async for text in slow]) < 1_100
+    assert event_stream.listeners == 0
+
+
+async def test_listening_to_a_closed_stream_ends_immediately() -> None:
+    event_stream = ServerSentEventStream()
+    event_stream.close()
+    with trio.fail_after(1):
+        assert [text async for text in event_stream.listen()] == []
     assert event_stream.listeners == 0
 
 

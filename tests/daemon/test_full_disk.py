@@ -54,7 +54,7 @@ async def test_full_disk_refuses_new_tasks_and_accepted_ones_run_once_when_there
         disk.full = True
         body: dict[str, JSON] = {"request": "echo c", "device": "d1"}
         assert "the disk is full" in (await daemon.ask("POST", "/tasks", 507, json=body))["error"]
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await until(lambda: disk.failed >= 4)
         assert await daemon.state(queued) == "queued"
         disk.full = False
@@ -75,6 +75,6 @@ async def test_end_of_a_task_is_written_when_there_is_space_again(
         other = await daemon.submit("hold b")
         await daemon.wait_state(other, "running")
         disk.full = False
-        daemon.work.let_go("b")
+        daemon.work.release("b")
         await daemon.wait_state(task_id, "completed")
         assert (await daemon.ended_task(other))["state"] == "completed"

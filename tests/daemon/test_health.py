@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
@@ -92,7 +93,7 @@ async def test_starting_daemon_answers_health_and_accepts_tasks_when_the_queued_
             tasks.append(await daemon.submit("echo a"))
 
         nursery.start_soon(submit)
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.02)
         assert not tasks
         looked.set()
         await until(lambda: bool(tasks))

@@ -212,9 +212,10 @@ def _post(world: World, body: object, token: str = "") -> None:
 def test_device_that_dies_and_returns_is_shown_as_disconnected_and_connected(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", "server"]) as world:
         for page in open_page(browser, world.url):
-            expect(device_row(page, "laptop").locator(".state")).to_have_text("idle")
+            submit(page, "echo first")
+            expect(task_row(page, "echo first").locator(".state")).to_have_text("completed")
             world.do("kill device", "laptop")
-            # Its server and the daemon's connection stay, so only the next task reveals that the device has left.
+            # Its server and the daemon's connections stay: only the next task, sent on that of the first, reveals that the device has left.
             submit(page, "list")
             expect(device_row(page, "laptop").locator(".state")).to_have_text("disconnected")
             # The next attempt to connect may have failed already, with a reason of its own.
@@ -248,6 +249,24 @@ def test_page_shows_that_it_is_not_live_and_reconnects_to_the_next_daemon(browse
             page.get_by_role("button", name="Submit").click()
             expect(task_row(page, "echo offline").locator(".state")).to_have_text("completed")
             expect(task_row(page, "echo before").locator(".state")).to_have_text("completed")
+
+
+def test_tasks_that_the_page_has_missed_are_listed_in_order(browser: Browser, tmp_path: Path) -> None:
+    with open_world(tmp_path, ["laptop"]) as world:
+        for page in open_page(browser, world.url):
+            # After an event, the page resumes the stream.
+            submit(page, "echo 0")
+            expect(task_row(page, "echo 0").locator(".state")).to_have_text("completed")
+            world.do("stop daemon")
+            expect(page.locator("#live-words")).to_have_text("Not live: reconnecting to the daemon…")
+            page.context.set_offline(True)
+            world.do("start daemon")
+            # More than a page of tasks: the page receives the events of the others after it has loaded the newest.
+            for number in range(1, 61):
+                _post(world, {"request": f"echo {number}", "device": "laptop"})
+            page.context.set_offline(False)
+            expect(page.locator("#task-rows tr")).to_have_count(60)
+            expect(page.locator("#task-rows .link")).to_have_text([f"echo {number}" for number in range(60, 0, -1)])
 
 
 def test_page_asks_for_the_token_once_and_keeps_it_for_the_session(browser: Browser, tmp_path: Path) -> None:

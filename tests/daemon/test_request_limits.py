@@ -137,5 +137,3 @@ async def test_http_2_request_is_answered_with_505() -> None:
     scope: dict[str, Any] = {"type": "http", "http_version": "2", "method": "GET", "path": "/", "headers": []}
     await security(scope, receive, send)
     assert sent[0]["status"] == 505
-    await security({"type": "lifespan"}, receive, send)
-    assert len(sent) == 2

@@ -24,7 +24,7 @@ async def test_tasks_queued_when_the_daemon_stops_run_in_order_with_the_next_dae
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
         queued = [await daemon.submit(f"echo {number}") for number in range(20)]
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         daemon.stop.set()
     done = len(daemon.work.begun)
     async with open_daemon(tmp_path, "d1") as daemon:
@@ -45,7 +45,7 @@ async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_th
             in (await daemon.ask("POST", "/tasks", 503, json={"request": "echo late", "device": "d1"}))["error"]
         )
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is stopping"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
     assert daemon.work.cancelled == ["wait"]
     async with open_daemon(tmp_path, "d1", "d2") as daemon:
         assert (await daemon.ended_task(patient))["state"] == "completed"

@@ -190,11 +190,11 @@ async def test_closing_ends_idle_connections_immediately_and_gives_requests_time
                 nursery.start_soon(read, busy)
                 await app.asked.wait()
 
-                async def let_go() -> None:
+                async def release() -> None:
                     assert await _read_all(idle) == b""
                     app.go.set()
 
-                nursery.start_soon(let_go)
+                nursery.start_soon(release)
         assert parse(received[0]).status == 200
         await idle.aclose()
         await busy.aclose()

@@ -64,7 +64,7 @@ def test_one_error_names_every_problem_with_its_key(tmp_path: Path) -> None:
         "allowed_hosts: expected a list of host names, got a string",
         "keep_days: expected a number of days above 0, got 0",
         "keep_tasks: expected a whole number from 1 to 1,000,000, got 1.5",
-        "max_queued: expected a whole number from 1 to 1,000,000, got True",
+        "max_queued: expected a whole number from 1 to 1,000,000, got true",
         "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
         "databse: unknown key; did you mean 'database'?",

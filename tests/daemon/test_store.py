@@ -16,7 +16,7 @@ import trio.testing
 
 import galaxy_trio.daemon.store.queries
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
-from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.store import NOW, add_ended_task, add_task, queued_tasks, read_result
 
@@ -42,9 +42,8 @@ async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_pa
         record = await add_task(store)
         running = await store.mark_running(record.id, "d7")
         assert (running.state, running.device, running.started) == (TaskState.RUNNING, "d7", NOW)
-        ended = await store.finish(record.id, TaskState.FAILED, error="half \ud800 a character", result='"x"')
-        assert (ended.state, ended.ended, ended.result_size) == (TaskState.FAILED, NOW, 3)
-        assert ended.error == "half \\ud800 a character"
+        ended = await store.finish(record.id, TaskState.FAILED, error="broken", result='"x"')
+        assert (ended.state, ended.error, ended.ended, ended.result_size) == (TaskState.FAILED, "broken", NOW, 3)
         assert await read_result(store, record.id) == '"x"'
         with pytest.raises(WrongState, match=f"task {record.id} is failed"):
             await store.finish(record.id, TaskState.COMPLETED)
@@ -64,6 +63,15 @@ async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterward
             with pytest.raises(WrongState):
                 await store.mark_running(record.id, "d1")
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
+
+
+async def test_error_with_a_path_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    error, escaped = "cannot read /home/\udcff", "cannot read /home/\\udcff"
+    async with open_store(tmp_path / "db") as store:
+        record = await add_task(store)
+        assert (await store.finish(record.id, TaskState.FAILED, error=error)).error == escaped
+        await add_task(store)
+        assert [failed.error for failed in await store.fail_queued(Requirement(), error, 10)] == [escaped]
 
 
 async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(t
             tasks = [
                 await _submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * READ_AHEAD)
             ]
-            work.let_go("first")
+            work.release("first")
             await _ended(life, held, *tasks)
     assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
 
@@ -269,7 +269,7 @@ async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path:
                 nursery.start_soon(wait)
                 nursery.start_soon(wait)
                 await trio.testing.wait_all_tasks_blocked(0.01)
-                work.let_go("first")
+                work.release("first")
     assert [task.state for task in seen] == [TaskState.COMPLETED] * 2
 
 
@@ -352,7 +352,7 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
             await _submit(life, "hold first", "d1")
             tasks = [await _submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
-            work.let_go("first")
+            work.release("first")
             unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
             assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
             assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]

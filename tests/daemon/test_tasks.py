@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 import galaxy_trio.daemon.web.bodies
+from galaxy_trio.daemon.store.store import Store
 from galaxy_trio.daemon.web.bodies import BadRequest, parse_task
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from galaxy_trio.server import ServerTask
@@ -51,6 +54,8 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         ("", ["the body is not JSON"]),
         ("[]", ["the body must be an object such as"]),
         ('{"request": NaN}', ["NaN is not JSON"]),
+        ('{"request": "a", "request": "b"}', ["the key 'request' is given twice"]),
+        (b'{"request": "\xff"}', ["the body is not JSON"]),
         ("[" * 100_000, ["the body is not JSON"]),
         ('{"request": ""}', ["request: expected a text"]),
         ('{"request": "\\ud800"}', ["request: expected a text"]),
@@ -70,7 +75,9 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
-async def test_all_problems_of_a_request_are_reported_together(tmp_path: Path, body: str, sentences: list[str]) -> None:
+async def test_all_problems_of_a_request_are_reported_together(
+    tmp_path: Path, body: str | bytes, sentences: list[str]
+) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 400, content=body, headers={"Content-Type": "application/json"})
         assert all(sentence in answer["error"] for sentence in sentences), answer
@@ -125,7 +132,7 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
         assert answer == {"error": "2 tasks are queued already, and this one was refused: retry later"}
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
 
@@ -152,7 +159,7 @@ async def test_task_whose_connection_is_lost_becomes_lost_and_reruns_only_on_req
         await until(lambda: bool(daemon.work.begun))
         await daemon.fleet.kill_server()
         assert (await daemon.ended_task(task_id))["state"] == "lost"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.fleet.start_server()
         retry = await daemon.ask("POST", f"/tasks/{task_id}/retry", 202)
         assert (retry["retry_of"], retry["request"]) == (task_id, "hold a")
@@ -167,7 +174,7 @@ async def test_only_finished_tasks_can_be_retried(tmp_path: Path) -> None:
         answer = await daemon.ask("POST", f"/tasks/{task_id}/retry", 409)
         assert "only a task that has ended can be retried" in answer["error"]
         await daemon.ask("POST", "/tasks/nothing/retry", 404)
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.ended_task(task_id)
 
 
@@ -187,7 +194,7 @@ async def test_task_cancelled_while_queued_never_begins(tmp_path: Path) -> None:
         await daemon.wait_state(held, "running")
         queued = await daemon.submit("echo b")
         assert (await daemon.ask("DELETE", f"/tasks/{queued}"))["state"] == "cancelled"
-        daemon.work.let_go("a")
+        daemon.work.release("a")
         await daemon.ended_task(held)
         assert (await daemon.ask("DELETE", f"/tasks/{held}"))["state"] == "completed"
         await daemon.ask("DELETE", "/tasks/nothing", 404)
@@ -206,29 +213,65 @@ async def test_wait_ends_with_the_task_or_with_its_timeout(tmp_path: Path) -> No
 
             nursery.start_soon(wait)
             nursery.start_soon(wait)
-            await trio.sleep(0.05)
-            daemon.work.let_go("a")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            daemon.work.release("a")
         assert answers == ["completed", "completed"]
         assert "wait: expected" in (await daemon.ask("GET", f"/tasks/{task_id}", 400, params={"wait": "x"}))["error"]
         await daemon.ask("GET", f"/tasks/{task_id}", 400, params={"wait": "nan"})
         await daemon.ask("GET", "/tasks/nothing", 404)
 
 
-class _Large(Work):
+class _Results(Work):
     async def __call__(self, task: ServerTask) -> object:
-        return "é" * int(task.request)
+        kind, size = task.request.split()
+        if kind == "long":
+            return "é" * int(size)
+        result: list[object] = []
+        for _ in range(int(size)):
+            result = [result]
+        return result
 
 
 async def test_small_result_is_part_of_its_task_and_a_large_one_is_streamed(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1", work=_Large()) as daemon:
-        small = await daemon.ended_task(await daemon.submit("10"))
-        large = await daemon.ended_task(await daemon.submit("300000"))
+    async with open_daemon(tmp_path, "d1", work=_Results()) as daemon:
+        small = await daemon.ended_task(await daemon.submit("long 10"))
+        large = await daemon.ended_task(await daemon.submit("long 300000"))
         assert small["result"] == "é" * 10
         assert "result" not in large
         assert large["result_size"] > galaxy_trio.daemon.web.bodies.INLINE
         response = await daemon.client.get(large["result_url"])
         assert response.json() == "é" * 300_000
         assert int(response.headers["content-length"]) == large["result_size"]
+
+
+async def test_result_at_the_limit_of_nesting_is_part_of_its_task(tmp_path: Path) -> None:
+    completed: list[bool] = []
+    async with open_daemon(tmp_path, "d1", work=_Results()) as daemon:
+        # Python reads a message up to some depth, which depends on its version.
+        for depth in range(800, 1000, 4):
+            task_id = await daemon.submit(f"nested {depth}")
+            response = await daemon.client.get(f"/tasks/{task_id}", params={"wait": SECONDS})
+            assert response.status_code == 200, response.text
+            completed.append('"state":"completed"' in response.text)
+            assert ("[" * depth in response.text) == completed[-1]
+    assert completed[0]
+
+
+async def test_task_that_is_deleted_while_it_is_read_is_reported_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        task_id = await daemon.submit("echo a")
+        await daemon.ended_task(task_id)
+        monkeypatch.setattr(Store, "read_result", _deleted)
+        assert await daemon.ask("GET", f"/tasks/{task_id}", 404) == {"error": f"there is no task {task_id!r}"}
+
+
+async def _deleted(_store: Store, _task_id: str) -> AsyncGenerator[bytes]:
+    await trio.lowlevel.checkpoint()
+    pieces: list[bytes] = []
+    for piece in pieces:
+        yield piece
 
 
 async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path: Path) -> None:

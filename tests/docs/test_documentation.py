@@ -104,13 +104,14 @@ def _command_lines() -> list[list[str]]:
 @pytest.mark.parametrize("arguments", _command_lines(), ids=" ".join)
 def test_every_command_line_in_the_documentation_can_be_parsed(arguments: list[str]) -> None:
     command: click.Command = command_line
-    context = click.Context(command_line)
+    # With the group's settings and as the parent, because a command remembers the names of its help option.
+    context = click.Context(command_line, **command_line.context_settings)
     while isinstance(command, click.Group) and arguments:
         found = command.get_command(context, arguments[0])
         assert found is not None, arguments
         command, arguments = found, arguments[1:]
     # This parses the arguments without running the command.
-    with command.make_context("galaxy-trio", arguments):
+    with command.make_context("galaxy-trio", arguments, parent=context):
         pass
 
 

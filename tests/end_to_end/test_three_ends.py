@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from galaxy_trio.messages import JSON
-    from galaxy_trio.server import SessionFunction
+    from galaxy_trio.server import ServerTask, SessionFunction
 
     _Tools = list[Callable[..., object]]
-    from galaxy_trio.server import ServerTask
 
 DEVICE = "device_001"
 

@@ -16,19 +16,19 @@ from galaxy_trio.messages import ClientMessageType
 from galaxy_trio.server import ServerLimits, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream
-from tests.server.support.evil_client import EVIL, SECRET, check_both, empty_fragments, look, open_evil
-from tests.server.support.raw_client import Members, RawClient, open_raw_client
-from tests.server.support.server_cast import (
+from tests.server.support.clients import (
     CONSTELLATION,
     DEVICE,
     answer,
     end_of,
-    open_cast,
+    open_clients,
     register_constellation,
     register_device,
     start_task,
     submit,
 )
+from tests.server.support.evil_client import EVIL, SECRET, empty_fragments, look, open_evil
+from tests.server.support.raw_client import Members, RawClient, open_raw_client
 
 
 @pytest.mark.parametrize("type_", [type_.value for type_ in ClientMessageType])
@@ -45,10 +45,10 @@ from tests.server.support.server_cast import (
 async def test_message_in_anothers_name_or_role_is_refused_without_effect(
     type_: str, forged: Members, words: str
 ) -> None:
-    async with open_cast(look) as cast, open_evil(cast) as evil:
-        await start_task(cast.constellation, "s", "r")
-        command = await cast.device.receive()
-        before = cast.server.statistics()
+    async with open_clients(look) as clients, open_evil(clients) as evil:
+        await start_task(clients.constellation, "s", "r")
+        command = await clients.device.receive()
+        before = clients.server.statistics()
         message = {
             "type": type_,
             "status": "ok",
@@ -63,17 +63,17 @@ async def test_message_in_anothers_name_or_role_is_refused_without_effect(
         evil.send(**message)
         refusal = await evil.receive()
         assert (refusal["type"], refusal["error"]) == ("error", words)
-        assert cast.server.statistics() == before
-        await check_both(cast)
-        answer(cast.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
-        for client in (cast.device, cast.constellation):
+        assert clients.server.statistics() == before
+        await clients.check()
+        answer(clients.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
+        for client in (clients.device, clients.constellation):
             assert await end_of(client, "s") == ("completed", SECRET, None)
 
 
 @pytest.mark.parametrize("role", ["device", "constellation"])
 @pytest.mark.parametrize("name", [DEVICE, CONSTELLATION])
 async def test_taken_name_is_refused_in_either_role_and_its_owner_stays(role: str, name: str) -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         evil.send(
             type="register",
             status="ok",
@@ -86,16 +86,16 @@ async def test_taken_name_is_refused_in_either_role_and_its_owner_stays(role: st
         assert "already registered" in str(refusal["error"])
         assert code == 1000
         await trio.testing.wait_all_tasks_blocked()
-        assert [client.client_id for client in cast.server.clients()] == [DEVICE, CONSTELLATION]
-        assert "forged" not in str(cast.server.clients())
-        await check_both(cast)
+        assert [client.client_id for client in clients.server.clients()] == [DEVICE, CONSTELLATION]
+        assert "forged" not in str(clients.server.clients())
+        await clients.check()
 
 
 async def test_another_clients_session_cannot_be_joined_or_ended() -> None:
-    async with open_cast(look) as cast:
-        async with open_evil(cast) as evil:
-            await start_task(cast.constellation, "s", SECRET)
-            command = await cast.device.receive()
+    async with open_clients(look) as clients:
+        async with open_evil(clients) as evil:
+            await start_task(clients.constellation, "s", SECRET)
+            command = await clients.device.receive()
             submit(evil, "s")
             assert (await evil.receive())["error"] == "session_id 's' is owned by another client"
             evil.send(type="task_end", status="completed", client_type="constellation", session_id="s", result=1)
@@ -103,8 +103,8 @@ async def test_another_clients_session_cannot_be_joined_or_ended() -> None:
             evil.send(type="command_results", status="ok", client_type="constellation", session_id="s")
             await evil.close()
         await trio.testing.wait_all_tasks_blocked()
-        answer(cast.device, command, {"status": "success", "result": 5, "call_id": "c"})
-        assert await end_of(cast.constellation, "s") == ("completed", 5, None)
+        answer(clients.device, command, {"status": "success", "result": 5, "call_id": "c"})
+        assert await end_of(clients.constellation, "s") == ("completed", 5, None)
 
 
 _ids = st.sampled_from([None, "s", "unknown", EVIL, DEVICE, CONSTELLATION, "", "c"])
@@ -142,7 +142,7 @@ def _is_fair(text: str) -> bool:
 @settings(max_examples=40)
 @given(said=_said)
 async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: list[str]) -> None:
-    async with open_cast(look) as cast, open_evil(cast) as evil, trio.open_nursery() as nursery:
+    async with open_clients(look) as clients, open_evil(clients) as evil, trio.open_nursery() as nursery:
         heard: list[Members] = []
 
         async def listen() -> None:
@@ -150,8 +150,8 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
             heard.extend(messages)
 
         nursery.start_soon(listen)
-        await start_task(cast.constellation, "s", SECRET)
-        command = await cast.device.receive()
+        await start_task(clients.constellation, "s", SECRET)
+        command = await clients.device.receive()
         sent = 0
         for text in said:
             if not (text.startswith('{"') and _is_fair(text)):
@@ -159,35 +159,35 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
                 evil.send_text(text.replace("RESPONSE_ID", str(command["response_id"])))
                 sent += 1
         await trio.testing.wait_all_tasks_blocked()
-        await check_both(cast)
-        answer(cast.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
-        for client in (cast.device, cast.constellation):
+        await clients.check()
+        answer(clients.device, command, {"status": "success", "result": SECRET, "call_id": "c"})
+        for client in (clients.device, clients.constellation):
             assert await end_of(client, "s") == ("completed", SECRET, None)
         await evil.close()
         await trio.testing.wait_all_tasks_blocked()
         # At most one reply to each message, and none with another client's data.
         assert len(heard) <= sent
         assert SECRET not in str(heard)
-        statistics = cast.server.statistics()
+        statistics = clients.server.statistics()
         assert (statistics.connections, statistics.sessions, statistics.ending_sessions) == (2, 0, 0)
         assert statistics.bytes_held == 0
-        await check_both(cast)
+        await clients.check()
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("registered", [True, False])
-async def test_text_nested_100_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
+async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
-        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 100_000)
+        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 10_000)
         assert "nested too deep" in str((await evil.receive())["error"])
         if registered:
             evil.send(type="heartbeat", status="ok", client_type="constellation")
             assert (await evil.receive())["type"] == "heartbeat"
         else:
             assert await evil.close_code() == 1008
-        await check_both(cast)
+        await clients.check()
 
 
 async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -197,8 +197,8 @@ async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) ->
     async def session(task: ServerTask) -> object:
         raise ValueError("y" * 2000)
 
-    async with open_cast(session, ServerLimits(max_message_size=1185)) as cast:
-        async with open_raw_client(cast.server.connect()) as evil:
+    async with open_clients(session, ServerLimits(max_message_size=1185)) as clients:
+        async with open_raw_client(clients.server.connect()) as evil:
             await register_device(evil, forged)
             evil.send(type="command_results", status="ok", session_id=forged, prev_response_id=forged)
             evil.send(type="device_info_response", status="ok", session_id=forged)
@@ -217,16 +217,16 @@ async def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) ->
 async def test_flood_of_pings_without_reading_holds_one_pong() -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_end)
-    async with open_cast() as cast, trio.open_nursery() as nursery:
-        nursery.start_soon(cast.server.serve_stream, stream)
+    async with open_clients() as clients, trio.open_nursery() as nursery:
+        nursery.start_soon(clients.server.serve_stream, stream)
         async with open_raw_client(client_end) as evil:
             await register_constellation(evil, EVIL)
             stream.stall()
             for _ in range(20):
                 await evil.send_bytes((b"\x89\xfdmask" + bytes(125)) * 100)
                 await trio.testing.wait_all_tasks_blocked()
-                assert cast.server.statistics().bytes_held < 300
-            await check_both(cast)
+                assert clients.server.statistics().bytes_held < 300
+            await clients.check()
 
 
 async def test_flood_of_tasks_runs_up_to_the_limit_and_refuses_the_rest() -> None:
@@ -237,47 +237,47 @@ async def test_flood_of_tasks_runs_up_to_the_limit_and_refuses_the_rest() -> Non
             await gate.wait()
         return task.request
 
-    async with open_cast(session, ServerLimits(max_sessions=20)) as cast, open_evil(cast) as evil:
+    async with open_clients(session, ServerLimits(max_sessions=20)) as clients, open_evil(clients) as evil:
         for number in range(1000):
             submit(evil, f"evil-{number}")
-        await start_task(cast.constellation, "s", "served")
-        assert (await end_of(cast.constellation, "s"))[1] == "served"
+        await start_task(clients.constellation, "s", "served")
+        assert (await end_of(clients.constellation, "s"))[1] == "served"
         replies = [await evil.receive() for _ in range(1000)]
         assert [reply["type"] for reply in replies] == ["heartbeat"] * 20 + ["error"] * 980
-        assert cast.server.statistics().sessions == 20
+        assert clients.server.statistics().sessions == 20
         await evil.abort()
         await trio.testing.wait_all_tasks_blocked()
-        statistics = cast.server.statistics()
+        statistics = clients.server.statistics()
         assert (statistics.sessions, statistics.ending_sessions, statistics.connections) == (0, 0, 2)
-        assert (await end_of(cast.device, "s"))[0] == "completed"
+        assert (await end_of(clients.device, "s"))[0] == "completed"
 
 
 async def test_flood_of_results_has_no_effect_and_leaves_nothing() -> None:
-    async with open_cast(look) as cast, open_raw_client(cast.server.connect()) as evil:
+    async with open_clients(look) as clients, open_raw_client(clients.server.connect()) as evil:
         await register_device(evil, EVIL)
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
+        await start_task(clients.constellation, "s")
+        command = await clients.device.receive()
         for number in range(1000):
             answer(evil, command, {"status": "success", "result": "forged"}, session_id=f"s{number}")
             answer(evil, command, {"status": "success", "result": "forged"})
-        answer(cast.device, command, {"status": "success", "result": "own"})
-        assert await end_of(cast.constellation, "s") == ("completed", "own", None)
+        answer(clients.device, command, {"status": "success", "result": "own"})
+        assert await end_of(clients.constellation, "s") == ("completed", "own", None)
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.statistics().unexpected_results == 2000
+        assert clients.server.statistics().unexpected_results == 2000
         await evil.abort()
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.statistics().unexpected_results == 0
+        assert clients.server.statistics().unexpected_results == 0
 
 
 async def test_refused_and_broken_clients_leave_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_cast() as cast:
+    async with open_clients() as clients:
 
         async def come_and_go() -> None:
             for data in (b"\x81\x02{}", b"\x81\x80mask", empty_fragments(50), b"\x02\x80mask"):
                 for registered in (True, False):
-                    async with open_raw_client(cast.server.connect()) as evil:
+                    async with open_raw_client(clients.server.connect()) as evil:
                         if registered:
                             await register_constellation(evil, EVIL)
                         await evil.send_bytes(data)
@@ -289,7 +289,7 @@ async def test_refused_and_broken_clients_leave_nothing(
         for _ in range(3):
             await come_and_go()
         assert _alive() == before
-        await check_both(cast)
+        await clients.check()
 
 
 def _alive() -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import trio
 import trio.testing
 
 from galaxy_trio import ConnectionLost, InvalidMessage
-from galaxy_trio._codec.codec import encode
 from galaxy_trio.messages import (
     ClientMessage,
     ClientMessageType,
@@ -19,17 +16,8 @@ from galaxy_trio.messages import (
 )
 from galaxy_trio.server import ServerTask
 from galaxy_trio.server.pending_commands import PendingCommands
-from tests.server.support.commands import CLICK, LOOK, actions_of, click_and_look, result
-from tests.server.support.server_cast import (
-    DEVICE,
-    answer,
-    end_of,
-    open_cast,
-    start_task,
-)
-
-if TYPE_CHECKING:
-    from tests.server.support.raw_client import RawClient
+from tests.server.support.clients import DEVICE, end_of, open_clients, start_task
+from tests.server.support.commands import CLICK, LOOK
 
 
 async def test_device_lost_between_command_and_result_fails_the_task_with_a_reason() -> None:
@@ -43,11 +31,11 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
             raised.append(lost)
             raise
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive())["type"] == "command"
-        await cast.device.abort()
-        assert await end_of(cast.constellation, "s") == (
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        assert (await clients.device.receive())["type"] == "command"
+        await clients.device.abort()
+        assert await end_of(clients.constellation, "s") == (
             "failed",
             {},
             "Task was cancelled because target device disconnected",
@@ -55,7 +43,7 @@ async def test_device_lost_between_command_and_result_fails_the_task_with_a_reas
         await trio.testing.wait_all_tasks_blocked()
         # A session that ignores its cancellation gets the error too.
         assert [type(error) for error in raised] == [ConnectionLost]
-        assert cast.server.statistics().ending_sessions == 0
+        assert clients.server.statistics().ending_sessions == 0
 
 
 async def test_ended_session_cannot_run_commands() -> None:
@@ -73,54 +61,18 @@ async def test_ended_session_cannot_run_commands() -> None:
                 except trio.ClosedResourceError as error:
                     refused.append(str(error))
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
         await trio.testing.wait_all_tasks_blocked()
-        await cast.constellation.close()
+        await clients.constellation.close()
         # The device receives only the end.
-        assert (await end_of(cast.device, "s"))[0] == "failed"
+        assert (await end_of(clients.device, "s"))[0] == "failed"
         await trio.testing.wait_all_tasks_blocked()
         assert refused == ["session 's' has ended: it cannot run commands any more"]
         with pytest.raises(trio.ClosedResourceError, match="has ended"):
             await kept[0].execute([LOOK])
         with pytest.raises(trio.ClosedResourceError, match="runs on no device"):
             await ServerTask("s", "", DEVICE, "c").execute([LOOK])
-
-
-async def test_device_runs_the_commands_of_its_own_task() -> None:
-    async with open_cast(click_and_look) as cast:
-        cast.device.send(type="task", status="continue", session_id="own", request="x")
-        assert (await cast.device.receive())["session_id"] == "own"
-        command = await cast.device.receive()
-        assert "task_name" not in command
-        answer(cast.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
-        assert (await end_of(cast.device, "own"))[0] == "completed"
-
-
-async def test_results_survive_the_wire_unchanged() -> None:
-    received: list[list[CommandResult]] = []
-    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
-
-    async def session(task: ServerTask) -> None:
-        received.append(await task.execute([CLICK]))
-
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        message = ClientMessage(
-            ClientMessageType.COMMAND_RESULTS,
-            TaskStatus.CONTINUE,
-            session_id="s",
-            prev_response_id=str(command["response_id"]),
-            action_results=[sent],
-        )
-        _send(cast.device, message)
-        await end_of(cast.constellation, "s")
-        assert received == [[sent]]
-
-
-def _send(client: RawClient, message: ClientMessage) -> None:
-    client.send_text(encode(message))
 
 
 def test_batch_is_answered_once_even_if_two_replies_come_before_it_is_read() -> None:

@@ -9,13 +9,26 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout
+from galaxy_trio import InvalidMessage, MessageTooLarge, QueueFull, RequestTimeout, TaskStatus
+from galaxy_trio._codec.codec import encode
 from galaxy_trio.messages import (
+    ClientMessage,
+    ClientMessageType,
     Command,
+    CommandResult,
+    ResultStatus,
     ToolType,
 )
 from galaxy_trio.server import ServerLimits, ServerTask
 from tests.connection.support.recordings import text_frames
+from tests.server.support.clients import (
+    answer,
+    end_of,
+    open_clients,
+    register_constellation,
+    register_device,
+    start_task,
+)
 from tests.server.support.commands import (
     CLICK,
     LOOK,
@@ -28,38 +41,19 @@ from tests.server.support.commands import (
     result,
 )
 from tests.server.support.raw_client import Members, open_raw_client
-from tests.server.support.server_cast import (
-    answer,
-    end_of,
-    open_cast,
-    register_constellation,
-    register_device,
-    start_task,
-)
+from tests.server.support.recorded_session import recorded_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-async def _recorded_session(task: ServerTask) -> object:
-    """The session function of the recording."""
-    count = int(task.request.removeprefix("cmd:"))
-    commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(count)]
-    results = await task.execute(commands)
-    members = [
-        {"status": r.status, "error": r.error, "result": r.result, "namespace": r.namespace, "call_id": r.call_id}
-        for r in results
-    ]
-    return {"results": members}
 
 
 async def test_commands_and_results_match_the_recording() -> None:
     task, accepted, command, results, end, end_for_device = (
         frame.json() for frame in text_frames("task_with_commands")
     )
-    async with open_cast(_recorded_session) as cast:
-        await start_task(cast.constellation, str(accepted["session_id"]), str(task["request"]))
-        came = await cast.device.receive()
+    async with open_clients(recorded_session) as clients:
+        await start_task(clients.constellation, str(accepted["session_id"]), str(task["request"]))
+        came = await clients.device.receive()
         recorded = {name: value for name, value in command.items() if value is not None}
         ids = [action.pop("call_id") for action in actions_of(came)]
         for action in actions_of(recorded):
@@ -72,17 +66,17 @@ async def test_commands_and_results_match_the_recording() -> None:
         recorded.pop("timestamp", None)
         assert came == recorded
         answers = cast_results(results["action_results"], ids)
-        cast.device.send(**{**results, "prev_response_id": response_id, "action_results": answers})
-        for client, expected in ((cast.constellation, end), (cast.device, end_for_device)):
+        clients.device.send(**{**results, "prev_response_id": response_id, "action_results": answers})
+        for client, expected in ((clients.constellation, end), (clients.device, end_for_device)):
             status, value, error = await end_of(client, str(expected["session_id"]))
             assert (status, error) == (expected["status"], expected.get("error"))
             assert value == {"results": cast_results(cast_results_of(expected), ids)}
 
 
 async def test_command_keeps_its_call_id_or_gets_one() -> None:
-    async with open_cast(click_and_look) as cast:
-        await start_task(cast.constellation, "s")
-        first, second = actions_of(await cast.device.receive())
+    async with open_clients(click_and_look) as clients:
+        await start_task(clients.constellation, "s")
+        first, second = actions_of(await clients.device.receive())
         assert first == {
             "tool_name": "click",
             "tool_type": "action",
@@ -98,9 +92,9 @@ async def test_stop_on_failure_is_sent_only_when_set(stop: bool, sent: object) -
     async def session(task: ServerTask) -> None:
         await task.execute([LOOK], stop_on_failure=stop)
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive()).get("stop_on_failure") == sent
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        assert (await clients.device.receive()).get("stop_on_failure") == sent
 
 
 _ORDERS: dict[str, tuple[Callable[[object, object], list[Members]], list[object]]] = {
@@ -127,12 +121,12 @@ _ORDERS: dict[str, tuple[Callable[[object, object], list[Members]], list[object]
 @pytest.mark.parametrize("order", _ORDERS)
 async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: str) -> None:
     results, expected = _ORDERS[order]
-    async with open_cast(click_and_look) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
+    async with open_clients(click_and_look) as clients:
+        await start_task(clients.constellation, "s")
+        command = await clients.device.receive()
         ids = [action["call_id"] for action in actions_of(command)]
-        answer(cast.device, command, *results(*ids))
-        status, value, _ = await end_of(cast.constellation, "s")
+        answer(clients.device, command, *results(*ids))
+        status, value, _ = await end_of(clients.constellation, "s")
         assert status == "completed"
         received = cast_list(value)
         assert [[one[0], one[2]] for one in received] == expected
@@ -144,36 +138,36 @@ async def test_each_command_gets_one_result_in_the_order_of_the_commands(order: 
 
 async def test_results_for_no_pending_batch_are_counted_and_dropped() -> None:
     async with (
-        open_cast(click_and_look) as cast,
-        open_raw_client(cast.server.connect()) as other_device,
-        open_raw_client(cast.server.connect()) as rival,
+        open_clients(click_and_look) as clients,
+        open_raw_client(clients.server.connect()) as other_device,
+        open_raw_client(clients.server.connect()) as rival,
     ):
         await register_device(other_device, "device_002")
         await register_constellation(rival, "rival@device_001")
-        await start_task(cast.constellation, "s")
+        await start_task(clients.constellation, "s")
         await start_task(rival, "r")
-        commands = [await cast.device.receive() for _ in range(2)]
+        commands = [await clients.device.receive() for _ in range(2)]
         first, other = sorted(commands, key=lambda command: command["session_id"] != "s")
         stolen = [result(action["call_id"], "stolen") for action in actions_of(first)]
         own = [result(action["call_id"], "own") for action in actions_of(first)]
         # From another device, for another session, for an unknown batch, without a batch.
         answer(other_device, first, *stolen)
-        answer(cast.device, first, *stolen, session_id="r")
-        answer(cast.device, first, *stolen, session_id=None)
-        answer(cast.device, first, *stolen, prev_response_id="?")
-        answer(cast.device, first, *stolen, prev_response_id=None)
+        answer(clients.device, first, *stolen, session_id="r")
+        answer(clients.device, first, *stolen, session_id=None)
+        answer(clients.device, first, *stolen, prev_response_id="?")
+        answer(clients.device, first, *stolen, prev_response_id=None)
         answer(rival, first, *stolen, client_type="constellation")
-        answer(cast.device, first, *own)
+        answer(clients.device, first, *own)
         # A late duplicate.
-        answer(cast.device, first, *stolen)
-        status, value, _ = await end_of(cast.constellation, "s")
+        answer(clients.device, first, *stolen)
+        status, value, _ = await end_of(clients.constellation, "s")
         assert (status, [one[2] for one in cast_list(value)]) == ("completed", ["own", "own"])
         await trio.testing.wait_all_tasks_blocked()
-        statistics = cast.server.statistics()
+        statistics = clients.server.statistics()
         assert (statistics.unexpected_results, statistics.unanswered_commands) == (7, 1)
-        answer(cast.device, other, *[result(action["call_id"], "r") for action in actions_of(other)])
+        answer(clients.device, other, *[result(action["call_id"], "r") for action in actions_of(other)])
         assert (await end_of(rival, "r"))[0] == "completed"
-        assert cast.server.statistics().unanswered_commands == 0
+        assert clients.server.statistics().unanswered_commands == 0
 
 
 async def test_broken_results_fail_their_batch_and_the_device_gets_an_error() -> None:
@@ -185,15 +179,15 @@ async def test_broken_results_fail_their_batch_and_the_device_gets_an_error() ->
         assert caught.value.__context__ is None
         return "went on"
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        answer(cast.device, command, session_id="another", action_results=5)
-        answer(cast.device, command, prev_response_id="?", action_results=5)
-        answer(cast.device, command, action_results=5)
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        command = await clients.device.receive()
+        answer(clients.device, command, session_id="another", action_results=5)
+        answer(clients.device, command, prev_response_id="?", action_results=5)
+        answer(clients.device, command, action_results=5)
         for _ in range(3):
-            assert (await cast.device.receive())["type"] == "error"
-        assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
+            assert (await clients.device.receive())["type"] == "error"
+        assert await end_of(clients.constellation, "s") == ("completed", "went on", None)
 
 
 async def test_batches_of_one_task_may_be_answered_in_any_order() -> None:
@@ -209,14 +203,14 @@ async def test_batches_of_one_task_may_be_answered_in_any_order() -> None:
                 nursery.start_soon(run, number)
         return outcomes
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        commands = [await cast.device.receive() for _ in range(50)]
-        assert cast.server.statistics().unanswered_commands == 50
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        commands = [await clients.device.receive() for _ in range(50)]
+        assert clients.server.statistics().unanswered_commands == 50
         for command in reversed(commands):
             [action] = actions_of(command)
-            answer(cast.device, command, result(action["call_id"], action["tool_name"]))
-        _, value, _ = await end_of(cast.constellation, "s")
+            answer(clients.device, command, result(action["call_id"], action["tool_name"]))
+        _, value, _ = await end_of(clients.constellation, "s")
         assert value == {str(number): f"tool_{number}" for number in range(50)}
 
 
@@ -230,14 +224,14 @@ async def test_unanswered_batch_raises_request_timeout_and_its_late_results_are_
         assert trio.current_time() - start == 5
         return "gave up"
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        command = await cast.device.receive()
-        assert await end_of(cast.constellation, "s") == ("completed", "gave up", None)
-        assert await end_of(cast.device, "s") == ("completed", "gave up", None)
-        answer(cast.device, command, result("call-1"))
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        command = await clients.device.receive()
+        assert await end_of(clients.constellation, "s") == ("completed", "gave up", None)
+        assert await end_of(clients.device, "s") == ("completed", "gave up", None)
+        answer(clients.device, command, result("call-1"))
         await trio.testing.wait_all_tasks_blocked()
-        statistics = cast.server.statistics()
+        statistics = clients.server.statistics()
         assert (statistics.unexpected_results, statistics.unanswered_commands) == (1, 0)
 
 
@@ -251,11 +245,11 @@ async def test_cancelling_a_batch_leaves_nothing_pending_and_the_session_continu
         await trio.testing.wait_all_tasks_blocked()
         return "went on"
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert (await cast.device.receive())["type"] == "command"
-        assert await end_of(cast.constellation, "s") == ("completed", "went on", None)
-        assert cast.server.statistics().unanswered_commands == 0
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        assert (await clients.device.receive())["type"] == "command"
+        assert await end_of(clients.constellation, "s") == ("completed", "went on", None)
+        assert clients.server.statistics().unanswered_commands == 0
 
 
 async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> None:
@@ -270,14 +264,14 @@ async def test_batches_above_the_limit_are_refused_before_anything_is_sent() -> 
                 await task.execute([CLICK])
             refusals.append(str(caught.value))
 
-    async with open_cast(session, ServerLimits(max_unanswered_commands=3)) as cast:
-        await start_task(cast.constellation, "s")
-        commands = [await cast.device.receive() for _ in range(3)]
+    async with open_clients(session, ServerLimits(max_unanswered_commands=3)) as clients:
+        await start_task(clients.constellation, "s")
+        commands = [await clients.device.receive() for _ in range(3)]
         await trio.testing.wait_all_tasks_blocked()
         for command in commands:
-            answer(cast.device, command, result(actions_of(command)[0]["call_id"]))
+            answer(clients.device, command, result(actions_of(command)[0]["call_id"]))
         # After the three batches, only the end was sent.
-        assert (await end_of(cast.device, "s"))[0] == "completed"
+        assert (await end_of(clients.device, "s"))[0] == "completed"
         assert refusals == ["device 'device_001' has left 3 batches of commands unanswered: nothing was sent"]
 
 
@@ -285,9 +279,9 @@ async def test_empty_batch_sends_no_message() -> None:
     async def session(task: ServerTask) -> object:
         return [as_json(one) for one in await task.execute([])]
 
-    async with open_cast(session) as cast:
-        await start_task(cast.constellation, "s")
-        assert await end_of(cast.device, "s") == ("completed", [], None)
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        assert await end_of(clients.device, "s") == ("completed", [], None)
 
 
 _WRONG: dict[str, tuple[Callable[[ServerTask], object], type[Exception], str]] = {
@@ -315,7 +309,39 @@ async def test_unsendable_commands_raise_in_the_session_and_nothing_is_sent(what
             await cast("trio.abc.AsyncResource", call(task))  # type: ignore[misc]
         return "well"
 
-    async with open_cast(session, ServerLimits(max_message_size=3000)) as members:
-        await start_task(members.constellation, "s")
-        assert await end_of(members.device, "s") == ("completed", "well", None)
-        assert members.server.statistics().unanswered_commands == 0
+    async with open_clients(session, ServerLimits(max_message_size=3000)) as clients:
+        await start_task(clients.constellation, "s")
+        assert await end_of(clients.device, "s") == ("completed", "well", None)
+        assert clients.server.statistics().unanswered_commands == 0
+
+
+async def test_device_runs_the_commands_of_its_own_task() -> None:
+    async with open_clients(click_and_look) as clients:
+        clients.device.send(type="task", status="continue", session_id="own", request="x")
+        assert (await clients.device.receive())["session_id"] == "own"
+        command = await clients.device.receive()
+        assert "task_name" not in command
+        answer(clients.device, command, *[result(action["call_id"], 1) for action in actions_of(command)])
+        assert (await end_of(clients.device, "own"))[0] == "completed"
+
+
+async def test_results_survive_the_wire_unchanged() -> None:
+    received: list[list[CommandResult]] = []
+    sent = CommandResult(ResultStatus.FAILURE, "no such window", {"tried": [1, 2.5, None]}, "ui", "call-1")
+
+    async def session(task: ServerTask) -> None:
+        received.append(await task.execute([CLICK]))
+
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s")
+        command = await clients.device.receive()
+        message = ClientMessage(
+            ClientMessageType.COMMAND_RESULTS,
+            TaskStatus.CONTINUE,
+            session_id="s",
+            prev_response_id=str(command["response_id"]),
+            action_results=[sent],
+        )
+        clients.device.send_text(encode(message))
+        await end_of(clients.constellation, "s")
+        assert received == [[sent]]

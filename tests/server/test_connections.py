@@ -20,19 +20,21 @@ from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from tests.server.support.raw_client import open_raw_client
-from tests.server.support.recorded_cast import (
-    CONSTELLATION_REGISTRATION,
+from tests.server.support.clients import (
+    CONSTELLATION,
+    DEVICE,
     RecordingSessions,
-    constellation_registration,
-    device_registration,
+    end_of,
     expect_acknowledgement,
-    open_cast,
-    register,
-    sleep_forever,
+    open_clients,
+    register_constellation,
+    register_device,
+    request_information,
+    run_forever,
+    start_task,
     submit,
 )
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, end_of
+from tests.server.support.raw_client import open_raw_client
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import ClientMessage
@@ -48,16 +50,16 @@ def test_limit_that_is_not_above_0_raises_config_error(name: str, bad: float) ->
 async def test_connection_above_the_limit_is_closed_immediately_until_another_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_cast(limits=ServerLimits(max_connections=2)) as cast:
+    async with open_clients(limits=ServerLimits(max_connections=2)) as clients:
         with pytest.raises(ConnectFailed, match="ended the connection during the handshake"):
-            async with open_raw_client(cast.server.connect()):
+            async with open_raw_client(clients.server.connect()):
                 raise AssertionError("was let in")
         assert "2 are open" in caplog.text
-        await cast.clients_are_well()
-        await cast.constellation.close()
+        await clients.check()
+        await clients.constellation.close()
         await trio.testing.wait_all_tasks_blocked()
-        async with open_raw_client(cast.server.connect()) as client:
-            await register(client, CONSTELLATION_REGISTRATION.text)
+        async with open_raw_client(clients.server.connect()) as client:
+            await register_constellation(client)
 
 
 HALF_HANDSHAKES = {"nothing": b"", "half a request": b"GET /ws HTTP/1.1\r\nHost: server.test\r\n"}
@@ -87,8 +89,8 @@ async def test_socket_without_a_handshake_is_closed_at_the_handshake_timeout(
 )
 async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_cast() as cast:
-        stream = cast.server.connect()
+    async with open_clients() as clients:
+        stream = clients.server.connect()
         await stream.send_all(sent)
         with trio.fail_after(60):
             while await stream.receive_some():
@@ -96,19 +98,19 @@ async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: p
         await trio.testing.wait_all_tasks_blocked()
         assert "was rejected: its request is not a WebSocket handshake" in caplog.text
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
-        await cast.clients_are_well()
+        await clients.check()
 
 
 async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
-    async with open_cast(limits=ServerLimits(max_message_size=5000)) as cast:
+    async with open_clients(limits=ServerLimits(max_message_size=5000)) as clients:
         heartbeat = json.dumps({"type": "heartbeat", "status": "ok", "client_type": "constellation", "task_name": ""})
         at_limit = heartbeat[:-2] + "x" * (5000 - len(heartbeat)) + heartbeat[-2:]
-        cast.constellation.send_text(at_limit)
-        assert (await cast.constellation.receive())["type"] == "heartbeat"
-        cast.constellation.send_text(at_limit + " ")
-        assert await cast.constellation.close_code() == 1009
-        cast.device.send(type="heartbeat", status="ok")
-        assert (await cast.device.receive())["type"] == "heartbeat"
+        clients.constellation.send_text(at_limit)
+        assert (await clients.constellation.receive())["type"] == "heartbeat"
+        clients.constellation.send_text(at_limit + " ")
+        assert await clients.constellation.close_code() == 1009
+        clients.device.send(type="heartbeat", status="ok")
+        assert (await clients.device.receive())["type"] == "heartbeat"
 
 
 async def test_silently_lost_client_is_removed_and_one_that_answers_pings_stays(
@@ -120,8 +122,8 @@ async def test_silently_lost_client_is_removed_and_one_that_answers_pings_stays(
         open_raw_client(silent := FaultyStream(server.connect())) as gone,
         open_raw_client(server.connect()) as there,
     ):
-        await register(gone, device_registration("gone"))
-        await register(there, device_registration("there"))
+        await register_device(gone, "gone")
+        await register_device(there, "there")
         silent.go_silent()
         await there.silence(49)
         assert server.devices == ["gone", "there"]
@@ -146,31 +148,24 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
     client_end, server_end = trio.testing.memory_stream_pair()
     # Stalls the server's writes, because the client does not read.
     not_read = FaultyStream(server_end)
-    information = "x" * 100_000
-    async with open_cast() as cast, trio.open_nursery() as nursery:
-        nursery.start_soon(cast.server.serve_stream, not_read)
-        async with open_raw_client(client_end) as flooding, open_raw_client(cast.server.connect()) as large:
-            await register(large, device_registration("large", hostname=information))
-            await register(flooding, constellation_registration("flooding", "large"))
+    information = "x" * 60_000
+    async with open_clients() as clients, trio.open_nursery() as nursery:
+        nursery.start_soon(clients.server.serve_stream, not_read)
+        async with open_raw_client(client_end) as flooding, open_raw_client(clients.server.connect()) as large:
+            await register_device(large, "large", hostname=information)
+            await register_constellation(flooding, "flooding", "large")
             not_read.stall()
             held.clear()
             for _ in range(200):
-                flooding.send(
-                    type="device_info_request",
-                    status="ok",
-                    client_type="constellation",
-                    target_id="large",
-                    request_id="q",
-                )
+                request_information(flooding, "q", "large")
             # Drop the sizes of the flooding client's own frames.
             held.clear()
             await trio.testing.wait_all_tasks_blocked()
             assert HIGH_WATER_MARK <= max(held) <= HIGH_WATER_MARK + len(information) + 1000
-            await cast.clients_are_well()
-            submit(cast.constellation, "s1")
-            await expect_acknowledgement(cast.constellation, "s1")
-            assert await end_of(cast.constellation, "s1") == ("completed", {"echo": "x"}, None)
-            assert await end_of(cast.device, "s1") == ("completed", {"echo": "x"}, None)
+            await clients.check()
+            await start_task(clients.constellation, "s1", "x")
+            assert await end_of(clients.constellation, "s1") == ("completed", "x", None)
+            assert await end_of(clients.device, "s1") == ("completed", "x", None)
             # When it reads again, it gets all replies.
             not_read.resume()
             for _ in range(200):
@@ -189,20 +184,20 @@ async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
 
     monkeypatch.setattr(ClientHandler, "received", buggy)
     sessions = RecordingSessions()
-    async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as unlucky:
-        await register(unlucky, constellation_registration("unlucky"))
+    async with open_clients(sessions.run) as clients, open_raw_client(clients.server.connect()) as unlucky:
+        await register_constellation(unlucky, "unlucky")
         submit(unlucky, "s1")
-        submit(cast.constellation, "s2")
+        submit(clients.constellation, "s2")
         await expect_acknowledgement(unlucky, "s1")
-        await expect_acknowledgement(cast.constellation, "s2")
+        await expect_acknowledgement(clients.constellation, "s2")
         await trio.testing.wait_all_tasks_blocked()
         submit(unlucky, "s3", "meet the bug")
         assert await unlucky.receive_until_ended() == ([], 1006)
         await trio.testing.wait_all_tasks_blocked()
-        assert (await end_of(cast.device, "s1"))[0] == "failed"
+        assert (await end_of(clients.device, "s1"))[0] == "failed"
         assert sessions.cancelled == ["s1"]
-        assert cast.server.statistics() == ServerStatistics(2, 1, 1, 1)
-        await cast.clients_are_well()
+        assert clients.server.statistics() == ServerStatistics(2, 1, 1, 1)
+        await clients.check()
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "a bug in the server ended a connection"
     assert record.exc_info is not None
@@ -212,14 +207,14 @@ async def test_bug_in_the_server_ends_only_the_connection_that_hit_it(
 async def test_reset_connection_affects_no_other_and_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     faulty = FaultyStream(server_end)
-    async with open_cast() as cast, trio.open_nursery() as nursery:
-        nursery.start_soon(cast.server.serve_stream, faulty)
+    async with open_clients() as clients, trio.open_nursery() as nursery:
+        nursery.start_soon(clients.server.serve_stream, faulty)
         async with open_raw_client(client_end) as client:
-            await register(client, constellation_registration("short-lived"))
+            await register_constellation(client, "short-lived")
             faulty.reset()
             await trio.testing.wait_all_tasks_blocked()
-            assert cast.server.constellations == [CONSTELLATION]
-            await cast.clients_are_well()
+            assert clients.server.constellations == [CONSTELLATION]
+            await clients.check()
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
@@ -236,16 +231,15 @@ def _alive() -> int:
 async def test_ended_connections_and_sessions_leave_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_cast() as cast:
+    async with open_clients() as clients:
 
         async def come_and_go(number: int) -> None:
             for name in (f"{number}", f"{number} again"):
-                async with open_raw_client(cast.server.connect()) as client:
-                    await register(client, constellation_registration(name))
-                    submit(client, name)
-                    await expect_acknowledgement(client, name)
+                async with open_raw_client(clients.server.connect()) as client:
+                    await register_constellation(client, name)
+                    await start_task(client, name)
                     assert (await end_of(client, name))[0] == "completed"
-                    assert (await end_of(cast.device, name))[0] == "completed"
+                    assert (await end_of(clients.device, name))[0] == "completed"
                     await client.close()
             await trio.testing.wait_all_tasks_blocked()
 
@@ -257,11 +251,10 @@ async def test_ended_connections_and_sessions_leave_nothing(
 
 
 async def test_statistics_count_and_clients_are_listed_in_order() -> None:
-    async with open_cast(sleep_forever) as cast, open_raw_client(cast.server.connect()) as other:
-        assert cast.server.statistics() == ServerStatistics(connections=3, devices=1, constellations=1, sessions=0)
-        await register(other, device_registration("device_000"))
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
-        assert cast.server.statistics() == ServerStatistics(connections=3, devices=2, constellations=1, sessions=1)
-        assert (cast.server.devices, cast.server.constellations) == ([DEVICE, "device_000"], [CONSTELLATION])
-        assert repr(cast.server) == "<Server at ws://server.test/ws>"
+    async with open_clients(run_forever) as clients, open_raw_client(clients.server.connect()) as other:
+        assert clients.server.statistics() == ServerStatistics(connections=3, devices=1, constellations=1, sessions=0)
+        await register_device(other, "device_000")
+        await start_task(clients.constellation, "s1")
+        assert clients.server.statistics() == ServerStatistics(connections=3, devices=2, constellations=1, sessions=1)
+        assert (clients.server.devices, clients.server.constellations) == ([DEVICE, "device_000"], [CONSTELLATION])
+        assert repr(clients.server) == "<Server at ws://server.test/ws>"

@@ -18,8 +18,8 @@ from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.testing import MemoryServer, open_memory_server
+from tests.server.support.clients import register_constellation, register_device, submit
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
-from tests.server.support.server_cast import register_constellation, register_device, submit
 from tests.support.fuzzing import FRAMES, TO_SERVER, damaged, errors_logged, fuzz, simulate, transcripts
 
 BYSTANDER: Final = "bystander"

@@ -11,14 +11,13 @@ import trio
 import trio.testing
 import trustme
 
-from galaxy_trio import ConfigError, ConnectFailed, HandshakeRejected, open_connection
+from galaxy_trio import ConfigError, HandshakeRejected, open_connection
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.messages import DeviceInfo, Platform
 from galaxy_trio.server import ServerStatistics, open_server
 from galaxy_trio.testing import open_memory_server
+from tests.server.support.clients import DEVICE, device_can_register, register_device
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.recorded_cast import device_can_register, device_registration, register
-from tests.server.support.server_cast import DEVICE
 from tests.support.accepting import fail_to_accept
 
 
@@ -38,24 +37,12 @@ async def test_correct_token_is_accepted() -> None:
         open_memory_server(token="s3cret/+& ü") as server,
         open_raw_client(server.connect(), token="s3cret/+& ü") as client,
     ):
-        await register(client, device_registration())
+        await register_device(client)
 
 
 async def test_server_without_a_token_accepts_any() -> None:
     async with open_memory_server() as server, open_raw_client(server.connect(), token="whatever") as client:
-        await register(client, device_registration())
-
-
-async def test_tokens_are_checked_over_a_socket() -> None:
-    async with open_server(token="s3cret") as server:
-        for wrong in (None, "wrong"):
-            with trio.fail_after(60), pytest.raises(HandshakeRejected) as caught:
-                async with open_connection(server.url, DEVICE, token=wrong):
-                    raise AssertionError("was let in")
-            assert caught.value.status_code == 403
-        with trio.fail_after(60), pytest.raises(ConnectFailed, match="Target device 'device_001' is not connected"):
-            async with open_connection(server.url, DEVICE, token="s3cret"):
-                raise AssertionError("there is no device")
+        await register_device(client)
 
 
 async def test_lack_of_file_descriptors_is_logged_in_one_line(

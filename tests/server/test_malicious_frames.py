@@ -13,26 +13,23 @@ import trustme
 from galaxy_trio._transport import inbound_limits
 from galaxy_trio.server import ServerLimits
 from galaxy_trio.testing import open_memory_server
-from tests.server.support.evil_client import EVIL, check_both, empty_fragments, open_evil
+from tests.server.support.clients import open_clients, register_constellation
+from tests.server.support.evil_client import EVIL, empty_fragments, open_evil
 from tests.server.support.raw_client import open_raw_client
-from tests.server.support.server_cast import (
-    open_cast,
-    register_constellation,
-)
 
 
 async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     # Reaching the real limit would take seconds.
     monkeypatch.setattr(inbound_limits, "MAX_FRAGMENTS", 1000)
-    async with open_cast() as cast, open_evil(cast) as evil:
+    async with open_clients() as clients, open_evil(clients) as evil:
         await evil.send_bytes(empty_fragments(1000))
         await trio.testing.wait_all_tasks_blocked()
-        assert EVIL in cast.server.constellations
+        assert EVIL in clients.server.constellations
         await evil.send_bytes(b"\x00\x80mask")
         assert await evil.close_code() == 1009
         await trio.testing.wait_all_tasks_blocked()
-        assert EVIL not in cast.server.constellations
-        await check_both(cast)
+        assert EVIL not in clients.server.constellations
+        await clients.check()
 
 
 _BROKEN_FRAMES: dict[str, tuple[bytes, int]] = {
@@ -55,27 +52,27 @@ async def test_bytes_that_break_the_websocket_protocol_end_only_their_connection
     what: str, registered: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, code = _BROKEN_FRAMES[what]
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
         await evil.send_bytes(data)
         assert await evil.close_code() == code
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.statistics().connections == 2
-        await check_both(cast)
+        assert clients.server.statistics().connections == 2
+        await clients.check()
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 @pytest.mark.parametrize("registered", [True, False])
 async def test_binary_frames_are_broken_messages_however_many_fragments_they_have(registered: bool) -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as evil:
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
         await evil.send_bytes(b"\x02\x82\x00\x00\x00\x00\x01\x02" + b"\x00\x80mask" + b"\x80\x81\x00\x00\x00\x00\x03")
         assert "a binary frame of 3 bytes" in str((await evil.receive())["error"])
         if not registered:
             assert await evil.close_code() == 1008
-        await check_both(cast)
+        await clients.check()
 
 
 async def _drip(stream: trio.abc.Stream, data: bytes) -> None:
@@ -119,14 +116,14 @@ async def test_handshake_of_one_byte_per_second_ends_at_the_handshake_timeout(
     what: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     of_server, of_client = _tls()
-    async with open_cast() as cast, trio.open_nursery() as nursery:
+    async with open_clients() as clients, trio.open_nursery() as nursery:
         client_end, server_end = trio.testing.memory_stream_pair()
         stream: trio.abc.Stream = client_end
         if what == "HTTP":
-            nursery.start_soon(cast.server.serve_stream, server_end)
+            nursery.start_soon(clients.server.serve_stream, server_end)
         else:
             secure = trio.SSLStream(server_end, of_server, server_side=True, https_compatible=True)
-            nursery.start_soon(cast.server.serve_stream, secure)
+            nursery.start_soon(clients.server.serve_stream, secure)
         if what in ("HTTP on TLS", "TLS and then nothing"):
             stream = trio.SSLStream(client_end, of_client, server_hostname="server.test", https_compatible=True)
             await stream.do_handshake()
@@ -134,8 +131,8 @@ async def test_handshake_of_one_byte_per_second_ends_at_the_handshake_timeout(
             nursery.start_soon(_drip, stream, _client_hello(of_client) if what == "TLS" else _REQUEST)
         assert await _closed_at(stream) == 10
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.statistics().connections == 2
-        await check_both(cast)
+        assert clients.server.statistics().connections == 2
+        await clients.check()
 
 
 _HANDSHAKE = (

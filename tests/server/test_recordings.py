@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, cast
 import attrs
 import pytest
 import trio
-import trio.testing
 
-from galaxy_trio import HandshakeRejected, TaskFailed
-from galaxy_trio.messages import Command, ToolType
+from galaxy_trio import HandshakeRejected
 from galaxy_trio.testing import MemoryServer, open_memory_server
 from tests.connection.support.recordings import DATA, NAMES, text_frames
 from tests.server.support.raw_client import Members, RawClient, open_raw_client
+from tests.server.support.recorded_session import recorded_session
 
 if TYPE_CHECKING:
-    from galaxy_trio.server import ServerTask
+    import trio.testing
 
 
 @attrs.frozen
@@ -66,25 +65,6 @@ _ON_THE_SAME_CONNECTION = {("other_messages", 4)}
 """Registrations on a connection that is registered already."""
 
 
-async def _recorded_session(task: ServerTask) -> object:
-    """Run the requests of the recordings."""
-    kind, _, argument = task.request.partition(":")
-    match kind:
-        case "echo":
-            return {"echo": argument}
-        case "fail":
-            raise RuntimeError(argument)
-        case "err":
-            raise TaskFailed("", result={"failure": "session ended with an error"})
-        case "cmd":
-            commands = [Command(f"tool_{number}", ToolType.ACTION, {"i": number}) for number in range(int(argument))]
-            names = ("status", "error", "result", "namespace", "call_id")
-            return {"results": [{name: getattr(one, name) for name in names} for one in await task.execute(commands)]}
-        case _:
-            await trio.sleep(float(argument))
-            return {"slept": argument}
-
-
 class _Player:
     """Replays a recording's clients and compares the replies, except for times and generated ids."""
 
@@ -99,17 +79,17 @@ class _Player:
         self._ours: dict[str, str] = {}
         """This run's ids by recorded id."""
         self._wrong_tokens = iter((None, "wrong"))
-        self.better = 0
+        self.deviations = 0
 
     async def play(self, number: int, entry: object) -> None:
-        better = DEVIATIONS.get(self._name, {}).get(number)
+        deviation = DEVIATIONS.get(self._name, {}).get(number)
         match entry:
-            case {"to": str(side)} if better is not None:
-                await self.hear_better(side, better)
+            case {"to": str(side)} if deviation is not None:
+                await self.receive_deviation(side, deviation)
             case {"from": str(side), "to": "server", "text": str(text)}:
-                await self.say(number, side, text)
+                await self.send(number, side, text)
             case {"from": "server", "to": str(side), "text": str(text)}:
-                await self.hear(side, text)
+                await self.receive(side, text)
             case {"from": "server", "to": str(side), "close": {"code": int(code)}}:
                 await self.is_closed(side, code)
             case {"from": "server", "to": str(side), "silence_s": int(seconds)}:
@@ -117,7 +97,7 @@ class _Player:
                 if side in self.clients:
                     await self.clients[side].silence(seconds)
             case {"event": str(event)}:
-                await self.happens(event)
+                await self.handle_event(event)
             case {"handshake_status": int(status)}:
                 await self.is_rejected(status)
             case _:
@@ -128,7 +108,7 @@ class _Player:
         self.clients[side] = client
         return client
 
-    async def say(self, number: int, side: str, text: str) -> None:
+    async def send(self, number: int, side: str, text: str) -> None:
         registers = '"type": "register"' in text and (self._name, number) not in _ON_THE_SAME_CONNECTION
         name = json.loads(text).get("client_id") if '"client_id"' in text else None
         if registers or side not in self.clients:
@@ -144,19 +124,19 @@ class _Player:
             request_id = json.loads(text)["request_id"]
             self._ours[request_id] = request_id
 
-    async def hear(self, side: str, text: str) -> None:
+    async def receive(self, side: str, text: str) -> None:
         expected: Members = {name: value for name, value in json.loads(text).items() if value is not None}
         expected.pop("timestamp")
         is_for_owner = side == "constellation" and expected["type"] == "task_end"
         client = self._owners[expected["session_id"]] if is_for_owner else self.clients[side]
-        came = await client.receive()
-        self._learn(expected, came)
-        for one, other in zip(_actions(expected), _actions(came), strict=True):
+        received = await client.receive()
+        self._learn(expected, received)
+        for one, other in zip(_actions(expected), _actions(received), strict=True):
             self._learn(one, other)
         expected = json.loads(self._in_ids_of_now(expected))
         for name in _IGNORED:
-            assert (expected.pop(name, None) is None) == (came.pop(name, None) is None)
-        assert came == expected
+            assert (expected.pop(name, None) is None) == (received.pop(name, None) is None)
+        assert received == expected
 
     def _in_ids_of_now(self, members: Members) -> str:
         text = json.dumps(members)
@@ -164,21 +144,21 @@ class _Player:
             text = text.replace(theirs, ours)
         return text
 
-    def _learn(self, recorded: Members, came: Members) -> None:
+    def _learn(self, recorded: Members, received: Members) -> None:
         """Check that ids are equal now exactly where the recorded ones were."""
         for name in ("response_id", "call_id"):
             if name in recorded and recorded[name] not in self._ours:
-                assert came[name] not in self._ours.values()
-                self._ours[str(recorded[name])] = str(came[name])
+                assert received[name] not in self._ours.values()
+                self._ours[str(recorded[name])] = str(received[name])
 
-    async def hear_better(self, side: str, better: _Deviation) -> None:
-        self.better += 1
-        if better.error is not None:
+    async def receive_deviation(self, side: str, deviation: _Deviation) -> None:
+        self.deviations += 1
+        if deviation.error is not None:
             error = await self.clients[side].receive()
             assert (error["type"], error["status"], error.get("session_id")) == ("error", "error", None)
-            assert str(error["error"]).startswith(better.error)
-        if better.close is not None:
-            await self.is_closed(side, better.close)
+            assert str(error["error"]).startswith(deviation.error)
+        if deviation.close is not None:
+            await self.is_closed(side, deviation.close)
 
     async def is_closed(self, side: str, code: int) -> None:
         client = self.clients.pop(side)
@@ -191,7 +171,7 @@ class _Player:
                 raise AssertionError("was let in")
         assert caught.value.status_code == status
 
-    async def happens(self, event: str) -> None:
+    async def handle_event(self, event: str) -> None:
         match event:
             case "the device closes its connection":
                 await self.clients["device"].close()
@@ -210,17 +190,17 @@ async def test_replies_match_the_recordings(name: str, autojump_clock: trio.test
     about, *entries = map(json.loads, (DATA / f"{name}.jsonl").read_text().splitlines())
     assert "about" in about
     token = "the right one" if name == "bad_token" else None
-    async with open_memory_server(session=_recorded_session, token=token) as server, AsyncExitStack() as stack:
+    async with open_memory_server(session=recorded_session, token=token) as server, AsyncExitStack() as stack:
         player = _Player(name, server, stack)
         if name not in (*_START_WITHOUT_CLIENTS, "bad_token"):
             for frame in text_frames("registration_ok")[::2]:
-                await player.say(-1, frame.sender, frame.text)
+                await player.send(-1, frame.sender, frame.text)
                 assert (await player.clients[frame.sender].receive())["type"] == "heartbeat"
         if name == _LOST[1]:
             await player.clients["device"].close()
         for number, entry in enumerate(entries):
             await player.play(number, entry)
-        assert player.better == len(DEVIATIONS.get(name, {}))
+        assert player.deviations == len(DEVIATIONS.get(name, {}))
         for side, client in player.clients.items():
             # In these the device has disconnected, or its messages were not recorded.
             if side == "constellation" or name not in (*_LOST, "same_session_twice"):

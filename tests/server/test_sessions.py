@@ -15,19 +15,21 @@ from galaxy_trio.messages import DeviceInfo, Platform
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.testing import open_memory_server
 from tests.connection.support.recordings import text_frames
-from tests.server.support.raw_client import open_raw_client
-from tests.server.support.recorded_cast import (
-    CONSTELLATION_REGISTRATION,
+from tests.server.support.clients import (
+    CONSTELLATION,
+    DEVICE,
+    Clients,
     RecordingSessions,
-    constellation_registration,
-    device_registration,
+    end_of,
     error_text,
     expect_acknowledgement,
-    open_cast,
-    register,
+    open_clients,
+    register_constellation,
+    register_device,
+    start_task,
     submit,
 )
-from tests.server.support.server_cast import CONSTELLATION, DEVICE, Cast, end_of
+from tests.server.support.raw_client import open_raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -35,21 +37,21 @@ if TYPE_CHECKING:
 
 async def test_session_function_gets_the_task() -> None:
     sessions = RecordingSessions()
-    async with open_cast(sessions.run) as cast:
-        submit(cast.constellation, "s1", "do it")
-        cast.constellation.send_text(text_frames("task_completed")[0].text)
+    async with open_clients(sessions.run) as clients:
+        submit(clients.constellation, "s1", "do it")
+        clients.constellation.send_text(text_frames("task_completed")[0].text)
         for _ in range(2):
-            cast.constellation.send(type="task", status="ok", client_type="constellation", target_id=DEVICE)
-        await expect_acknowledgement(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "demo@t1")
-        first, second = [str((await cast.constellation.receive())["session_id"]) for _ in range(2)]
+            clients.constellation.send(type="task", status="ok", client_type="constellation", target_id=DEVICE)
+        await expect_acknowledgement(clients.constellation, "s1")
+        await expect_acknowledgement(clients.constellation, "demo@t1")
+        first, second = [str((await clients.constellation.receive())["session_id"]) for _ in range(2)]
         assert first
         assert second not in ("", first)
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(sessions.started, key=lambda task: (task.request, task.session_id != first)) == [
             ServerTask(first, "", DEVICE, CONSTELLATION),
             ServerTask(second, "", DEVICE, CONSTELLATION),
-            ServerTask("s1", "do it", DEVICE, CONSTELLATION),
+            ServerTask("s1", "do it", DEVICE, CONSTELLATION, "galaxy/s1"),
             ServerTask("demo@t1", "echo:hello", DEVICE, CONSTELLATION, "galaxy/demo/t1"),
         ]
 
@@ -74,23 +76,21 @@ async def test_return_value_of_a_session_is_the_tasks_result(result: object) -> 
     async def session(task: ServerTask) -> object:
         return result
 
-    async with open_cast(session) as cast:
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
-        for client in (cast.constellation, cast.device):
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s1")
+        for client in (clients.constellation, clients.device):
             assert await end_of(client, "s1") == ("completed", result, None)
 
 
-async def _failing(cast: Cast) -> tuple[object, object]:
+async def _failing(clients: Clients) -> tuple[object, object]:
     """Submit a task that fails, check that both clients get the same end, and return its result and error."""
-    submit(cast.constellation, "s1")
-    await expect_acknowledgement(cast.constellation, "s1")
-    [of_constellation, of_device] = [await end_of(client, "s1") for client in (cast.constellation, cast.device)]
+    await start_task(clients.constellation, "s1")
+    [of_constellation, of_device] = [await end_of(client, "s1") for client in (clients.constellation, clients.device)]
     assert of_constellation == of_device
     status, result, error = of_constellation
     assert status == "failed"
-    assert cast.server.statistics().sessions == 0
-    await cast.clients_are_well()
+    assert clients.server.statistics().sessions == 0
+    await clients.check()
     return result, error
 
 
@@ -111,8 +111,8 @@ async def test_exception_of_a_session_fails_the_task(error: Exception, result: o
     async def session(task: ServerTask) -> object:
         raise error
 
-    async with open_cast(session) as cast:
-        assert await _failing(cast) == (result, words)
+    async with open_clients(session) as clients:
+        assert await _failing(clients) == (result, words)
 
 
 UNSENDABLE: dict[str, object] = {
@@ -134,8 +134,8 @@ async def test_result_that_is_not_json_fails_the_task(result: object, raised: bo
             raise TaskFailed("", result=result)
         return result
 
-    async with open_cast(session) as cast:
-        sent, words = await _failing(cast)
+    async with open_clients(session) as clients:
+        sent, words = await _failing(clients)
         assert sent == {}
         assert "the session's result cannot be sent: cannot send a task_end message" in str(words)
 
@@ -147,8 +147,8 @@ async def test_result_above_the_message_limit_fails_the_task(where: str) -> None
             raise ValueError("x" * 5000)
         return "x" * 5000
 
-    async with open_cast(session, ServerLimits(max_message_size=5000)) as cast:
-        sent, words = await _failing(cast)
+    async with open_clients(session, ServerLimits(max_message_size=5000)) as clients:
+        sent, words = await _failing(clients)
         assert sent == {}
         assert "the session's result cannot be sent: a message of " in str(words)
         assert "above the limit of 5000" in str(words)
@@ -158,8 +158,8 @@ async def test_session_function_that_returns_no_coroutine_fails_the_task() -> No
     def session(task: ServerTask) -> Awaitable[object]:
         raise ValueError("not even a coroutine")
 
-    async with open_cast(session) as cast:
-        assert await _failing(cast) == ({}, "not even a coroutine")
+    async with open_clients(session) as clients:
+        assert await _failing(clients) == ({}, "not even a coroutine")
 
 
 async def test_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_bare() -> None:
@@ -179,19 +179,19 @@ async def test_keyboard_interrupt_in_a_session_comes_out_of_the_servers_block_ba
 
 
 async def test_device_may_submit_a_task_for_itself_and_gets_one_end() -> None:
-    async with open_cast() as cast:
-        cast.device.send(type="task", status="continue", session_id="s1", request="echo:mine")
-        await expect_acknowledgement(cast.device, "s1")
-        assert await end_of(cast.device, "s1") == ("completed", {"echo": "mine"}, None)
-        await cast.clients_are_well()
+    async with open_clients() as clients:
+        clients.device.send(type="task", status="continue", session_id="s1", request="mine")
+        await expect_acknowledgement(clients.device, "s1")
+        assert await end_of(clients.device, "s1") == ("completed", "mine", None)
+        await clients.check()
 
 
 async def test_device_may_not_submit_a_task_for_another() -> None:
-    async with open_cast() as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, device_registration("device_002"))
-        other.send(type="task", status="continue", session_id="s1", request="echo:yours", target_id=DEVICE)
+    async with open_clients() as clients, open_raw_client(clients.server.connect()) as other:
+        await register_device(other, "device_002")
+        other.send(type="task", status="continue", session_id="s1", request="yours", target_id=DEVICE)
         assert error_text(await other.receive()) == "A device may run tasks only on itself"
-        assert cast.server.statistics().sessions == 0
+        assert clients.server.statistics().sessions == 0
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -199,45 +199,43 @@ async def test_disconnect_of_a_constellation_cancels_its_sessions_and_frees_its_
     how: str,
 ) -> None:
     sessions = RecordingSessions()
-    async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, constellation_registration("other"))
+    async with open_clients(sessions.run) as clients, open_raw_client(clients.server.connect()) as other:
+        await register_constellation(other, "other")
         submit(other, "of another")
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
+        await start_task(clients.constellation, "s1")
         await trio.testing.wait_all_tasks_blocked()
         assert len(sessions.started) == 2
-        await (cast.constellation.close() if how == "close" else cast.constellation.abort())
+        await (clients.constellation.close() if how == "close" else clients.constellation.abort())
         words = "Task was cancelled because its constellation disconnected"
-        assert await end_of(cast.device, "s1") == ("failed", {}, words)
+        assert await end_of(clients.device, "s1") == ("failed", {}, words)
         assert sessions.cancelled == ["s1"]
-        assert cast.server.constellations == ["other"]
-        async with open_raw_client(cast.server.connect()) as again:
-            await register(again, CONSTELLATION_REGISTRATION.text)
-            submit(again, "s1")
-            await expect_acknowledgement(again, "s1")
+        assert clients.server.constellations == ["other"]
+        async with open_raw_client(clients.server.connect()) as again:
+            await register_constellation(again)
+            await start_task(again, "s1")
             sessions.released.set()
-            assert await end_of(again, "s1") == ("completed", "echo:x", None)
+            assert await end_of(again, "s1") == ("completed", "released", None)
 
 
 async def test_disconnect_of_a_device_cancels_only_its_sessions() -> None:
     sessions = RecordingSessions()
-    async with open_cast(sessions.run) as cast, open_raw_client(cast.server.connect()) as other:
-        await register(other, device_registration("device_002"))
-        submit(cast.constellation, "elsewhere", target="device_002")
-        submit(cast.constellation, "here")
-        await expect_acknowledgement(cast.constellation, "elsewhere")
-        await expect_acknowledgement(cast.constellation, "here")
+    async with open_clients(sessions.run) as clients, open_raw_client(clients.server.connect()) as other:
+        await register_device(other, "device_002")
+        submit(clients.constellation, "elsewhere", target="device_002")
+        submit(clients.constellation, "here")
+        await expect_acknowledgement(clients.constellation, "elsewhere")
+        await expect_acknowledgement(clients.constellation, "here")
         await trio.testing.wait_all_tasks_blocked()
-        await cast.device.abort()
+        await clients.device.abort()
         words = "Task was cancelled because target device disconnected"
-        assert await end_of(cast.constellation, "here") == ("failed", {}, words)
+        assert await end_of(clients.constellation, "here") == ("failed", {}, words)
         assert sessions.cancelled == ["here"]
         sessions.released.set()
-        assert await end_of(cast.constellation, "elsewhere") == ("completed", "echo:x", None)
+        assert await end_of(clients.constellation, "elsewhere") == ("completed", "released", None)
 
 
 async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
-    let_go = trio.Event()
+    released = trio.Event()
     cancelled: list[str] = []
 
     async def session(task: ServerTask) -> None:
@@ -246,35 +244,34 @@ async def test_session_is_cancelled_once_when_both_clients_disconnect() -> None:
         finally:
             cancelled.append(task.session_id)
             with trio.CancelScope(shield=True):
-                await let_go.wait()
+                await released.wait()
 
-    async with open_cast(session) as cast:
-        submit(cast.constellation, "s1")
-        await expect_acknowledgement(cast.constellation, "s1")
-        for client in (cast.device, cast.constellation):
+    async with open_clients(session) as clients:
+        await start_task(clients.constellation, "s1")
+        for client in (clients.device, clients.constellation):
             await trio.testing.wait_all_tasks_blocked()
             await client.close()
         await trio.testing.wait_all_tasks_blocked()
         # The end was sent when the device disconnected; only the session function is still running.
-        statistics = cast.server.statistics()
-        let_go.set()
+        statistics = clients.server.statistics()
+        released.set()
         assert statistics == ServerStatistics(0, 0, 0, 0, ending_sessions=1)
         await trio.testing.wait_all_tasks_blocked()
-        assert cast.server.statistics() == ServerStatistics(0, 0, 0, 0)
+        assert clients.server.statistics() == ServerStatistics(0, 0, 0, 0)
         assert cancelled == ["s1"]
 
 
 async def test_device_gets_each_end_once_when_the_constellation_disconnects_while_tasks_end() -> None:
-    async with open_cast() as cast:
+    async with open_clients() as clients:
         sessions = [f"s{number}" for number in range(100)]
         for session_id in sessions:
-            submit(cast.constellation, session_id)
-        await cast.constellation.close()
-        ended = [(await cast.device.receive())["session_id"] for _ in sessions]
+            submit(clients.constellation, session_id)
+        await clients.constellation.close()
+        ended = [(await clients.device.receive())["session_id"] for _ in sessions]
         assert sorted(map(str, ended)) == sorted(sessions)
-        assert cast.server.statistics() == ServerStatistics(1, 1, 0, 0)
-        await cast.device.close()
-        assert await cast.device.receive_until_ended() == ([], 1000)
+        assert clients.server.statistics() == ServerStatistics(1, 1, 0, 0)
+        await clients.device.close()
+        assert await clients.device.receive_until_ended() == ([], 1000)
 
 
 async def test_200_concurrent_tasks_each_get_their_own_end(autojump_clock: trio.testing.MockClock) -> None:
@@ -286,17 +283,17 @@ async def test_200_concurrent_tasks_each_get_their_own_end(autojump_clock: trio.
         await gates[task.session_id].wait()
         return {"of": task.session_id, "request": task.request}
 
-    async with open_cast(session, ServerLimits(max_sessions=200)) as cast:
+    async with open_clients(session, ServerLimits(max_sessions=200)) as clients:
         for session_id in gates:
-            submit(cast.constellation, session_id, f"do {session_id}")
+            submit(clients.constellation, session_id, f"do {session_id}")
         for session_id in gates:
-            await expect_acknowledgement(cast.constellation, session_id)
+            await expect_acknowledgement(clients.constellation, session_id)
         await trio.testing.wait_all_tasks_blocked()
         assert running == set(gates)
-        assert cast.server.statistics() == ServerStatistics(2, 1, 1, 200)
+        assert clients.server.statistics() == ServerStatistics(2, 1, 1, 200)
         for session_id in reversed(gates):
             gates[session_id].set()
-            for client in (cast.constellation, cast.device):
+            for client in (clients.constellation, clients.device):
                 result = {"of": session_id, "request": f"do {session_id}"}
                 assert await end_of(client, session_id) == ("completed", result, None)
-        assert cast.server.statistics().sessions == 0
+        assert clients.server.statistics().sessions == 0

@@ -2,72 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
-from galaxy_trio.server import ServerStatistics, ServerTask, open_server
+from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
+from galaxy_trio.server import ServerStatistics, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
-from tests.server.support.raw_client import Members, RawClient, open_raw_client
-from tests.server.support.recorded_cast import (
+from tests.server.support.clients import (
+    Ends,
     RecordingSessions,
-    constellation_registration,
     device_can_register,
-    device_registration,
-    register,
-    sleep_forever,
+    register_constellation,
+    register_device,
+    run_forever,
+    stay_until_closed,
     submit,
 )
+from tests.server.support.raw_client import RawClient, open_raw_client
 
-Ending: TypeAlias = tuple[list[Members], int]
-
-
-async def stay_until_closed(
-    stream: trio.abc.Stream, registration: str, endings: list[Ending], task_status: trio.TaskStatus[RawClient]
-) -> None:
-    """Run a client until the server ends the connection."""
-    async with open_raw_client(stream) as client:
-        await register(client, registration)
-        task_status.started(client)
-        endings.append(await client.receive_until_ended())
+if TYPE_CHECKING:
+    from galaxy_trio.server import ServerTask
 
 
 async def test_leaving_the_block_cancels_sessions_and_closes_notified_clients_with_1001() -> None:
     sessions = RecordingSessions()
-    endings: list[Ending] = []
+    ends: Ends = []
     async with trio.open_nursery() as nursery:
         async with open_memory_server(session=sessions.run) as server:
-            await nursery.start(stay_until_closed, server.connect(), device_registration(), endings)
-            client: RawClient = await nursery.start(
-                stay_until_closed, server.connect(), constellation_registration(), endings
-            )
+            await nursery.start(stay_until_closed, server.connect(), register_device, ends)
+            client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_constellation, ends)
             submit(client, "s1")
             await trio.testing.wait_all_tasks_blocked()
             assert server.statistics() == ServerStatistics(2, 1, 1, 1)
         assert server.statistics() == ServerStatistics(0, 0, 0, 0)
         assert sessions.cancelled == ["s1"]
-    assert [code for _, code in endings] == [1001, 1001]
+    assert [code for _, code in ends] == [1001, 1001]
     words = "Task was cancelled because the server is shutting down"
-    ends = [messages[-1] for messages, _ in endings]
-    assert [(end["type"], end["status"], end["error"]) for end in ends] == [("task_end", "failed", words)] * 2
-    assert sorted(len(messages) for messages, _ in endings) == [1, 2]
+    last = [messages[-1] for messages, _ in ends]
+    assert [(end["type"], end["status"], end["error"]) for end in last] == [("task_end", "failed", words)] * 2
+    assert sorted(len(messages) for messages, _ in ends) == [1, 2]
 
 
 async def test_leaving_the_block_closes_unregistered_clients_with_1001() -> None:
-    endings: list[Ending] = []
+    ends: Ends = []
 
     async def stay(stream: trio.abc.Stream, task_status: trio.TaskStatus[None]) -> None:
         async with open_raw_client(stream) as client:
             task_status.started()
-            endings.append(await client.receive_until_ended())
+            ends.append(await client.receive_until_ended())
 
     async with trio.open_nursery() as nursery:
         async with open_memory_server() as server:
             await nursery.start(stay, server.connect())
             await trio.testing.wait_all_tasks_blocked()
-    assert endings == [([], 1001)]
+    assert ends == [([], 1001)]
 
 
 async def test_stop_is_bounded_when_a_session_or_a_client_hangs(
@@ -80,7 +71,7 @@ async def test_stop_is_bounded_when_a_session_or_a_client_hangs(
     async with trio.open_nursery() as nursery:
         async with open_memory_server(session=session) as server:
             stream = FaultyStream(server.connect())
-            client: RawClient = await nursery.start(stay_until_closed, stream, device_registration(), list[Ending]())
+            client: RawClient = await nursery.start(stay_until_closed, stream, register_device, [])
             client.send(type="task", status="continue", session_id="s1")
             await trio.testing.wait_all_tasks_blocked()
             stream.go_silent()
@@ -99,76 +90,59 @@ async def test_first_reason_for_a_sessions_cancellation_is_sent(
             with trio.CancelScope(shield=True):
                 await trio.sleep(0.1)
 
-    endings: list[Ending] = []
+    ends: Ends = []
     async with trio.open_nursery() as nursery:
         async with open_memory_server(session=session) as server:
-            await nursery.start(stay_until_closed, server.connect(), device_registration(), endings)
-            client: RawClient = await nursery.start(
-                stay_until_closed, server.connect(), constellation_registration(), list[Ending]()
-            )
+            await nursery.start(stay_until_closed, server.connect(), register_device, ends)
+            client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_constellation, [])
             submit(client, "s1")
             await trio.testing.wait_all_tasks_blocked()
             await client.abort()
             await trio.testing.wait_all_tasks_blocked()
             assert server.statistics() == ServerStatistics(1, 1, 0, 0, ending_sessions=1)
-    [([end], code)] = endings
+    [([end], code)] = ends
     assert (end["error"], code) == ("Task was cancelled because its constellation disconnected", 1001)
 
 
-async def test_task_submitted_at_any_step_of_the_stop_does_not_prevent_close_handshakes() -> None:
-    for steps in range(30):
-        endings: list[Ending] = []
-        async with trio.open_nursery() as nursery:
-            async with open_memory_server(session=sleep_forever) as server:
-                await nursery.start(stay_until_closed, server.connect(), device_registration(), endings)
-                client: RawClient = await nursery.start(
-                    stay_until_closed, server.connect(), constellation_registration(), endings
-                )
-                submit(client, "s1")
-                for _ in range(steps):
-                    await trio.lowlevel.checkpoint()
-        assert [code for _, code in endings] == [1001, 1001]
-
-
 async def test_leaving_the_block_closes_sockets_with_1001() -> None:
-    endings: list[Ending] = []
+    ends: Ends = []
     async with trio.open_nursery() as nursery:
         async with open_server() as server:
             port = int(server.url.removeprefix("ws://127.0.0.1:").removesuffix("/ws"))
             stream = await trio.open_tcp_stream("127.0.0.1", port)
-            await nursery.start(stay_until_closed, stream, device_registration(), endings)
-    assert endings == [([], 1001)]
+            await nursery.start(stay_until_closed, stream, register_device, ends)
+    assert ends == [([], 1001)]
 
 
-async def test_new_connections_are_refused_during_the_stop(autojump_clock: trio.testing.MockClock) -> None:
-    turned_away: list[bytes | bytearray] = []
+async def test_new_connections_are_closed_during_the_stop_and_do_not_count_as_turned_away(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[bytes | bytearray] = []
 
     async def session(task: ServerTask) -> None:
         try:
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True), trio.fail_after(1):
-                turned_away.append(await server.connect().receive_some())
+                received.append(await server.connect().receive_some())
 
     async with trio.open_nursery() as nursery:
         async with open_memory_server(session=session) as server:
-            client: RawClient = await nursery.start(
-                stay_until_closed, server.connect(), device_registration(), list[Ending]()
-            )
+            client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_device, [])
             client.send(type="task", status="continue", session_id="s1")
             await trio.testing.wait_all_tasks_blocked()
-    assert turned_away == [b""]
+    assert received == [b""]
+    assert server.statistics().turned_away == 0
+    assert "turned away" not in caplog.text
 
 
 async def test_cancelling_the_block_closes_all_immediately_and_cancels_sessions() -> None:
     sessions = RecordingSessions()
-    endings: list[Ending] = []
+    ends: Ends = []
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_memory_server(session=sessions.run) as server:
-                client: RawClient = await nursery.start(
-                    stay_until_closed, server.connect(), device_registration(), endings
-                )
+                client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_device, ends)
                 client.send(type="task", status="continue", session_id="s1")
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
@@ -176,9 +150,21 @@ async def test_cancelling_the_block_closes_all_immediately_and_cancels_sessions(
         assert scope.cancelled_caught
         assert server.statistics() == ServerStatistics(0, 0, 0, 0)
         assert sessions.cancelled == ["s1"]
-    [(messages, code)] = endings
+    [(messages, code)] = ends
     assert code == 1006
     assert [message["type"] for message in messages] == ["heartbeat"]
+
+
+async def test_exception_of_the_block_closes_all_immediately_and_comes_out_unchanged() -> None:
+    error = ValueError("mine")
+    ends: Ends = []
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match="mine") as caught:
+            async with open_memory_server() as server:
+                await nursery.start(stay_until_closed, server.connect(), register_device, ends)
+                raise error
+    assert caught.value is error
+    assert ends == [([], 1006)]
 
 
 async def test_exception_of_the_block_comes_out_unchanged_over_a_socket() -> None:
@@ -188,3 +174,80 @@ async def test_exception_of_the_block_comes_out_unchanged_over_a_socket() -> Non
             assert await device_can_register(server, token=None)
             raise error
     assert caught.value is error
+
+
+async def test_accepted_client_is_notified_at_any_step_of_the_servers_stop(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    received: set[tuple[object, ...]] = set()
+    for steps in range(40):
+        ends: Ends = []
+        device_ends: Ends = []
+        async with trio.open_nursery() as nursery, open_memory_server(session=run_forever) as server:
+            await nursery.start(stay_until_closed, server.connect(), register_device, device_ends)
+            client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_constellation, ends)
+            submit(client, "s1")
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await server.stop()
+        [(messages, code)], [(_, device_code)] = ends, device_ends
+        assert (code, device_code) == (1001, 1001)
+        received.add(tuple(message["type"] for message in messages))
+    assert received <= {(), ("error",), ("heartbeat", "task_end")}
+    assert ("heartbeat", "task_end") in received
+
+
+async def test_no_task_is_accepted_while_the_server_stops(autojump_clock: trio.testing.MockClock) -> None:
+    async def session(task: ServerTask) -> object:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+
+    ends: Ends = []
+    async with trio.open_nursery() as nursery:
+
+        async def submit_late(client: RawClient) -> None:
+            await trio.sleep(0.2)
+            submit(client, "s2")
+
+        async with open_memory_server(session=session) as server:
+            await nursery.start(stay_until_closed, server.connect(), register_device, [])
+            client: RawClient = await nursery.start(stay_until_closed, server.connect(), register_constellation, ends)
+            submit(client, "s1")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(submit_late, client)
+    [(messages, code)] = ends
+    assert code == 1001
+    assert [message["type"] for message in messages] == ["heartbeat", "task_end", "error"]
+
+
+async def test_client_that_does_not_read_does_not_prevent_the_others_close_handshakes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def session(task: ServerTask) -> object:
+        return "x" * HIGH_WATER_MARK
+
+    ends: Ends = []
+    async with trio.open_nursery() as nursery:
+        client_end, server_end = trio.testing.memory_stream_pair()
+        not_read = FaultyStream(server_end)
+        async with open_memory_server(session=session) as server:
+            nursery.start_soon(server.serve_stream, not_read)
+            await nursery.start(stay_until_closed, server.connect(), register_device, ends)
+            bad: RawClient = await nursery.start(stay_until_closed, client_end, register_constellation, [])
+            not_read.stall()
+            for number in range(3):
+                submit(bad, f"s{number}")
+            await trio.testing.wait_all_tasks_blocked()
+    [(_, code)] = ends
+    assert code == 1001
+
+
+async def test_socket_in_its_handshake_does_not_delay_the_stop(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_memory_server() as server:
+        server.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+    assert trio.current_time() - start < 1

@@ -18,19 +18,19 @@ class Entry:
 
     Attributes:
         at: The time on trio's clock.
-        who: ``caller``, ``server``, ``device``, ``world`` or ``event``.
-        what: The kind of the line.
-        name: The request or other subject.
+        actor: ``caller``, ``server``, ``device``, ``world`` or ``event``.
+        action: What it did.
+        name: The call or other subject.
     """
 
     at: float
-    who: str
-    what: str
+    actor: str
+    action: str
     name: str
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.at:.6f} {self.who} {self.what} {self.name}{': ' if self.detail else ''}{self.detail}"
+        return f"{self.at:.6f} {self.actor} {self.action} {self.name}{': ' if self.detail else ''}{self.detail}"
 
 
 class Journal:
@@ -44,14 +44,16 @@ class Journal:
         self.events: list[Event | EventsLost] = []
         self.entries: list[Entry] = []
 
-    def write(self, who: str, what: str, name: str, detail: object = "") -> None:
+    def write(self, actor: str, action: str, name: str, detail: object = "") -> None:
         """Write a line with the current time."""
-        self.entries.append(Entry(trio.current_time(), who, what, name, str(detail)))
+        self.entries.append(Entry(trio.current_time(), actor, action, name, str(detail)))
 
-    def of(self, who: str, what: str, name: str | None = None) -> list[Entry]:
+    def of(self, actor: str, action: str, name: str | None = None) -> list[Entry]:
         """Return the lines of one kind, of one subject or of all."""
         return [
-            entry for entry in self.entries if (entry.who, entry.what) == (who, what) and name in (None, entry.name)
+            entry
+            for entry in self.entries
+            if (entry.actor, entry.action) == (actor, action) and name in (None, entry.name)
         ]
 
     def __str__(self) -> str:

@@ -181,7 +181,7 @@ def leave_no_queue() -> AbstractContextManager[object]:
     return mock.patch.object(Place, "leave", return_value=None)
 
 
-def keep_a_slot_that_came_too_late() -> AbstractContextManager[object]:
+def leak_a_slot_granted_at_cancellation() -> AbstractContextManager[object]:
     """A slot that is given in the step of a cancellation is never released."""
 
     def leave(self: Place) -> None:
@@ -192,7 +192,7 @@ def keep_a_slot_that_came_too_late() -> AbstractContextManager[object]:
     return mock.patch.object(Place, "leave", leave)
 
 
-def let_sessions_go_on() -> AbstractContextManager[object]:
+def continue_sessions_of_clients_that_left() -> AbstractContextManager[object]:
     """The server continues the sessions of a client that has left."""
     return mock.patch.object(Sessions, "client_left", return_value=None)
 
@@ -240,11 +240,11 @@ def drop_frames() -> AbstractContextManager[object]:
     append = BufferedStream.append
     count = 0
 
-    def append_most(self: BufferedStream, frame: bytes | bytearray) -> None:
+    def append_most(self: BufferedStream, frame: bytes | bytearray, *, gather: bool = False) -> None:
         nonlocal count
         count += 1
         if count % 20:
-            append(self, frame)
+            append(self, frame, gather=gather)
 
     return mock.patch.object(BufferedStream, "append", append_most)
 
@@ -262,8 +262,8 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     wait_for_a_subscriber,
     take_the_acknowledgement_for_the_end,
     leave_no_queue,
-    keep_a_slot_that_came_too_late,
-    let_sessions_go_on,
+    leak_a_slot_granted_at_cancellation,
+    continue_sessions_of_clients_that_left,
     notify_no_waiting_caller,
     stop_nothing,
     free_an_abandoned_device,

@@ -9,8 +9,8 @@ import attrs
 from galaxy_trio.constellation.task import OnCancel
 from galaxy_trio.testing import Conditions
 
-Way: TypeAlias = Literal["device", "constellation", "reservation", "information", "hold"]
-What: TypeAlias = Literal[
+CallKind: TypeAlias = Literal["device", "constellation", "reservation", "information", "hold"]
+DisturbanceKind: TypeAlias = Literal[
     "reset",
     "partition",
     "silence",
@@ -45,11 +45,11 @@ class DevicePlan:
 
 
 @attrs.frozen
-class Ask:
-    """A request.
+class PlannedCall:
+    """A call: a task, a request for information, or a reservation.
 
     Attributes:
-        at: Seconds from the beginning of the run or of its `Talk`, or from the end of the previous task of its `Series`.
+        at: Seconds from the beginning of the run or of its `PlannedConnection`, or from the end of the previous task of its `TaskSeries`.
         seconds: Seconds for which the device works on it.
         size: Characters in the result.
         cancel_after: Seconds until the call is cancelled.
@@ -57,7 +57,7 @@ class Ask:
 
     at: float
     name: str
-    way: Way
+    kind: CallKind
     device: DevicePlan
     seconds: float
     size: int
@@ -71,25 +71,25 @@ class Ask:
         if self.cancel_after is not None:
             limits += f", cancelled ({self.on_cancel}) after {self.cancel_after:g} s"
         task = f"works {self.seconds:g} s" + (" and fails" if self.fails else f", gives {self.size} characters")
-        if self.way == "information":
-            task = "asks for the information"
-        elif self.way == "hold":
+        if self.kind == "information":
+            task = "requests the information"
+        elif self.kind == "hold":
             task = f"holds a slot for {self.seconds:g} s and runs nothing"
-        return f"{self.at:8.3f} {self.name}: {self.way} {self.device.name}: {task}, {limits}"
+        return f"{self.at:8.3f} {self.name}: {self.kind} {self.device.name}: {task}, {limits}"
 
 
 @attrs.frozen
-class Talk:
+class PlannedConnection:
     """A separate connection to a device, with several concurrent requests."""
 
     at: float
     name: str
     device: DevicePlan
-    asks: tuple[Ask, ...]
+    calls: tuple[PlannedCall, ...]
 
     def __str__(self) -> str:
         head = f"{self.at:8.3f} {self.name}: a connection to {self.device.name}"
-        return "\n".join([head, *(f"         +{ask}" for ask in self.asks)])
+        return "\n".join([head, *(f"         +{call}" for call in self.calls)])
 
 
 @attrs.frozen
@@ -97,23 +97,23 @@ class Disturbance:
     """A fault, or a change of the configuration.
 
     Attributes:
-        at: Seconds from the beginning of the run, or from the end of the previous task of its `Series`.
+        at: Seconds from the beginning of the run, or from the end of the previous task of its `TaskSeries`.
         seconds: Seconds until it is mended, if it can be.
         number: Selects one of several links or replies.
     """
 
     at: float
-    what: What
+    kind: DisturbanceKind
     device: str
     seconds: float
     number: int
 
     def __str__(self) -> str:
-        return f"{self.at:8.3f} {self.what}: {self.device}, for {self.seconds:g} s, number {self.number}"
+        return f"{self.at:8.3f} {self.kind}: {self.device}, for {self.seconds:g} s, number {self.number}"
 
 
 @attrs.frozen
-class Series:
+class TaskSeries:
     """Consecutive tasks on one device. Connections are idle in the pauses, and may end there.
 
     Attributes:
@@ -123,14 +123,14 @@ class Series:
     at: float
     name: str
     device: DevicePlan
-    steps: tuple[Ask | Disturbance, ...]
+    steps: tuple[PlannedCall | Disturbance, ...]
 
     def __str__(self) -> str:
         head = f"{self.at:8.3f} {self.name}: one after the other on {self.device.name}"
         return "\n".join([head, *(f"         +{step}" for step in self.steps)])
 
 
-Step: TypeAlias = Ask | Talk | Series | Disturbance
+Step: TypeAlias = PlannedCall | PlannedConnection | TaskSeries | Disturbance
 
 
 @attrs.frozen
@@ -171,20 +171,20 @@ class Plan:
         return [step for step in self._all_steps if isinstance(step, Disturbance)]
 
     @property
-    def asks(self) -> list[Ask]:
-        """All requests."""
-        return [step for step in self._all_steps if isinstance(step, Ask)] + self.talked
+    def calls(self) -> list[PlannedCall]:
+        """All calls."""
+        return [step for step in self._all_steps if isinstance(step, PlannedCall)] + self.separate_calls
 
     @property
-    def talked(self) -> list[Ask]:
-        """The requests of talks, which do not use the constellation."""
-        return [ask for step in self.steps if isinstance(step, Talk) for ask in step.asks]
+    def separate_calls(self) -> list[PlannedCall]:
+        """The calls on connections of their own, which do not use the constellation."""
+        return [call for step in self.steps if isinstance(step, PlannedConnection) for call in step.calls]
 
     @property
     def _all_steps(self) -> list[Step]:
-        in_series = [each for step in self.steps if isinstance(step, Series) for each in step.steps]
+        in_series = [each for step in self.steps if isinstance(step, TaskSeries) for each in step.steps]
         return [*self.steps, *in_series]
 
-    def has(self, *whats: What) -> bool:
+    def has(self, *kinds: DisturbanceKind) -> bool:
         """Whether the plan contains any of these disturbances."""
-        return any(step.what in whats for step in self.disturbances)
+        return any(step.kind in kinds for step in self.disturbances)

@@ -20,15 +20,15 @@ def reuse_after_a_cancel() -> AbstractContextManager[object]:
     """The connection of a task that was cancelled, timed out or refused runs the next one instead of being closed."""
     abort, aclose = PooledConnection.abort, PooledConnection.aclose
 
-    def keep(self: PooledConnection) -> bool:
+    def put_back(self: PooledConnection) -> bool:
         return self._name.has_session and self.task_ended(5)
 
     async def abort_others(self: PooledConnection) -> None:
-        if not (trio.current_effective_deadline() == -math.inf and keep(self)):
+        if not (trio.current_effective_deadline() == -math.inf and put_back(self)):
             await abort(self)
 
     async def close_others(self: PooledConnection) -> None:
-        if not keep(self):
+        if not put_back(self):
             await aclose(self)
 
     return both(
@@ -68,15 +68,15 @@ def never_expire() -> AbstractContextManager[object]:
     """An idle connection is kept for good."""
     task_ended = PooledConnection.task_ended
 
-    def keep(self: PooledConnection, keepalive_expiry: float) -> bool:
-        kept = task_ended(self, keepalive_expiry)
+    def never_expiring(self: PooledConnection, keepalive_expiry: float) -> bool:
+        is_idle = task_ended(self, keepalive_expiry)
         self._idle_until = self._staying.deadline = math.inf
-        return kept
+        return is_idle
 
-    return mock.patch.object(PooledConnection, "task_ended", keep)
+    return mock.patch.object(PooledConnection, "task_ended", never_expiring)
 
 
-def keep_connections_of_a_disconnected_device() -> AbstractContextManager[object]:
+def leave_connections_of_a_disconnected_device_open() -> AbstractContextManager[object]:
     """Idle connections stay open when their device is disconnected or removed."""
 
     async def wait_closed(self: ConnectionPool) -> None:
@@ -141,7 +141,7 @@ POOL_MUTATIONS: Final[tuple[Mutation, ...]] = (
     reuse_a_silent_connection,
     reuse_before_the_acknowledgement,
     never_expire,
-    keep_connections_of_a_disconnected_device,
+    leave_connections_of_a_disconnected_device_open,
     expire_in_use,
     always_take_a_new_name,
     share_a_connection,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.events import DeviceStatus
     from tests.simulation.journal import Entry, Journal
-    from tests.simulation.plan import Ask, Plan, What
+    from tests.simulation.plan import DisturbanceKind, Plan, PlannedCall
 
 _SOON: Final = 0.01
 """Seconds for something immediate: trio tasks run one after the other."""
@@ -23,11 +23,11 @@ _SLOW: Final = 1e6
 """Bytes per second. Below this, results delay each other by more than these promises allow."""
 _STOP_OF_SERVER: Final = 10.0
 """Seconds for a server to stop."""
-_UNSEEN: Final[frozenset[What]] = frozenset(
+_UNSEEN: Final[frozenset[DisturbanceKind]] = frozenset(
     {"partition", "silence", "slow reader", "pooled partition", "pooled silence"},
 )
 """Faults that no socket shows: only a missing pong reveals them."""
-_SEEN: Final[frozenset[What]] = frozenset(
+_SEEN: Final[frozenset[DisturbanceKind]] = frozenset(
     {
         "reset",
         "pooled reset",
@@ -45,29 +45,29 @@ _SEEN: Final[frozenset[What]] = frozenset(
 def broken_promises(plan: Plan, journal: Journal) -> list[str]:
     """Describe the broken promises."""
     return [
-        *_Requests(plan, journal).problems(),
+        *_Calls(plan, journal).problems(),
         *_of_events(plan, journal),
         *broken_promises_of_slots(plan, journal),
     ]
 
 
-class _Requests:
-    """Each request ended once with a correct outcome, and its task ran at most once."""
+class _Calls:
+    """Each call ended once with a correct outcome, and its task ran at most once."""
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self._plan = plan
         self._journal = journal
-        self._talked = {ask.name for ask in plan.talked}
+        self._separate = {call.name for call in plan.separate_calls}
         self._changed = plan.has("corruption")
         # An error names no request and belongs to the oldest one: here the server may reply out of order.
         self._disordered = self._changed or bool(plan.dishonest) or plan.has("shuffle")
-        self._troubles = [entry for entry in journal.entries if (entry.who, entry.what) == ("world", "disturbs")]
+        self._troubles = [entry for entry in journal.entries if (entry.actor, entry.action) == ("world", "disturbs")]
         self._submitted = times_of_submission(journal)
         self._trouble_at = self._first_trouble(frozenset())
-        self._way_trouble_at = self._first_trouble(OF_DEVICES)
+        self._connection_trouble_at = self._first_trouble(OF_DEVICES)
         conditions = plan.conditions
         self._carriage = 6 * (conditions.latency + conditions.jitter) + 2e6 / conditions.bandwidth + _SOON
-        self._judges: dict[str, Callable[[Ask, Entry, Entry], str | None]] = {
+        self._judges: dict[str, Callable[[PlannedCall, Entry, Entry], str | None]] = {
             "completed": self._completed,
             "completed with": self._completed_with_another_result,
             "failed": self._failed,
@@ -83,7 +83,7 @@ class _Requests:
             "ConnectionLost": self._lost,
         }
 
-    def _first_trouble(self, harmless: frozenset[What]) -> float:
+    def _first_trouble(self, harmless: frozenset[DisturbanceKind]) -> float:
         if self._plan.dishonest:
             return 0.0
         times = [trouble.at for trouble in self._troubles if trouble.name not in harmless]
@@ -111,145 +111,153 @@ class _Requests:
         return _STOP_OF_SERVER + self._carriage if what == "stop of server" else -math.inf
 
     def problems(self) -> Iterator[str]:
-        for ask in self._plan.asks:
-            asked = self._journal.of("caller", "asks", ask.name)
-            ended = self._journal.of("caller", "ends", ask.name)
-            if len(asked) != len(ended):
-                yield f"{ask.name} was asked {len(asked)} times and ended {len(ended)} times"
-            elif asked:
+        for call in self._plan.calls:
+            called = self._journal.of("caller", "calls", call.name)
+            ended = self._journal.of("caller", "ends", call.name)
+            if len(called) != len(ended):
+                yield f"{call.name} was called {len(called)} times and ended {len(ended)} times"
+            elif called:
                 word = ended[0].detail.partition(":")[0].partition(" {")[0]
                 judge = self._judges.get(word, self._no_way_to_end)
-                problem = judge(ask, asked[0], ended[0])
+                problem = judge(call, called[0], ended[0])
                 if problem:
-                    yield f"{ask.name} ended as {ended[0].detail!r}: {problem}"
-            yield from self._of_work(ask)
+                    yield f"{call.name} ended as {ended[0].detail!r}: {problem}"
+            yield from self._of_work(call)
 
-    def _of_work(self, ask: Ask) -> Iterator[str]:
+    def _of_work(self, call: PlannedCall) -> Iterator[str]:
         for who in ("device", "server"):
-            begun = len(self._journal.of(who, "begins", ask.name))
+            begun = len(self._journal.of(who, "begins", call.name))
             if begun > 1:
-                yield f"the {who} began {ask.name} {begun} times"
-            if begun != len(self._journal.of(who, "ends", ask.name)):
-                yield f"the {who} began {ask.name} and never ended it"
+                yield f"the {who} began {call.name} {begun} times"
+            if begun != len(self._journal.of(who, "ends", call.name)):
+                yield f"the {who} began {call.name} and never ended it"
 
-    def _no_way_to_end(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del ask, asked, ended
+    def _no_way_to_end(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del call, called, ended
         return "that is no way to end"
 
-    def _completed(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked
-        done = [each for each in self._journal.of("device", "ends", ask.name) if each.detail == "done"]
+    def _completed(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called
+        done = [each for each in self._journal.of("device", "ends", call.name) if each.detail == "done"]
         return None if any(each.at <= ended.at for each in done) else "the device has not done it"
 
-    def _completed_with_another_result(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del ask, asked, ended
+    def _completed_with_another_result(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del call, called, ended
         return None if self._changed else "that is not its result"
 
-    def _informed(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked, ended
-        return None if ask.way == "information" else "it was a task"
+    def _informed(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called, ended
+        return None if call.kind == "information" else "it was a task"
 
-    def _held(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked, ended
-        return None if ask.way == "hold" else "it was a task"
+    def _held(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called, ended
+        return None if call.kind == "hold" else "it was a task"
 
-    def _failed(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked
+    def _failed(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called
         if self._trouble_at <= ended.at:
             return None
-        return None if ask.fails else "nothing went wrong"
+        return None if call.fails else "nothing went wrong"
 
-    def _cancelled(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        if ask.cancel_after is None:
+    def _cancelled(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        if call.cancel_after is None:
             return "it was not cancelled"
-        if ended.at < asked.at + ask.cancel_after - 1e-6:
+        if ended.at < called.at + call.cancel_after - 1e-6:
             return "that was too early"
-        return self._not_stopped(ask, ended)
+        return self._not_stopped(call, ended)
 
-    def _timed_out(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        if ended.at < asked.at + ask.timeout - 1e-6:
+    def _timed_out(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        if ended.at < called.at + call.timeout - 1e-6:
             return "that was too early"
-        return self._not_stopped(ask, ended) or self._not_answered(ask, asked, ended) or self._not_delivered(ask, ended)
+        return (
+            self._not_stopped(call, ended)
+            or self._not_answered(call, called, ended)
+            or self._not_delivered(call, ended)
+        )
 
-    def _not_stopped(self, ask: Ask, ended: Entry) -> str | None:
+    def _not_stopped(self, call: PlannedCall, ended: Entry) -> str | None:
         """The server and the device have noticed it after the latency of the network."""
         soon = ended.at + self._carriage
-        if ask.name in self._talked or ask.on_cancel != "stop" or self._trouble_at < soon:
+        if call.name in self._separate or call.on_cancel != "stop" or self._trouble_at < soon:
             return None
-        late = [entry for entry in self._journal.of("device", "ends", ask.name) if entry.at > soon]
+        late = [entry for entry in self._journal.of("device", "ends", call.name) if entry.at > soon]
         return f"the device went on until {late[0].at}" if late else None
 
-    def _not_answered(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
+    def _not_answered(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
         """The reply of the server has arrived, unless a fault affected it."""
         if self._plan.conditions.bandwidth < _SLOW:
             return None
-        results = [each.at for each in self._journal.of("server", "ends", ask.name) if each.detail != "cancelled"]
-        if results and asked.at <= results[0] and results[0] + self._carriage < min(ended.at, self._way_trouble_at):
+        results = [each.at for each in self._journal.of("server", "ends", call.name) if each.detail != "cancelled"]
+        if (
+            results
+            and called.at <= results[0]
+            and results[0] + self._carriage < min(ended.at, self._connection_trouble_at)
+        ):
             return f"the server had its end at {results[0]}"
-        if ask.name not in self._talked or asked.at + self._carriage > min(ended.at, self._way_trouble_at):
+        if call.name not in self._separate or called.at + self._carriage > min(ended.at, self._connection_trouble_at):
             return None
-        if ask.way == "information":
+        if call.kind == "information":
             return "the server has answered"
-        begun = self._journal.of("server", "begins", ask.name)
+        begun = self._journal.of("server", "begins", call.name)
         return None if begun else "the server has refused it, or never received it"
 
-    def _not_delivered(self, ask: Ask, ended: Entry) -> str | None:
+    def _not_delivered(self, call: PlannedCall, ended: Entry) -> str | None:
         """A task of the constellation reached the server, and a refusal by the server reached the caller."""
-        if self._plan.conditions.bandwidth < _SLOW or ask.name in self._talked or ask.on_cancel != "stop":
+        if self._plan.conditions.bandwidth < _SLOW or call.name in self._separate or call.on_cancel != "stop":
             return None
-        if ask.way == "information" or self._journal.of("server", "begins", ask.name):
+        if call.kind == "information" or self._journal.of("server", "begins", call.name):
             return None
-        device, sent_at = self._sent(ask, ended)
+        device, sent_at = self._sent(call, ended)
         if sent_at + self._carriage > ended.at or self._could_be_lost(device, sent_at, ended.at):
             return None
         return f"it was sent at {sent_at}, and the server has refused it, or never received it"
 
-    def _sent(self, ask: Ask, ended: Entry) -> tuple[str, float]:
+    def _sent(self, call: PlannedCall, ended: Entry) -> tuple[str, float]:
         """Return the device to which it was sent last and the time; infinity if it was not sent."""
-        sent = [(device, at) for at, device in self._submitted.get(ask.name, []) if at <= ended.at]
+        sent = [(device, at) for at, device in self._submitted.get(call.name, []) if at <= ended.at]
         return sent[-1] if sent else ("", math.inf)
 
-    def _rejected(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked
-        if self._journal.of("device", "begins", ask.name) and not self._disordered:
+    def _rejected(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called
+        if self._journal.of("device", "begins", call.name) and not self._disordered:
             return "the device has begun it"
         return "nothing went wrong" if self._trouble_at > ended.at else None
 
-    def _invalid(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del ask, asked, ended
+    def _invalid(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del call, called, ended
         return None if self._changed or self._plan.dishonest else "no reply was broken"
 
-    def _queue_full(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked, ended
-        if self._plan.max_queued > len(self._plan.asks):
+    def _queue_full(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called, ended
+        if self._plan.max_queued > len(self._plan.calls):
             return "there are not as many requests"
-        return self._begun(ask)
+        return self._begun(call)
 
-    def _no_such_device(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked, ended
+    def _no_such_device(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called, ended
         if not self._plan.has("removal", "immediate removal"):
             return "no device was removed"
-        return self._begun(ask)
+        return self._begun(call)
 
-    def _begun(self, ask: Ask) -> str | None:
-        return "the device has begun it" if self._journal.of("device", "begins", ask.name) else None
+    def _begun(self, call: PlannedCall) -> str | None:
+        return "the device has begun it" if self._journal.of("device", "begins", call.name) else None
 
-    def _closed(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked
+    def _closed(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called
         closes = self._journal.of("world", "closes")
         if closes and closes[0].at <= ended.at:
             return None
         # A removed device refuses requests for its information like this.
-        removed = self._plan.has("removal", "immediate removal") and ask.way == "information"
+        removed = self._plan.has("removal", "immediate removal") and call.kind == "information"
         return None if removed else "nothing was closed"
 
-    def _lost(self, ask: Ask, asked: Entry, ended: Entry) -> str | None:
-        del asked
+    def _lost(self, call: PlannedCall, called: Entry, ended: Entry) -> str | None:
+        del called
         if self._trouble_at > ended.at:
             return "nothing went wrong"
-        if ask.name in self._talked or ask.on_cancel != "stop" or ask.way == "information":
+        if call.name in self._separate or call.on_cancel != "stop" or call.kind == "information":
             return None
-        device, sent_at = self._sent(ask, ended)
+        device, sent_at = self._sent(call, ended)
         if sent_at == math.inf:
             return "it was not sent"
         if self._could_be_lost(device, sent_at, ended.at):

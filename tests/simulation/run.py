@@ -18,7 +18,7 @@ from galaxy_trio.events import DeviceStatus, StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
 from tests.simulation.journal import ErrorLog, Journal
-from tests.simulation.plan import Ask, Disturbance, Plan, Series, Talk
+from tests.simulation.plan import Disturbance, Plan, PlannedCall, PlannedConnection, TaskSeries
 from tests.simulation.planner import make_plan
 from tests.simulation.promises import broken_promises
 from tests.simulation.world import HEARTBEAT, LIVENESS, OPENING, World, request_of, result_of
@@ -86,13 +86,13 @@ class _Run:
             world = World(self._plan, self._journal)
             async with world.running():
                 async with trio.open_nursery() as callers:
-                    await self._keep(world, callers)
+                    await self._run_constellation(world, callers)
                     # The constellation is closed, and every call must end.
                     await self._wait_all_ended("after the constellation was closed")
                     callers.cancel_scope.cancel()
-                await self._look_at_server(world, constellations=0)
+                await self._check_server(world, constellations=0)
 
-    async def _keep(self, world: World, callers: trio.Nursery) -> None:
+    async def _run_constellation(self, world: World, callers: trio.Nursery) -> None:
         plan = self._plan
         async with open_constellation(
             [DeviceConfig(device.name, world.fleet.url, max_concurrent_tasks=device.slots) for device in plan.devices],
@@ -118,12 +118,12 @@ class _Run:
                 for step in plan.steps:
                     await trio.sleep_until(step.at)
                     match step:
-                        case Ask():
+                        case PlannedCall():
                             self._open += 1
-                            callers.start_soon(self._ask, step, partial(self._make, constellation, step))
-                        case Talk():
-                            callers.start_soon(self._talk, world, step)
-                        case Series():
+                            callers.start_soon(self._call, step, partial(self._make, constellation, step))
+                        case PlannedConnection():
+                            callers.start_soon(self._run_connection, world, step)
+                        case TaskSeries():
                             done = trio.Event()
                             callers.start_soon(self._run_series, world, constellation, step, done)
                             # The plan lasts until all series have ended.
@@ -136,7 +136,7 @@ class _Run:
             else:
                 self._journal.write("world", "closes", "constellation")
         for each in plan.devices:
-            self._look_at_connections(world, each.name, "the constellation was closed")
+            self._check_connections(world, each.name, "the constellation was closed")
 
     async def _write_events(self, constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
         async with constellation.subscribe(1_000_000) as events:
@@ -154,36 +154,36 @@ class _Run:
     async def _disturb(self, world: World, constellation: Constellation, step: Disturbance) -> None:
         """Change the configuration, or have the world cause a fault."""
         device = constellation.devices.get(step.device)
-        match step.what:
+        match step.kind:
             case "disconnect" | "reconnect" | "removal" | "immediate removal":
-                self._journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
+                self._journal.write("world", "disturbs", step.kind, f"{step.device}, {step.number}")
             case _:
                 await world.disturb(step)
                 return
         if device is None:
             return
-        if step.what in ("disconnect", "immediate removal"):
+        if step.kind in ("disconnect", "immediate removal"):
             self._journal.write("world", "stops", step.device)
-        match step.what:
+        match step.kind:
             case "disconnect":
                 await device.disconnect()
                 if device.status is DeviceStatus.DISCONNECTED:
-                    self._look_at_connections(world, step.device, "it was disconnected")
+                    self._check_connections(world, step.device, "it was disconnected")
                 await trio.sleep(step.seconds)
                 await self._connect(device.connect)
             case "reconnect":
                 await self._connect(device.reconnect)
             case _:
                 try:
-                    await constellation.remove_device(step.device, wait=step.what == "removal")
+                    await constellation.remove_device(step.device, wait=step.kind == "removal")
                 except NoSuchDevice:
                     return
                 if step.device not in constellation.devices:
-                    self._look_at_connections(world, step.device, "it was removed")
+                    self._check_connections(world, step.device, "it was removed")
                 await trio.sleep(step.seconds)
                 if step.number % 2 and step.device not in constellation.devices:
                     constellation.add_device(device.config)
-        self._journal.write("world", "mends", step.what, f"{step.device}, {step.number}")
+        self._journal.write("world", "mends", step.kind, f"{step.device}, {step.number}")
 
     async def _disturb_later(self, world: World, constellation: Constellation, step: Disturbance) -> None:
         await trio.sleep(step.at)
@@ -194,43 +194,45 @@ class _Run:
         with contextlib.suppress(trio.ClosedResourceError):
             await connect()
 
-    def _look_at_connections(self, world: World, device: str, after: str) -> None:
+    def _check_connections(self, world: World, device: str, after: str) -> None:
         if count := world.open_connections(device):
             self._broken.append(f"{count} connections of {device} are open after {after}")
 
-    async def _make(self, constellation: Constellation, ask: Ask) -> object:
-        device = constellation.devices.get(ask.device.name)
-        request = request_of(ask)
-        if ask.way == "constellation":
+    async def _make(self, constellation: Constellation, call: PlannedCall) -> object:
+        device = constellation.devices.get(call.device.name)
+        request = request_of(call)
+        if call.kind == "constellation":
             return await constellation.run_task(
                 request,
-                os=ask.device.platform,
-                capabilities=[ask.device.feature],
-                timeout=ask.timeout,
-                on_cancel=ask.on_cancel,
-                task_id=ask.name,
+                os=call.device.platform,
+                capabilities=[call.device.feature],
+                timeout=call.timeout,
+                on_cancel=call.on_cancel,
+                task_id=call.name,
             )
         if device is None:
             raise NoSuchDevice("it was removed")
-        if ask.way == "device":
-            return await device.run_task(request, timeout=ask.timeout, on_cancel=ask.on_cancel, task_id=ask.name)
-        if ask.way == "information":
-            return await device.device_info(timeout=ask.timeout)
+        if call.kind == "device":
+            return await device.run_task(request, timeout=call.timeout, on_cancel=call.on_cancel, task_id=call.name)
+        if call.kind == "information":
+            return await device.device_info(timeout=call.timeout)
         async with device.reserve() as reservation:
-            if ask.way == "hold":
-                await trio.sleep(ask.seconds)
+            if call.kind == "hold":
+                await trio.sleep(call.seconds)
                 return "held"
-            return await reservation.run_task(request, timeout=ask.timeout, on_cancel=ask.on_cancel, task_id=ask.name)
+            return await reservation.run_task(
+                request, timeout=call.timeout, on_cancel=call.on_cancel, task_id=call.name
+            )
 
-    async def _ask(self, ask: Ask, call: Callable[[], Awaitable[object]]) -> None:
+    async def _call(self, call: PlannedCall, make: Callable[[], Awaitable[object]]) -> None:
         journal = self._journal
-        journal.write("caller", "asks", ask.name)
+        journal.write("caller", "calls", call.name)
         end = "nothing"
         try:
             with trio.CancelScope() as scope:
-                if ask.cancel_after is not None:
-                    scope.deadline = trio.current_time() + ask.cancel_after
-                end = self._describe(ask, await call())
+                if call.cancel_after is not None:
+                    scope.deadline = trio.current_time() + call.cancel_after
+                end = self._describe(call, await make())
             if scope.cancelled_caught:
                 end = "cancelled"
         except (GalaxyError, trio.ClosedResourceError) as error:
@@ -239,26 +241,26 @@ class _Run:
             end = "left"
             raise
         finally:
-            journal.write("caller", "ends", ask.name, end)
+            journal.write("caller", "ends", call.name, end)
             self._ended(1)
 
-    def _describe(self, ask: Ask, result: object) -> str:
+    def _describe(self, call: PlannedCall, result: object) -> str:
         if result == "held":
             return "held"
         if not isinstance(result, TaskResult):
             return "informed"
         if result.status != "completed":
             return f"failed: {result.error}"
-        return "completed" if result.result == result_of(ask) else f"completed with {str(result.result)[:200]}"
+        return "completed" if result.result == result_of(call) else f"completed with {str(result.result)[:200]}"
 
-    async def _talk(self, world: World, talk: Talk) -> None:
-        self._open += len(talk.asks) + 1
+    async def _run_connection(self, world: World, planned: PlannedConnection) -> None:
+        self._open += len(planned.calls) + 1
         began = 0
         try:
             async with open_connection(
                 world.fleet.url,
-                talk.device.name,
-                client_name=talk.name,
+                planned.device.name,
+                client_name=planned.name,
                 stream=await world.fleet.connect(),
                 options=ConnectionOptions(
                     connect_timeout=OPENING,
@@ -269,20 +271,22 @@ class _Run:
             ) as connection:
                 async with trio.open_nursery() as nursery:
                     began_at = trio.current_time()
-                    for ask in talk.asks:
-                        await trio.sleep_until(began_at + ask.at)
+                    for call in planned.calls:
+                        await trio.sleep_until(began_at + call.at)
                         began += 1
-                        nursery.start_soon(self._ask, ask, partial(self._make_on, connection, ask))
+                        nursery.start_soon(self._call, call, partial(self._make_on, connection, call))
                 if connection.statistics().pending:
-                    self._broken.append(f"{talk.name} has requests pending that no caller waits for")
+                    self._broken.append(f"{planned.name} has requests pending that no caller waits for")
         except (ConnectFailed, OSError) as error:
-            self._journal.write("caller", "is not connected", talk.name, error)
+            self._journal.write("caller", "is not connected", planned.name, error)
         finally:
-            self._ended(len(talk.asks) - began + 1)
+            self._ended(len(planned.calls) - began + 1)
 
-    async def _run_series(self, world: World, constellation: Constellation, series: Series, done: trio.Event) -> None:
-        asks = sum(isinstance(step, Ask) for step in series.steps)
-        self._open += asks
+    async def _run_series(
+        self, world: World, constellation: Constellation, series: TaskSeries, done: trio.Event
+    ) -> None:
+        calls = sum(isinstance(step, PlannedCall) for step in series.steps)
+        self._open += calls
         try:
             ended_at = trio.current_time()
             for step in series.steps:
@@ -291,17 +295,17 @@ class _Run:
                         self._faults.start_soon(self._disturb_later, world, constellation, step)
                     continue
                 await trio.sleep_until(ended_at + step.at)
-                asks -= 1
-                await self._ask(step, partial(self._make, constellation, step))
+                calls -= 1
+                await self._call(step, partial(self._make, constellation, step))
                 ended_at = trio.current_time()
         finally:
-            self._ended(asks)
+            self._ended(calls)
             done.set()
 
-    async def _make_on(self, connection: Connection, ask: Ask) -> object:
-        if ask.way == "information":
-            return await connection.device_info(timeout=ask.timeout)
-        return await connection.run_task(request_of(ask), timeout=ask.timeout, task_id=ask.name)
+    async def _make_on(self, connection: Connection, call: PlannedCall) -> object:
+        if call.kind == "information":
+            return await connection.device_info(timeout=call.timeout)
+        return await connection.run_task(request_of(call), timeout=call.timeout, task_id=call.name)
 
     def _ended(self, count: int) -> None:
         self._open -= count
@@ -366,7 +370,7 @@ class _Run:
         working = [name for name, count in world.working.items() if count]
         return f"devices still work on {working}" if working else ""
 
-    async def _look_at_server(self, world: World, *, constellations: int) -> None:
+    async def _check_server(self, world: World, *, constellations: int) -> None:
         await world.mend_all()
         left = "unknown"
         with trio.move_on_after(_PATIENCE):

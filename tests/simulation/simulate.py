@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.journal:
         for seed in seeds:
             print(simulate(seed).journal)
-    began = told = time.perf_counter()
+    began = printed_at = time.perf_counter()
     counts: Counter[str] = Counter()
     with multiprocessing.Pool(options.jobs) as pool:
         for count, summary in enumerate(pool.imap_unordered(summary_of, seeds, chunksize=4), 1):
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if summary.report:
                 print(summary.report)
                 return 1
-            if time.perf_counter() > told + _EVERY:
-                told = time.perf_counter()
+            if time.perf_counter() > printed_at + _EVERY:
+                printed_at = time.perf_counter()
                 print(f"{count} of {len(seeds)} seeds", flush=True)
-    held = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    totals = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     seconds = time.perf_counter() - began
-    print(f"{len(seeds)} seeds in {seconds:.0f} s: {held}. Every promise was kept.")
+    print(f"{len(seeds)} seeds in {seconds:.0f} s: {totals}. Every promise was kept.")
     return 0
 
 

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.simulation.journal import Entry, Journal
-    from tests.simulation.plan import Plan, What
+    from tests.simulation.plan import DisturbanceKind, Plan
 
-OF_DEVICES: Final[frozenset[What]] = frozenset(
+OF_DEVICES: Final[frozenset[DisturbanceKind]] = frozenset(
     {"death of device", "leave of device", "disconnect", "reconnect", "removal", "immediate removal"}
 )
-"""Disturbances that do not concern the connection between a talk and the server."""
-OF_POOL: Final[frozenset[What]] = frozenset(
+"""Disturbances that do not concern a `PlannedConnection`."""
+OF_POOL: Final[frozenset[DisturbanceKind]] = frozenset(
     {"pooled reset", "pooled partition", "pooled silence", "pooled close", "lost acknowledgement"}
 )
 """Disturbances that concern only connections of the pool."""
@@ -39,7 +39,9 @@ def broken_promises_of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
 def times_of_submission(journal: Journal) -> dict[str, list[tuple[float, str]]]:
     """Return the times and devices to which each task was sent."""
     submitted: dict[str, list[tuple[float, str]]] = {}
-    for at, event in zip((entry.at for entry in journal.entries if entry.who == "event"), journal.events, strict=True):
+    for at, event in zip(
+        (entry.at for entry in journal.entries if entry.actor == "event"), journal.events, strict=True
+    ):
         if isinstance(event, TaskSubmitted):
             submitted.setdefault(event.task_id, []).append((at, event.device_id))
     return submitted
@@ -50,24 +52,24 @@ def _of_slots(plan: Plan, journal: Journal) -> Iterator[str]:
 
     Tasks that may be abandoned share a connection, which may end before the server has noticed: they count while there is no fault.
     """
-    asks = {ask.name: ask for ask in plan.asks}
-    talked = {ask.name for ask in plan.talked}
+    calls = {call.name: call for call in plan.calls}
+    separate_calls = {call.name for call in plan.separate_calls}
     slots = {device.name: device.slots for device in plan.devices}
     running: dict[str, dict[str, str]] = {name: {} for name in slots}
     faults = [entry for entry in journal.of("world", "disturbs") if entry.name not in OF_POOL]
     silent: set[str] = set()
     for entry in journal.entries:
-        if entry.who == "world":
+        if entry.actor == "world":
             _forget_removed(entry, silent, running)
-        if entry.who != "server" or entry.name not in asks or entry.name in talked:
+        if entry.actor != "server" or entry.name not in calls or entry.name in separate_calls:
             continue
-        if entry.what == "ends":
+        if entry.action == "ends":
             for each in running.values():
                 each.pop(entry.name, None)
             continue
         device, client = entry.detail.split(" ")
         trouble_at = min((fault.at for fault in faults if _may_concern(device, fault)), default=math.inf)
-        if asks[entry.name].on_cancel == "stop" or (entry.at + _LONGEST < trouble_at and not plan.dishonest):
+        if calls[entry.name].on_cancel == "stop" or (entry.at + _LONGEST < trouble_at and not plan.dishonest):
             slot = _slot_of(client)
             others = running[device]
             if slot and slot in others.values() and not plan.has("corruption"):
@@ -86,9 +88,9 @@ def _forget_removed(entry: Entry, silent: set[str], running: dict[str, dict[str,
         running: The running tasks of each device; updated.
     """
     device = entry.detail.partition(",")[0]
-    if entry.what == "disturbs" and entry.name in ("pooled silence", "pooled partition"):
+    if entry.action == "disturbs" and entry.name in ("pooled silence", "pooled partition"):
         silent.add(device)
-    elif entry.what == "mends" and entry.name in ("removal", "immediate removal") and device in silent:
+    elif entry.action == "mends" and entry.name in ("removal", "immediate removal") and device in silent:
         running[device].clear()
 
 
@@ -118,11 +120,11 @@ def _of_acknowledgements(plan: Plan, journal: Journal) -> Iterator[str]:
     unacknowledged: dict[str, str] = {}
     lost = {entry.name for entry in journal.of("world", "loses acknowledgement")}
     for entry in journal.entries:
-        if (entry.who, entry.what) == ("world", "opens"):
+        if (entry.actor, entry.action) == ("world", "opens"):
             # It may be the next connection with the same client id.
             device = f"@{entry.name}"
             unacknowledged = {client: name for client, name in unacknowledged.items() if not client.endswith(device)}
-        elif (entry.who, entry.what) == ("server", "begins"):
+        elif (entry.actor, entry.action) == ("server", "begins"):
             client = entry.detail.split(" ")[1]
             if client in unacknowledged:
                 yield f"{entry.name} ran on the connection of {unacknowledged[client]}, which was not acknowledged"

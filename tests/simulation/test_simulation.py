@@ -66,6 +66,6 @@ def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_i
 def test_command_line_counts_the_contents_of_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "1", "--first-seed", "3", "--jobs", "1", "--journal"]) == 0
     out = capsys.readouterr().out
-    assert " caller asks r" in out
+    assert " caller calls r" in out
     assert "1 seeds in " in out
     assert out.endswith("Every promise was kept.\n")

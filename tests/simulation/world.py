@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
     from galaxy_trio.server import ServerTask
     from tests.simulation.journal import Journal
-    from tests.simulation.plan import Ask, DevicePlan, Disturbance, Plan
+    from tests.simulation.plan import DevicePlan, Disturbance, Plan, PlannedCall
 
 LIVENESS: Final = 30.0
 HEARTBEAT: Final = 8.0
@@ -42,15 +42,15 @@ _CLOSE_FRAME: Final = b"\x88\x02\x03\xe9"
 """A server's WebSocket close frame: 1001, going away."""
 
 
-def request_of(ask: Ask) -> str:
+def request_of(call: PlannedCall) -> str:
     """Return the request of a task. Its checksum reveals corruption."""
-    text = f"{ask.name} {ask.seconds} {ask.size} {int(ask.fails)}"
+    text = f"{call.name} {call.seconds} {call.size} {int(call.fails)}"
     return f"{text} {zlib.crc32(text.encode())}"
 
 
-def result_of(ask: Ask) -> dict[str, JSON]:
+def result_of(call: PlannedCall) -> dict[str, JSON]:
     """Return the result that a device must produce."""
-    return {"name": ask.name, "text": ask.name[-1] * ask.size}
+    return {"name": call.name, "text": call.name[-1] * call.size}
 
 
 class World:
@@ -81,7 +81,9 @@ class World:
             session=self._session, network=network, limits=_LIMITS, patience=LIVENESS
         ) as self.fleet:
             if self.plan.dishonest:
-                self.fleet.on_link = lambda link: link.edit_replies(_Spoiler(self._random, self.plan.dishonest).edit)
+                self.fleet.on_link = lambda link: link.edit_replies(
+                    _DishonestServer(self._random, self.plan.dishonest).edit
+                )
             for device in self.plan.devices:
                 await self._start_device(device)
             yield
@@ -162,18 +164,18 @@ class World:
         """Cause a fault, and mend it after its time."""
         fleet = self.fleet
         mend: Callable[[], Awaitable[object]] | None = None
-        self.journal.write("world", "disturbs", step.what, f"{step.device}, {step.number}")
-        match step.what:
+        self.journal.write("world", "disturbs", step.kind, f"{step.device}, {step.number}")
+        match step.kind:
             case "refusal of connections":
                 self._refuse(1)
                 await trio.sleep(step.seconds)
                 self._refuse(-1)
             case "death of device" | "leave of device":
                 if step.device in fleet.running:
-                    await (fleet.kill_device if step.what == "death of device" else fleet.stop_device)(step.device)
+                    await (fleet.kill_device if step.kind == "death of device" else fleet.stop_device)(step.device)
                 mend = partial(fleet.start_device, step.device)
             case "death of server" | "stop of server":
-                await (fleet.kill_server if step.what == "death of server" else fleet.stop_server)()
+                await (fleet.kill_server if step.kind == "death of server" else fleet.stop_server)()
                 mend = fleet.start_server
             case "pooled reset" | "pooled partition" | "pooled silence" | "pooled close":
                 mend = await self._disturb_pool(step)
@@ -184,7 +186,7 @@ class World:
         if mend is not None:
             await trio.sleep(step.seconds)
             await mend()
-        self.journal.write("world", "mends", step.what, f"{step.device}, {step.number}")
+        self.journal.write("world", "mends", step.kind, f"{step.device}, {step.number}")
 
     def _refuse(self, change: int) -> None:
         self._refusals += change
@@ -200,7 +202,7 @@ class World:
             link.heal()
             await trio.lowlevel.checkpoint()
 
-        match step.what:
+        match step.kind:
             case "reset":
                 link.reset()
             case "partition":
@@ -227,7 +229,7 @@ class World:
             await trio.lowlevel.checkpoint()
 
         for link in links:
-            match step.what:
+            match step.kind:
                 case "pooled reset":
                     link.reset()
                 case "pooled partition":
@@ -238,7 +240,7 @@ class World:
                     # A connection that is in use or broken is left alone.
                     with suppress(trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
                         await link.server.send_all(_CLOSE_FRAME)
-        return heal if step.what == "pooled partition" else None
+        return heal if step.kind == "pooled partition" else None
 
     async def mend_all(self) -> None:
         """Mend all faults. A silent connection stays silent until one of its ends gives it up."""
@@ -254,7 +256,7 @@ class World:
             await self.fleet.start_device(device.name)
 
 
-class _Spoiler:
+class _DishonestServer:
     """A dishonest server's messages on one connection."""
 
     def __init__(self, random: Random, percentage: int) -> None:

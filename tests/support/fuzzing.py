@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
@@ -21,7 +21,9 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessageType, TaskStatus
+from galaxy_trio._codec.codec import decode_server_message
+from galaxy_trio.errors import InvalidMessage
+from galaxy_trio.messages import ClientMessageType, ResultStatus, ServerMessage, ServerMessageType, TaskStatus
 from tests.connection.support.recordings import NAMES, Frame, text_frames
 
 if TYPE_CHECKING:
@@ -369,3 +371,12 @@ def transcripts(
             case _:
                 pass
     return steps
+
+
+def decoded(texts: Sequence[str]) -> list[ServerMessage]:
+    """Decode the valid messages of a server among these texts."""
+    messages: list[ServerMessage] = []
+    for text in texts:
+        with suppress(InvalidMessage):
+            messages.append(decode_server_message(text))
+    return messages

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio.testing import FaultyStream
+from galaxy_trio.testing import Conditions, FaultyStream, Network
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +33,8 @@ async def test_faulty_stream_passes_bytes_and_the_end_by_default() -> None:
     await faulty.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.send_all(b"x")
+    # It stays closed.
+    faulty.reset()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.receive_some()
 
@@ -138,6 +140,8 @@ async def test_silent_stream_sends_nothing_and_no_end() -> None:
     with trio.testing.assert_checkpoints():
         await faulty.send_all(b"unheard")
     with trio.testing.assert_checkpoints():
+        await faulty.wait_send_all_might_not_block()
+    with trio.testing.assert_checkpoints():
         await faulty.aclose()
     assert faulty.closed
 
@@ -172,15 +176,20 @@ async def test_sending_to_a_stalled_stream_waits_until_it_resumes() -> None:
     faulty.stall()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(faulty.send_all, b"later")
-        nursery.start_soon(faulty.wait_send_all_might_not_block)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(nursery.child_tasks) == 2
+        assert len(nursery.child_tasks) == 1
         # The other direction still works.
         await far.send_all(b"immediately")
         assert await faulty.receive_some() == b"immediately"
         faulty.resume()
         with trio.fail_after(60):
             assert await far.receive_some() == b"later"
+    faulty.stall()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(faulty.wait_send_all_might_not_block)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        faulty.resume()
     await faulty.send_all(b"again")
     await faulty.wait_send_all_might_not_block()
     assert await far.receive_some() == b"again"
@@ -215,9 +224,26 @@ async def test_resume_after_stalling_twice_wakes_all_sends() -> None:
             assert await far.receive_some() == b"x"
 
 
-async def test_faulty_stream_passes_trios_stream_checks() -> None:
-    async def make() -> tuple[FaultyStream, trio.abc.Stream]:
-        near, far = trio.testing.memory_stream_pair()
-        return FaultyStream(near), far
+async def test_reset_wakes_a_send_that_waits_for_the_other_end() -> None:
+    link = Network(conditions=Conditions(capacity=10)).connect()
+    faulty = FaultyStream(link.client)
 
-    await trio.testing.check_two_way_stream(make, None)
+    async def send() -> None:
+        await faulty.send_all(b"x" * 11)
+
+    assert isinstance(await _meets(True, send, faulty.reset), trio.BrokenResourceError)
+
+
+async def test_faulty_stream_passes_trios_stream_checks() -> None:
+    async def make(capacity: int = 2**16) -> tuple[FaultyStream, FaultyStream]:
+        await trio.lowlevel.checkpoint()
+        link = Network(conditions=Conditions(capacity=capacity)).connect()
+        return FaultyStream(link.client), FaultyStream(link.server)
+
+    async def make_clogged() -> tuple[FaultyStream, FaultyStream]:
+        ours, theirs = await make(10)
+        await ours.send_all(b"x" * 10)
+        await theirs.send_all(b"x" * 10)
+        return ours, theirs
+
+    await trio.testing.check_two_way_stream(make, make_clogged)

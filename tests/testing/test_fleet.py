@@ -14,7 +14,7 @@ import trio.testing
 
 from galaxy_trio import ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.testing import MemoryFleet, open_memory_fleet
+from galaxy_trio.testing import MemoryFleet, open_memory_fleet, run
 from tests.constellation.support.calls import start
 from tests.support.paths import DOCS
 
@@ -115,6 +115,64 @@ async def test_stopped_or_killed_server_can_be_started_again(autojump_clock: Moc
         fleet.refuses = True
         with pytest.raises(ConnectionRefusedError):
             await fleet.connect()
+
+
+def test_server_can_be_started_in_the_step_after_its_stop() -> None:
+    async def main() -> None:
+        async with open_memory_fleet("a") as fleet:
+            await fleet.stop_server()
+            await fleet.start_server()
+            # The previous server has stopped after a few seconds.
+            await trio.sleep(10)
+            with trio.fail_after(100):
+                await fleet.wait_registered()
+            async with open_connection(fleet.url, "a", stream=await fleet.connect()) as connection:
+                assert (await connection.run_task("hello")).unwrap() == {"echo": "hello"}
+
+    # The order of tasks decides whether the stop has begun.
+    for seed in range(10):
+        run(main, seed=seed)
+
+
+async def test_waiting_for_registrations_needs_no_clock(mock_clock: MockClock) -> None:
+    waited: list[list[str]] = []
+    async with open_memory_fleet() as fleet, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            await fleet.wait_registered()
+            waited.append(fleet.running)
+
+        await fleet.stop_server()
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waited == []
+        # Without a device, a server is enough.
+        await fleet.start_server()
+        await trio.testing.wait_all_tasks_blocked()
+        assert waited == [[]]
+        await fleet.start_device("a")
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waited == [[], ["a"]]
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_device_that_ends_before_it_is_registered_never_registers_and_is_not_waited_for(
+    end: str, autojump_clock: MockClock
+) -> None:
+    async with open_memory_fleet("a") as fleet, trio.open_nursery() as nursery:
+        fleet.refuses = True
+        await fleet.start_device("b")
+        nursery.start_soon(fleet.wait_registered)
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        await (fleet.stop_device("b") if end == "stop" else fleet.kill_device("b"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        fleet.refuses = False
+        await trio.sleep(1000)
+        assert fleet.server is not None
+        assert fleet.server.devices == ["a"]
 
 
 async def test_link_can_be_broken_before_it_is_used(autojump_clock: MockClock) -> None:

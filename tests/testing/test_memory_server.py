@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import trio
 
-from galaxy_trio import ConnectFailed, ConnectionLost, DeviceInfo, Platform, open_connection
+from galaxy_trio import ConnectFailed, DeviceInfo, Platform, open_connection
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.server.server import ServerLimits
-from galaxy_trio.testing import PEER_URL, open_memory_server
+from galaxy_trio.testing import open_memory_server
 
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
@@ -44,20 +43,3 @@ async def test_memory_server_takes_a_session_a_token_and_limits() -> None:
                 with pytest.raises(ConnectFailed):
                     async with open_connection(server.url, "device_001", token="s3cret", stream=server.connect()):
                         raise AssertionError("not reached")
-
-
-async def test_end_of_a_memory_server_ends_its_connections() -> None:
-    ended: list[ConnectionLost | None] = []
-
-    async def be_a_device(stream: trio.abc.Stream, *, task_status: trio.TaskStatus[None]) -> None:
-        system_info = DeviceInfo("device_001", Platform.LINUX)
-        async with open_device_connection(PEER_URL, "device_001", system_info=system_info, stream=stream) as device:
-            task_status.started()
-            ended.append(await device.wait_closed())
-
-    async with trio.open_nursery() as nursery:
-        async with open_memory_server() as server:
-            await nursery.start(be_a_device, server.connect())
-    [lost] = ended
-    assert lost is not None
-    assert lost.code == 1001

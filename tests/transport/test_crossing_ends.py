@@ -92,6 +92,21 @@ async def test_closing_after_the_peer_has_closed_closes_the_stream(closing: str)
                 assert second.stream.closed
 
 
+@pytest.mark.parametrize("closing", ["client", "server"])
+async def test_a_cancelled_close_after_the_peer_has_closed_closes_the_stream(closing: str) -> None:
+    async with open_pair() as (client, server):
+        first, second = (client, server) if closing == "server" else (server, client)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first.transport.aclose)
+                with pytest.raises(TransportEnded):
+                    await second.transport.receive()
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await second.transport.aclose()
+                assert second.stream.closed
+
+
 async def test_the_peers_close_closes_the_stream_within_the_block() -> None:
     async with open_bare_peer() as peer, connect(peer) as connection:
         await peer.close()

@@ -172,7 +172,7 @@ async def test_it_waits_again_when_another_task_has_read_the_bytes() -> None:
 
 @attrs.frozen
 class Taken:
-    """Open a socket that reuses a descriptor. Returns it, its other end, and other sockets that had to be opened."""
+    """A socket that reuses a descriptor, its other end, and other sockets that had to be opened."""
 
     stranger: socket.socket
     other: socket.socket
@@ -184,6 +184,7 @@ class Taken:
 
 
 def take_descriptor(descriptor: int) -> Taken:
+    """Open sockets until one reuses the descriptor."""
     rest: list[socket.socket] = []
     while True:
         one, other = socket.socketpair()
@@ -237,16 +238,13 @@ async def test_a_reader_woken_before_the_close_does_not_read_another_socket() ->
 
 async def test_send_nowait_raises_during_and_after_an_incomplete_send_all() -> None:
     ours, theirs = await make_pair()
-    async with ours, theirs, trio.open_nursery() as nursery:
-        nursery.start_soon(ours.send_all, bytes(MB))
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            ours.send_nowait(b"in the middle")
-        nursery.cancel_scope.cancel()
-    ours, theirs = await make_pair()
     async with ours, theirs:
-        with trio.move_on_after(0.01):
-            await ours.send_all(bytes(MB))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send_all, bytes(MB))
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                ours.send_nowait(b"in the middle")
+            nursery.cancel_scope.cancel()
         with pytest.raises(trio.BusyResourceError):
             ours.send_nowait(b"in the middle")
 
@@ -285,13 +283,13 @@ async def test_the_rest_of_a_partly_written_frame_is_written_first() -> None:
     stream = Sluggish(takes=3)
     async with open_buffered(stream) as buffered:
         buffered.append(b"abcdef")
-        assert (stream.taken, buffered.held) == (b"abc", 3)
+        assert (stream.taken, buffered.bytes_held) == (b"abc", 3)
         buffered.append_ping(b"PING")
         buffered.append_pong(b"PONG")
         buffered.append(b"ghi")
         await buffered.flush()
         assert stream.taken == b"abcdefPINGPONGghi"
-        assert buffered.held == 0
+        assert buffered.bytes_held == 0
 
 
 @pytest.mark.parametrize("control", ["ping", "pong"])
@@ -315,7 +313,7 @@ async def test_gathered_frames_and_later_ones_are_written_in_order_by_the_writer
         assert stream.taken == b""
         await buffered.flush()
         buffered.append(b"three")
-        assert (stream.taken, buffered.held) == (b"onetwothree", 0)
+        assert (stream.taken, buffered.bytes_held) == (b"onetwothree", 0)
 
 
 async def test_a_frame_after_the_end_of_the_stream_is_dropped() -> None:
@@ -323,7 +321,7 @@ async def test_a_frame_after_the_end_of_the_stream_is_dropped() -> None:
     async with open_buffered(stream) as buffered:
         await buffered.force_close()
         buffered.append(b"late")
-        assert (stream.taken, buffered.held) == (b"", 0)
+        assert (stream.taken, buffered.bytes_held) == (b"", 0)
 
 
 async def test_a_broken_socket_ends_the_stream_after_a_silent_direct_write() -> None:

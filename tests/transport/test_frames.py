@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import attrs
@@ -214,6 +215,20 @@ def test_the_rest_contains_all_unread_bytes_even_within_a_frame() -> None:
             frames.feed(data)
             assert frames.next() is NoMessage.MORE_NEEDED
             assert frames.rest() == data
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_large_text_that_arrives_in_single_bytes_takes_little_more_memory_than_the_text(masked: bool) -> None:
+    text = "ж" * 2**15
+    data = under_mask(server_frame(text)) if masked else server_frame(text)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert read((data[index : index + 1] for index in range(len(data))), masked=masked).messages == [text]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 5 * len(data)
 
 
 def test_missing_reports_the_bytes_that_a_large_text_lacks() -> None:

@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
+import h11
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -274,6 +275,22 @@ def test_the_handshake_ends_with_the_first_empty_line(after: bytes) -> None:
     single.feed(after)
     assert (whole.violation, whole.status_code) == (single.violation, 101)
     assert (whole.violation is not None) == (len(after) > 2 * LIMIT)
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+def test_the_handshake_ends_where_h11_sees_its_end(end: bytes) -> None:
+    head = b"GET /ws HTTP/1.1\r\nHost: a.test" + end
+    library = h11.Connection(h11.SERVER)
+    library.receive_data(head + b"frames")
+    library.next_event()
+    assert library.trailing_data[0].startswith(b"frames")
+    whole, single = InboundWatch(LIMIT), InboundWatch(LIMIT)
+    assert whole.feed(head + b"frames") == len(head)
+    for byte in one_by_one(head):
+        assert single.in_handshake
+        single.feed(byte)
+    assert (whole.in_handshake, single.in_handshake) == (False, False)
+    assert (whole.host, single.host) == (b"a.test", b"a.test")
 
 
 @given(st.lists(st.integers(0, len(HEAD)), max_size=10).map(sorted))

@@ -15,15 +15,14 @@ import trio
 import trio.testing
 import trio_websocket
 
+from galaxy_trio import Connection, open_connection
+from galaxy_trio._transport.inbound_limits import InboundWatch
+from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK, BufferedStream
 from tests.connection.support.raw_peer import RawPeer, open_raw_peer
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-from galaxy_trio import Connection, open_connection
-from galaxy_trio._transport.inbound_limits import InboundWatch
-from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK, BufferedStream
 
 MB = 1_000_000
 _LARGE = [20 * MB, 3 * MB, 8 * MB]
@@ -154,7 +153,7 @@ class _Portions(trio.abc.Stream):
 
 @asynccontextmanager
 async def _open_buffered() -> AsyncGenerator[tuple[BufferedStream, _Portions, list[float]]]:
-    """Yield a stream, its slow peer, and an object that records when it was stuck for 60 seconds."""
+    """Yield a stream, its slow peer, and the times at which it had been stuck for 60 seconds."""
     portions, stuck_at = _Portions(), list[float]()
     stream = BufferedStream(portions, InboundWatch(MB), lambda: None, lambda: None)
 
@@ -203,7 +202,7 @@ async def test_room_in_between_restarts_the_time_of_wait_stuck(
         assert not stream.has_room
         portions.take(1)
         await trio.sleep(1)
-        assert (stream.has_room, stream.held) == (True, 1000)
+        assert (stream.has_room, stream.bytes_held) == (True, 1000)
         await trio.sleep(100)
         stream.append(bytes(HIGH_WATER_MARK))
         await trio.sleep(1000)
@@ -229,7 +228,7 @@ async def test_the_stream_may_end_in_any_step_of_the_writer(steps: int) -> None:
                     await trio.lowlevel.checkpoint()
                 await stream.force_close()
                 portions.take(1)
-        assert stream.dead
+        assert (stream.dead, stream.bytes_held) == (True, 0)
 
 
 @asynccontextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 
+from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport
-from tests.transport.support.memory_pair import MB, open_pair
+from tests.transport.support.memory_pair import MB, accept, open_pair
 from tests.transport.support.messages import KB
 
 
@@ -42,6 +45,22 @@ async def test_messages_after_the_end_are_dropped_and_not_counted() -> None:
         with trio.fail_after(60):
             await client.transport.wait_for_room()
         await client.transport.abort()
+
+
+async def test_a_server_accepts_a_request_whose_lines_end_without_a_carriage_return() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    server = Transport(ours, peer="the client", client=False, max_message_size=MB)
+    request = b"GET /ws HTTP/1.1\nHost: a.test\nUpgrade: websocket\nConnection: Upgrade\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run_writer)
+            await theirs.send_all(request + key)
+            await nursery.start(partial(server.run_server, accept))
+            await theirs.send_all(text_frame("hello", masked=True))
+            assert await server.receive() == "hello"
+            await server.abort()
+            nursery.cancel_scope.cancel()
 
 
 async def test_receiving_before_the_handshake_raises() -> None:

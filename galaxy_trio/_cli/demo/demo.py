@@ -64,7 +64,7 @@ async def demo(console: Console, *, pace: float = 1.0, time_limit: float = TIME_
         try:
             await Demonstration(report, pace).run()
         except BrokenPipeError:
-            # The reader of the output has gone.
+            # The output was closed.
             raise
         except (GalaxyError, OSError) as error:
             report.fail(f"{type(error).__name__}: {error}.")
@@ -77,7 +77,7 @@ class Demonstration:
     """The steps, in their order.
 
     Args:
-        report: Where they are shown and checked.
+        report: Prints the figures, and checks the claims.
         pace: How long a second of work lasts, in seconds.
     """
 
@@ -89,7 +89,7 @@ class Demonstration:
         self.server_scope: trio.CancelScope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Show them all."""
+        """Run all steps."""
         system_info = await collect_system_info(DEVICE)
         async with open_background() as nursery:
             server: Server = await nursery.start(self._serve)
@@ -170,7 +170,7 @@ class Demonstration:
         self.report.check("no session is left on the server", holds=server.statistics().sessions == 0)
 
     async def _run_tasks(self, connection: Connection, work: dict[int, float]) -> dict[int, object]:
-        """Results or errors, by the tasks' numbers, in the order in which they arrived."""
+        """Run the tasks, and return their results or errors by number, in the order in which they arrived."""
         outcomes: dict[int, object] = {}
         with progress_bar(self.report.console, "tasks", len(work)) as advance:
 

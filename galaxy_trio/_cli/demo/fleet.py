@@ -30,7 +30,7 @@ _RECONNECT_DELAY: Final = 0.1
 
 
 def name_of(system: str) -> str:
-    """The device that runs this system."""
+    """The name of the device that runs this system."""
     return f"demo-{system}"
 
 
@@ -38,7 +38,7 @@ class Fleet:
     """Three devices, and a constellation for them.
 
     Args:
-        report: Where the steps are shown and checked.
+        report: Prints the figures, and checks the claims.
         server: The server of the devices.
         token: The server's token.
         work: The work of its sessions.
@@ -55,7 +55,7 @@ class Fleet:
         self._results: dict[str, TaskResult] = {}
 
     async def show(self) -> None:
-        """Show the steps, below their title and sentences."""
+        """Run the step."""
         configs = [DeviceConfig(name_of(system), self._server.url, token=self._token) for system in SYSTEMS]
         async with open_background() as nursery:
             for system in SYSTEMS:
@@ -64,7 +64,7 @@ class Fleet:
             async with open_constellation(configs, reconnect_delay=_RECONNECT_DELAY * self._pace) as constellation:
                 await constellation.wait_connected()
                 self._report.show(("connected", f"{len(SYSTEMS)} devices in {show_time(stopwatch.lap())}"))
-                await self._show_death(constellation, nursery)
+                await self._show_reconnect(constellation, nursery)
 
     async def _run_device(self, system: str, *, task_status: trio.TaskStatus[None]) -> None:
         info = DeviceInfo(name_of(system), system)
@@ -78,7 +78,7 @@ class Fleet:
     async def _run(self, constellation: Constellation, name: str, system: str) -> None:
         self._results[name] = await constellation.run_task(str(_WORK), os=system)
 
-    async def _show_death(self, constellation: Constellation, nursery: trio.Nursery) -> None:
+    async def _show_reconnect(self, constellation: Constellation, nursery: trio.Nursery) -> None:
         """Kill a device while one task for each system runs and another one is queued."""
         killed = constellation.devices[name_of(KILLED)]
         self._work.expect(len(SYSTEMS))

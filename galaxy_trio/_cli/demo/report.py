@@ -29,6 +29,7 @@ class Report:
         console: Where to print.
 
     Attributes:
+        console: Where to print.
         checks: The number of claims checked.
         failures: The number of claims that did not hold, and of other errors.
     """
@@ -64,7 +65,7 @@ class Report:
             self.fail(f"check failed: {claim}.")
 
     def fail(self, sentence: str) -> None:
-        """Report what went wrong."""
+        """Report a failure."""
         self.failures += 1
         self.say(f"UNEXPECTED: {sentence}", indent=_INDENT, style="bold red")
 
@@ -80,7 +81,7 @@ class Report:
 
 @contextmanager
 def progress_bar(console: Console, label: str, total: int) -> Generator[Callable[[], None]]:
-    """Show a progress bar if the console is a terminal; the block calls what it gets for each item done."""
+    """Show a progress bar if the console is a terminal. Yields a function that the block calls after each item."""
     if not console.is_interactive:
         yield lambda: None
         return

@@ -138,8 +138,7 @@ def finish(
         "task_id": task_id,
         "to_state": state.value,
         "now": transaction.now.timestamp(),
-        # A device may send one half of a surrogate pair, which UTF-8 cannot encode.
-        "why": None if error is None else error.encode("utf-8", "backslashreplace").decode(),
+        "why": None if error is None else _encodable(error),
         "size": None if result is None else len(result),
     }
     record = _changed(statements.FINISH, values, transaction.connection)
@@ -176,7 +175,12 @@ def fail_queued(
     Returns:
         The changed tasks, the oldest first.
     """
-    values = {"to_state": TaskState.FAILED.value, "now": transaction.now.timestamp(), "why": error, "limit": limit}
+    values = {
+        "to_state": TaskState.FAILED.value,
+        "now": transaction.now.timestamp(),
+        "why": _encodable(error),
+        "limit": limit,
+    }
     rows = transaction.connection.execute(statements.FAIL_QUEUED, values | _required(requirement)).all()
     failed = sorted(map(_record, rows), key=lambda record: record.number)
     transaction.on_commit(partial(deliver, failed))
@@ -314,6 +318,11 @@ def _get(task_id: str, connection: Connection) -> TaskRecord:
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
     row = connection.execute(statement, values).first()
     return None if row is None else _record(row)
+
+
+def _encodable(error: str) -> str:
+    """An error that UTF-8 can encode: the path of a file in it may contain lone surrogates."""
+    return error.encode("utf-8", "backslashreplace").decode()
 
 
 def _required(requirement: Requirement) -> dict[str, str | None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._config.files import STRICT_JSON
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import TaskRequest
 
@@ -39,7 +39,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass")))
+        document = cast("object", STRICT_JSON.decode(body.decode()))
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -73,13 +73,6 @@ def parse_task(body: bytes) -> TaskRequest:
         timeout=_DEFAULT_TIMEOUT if timeout is None else float(timeout),
         idempotency_key=idempotency_key,
     )
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _is_text(text: str) -> bool:

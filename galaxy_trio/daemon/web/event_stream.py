@@ -59,6 +59,7 @@ class ServerSentEventStream:
         self._events: deque[ServerSentEvent] = deque(maxlen=_HISTORY)
         self._numbers = 0
         self._listeners: set[trio.MemorySendChannel[ServerSentEvent]] = set()
+        self._closed = False
         self.dropped: int = 0
         """Listeners that were dropped because they were too slow."""
 
@@ -80,7 +81,7 @@ class ServerSentEventStream:
         for listener in tuple(self._listeners):
             try:
                 listener.send_nowait(event)
-            except (trio.WouldBlock, trio.BrokenResourceError):
+            except trio.WouldBlock:
                 self._listeners.discard(listener)
                 self.dropped += 1
                 listener.close()
@@ -92,6 +93,8 @@ class ServerSentEventStream:
             last_id: The client's ``Last-Event-ID``. If it is too old or of another run, the first event is ``reset``, and all kept events
                 follow.
         """
+        if self._closed:
+            return
         sending, receiving = trio.open_memory_channel[ServerSentEvent](_MAX_LAG)
         # Registered first, so that no event is missed; those that are also in the history are skipped below.
         self._listeners.add(sending)
@@ -127,7 +130,8 @@ class ServerSentEventStream:
         return texts, self._numbers
 
     def close(self) -> None:
-        """End all listeners."""
+        """End all listeners, now and later."""
+        self._closed = True
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from contextlib import aclosing
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import Send
 
     from galaxy_trio import Constellation, DeviceStatistics
-    from galaxy_trio.daemon.store.records import TaskRecord
     from galaxy_trio.daemon.store.store import Store
     from galaxy_trio.daemon.task_queue import TaskQueue
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
@@ -81,14 +79,15 @@ class Handlers:
     async def show_task(self, request: Request) -> Response:
         """A task, with its result if that is small. With ``wait``, wait for its end first."""
         record = await self._task_queue.wait(request.path_params["id"], _seconds_to_wait(request))
-        return JSONResponse(await self._task_with_result(record))
-
-    async def _task_with_result(self, record: TaskRecord) -> dict[str, object]:
-        shown = task_as_json(record)
-        if record.result_size is not None and record.result_size <= INLINE:
-            text = b"".join([piece async for piece in self._store.read_result(record.id)])
-            shown["result"] = json.loads(text)
-        return shown
+        response = JSONResponse(task_as_json(record))
+        if record.result_size is None or record.result_size > INLINE:
+            return response
+        result = b"".join([piece async for piece in self._store.read_result(record.id)])
+        if not result:
+            raise NoSuchTask(f"there is no task {record.id!r}")
+        # The result is not decoded: it may be nested more deeply than Python can decode here.
+        members = bytes(response.body).removesuffix(b"}")
+        return Response(members + b',"result":' + result + b"}", media_type="application/json")
 
     async def show_result(self, request: Request) -> Response:
         """A result of any size, streamed."""
@@ -142,7 +141,7 @@ class Handlers:
             await device.reconnect()
         return JSONResponse(self._device(name))
 
-    async def events(self, request: Request) -> Response:
+    async def listen(self, request: Request) -> Response:
         """The events, streamed."""
         await trio.lowlevel.checkpoint()
         return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")

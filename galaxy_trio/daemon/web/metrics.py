@@ -97,7 +97,7 @@ class Metrics:
 
             async def watch(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    # The route, not the path: clients must not be able to create time series.
+                    # The route's path, not the request's: clients must not be able to create time series.
                     endpoint: object = scope.get("endpoint")
                     method = scope["method"] if scope["method"] in _METHODS else "other"
                     labels = (method, getattr(endpoint, "__name__", "none"), str(message["status"]))
@@ -108,7 +108,7 @@ class Metrics:
 
         return time_request
 
-    async def watch_scheduler(self) -> None:
+    async def measure_delay(self) -> None:
         """Measure the event-loop delay periodically."""
         while True:
             due = trio.current_time() + _LAG_INTERVAL

@@ -27,11 +27,11 @@ def answer(description: str, schema: JSON = _ERROR, media_type: str = "applicati
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
-_CHECKS: Final = {
-    401: answer("The token is missing or wrong."),
+_REFUSALS: Final = {
     403: answer("The request comes from a page of another site."),
     421: answer("The name in the header `Host` is not allowed."),
 }
+_NO_TOKEN: Final = {401: answer("The token is missing or wrong.")}
 
 
 @attrs.frozen
@@ -43,12 +43,10 @@ class Operation:
         path: The path, with parameters in braces.
         handler: The method of `Handlers` that handles its requests.
         summary: Its description.
-        answers: Its responses by status.
+        answers: The responses of its handler by status; the checks before it add theirs.
         parameters: Its parameters.
         body: The name of the schema of the request's body; `None` without a body.
-        checked: Whether `answers` includes the refusals of `security`.
         needs_token: Whether the daemon may require a token for it.
-        id: Its id in the document; `None` for the handler's name.
     """
 
     method: str
@@ -58,17 +56,15 @@ class Operation:
     answers: Mapping[int, JSON]
     parameters: Sequence[JSON] = ()
     body: str | None = None
-    checked: bool = True
     needs_token: bool = True
-    id: str | None = None
 
     def as_json(self) -> JSON:
         """The operation in the document."""
-        answers = {**self.answers, **(_CHECKS if self.checked else {})}
+        answers = {**self.answers, **_REFUSALS, **(_NO_TOKEN if self.needs_token else {})}
         shown: dict[str, JSON] = {
-            "operationId": self.id or self.handler.__name__,
+            "operationId": self.handler.__name__,
             "summary": self.summary,
-            "responses": {str(status): answers[status] for status in answers},
+            "responses": {str(status): answers[status] for status in sorted(answers)},
         }
         if self.parameters:
             shown["parameters"] = list(self.parameters)

@@ -109,10 +109,9 @@ OPERATIONS: Final = (
         parameters=(_DEVICE_ID,),
     ),
     Operation(
-        "GET", "/events", Handlers.events,
+        "GET", "/events", Handlers.listen,
         "Stream events as server-sent events. The header `Last-Event-ID` resumes an earlier stream.",
         {200: answer("The events.", TEXT, "text/event-stream")},
-        id="listen", checked=False,
     ),
     Operation(
         "GET", "/summary", Handlers.summary, "Count the tasks by state and the devices by status.",
@@ -178,7 +177,7 @@ def _route(path: str, handlers: Handlers) -> Route:
         return await by_method[request.method if request.method != "HEAD" else "GET"](handlers, request)
 
     # The metrics show it.
-    endpoint.__name__ = next(iter(by_method.values())).__name__
+    endpoint.__name__ = path
     return Route(path, endpoint, methods=list(by_method))
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 TOKEN = "s3cret-t0ken"
 DEVICE = "linux_agent_1"
 EXAMPLE_TOOLS = "galaxy_trio.agent.example_tools"
-NOBODY = "ws://127.0.0.1:1"
-"""A URL where nothing listens."""
+NO_SERVER = "ws://127.0.0.1:1"
+"""The URL of a server that does not exist."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""Cancels the opening of a connection at a given step."""
+"""Cancels work at a given step of trio's scheduler."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when any task is about to make the n-th step from now."""
+    """Cancels a scope right before the n-th step from now, counting the steps of all tasks, or of those with a name."""
 
-    def __init__(self, step: int, scope: trio.CancelScope) -> None:
+    def __init__(self, step: int, scope: trio.CancelScope, *, task_name: str | None = None) -> None:
         self._steps_left = step
         self._scope = scope
+        self._task_name = task_name
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        del task
+        if self._task_name not in (None, task.name):
+            return
         self._steps_left -= 1
         if self._steps_left == 0:
             self._scope.cancel()

@@ -121,8 +121,9 @@ Address: TypeAlias = (
 class Resolver(trio.abc.HostnameResolver):
     """A resolver that returns the same addresses for every name, knows no name, or never answers."""
 
-    def __init__(self, *addresses: str, answers: bool = True) -> None:
+    def __init__(self, *addresses: str, answers: bool = True, code: int = socket.EAI_NONAME) -> None:
         self._addresses = addresses
+        self._code = code
         self._answers = answers
 
     async def getaddrinfo(
@@ -139,7 +140,7 @@ class Resolver(trio.abc.HostnameResolver):
         if not self._answers:
             await trio.sleep_forever()
         if not self._addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            raise socket.gaierror(self._code, "Name or service not known")
         assert isinstance(port, int)
         found: list[Address] = []
         for address in self._addresses:

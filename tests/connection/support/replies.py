@@ -74,11 +74,9 @@ def ask(replies: PendingReplies, kind: RequestKind, key: str = "") -> Request:
 
 def received(request: Request) -> list[Reply]:
     """Remove and return the unread replies of a request."""
-    channel = request._channel  # pyright: ignore[reportPrivateUsage]
-    assert channel is not None
     replies: list[Reply] = []
-    while channel[1].statistics().current_buffer_used:
-        replies.append(channel[1].receive_nowait())
+    while (reply := request.receive_nowait()) is not None:
+        replies.append(reply)
     return replies
 
 

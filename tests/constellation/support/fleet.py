@@ -1,4 +1,4 @@
-"""A server in memory with devices on it, and a constellation for them."""
+"""A server in memory with devices on it, and the events that a constellation publishes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import trio
 from galaxy_trio import DeviceInfo
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import DeviceConfig
-from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.server import ServerLimits
 from galaxy_trio.testing import MemoryServer, open_memory_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.events import Event, EventsLost
     from galaxy_trio.server import ServerTask
 
@@ -31,7 +31,7 @@ class Work:
     """The session handler of the server. A request says what to do, and the lists record the outcomes.
 
     ``echo X`` returns X; ``fail`` fails; ``wait`` waits until `finish` is set, and records its cancellation; ``hold X`` waits until
-    `let_go` is called with X.
+    `release` is called with X.
     """
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class Work:
         self.most: dict[str, int] = {}
         self._gates: dict[str, trio.Event] = {}
 
-    def let_go(self, *names: str) -> None:
-        """Let tasks that hold end, now or later."""
+    def release(self, *names: str) -> None:
+        """End ``hold`` tasks, also those that begin later."""
         for name in names:
             self._gates.setdefault(name, trio.Event()).set()
 
@@ -160,21 +160,6 @@ async def open_fleet(*device_ids: str, limits: ServerLimits | None = None) -> As
                 await fleet.add_device(device_id)
             yield fleet
             nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def open_small_world(*device_ids: str, **arguments: object) -> AsyncGenerator[tuple[Fleet, Constellation]]:
-    """Open a server with these devices, and a constellation that is connected to them."""
-    async with (
-        open_fleet(*device_ids) as fleet,
-        open_constellation(
-            [device_config(device_id) for device_id in device_ids],
-            connect=fleet.connect,
-            **arguments,  # type: ignore[arg-type]
-        ) as constellation,
-    ):
-        await constellation.wait_connected()
-        yield fleet, constellation
 
 
 class Journal:

@@ -6,12 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from galaxy_trio.messages import Command, ToolType
+from tests.server.support.clients import DEVICE, Clients, register_constellation
 from tests.server.support.raw_client import RawClient, open_raw_client
-from tests.server.support.server_cast import (
-    DEVICE,
-    Cast,
-    register_constellation,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -29,18 +25,9 @@ async def look(task: ServerTask) -> object:
     return seen.result
 
 
-async def check_both(cast: Cast) -> None:
-    """Check that both clients get a reply and have received nothing else."""
-    cast.device.send(type="heartbeat", status="ok")
-    cast.constellation.send(type="heartbeat", status="ok", client_type="constellation")
-    for client in (cast.device, cast.constellation):
-        reply = await client.receive()
-        assert (reply["type"], reply["status"], reply.get("session_id")) == ("heartbeat", "ok", None)
-
-
 @asynccontextmanager
-async def open_evil(cast: Cast, target: str | None = DEVICE) -> AsyncGenerator[RawClient]:
-    async with open_raw_client(cast.server.connect()) as evil:
+async def open_evil(clients: Clients, target: str | None = DEVICE) -> AsyncGenerator[RawClient]:
+    async with open_raw_client(clients.server.connect()) as evil:
         await register_constellation(evil, EVIL, target)
         yield evil
 

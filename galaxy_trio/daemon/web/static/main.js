@@ -9,7 +9,8 @@ import * as tasks from "./tasks.js";
 const EVENTS = 50;
 const LIVE = { live: "Live", away: "Not live: reconnecting to the daemon…" };
 
-let total = 0;
+// Ended tasks when the queue was last empty.
+let base = null;
 
 async function loadSummary() {
   const counts = (await requestJson("summary")).tasks;
@@ -20,19 +21,17 @@ async function loadSummary() {
   setText($("sum-completed"), number.format(counts.completed));
   setText($("sum-bad"), number.format(bad));
   $("figure-bad").classList.toggle("bad", bad > 0);
-  // The bar shows the tasks since the queue was last empty.
+  // The bar shows the tasks since then.
   const ended = counts.completed + counts.cancelled + bad;
   if (!open) base = ended;
   base = Math.min(base ?? ended, ended);
   const done = ended - base;
-  total = done + open;
+  const total = done + open;
   $("progress").max = Math.max(1, total);
   $("progress").value = open ? done : 1;
   setText($("progress-words"), open ? `${number.format(done)} of ${number.format(total)}` : "the queue is empty");
   drawDevices();
 }
-
-let base = null;
 
 function drawDevices() {
   const { all, connected } = devices.counts();
@@ -77,7 +76,7 @@ async function submit(event) {
   setText(outcome, "");
   try {
     const task = await requestJson("tasks", { method: "POST", body });
-    tasks.update(task);
+    tasks.applyResponse(task);
     idempotencyKey = newKey();
     // The user may have begun to type the next task.
     if ($("request").value === body.request) $("request").value = "";
@@ -111,7 +110,7 @@ function showEvent(kind, data) {
 function onEvent(kind, data) {
   showEvent(kind, data);
   if (kind === "task") {
-    tasks.update(data);
+    tasks.applyEvent(data);
     devices.loadSoon();
   } else devices.update(kind, data);
   loadSummarySoon();

@@ -8,7 +8,6 @@ const PAGE = 50;
 const MAX_TASKS = 1000;
 const ENDED = new Set(["completed", "failed", "cancelled", "lost"]);
 
-// The newest first.
 let tasks = new Map();
 const rows = new Map();
 let before = null;
@@ -37,7 +36,7 @@ async function read(path, take) {
   } finally {
     readers.delete(arrived);
   }
-  arrived.forEach(update);
+  for (const task of arrived) applyEvent(task);
 }
 
 async function loadOlder() {
@@ -57,22 +56,39 @@ async function loadOlder() {
   }
 }
 
-// Events and responses may arrive out of order: a task never goes back to an earlier state.
 const progress = (task) => (ENDED.has(task.state) ? 2 : task.state === "running" ? 1 : 0);
 
-export function update(task) {
+/** Applies an event. Events arrive in order, and a running task may be queued again; a page of tasks may be newer than an event. */
+export function applyEvent(task) {
   for (const events of readers) events.push(task);
-  if (tasks.has(task.id) && progress(task) < progress(tasks.get(task.id))) return;
-  if (tasks.has(task.id) || !wanted() || wanted() === task.state) {
-    if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });
-    else {
-      tasks = new Map([[task.id, task], ...tasks]);
-      if (tasks.size > MAX_TASKS) tasks = new Map([...tasks].slice(0, PAGE));
-    }
-    drawSoon();
-  }
+  const known = tasks.get(task.id);
+  if (!known || !ENDED.has(known.state) || ENDED.has(task.state)) apply(task);
+}
+
+/** Applies a response, which may be older than an event: the task does not go back to an earlier state. */
+export function applyResponse(task) {
+  const known = tasks.get(task.id);
+  if (!known || progress(known) <= progress(task)) apply(task);
+}
+
+function apply(task) {
+  if (tasks.has(task.id)) tasks.set(task.id, { ...tasks.get(task.id), ...task });
+  else if (!wanted() || wanted() === task.state) add(task);
+  drawSoon();
   if (shownInDialog === task.id) showSoon();
 }
+
+function add(task) {
+  tasks.set(task.id, task);
+  if (tasks.size <= MAX_TASKS) return;
+  const newest = newestFirst().slice(0, PAGE);
+  tasks = new Map(newest.map((task) => [task.id, task]));
+  // The others can be loaded again.
+  before = newest.at(-1).id;
+}
+
+/** The tasks in the order of the daemon's list; events arrive in another one. */
+const newestFirst = () => [...tasks.values()].sort((one, other) => (one.created < other.created) - (one.created > other.created));
 
 function makeRow(id) {
   const row = { state: el("span", {}), request: el("button", { type: "button", className: "link" }), error: el("small", { className: "problem" }) };
@@ -109,7 +125,7 @@ function actions(task) {
     made.onclick = async () => {
       made.disabled = true;
       try {
-        update(await requestJson(path, { method, signal: AbortSignal.timeout(60_000) }));
+        applyResponse(await requestJson(path, { method, signal: AbortSignal.timeout(60_000) }));
         setText($("submit-outcome"), word === "Cancel" ? `Cancelled: ${what}` : `Retried: ${what}`);
         $("submit-outcome").className = "outcome";
       } catch (error) {
@@ -134,7 +150,7 @@ function draw() {
     }
   }
   let at = body.firstElementChild;
-  for (const task of tasks.values()) {
+  for (const task of newestFirst()) {
     let row = rows.get(task.id);
     if (!row) rows.set(task.id, (row = makeRow(task.id)));
     fill(row, task);

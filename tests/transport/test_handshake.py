@@ -12,6 +12,7 @@ import trio.testing
 from galaxy_trio import ConnectFailed
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.websocket import Transport
+from tests.connection.support.leaks import chain
 from tests.transport.support.memory_pair import MB, accept
 
 if TYPE_CHECKING:
@@ -36,16 +37,8 @@ async def _ask(request: bytes, judge: Judge) -> bytes:
                 answer += data
             nursery.cancel_scope.cancel()
     assert "was rejected" in str(caught.value)
-    assert b"secret" not in repr(_chain(caught.value)).encode()
+    assert b"secret" not in repr(list(chain(caught.value))).encode()
     return answer
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
 
 
 _GOOD = [

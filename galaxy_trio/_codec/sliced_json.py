@@ -1,0 +1,175 @@
+"""JSON decoding in slices, for texts with so many values that decoding them in one step would hold the event loop.
+
+The standard library's decoder cannot be interrupted, and takes up to a microsecond for a value: a text of 1 MiB may have 350,000.
+"""
+
+from __future__ import annotations
+
+import re
+from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]  # typeshed lacks it
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+Container: TypeAlias = "list[object] | dict[str, object]"
+
+MAX_DEPTH: Final = 500
+"""How deep lists and objects may be nested."""
+_SLICE: Final = 4_000
+"""Values and keys of a slice: a few milliseconds."""
+_SLICE_SIZE: Final = 2**20
+"""Characters of a slice. A single string may have more."""
+
+_NOT_SPACE: Final = re.compile(r"[^ \t\n\r]")
+_NUMBER: Final = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_CONSTANT: Final = re.compile(r"true|false|null|NaN|-?Infinity")
+_CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
+
+
+class TooComplex(ValueError):
+    """A text has too many values, or they are nested too deep."""
+
+
+class SlicedDecoder:
+    """Decodes JSON texts as `json.JSONDecoder` does, a few thousand values at a time.
+
+    Args:
+        parse_int: Makes a number from its digits.
+        parse_float: Makes a number with a fraction or an exponent from its text.
+        parse_constant: Makes a value from ``NaN``, ``Infinity`` or ``-Infinity``, or raises.
+    """
+
+    def __init__(
+        self,
+        parse_int: Callable[[str], int],
+        parse_float: Callable[[str], float],
+        parse_constant: Callable[[str], object],
+    ) -> None:
+        self._parse_int = parse_int
+        self._parse_float = parse_float
+        self._parse_constant = parse_constant
+
+    def decode(
+        self, text: str, max_values: int, check_string: Callable[[str], object]
+    ) -> Generator[None, None, object]:
+        """Decode a text, one slice with each `next`.
+
+        Args:
+            text: The text. It may have white space around its value.
+            max_values: The number of values and keys that it may have.
+            check_string: Called with each string that is not ASCII; raises to refuse it.
+
+        Returns:
+            The text's value.
+
+        Raises:
+            json.JSONDecodeError: The text is not JSON.
+            TooComplex: It has too many values, or they are nested too deep.
+            Exception: What one of the given functions raises.
+        """
+        decoded: list[object] = []
+        container: Container = decoded
+        around: list[Container] = []
+        key = ""
+        count, next_count, next_position = 0, _SLICE, _SLICE_SIZE
+        position = _skip_space(text, 0)
+        while container is not decoded or not decoded:
+            # A value begins here.
+            count += 1 if isinstance(container, list) else 2
+            if count > max_values:
+                raise TooComplex(f"more than {max_values:,} values")
+            if count >= next_count or position >= next_position:
+                yield
+                next_count, next_position = count + _SLICE, position + _SLICE_SIZE
+            opened = _opened(text, position)
+            value, position = self._scalar(text, position, check_string) if opened is None else (opened, position + 1)
+            if isinstance(container, list):
+                container.append(value)
+            else:
+                container[key] = value
+            if opened is not None and not _is_closed(text, position := _skip_space(text, position), opened):
+                if len(around) == MAX_DEPTH:
+                    raise TooComplex("nested too deep")
+                around.append(container)
+                container = opened
+            else:
+                container, position = _after_value(text, position + (opened is not None), container, around)
+            if isinstance(container, dict):
+                key, position = _key(text, position, check_string)
+        if position < len(text):
+            raise JSONDecodeError("Extra data", text, position)
+        return decoded[0]
+
+    def _scalar(self, text: str, position: int, check_string: Callable[[str], object]) -> tuple[object, int]:
+        """Read the string, number or constant at a position; return it with the position after it."""
+        if text.startswith('"', position):
+            return _string(text, position, check_string)
+        if number := _NUMBER.match(text, position):
+            whole, fraction, exponent = number.groups()
+            if fraction or exponent:
+                return self._parse_float(number[0]), number.end()
+            return self._parse_int(whole), number.end()
+        if constant := _CONSTANT.match(text, position):
+            name = constant[0]
+            return _CONSTANTS[name] if name in _CONSTANTS else self._parse_constant(name), constant.end()
+        raise JSONDecodeError("Expecting value", text, position)
+
+
+def _key(text: str, position: int, check_string: Callable[[str], object]) -> tuple[str, int]:
+    """Read the key at a position; return it with the position of its value."""
+    if not text.startswith('"', position):
+        raise JSONDecodeError("Expecting property name enclosed in double quotes", text, position)
+    key, position = _string(text, position, check_string)
+    position = _skip_space(text, position)
+    if not text.startswith(":", position):
+        raise JSONDecodeError("Expecting ':' delimiter", text, position)
+    return key, _skip_space(text, position + 1)
+
+
+def _string(text: str, position: int, check_string: Callable[[str], object]) -> tuple[str, int]:
+    string, position = cast("tuple[str, int]", scanstring(text, position + 1, True))
+    if not string.isascii():
+        check_string(string)
+    return string, position
+
+
+def _opened(text: str, position: int) -> Container | None:
+    """Return an empty container if one begins at a position."""
+    symbol = text[position : position + 1]
+    return [] if symbol == "[" else {} if symbol == "{" else None
+
+
+def _is_closed(text: str, position: int, container: Container) -> bool:
+    return text.startswith("]" if isinstance(container, list) else "}", position)
+
+
+def _after_value(text: str, position: int, container: Container, around: list[Container]) -> tuple[Container, int]:
+    """Read what follows a value: the ends of the containers that end there, and a comma.
+
+    Args:
+        text: The text.
+        position: The position after the value.
+        container: The value's container.
+        around: The containers around that one; those that are continued stay in it.
+
+    Returns:
+        The container that is continued, and the position of its next value or key. The end of the text, for the outermost container.
+    """
+    position = _skip_space(text, position)
+    while around and _is_closed(text, position, container):
+        container = around.pop()
+        position = _skip_space(text, position + 1)
+    if not around:
+        return container, position
+    if not text.startswith(",", position):
+        raise JSONDecodeError("Expecting ',' delimiter", text, position)
+    return container, _skip_space(text, position + 1)
+
+
+def _skip_space(text: str, position: int) -> int:
+    """Return the position of the next character that is not white space, or of the end."""
+    if text[position : position + 1] not in " \t\n\r":  # also true of the end
+        return position
+    found = _NOT_SPACE.search(text, position)
+    return len(text) if found is None else found.start()

@@ -1,0 +1,127 @@
+"""Receives a connection's messages: decodes each and delivers it to the connection's receiver."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+import trio
+
+from galaxy_trio.errors import InvalidMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from galaxy_trio._connection.receiver import Receiver
+    from galaxy_trio._transport.interface import WebSocket
+
+logger: Final = logging.getLogger(__name__)
+
+In = TypeVar("In")
+Out_co = TypeVar("Out_co", covariant=True)
+
+
+class Decoder(Protocol[Out_co]):
+    """Makes messages from frames. Raises `InvalidMessage` for a frame that is no message."""
+
+    def __call__(self, text: str | bytes) -> Out_co:
+        """Make a message in one step."""
+        ...
+
+    def needs_slices(self, text: str | bytes, max_values: int) -> bool:
+        """Whether making the message in one step could hold the event loop for long."""
+        ...
+
+    def in_slices(self, text: str | bytes, max_values: int) -> Generator[None, None, Out_co]:
+        """Make a message, one slice of the work with each `next`."""
+        ...
+
+
+class Inbound(Generic[In]):
+    """The receiving half of a link.
+
+    Args:
+        transport: The WebSocket.
+        receiver: Takes the messages.
+        decode: Makes a message from a frame.
+        peer: The name of the other end, for the log.
+        max_values: The number of values and keys that a message may have.
+        pause: Read no further message while the send buffer is full.
+    """
+
+    def __init__(
+        self,
+        transport: WebSocket,
+        receiver: Receiver[In],
+        decode: Decoder[In],
+        *,
+        peer: str,
+        max_values: int,
+        pause: bool,
+    ) -> None:
+        self._transport = transport
+        self._receiver = receiver
+        self._decode = decode
+        self._peer = peer
+        self._max_values = max_values
+        self._pause = pause
+        self._slices: Generator[None, None, In] | None = None
+        self.messages_received: int = 0
+        self.stopped: bool = False
+        """Whether the end was reported already, so that no request waits for a message."""
+
+    async def run(self) -> None:
+        """Receive until the WebSocket ends. Waits only for the socket, and lets other tasks run while it decodes a message in slices.
+
+        Raises:
+            TransportEnded: The WebSocket has ended.
+        """
+        while True:
+            if self._pause and not self._transport.has_room:
+                await self._transport.wait_for_room()
+            # No variable here: it would keep a message alive until the next one arrives.
+            self._deliver(await self._transport.receive())
+            self._deliver_received()
+            while self._slices is not None:
+                await self._deliver_in_slices(self._slices)
+                self._deliver_received()
+
+    def _deliver_received(self) -> None:
+        """Deliver the texts that arrived together with the last one, up to one that must be decoded in slices."""
+        while self._slices is None and (not self._pause or self._transport.has_room):
+            text = self._transport.receive_nowait()
+            if text is None:
+                return
+            self._deliver(text)
+
+    def _deliver(self, text: str | bytes) -> None:
+        if self.stopped:
+            return
+        self.messages_received += 1
+        logger.debug("from %s: %s characters", self._peer, len(text))
+        if self._decode.needs_slices(text, self._max_values):
+            self._slices = self._decode.in_slices(text, self._max_values)
+            return
+        try:
+            message = self._decode(text)
+        except InvalidMessage as invalid:
+            self._deliver_invalid(invalid)
+        else:
+            self._receiver.received(message)
+
+    async def _deliver_in_slices(self, slices: Generator[None, None, In]) -> None:
+        self._slices = None
+        try:
+            while True:
+                next(slices)
+                await trio.lowlevel.checkpoint()
+        except StopIteration as decoded:
+            if not self.stopped:
+                self._receiver.received(decoded.value)
+        except InvalidMessage as invalid:
+            if not self.stopped:
+                self._deliver_invalid(invalid)
+
+    def _deliver_invalid(self, invalid: InvalidMessage) -> None:
+        logger.debug("%s: %s", self._peer, invalid)
+        self._receiver.received_invalid(invalid)

@@ -1,0 +1,74 @@
+"""The description of an MCP server to start: its arguments, and its form on a command line."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy_trio.agent import McpServer
+from galaxy_trio.errors import ConfigError
+
+
+def test_command_is_split_like_a_shell() -> None:
+    assert McpServer("files", "npx -y 'some server' .").command == ("npx", "-y", "some server", ".")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "command"),
+    [
+        ("uvx", "uvx", ("uvx",)),
+        ("/opt/files.py --root=/", "files", ("/opt/files.py", "--root=/")),
+        ("disk=/opt/files.py --root /", "disk", ("/opt/files.py", "--root", "/")),
+        ("a=b=c", "a", ("b=c",)),
+        ("/opt/a=b/program", "program", ("/opt/a=b/program",)),
+    ],
+)
+def test_name_of_a_server_is_given_before_its_command_or_its_programs(
+    text: str, name: str, command: tuple[str, ...]
+) -> None:
+    assert McpServer.parse(text) == McpServer(name, command)
+
+
+@given(
+    st.from_regex(r"[\w.-]+", fullmatch=True),
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1),
+)
+def test_named_command_line_round_trips(name: str, words: list[str]) -> None:
+    assert McpServer.parse(f"{name}={shlex.join(words)}") == McpServer(name, words)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "name=", "name= ", "'unfinished", "name='unfinished"])
+def test_command_line_without_a_command_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="command"):
+        McpServer.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "said"),
+    [
+        ("", "a", "a name of an MCP server has 1 to 1000 characters"),
+        ("x" * 1_001, "a", "a name of an MCP server has 1 to 1000 characters"),
+        ("a", [], "the command of MCP server 'a' is empty"),
+        ("a", [""], "the command of MCP server 'a' is empty"),
+    ],
+)
+def test_server_needs_a_name_and_a_command(name: str, command: str | list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        McpServer(name, command)
+
+
+@pytest.mark.parametrize("timeout", ["timeout", "start_timeout"])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan])
+def test_timeout_that_is_not_above_0_is_refused(timeout: str, seconds: float) -> None:
+    with pytest.raises(ConfigError, match=f"^{timeout} must be above 0"):
+        McpServer("a", "a", **{timeout: seconds})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_repr_shows_neither_arguments_nor_environment() -> None:
+    shown = repr(McpServer("a", ["program", "--key=s3cret"], {"KEY": "s3cret"}))
+    assert "program" in shown
+    assert "s3cret" not in shown
