@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -108,6 +109,14 @@ async def test_file_is_locked_until_sqlite_has_closed_it(tmp_path: Path, monkeyp
     assert disposed
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+async def test_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_number: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert await _refusal(tmp_path / "db") == f"the database {tmp_path / 'db'} cannot be locked: No locks available"
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists the locks")

@@ -44,8 +44,10 @@ def lock(path: Path) -> Generator[None]:
                 _check_access(further, further.lstat())
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise _in_use(path) from error
+        except OSError as error:
+            raise StoreError(f"the database {path} cannot be locked: {error.strerror}") from error
         identity = (found.st_dev, found.st_ino)
         _locked.add(identity)
         try:
