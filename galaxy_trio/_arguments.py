@@ -12,6 +12,8 @@ MAX_MESSAGE_SIZE: Final = 100 * 2**20
 """The default maximum size of a message, in bytes, for both directions. The original server has the same."""
 MAX_VALUES: Final = 500_000
 """The default maximum number of values and keys of a received message."""
+MAX_PARTS: Final = 10_000
+"""The number of commands or results of one message."""
 _MAX_NAME: Final = 64
 """The maximum length of client names and task ids, in characters. Together they form a session id, which an error must be able to quote."""
 

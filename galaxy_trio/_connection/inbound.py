@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -113,8 +114,9 @@ class Inbound(Generic[In]):
         self._slices = None
         try:
             while True:
-                next(slices)
+                # Also before the first one: a large text was joined in this step.
                 await trio.lowlevel.checkpoint()
+                _next_slice(slices)
         except StopIteration as decoded:
             if not self.stopped:
                 self._receiver.received(decoded.value)
@@ -125,3 +127,14 @@ class Inbound(Generic[In]):
     def _deliver_invalid(self, invalid: InvalidMessage) -> None:
         logger.debug("%s: %s", self._peer, invalid)
         self._receiver.received_invalid(invalid)
+
+
+def _next_slice(slices: Generator[None, None, object]) -> None:
+    """Do a slice of the work without garbage collections: each could visit all values so far, none of which is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        next(slices)
+    finally:
+        if was_enabled:
+            gc.enable()

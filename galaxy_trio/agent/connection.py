@@ -46,6 +46,7 @@ class _DeviceReceiver:
         self.replies: PendingReplies = PendingReplies(device_id)
         self.messages: deque[ServerMessage] = deque(maxlen=_MAX_RECENT)
         self.hand_on: Callable[[ServerMessage], object] = self.messages.append
+        self.hand_on_broken: Callable[[InvalidMessage], object] | None = None
 
     def received(self, message: ServerMessage) -> None:
         if message.type is ServerMessageType.ERROR:
@@ -57,7 +58,10 @@ class _DeviceReceiver:
             self.hand_on(message)
 
     def received_invalid(self, invalid: InvalidMessage) -> None:
-        self.replies.route_invalid(invalid)
+        if self.hand_on_broken is not None and invalid.type == ServerMessageType.COMMAND:
+            self.hand_on_broken(invalid)
+        else:
+            self.replies.route_invalid(invalid)
 
     def ended(self, error: Callable[[], Exception]) -> None:
         self.replies.close(error)
@@ -122,6 +126,7 @@ async def open_device_connection(
     stream: trio.abc.Stream | None = None,
     options: ConnectionOptions | None = None,
     hand_on: Callable[[ServerMessage], object] | None = None,
+    hand_on_broken: Callable[[InvalidMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
     """Register with a server as a device until the block ends.
 
@@ -138,6 +143,7 @@ async def open_device_connection(
         options: Timeouts and limits; see `ConnectionOptions` for the defaults.
         hand_on: Called with each message for the device as it is received; it must neither block nor raise. Without it, the last
             100 messages are in `DeviceConnection.recent_messages`.
+        hand_on_broken: Called in the same way for each batch of commands that is broken. Without it, they are dropped.
 
     See "Registration" in docs/reference/wire.md.
     """
@@ -158,6 +164,7 @@ async def open_device_connection(
         ) as link:
             if hand_on is not None:
                 receiver.hand_on = hand_on
+            receiver.hand_on_broken = hand_on_broken
             requests = Requests(link, receiver.replies, Identity(device_id, device_id, client_type=ClientType.DEVICE))
             metadata: dict[str, JSON] = {
                 "registration_time": wall_clock.timestamp(),
