@@ -175,8 +175,9 @@ def _long_string(
     string, position = "", start + 1
     while True:
         end = _without_cut_escape(text, position, position + _SLICE_SIZE)
+        quote = '"' if end < len(text) else ""
         try:
-            piece, size = cast("tuple[str, int]", scanstring(text[position:end] + '"', 0, True))
+            piece, size = cast("tuple[str, int]", scanstring(text[position:end] + quote, 0, True))
         except JSONDecodeError as error:
             message, at = error.msg, start if error.pos < 0 else position + error.pos
         else:
@@ -186,11 +187,9 @@ def _long_string(
             string += piece
             if size <= end - position:
                 return string, position + size
-            if end < len(text):
-                position = end
-                yield
-                continue
-            message, at = "Unterminated string starting at", start
+            position = end
+            yield
+            continue
         # Raised outside the handler: the caught error would become its context.
         raise JSONDecodeError(message, text, at)
 

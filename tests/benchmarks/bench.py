@@ -32,10 +32,14 @@ _ON_PEER: Final = {
     "rates": bench_rates,
     "tasks": bench_tasks,
     "large": bench_large_result,
-    "event-loop": bench_event_loop,
 }
 _OF_TREES: Final = {"import": bench_import, "daemon": bench_daemon, "daemon-start": bench_daemon_start}
-_ALONE: Final = {"limits": bench_limits, "constellation": bench_constellation, "outage": bench_outage}
+_ALONE: Final = {
+    "event-loop": bench_event_loop,
+    "limits": bench_limits,
+    "constellation": bench_constellation,
+    "outage": bench_outage,
+}
 _PARTS: Final = (*_ON_PEER, *_OF_TREES, *_ALONE, "fleet")
 
 

@@ -24,6 +24,7 @@ class Shape(StrEnum):
     ESCAPES = "one string of escapes \\u0041"
     PAIRS = "one string of surrogate pairs"
     LINE_BREAKS = "one string of escapes \\n"
+    QUOTES = 'one string of escapes \\"'
     STRINGS = "strings of 72 characters"
     SHORT_STRINGS = "empty strings"
     LISTS = "empty lists"
@@ -36,6 +37,7 @@ class Shape(StrEnum):
     FLOATS = "floats of 17 digits"
     LONG_FLOATS = "floats of 1,000 digits"
     CONSTANTS = "null, true, false"
+    DIGITS = "one number"
     SPACE = "white space"
 
 
@@ -75,6 +77,7 @@ _PIECES: Final[Mapping[Shape, _Piece]] = {
     Shape.ESCAPES: _Piece(b"\\u0041", 0, _STRING),
     Shape.PAIRS: _Piece(b"\\ud83d\\ude00", 0, _STRING),
     Shape.LINE_BREAKS: _Piece(b"\\n", 0, _STRING),
+    Shape.QUOTES: _Piece(b'\\"', 0, _STRING),
     Shape.STRINGS: _Piece(b'"%b",' % _LINE, 1),
     Shape.SHORT_STRINGS: _Piece(b'"",', 1),
     Shape.LISTS: _Piece(b"[],", 1),
@@ -87,6 +90,7 @@ _PIECES: Final[Mapping[Shape, _Piece]] = {
     Shape.FLOATS: _Piece(b"0.12345678901234567,", 1),
     Shape.LONG_FLOATS: _Piece(b"0.%b1," % (b"123456789" * 111), 1),
     Shape.CONSTANTS: _Piece(b"null,true,false,", 3),
+    Shape.DIGITS: _Piece(b"7", 0, (b"[", b".5]")),
     Shape.SPACE: _Piece(b" \n\t ", 0, (b"[", b"]")),
 }
 

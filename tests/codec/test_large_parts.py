@@ -72,8 +72,11 @@ _pieces = st.lists(
             "\\ud83d",
             "\\ude00",
             "\\",
+            "\\u00",
+            "\\x",
+            "\n",
+            '"',
         ]
-        + ["\\u00", "\\x", "\n", '"']
     ),
     min_size=4,
     max_size=40,
@@ -102,10 +105,10 @@ def test_no_cut_changes_a_string(piece: str, shift: int) -> None:
 @pytest.mark.parametrize("piece", ["x", "\\u0041", '\\"', "\\ud83d\\ude00", "文"])
 @pytest.mark.parametrize("around", ['{{"a":"{}"}}', '{{"{}":1}}'], ids=["value", "key"])
 def test_long_string_takes_a_slice_for_each_mebibyte(piece: str, around: str) -> None:
-    text = around.format(piece * (10 * MIB // len(piece)))
+    text = around.format(piece * (3 * MIB // len(piece)))
     value, slices = _decode(text)
     assert value == json.loads(text)
-    assert slices >= 9
+    assert slices >= 3
 
 
 def test_many_strings_just_below_a_mebibyte_take_a_slice_each() -> None:
