@@ -84,6 +84,17 @@ async def test_no_garbage_is_collected_within_a_slice_and_collecting_goes_on_aft
     assert _collections() - before < 150
 
 
+async def test_a_program_that_has_turned_garbage_collection_off_finds_it_off_after_a_dense_message() -> None:
+    gc.disable()
+    try:
+        async with open_scripted_peer() as peer:
+            [outcome] = await _run(peer, _end("demo@0", _DENSE))
+        assert isinstance(outcome, TaskResult)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 async def test_messages_after_a_dense_one_are_delivered_after_it() -> None:
     async with open_scripted_peer() as peer:
         first, second, third = await _run(peer, _end("demo@0", 1), _end("demo@1", _DENSE), _end("demo@2", 3))
