@@ -57,7 +57,7 @@ class Results(NamedTuple):
     """Results to send as a device that answers its first batch of commands."""
 
     url: str
-    count: int
+    number: int
 
     def request(self) -> str:
         """The task's request that asks the peer for them."""
@@ -66,5 +66,5 @@ class Results(NamedTuple):
     @classmethod
     def read(cls, arguments: str) -> Results:
         """Read what `request` wrote after the first word."""
-        url, count = cast("tuple[str, int]", json.loads(arguments))
-        return cls(url, count)
+        url, number = cast("tuple[str, int]", json.loads(arguments))
+        return cls(url, number)

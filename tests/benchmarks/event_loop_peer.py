@@ -118,7 +118,7 @@ async def _answer_commands(results: Results) -> None:
             "session_id": command["session_id"],
             "prev_response_id": command["response_id"],
         }
-        many = b",".join([_RESULT] * results.count)
+        many = b",".join([_RESULT] * results.number)
         await connection.send(json.dumps(answer).encode()[:-1] + b',"action_results":[%b]}' % many, text=True)
         # The session's end.
         await connection.recv()

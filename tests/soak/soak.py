@@ -128,8 +128,8 @@ class _Soak:
             self.result.journals.begun = Counts.read(folder / "begun")
             self.result.journals.done = Counts.read(folder / "done")
         self.result.problems += broken_promises(self.result.journals)
-        for process, samples in self.result.samples.items():
-            self.result.problems += growth_of(process, samples)
+        for name, samples in self.result.samples.items():
+            self.result.problems += growth_of(name, samples)
         return self.result
 
     async def _sample(self) -> tuple[dict[str, Sample], int]:
@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="nox -s soak --", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--devices", type=int, default=50)
-    parser.add_argument("--faults-per-second", type=float, default=5.0)
+    parser.add_argument("--faults-per-second", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     result = trio.run(soak, 60 * arguments.minutes, arguments.devices, arguments.faults_per_second, arguments.seed)
