@@ -103,8 +103,10 @@ class CommandQueue:
         self._outbox.put(self._replies(message, results))
 
     def refuse(self, broken: InvalidMessage) -> None:
-        """Reply to a batch that cannot be read, so that the server does not wait for its results."""
-        logger.warning("refused a batch of commands: %s", broken)
+        """Reply to a batch that cannot be read, so that the server does not wait for its results. Without an id it is dropped."""
+        logger.info("refused a batch of commands: %s", broken)
+        if broken.response_id is None:
+            return
         message = ServerMessage(
             ServerMessageType.COMMAND,
             TaskStatus.CONTINUE,

@@ -88,6 +88,13 @@ async def test_batch_that_cannot_be_read_is_answered_with_the_reason(actions: li
         assert agent.statistics().batches == 1
 
 
+async def test_broken_batch_without_an_id_is_dropped() -> None:
+    async with open_commanded_agent([echo]) as (peer, _, _):
+        peer.send_json({"type": "command", "status": "ok", "session_id": "s", "actions": [5]})
+        [result] = await results_of(peer, call("echo", value="x"))
+        assert result.status is SUCCESS
+
+
 async def test_end_of_a_task_cancels_its_batch_and_drops_its_queued_ones() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool, echo]) as (peer, agent, _):
