@@ -117,6 +117,12 @@ def simulate(session: nox.Session) -> None:
 
 
 @_tests_something
+def soak(session: nox.Session) -> None:
+    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; see docs/reliability.md."""
+    _run(session, "python", "-m", "tests.soak.soak", *session.posargs)
+
+
+@_tests_something
 def fuzz(session: nox.Session) -> None:
     """Feed the codec and all three roles damaged recordings, for ten minutes, or ``-- --minutes N``.
 

@@ -14,6 +14,8 @@ MAX_VALUES: Final = 500_000
 """The default maximum number of values and keys of a received message."""
 MEMORY_BUDGET: Final = 2**30
 """The default maximum number of bytes that the connections of one server, agent or constellation hold together."""
+MAX_PARTS: Final = 10_000
+"""The number of commands or results of one message."""
 _MAX_NAME: Final = 64
 """The maximum length of client names and task ids, in characters. Together they form a session id, which an error must be able to quote."""
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from cattrs import Converter
 
+from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec.converters import make_converter
 from galaxy_trio._codec.generated_structure import generate_structure
-from galaxy_trio._codec.sliced_json import SlicedDecoder, TooComplex
+from galaxy_trio._codec.sliced_json import MAX_NUMBER, SlicedDecoder, TooComplex
 from galaxy_trio._codec.strict_types import Mismatch, shorten
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
@@ -71,6 +72,8 @@ def _short_integer(digits: str) -> int:
 
 
 def _finite_float(digits: str) -> float:
+    if len(digits) > MAX_NUMBER:
+        raise _Unreadable(f"a number of more than {MAX_NUMBER:,} characters")
     number = float(digits)
     if math.isinf(number):
         raise _Unreadable(f"the number {shorten(digits)} is out of range")
@@ -120,7 +123,7 @@ def _parse(text: str) -> object:
     raise _Unreadable(problem)
 
 
-def _parse_in_slices(text: str, max_values: int) -> Generator[None, None, object]:
+def _parse_in_slices(text: str, max_values: int) -> Generator[int, None, object]:
     """Parse as `_parse` does, one slice with each `next`."""
     try:
         return (yield from _sliced_decoder.decode(text, max_values, str.encode if "\\" in text else len))
@@ -203,13 +206,15 @@ class MessageDecoder(Generic[T]):
         cls: The messages' class.
         kind: What the messages are, for errors.
         reply_to: The member with the id of the message that is replied to.
+        parts: The member with a list of commands or results. Each takes microseconds, so their number is limited.
     """
 
-    def __init__(self, cls: type[T], kind: str, reply_to: str) -> None:
+    def __init__(self, cls: type[T], kind: str, reply_to: str, parts: str) -> None:
         self._cls = cls
         self._generated = generate_structure(cls)
         self._kind = kind
         self._reply_to = reply_to
+        self._parts = parts
 
     def __call__(self, text: str | bytes) -> T:
         """Read a message in one step.
@@ -238,7 +243,7 @@ class MessageDecoder(Generic[T]):
         # At least one of these symbols belongs to each value and key but the first. Counting them in a MiB takes a millisecond.
         return len(text) > _LARGE or sum(map(text.count, ",:[{")) >= values
 
-    def in_slices(self, text: str | bytes, max_values: int) -> Generator[None, None, T]:
+    def in_slices(self, text: str | bytes, max_values: int) -> Generator[int, None, T]:
         """Read a message as calling the decoder does, one slice of a few milliseconds with each `next`.
 
         Args:
@@ -260,18 +265,21 @@ class MessageDecoder(Generic[T]):
         return _invalid(self._kind, str(error), _ids_in(text), self._reply_to)
 
     def _structure(self, value: object) -> T:
+        members = cast("dict[str, object]", value) if type(value) is dict else {}
+        parts = members.get(self._parts)
+        if isinstance(parts, list) and len(cast("list[object]", parts)) > MAX_PARTS:
+            raise _invalid(self._kind, f"more than {MAX_PARTS:,} {self._parts}", members, self._reply_to)
         try:
             return _structure(value, self._cls, self._generated)
         except Mismatch as mismatch:
-            members = cast("dict[str, object]", value) if type(value) is dict else {}
             invalid = _invalid(self._kind, str(mismatch), members, self._reply_to)
         raise invalid
 
 
-decode_server_message = MessageDecoder(ServerMessage, "message from the server", "response_id")
+decode_server_message = MessageDecoder(ServerMessage, "message from the server", "response_id", "actions")
 """Reads messages from the server. See "ServerMessage" in docs/reference/wire.md."""
 
-decode_client_message = MessageDecoder(ClientMessage, "message to the server", "prev_response_id")
+decode_client_message = MessageDecoder(ClientMessage, "message to the server", "prev_response_id", "action_results")
 """Reads messages to the server. See "ClientMessage" in docs/reference/wire.md."""
 
 

@@ -19,10 +19,17 @@ MAX_DEPTH: Final = 500
 _SLICE: Final = 4_000
 """Values and keys of a slice: a few milliseconds."""
 _SLICE_SIZE: Final = 2**20
-"""Characters of a slice. A single string may have more."""
+"""Characters of a slice."""
+MAX_NUMBER: Final = 1_000
+"""Characters that a number may have."""
+_MAX_SPACE: Final = 2**16
+"""Characters of white space between two symbols."""
 
 _NOT_SPACE: Final = re.compile(r"[^ \t\n\r]")
 _NUMBER: Final = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_SHORT_STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_CUT_ESCAPE: Final = re.compile(r"\\(?:u(?:[0-9a-fA-F]{0,3}|[dD][89abAB][0-9a-fA-F]{2}))?\Z")
+"""The end of a text within an escape, or between the two escapes of a surrogate pair."""
 _CONSTANT: Final = re.compile(r"true|false|null|NaN|-?Infinity")
 _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
 
@@ -50,10 +57,8 @@ class SlicedDecoder:
         self._parse_float = parse_float
         self._parse_constant = parse_constant
 
-    def decode(
-        self, text: str, max_values: int, check_string: Callable[[str], object]
-    ) -> Generator[None, None, object]:
-        """Decode a text, one slice with each `next`.
+    def decode(self, text: str, max_values: int, check_string: Callable[[str], object]) -> Generator[int, None, object]:
+        """Decode a text, one slice with each `next`, which returns the slice's number of values and keys.
 
         Args:
             text: The text. It may have white space around its value.
@@ -80,10 +85,16 @@ class SlicedDecoder:
             if count > max_values:
                 raise TooComplex(f"more than {max_values:,} values")
             if count >= next_count or position >= next_position:
-                yield
+                yield count - next_count + _SLICE
                 next_count, next_position = count + _SLICE, position + _SLICE_SIZE
             opened = _opened(text, position)
-            value, position = self._scalar(text, position, check_string) if opened is None else (opened, position + 1)
+            value: object
+            if opened is not None:
+                value, position = opened, position + 1
+            elif _is_long_string(text, position):
+                value, position = yield from _long_string(text, position, check_string)
+            else:
+                value, position = self._scalar(text, position, check_string)
             if isinstance(container, list):
                 container.append(value)
             else:
@@ -96,7 +107,11 @@ class SlicedDecoder:
             else:
                 container, position = _after_value(text, position + (opened is not None), container, around)
             if isinstance(container, dict):
-                key, position = _key(text, position, check_string)
+                if _is_long_string(text, position):
+                    key, position = yield from _long_string(text, position, check_string)
+                else:
+                    key, position = _key(text, position, check_string)
+                position = _skip_colon(text, position)
         if position < len(text):
             raise JSONDecodeError("Extra data", text, position)
         return decoded[0]
@@ -105,7 +120,9 @@ class SlicedDecoder:
         """Read the string, number or constant at a position; return it with the position after it."""
         if text.startswith('"', position):
             return _string(text, position, check_string)
-        if number := _NUMBER.match(text, position):
+        if number := _NUMBER.match(text, position, position + MAX_NUMBER + 1):
+            if number.end() > position + MAX_NUMBER:
+                raise TooComplex(f"a number of more than {MAX_NUMBER:,} characters")
             whole, fraction, exponent = number.groups()
             if fraction or exponent:
                 return self._parse_float(number[0]), number.end()
@@ -117,14 +134,18 @@ class SlicedDecoder:
 
 
 def _key(text: str, position: int, check_string: Callable[[str], object]) -> tuple[str, int]:
-    """Read the key at a position; return it with the position of its value."""
+    """Read the key at a position; return it with the position after it."""
     if not text.startswith('"', position):
         raise JSONDecodeError("Expecting property name enclosed in double quotes", text, position)
-    key, position = _string(text, position, check_string)
+    return _string(text, position, check_string)
+
+
+def _skip_colon(text: str, position: int) -> int:
+    """Return the position of the value of a key that ends at a position."""
     position = _skip_space(text, position)
     if not text.startswith(":", position):
         raise JSONDecodeError("Expecting ':' delimiter", text, position)
-    return key, _skip_space(text, position + 1)
+    return _skip_space(text, position + 1)
 
 
 def _string(text: str, position: int, check_string: Callable[[str], object]) -> tuple[str, int]:
@@ -132,6 +153,58 @@ def _string(text: str, position: int, check_string: Callable[[str], object]) -> 
     if not string.isascii():
         check_string(string)
     return string, position
+
+
+def _is_long_string(text: str, position: int) -> bool:
+    """Whether a string begins at a position that does not end within a slice."""
+    if len(text) - position <= _SLICE_SIZE or not text.startswith('"', position):
+        return False
+    limit = position + _SLICE_SIZE
+    quote = text.find('"', position + 1, limit)
+    if quote > 0 and text[quote - 1] != "\\":
+        return False
+    return quote < 0 or _SHORT_STRING.match(text, position, limit) is None
+
+
+def _long_string(text: str, start: int, check_string: Callable[[str], object]) -> Generator[int, None, tuple[str, int]]:
+    """Read the string at a position, a slice with each `next`; return it with the position after it."""
+    string, position = "", start + 1
+    while True:
+        end = _without_cut_escape(text, position, position + _SLICE_SIZE)
+        quote = '"' if end < len(text) else ""
+        try:
+            piece, size = cast("tuple[str, int]", scanstring(text[position:end] + quote, 0, True))
+        except JSONDecodeError as error:
+            message, at = error.msg, start if error.pos < 0 else position + error.pos
+        else:
+            if not piece.isascii():
+                check_string(piece)
+            # CPython extends the string in place: no step has to copy all of it.
+            string += piece
+            if size <= end - position:
+                return string, position + size
+            position = end
+            yield 0
+            continue
+        # Raised outside the handler: the caught error would become its context.
+        raise JSONDecodeError(message, text, at)
+
+
+def _without_cut_escape(text: str, start: int, end: int) -> int:
+    """Return the position, at most `end`, up to which a string that is continued at `start` can be read on its own."""
+    if end >= len(text):
+        return len(text)
+    # Twice: the second escape of a surrogate pair may be cut.
+    for _ in range(2):
+        cut = _CUT_ESCAPE.search(text, end - 6, end)
+        if cut is None:
+            break
+        up_to = text[start : cut.start() + 1]
+        # The last of an even number of backslashes begins no escape.
+        if (len(up_to) - len(up_to.rstrip("\\"))) % 2 == 0:
+            break
+        end = cut.start()
+    return end
 
 
 def _opened(text: str, position: int) -> Container | None:
@@ -171,5 +244,9 @@ def _skip_space(text: str, position: int) -> int:
     """Return the position of the next character that is not white space, or of the end."""
     if text[position : position + 1] not in " \t\n\r":  # also true of the end
         return position
-    found = _NOT_SPACE.search(text, position)
-    return len(text) if found is None else found.start()
+    found = _NOT_SPACE.search(text, position, position + _MAX_SPACE + 1)
+    if found is not None:
+        return found.start()
+    if len(text) - position > _MAX_SPACE:
+        raise TooComplex(f"more than {_MAX_SPACE:,} characters of white space")
+    return len(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from galaxy_trio._connection.receiver import Receiver
     from galaxy_trio._transport.interface import WebSocket
 
-_SIZE_OF_SLICE: Final = 2**18
-"""About how many bytes the values of a slice take, besides their text."""
+_SIZE_OF_VALUE: Final = 100
+"""About how many bytes of memory a value or key takes, besides its text."""
 
 logger: Final = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ class Decoder(Protocol[Out_co]):
         """Whether making the message in one step could hold the event loop for long."""
         ...
 
-    def in_slices(self, text: str | bytes, max_values: int) -> Generator[None, None, Out_co]:
-        """Make a message, one slice of the work with each `next`."""
+    def in_slices(self, text: str | bytes, max_values: int) -> Generator[int, None, Out_co]:
+        """Make a message, one slice of the work with each `next`, which returns the number of its values and keys."""
         ...
 
 
@@ -69,7 +70,7 @@ class Inbound(Generic[In]):
         self._peer = peer
         self._max_values = max_values
         self._pause = pause
-        self._slices: Generator[None, None, In] | None = None
+        self._slices: Generator[int, None, In] | None = None
         self._may_deliver = trio.Event()
         self._may_deliver.set()
         self.messages_received: int = 0
@@ -122,16 +123,17 @@ class Inbound(Generic[In]):
         else:
             self._deliver_message(message)
 
-    async def _deliver_in_slices(self, slices: Generator[None, None, In]) -> None:
+    async def _deliver_in_slices(self, slices: Generator[int, None, In]) -> None:
         self._slices = None
         memory = self._transport.memory
         size = memory.message_size
         try:
             while True:
-                next(slices)
-                memory.add(_SIZE_OF_SLICE)
-                memory.message_size += _SIZE_OF_SLICE
+                # Also before the first one: a large text was joined in this step.
                 await trio.lowlevel.checkpoint()
+                taken = _next_slice(slices) * _SIZE_OF_VALUE
+                memory.add(taken)
+                memory.message_size += taken
         except StopIteration as decoded:
             if not self.stopped:
                 self._deliver_message(decoded.value)
@@ -149,3 +151,17 @@ class Inbound(Generic[In]):
     def _deliver_invalid(self, invalid: InvalidMessage) -> None:
         logger.debug("%s: %s", self._peer, invalid)
         self._receiver.received_invalid(invalid)
+
+
+def _next_slice(slices: Generator[int, None, object]) -> int:
+    """Do a slice of the work, and return the number of its values.
+
+    There are no garbage collections during this: each could visit all values so far, none of which is garbage.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return next(slices)
+    finally:
+        if was_enabled:
+            gc.enable()

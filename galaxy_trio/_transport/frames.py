@@ -43,13 +43,7 @@ def text_frame(text: str, *, masked: bool) -> bytes:
     """
     payload = text.encode()
     size = len(payload)
-    mask_bit = _MASKED if masked else 0
-    if size <= _MAX_SHORT:
-        header = bytes((_TEXT, mask_bit | size))
-    elif size < 2**16:
-        header = struct.pack("!BBH", _TEXT, mask_bit | _LENGTH_OF_2_BYTES, size)
-    else:
-        header = struct.pack("!BBQ", _TEXT, mask_bit | _LENGTH_OF_8_BYTES, size)
+    header = _header(size, masked=masked)
     if not masked:
         return header + payload
     key = os.urandom(4)
@@ -57,6 +51,16 @@ def text_frame(text: str, *, masked: bool) -> bytes:
         return b"".join((header, key, _mask(payload, key)))
     slices = (_mask(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
     return b"".join((header, key, *slices))
+
+
+def _header(size: int, *, masked: bool) -> bytes:
+    """Make the header of a whole text frame, without the mask's key."""
+    mask_bit = _MASKED if masked else 0
+    if size <= _MAX_SHORT:
+        return bytes((_TEXT, mask_bit | size))
+    if size < 2**16:
+        return struct.pack("!BBH", _TEXT, mask_bit | _LENGTH_OF_2_BYTES, size)
+    return struct.pack("!BBQ", _TEXT, mask_bit | _LENGTH_OF_8_BYTES, size)
 
 
 def _mask(payload: bytes | bytearray, key: bytes) -> bytes:
@@ -109,7 +113,7 @@ class _LargeText:
         """Decode the next piece, which has at most `missing` bytes.
 
         Returns:
-            None; if the text is not UTF-8, all bytes of the frame that have arrived.
+            None; if the text is not UTF-8, a shorter frame that begins with the piece: enough to be refused for the same reason.
         """
         undecoded, _ = self._decoder.getstate()
         if self._key:
@@ -119,15 +123,17 @@ class _LargeText:
         try:
             decoded = self._decoder.decode(piece, not self.missing)
         except UnicodeDecodeError:
-            return self.received(undecoded + piece)
+            # Encoding and masking again what was decoded would hold the event loop, and the library would decode it again.
+            payload = undecoded + piece
+            header = _header(len(payload) + self.missing, masked=bool(self._key))
+            return header + self._key + (_mask(payload, self._key) if self._key else payload)
         self._pieces.append(decoded)
         self.memory += sys.getsizeof(decoded)
         return None
 
-    def received(self, undecoded: bytes | None = None) -> bytes:
+    def received(self) -> bytes:
         """Return all received bytes of the frame, unchanged."""
-        if undecoded is None:
-            undecoded, _ = self._decoder.getstate()
+        undecoded, _ = self._decoder.getstate()
         payload = "".join(self._pieces).encode() + undecoded
         return self._header + (_mask(payload, self._key) if self._key else payload)
 

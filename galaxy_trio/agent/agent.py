@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 
     Connect = Callable[[], Awaitable[trio.abc.Stream]]
     # Opens one connection, with fresh system information.
-    _Open = Callable[[Callable[[ServerMessage, MemoryShare], None]], AbstractAsyncContextManager[DeviceConnection]]
+    _Open = Callable[
+        [Callable[[ServerMessage, MemoryShare], None], Callable[[InvalidMessage], None]],
+        AbstractAsyncContextManager[DeviceConnection],
+    ]
 
 logger: Final = logging.getLogger(__name__)
 
@@ -173,7 +176,7 @@ class Agent:
         began = 0.0
         lost: ConnectionLost | None = None
         try:
-            async with self._open_connection(self._received) as connection:
+            async with self._open_connection(self._received, self._received_broken) as connection:
                 began = trio.current_time()
                 lost = await self._serve(connection, task_status)
         except GalaxyError as error:
@@ -223,6 +226,9 @@ class Agent:
                 self._outbox.put([self._submission_of(message)])
             case _:
                 logger.debug("ignored a message of type %s", message.type.value)
+
+    def _received_broken(self, broken: InvalidMessage) -> None:
+        self._queue.refuse(broken)
 
     def _submission_of(self, task: ServerMessage) -> ClientMessage:
         """The message that submits a dispatched task as the device's own. See "Task dispatched to a device" in docs/reference/wire.md."""
@@ -306,6 +312,7 @@ async def open_agent(
     @asynccontextmanager
     async def open_one(
         hand_on: Callable[[ServerMessage, MemoryShare], None],
+        hand_on_invalid: Callable[[InvalidMessage], None],
     ) -> AsyncGenerator[DeviceConnection]:
         info = await collect_system_info(device_id) if system_info is None else system_info
         current_token = await read_token(token, options.connect_timeout) if callable(token) else token
@@ -321,6 +328,7 @@ async def open_agent(
             stream=stream,
             options=options,
             hand_on=hand_on,
+            hand_on_invalid=hand_on_invalid,
         ) as connection:
             yield connection
 

@@ -22,6 +22,7 @@ from galaxy_trio.messages import (
     CommandResult,
     ResultStatus,
     ServerMessage,
+    ServerMessageType,
     TaskStatus,
 )
 
@@ -117,6 +118,19 @@ class CommandQueue:
         self._count(results)
         self._outbox.put(self._replies(message, results))
 
+    def refuse(self, broken: InvalidMessage) -> None:
+        """Reply to a batch that cannot be read, so that the server does not wait for its results. Without an id it is dropped."""
+        logger.info("refused a batch of commands: %s", broken)
+        if broken.response_id is None:
+            return
+        message = ServerMessage(
+            ServerMessageType.COMMAND,
+            TaskStatus.CONTINUE,
+            session_id=broken.session_id,
+            response_id=broken.response_id,
+        )
+        self._outbox.put([attrs.evolve(self._reply(message, []), error=one_line(str(broken)))])
+
     def end_session(self, session_id: str) -> None:
         """Drop a session's queued batches and cancel its running one. Nothing is sent."""
         for batch in [batch for batch in self._queue if batch.message.session_id == session_id]:
@@ -163,7 +177,14 @@ class CommandQueue:
 
     def _replies(self, message: ServerMessage, results: list[CommandResult]) -> Iterator[ClientMessage]:
         """Make the reply, then smaller ones in case it cannot be sent. Even the last may be too large: it repeats the server's ids."""
-        reply = ClientMessage(
+        reply = self._reply(message, results)
+        yield reply
+        yield attrs.evolve(reply, action_results=self._shrunk(reply, results))
+        why = f"the results of {len(results)} commands do not fit into a message of {self._max_message_size} bytes"
+        yield attrs.evolve(reply, action_results=[], error=why)
+
+    def _reply(self, message: ServerMessage, results: list[CommandResult]) -> ClientMessage:
+        return ClientMessage(
             ClientMessageType.COMMAND_RESULTS,
             TaskStatus.CONTINUE,
             session_id=message.session_id,
@@ -173,10 +194,6 @@ class CommandQueue:
             request_id=str(uuid.uuid4()),
             prev_response_id=message.response_id,
         )
-        yield reply
-        yield attrs.evolve(reply, action_results=self._shrunk(reply, results))
-        why = f"the results of {len(results)} commands do not fit into a message of {self._max_message_size} bytes"
-        yield attrs.evolve(reply, action_results=[], error=why)
 
     def _shrunk(self, reply: ClientMessage, results: list[CommandResult]) -> list[CommandResult]:
         """Replace results that cannot be sent by failures, then the largest ones until the rest fits."""

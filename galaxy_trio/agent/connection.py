@@ -47,6 +47,7 @@ class _DeviceReceiver:
         self.replies: PendingReplies = PendingReplies(device_id)
         self.messages: deque[ServerMessage] = deque(maxlen=_MAX_RECENT)
         self.hand_on: Callable[[ServerMessage], object] = self.messages.append
+        self.hand_on_invalid: Callable[[InvalidMessage], object] | None = None
 
     def received(self, message: ServerMessage) -> None:
         if message.type is ServerMessageType.ERROR:
@@ -58,7 +59,10 @@ class _DeviceReceiver:
             self.hand_on(message)
 
     def received_invalid(self, invalid: InvalidMessage) -> None:
-        self.replies.route_invalid(invalid)
+        if self.hand_on_invalid is not None and invalid.type == ServerMessageType.COMMAND:
+            self.hand_on_invalid(invalid)
+        else:
+            self.replies.route_invalid(invalid)
 
     def ended(self, error: Callable[[], Exception]) -> None:
         self.replies.close(error)
@@ -168,8 +172,13 @@ async def connect_device(
     stream: trio.abc.Stream | None,
     options: ConnectionOptions,
     hand_on: Callable[[ServerMessage, MemoryShare], object] | None,
+    hand_on_invalid: Callable[[InvalidMessage], object] | None = None,
 ) -> AsyncGenerator[DeviceConnection]:
-    """Do what `open_device_connection` does, and give `hand_on` the connection's memory share too, to count messages that wait."""
+    """Do what `open_device_connection` does.
+
+    `hand_on` gets the connection's memory share too, to count messages that wait. `hand_on_invalid` gets the error of each batch of
+    commands that is invalid.
+    """
     receiver = _DeviceReceiver(device_id)
     async with owning(stream):
         check_name("device_id", device_id, MAX_ID)
@@ -186,6 +195,7 @@ async def connect_device(
         ) as link:
             if hand_on is not None:
                 receiver.hand_on = lambda message: hand_on(message, link.memory)
+            receiver.hand_on_invalid = hand_on_invalid
             requests = Requests(link, receiver.replies, Identity(device_id, device_id, client_type=ClientType.DEVICE))
             metadata: dict[str, JSON] = {
                 "registration_time": wall_clock.timestamp(),

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias, cast
 import attrs
 import trio
 
+from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
@@ -76,7 +77,7 @@ class ServerTask:
             MessageTooLarge: The commands are above the server's limit; nothing was sent.
             ConnectionLost: The device has disconnected, which cancels the session too.
             trio.ClosedResourceError: The session has ended.
-            ValueError: Two commands have the same call id.
+            ValueError: Two commands have the same call id, or there are more than 10,000.
 
         See "Commands" in docs/reference/wire.md.
         """
@@ -259,6 +260,8 @@ class Sessions:
             raise trio.ClosedResourceError(f"session {session_id!r} has ended: it cannot run commands any more")
         if not timeout >= 0:
             raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
+        if len(commands) > MAX_PARTS:
+            raise ValueError(f"{len(commands):,} commands: a batch has at most {MAX_PARTS:,}, so send several batches")
         actions = [
             command if command.call_id else attrs.evolve(command, call_id=str(uuid.uuid4())) for command in commands
         ]

@@ -72,6 +72,29 @@ async def test_refusal_too_large_to_send_has_only_an_error_or_is_dropped(caplog:
     assert "a reply was dropped: a message of " in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("actions", "problem"),
+    [([{"tool_name": 5}], "tool_name: expected a string"), ([{}] * 10_001, "more than 10,000 actions")],
+    ids=["broken", "too many"],
+)
+async def test_batch_that_cannot_be_read_is_answered_with_the_reason(actions: list[object], problem: str) -> None:
+    async with open_commanded_agent([echo]) as (peer, agent, _):
+        peer.send_json({"type": "command", "status": "ok", "response_id": "r", "session_id": "s", "actions": actions})
+        answer = await peer.receive()
+        assert (answer.action_results, answer.prev_response_id, answer.session_id) == ([], "r", "s")
+        assert problem in str(answer.error)
+        [result] = await results_of(peer, call("echo", value="x"))
+        assert result.status is SUCCESS
+        assert agent.statistics().batches == 1
+
+
+async def test_broken_batch_without_an_id_is_dropped() -> None:
+    async with open_commanded_agent([echo]) as (peer, _, _):
+        peer.send_json({"type": "command", "status": "ok", "session_id": "s", "actions": [5]})
+        [result] = await results_of(peer, call("echo", value="x"))
+        assert result.status is SUCCESS
+
+
 async def test_end_of_a_task_cancels_its_batch_and_drops_its_queued_ones() -> None:
     gate = Gate()
     async with open_commanded_agent([gate.tool, echo]) as (peer, agent, _):

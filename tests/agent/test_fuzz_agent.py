@@ -67,8 +67,12 @@ async def _command(script: list[str | float]) -> None:
             commands = [one for one in decoded(texts) if one.type is ServerMessageType.COMMAND]
             answers = [one for one in peer.received_nowait() if one.type == ClientMessageType.COMMAND_RESULTS]
             asked = [(one.session_id, one.response_id) for one in commands]
+            refusals = [answer for answer in answers if answer.error is not None]
             for answer in answers:
-                asked.remove((answer.session_id, answer.prev_response_id))
+                if answer.error is None:
+                    asked.remove((answer.session_id, answer.prev_response_id))
+            assert all(answer.prev_response_id and answer.action_results == [] for answer in refusals)
+            assert len(refusals) <= len(texts) - len(commands)
             statistics = agent.statistics()
             assert (statistics.batches, statistics.queued_batches) == (len(commands), 0)
             assert (statistics.registrations, statistics.threads_running) == (1, 0)

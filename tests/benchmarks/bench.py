@@ -33,12 +33,12 @@ _ON_PEER: Final = {
     "rates": bench_rates,
     "tasks": bench_tasks,
     "large": bench_large_result,
-    "event-loop": bench_event_loop,
 }
 _OF_TREES: Final = {"import": bench_import, "daemon": bench_daemon, "daemon-start": bench_daemon_start}
 _ALONE: Final = {
     "limits": bench_limits,
     "memory": bench_memory,
+    "event-loop": bench_event_loop,
     "constellation": bench_constellation,
     "outage": bench_outage,
 }

@@ -28,7 +28,7 @@ def _measure(what: str, name: str, arguments: list[str]) -> object:
         # Each contender's process imports what that contender needs, and nothing of the others.
         from .event_loop import measure_hold  # noqa: PLC0415
 
-        return measure_hold(name, arguments[0])
+        return measure_hold(name, *arguments)
     module = importlib.import_module(f"{__package__}.contender_{name}")
     if what == "tasks":
         url, peer_pid, devices, tasks, together = arguments

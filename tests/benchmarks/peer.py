@@ -24,7 +24,6 @@ _IN_1_BYTE: Final = 125
 _IN_2_BYTES: Final = 126
 _IN_8_BYTES: Final = 127
 _LINE: Final = b"The window of the text editor is open, and holds the report of the day. "
-_OBJECT: Final = b'{"id":1234567,"name":"window 12"},'
 
 
 class Template(NamedTuple):
@@ -75,12 +74,6 @@ def _result(task: Task) -> bytes:
             return b'"%b"}' % _LINE.ljust(LARGE, b"x")
         case Task.LIMIT_STRING:
             return b'"%b"}' % _filled(_LINE, room)
-        case Task.LIMIT_LIST:
-            return b"[%b0]}" % _filled(_OBJECT, room)
-        case Task.LIMIT_BROKEN_STRING:
-            return b'"%b' % _filled(_LINE, room)
-        case Task.LIMIT_BROKEN_LIST:
-            return b"[%b0}" % _filled(_OBJECT, room)
 
 
 def _answer_short(connection: ServerConnection, text: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple, cast
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_TIMEOUT: Final = 120.0
+_TIMEOUT: Final = 600.0
 """Seconds that one measurement may take."""
 
 

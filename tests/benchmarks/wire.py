@@ -29,9 +29,6 @@ class Task(StrEnum):
     SILENCE = "no answer to anything from now on"
     UNKNOWN = "100,000 replies to nothing that was asked, first"
     LIMIT_STRING = "one string of 100 MiB"
-    LIMIT_LIST = "a list of small objects, 100 MiB"
-    LIMIT_BROKEN_STRING = "a string of 100 MiB that does not end"
-    LIMIT_BROKEN_LIST = "a list of small objects, 100 MiB, that does not end"
 
 
 def recorded(name: str, sender: str, type: str) -> str:

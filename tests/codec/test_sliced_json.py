@@ -147,7 +147,7 @@ def test_numbers_constants_and_strings_pass_through_the_given_functions() -> Non
         lambda name: f"<{name}>",
     )
     text = '{"kä":[1,2.5,1e3,NaN,-Infinity,Infinity,"ascii","ü"]}'
-    slices: Generator[None, None, object] = decoder.decode(text, 100, seen.append)
+    slices: Generator[int, None, object] = decoder.decode(text, 100, seen.append)
     with pytest.raises(StopIteration) as done:
         next(slices)
     assert done.value.value == {"kä": [2, -2.5, -1000.0, "<NaN>", "<-Infinity>", "<Infinity>", "ascii", "ü"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -56,6 +57,41 @@ async def test_other_tasks_run_while_a_dense_message_is_decoded() -> None:
             await trio.lowlevel.checkpoint()
             passes += 1
         assert passes > len(_DENSE) / 10_000
+
+
+def _collections() -> int:
+    """The number of garbage collections so far."""
+    return sum(generation["collections"] for generation in gc.get_stats())
+
+
+async def test_no_garbage_is_collected_within_a_slice_and_collecting_goes_on_afterwards() -> None:
+    was_enabled: list[bool] = []
+
+    class Watch(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+            was_enabled.append(gc.isenabled())
+
+    watch = Watch()
+    async with open_scripted_peer() as peer:
+        before = _collections()
+        trio.lowlevel.add_instrument(watch)
+        [outcome] = await _run(peer, _end("demo@0", [[]] * 200_000))
+        trio.lowlevel.remove_instrument(watch)
+    assert isinstance(outcome, TaskResult)
+    assert all(was_enabled)
+    # At most one after each slice of 4,000 lists, and few for everything else; otherwise one for each 700.
+    assert _collections() - before < 150
+
+
+async def test_a_program_that_has_turned_garbage_collection_off_finds_it_off_after_a_dense_message() -> None:
+    gc.disable()
+    try:
+        async with open_scripted_peer() as peer:
+            [outcome] = await _run(peer, _end("demo@0", _DENSE))
+        assert isinstance(outcome, TaskResult)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 async def test_messages_after_a_dense_one_are_delivered_after_it() -> None:

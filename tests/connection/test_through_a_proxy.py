@@ -18,6 +18,7 @@ from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
 from galaxy_trio.messages import Command, TaskResult, ToolType
 from galaxy_trio.server import Server, ServerLimits, open_server
+from tests.connection.support.faults import break_connection
 from tests.connection.support.proxy import ProxiedConnection, Proxy, open_proxy
 from tests.constellation.support.calls import Call, start
 from tests.support.waiting import SECONDS, until
@@ -204,7 +205,8 @@ async def test_each_task_ends_once_and_correctly_whatever_the_network_does(seed:
                     nursery.start_soon(call.run, partial(how, f"task {number}", timeout=600))
                 for _ in range(25):
                     await trio.sleep(random.uniform(0, 0.1))
-                    _break_one(proxy, random)
+                    if proxy.connections:
+                        break_connection(random.choice(proxy.connections), random)
                 for line in proxy.connections:
                     line.resume()
                 for call in calls:
@@ -235,18 +237,3 @@ async def _be_agent(url: str, device: str) -> None:
         options=ConnectionOptions(liveness_timeout=2, heartbeat_interval=0.3),
     ):
         await trio.sleep_forever()
-
-
-def _break_one(proxy: Proxy, random: Random) -> None:
-    if not proxy.connections:
-        return
-    line = random.choice(proxy.connections)
-    match random.randrange(4):
-        case 0:
-            line.cut()
-        case 1:
-            line.reset()
-        case 2:
-            line.stall(to_server=random.random() < 0.5)
-        case _:
-            line.trickle(100, 0.001)

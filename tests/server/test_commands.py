@@ -286,6 +286,7 @@ async def test_empty_batch_sends_no_message() -> None:
 
 _WRONG: dict[str, tuple[Callable[[ServerTask], object], type[Exception], str]] = {
     "the same call id twice": (lambda task: task.execute([CLICK, CLICK]), ValueError, "same call_id"),
+    "too many": (lambda task: task.execute([LOOK] * 10_001), ValueError, "at most 10,000"),
     "no timeout": (lambda task: task.execute([LOOK], timeout=math.nan), ValueError, "timeout is a number"),
     "what JSON cannot hold": (
         lambda task: task.execute([Command("t", ToolType.ACTION, {"x": cast("str", object())})]),

@@ -77,7 +77,7 @@ class _Peak(trio.abc.Instrument):
         self.connections = 0
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task.name.rpartition(".")[2] in ("_run_handler", "serve_stream") and task not in self._seen:
+        if task.name.rpartition(".")[2] in ("serve", "serve_stream") and task not in self._seen:
             self._seen.add(task)
             self.connections = max(self.connections, self._server.statistics().connections)
 

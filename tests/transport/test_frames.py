@@ -11,7 +11,7 @@ import attrs
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
+from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
 from galaxy_trio._transport.frames import NoMessage, Ping, TextFrames, text_frame
 
@@ -164,12 +164,6 @@ _LEFT = {
     "a text that is no UTF-8": b"\x81\x02a\xff",
     "a text that ends within a character": b"\x81\x02a\xc3",
     "a surrogate in UTF-8": b"\x81\x03\xed\xa0\x80",
-    "a large text that is no UTF-8": b"\x81\x7f"
-    + struct.pack("!Q", 2**17)
-    + b"\xc3\xa4" * 2**15
-    + b"\xff"
-    + b"a" * (2**16 - 1),
-    "a large text that ends within a character": b"\x81\x7f" + struct.pack("!Q", 2**17) + b"a" * (2**17 - 1) + b"\xc3",
 }
 
 
@@ -196,6 +190,30 @@ def test_the_rest_begins_with_the_frame_that_is_left(masked: bool, what: str, is
     result = read((data[start : start + step] for start in range(0, len(data), step)), masked=masked)
     assert result.messages == ([] if is_first else ["before"])
     assert result.rest == left + after
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xc3\xa4" * 2**18 + b"\xff" + b"a" * 2**16, b"\xc3\xa4" * 2**18 + b"\xff" + b"a" * 10, b"a" * 2**19 + b"\xc3"],
+    ids=["in its middle", "near its end", "at its end"],
+)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("step", [997, 2**12, 2**16 + 5])
+def test_only_the_piece_of_a_large_text_that_is_no_utf8_is_left_and_refused_for_that(
+    payload: bytes, masked: bool, step: int
+) -> None:
+    left = b"\x81\x7f" + struct.pack("!Q", len(payload)) + payload
+    data = (under_mask(left) if masked else left) + (under_mask(PONG) if masked else PONG)
+    result = read((data[start : start + step] for start in range(0, len(data), step)), masked=masked)
+    assert result.messages == []
+    assert result.rest is not None
+    library = FrameProtocol(client=not masked, extensions=[])
+    after_the_broken_piece = len(payload) - payload.rindex(b"\xff" if b"\xff" in payload else b"\xc3") + len(PONG)
+    assert len(result.rest) < after_the_broken_piece + step + 2**12 + 20
+    library.receive_bytes(result.rest)
+    with pytest.raises(ParseFailed) as caught:
+        list(library.received_frames())
+    assert caught.value.code is CloseReason.INVALID_FRAME_PAYLOAD_DATA
 
 
 def test_a_text_above_the_limit_is_left_by_its_header() -> None:

@@ -30,6 +30,7 @@ class ProxiedConnection:
             gate.set()
         self._portion = _PIECE
         self._pause = 0.0
+        self._bytes_to_end: int | None = None
         self.over = False
 
     async def run(self) -> None:
@@ -48,7 +49,13 @@ class ProxiedConnection:
             with memoryview(data) as view:
                 for start in range(0, len(data), self._portion):
                     await self._open[to_server].wait()
-                    await target.send_all(view[start : start + self._portion])
+                    piece = view[start : start + self._portion][: self._bytes_to_end]
+                    await target.send_all(piece)
+                    if self._bytes_to_end is not None:
+                        self._bytes_to_end -= len(piece)
+                        if self._bytes_to_end <= 0:
+                            self._close()
+                            return
                     await trio.sleep(self._pause)
         # An end may have finished sending and still receive.
         await target.send_eof()
@@ -70,6 +77,10 @@ class ProxiedConnection:
     def trickle(self, portion: int, pause: float) -> None:
         """Transfer pieces of this size in both directions, with this pause in seconds after each."""
         self._portion, self._pause = portion, pause
+
+    def cut_after(self, size: int) -> None:
+        """Close in both directions after this many more bytes, which are rarely the end of a frame."""
+        self._bytes_to_end = size
 
     def cut(self) -> None:
         """Close in both directions, as when a process in between ends."""
