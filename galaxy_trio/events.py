@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from galaxy_trio._json_size import json_size
 from galaxy_trio.messages import DeviceInfo, ServerMessageType
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 1_024
 """The default number of events that may wait for a subscriber."""
+MAX_INFORMATION: Final = 2**24
+"""Bytes of memory of all device information in the events that wait for a subscriber. Other events have texts of limited length."""
 MAX_TEXT: Final = 1_000
 """The maximum length of a text in an event, in characters. A peer may send more, and a backlog must not hold it."""
 
@@ -270,19 +273,27 @@ class EventStream:
     """The events of one subscription, as an async iterator. It ends when its connection or constellation has ended."""
 
     def __init__(self, backlog: int) -> None:
-        self._events: deque[Event] = deque()
+        # Each event with the size of its information.
+        self._events: deque[tuple[Event, int]] = deque()
+        self._size = 0
         self._backlog = backlog
         self._lost = 0
         self._ended = False
         self._arrival = trio.lowlevel.ParkingLot()
 
-    def _put_nowait(self, event: Event) -> None:
-        """Add an event. If the backlog is full, drop the oldest."""
-        if len(self._events) >= self._backlog:
-            self._events.popleft()
+    def _put_nowait(self, event: Event, size: int) -> None:
+        """Add an event and the size of its information. If the backlog is full, drop the oldest."""
+        while self._events and (len(self._events) >= self._backlog or self._size + size > MAX_INFORMATION):
+            self._pop()
             self._lost += 1
-        self._events.append(event)
+        self._events.append((event, size))
+        self._size += size
         self._arrival.unpark()
+
+    def _pop(self) -> Event:
+        event, size = self._events.popleft()
+        self._size -= size
+        return event
 
     def _end(self) -> None:
         """End the stream after the events that it holds."""
@@ -302,7 +313,7 @@ class EventStream:
         if self._lost:
             lost, self._lost = self._lost, 0
             return EventsLost(lost)
-        return self._events.popleft()
+        return self._pop()
 
 
 class EventFanOut:
@@ -321,8 +332,13 @@ class EventFanOut:
         """Deliver an event to all current subscribers. Never blocks."""
         if self._on_event is not None:
             self._on_event(event)
+        size = (
+            json_size(attrs.astuple(event.information, recurse=False), MAX_INFORMATION)
+            if isinstance(event, InformationUpdated)
+            else 0
+        )
         for stream in self._streams:
-            stream._put_nowait(event)  # noqa: SLF001  # its own module
+            stream._put_nowait(event, size)  # noqa: SLF001  # its own module
 
     def end(self) -> None:
         """End all streams, including those opened later."""

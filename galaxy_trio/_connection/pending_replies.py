@@ -29,6 +29,8 @@ HISTORY: Final = 1_000
 """Ended requests that are remembered, to tell late and duplicate replies from unknown ones."""
 _QUOTED: Final = 500
 """Characters of the server's words that an error message quotes."""
+_MAX_WORDS: Final = 2**16
+"""Characters of the server's words that an error holds: a device that is not connected keeps its last error."""
 _ADVICE: Final = {
     "is not connected": "; is the device's agent running, and under this name?",
     "already registered": "; another client uses this name, or the server has not noticed yet that it left",
@@ -256,6 +258,7 @@ class PendingReplies:
         return None
 
     def _refused(self, kind: RequestKind, words: str) -> GalaxyError:
+        words = words[:_MAX_WORDS]
         said = " ".join(words[:_QUOTED].split()) or "it gave no reason"
         sentence = f"the server refused the {kind.value} for device {self._device_id!r}: {said}"
         if kind is RequestKind.REGISTRATION:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_device_info
+from galaxy_trio._json_size import json_size
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from galaxy_trio.constellation.config import DeviceConfig
     from galaxy_trio.messages import DeviceInfo
+
+MAX_INFORMATION: Final = 2**18
+"""Bytes of memory that a device's information may take: about 4,000 short features. Profiles, events and statistics hold it."""
 
 
 @attrs.frozen
@@ -61,6 +65,11 @@ def profile_of(config: DeviceConfig, info: DeviceInfo | None = None) -> DevicePr
         tuple(info.tags),
         known=True,
     )
+
+
+def is_too_large(info: DeviceInfo) -> bool:
+    """Return whether information takes more than `MAX_INFORMATION` bytes of memory."""
+    return json_size(attrs.astuple(info, recurse=False), MAX_INFORMATION) > MAX_INFORMATION
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import trio
 
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.backoff import MAXIMUM, Backoff, says_not_connected
+from galaxy_trio.constellation.profile import MAX_INFORMATION, is_too_large
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestRejected
 from galaxy_trio.events import (
     ConnectionEnded,
@@ -307,6 +308,13 @@ class Supervisor:
         except (GalaxyError, trio.ClosedResourceError) as error:
             logger.info("no information about device %r: %s", self._device_id, error)
         else:
+            if is_too_large(info):
+                logger.warning(
+                    "the server's information about device %r is ignored, because it takes more than %s bytes",
+                    self._device_id,
+                    f"{MAX_INFORMATION:,}",
+                )
+                return None
             self._has_information = True
             self._on_information(info)
             self._publish(InformationUpdated(self._device_id, info))

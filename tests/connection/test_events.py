@@ -6,7 +6,19 @@ import pytest
 import trio
 import trio.testing
 
-from galaxy_trio.events import BACKLOG, Event, EventFanOut, EventsLost, EventStream, ServerErrorReceived
+from galaxy_trio.events import (
+    BACKLOG,
+    Event,
+    EventFanOut,
+    EventsLost,
+    EventStream,
+    InformationUpdated,
+    ServerErrorReceived,
+    TaskEnded,
+    TaskOutcome,
+)
+from galaxy_trio.messages import DeviceInfo
+from tests.support.memory import traced_memory
 
 
 def event(number: int) -> Event:
@@ -250,3 +262,58 @@ async def test_a_subscription_ends_with_its_block() -> None:
         pass
     with trio.fail_after(60):
         assert [event async for event in stream] == []
+
+
+async def test_backlog_of_information_is_bounded_in_bytes() -> None:
+    fan_out = EventFanOut()
+    with traced_memory() as memory, fan_out.subscribe() as one, fan_out.subscribe() as another:
+        before = memory.now
+        fan_out.publish(event(1))
+        for number in range(500):
+            info = DeviceInfo(str(number), "linux", custom_metadata={"text": "x" * 200_000})
+            fan_out.publish(InformationUpdated("device_001", info))
+        assert memory.now - before < 18 * 2**20
+        assert await anext(one) == await anext(another)
+        fan_out.publish(event(2))
+        fan_out.end()
+        kept = await rest(one)
+        assert len(kept) == len(await rest(another))
+        assert 80 < len(kept) < 85
+        assert isinstance(kept[-2], InformationUpdated)
+        assert kept[-2].information.device_id == "499"
+
+
+async def test_backlog_counts_the_lost_events_and_has_room_again_when_they_are_read() -> None:
+    fan_out = EventFanOut()
+    info = DeviceInfo("a", "linux", custom_metadata={"text": "x" * 6_000_000})
+    with fan_out.subscribe() as stream:
+        for _ in range(3):
+            published(fan_out, 1)
+            fan_out.publish(InformationUpdated("device_001", info))
+        assert await anext(stream) == EventsLost(2)
+        for _ in range(4):
+            await anext(stream)
+        for _ in range(2):
+            fan_out.publish(InformationUpdated("device_001", info))
+        fan_out.end()
+        assert len(await rest(stream)) == 2
+
+
+async def test_information_larger_than_the_backlog_is_the_only_event_in_it() -> None:
+    fan_out = EventFanOut()
+    with fan_out.subscribe() as stream:
+        published(fan_out, 2)
+        info = DeviceInfo("a", "linux", custom_metadata={"text": "x" * 2**25})
+        fan_out.publish(InformationUpdated("device_001", info))
+        fan_out.end()
+        assert await rest(stream) == [EventsLost(2), InformationUpdated("device_001", info)]
+
+
+async def test_errors_of_60_mib_take_no_memory_in_a_backlog() -> None:
+    fan_out = EventFanOut()
+    error = "x" * 60 * 2**20
+    with traced_memory() as memory, fan_out.subscribe():
+        before = memory.now
+        for number in range(BACKLOG):
+            fan_out.publish(TaskEnded("device_001", str(number), TaskOutcome.FAILED, error))
+        assert memory.now - before < 4 * 2**20

@@ -71,6 +71,14 @@ def test_an_error_refuses_the_registration_with_the_servers_words() -> None:
     assert counted(replies) == {}
 
 
+def test_an_error_holds_at_most_64_kib_of_the_servers_words() -> None:
+    for kind in (REGISTRATION, DEVICE_INFO):
+        replies = table()
+        request = ask(replies, kind, "r1")
+        assert replies.route(refusal("Ä" * 2**20)) is DELIVERED
+        assert rejection(request) == "Ä" * 2**16
+
+
 @pytest.mark.parametrize(("error", "words"), [("go away", "go away"), (None, "status failed"), ("", "status failed")])
 def test_a_heartbeat_with_a_status_other_than_ok_refuses_the_registration(error: str | None, words: str) -> None:
     replies = table()

@@ -140,6 +140,7 @@ async def test_new_information_replaces_the_previous_one(autojump_clock: MockClo
     assert {key: value for key, value in second.system_info.items() if value} == {"platform": "linux"}
 
 
+LARGE: dict[str, JSON] = {"platform": "linux", "supported_features": [str(number) for number in range(5_000)]}
 BROKEN: list[JSON] = [
     {"platform": 7},
     {"platform": "linux", "supported_features": "gui"},
@@ -150,7 +151,7 @@ BROKEN: list[JSON] = [
 ]
 
 
-@pytest.mark.parametrize("bad", [*BROKEN, "no information", None], ids=repr)
+@pytest.mark.parametrize("bad", [*BROKEN, LARGE, "no information", None], ids=lambda bad: repr(bad)[:40])
 async def test_device_is_connected_without_information_and_keeps_its_profile(
     bad: JSON, autojump_clock: MockClock
 ) -> None:
@@ -161,7 +162,7 @@ async def test_device_is_connected_without_information_and_keeps_its_profile(
     assert later == good
 
 
-@pytest.mark.parametrize("bad", [{"platform": 7}, "no information"], ids=repr)
+@pytest.mark.parametrize("bad", [{"platform": 7}, LARGE, "no information"], ids=lambda bad: repr(bad)[:40])
 async def test_information_is_requested_again_until_it_arrives(bad: JSON, autojump_clock: MockClock) -> None:
     async with open_scripted_server() as server:
         server.info = [bad]
@@ -243,3 +244,28 @@ def test_capabilities_are_configured_ones_then_features_without_duplicates(
     count = len(set(configured))
     assert list(found[:count]) == sorted(set(configured), key=configured.index)
     assert list(found[count:]) == sorted(set(features) - set(configured), key=features.index)
+
+
+async def test_information_within_the_limit_of_256_kib_is_used_whole(autojump_clock: MockClock) -> None:
+    features: JSON = [f"feature {number}" for number in range(3_000)]
+    _, profile = await profiles({"platform": "linux", "supported_features": features})
+    assert list(profile.capabilities) == features
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"supported_features": ["x" * 2**18]},
+        {"custom_metadata": {"deep": [[["x"] * 40_000]]}},
+        {"tags": [""] * 40_000},
+        {"other": {str(number): None for number in range(4_000)}},
+        {"hostname": "x" * 2**18},
+    ],
+    ids=lambda member: next(iter(member)),
+)
+async def test_information_that_takes_much_memory_in_any_member_is_ignored(
+    member: dict[str, JSON], autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, profile = await profiles({"platform": "linux", **member})
+    assert profile == before
+    assert "information about device 'a' is ignored, because it takes more than 262,144 bytes" in caplog.text
