@@ -12,10 +12,10 @@ import trio
 
 from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
 from galaxy_trio.daemon.device_slots import DeviceSlots
-from galaxy_trio.daemon.results import encode
+from galaxy_trio.daemon.results import TooDeep, encode
 from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.queries import WrongState
-from galaxy_trio.daemon.store.records import TaskRecord, TaskState
+from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
+from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class _End:
     """The end of a task."""
 
     state: TaskState
-    error: str | None = None
+    error: str | None = attrs.field(default=None, converter=stored_error_if_any)
     result: str | None = None
 
 
@@ -189,8 +189,11 @@ class Attempts:
         if record.asked.device is None:
             attempt.scope.deadline = trio.current_time() + _BEGIN_TIMEOUT
         try:
+            # Queues hold only the beginning of a long request.
+            whole = record.has_whole_request
+            request = record.asked.request if whole else await self._store.whole_request(record.id)
             ended = await attempt.device.run_task(
-                record.asked.request,
+                request,
                 timeout=record.asked.timeout,
                 task_id=record.id,
                 before_sending=partial(self._begin, attempt),
@@ -200,14 +203,17 @@ class Attempts:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
             await trio.sleep(self._retry_delay)
             raise _NotBegun from error
-        except WrongState as error:
+        except (WrongState, NoSuchTask) as error:
             attempt.withdrawn = True
             raise _NotBegun from error
         except (GalaxyError, trio.ClosedResourceError) as error:
             return self._end_after_error(attempt, error)
         # The next task does not have to wait until this result is encoded and written.
         self._release(attempt)
-        result = await encode(ended.result)
+        try:
+            result = await encode(ended.result)
+        except TooDeep as error:
+            return _End(TaskState.FAILED, f"the task ended as {ended.status.value}, but {error}")
         if ended.status is TaskStatus.COMPLETED:
             return _End(TaskState.COMPLETED, None, result)
         return _End(TaskState.FAILED, ended.error, result)

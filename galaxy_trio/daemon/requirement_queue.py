@@ -6,6 +6,8 @@ import math
 from bisect import insort
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,8 +24,8 @@ def _number(record: TaskRecord) -> int:
 class RequirementQueue:
     """The queued tasks with one requirement, in the order of acceptance.
 
-    At most `room` of them are in memory. The owner reads the others from disk when `wants_page` is true, and passes each page to
-    `add_page`. Pages and accepted tasks must be added in the order of the database.
+    At most `room` of them are in memory, with the beginnings of their requests. The owner reads the others from disk when `wants_page` is
+    true, and passes each page to `add_page`. Pages and accepted tasks must be added in the order of the database.
 
     Attributes:
         requirement: The tasks' requirement.
@@ -89,7 +91,7 @@ class RequirementQueue:
         if self._more:
             return
         if len(self._head) < self.room:
-            self._head.append(record)
+            self._head.append(self._with_shared_requirement(record))
         else:
             self._more = True
             self._known_up_to = record.number - 1
@@ -97,10 +99,16 @@ class RequirementQueue:
     def add_page(self, records: Sequence[TaskRecord], *, is_last: bool) -> None:
         """Add tasks that were read from disk, those after `known_up_to`."""
         self.reading = False
-        self._head += records
+        self._head += map(self._with_shared_requirement, records)
         self._more = not is_last
         if records:
             self._known_up_to = records[-1].number
+
+    def _with_shared_requirement(self, record: TaskRecord) -> TaskRecord:
+        """The record with the queue's own capabilities: otherwise each record would have equal ones of its own."""
+        if not self.requirement.capabilities:
+            return record
+        return attrs.evolve(record, asked=attrs.evolve(record.asked, capabilities=self.requirement.capabilities))
 
     def take(self) -> TaskRecord:
         """Remove the oldest task, which must be in memory."""

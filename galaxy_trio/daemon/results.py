@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
+from galaxy_trio._json_size import json_size
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
-_SMALL: Final = 4_096
-"""Characters and values up to which a result is encoded in the event loop, which takes less time than a thread switch."""
+_SMALL: Final = 4_500
+"""Bytes in memory up to which a result is encoded in the event loop, which takes less time than a thread switch."""
 _threads: Final = ThreadLimit("encoding results", 2)
 
 
+class TooDeep(Exception):
+    """A result is nested too deep to be encoded."""
+
+
 async def encode(result: JSON) -> str:
-    """Encode a result as JSON, in ASCII."""
-    if _is_small(result):
-        return json.dumps(result)
-    return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
+    """Encode a result as JSON, in ASCII.
 
-
-def _is_small(result: JSON) -> bool:
-    """Whether a result is small, found out in a bounded time."""
-    left = _SMALL
-    values: list[object] = [result]
-    while values and left >= 0:
-        value = values.pop()
-        left -= 1
-        if isinstance(value, str):
-            left -= len(value)
-        elif isinstance(value, list | dict):
-            items = cast("list[object] | dict[str, object]", value)
-            left -= len(items)
-            if left < 0:
-                break
-            if isinstance(items, dict):
-                values.extend(items.keys())
-                values.extend(items.values())
-            else:
-                values.extend(items)
-    return left >= 0
+    Raises:
+        TooDeep: It is nested too deep.
+    """
+    try:
+        if json_size(result, _SMALL) <= _SMALL:
+            return json.dumps(result)
+        return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
+    except RecursionError:
+        raise TooDeep("the result is nested too deep to be stored") from None

@@ -118,17 +118,30 @@ class TaskQueue:
             DaemonBusy: Too many tasks are queued, or the daemon is stopping.
             StoreError: The task could not be written, and was not accepted.
         """
+        try:
+            self._check_device(request)
+            await self._resumed.wait()
+            self._check_room()
+            self._check_requirement(request)
+        except (NoSuchDevice, DaemonBusy):
+            # A client that submits a task again, because it got no response, must not be refused: its task was accepted.
+            known = await self._store.accepted(request)
+            if known is None:
+                raise
+            return known, False
+        return await self._store.add(request, self._deliver_added)
+
+    def _check_device(self, request: TaskRequest) -> None:
         is_there = request.device is None or request.device in self._constellation.devices
         if not is_there and not self._reconfiguring:
             raise NoSuchDevice(f"there is no device {request.device!r}")
-        await self._resumed.wait()
-        self._check_room()
+
+    def _check_requirement(self, request: TaskRequest) -> None:
         if not self._scheduler.has_queue_for(request.requirement):
             raise DaemonBusy(
                 f"tasks with {MAX_QUEUES:,} different requirements are queued already, and this one was refused: "
                 "use fewer combinations of os and capabilities"
             )
-        return await self._store.add(request, self._deliver_added)
 
     async def retry(self, task_id: str) -> TaskRecord:
         """Rerun a finished task as a new one.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sqlite3
 import subprocess
 import sys
+import weakref
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,12 +18,14 @@ import trio.testing
 
 import galaxy_trio.daemon.store.queries
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
-from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.store import NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from galaxy_trio.daemon.store.group_commit import Transaction
 
 pytestmark = pytest.mark.daemon
 
@@ -152,6 +156,45 @@ async def test_concurrent_writes_share_transactions(tmp_path: Path) -> None:
         assert store.commits - before < 30
     async with open_store(tmp_path / "db") as store:
         assert len(await queued_tasks(store)) == 300
+
+
+async def test_nothing_of_a_write_is_in_memory_when_it_has_returned(tmp_path: Path) -> None:
+    class Operation:
+        def __call__(self, transaction: Transaction) -> None:
+            transaction.on_commit(self.called)
+
+        def called(self) -> None:
+            pass
+
+    async with open_store(tmp_path / "db") as store:
+        gc.disable()
+        try:
+            operation = Operation()
+            alive = weakref.ref(operation)
+            await store.write(operation)
+            del operation
+            await trio.testing.wait_all_tasks_blocked()
+            assert alive() is None
+        finally:
+            gc.enable()
+
+
+async def test_error_of_any_size_is_stored_with_64_kib(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "db") as store:
+        for error, is_whole in (
+            ("x" * MAX_ERROR, True),
+            ("é" * (MAX_ERROR // 2), True),
+            ("x" * (MAX_ERROR + 1), False),
+            ("€" * MAX_ERROR, False),
+            ("\udcff" * MAX_ERROR, False),
+        ):
+            record = await add_task(store)
+            record = await store.finish(record.id, TaskState.FAILED, error=error)
+            stored = "".join([text async for text in store.read_text(record.id, "error")])
+            assert record.error_size == len(stored.encode()) <= MAX_ERROR
+            assert stored.startswith(str(record.error))
+            assert (stored == error) == is_whole
+            assert is_whole or stored.endswith(f"… (the first part of {len(error):,} characters)")
 
 
 async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:

@@ -114,17 +114,24 @@ async def _write_all(group: GroupCommit, engine: Engine, receiving: trio.MemoryR
     with trio.CancelScope(shield=True):
         async for first in receiving:
             writes = [first]
+            # Nothing keeps an operation, which may have a result of 100 MiB, while this waits for the next.
+            del first
             while len(writes) < _MAX_GROUP:
                 try:
                     writes.append(receiving.receive_nowait())
                 except (trio.WouldBlock, trio.EndOfChannel):
                     break
             group.commits += await trio.to_thread.run_sync(_commit_all, engine, writes, limiter=limiter)
-            for write in writes:
-                if write.error is None:
-                    for callback in write.callbacks:
-                        callback()
-                write.done.set()
+            while writes:
+                _notify(writes.pop(0))
+
+
+def _notify(write: _Write) -> None:
+    """Call the write's callbacks, if it is on disk, and wake its caller."""
+    if write.error is None:
+        for callback in write.callbacks:
+            callback()
+    write.done.set()
 
 
 def _commit_all(engine: Engine, writes: Sequence[_Write]) -> int:

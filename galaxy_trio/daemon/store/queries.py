@@ -17,7 +17,15 @@ from sqlalchemy import delete, func, select
 
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.group_commit import Refused
-from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.records import (
+    MAX_EXCERPT,
+    Requirement,
+    TaskRecord,
+    TaskRequest,
+    TaskState,
+    stored_error,
+    stored_error_if_any,
+)
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS, VERSION
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.group_commit import Transaction
 
 PIECE: Final = 2**16
-"""Characters in one piece of a result; they are ASCII."""
+"""Bytes in one piece of a result or another text."""
 MAX_DELETED: Final = 500
 """Tasks that are deleted in one transaction; other writes run between two."""
 _FINAL_STATES: Final = tuple(state.value for state in TaskState if state.ended)
@@ -61,16 +69,38 @@ def add(
     Raises:
         IdempotencyConflict: The key belongs to a task with a different request.
     """
-    known = None
-    if request.idempotency_key is not None:
-        known = _first(statements.BY_KEY, {"key": request.idempotency_key}, transaction.connection)
-    if known is not None and known.asked != request:
-        raise IdempotencyConflict(
-            f"the idempotency key {request.idempotency_key!r} belongs to task {known.id}, which has a different request: use another key"
-        )
+    known = accepted(transaction.connection, request)
     added = (known, False) if known is not None else (_insert(transaction, request), True)
     transaction.on_commit(partial(deliver, added))
     return added
+
+
+def accepted(connection: Connection, request: TaskRequest) -> TaskRecord | None:
+    """The task that was accepted with this request's idempotency key, or `None`.
+
+    Raises:
+        IdempotencyConflict: The key belongs to a task with a different request.
+    """
+    if request.idempotency_key is None:
+        return None
+    known = _first(statements.BY_KEY, {"key": request.idempotency_key}, connection)
+    if known is not None and attrs.evolve(known.asked, request=whole_request(connection, known.id)) != request:
+        raise IdempotencyConflict(
+            f"the idempotency key {request.idempotency_key!r} belongs to task {known.id}, which has a different request: use another key"
+        )
+    return known
+
+
+def whole_request(connection: Connection, task_id: str) -> str:
+    """A task's request, of any size.
+
+    Raises:
+        NoSuchTask: There is no such task.
+    """
+    request = connection.execute(statements.REQUEST, {"task_id": task_id}).scalar()
+    if request is None:
+        raise _no_such_task(task_id)
+    return cast("str", request)
 
 
 def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore) -> TaskRecord:
@@ -84,7 +114,8 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
     if not known.state.ended:
         raise WrongState(f"task {task_id} is {known.state.value}: only a task that has ended can be retried")
     # The key belongs to the first task.
-    record = _insert(transaction, attrs.evolve(known.asked, idempotency_key=None), retry_of=task_id)
+    whole = whole_request(transaction.connection, task_id)
+    record = _insert(transaction, attrs.evolve(known.asked, request=whole, idempotency_key=None), retry_of=task_id)
     transaction.on_commit(partial(deliver, record))
     return record
 
@@ -104,7 +135,16 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "retry_of": retry_of,
     }
     number = transaction.connection.execute(statements.INSERT_TASK, values).scalar_one()
-    return TaskRecord(task_id, request, TaskState.QUEUED, transaction.now, retry_of=retry_of, number=number)
+    text = request.request.encode()
+    return TaskRecord(
+        task_id,
+        attrs.evolve(request, request=_beginning(text[:MAX_EXCERPT])),
+        TaskState.QUEUED,
+        transaction.now,
+        retry_of=retry_of,
+        number=number,
+        request_size=len(text),
+    )
 
 
 def mark_running(transaction: Transaction, task_id: str, device: str) -> TaskRecord:
@@ -138,7 +178,7 @@ def finish(
         "task_id": task_id,
         "to_state": state.value,
         "now": transaction.now.timestamp(),
-        "why": None if error is None else _encodable(error),
+        "why": stored_error_if_any(error),
         "size": None if result is None else len(result),
     }
     record = _changed(statements.FINISH, values, transaction.connection)
@@ -178,7 +218,7 @@ def fail_queued(
     values = {
         "to_state": TaskState.FAILED.value,
         "now": transaction.now.timestamp(),
-        "why": _encodable(error),
+        "why": stored_error(error),
         "limit": limit,
     }
     rows = transaction.connection.execute(statements.FAIL_QUEUED, values | _required(requirement)).all()
@@ -257,7 +297,7 @@ def page(
     Raises:
         NoSuchTask: There is no task with the id `before`, for example because it was deleted.
     """
-    query = select(TASKS).order_by(TASKS.c.number.desc()).limit(limit)
+    query = statements.RECORDS.order_by(TASKS.c.number.desc()).limit(limit)
     if state is not None:
         query = query.where(TASKS.c.state == state.value)
     if device is not None:
@@ -294,6 +334,12 @@ def piece(connection: Connection, task_id: str, part: int) -> bytes | None:
     return connection.execute(query).scalar()
 
 
+def text_piece(connection: Connection, task_id: str, column: str, start: int) -> bytes | None:
+    """A piece of a task's ``request`` or ``error`` in UTF-8, from its byte `start`; `None` if there is no such task."""
+    values = {"task_id": task_id, "start": start + 1, "size": PIECE}
+    return connection.execute(statements.TEXT_PIECES[column], values).scalar()
+
+
 def _changed(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord:
     """Execute a statement that changes one task, and return the task.
 
@@ -311,8 +357,12 @@ def _changed(statement: Executable, values: Mapping[str, object], connection: Co
 def _get(task_id: str, connection: Connection) -> TaskRecord:
     record = get(connection, task_id)
     if record is None:
-        raise NoSuchTask(f"there is no task {task_id!r:.100}")
+        raise _no_such_task(task_id)
     return record
+
+
+def _no_such_task(task_id: str) -> NoSuchTask:
+    return NoSuchTask(f"there is no task {task_id!r:.100}")
 
 
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
@@ -320,9 +370,9 @@ def _first(statement: Executable, values: Mapping[str, object], connection: Conn
     return None if row is None else _record(row)
 
 
-def _encodable(error: str) -> str:
-    """An error that UTF-8 can encode: the path of a file in it may contain lone surrogates."""
-    return error.encode("utf-8", "backslashreplace").decode()
+def _beginning(text: bytes) -> str:
+    """The beginning of a text in UTF-8, which may be cut in a character."""
+    return text.decode("utf-8", "ignore")
 
 
 def _required(requirement: Requirement) -> dict[str, str | None]:
@@ -335,21 +385,23 @@ def _required(requirement: Requirement) -> dict[str, str | None]:
 
 def _record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
     (
-        number, task_id, state, request, asked_device, os, capabilities, timeout, idempotency_key,
-        device, created, started, ended, error, result_size, retry_of,
+        number, task_id, state, request, request_size, asked_device, os, capabilities, timeout, idempotency_key,
+        device, created, started, ended, error, error_size, result_size, retry_of,
     ) = cast("tuple[Any, ...]", row)  # fmt: skip
     return TaskRecord(
         task_id,
-        TaskRequest(request, asked_device, os, _tuple(capabilities), timeout, idempotency_key),
+        TaskRequest(_beginning(request), asked_device, os, _tuple(capabilities), timeout, idempotency_key),
         TaskState(state),
         datetime.fromtimestamp(created, UTC),
         device,
         None if started is None else datetime.fromtimestamp(started, UTC),
         None if ended is None else datetime.fromtimestamp(ended, UTC),
-        error,
+        None if error is None else _beginning(error),
         result_size,
         retry_of,
         number,
+        request_size,
+        error_size,
     )
 
 

@@ -1,11 +1,32 @@
-"""The daemon's records of tasks, as plain data."""
+"""The daemon's records of tasks, as plain data of limited size."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import attrs
+
+MAX_EXCERPT: Final = 1_024
+"""Bytes of its request and of its error that a task's record holds. Most tasks have no more."""
+MAX_ERROR: Final = 2**16
+"""Bytes of an error that are stored."""
+
+
+def stored_error(error: str) -> str:
+    """Return an error as it is stored: encodable in UTF-8, and at most `MAX_ERROR` bytes, of which the last say how long it was."""
+    # The path of a file in it may contain lone surrogates.
+    text = error[: MAX_ERROR + 1].encode("utf-8", "backslashreplace")
+    if len(text) <= MAX_ERROR:
+        return text.decode()
+    note = f"… (the first part of {len(error):,} characters)"
+    return text[: MAX_ERROR - len(note.encode())].decode("utf-8", "ignore") + note
+
+
+def stored_error_if_any(error: str | None) -> str | None:
+    """Return an error as `stored_error` does, or None for None."""
+    return None if error is None else stored_error(error)
 
 
 class TaskState(StrEnum):
@@ -70,20 +91,24 @@ class TaskRequest:
 
 @attrs.frozen
 class TaskRecord:
-    """A task as it is on disk, without its result. Times are in UTC.
+    """A task as it is on disk, without its result, and with the beginning of its request and error. Times are in UTC.
+
+    Requests and errors are cut to `MAX_EXCERPT` bytes, so that queues, events and pages of tasks take little memory.
 
     Attributes:
         id: 32 hexadecimal digits.
-        asked: The request.
+        asked: The request, cut.
         state: Its state.
         created: When it was accepted.
         device: The device that runs or ran it.
         started: When its device was chosen.
         ended: When its end was recorded.
-        error: The reason why it did not complete.
+        error: The reason why it did not complete, cut.
         result_size: The size of its result as JSON, in bytes; `None` without a result.
         retry_of: The id of the task that this one repeats.
         number: Its place in the order of acceptance.
+        request_size: The size of the whole request, in bytes.
+        error_size: The size of the whole error, in bytes; `None` without an error.
     """
 
     id: str
@@ -97,3 +122,10 @@ class TaskRecord:
     result_size: int | None = None
     retry_of: str | None = None
     number: int = 0
+    request_size: int = 0
+    error_size: int | None = None
+
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether the request is not cut."""
+        return self.request_size <= MAX_EXCERPT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial, wraps
@@ -75,6 +76,8 @@ class Store:
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
     page: Final = _read(queries.page)
+    accepted: Final = _read(queries.accepted)
+    whole_request: Final = _read(queries.whole_request)
     count_queued: Final = _read(queries.count_queued)
     counts: Final = _read(queries.counts)
 
@@ -104,6 +107,23 @@ class Store:
                 return
             yield piece
             part += 1
+
+    async def read_text(self, task_id: str, column: str) -> AsyncGenerator[str]:
+        """Yield a task's whole ``request`` or ``error``, in pieces.
+
+        Raises:
+            NoSuchTask: The task was deleted.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        start = 0
+        while True:
+            piece = await self.read(partial(queries.text_piece, task_id=task_id, column=column, start=start))
+            if piece is None:
+                raise queries.NoSuchTask(f"there is no task {task_id!r}")
+            if not piece:
+                return
+            yield decoder.decode(piece)
+            start += len(piece)
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation in a transaction; its changes are on disk when this returns."""
