@@ -35,6 +35,8 @@ _LONGEST_WAIT: Final = 60.0
 """Seconds that one request waits at the daemon."""
 _ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
 _REQUEST_WIDTH: Final = 40
+_MAX_REASON: Final = 1_000
+"""Characters of the reason that ``task wait`` gives for a task that did not complete."""
 
 
 @attrs.frozen
@@ -299,7 +301,11 @@ def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
     if result is not None:
         echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
     if task["state"] != "completed":
-        raise TaskFailed(f"task {task['id']} {_ENDED[str(task['state'])]}: {task['error'] or 'no reason was given'}")
+        reason = str(task["error"] or "no reason was given")
+        if len(reason) > _MAX_REASON:
+            whole = f"{len(reason):,} characters: galaxy-trio task show {task['id']}"
+            reason = f"{one_line(reason[:_MAX_REASON])}… ({whole})"
+        raise TaskFailed(f"task {task['id']} {_ENDED[str(task['state'])]}: {reason}")
     return 0
 
 

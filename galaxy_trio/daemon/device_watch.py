@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.daemon.web.bodies import device_as_json
+from galaxy_trio.daemon.web.short_forms import short_device
 from galaxy_trio.events import (
     DeviceConnected,
     DeviceDisconnected,
@@ -17,7 +17,7 @@ from galaxy_trio.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.task_queue import TaskQueue
@@ -52,15 +52,9 @@ async def watch_devices(
         if isinstance(event, StatusChanged | InformationUpdated):
             task_queue.update_device(event.device_id)
         if isinstance(event, StatusChanged):
-            status: dict[str, object] = {"device_id": event.device_id, "status": event.status.value}
-            event_stream.publish("status", _constant(status))
+            event_stream.publish("status", {"device_id": event.device_id, "status": event.status.value})
         elif type(event) in _PUBLISHED and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
             logger.info("device %r: %s", event.device_id, _PUBLISHED[type(event)])
             queued = task_queue.queued_for(event.device_id)
-            shown = {"what": _PUBLISHED[type(event)], **device_as_json(statistics, queued)}
-            event_stream.publish("device", _constant(shown))
-
-
-def _constant(data: dict[str, object]) -> Callable[[], Mapping[str, object]]:
-    return lambda: data
+            event_stream.publish("device", {"what": _PUBLISHED[type(event)], **short_device(statistics, queued)})

@@ -6,7 +6,6 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -20,7 +19,6 @@ from galaxy_trio.daemon.settings import Settings, read_settings
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store, open_store
 from galaxy_trio.daemon.task_queue import TaskQueue, open_task_queue
-from galaxy_trio.daemon.web.bodies import task_as_json
 from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from galaxy_trio.daemon.web.listening import open_listeners, parse_address
 from galaxy_trio.daemon.web.metrics import Metrics
@@ -28,6 +26,7 @@ from galaxy_trio.daemon.web.page import PAGE_PATHS
 from galaxy_trio.daemon.web.routes import make_app
 from galaxy_trio.daemon.web.security import Security
 from galaxy_trio.daemon.web.serving import serve_http
+from galaxy_trio.daemon.web.short_forms import short_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,7 +142,7 @@ class _Daemon:
 
     def on_change(self, record: TaskRecord) -> None:
         """Publish and count a task whose state has changed on disk."""
-        self._event_stream.publish("task", partial(task_as_json, record))
+        self._event_stream.publish("task", short_task(record))
         self.metrics.count_task(record)
 
     async def delete_old_tasks(self) -> None:

@@ -148,6 +148,29 @@ def test_failed_task_exits_with_1_and_its_reason(call: Call) -> None:
     assert (outcome.status, json.loads(outcome.out)["state"]) == (1, "failed")
 
 
+def test_long_reason_is_cut_and_show_prints_it_whole(call: Call) -> None:
+    reason = "no paper " * 1_000
+    outcome = call("task", "submit", f"fail {reason}end", "--device", "d1", "--wait")
+    assert outcome.status == 1
+    assert is_one_sentence(outcome)
+    task_id = outcome.err.split()[2]
+    assert outcome.err.count("no paper") > 50
+    assert outcome.err.endswith(f" characters: galaxy-trio task show {task_id})\n")
+    assert f"{reason}end" in call("task", "show", task_id).out
+
+
+def test_long_request_is_cut_in_lists_and_show_prints_it_whole(call: Call) -> None:
+    request = "echo " + "long " * 1_000 + "end"
+    submitted = json.loads(call("task", "submit", request, "--device", "d1", "--json").out)
+    listed = json.loads(call("task", "list", "--limit", "1", "--json").out)[0]
+    for task in (submitted, listed):
+        assert (task["id"], task["request"], task["request_size"]) == (submitted["id"], request[:1_024], len(request))
+    assert f"{submitted['id']}  " in call("task", "list").out
+    assert f"{request[:40]}…\n" in call("task", "list").out
+    assert request in call("task", "show", submitted["id"]).out
+    assert json.loads(call("task", "wait", submitted["id"], "--json").out)["request"] == request
+
+
 def test_wait_times_out_and_the_task_continues(call: Call) -> None:
     task_id = _submit(call, "wait", "--device", "d2")
     outcome = call("task", "wait", task_id, "--timeout", "0.05")

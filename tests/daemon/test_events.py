@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import h11
 import pytest
 import trio
 import trio.testing
 
 import galaxy_trio.daemon.web.event_stream
 from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
-from tests.daemon.support.daemon import RunningDaemon, open_daemon
+from tests.daemon.support.daemon import open_daemon
+from tests.daemon.support.listener import listen
+from tests.support.memory import traced_memory
+from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.daemon
-
-
-def _saying(number: int) -> Callable[[], dict[str, object]]:
-    return lambda: {"number": number}
-
-
-class Listener:
-    """Reads events as a browser does. Made by `listen`."""
-
-    def __init__(self, lines: AsyncIterator[str]) -> None:
-        self._lines = lines
-        self.last_id: str | None = None
-
-    async def next(self) -> tuple[str, Any]:
-        """The kind and the data of the next event or comment."""
-        kind, data = "message", None
-        async for line in self._lines:
-            name, _, value = line.partition(": ")
-            if name == "id":
-                self.last_id = value
-            elif name == "event":
-                kind = value
-            elif name == "data":
-                data = json.loads(value)
-            elif line.startswith(":"):
-                kind = "comment"
-            elif not line:
-                return kind, data
-        raise EOFError
-
-    async def until(self, kind: str, **members: object) -> Any:
-        """The data of the next event that has these members."""
-        while True:
-            found, data = await self.next()
-            if found == kind and all(data.get(name) == value for name, value in members.items()):
-                return data
-
-
-@asynccontextmanager
-async def listen(daemon: RunningDaemon, last_id: str | None = None) -> AsyncGenerator[Listener]:
-    """Listen on a new connection inside the block."""
-    headers = [("Host", "localhost"), *([] if last_id is None else [("Last-Event-ID", last_id)])]
-    async with await trio.open_unix_socket(daemon.directory / "s") as stream:
-        http = h11.Connection(h11.CLIENT)
-        await stream.send_all(http.send(h11.Request(method="GET", target="/events", headers=headers)))
-        response = await _next_event(stream, http)
-        assert isinstance(response, h11.Response)
-        assert (b"content-type", b"text/event-stream; charset=utf-8") in response.headers
-        async with aclosing(_lines(stream, http)) as lines:
-            yield Listener(lines)
-
-
-async def _next_event(stream: trio.SocketStream, http: h11.Connection) -> object:
-    while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await stream.receive_some())
-    return event
-
-
-async def _lines(stream: trio.SocketStream, http: h11.Connection) -> AsyncGenerator[str]:
-    rest = b""
-    while isinstance(event := await _next_event(stream, http), h11.Data):
-        *lines, rest = (rest + event.data).split(b"\n")
-        for line in lines:
-            yield line.decode()
-    assert isinstance(event, h11.EndOfMessage)
 
 
 async def test_changes_of_tasks_and_devices_are_published(tmp_path: Path) -> None:
@@ -160,17 +94,74 @@ async def test_slow_listener_is_dropped_and_delays_no_other(
         nursery.start_soon(begin)
         await trio.testing.wait_all_tasks_blocked()
         assert event_stream.listeners == 2
-        for number in range(5_000):
-            event_stream.publish("number", _saying(number))
+        for number in range(10_002):
+            event_stream.publish("number", {"number": number})
             if number % 100 == 0:
                 await trio.testing.wait_all_tasks_blocked()
-        assert (event_stream.listeners, event_stream.dropped) == (1, 1)
         await trio.testing.wait_all_tasks_blocked()
         event_stream.close()
-    assert len(received) == 5_000
-    # It still gets the events that were pending when it was dropped.
-    assert 900 < len([text async for text in slow]) < 1_100
-    assert event_stream.listeners == 0
+    assert len(received) == 10_002
+    # It has the first event. The second one is no longer kept.
+    assert [text async for text in slow] == []
+    assert (event_stream.listeners, event_stream.dropped) == (0, 1)
+
+
+async def test_slow_listener_gets_all_events_that_are_still_kept() -> None:
+    event_stream = ServerSentEventStream()
+    slow = event_stream.listen("")
+    assert b"reset" in await anext(slow)
+    for number in range(10_000):
+        event_stream.publish("number", {"number": number})
+    event_stream.close()
+    assert len([text async for text in slow]) == 10_000
+    assert event_stream.dropped == 0
+
+
+async def test_events_that_are_kept_have_a_limited_size() -> None:
+    event_stream = ServerSentEventStream()
+    event_stream.publish("first", {})
+    reader = event_stream.listen("")
+    assert b"reset" in await anext(reader)
+    first = (await anext(reader)).split(b"\n")[0].removeprefix(b"id: ").decode()
+    await reader.aclose()
+    with traced_memory() as memory:
+        before = memory.now
+        for number in range(1_000):
+            event_stream.publish("large", {"number": number, "text": "x" * 100_000})
+        assert memory.now - before < 17 * 2**20
+    resumed = event_stream.listen(first)
+    assert b"reset" in await anext(resumed)
+    event_stream.close()
+    rest = [text async for text in resumed]
+    assert 150 < len(rest) < 170
+    assert b'"number":999' in rest[-1]
+
+
+async def test_listeners_that_do_not_read_take_no_memory_for_the_events() -> None:
+    event_stream = ServerSentEventStream()
+    listeners = [event_stream.listen("") for _ in range(100)]
+    for listener in listeners:
+        await anext(listener)
+    with traced_memory() as memory:
+        before = memory.now
+        # Each is published when the listeners are at different events.
+        for number in range(400):
+            event_stream.publish("large", {"text": "x" * 100_000})
+            if number < len(listeners):
+                await anext(listeners[number])
+        assert memory.now - before < 17 * 2**20
+    for listener in listeners:
+        await listener.aclose()
+
+
+async def test_head_of_the_events_ends_immediately_and_its_connection_is_used_again(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        for _ in range(3):
+            with trio.fail_after(SECONDS):
+                head = await daemon.client.head("/events")
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert "galaxy_event_listeners 0.0" in (await daemon.client.get("/metrics")).text
 
 
 async def test_listening_to_a_closed_stream_ends_immediately() -> None:
@@ -183,13 +174,13 @@ async def test_listening_to_a_closed_stream_ends_immediately() -> None:
 
 async def test_resuming_after_events_that_are_no_longer_kept_begins_with_a_reset() -> None:
     event_stream = ServerSentEventStream()
-    event_stream.publish("first", _saying(0))
+    event_stream.publish("first", {"number": 0})
     listening = event_stream.listen("")
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     first = (await anext(listening)).split(b"\n")[0].removeprefix(b"id: ").decode()
     await listening.aclose()
     for number in range(10_001):
-        event_stream.publish("number", _saying(number))
+        event_stream.publish("number", {"number": number})
     listening = event_stream.listen(first)
     assert await anext(listening) == b"event: reset\ndata: {}\n\n"
     await listening.aclose()

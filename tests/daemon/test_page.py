@@ -209,6 +209,37 @@ def _post(world: World, body: object, token: str = "") -> None:
     urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
 
 
+def test_long_request_and_error_are_cut_in_the_list_and_whole_in_the_dialog(page: Page) -> None:
+    request = "fail " + "paper " * 1_000 + "end"
+    submit(page, request)
+    row = page.locator("#task-rows tr", has=page.get_by_role("button", name=re.compile("Show task: fail paper"))).first
+    expect(row.locator(".state")).to_have_text("failed")
+    expect(row.locator(".problem")).to_have_text(re.compile("paper.*…$"))
+    row.get_by_role("button", name=re.compile("Show task")).click()
+    dialog = page.get_by_role("dialog", name="Task")
+    expect(dialog.locator("#task-request")).to_have_text(request)
+    expect(dialog.locator("dd", has_text="paper end")).to_have_count(1)
+    expect(dialog).not_to_contain_text("(cut:")
+    page.keyboard.press("Escape")
+    # The daemon does not send the whole task now.
+    page.route("**/tasks/*", lambda route: route.abort())
+    row.get_by_role("button", name=re.compile("Show task")).click()
+    expect(dialog.locator("#task-request")).to_have_text(f"{request[:1024]}… (cut: it has {len(request):,} bytes)")
+    expect(dialog.locator("dd", has_text="(cut: it has 6,")).to_have_count(1)
+    page.unroute("**/tasks/*")
+
+
+def test_device_with_many_features_shows_the_first_and_their_number(browser: Browser, tmp_path: Path) -> None:
+    with open_world(tmp_path, ["laptop"], missing=["many"]) as world:
+        world.do("device", "many", "linux", [f"feature-{number}" for number in range(1_000)])
+        for page in open_page(browser, world.url):
+            expect(device_row(page, "many")).to_contain_text(
+                re.compile(r"linux · feature-0 · feature-1 · .* · and \d{3} more")
+            )
+            expect(device_row(page, "many")).not_to_contain_text("feature-999")
+            expect(device_row(page, "laptop")).not_to_contain_text("more")
+
+
 def test_device_that_dies_and_returns_is_shown_as_disconnected_and_connected(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop", "server"]) as world:
         for page in open_page(browser, world.url):

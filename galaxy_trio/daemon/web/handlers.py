@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from contextlib import aclosing
@@ -14,7 +15,8 @@ from galaxy_trio import DeviceStatus, NoSuchDevice
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, device_as_json, parse_task, task_as_json
+from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, parse_task
+from galaxy_trio.daemon.web.short_forms import short_device, short_task, whole_device, whole_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Send
 
-    from galaxy_trio import Constellation, DeviceStatistics
+    from galaxy_trio import Constellation
     from galaxy_trio.daemon.store.store import Store
     from galaxy_trio.daemon.task_queue import TaskQueue
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
     from galaxy_trio.messages import JSON
+
+logger: Final = logging.getLogger(__name__)
 
 MAX_WAIT: Final = 300
 """Maximum seconds to wait for the end of a task."""
@@ -35,6 +39,10 @@ MAX_PAGE: Final = 1_000
 """Maximum tasks in a page."""
 RECONNECT_TIMEOUT: Final = 30.0
 """Maximum seconds to wait for a device to reconnect."""
+MAX_CAPABILITIES_SIZE: Final = 4_000
+"""Maximum characters of all capabilities that a task requires together: every queue and every list of tasks holds them."""
+_IN_ONE_PIECE: Final = 2**16
+"""Bytes of a task's texts up to which the task is sent in one piece."""
 
 
 class Handlers:
@@ -58,8 +66,13 @@ class Handlers:
 
     async def submit_task(self, request: Request) -> Response:
         """Accept a task; it is on disk when the response is sent."""
-        record, is_new = await self._task_queue.submit(parse_task(await request.body()))
-        return JSONResponse(task_as_json(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
+        asked = parse_task(await request.body())
+        if sum(map(len, asked.capabilities)) > MAX_CAPABILITIES_SIZE:
+            raise BadRequest(
+                f"capabilities: expected at most {MAX_CAPABILITIES_SIZE:,} characters in all of them together"
+            )
+        record, is_new = await self._task_queue.submit(asked)
+        return JSONResponse(short_task(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
 
     async def list_tasks(self, request: Request) -> Response:
         """A page of tasks, the newest first."""
@@ -74,20 +87,18 @@ class Handlers:
             before=request.query_params.get("before"),
         )
         following = records[-1].id if len(records) == limit else None
-        return JSONResponse({"tasks": [task_as_json(record) for record in records], "before": following})
+        return JSONResponse({"tasks": [short_task(record) for record in records], "before": following})
 
     async def show_task(self, request: Request) -> Response:
-        """A task, with its result if that is small. With ``wait``, wait for its end first."""
+        """A whole task, with its result if that is small. With ``wait``, wait for its end first."""
         record = await self._task_queue.wait(request.path_params["id"], _seconds_to_wait(request))
-        response = JSONResponse(task_as_json(record))
-        if record.result_size is None or record.result_size > INLINE:
-            return response
-        result = b"".join([piece async for piece in self._store.read_result(record.id)])
-        if not result:
-            raise NoSuchTask(f"there is no task {record.id!r}")
-        # The result is not decoded: it may be nested more deeply than Python can decode here.
-        members = bytes(response.body).removesuffix(b"}")
-        return Response(members + b',"result":' + result + b"}", media_type="application/json")
+        result_size = INLINE + 1 if record.result_size is None else record.result_size
+        with_result = result_size <= INLINE
+        pieces = whole_task(self._store, record, with_result=with_result)
+        size = record.request_size + (record.error_size or 0) + (result_size if with_result else 0)
+        if size > _IN_ONE_PIECE:
+            return _Stream(pieces, media_type="application/json")
+        return Response(b"".join([piece async for piece in pieces]), media_type="application/json")
 
     async def show_result(self, request: Request) -> Response:
         """A result of any size, streamed."""
@@ -104,18 +115,19 @@ class Handlers:
 
     async def cancel_task(self, request: Request) -> Response:
         """Cancel a task, whether it is queued or running."""
-        return JSONResponse(task_as_json(await self._task_queue.cancel(request.path_params["id"])))
+        return JSONResponse(short_task(await self._task_queue.cancel(request.path_params["id"])))
 
     async def retry_task(self, request: Request) -> Response:
         """Rerun a finished task, as a new task."""
         record = await self._task_queue.retry(request.path_params["id"])
-        return JSONResponse(task_as_json(record), 202, {"Location": f"/tasks/{record.id}"})
+        return JSONResponse(short_task(record), 202, {"Location": f"/tasks/{record.id}"})
 
     async def list_devices(self, _request: Request) -> Response:
         """All devices."""
         await trio.lowlevel.checkpoint()
         devices = self._constellation.statistics().devices.values()
-        return JSONResponse({"devices": [self._as_json(device) for device in devices]})
+        queued_for = self._task_queue.queued_for
+        return JSONResponse({"devices": [short_device(device, queued_for(device.device_id)) for device in devices]})
 
     async def show_device(self, request: Request) -> Response:
         """A device."""
@@ -126,10 +138,7 @@ class Handlers:
         device = self._constellation.statistics().devices.get(name)
         if device is None:
             raise NoSuchDevice(f"there is no device {name!r}")
-        return self._as_json(device)
-
-    def _as_json(self, device: DeviceStatistics) -> dict[str, object]:
-        return device_as_json(device, self._task_queue.queued_for(device.device_id))
+        return whole_device(device, self._task_queue.queued_for(name))
 
     async def reconnect_device(self, request: Request) -> Response:
         """Reconnect a device, and wait for it."""
@@ -144,6 +153,11 @@ class Handlers:
     async def listen(self, request: Request) -> Response:
         """The events, streamed."""
         await trio.lowlevel.checkpoint()
+        if request.method == "HEAD":
+            # The response has no body, so it ends here.
+            response = Response(media_type="text/event-stream")
+            del response.headers["Content-Length"]
+            return response
         return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
 
     async def health(self, _request: Request) -> Response:
@@ -187,7 +201,10 @@ class Handlers:
 
 
 class _Stream(StreamingResponse):
-    """Streams an async generator, and closes it when the response ends for any reason."""
+    """Streams an async generator, and closes it when the response ends for any reason.
+
+    If the task is deleted or the database fails in between, the connection is closed before the response is complete.
+    """
 
     def __init__(
         self, content: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
@@ -197,7 +214,10 @@ class _Stream(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self._content):
-            await super().stream_response(send)
+            try:
+                await super().stream_response(send)
+            except (NoSuchTask, StoreError) as error:
+                logger.warning("a response is incomplete: %s", error)
 
 
 def _page_size(request: Request) -> int:

@@ -44,7 +44,7 @@ _NOT_WRITTEN: Final = answer("The database failed, and nothing was accepted.")
 # fmt: off
 OPERATIONS: Final = (
     Operation(
-        "GET", "/tasks", Handlers.list_tasks, "List tasks, the newest first.",
+        "GET", "/tasks", Handlers.list_tasks, "List tasks in their short form, the newest first.",
         {200: answer("A page of tasks.", ref("Tasks")), 400: _BAD_REQUEST, 404: answer("The task `before` does not exist any more.")},
         parameters=(
             parameter("state", "Only tasks in this state.", ref("TaskState")),
@@ -69,7 +69,7 @@ OPERATIONS: Final = (
         body="TaskRequest",
     ),
     Operation(
-        "GET", "/tasks/{id}", Handlers.show_task, f"Show a task, with its result up to {INLINE:,} bytes.",
+        "GET", "/tasks/{id}", Handlers.show_task, f"Show a whole task, with its result up to {INLINE:,} bytes.",
         {200: answer("The task.", _TASK), 400: _BAD_REQUEST, 404: _NO_TASK},
         parameters=(
             _TASK_ID,
@@ -93,11 +93,11 @@ OPERATIONS: Final = (
         parameters=(_TASK_ID,),
     ),
     Operation(
-        "GET", "/devices", Handlers.list_devices, "List all devices as they are now.",
+        "GET", "/devices", Handlers.list_devices, "List all devices as they are now, in their short form.",
         {200: answer("The devices.", ref("Devices"))},
     ),
     Operation(
-        "GET", "/devices/{id}", Handlers.show_device, "Show a device as it is now.",
+        "GET", "/devices/{id}", Handlers.show_device, "Show a whole device as it is now.",
         {200: answer("The device.", ref("Device")), 404: _NO_DEVICE},
         parameters=(_DEVICE_ID,),
     ),

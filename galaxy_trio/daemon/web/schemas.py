@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import DeviceStatus
-from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.web.bodies import INLINE, MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
 
 if TYPE_CHECKING:
@@ -55,11 +55,15 @@ SCHEMAS: Final[dict[str, JSON]] = {
     },
     "Task": {
         "type": "object",
-        "required": ["id", "state", "request", "wants", "created"],
+        "description": (
+            f"`GET /tasks/{{id}}` returns the whole task. Elsewhere, `request` and `error` have their first {MAX_EXCERPT:,} bytes."
+        ),
+        "required": ["id", "state", "request", "request_size", "error_size", "wants", "created"],
         "properties": {
             "id": TEXT,
             "state": ref("TaskState"),
             "request": TEXT,
+            "request_size": {"type": "integer", "description": "The size of the whole request, in bytes."},
             "wants": {
                 "type": "object",
                 "properties": {
@@ -74,7 +78,11 @@ SCHEMAS: Final[dict[str, JSON]] = {
             "created": {"type": "string", "format": "date-time"},
             "started": _TIME_OR_NULL,
             "ended": _TIME_OR_NULL,
-            "error": _TEXT_OR_NULL,
+            "error": {
+                "type": ["string", "null"],
+                "description": f"The reason why it did not complete; of a longer one {MAX_ERROR:,} bytes, which say so.",
+            },
+            "error_size": {"type": ["integer", "null"], "description": "The size of the whole error, in bytes."},
             "retry_of": _TEXT_OR_NULL,
             "result_size": {"type": ["integer", "null"], "description": "In bytes."},
             "result_url": _TEXT_OR_NULL,
@@ -88,15 +96,20 @@ SCHEMAS: Final[dict[str, JSON]] = {
     },
     "Device": {
         "type": "object",
-        "required": ["device_id", "status", "running", "queued"],
+        "description": (
+            f"`GET /devices` and events have the first {MAX_EXCERPT:,} bytes of `capabilities` and `problem`, `GET /devices/{{id}}` all."
+        ),
+        "required": ["device_id", "status", "running", "queued", "capability_count", "problem_size"],
         "properties": {
             "device_id": TEXT,
             "status": {"type": "string", "enum": [status.value for status in DeviceStatus]},
             "os": _TEXT_OR_NULL,
             "capabilities": {"type": "array", "items": TEXT},
+            "capability_count": {"type": "integer", "description": "The number of all capabilities."},
             "running": {"type": "integer"},
             "queued": {"type": "integer"},
             "problem": _TEXT_OR_NULL,
+            "problem_size": {"type": ["integer", "null"], "description": "The size of the whole problem, in bytes."},
         },
     },
     "Devices": {

@@ -1,7 +1,7 @@
 // The table of devices, whose rows are updated in place.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, el, number, setText, throttled } from "./dom.js";
+import { $, ago, el, noted, number, setText, throttled } from "./dom.js";
 
 const CONNECTED = new Set(["idle", "busy"]);
 const ORDER = ["failed", "disconnected", "connecting", "registering", "busy", "idle"];
@@ -89,9 +89,12 @@ async function reconnect(name, row) {
 function fill(row, device) {
   row.status.className = `state ${device.status}`;
   setText(row.status, device.status);
-  setText(row.about, [device.os, ...(device.capabilities ?? [])].filter(Boolean).join(" · "));
+  const capabilities = device.capabilities ?? [];
+  const more = device.capability_count - capabilities.length;
+  setText(row.about, [device.os, ...capabilities, more > 0 && `and ${number.format(more)} more`].filter(Boolean).join(" · "));
   const trying = device.next_try ? ` Next try ${new Date(device.next_try).toLocaleTimeString()}.` : "";
-  const problem = `${device.problem}${/[.?!]$/.test(device.problem ?? "") ? "" : "."}${trying}`;
+  const reason = noted(device.problem, device.problem_size) ?? "";
+  const problem = `${reason}${/[.?!]$/.test(reason) ? "" : "."}${trying}`;
   setText(row.problem, device.problem && !CONNECTED.has(device.status) ? problem : "");
   setText(row.queue, number.format(device.queued));
   setText(row.heard, ago(device.last_heard));

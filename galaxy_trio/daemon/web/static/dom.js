@@ -19,6 +19,11 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** A text of which the daemon may have sent only the beginning, with a note if so. `size` is that of the whole text, in bytes. */
+export function noted(text, size) {
+  return text && size > new TextEncoder().encode(text).length ? `${text}… (cut: it has ${number.format(size)} bytes)` : text;
+}
+
 export const number = new Intl.NumberFormat("en");
 
 export function clock(time) {

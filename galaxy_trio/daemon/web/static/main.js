@@ -98,7 +98,7 @@ let idempotencyKey = newKey();
 
 function showEvent(kind, data) {
   let words = null;
-  if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${data.request.slice(0, 80)}`;
+  if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${tasks.shortened(data.request, 80)}`;
   if (kind === "device" && data.what !== "information") words = `${data.device_id}: ${data.what}${data.what !== "connected" && data.problem ? `: ${data.problem}` : ""}`;
   if (words === null) return;
   const list = $("events");

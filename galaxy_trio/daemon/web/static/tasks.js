@@ -1,7 +1,7 @@
 // The table of tasks: the newest page, updated by events, and older pages on demand.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, clock, el, number, setText, throttled } from "./dom.js";
+import { $, ago, clock, el, noted, number, setText, throttled } from "./dom.js";
 import { showResult } from "./result.js";
 
 const PAGE = 50;
@@ -115,7 +115,7 @@ function fill(row, task) {
   }
 }
 
-const shortened = (text) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
+export const shortened = (text, most = 160) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 function actions(task) {
   const what = shortened(task.request);
@@ -164,6 +164,7 @@ function draw() {
 
 const drawSoon = throttled(draw);
 
+/** Shows a task in the dialog. Lists and events have only the beginning of its request and error: the whole task is loaded. */
 async function show(id) {
   shownInDialog = id;
   const dialog = $("task-dialog");
@@ -176,7 +177,7 @@ async function show(id) {
   }
   if (shownInDialog !== id || !task) return;
   setText($("task-title"), `Task ${task.id.slice(0, 8)}`);
-  setText($("task-request"), task.request);
+  setText($("task-request"), noted(task.request, task.request_size));
   const facts = [
     ["State", task.state],
     ["Device", task.device ?? "–"],
@@ -187,7 +188,7 @@ async function show(id) {
     ["Timeout", `${number.format(task.timeout)} s`],
     ["Id", task.id],
   ];
-  if (task.error) facts.splice(1, 0, ["Why", task.error]);
+  if (task.error) facts.splice(1, 0, ["Why", noted(task.error, task.error_size)]);
   if (task.retry_of) facts.push(["Retry of", task.retry_of]);
   $("task-facts").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   $("result-title").hidden = place.hidden = task.result_size === null;
