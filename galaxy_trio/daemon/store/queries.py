@@ -6,11 +6,9 @@ raise.
 
 from __future__ import annotations
 
-import json
 import uuid
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 from sqlalchemy import delete, func, select
@@ -26,12 +24,20 @@ from galaxy_trio.daemon.store.records import (
     stored_error,
     stored_error_if_any,
 )
+from galaxy_trio.daemon.store.rows import (
+    capabilities_from,
+    capabilities_text,
+    make_record,
+    requirement_columns,
+    text_beginning,
+)
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
-    from sqlalchemy import Connection, Executable, Row, Select
+    from sqlalchemy import Connection, Executable, Select
 
     from galaxy_trio.daemon.store.group_commit import Transaction
 
@@ -128,7 +134,7 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "request": request.request,
         "asked_device": request.device,
         "os": request.os,
-        "capabilities": _listed(request.capabilities),
+        "capabilities": capabilities_text(request.capabilities),
         "timeout": request.timeout,
         "idempotency_key": request.idempotency_key,
         "created": transaction.now.timestamp(),
@@ -138,7 +144,7 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
     text = request.request.encode()
     return TaskRecord(
         task_id,
-        attrs.evolve(request, request=_beginning(text[:MAX_EXCERPT])),
+        attrs.evolve(request, request=text_beginning(text[:MAX_EXCERPT])),
         TaskState.QUEUED,
         transaction.now,
         retry_of=retry_of,
@@ -221,8 +227,8 @@ def fail_queued(
         "why": stored_error(error),
         "limit": limit,
     }
-    rows = transaction.connection.execute(statements.FAIL_QUEUED, values | _required(requirement)).all()
-    failed = sorted(map(_record, rows), key=lambda record: record.number)
+    rows = transaction.connection.execute(statements.FAIL_QUEUED, values | requirement_columns(requirement)).all()
+    failed = sorted(map(make_record, rows), key=lambda record: record.number)
     transaction.on_commit(partial(deliver, failed))
     return failed
 
@@ -235,8 +241,8 @@ def queued(
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
     """The oldest queued tasks with a requirement whose number is above `after`, in the order of acceptance."""
-    values = {"after": after, "limit": limit} | _required(requirement)
-    records = [_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
+    values = {"after": after, "limit": limit} | requirement_columns(requirement)
+    records = [make_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
     transaction.on_commit(partial(deliver, records))
     return records
 
@@ -307,14 +313,14 @@ def page(
         if number is None:
             raise NoSuchTask(f"there is no task {before!r:.100} to continue the list from: start at the first page")
         query = query.where(TASKS.c.number < number)
-    return [_record(row) for row in connection.execute(query)]
+    return [make_record(row) for row in connection.execute(query)]
 
 
 def count_queued(connection: Connection) -> dict[Requirement, int]:
     """The number of queued tasks by requirement."""
     columns = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)
     rows = connection.execute(select(*columns, func.count()).where(IS_QUEUED).group_by(*columns)).all()
-    return {Requirement(device, os, _tuple(capabilities)): count for device, os, capabilities, count in rows}
+    return {Requirement(device, os, capabilities_from(capabilities)): count for device, os, capabilities, count in rows}
 
 
 def counts(connection: Connection) -> dict[TaskState, int]:
@@ -367,47 +373,4 @@ def _no_such_task(task_id: str) -> NoSuchTask:
 
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
     row = connection.execute(statement, values).first()
-    return None if row is None else _record(row)
-
-
-def _beginning(text: bytes) -> str:
-    """The beginning of a text in UTF-8, which may be cut in a character."""
-    return text.decode("utf-8", "ignore")
-
-
-def _required(requirement: Requirement) -> dict[str, str | None]:
-    return {
-        "required_device": requirement.device,
-        "required_os": requirement.os,
-        "required_capabilities": _listed(requirement.capabilities),
-    }
-
-
-def _record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
-    (
-        number, task_id, state, request, request_size, asked_device, os, capabilities, timeout, idempotency_key,
-        device, created, started, ended, error, error_size, result_size, retry_of,
-    ) = cast("tuple[Any, ...]", row)  # fmt: skip
-    return TaskRecord(
-        task_id,
-        TaskRequest(_beginning(request), asked_device, os, _tuple(capabilities), timeout, idempotency_key),
-        TaskState(state),
-        datetime.fromtimestamp(created, UTC),
-        device,
-        None if started is None else datetime.fromtimestamp(started, UTC),
-        None if ended is None else datetime.fromtimestamp(ended, UTC),
-        None if error is None else _beginning(error),
-        result_size,
-        retry_of,
-        number,
-        request_size,
-        error_size,
-    )
-
-
-def _listed(capabilities: tuple[str, ...]) -> str:
-    return json.dumps(capabilities) if capabilities else "[]"
-
-
-def _tuple(capabilities: str) -> tuple[str, ...]:
-    return () if capabilities == "[]" else tuple(cast("list[str]", json.loads(capabilities)))
+    return None if row is None else make_record(row)
