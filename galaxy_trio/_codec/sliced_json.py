@@ -168,7 +168,9 @@ def _is_long_string(text: str, position: int) -> bool:
 
 def _long_string(text: str, start: int, check_string: Callable[[str], object]) -> Generator[int, None, tuple[str, int]]:
     """Read the string at a position, a slice with each `next`; return it with the position after it."""
-    string, position = "", start + 1
+    position = start + 1
+    # Used from the first escape on: a string without one is a part of the text.
+    string: str | None = None
     while True:
         end = _without_cut_escape(text, position, position + _SLICE_SIZE)
         quote = '"' if end < len(text) else ""
@@ -179,10 +181,15 @@ def _long_string(text: str, start: int, check_string: Callable[[str], object]) -
         else:
             if not piece.isascii():
                 check_string(piece)
-            # CPython extends the string in place: no step has to copy all of it.
-            string += piece
-            if size <= end - position:
-                return string, position + size
+            is_last = size <= end - position
+            if string is None and len(piece) < size - 1:
+                string = text[start + 1 : position]
+            if string is not None:
+                # CPython extends the string in place: no step has to copy all of it.
+                string += piece
+            if is_last:
+                position += size
+                return text[start + 1 : position - 1] if string is None else string, position
             position = end
             yield 0
             continue
