@@ -199,6 +199,10 @@ def _structure(value: object, cls: type[T], generated: Callable[[object], T | No
     return _converter.structure(value, cls) if instance is None else instance
 
 
+def _members_of(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if type(value) is dict else {}
+
+
 class MessageDecoder(Generic[T]):
     """Decodes the messages of one direction.
 
@@ -265,7 +269,7 @@ class MessageDecoder(Generic[T]):
         return _invalid(self._kind, str(error), _ids_in(text), self._reply_to)
 
     def _structure(self, value: object) -> T:
-        members = cast("dict[str, object]", value) if type(value) is dict else {}
+        members = _members_of(value)
         parts = members.get(self._parts)
         if isinstance(parts, list) and len(cast("list[object]", parts)) > MAX_PARTS:
             raise _invalid(self._kind, f"more than {MAX_PARTS:,} {self._parts}", members, self._reply_to)

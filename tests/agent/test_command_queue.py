@@ -74,7 +74,7 @@ async def test_refusal_too_large_to_send_has_only_an_error_or_is_dropped(caplog:
 
 @pytest.mark.parametrize(
     ("actions", "problem"),
-    [([{"tool_name": 5}], "tool_name: expected a string"), ([{}] * 10_001, "more than 10,000 actions")],
+    [([{"tool_name": 5}], "tool_name: expected a string"), ([0] * 10_001, "more than 10,000 actions")],
     ids=["broken", "too many"],
 )
 async def test_batch_that_cannot_be_read_is_answered_with_the_reason(actions: list[object], problem: str) -> None:

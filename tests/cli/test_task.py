@@ -16,7 +16,6 @@ import click
 import pytest
 import trio
 
-import galaxy_trio._cli.daemon_client
 import galaxy_trio._cli.task
 from tests.cli.support.command_line import (
     Call,

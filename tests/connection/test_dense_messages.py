@@ -75,7 +75,8 @@ async def test_no_garbage_is_collected_within_a_slice_and_collecting_goes_on_aft
     async with open_scripted_peer() as peer:
         before = _collections()
         trio.lowlevel.add_instrument(watch)
-        [outcome] = await _run(peer, _end("demo@0", [[]] * 200_000))
+        lists: list[list[int]] = [[]] * 200_000
+        [outcome] = await _run(peer, _end("demo@0", lists))
         trio.lowlevel.remove_instrument(watch)
     assert isinstance(outcome, TaskResult)
     assert all(was_enabled)
