@@ -173,3 +173,18 @@ def test_message_with_more_than_10000_results_is_refused_with_its_ids() -> None:
     with pytest.raises(InvalidMessage, match="more than 10,000 action_results") as caught:
         decode_client_message(json.dumps({**message, "action_results": results}))
     assert (caught.value.type, caught.value.session_id, caught.value.response_id) == ("command_results", "s", "r")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "position"),
+    [
+        (f'["{"x" * 3 * MIB}\\x"]', "Invalid \\escape", 3 * MIB + 2),
+        (f'["{"x" * 3 * MIB}\n"]', "Invalid control character at", 3 * MIB + 2),
+        (f'["{"x" * 3 * MIB}', "Unterminated string starting at", 1),
+    ],
+    ids=["an escape", "a control character", "no end"],
+)
+def test_error_in_a_long_string_says_where(text: str, problem: str, position: int) -> None:
+    with pytest.raises(json.JSONDecodeError) as caught:
+        _decode(text)
+    assert (caught.value.msg, caught.value.pos) == (problem, position)

@@ -8,7 +8,7 @@ import json
 import pytest
 import trio
 
-from galaxy_trio import ConnectionOptions, InvalidMessage, TaskResult
+from galaxy_trio import ConnectionLost, ConnectionOptions, InvalidMessage, MemoryBudget, TaskResult
 from galaxy_trio.testing import ScriptedPeer, open_scripted_peer
 
 _DENSE = list(range(100_000))
@@ -158,3 +158,25 @@ async def test_end_of_the_block_while_a_dense_message_is_decoded_drops_the_messa
         assert peer.connection.statistics().pending == 1
     [error] = outcomes
     assert isinstance(error, trio.ClosedResourceError)
+
+
+@pytest.mark.parametrize("end", ["", "broken"])
+async def test_message_that_is_decoded_while_the_connection_is_lost_is_dropped(end: str) -> None:
+    budget = MemoryBudget(2**20)
+    async with open_scripted_peer(options=ConnectionOptions(memory_budget=budget)) as peer:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with pytest.raises(ConnectionLost, match="too much memory"):
+                    await peer.connection.run_task("a task")
+
+            task = await peer.receive()
+            await _wait_decoding(peer, _end(task.session_id, _DENSE) + end)
+            # The connection is the heaviest of very many, and is closed when they hold the whole budget together.
+            while not peer.connection.closed:
+                share = budget.open_share()
+                share.registered = True
+                share.add(10_000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.connection.statistics().pending == 0

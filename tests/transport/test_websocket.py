@@ -71,3 +71,12 @@ async def test_receiving_before_the_handshake_raises() -> None:
     await transport.aclose()
     with trio.fail_after(60), pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()
+
+
+async def test_a_close_frame_is_not_sent_before_the_handshake_is_done() -> None:
+    stream, other = trio.testing.memory_stream_pair()
+    transport = Transport(stream, peer="the other", client=True, max_message_size=MB)
+    transport.send_close_nowait(1013, "try again later")
+    assert transport.bytes_held == 0
+    await transport.abort()
+    assert await other.receive_some() == b""
