@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -237,9 +237,9 @@ class World:
                 case "pooled silence":
                     link.go_silent()
                 case _:
-                    # A connection that is in use or broken is left alone.
-                    with suppress(trio.BusyResourceError, trio.BrokenResourceError, trio.ClosedResourceError):
-                        await link.server.send_all(_CLOSE_FRAME)
+                    # A connection on which the server is sending is left alone. In one step, so that the server cannot begin to send.
+                    if not link.server._outward._sending:
+                        link.server._outward._put(_CLOSE_FRAME)
         return heal if step.kind == "pooled partition" else None
 
     async def mend_all(self) -> None:
