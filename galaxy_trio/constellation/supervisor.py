@@ -129,6 +129,11 @@ class Supervisor:
         self._wake.set()
 
     @property
+    def stays_connected(self) -> bool:
+        """Whether the connection is kept up. False from the step of `disconnect` on, in which the connection is still there."""
+        return self._wanted
+
+    @property
     def _interrupted(self) -> bool:
         return self._restart or not self._wanted
 

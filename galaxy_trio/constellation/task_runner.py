@@ -72,7 +72,7 @@ class TaskRunner:
             Exception: As for `Device.run_task`.
         """
         shared = self._supervisor.connection
-        if shared is None:
+        if shared is None or not self._supervisor.stays_connected:
             raise NotSent(0)
         try:
             with self._running.guard() as scope:

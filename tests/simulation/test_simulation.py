@@ -29,6 +29,11 @@ def test_every_promise_is_kept(part: int) -> None:
         assert not run.broken, report_of(run)
 
 
+def test_task_that_got_its_slot_in_the_step_of_a_disconnect_waits() -> None:
+    # The seed that found it: the task waited for the limit of all devices when its device was disconnected.
+    assert not simulate(805585).broken
+
+
 def _digests(hash_seed: str) -> str:
     """Run a few seeds in a separate process with a different order of sets, and return the digests of the journals."""
     program = (
