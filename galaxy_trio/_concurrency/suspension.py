@@ -27,7 +27,7 @@ _INTERVAL: Final = 1.0
 
 
 def _system_time_asleep() -> float:
-    # CLOCK_BOOTTIME is the clock that runs while the machine sleeps. Elsewhere there is none, except the time of day, which may be set.
+    # CLOCK_BOOTTIME runs while the machine sleeps. Other systems have only the time of day for that, which may be set.
     running = time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.time()
     return running - time.perf_counter()
 

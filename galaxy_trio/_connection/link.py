@@ -328,7 +328,11 @@ class Link(Generic[In]):
                     await self._transport.aclose(self.close_code)
         except BaseException as error:  # noqa: BLE001  # raised when the nursery has ended
             failure = error if failure is None or isinstance(error, KeyboardInterrupt) else failure
-        await self._transport.abort()
+        try:
+            await self._transport.abort()
+        finally:
+            # While the nursery is open: a shortage starts a task in it.
+            self.memory.close()
         return failure
 
     @asynccontextmanager
@@ -385,8 +389,6 @@ class Link(Generic[In]):
                 self._nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             stray = group
-        finally:
-            self.memory.close()
         try:
             raise_outcome(failure, self._crashes, stray)
         finally:

@@ -54,6 +54,27 @@ async def test_connections_that_share_a_budget_are_not_read_above_their_part_whi
         assert not heavy.connection.closed
 
 
+async def test_connection_has_left_the_budget_before_its_background_tasks_end() -> None:
+    budget = MemoryBudget(1000)
+    left: list[bool] = []
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            # Without connections, the whole budget can be taken, and no closing task is started in the ending connection.
+            share = budget.open_share()
+            share.add(1000)
+            left.append(budget.closed == 1)
+
+    async with open_scripted_peer(options=ConnectionOptions(memory_budget=budget)) as peer:
+        peer.connection._link.memory.add(900)
+        peer.connection._link.start_soon(work)
+        await trio.testing.wait_all_tasks_blocked()
+    assert left == [True]
+    assert peer.connection._link.memory.held == 900
+
+
 def test_budget_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="memory_budget must be above 0"):
         ConnectionOptions(memory_budget=0)
