@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec import sliced_json
 from galaxy_trio._codec.codec import decode_client_message, decode_server_message
-from galaxy_trio._codec.sliced_json import SlicedDecoder, TooComplex
+from galaxy_trio._codec.sliced_json import Refused, SlicedDecoder
 from galaxy_trio.errors import InvalidMessage
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _read(text: str) -> object:
 def test_white_space_is_limited_everywhere(place: str) -> None:
     text = place.format(" " * 65_536)
     assert _decode(text)[0] == json.loads(text)
-    with pytest.raises(TooComplex, match="more than 65,536 characters of white space"):
+    with pytest.raises(Refused, match="more than 65,536 characters of white space"):
         _decode(place.format(" " * 65_537))
 
 
