@@ -150,3 +150,39 @@ def fresh(error: GalaxyError) -> GalaxyError:
     another = copy.copy(error)
     another.__cause__ = error.__cause__
     return another
+
+
+class GraphError(GalaxyError, ValueError):
+    """A task graph, or a change of one, is invalid. Nothing was changed."""
+
+
+class CycleError(GraphError):
+    """The edges of a graph form a cycle.
+
+    Attributes:
+        nodes: The ids of the cycle's nodes, in its order.
+    """
+
+    def __init__(self, message: str, *, nodes: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.nodes: tuple[str, ...] = tuple(nodes)
+
+
+class NoSuchNode(GraphError):
+    """A graph has no node with the given id."""
+
+
+class NotEditable(GraphError):
+    """A node cannot be changed in its state.
+
+    Attributes:
+        state: The node's state.
+    """
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class GraphTooLarge(GraphError):
+    """A graph, or a part of it, is above a limit."""

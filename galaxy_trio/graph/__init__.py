@@ -1,0 +1,1 @@
+"""Task graphs over a constellation."""

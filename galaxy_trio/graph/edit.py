@@ -1,0 +1,218 @@
+"""Edits of a graph: collected, checked as a whole, then applied in one step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from galaxy_trio.errors import CycleError, GraphError, NoSuchNode, NotEditable
+from galaxy_trio.graph.model import Edge, check_size, show_cycle
+from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from galaxy_trio.graph.memory_tables import LiveEdge, MemoryTables
+    from galaxy_trio.graph.model import Node
+    from galaxy_trio.graph.state_machine import StateMachine
+
+
+@attrs.frozen
+class Edited:
+    """What an edit did.
+
+    Attributes:
+        added: The ids of the new nodes.
+        replaced: The ids of the nodes that were replaced.
+        removed: The ids of the nodes that were removed.
+        changes: What followed from it.
+    """
+
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    removed: tuple[str, ...]
+    changes: Changes
+
+
+class GraphEdit:
+    """Collects the changes of an edit. Nothing happens until all of them are accepted.
+
+    Each method checks its change against the graph as it will be after those before it. Only nodes that have not started, and edges to
+    such nodes, can change.
+    """
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+        # The changes against the tables. A node that is removed and added again is in both.
+        self._added: dict[str, Node] = {}
+        self._replaced: dict[str, Node] = {}
+        self._removed: set[str] = set()
+        self._connected: list[Edge] = []
+        self._disconnected: dict[str, LiveEdge] = {}
+
+    def add(self, node: Node, after: Iterable[str] = ()) -> None:
+        """Add a node.
+
+        Args:
+            node: The node. Its id is new.
+            after: The ids of nodes after whose success it runs. Those that have ended are decided immediately.
+
+        Raises:
+            GraphError: There is a node with this id already.
+            NoSuchNode: There is no node with one of the ids in `after`.
+        """
+        if self._exists(node.id):
+            raise GraphError(f"there is a node {node.id!r} already: replace it, or give this one another id")
+        self._added[node.id] = node
+        for source in [after] if isinstance(after, str) else after:
+            self.connect(Edge(source, node.id))
+
+    def replace(self, node: Node) -> None:
+        """Replace the node with the same id. Its edges stay.
+
+        Raises:
+            NoSuchNode: There is no node with this id.
+            NotEditable: The node has started.
+        """
+        self._check_editable(node.id)
+        (self._added if node.id in self._added else self._replaced)[node.id] = node
+
+    def remove(self, node_id: str) -> None:
+        """Remove a node and its edges. Nodes that waited for it do not wait for it any more.
+
+        Raises:
+            NoSuchNode: There is no node with this id.
+            NotEditable: The node has started.
+        """
+        self._check_editable(node_id)
+        if node_id in self._added:
+            del self._added[node_id]
+        else:
+            self._replaced.pop(node_id, None)
+            self._removed.add(node_id)
+            for edge in (*self._tables.incoming(node_id), *self._tables.outgoing(node_id)):
+                self._disconnected[edge.id] = edge
+        self._connected = [edge for edge in self._connected if node_id not in (edge.source, edge.target)]
+
+    def connect(self, edge: Edge) -> None:
+        """Add an edge to a node that has not started. If its source has ended, it is decided immediately.
+
+        Raises:
+            NoSuchNode: One of its nodes is not there.
+            NotEditable: Its target has started.
+            GraphError: There is an edge with its id already.
+        """
+        if not self._exists(edge.source):
+            raise NoSuchNode(f"{edge}: there is no node {edge.source!r} in this graph")
+        self._check_editable(edge.target)
+        if edge.id is not None and any(edge.id == other.id for other in self._edges()):
+            raise GraphError(f"{edge}: there is an edge {edge.id!r} already: give this one another id")
+        self._connected.append(edge)
+
+    def disconnect(self, source: str, target: str) -> None:
+        """Remove all edges from one node to another, which has not started.
+
+        Raises:
+            NoSuchNode: One of the nodes is not there.
+            NotEditable: The target has started.
+            GraphError: There is no such edge.
+        """
+        self._check_editable(target)
+        new = [edge for edge in self._connected if (edge.source, edge.target) == (source, target)]
+        old = [edge for edge in self._between(source, target) if edge.id not in self._disconnected]
+        if not new and not old:
+            raise GraphError(f"there is no {Edge(source, target)}")
+        self._connected = [edge for edge in self._connected if edge not in new]
+        self._disconnected |= {edge.id: edge for edge in old}
+
+    # The graph as it will be.
+
+    def _exists(self, node_id: str) -> bool:
+        return node_id in self._added or (node_id in self._tables.nodes and node_id not in self._removed)
+
+    def _check_editable(self, node_id: str) -> None:
+        if not self._exists(node_id):
+            raise NoSuchNode(f"there is no node {node_id!r} in this graph")
+        state = NodeState.WAITING if node_id in self._added else self._tables.node(node_id).state
+        if state not in UNSTARTED:
+            raise NotEditable(f"node {node_id!r} is {state}: only nodes that have not started can change", state=state)
+
+    def _between(self, source: str, target: str) -> list[LiveEdge]:
+        if target not in self._tables.nodes:
+            return []
+        return [edge for edge in self._tables.incoming(target) if edge.source == source]
+
+    def _edges(self) -> Iterator[Edge]:
+        yield from self._connected
+        yield from (edge.spec for edge in self._tables.edges.values() if edge.id not in self._disconnected)
+
+    def _targets(self, node_id: str, connected: dict[str, list[str]]) -> Iterator[str]:
+        yield from connected.get(node_id, ())
+        if node_id in self._tables.nodes and node_id not in self._removed:
+            yield from (edge.target for edge in self._tables.outgoing(node_id) if edge.id not in self._disconnected)
+
+    def _check_cycles(self) -> None:
+        """Search for a cycle through a new edge, from the new edges on."""
+        connected: dict[str, list[str]] = {}
+        for edge in self._connected:
+            connected.setdefault(edge.source, []).append(edge.target)
+        finished = set[str]()
+        for begin in {edge.target for edge in self._connected}:
+            if begin in finished:
+                continue
+            path = {begin: None}
+            branches = [self._targets(begin, connected)]
+            while branches:
+                target = next(branches[-1], None)
+                if target is None:
+                    branches.pop()
+                    finished.add(path.popitem()[0])
+                elif target in path:
+                    nodes = list(path)
+                    cycle = nodes[nodes.index(target) :]
+                    raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)
+                elif target not in finished:
+                    path[target] = None
+                    branches.append(self._targets(target, connected))
+
+    # Applying it.
+
+    def apply(self, machine: StateMachine[LiveEdge]) -> Edited | None:
+        """Check the edit as a whole, and apply it; return None if it changes nothing.
+
+        Raises:
+            CycleError: The edges would form a cycle.
+            GraphTooLarge: The graph would have too many nodes or edges.
+        """
+        tables, changes = self._tables, Changes()
+        if not (self._added or self._replaced or self._removed or self._connected or self._disconnected):
+            return None
+        check_size(
+            len(tables.nodes) + len(self._added) - len(self._removed),
+            len(tables.edges) + len(self._connected) - len(self._disconnected),
+        )
+        self._check_cycles()
+        touched = dict[str, None]()
+        for edge in self._disconnected.values():
+            machine.remove_edge(edge)
+            tables.remove_edge(edge)
+            touched[edge.target] = None
+        for node_id in self._removed:
+            machine.forget(node_id)
+            tables.remove_node(node_id)
+            touched.pop(node_id, None)
+        for node in self._added.values():
+            tables.add_node(node)
+            machine.count_new(node.id)
+            touched[node.id] = None
+        for node in self._replaced.values():
+            tables.node(node.id).spec = node
+        for spec in self._connected:
+            machine.add_edge(tables.add_edge(spec))
+            touched[spec.target] = None
+        machine.await_edges(touched, changes)
+        for source in {edge.source: None for edge in self._connected}:
+            machine.decide(tables.node(source), changes)
+        machine.settle(touched, changes)
+        return Edited(tuple(self._added), tuple(self._replaced), tuple(self._removed - self._added.keys()), changes)

@@ -1,0 +1,117 @@
+"""A graph's rows in memory."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from galaxy_trio.errors import NoSuchNode
+from galaxy_trio.graph.model import Edge, Node
+from galaxy_trio.graph.state_machine import ENDED, EdgeRow, NodeRow
+from galaxy_trio.messages import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+
+@attrs.define(eq=False, kw_only=True)
+class LiveNode(NodeRow):
+    """A node with what is known of its attempts.
+
+    Attributes:
+        spec: The node as it was given.
+        result: The result of its last attempt.
+        error: The reason why that did not complete.
+        task_id: The task of the last attempt.
+        device_id: The device of the last attempt.
+        started: When the last attempt began.
+        ended: When it ended.
+    """
+
+    spec: Node
+    result: JSON = None
+    error: str | None = None
+    task_id: str | None = None
+    device_id: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class LiveEdge(EdgeRow):
+    """An edge as it was given, with its decision."""
+
+    spec: Edge
+
+
+class MemoryTables:
+    """The nodes and edges of a graph, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, LiveNode] = {}
+        self._edges: dict[str, LiveEdge] = {}
+        self._incoming: dict[str, dict[str, LiveEdge]] = {}
+        self._outgoing: dict[str, dict[str, LiveEdge]] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def nodes(self) -> Mapping[str, LiveNode]:
+        """The nodes by id."""
+        return self._nodes
+
+    @property
+    def edges(self) -> Mapping[str, LiveEdge]:
+        """The edges by id."""
+        return self._edges
+
+    def node(self, node_id: str) -> LiveNode:
+        """Return a node.
+
+        Raises:
+            NoSuchNode: There is none with this id.
+        """
+        try:
+            return self._nodes[node_id]
+        except KeyError:
+            raise NoSuchNode(f"there is no node {node_id!r} in this graph") from None
+
+    def incoming(self, node_id: str) -> Collection[LiveEdge]:
+        """Return the edges to a node."""
+        return self._incoming[node_id].values()
+
+    def outgoing(self, node_id: str) -> Collection[LiveEdge]:
+        """Return the edges from a node."""
+        return self._outgoing[node_id].values()
+
+    def add_node(self, spec: Node) -> LiveNode:
+        """Add a node."""
+        node = self._nodes[spec.id] = LiveNode(spec.id, spec=spec)
+        self._incoming[spec.id] = {}
+        self._outgoing[spec.id] = {}
+        return node
+
+    def remove_node(self, node_id: str) -> None:
+        """Remove a node, which has no edges left."""
+        del self._nodes[node_id], self._incoming[node_id], self._outgoing[node_id]
+
+    def add_edge(self, spec: Edge) -> LiveEdge:
+        """Add an edge between two nodes, and make up its id if it has none."""
+        edge_id = spec.id if spec.id is not None else self._free_id()
+        edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=attrs.evolve(spec, id=edge_id))
+        self._edges[edge_id] = self._outgoing[spec.source][edge_id] = self._incoming[spec.target][edge_id] = edge
+        return edge
+
+    def _free_id(self) -> str:
+        return next(edge_id for edge_id in map("edge-{}".format, self._numbers) if edge_id not in self._edges)
+
+    def remove_edge(self, edge: EdgeRow) -> None:
+        """Remove an edge."""
+        del self._edges[edge.id], self._outgoing[edge.source][edge.id], self._incoming[edge.target][edge.id]
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every node has ended. Looks at each."""
+        return all(node.state in ENDED for node in self._nodes.values())

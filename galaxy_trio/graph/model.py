@@ -1,0 +1,241 @@
+"""A task graph: nodes, and edges between them. Immutable, and checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, cast
+
+import attrs
+
+from galaxy_trio._arguments import check_name
+from galaxy_trio.constellation.profile import DeviceProfile
+from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge
+from galaxy_trio.graph.conditions import Condition
+from galaxy_trio.messages import JSON
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+MAX_NODES: Final = 10_000
+"""The number of nodes of a graph."""
+MAX_EDGES: Final = 250_000
+"""The number of edges of a graph."""
+MAX_REQUEST: Final = 2**20
+"""The length of a node's request, in characters."""
+MAX_NODE_ID: Final = 200
+"""The length of a node's or an edge's id, in characters."""
+MAX_RETRIES: Final = 1_000
+"""The number of retries of a node."""
+MAX_PRIORITY: Final = 100
+"""The highest priority. The lowest one is its negative."""
+
+
+class When(StrEnum):
+    """The ends of its source with which an edge holds. An edge that does not hold skips its target."""
+
+    SUCCESS = "success"
+    """It completed."""
+    FAILURE = "failure"
+    """It failed or was lost."""
+    CONDITION = "condition"
+    """It completed, and its result meets the edge's condition."""
+    END = "end"
+    """Any end: also if it was skipped or cancelled."""
+
+
+def _strings(items: Iterable[str]) -> tuple[str, ...]:
+    # A single name would be split into its letters.
+    return (items,) if isinstance(items, str) else tuple(items)
+
+
+def _name_set(items: Iterable[str]) -> frozenset[str]:
+    return frozenset(_strings(items))
+
+
+def _nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    return tuple(nodes)
+
+
+def _edges(edges: Iterable[Edge]) -> tuple[Edge, ...]:
+    return tuple(edges)
+
+
+@attrs.frozen
+class Node:
+    """A task of a graph. Each attempt to run it is a task of its own.
+
+    Attributes:
+        id: The node's name in its graph.
+        request: The task, in words.
+        device: The device that runs it. Without one, the device that fits best.
+        os: The operating system that the device must run.
+        capabilities: The capabilities, all of which the device must have.
+        where: A function that takes a `DeviceProfile` and returns whether the device fits. It does not survive a file.
+        priority: -100 to 100. Of the nodes that are ready, and in a device's queue, the highest goes first.
+        timeout: Seconds from sending it, or `math.inf`.
+        retries: The number of further attempts after it has failed.
+        backoff: The longest wait before the first of them, in seconds; it doubles with each.
+        retry_lost: Whether it may run again after an attempt whose end is unknown.
+        name: A name for people.
+        tips: Advice for the device, which becomes part of the request.
+        metadata: Any further data.
+    """
+
+    id: str
+    request: str
+    device: str | None = attrs.field(default=None, kw_only=True)
+    os: str | None = attrs.field(default=None, kw_only=True)
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_name_set)
+    where: Callable[[DeviceProfile], bool] | None = attrs.field(default=None, kw_only=True)
+    priority: int = attrs.field(default=0, kw_only=True)
+    timeout: float = attrs.field(default=1000.0, kw_only=True)
+    retries: int = attrs.field(default=0, kw_only=True)
+    backoff: float = attrs.field(default=1.0, kw_only=True)
+    retry_lost: bool = attrs.field(default=False, kw_only=True)
+    name: str | None = attrs.field(default=None, kw_only=True)
+    tips: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_strings)
+    metadata: Mapping[str, JSON] = attrs.field(factory=dict[str, JSON], kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        check_name("node id", self.id, MAX_NODE_ID)
+        where = f"node {self.id!r}"
+        if len(self.request) > MAX_REQUEST:
+            raise GraphTooLarge(
+                f"{where}: a request has at most {MAX_REQUEST:,} characters, and this one has {len(self.request):,}"
+            )
+        if self.device is not None and (self.os is not None or self.capabilities or self.where is not None):
+            raise GraphError(f"{where}: give a device, or the properties that one must have, not both")
+        if not -MAX_PRIORITY <= self.priority <= MAX_PRIORITY:
+            raise GraphError(
+                f"{where}: a priority is -{MAX_PRIORITY} to {MAX_PRIORITY}, and this one is {self.priority!r}"
+            )
+        if not self.timeout >= 0:
+            raise GraphError(f"{where}: a timeout is a number of seconds or math.inf, not {self.timeout!r}")
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise GraphError(f"{where}: retries are 0 to {MAX_RETRIES:,}, not {self.retries!r}")
+        if not 0 <= self.backoff < math.inf:
+            raise GraphError(f"{where}: a backoff is a number of seconds, not {self.backoff!r}")
+
+
+EdgeCondition = Condition | Callable[[JSON], bool]
+"""Decides on the result of an edge's source. An exception of a function ends the graph's block."""
+
+
+@attrs.frozen
+class Edge:
+    """A dependency: its target waits for its source.
+
+    Attributes:
+        source: The id of the node that goes first.
+        target: The id of the node that waits.
+        when: The ends of the source with which the target may run.
+        condition: The condition of `When.CONDITION`.
+        id: The edge's name in its graph; made up if it is not given.
+    """
+
+    source: str
+    target: str
+    when: When = When.SUCCESS
+    condition: EdgeCondition | None = attrs.field(default=None, kw_only=True)
+    id: str | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.id is not None:
+            check_name("edge id", self.id, MAX_NODE_ID)
+        if (self.condition is not None) != (self.when is When.CONDITION):
+            raise GraphError(f"{self}: a condition belongs to an edge with When.CONDITION, and to no other")
+
+    def __str__(self) -> str:
+        return f"edge {self.source!r} -> {self.target!r}"
+
+
+@attrs.frozen
+class Graph:
+    """Nodes and the edges between them, without cycles.
+
+    Args:
+        nodes: The nodes, each with an id of its own.
+        edges: The edges. Two nodes may have several.
+
+    Raises:
+        CycleError: The edges form a cycle, which the message names by its nodes.
+        GraphTooLarge: There are too many nodes or edges.
+        GraphError: Two nodes or edges have one id, or an edge names a node that is not there.
+    """
+
+    nodes: tuple[Node, ...] = attrs.field(default=(), converter=_nodes)
+    edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
+
+    def __attrs_post_init__(self) -> None:
+        check_size(len(self.nodes), len(self.edges))
+        ids = _unique("node", [node.id for node in self.nodes])
+        _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in ids:
+                    raise GraphError(f"{edge}: there is no node {end!r}")
+        cycle = find_cycle(ids, self.edges)
+        if cycle:
+            raise CycleError(f"the edges form a cycle: {show_cycle(cycle)}", nodes=cycle)
+
+
+def check_size(nodes: int, edges: int) -> None:
+    """Raise `GraphTooLarge` for a graph with too many nodes or edges."""
+    if nodes > MAX_NODES:
+        raise GraphTooLarge(f"a graph has at most {MAX_NODES:,} nodes, and this one has {nodes:,}")
+    if edges > MAX_EDGES:
+        raise GraphTooLarge(f"a graph has at most {MAX_EDGES:,} edges, and this one has {edges:,}")
+
+
+def _unique(what: str, ids: Sequence[str]) -> set[str]:
+    found = set(ids)
+    if len(found) < len(ids):
+        seen = set[str]()
+        twice = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+        raise GraphError(f"the {what} id {twice!r} is given twice")
+    return found
+
+
+def find_cycle(nodes: Collection[str], edges: Iterable[Edge]) -> list[str]:
+    """Return the nodes of a cycle in its order, or nothing if there is none. Takes a time that grows with nodes and edges."""
+    targets: dict[str, list[str]] = {node: [] for node in nodes}
+    undecided = dict.fromkeys(nodes, 0)
+    for edge in edges:
+        targets[edge.source].append(edge.target)
+        undecided[edge.target] += 1
+    free = [node for node, count in undecided.items() if not count]
+    while free:
+        node = free.pop()
+        del undecided[node]
+        for target in targets[node]:
+            undecided[target] -= 1
+            if not undecided[target]:
+                free.append(target)
+    # Each of the rest has a predecessor in the rest: going back from one, a node comes again.
+    source_of = {target: node for node in undecided for target in targets[node]}
+    path = dict[str, None]()
+    node = next(iter(undecided), "")
+    while node and node not in path:
+        path[node] = None
+        node = source_of[node]
+    nodes = list(path)
+    return nodes[nodes.index(node) :][::-1] if node else []
+
+
+def show_cycle(nodes: Sequence[str]) -> str:
+    """Name the nodes of a cycle, the first 20 of a long one."""
+    most = 20
+    shown = [repr(node) for node in (*nodes[:most], *(() if len(nodes) > most else nodes[:1]))]
+    return " -> ".join(shown if len(nodes) <= most else [*shown, f"… ({len(nodes):,} nodes)"])
+
+
+def conditions_met(edge: Edge, result: JSON) -> bool:
+    """Evaluate the condition of an edge on its source's result."""
+    condition = edge.condition
+    return (
+        condition.is_met(result)
+        if isinstance(condition, Condition)
+        else bool(cast("Callable[[JSON], bool]", condition)(result))
+    )

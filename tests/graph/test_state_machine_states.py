@@ -1,0 +1,242 @@
+"""Any sequence of edits, starts, ends, holds and retries: the state machine agrees with a naive model, and keeps its invariants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from galaxy_trio.errors import GraphError
+from galaxy_trio.graph.edit import GraphEdit
+from galaxy_trio.graph.memory_tables import LiveEdge, MemoryTables
+from galaxy_trio.graph.model import Edge, Node, When
+from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeRow, NodeState, StateMachine
+
+from .support.naive_graph import NaiveEdge, NaiveGraph, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = "abcdefgh"
+names = st.sampled_from(NAMES)
+ends = st.sampled_from([NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED])
+whens = st.sampled_from(list(When))
+changes = st.one_of(
+    st.tuples(st.just("add"), names, st.lists(names, max_size=2)),
+    st.tuples(st.just("replace"), names),
+    st.tuples(st.just("remove"), names),
+    st.tuples(st.just("connect"), names, names, whens, st.booleans(), st.none() | st.sampled_from(["1", "2"])),
+    st.tuples(st.just("disconnect"), names, names),
+)
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+class GraphStates(RuleBasedStateMachine):
+    """Applies everything to both, and compares them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = MemoryTables()
+        self.machine = StateMachine[LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
+        self.naive = NaiveGraph()
+        self.held: list[list[NodeRow]] = []
+
+    def _any(self, *states: NodeState) -> list[str]:
+        return [name for name, state in self.naive.nodes.items() if state in states]
+
+    @rule(edit=st.lists(changes, min_size=1, max_size=6))
+    def edit(self, edit: list[tuple[object, ...]]) -> None:
+        copy = self.naive.edited()
+        try:
+            made = dict[str, NaiveEdge]()
+            for change in edit:
+                self._change_naive(copy, made, *change)
+            copy.check_cycles()
+        except Refused:
+            copy = None
+        change_all = GraphEdit(self.tables)
+        try:
+            for kind, *arguments in edit:
+                self._change(change_all, cast("str", kind), *arguments)
+            change_all.apply(self.machine)
+        except GraphError:
+            assert copy is None, "a valid edit was refused"
+            return
+        assert copy is not None, "an invalid edit was accepted"
+        # The ids of new edges are made up: take them over.
+        old = {name: edge for name, edge in copy.edges.items() if not name.startswith("new")}
+        new = [edge for name, edge in copy.edges.items() if name.startswith("new")]
+        for name, edge in self.tables.edges.items():
+            if name not in old:
+                like = (edge.source, edge.target, edge.when, edge.spec.condition is _always)
+                match = next(other for other in new if (other.source, other.target, other.when, other.met) == like)
+                new.remove(match)
+                old[name] = match
+        assert not new
+        copy.edges = old
+        copy.settle()
+        self.naive = copy
+
+    def _change(self, edit: GraphEdit, kind: str, *arguments: object) -> None:
+        match kind, *arguments:
+            case "add", str(name), list(after):
+                edit.add(Node(name, "x"), after=cast("list[str]", after))
+            case "replace", str(name):
+                edit.replace(Node(name, "y"))
+            case "remove", str(name):
+                edit.remove(name)
+            case "connect", str(source), str(target), When() as when, bool(met), name:
+                condition = (_always if met else _never) if when is When.CONDITION else None
+                edit.connect(Edge(source, target, when, condition=condition, id=cast("str | None", name)))
+            case _, str(source), str(target):
+                edit.disconnect(source, target)
+            case _:
+                raise AssertionError(arguments)
+
+    def _change_naive(self, graph: NaiveGraph, made: dict[str, NaiveEdge], kind: object, *arguments: object) -> None:
+        def connect(source: str, target: str, when: When, met: bool, name: str | None) -> None:
+            if source not in graph.nodes or (name is not None and name in graph.edges):
+                raise Refused
+            graph.check_editable(target)
+            # A condition that is never asked counts as not met.
+            edge = NaiveEdge(source, target, when, met and when is When.CONDITION)
+            graph.edges[f"new{len(made)}" if name is None else name] = made[f"new{len(made)}"] = edge
+
+        match kind, *arguments:
+            case "add", str(name), list(after):
+                if name in graph.nodes:
+                    raise Refused
+                graph.nodes[name] = NodeState.WAITING
+                graph.holds.pop(name, None)
+                for source in cast("list[str]", after):
+                    connect(source, name, When.SUCCESS, False, None)
+            case "replace", str(name):
+                graph.check_editable(name)
+            case "remove", str(name):
+                graph.check_editable(name)
+                del graph.nodes[name]
+                graph.holds.pop(name, None)
+                for key in [key for key, edge in graph.edges.items() if name in (edge.source, edge.target)]:
+                    del graph.edges[key]
+            case "connect", str(source), str(target), When() as when, bool(met), name:
+                connect(source, target, when, met, cast("str | None", name))
+            case _, str(source), str(target):
+                graph.check_editable(target)
+                keys = [key for key, edge in graph.edges.items() if (edge.source, edge.target) == (source, target)]
+                if not keys:
+                    raise Refused
+                for key in keys:
+                    del graph.edges[key]
+            case _:
+                raise AssertionError(arguments)
+
+    @precondition(lambda self: self._any(NodeState.READY))
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self._any(NodeState.READY)))
+        self.machine.start(name)
+        self.naive.nodes[name] = NodeState.RUNNING
+
+    @precondition(lambda self: self._any(NodeState.RUNNING))
+    @rule(data=st.data())
+    def start_again(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self._any(NodeState.RUNNING)))
+        self.machine.make_ready(name)
+        self.naive.nodes[name] = NodeState.READY
+
+    @precondition(lambda self: self._any(NodeState.RUNNING))
+    @rule(data=st.data(), state=ends)
+    def end(self, data: st.DataObject, state: NodeState) -> None:
+        name = data.draw(st.sampled_from(self._any(NodeState.RUNNING)))
+        self._compare_changes(lambda: self.machine.end(name, state), lambda: self.naive.end(name, state))
+
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(self._any(*UNSTARTED)), unique=True, min_size=1))
+
+        def naively() -> None:
+            for name in some:
+                self.naive.nodes[name] = NodeState.CANCELLED
+            self.naive.settle()
+
+        self._compare_changes(lambda: self.machine.end_all(some, NodeState.CANCELLED), naively)
+
+    @precondition(lambda self: self.naive.nodes)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.naive.nodes)))
+        try:
+            self.naive.retry(name)
+        except Refused:
+            with pytest.raises(GraphError):
+                self.machine.retry(name)
+        else:
+            self.machine.retry(name)
+
+    @precondition(lambda self: self.naive.nodes)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(sorted(self.naive.nodes)), min_size=1, max_size=3))
+        self.held.append(self.machine.hold(some))
+        self.naive.holds.update(some)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        rows = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        for row in rows:
+            if self.tables.nodes.get(row.id) is row:
+                self.naive.holds[row.id] -= 1
+        self._compare_changes(lambda: self.machine.release(rows), self.naive.settle)
+
+    def _compare_changes(self, change: Callable[[], object], naively: Callable[[], None]) -> None:
+        before = dict(self.naive.nodes)
+        naively()
+        reported = change()
+        after = self.naive.nodes
+        assert sorted(reported.ready) == sorted(  # type: ignore[attr-defined]
+            name for name in after if after[name] is NodeState.READY and before[name] is NodeState.WAITING
+        )
+        assert sorted(name for name, _ in reported.skipped) == sorted(  # type: ignore[attr-defined]
+            name for name in after if after[name] is NodeState.SKIPPED and before[name] is not NodeState.SKIPPED
+        )
+
+    @invariant()
+    def both_agree(self) -> None:
+        assert {name: node.state for name, node in self.tables.nodes.items()} == self.naive.nodes
+        assert {name: edge.holds for name, edge in self.tables.edges.items()} == {
+            name: edge.holds for name, edge in self.naive.edges.items()
+        }
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        counts = Counter(node.state for node in self.tables.nodes.values())
+        assert +self.machine.moved == counts
+        for name, node in self.tables.nodes.items():
+            assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
+
+    @invariant()
+    def nothing_waits_for_ever(self) -> None:
+        for name, node in self.tables.nodes.items():
+            if node.state is NodeState.WAITING:
+                assert any(
+                    edge.holds is None
+                    and (self.tables.node(edge.source).state not in ENDED or self.tables.node(edge.source).holds)
+                    for edge in self.tables.incoming(name)
+                )
+
+
+TestGraphStates = GraphStates.TestCase
+TestGraphStates.settings = settings(max_examples=300, stateful_step_count=30)
