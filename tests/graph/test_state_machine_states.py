@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.edit import GraphEdit
@@ -25,7 +25,12 @@ NAMES = "abcdefgh"
 names = st.sampled_from(NAMES)
 ends = st.sampled_from([NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED])
 whens = st.sampled_from(list(When))
-changes = st.one_of(
+
+# Mostly from earlier to later names, so that few edges form a cycle.
+_later = [(a, b) for a in NAMES for b in NAMES if a < b]
+
+graphs = st.lists(st.tuples(st.sampled_from(_later), whens, st.booleans()), min_size=3, max_size=14)
+any_changes = st.one_of(
     st.tuples(st.just("add"), names, st.lists(names, max_size=2)),
     st.tuples(st.just("replace"), names),
     st.tuples(st.just("remove"), names),
@@ -55,8 +60,42 @@ class GraphStates(RuleBasedStateMachine):
     def _any(self, *states: NodeState) -> list[str]:
         return [name for name, state in self.naive.nodes.items() if state in states]
 
-    @rule(edit=st.lists(changes, min_size=1, max_size=6))
-    def edit(self, edit: list[tuple[object, ...]]) -> None:
+    @initialize(edges=graphs)
+    def begin(self, edges: list[tuple[tuple[str, str], When, bool]]) -> None:
+        self._edit(
+            [
+                *(("add", name, []) for name in NAMES[:-2]),
+                *(("connect", *pair, when, met, None) for pair, when, met in edges if not {*pair} & {*NAMES[-2:]}),
+            ]
+        )
+
+    @rule(edit=st.lists(any_changes, min_size=1, max_size=4))
+    def edit_anything(self, edit: list[tuple[object, ...]]) -> None:
+        self._edit(edit)
+
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data(), when=whens, met=st.booleans())
+    def edit_one(self, data: st.DataObject, when: When, met: bool) -> None:
+        unstarted = st.sampled_from(self._any(*UNSTARTED))
+        there = st.sampled_from(sorted(self.naive.nodes))
+        edges = [
+            (edge.source, edge.target)
+            for edge in self.naive.edges.values()
+            if self.naive.nodes[edge.target] in UNSTARTED
+        ]
+        kinds = ["add", "connect", "connect", "replace", "remove", *(["disconnect"] if edges else [])]
+        match data.draw(st.sampled_from(kinds)):
+            case "add":
+                change = ("add", data.draw(names), [data.draw(there)])
+            case "connect":
+                change = ("connect", data.draw(there), data.draw(unstarted), when, met, None)
+            case "disconnect":
+                change = ("disconnect", *data.draw(st.sampled_from(edges)))
+            case kind:
+                change = (kind, data.draw(unstarted))
+        self._edit([change])
+
+    def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy = self.naive.edited()
         try:
             made = dict[str, NaiveEdge]()
@@ -239,4 +278,4 @@ class GraphStates(RuleBasedStateMachine):
 
 
 TestGraphStates = GraphStates.TestCase
-TestGraphStates.settings = settings(max_examples=300, stateful_step_count=30)
+TestGraphStates.settings = settings(max_examples=200, stateful_step_count=30)

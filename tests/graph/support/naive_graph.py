@@ -47,7 +47,13 @@ class NaiveGraph:
             for node, state in self.nodes.items():
                 if state in UNSTARTED:
                     decisions = [edge.holds for edge in self.edges.values() if edge.target == node]
-                    new = NodeState.SKIPPED if False in decisions else NodeState.WAITING if None in decisions else NodeState.READY
+                    new = (
+                        NodeState.SKIPPED
+                        if False in decisions
+                        else NodeState.WAITING
+                        if None in decisions
+                        else NodeState.READY
+                    )
                     changed |= new is not state
                     self.nodes[node] = new
 
@@ -93,7 +99,9 @@ class NaiveGraph:
         """Refuse a cycle."""
         rest = set(self.nodes)
         while rest:
-            free = {node for node in rest if not any(e.target == node and e.source in rest for e in self.edges.values())}
+            free = {
+                node for node in rest if not any(e.target == node and e.source in rest for e in self.edges.values())
+            }
             if not free:
                 raise Refused
             rest -= free
