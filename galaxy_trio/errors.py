@@ -186,3 +186,31 @@ class NotEditable(GraphError):
 
 class GraphTooLarge(GraphError):
     """A graph, or a part of it, is above a limit."""
+
+
+class GraphFailed(GalaxyError):
+    """A graph did not complete. Raised by :meth:`GraphResult.unwrap`.
+
+    Attributes:
+        result: The graph's `GraphResult`.
+    """
+
+    def __init__(self, message: str, *, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class PlannerFailed(GalaxyError):
+    """A graph's planner took too long, or its edits were refused. The graph has continued without its edit."""
+
+
+class VersionConflict(GraphError):
+    """A graph was edited in the meantime. Nothing was changed.
+
+    Attributes:
+        version: The graph's current version.
+    """
+
+    def __init__(self, message: str, *, version: int) -> None:
+        super().__init__(message)
+        self.version = version

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 import trio
@@ -269,19 +269,22 @@ class EventsLost:
     count: int
 
 
-class EventStream:
-    """The events of one subscription, as an async iterator. It ends when its connection or constellation has ended."""
+E = TypeVar("E")
+
+
+class EventStream(Generic[E]):
+    """The events of one subscription, as an async iterator. It ends when its connection, constellation or graph has ended."""
 
     def __init__(self, backlog: int) -> None:
         # Each event with the size of its information.
-        self._events: deque[tuple[Event, int]] = deque()
+        self._events: deque[tuple[E, int]] = deque()
         self._size = 0
         self._backlog = backlog
         self._lost = 0
         self._ended = False
         self._arrival = trio.lowlevel.ParkingLot()
 
-    def _put_nowait(self, event: Event, size: int) -> None:
+    def _put_nowait(self, event: E, size: int) -> None:
         """Add an event and the size of its information. If the backlog is full, drop the oldest."""
         while self._events and (len(self._events) >= self._backlog or self._size + size > MAX_INFORMATION):
             self._pop()
@@ -290,7 +293,7 @@ class EventStream:
         self._size += size
         self._arrival.unpark()
 
-    def _pop(self) -> Event:
+    def _pop(self) -> E:
         event, size = self._events.popleft()
         self._size -= size
         return event
@@ -300,10 +303,10 @@ class EventStream:
         self._ended = True
         self._arrival.unpark_all()
 
-    def __aiter__(self) -> EventStream:
+    def __aiter__(self) -> EventStream[E]:
         return self
 
-    async def __anext__(self) -> Event | EventsLost:
+    async def __anext__(self) -> E | EventsLost:
         """Return the next event. Cancelling is safe: no event is lost."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._events:
@@ -316,19 +319,19 @@ class EventStream:
         return self._pop()
 
 
-class EventFanOut:
+class EventFanOut(Generic[E]):
     """Delivers each event to every subscriber without waiting for any.
 
     Args:
         on_event: Called with each event before the subscribers receive it. It must not block or raise.
     """
 
-    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, on_event: Callable[[E], None] | None = None) -> None:
         self._on_event = on_event
-        self._streams: set[EventStream] = set()
+        self._streams: set[EventStream[E]] = set()
         self._ended = False
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: E) -> None:
         """Deliver an event to all current subscribers. Never blocks."""
         if self._on_event is not None:
             self._on_event(event)
@@ -347,18 +350,21 @@ class EventFanOut:
             stream._end()  # noqa: SLF001
 
     @contextmanager
-    def subscribe(self, backlog: int = BACKLOG) -> Generator[EventStream]:
+    def subscribe(self, backlog: int = BACKLOG, first: E | None = None) -> Generator[EventStream[E]]:
         """Receive all events from now on, for the length of the block.
 
         Args:
             backlog: How many events may wait before the oldest is dropped; at least one.
+            first: An event that this subscriber receives before all others.
 
         Raises:
             ValueError: The backlog is less than one.
         """
         if backlog < 1:
             raise ValueError(f"a backlog holds at least one event, and this one {backlog!r}")
-        stream = EventStream(backlog)
+        stream = EventStream[E](backlog)
+        if first is not None:
+            stream._put_nowait(first, 0)  # noqa: SLF001
         if self._ended:
             stream._end()  # noqa: SLF001
         self._streams.add(stream)

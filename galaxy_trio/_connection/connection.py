@@ -230,7 +230,7 @@ class Connection:
         sent = await self._requests.send_task(task_id, request, timeout)
         return SentTask(task_id, self._identity.device_id, self._requests, sent)
 
-    def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream]:
+    def subscribe(self, backlog: int = BACKLOG) -> AbstractContextManager[EventStream[Event]]:
         """Subscribe to the connection's events, from now until it ends.
 
         ``with connection.subscribe() as events: async for event in events: …``

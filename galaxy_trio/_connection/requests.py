@@ -53,7 +53,7 @@ class Router(Receiver[ServerMessage]):
     def __init__(self, device_id: str, max_pending: int, on_event: Callable[[Event], None] | None = None) -> None:
         self._device_id = device_id
         self.replies: PendingReplies = PendingReplies(device_id, max_pending=max_pending)
-        self.events: EventFanOut = EventFanOut(on_event)
+        self.events: EventFanOut[Event] = EventFanOut(on_event)
 
     def received(self, message: ServerMessage) -> None:
         """Route a message; see `Receiver`."""

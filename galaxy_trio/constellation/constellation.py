@@ -28,7 +28,7 @@ from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCan
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import TlsContexts
 from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchDevice
-from galaxy_trio.events import BACKLOG, EventFanOut, EventStream
+from galaxy_trio.events import BACKLOG, Event, EventFanOut, EventStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -59,7 +59,7 @@ class Constellation:
         self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
         self._limits = ConnectLimits()
         self._tls_contexts = TlsContexts()
-        self._events = EventFanOut()
+        self._events = EventFanOut[Event]()
         self._devices: dict[str, Device] = {}
         self._scheduler = Scheduler(self._devices, max_queued)
         # Tasks that wait between two attempts, on no device.
@@ -232,7 +232,7 @@ class Constellation:
         return device, await device._lease(slot)
 
     @asynccontextmanager
-    async def subscribe(self, backlog: int = BACKLOG) -> AsyncGenerator[EventStream]:
+    async def subscribe(self, backlog: int = BACKLOG) -> AsyncGenerator[EventStream[Event]]:
         """Receive the events of all devices from now on, for the length of the block.
 
         Args:

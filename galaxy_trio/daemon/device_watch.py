@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.task_queue import TaskQueue
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
-    from galaxy_trio.events import EventStream
+    from galaxy_trio.events import Event, EventStream
 
 logger: Final = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _PUBLISHED: Final[Mapping[type[object], str]] = {
 
 
 async def watch_devices(
-    events: EventStream,
+    events: EventStream[Event],
     constellation: Constellation,
     task_queue: TaskQueue,
     event_stream: ServerSentEventStream,

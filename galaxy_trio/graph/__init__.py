@@ -1,1 +1,52 @@
-"""Task graphs over a constellation."""
+"""Task graphs: plans over a constellation, edited while they run."""
+
+from galaxy_trio._exports import set_module
+from galaxy_trio.graph.conditions import Condition
+from galaxy_trio.graph.edit import GraphEdit
+from galaxy_trio.graph.events import (
+    GraphEdited,
+    GraphEnded,
+    GraphEvent,
+    NodeEnded,
+    NodeEvent,
+    NodeReady,
+    NodeRetried,
+    NodeSkipped,
+    NodeStarted,
+    NodeWaiting,
+)
+from galaxy_trio.graph.model import Edge, Graph, Node, When
+from galaxy_trio.graph.node_requests import make_request
+from galaxy_trio.graph.run import GraphRun, open_graph
+from galaxy_trio.graph.snapshot import GraphResult, GraphSnapshot, GraphState, GraphStatistics, NodeResult
+from galaxy_trio.graph.state_machine import NodeState
+
+__all__ = [
+    "Condition",
+    "Edge",
+    "Graph",
+    "GraphEdit",
+    "GraphEdited",
+    "GraphEnded",
+    "GraphEvent",
+    "GraphResult",
+    "GraphRun",
+    "GraphSnapshot",
+    "GraphState",
+    "GraphStatistics",
+    "Node",
+    "NodeEnded",
+    "NodeEvent",
+    "NodeReady",
+    "NodeResult",
+    "NodeRetried",
+    "NodeSkipped",
+    "NodeStarted",
+    "NodeState",
+    "NodeWaiting",
+    "When",
+    "make_request",
+    "open_graph",
+]
+
+set_module(globals())

@@ -13,7 +13,7 @@ from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from galaxy_trio.graph.memory_tables import LiveEdge, MemoryTables
+    from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
     from galaxy_trio.graph.model import Node
     from galaxy_trio.graph.state_machine import StateMachine
 
@@ -178,7 +178,7 @@ class GraphEdit:
 
     # Applying it.
 
-    def apply(self, machine: StateMachine[LiveEdge]) -> Edited | None:
+    def apply(self, machine: StateMachine[LiveNode, LiveEdge]) -> Edited | None:
         """Check the edit as a whole, and apply it; return None if it changes nothing.
 
         Raises:

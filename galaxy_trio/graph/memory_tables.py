@@ -10,7 +10,8 @@ import attrs
 
 from galaxy_trio.errors import NoSuchNode
 from galaxy_trio.graph.model import Edge, Node
-from galaxy_trio.graph.state_machine import ENDED, EdgeRow, NodeRow
+from galaxy_trio.graph.snapshot import NodeResult
+from galaxy_trio.graph.state_machine import UNSTARTED, EdgeRow, NodeRow, NodeState
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class LiveNode(NodeRow):
         device_id: The device of the last attempt.
         started: When the last attempt began.
         ended: When it ended.
+        not_before: When the next attempt may begin, on trio's clock.
     """
 
     spec: Node
@@ -38,6 +40,21 @@ class LiveNode(NodeRow):
     device_id: str | None = None
     started: datetime | None = None
     ended: datetime | None = None
+    not_before: float | None = None
+
+    def known(self) -> NodeResult:
+        """Return what is known of the node, as it is now."""
+        return NodeResult(
+            self.state, self.attempt, self.result, self.error, self.task_id, self.device_id, self.started, self.ended
+        )
+
+    def load(self, known: NodeResult) -> None:
+        """Take over what was known of a node before. One that ran then is lost: nothing waits for its end."""
+        if known.state not in UNSTARTED:
+            self.state = NodeState.LOST if known.state is NodeState.RUNNING else known.state
+        self.attempt, self.result, self.error = known.attempt, known.result, known.error
+        self.task_id, self.device_id = known.task_id, known.device_id
+        self.started, self.ended = known.started, known.ended
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -110,8 +127,3 @@ class MemoryTables:
     def remove_edge(self, edge: EdgeRow) -> None:
         """Remove an edge."""
         del self._edges[edge.id], self._outgoing[edge.source][edge.id], self._incoming[edge.target][edge.id]
-
-    @property
-    def all_ended(self) -> bool:
-        """Whether every node has ended. Looks at each."""
-        return all(node.state in ENDED for node in self._nodes.values())

@@ -115,10 +115,11 @@ class Changes:
     skipped: list[tuple[str, EdgeRow]] = attrs.Factory(list[tuple[str, EdgeRow]])
 
 
+N = TypeVar("N", bound=NodeRow)
 E = TypeVar("E", bound=EdgeRow)
 
 
-class StateMachine(Generic[E]):
+class StateMachine(Generic[N, E]):
     """Applies what happens to a graph.
 
     Args:
@@ -126,7 +127,7 @@ class StateMachine(Generic[E]):
         is_met: Decides whether the result of an edge's source, which completed, meets the edge's condition.
     """
 
-    def __init__(self, tables: Tables[NodeRow, E], is_met: Callable[[E], bool]) -> None:
+    def __init__(self, tables: Tables[N, E], is_met: Callable[[E], bool]) -> None:
         self._tables = tables
         self._is_met = is_met
         self.moved: Counter[NodeState] = Counter()
@@ -164,7 +165,7 @@ class StateMachine(Generic[E]):
             self.decide(node, changes)
         return changes
 
-    def decide(self, node: NodeRow, changes: Changes) -> None:
+    def decide(self, node: N, changes: Changes) -> None:
         """Decide the undecided edges from a node, if it has ended and is not held, and from those that are skipped by this."""
         ended = [node]
         while ended:
@@ -198,14 +199,14 @@ class StateMachine(Generic[E]):
             case When.END:
                 return True
 
-    def hold(self, node_ids: Iterable[str]) -> list[NodeRow]:
+    def hold(self, node_ids: Iterable[str]) -> list[N]:
         """Let some nodes not start, and decide no edges when they end, until `release` of what is returned. Holds are counted."""
         nodes = [self._tables.node(node_id) for node_id in node_ids]
         for node in nodes:
             node.holds += 1
         return nodes
 
-    def release(self, nodes: Iterable[NodeRow]) -> Changes:
+    def release(self, nodes: Iterable[N]) -> Changes:
         """Take back a hold, and decide the edges of those that ended. Nodes that were removed do no harm."""
         changes = Changes()
         for node in nodes:
@@ -261,7 +262,7 @@ class StateMachine(Generic[E]):
         self.settle([node_id], changes)
         return changes
 
-    def _reopen(self, node: NodeRow, changes: Changes) -> None:
+    def _reopen(self, node: N, changes: Changes) -> None:
         """Take back the decisions of the edges from a node, and from all that were skipped through it."""
         # How many of its edges do not hold, for each skipped node that is met on the way: counted once, then kept up to date.
         refusals: dict[str, int] = {}

@@ -29,19 +29,19 @@ def events(*numbers: int) -> list[Event]:
     return [event(number) for number in numbers]
 
 
-async def rest(stream: EventStream) -> list[Event | EventsLost]:
+async def rest(stream: EventStream[Event]) -> list[Event | EventsLost]:
     """Return the remaining events of a stream that ends."""
     with trio.fail_after(60):
         return [one async for one in stream]
 
 
-def published(fan_out: EventFanOut, count: int, first: int = 1) -> None:
+def published(fan_out: EventFanOut[Event], count: int, first: int = 1) -> None:
     for number in range(first, first + count):
         fan_out.publish(event(number))
 
 
 async def test_every_subscriber_receives_every_event_in_order() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as one, fan_out.subscribe() as another:
         published(fan_out, 3)
         fan_out.end()
@@ -50,7 +50,7 @@ async def test_every_subscriber_receives_every_event_in_order() -> None:
 
 
 async def test_a_subscriber_receives_events_from_its_subscription_on() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     published(fan_out, 2)
     with fan_out.subscribe() as stream:
         published(fan_out, 1, first=3)
@@ -59,7 +59,7 @@ async def test_a_subscriber_receives_events_from_its_subscription_on() -> None:
 
 
 async def test_only_a_subscriber_that_has_left_receives_nothing_more() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stays:
         with fan_out.subscribe() as leaves:
             fan_out.publish(event(1))
@@ -71,7 +71,7 @@ async def test_only_a_subscriber_that_has_left_receives_nothing_more() -> None:
 
 
 async def test_an_exception_ends_a_subscription() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with pytest.raises(ZeroDivisionError), fan_out.subscribe() as stream:
         raise ZeroDivisionError
     fan_out.publish(event(1))
@@ -80,7 +80,7 @@ async def test_an_exception_ends_a_subscription() -> None:
 
 
 async def test_a_full_backlog_loses_nothing() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe(backlog=3) as stream:
         published(fan_out, 3)
         fan_out.end()
@@ -88,7 +88,7 @@ async def test_a_full_backlog_loses_nothing() -> None:
 
 
 async def test_a_lagging_subscriber_loses_the_oldest_events_and_learns_their_number_once() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe(backlog=3) as stream:
         published(fan_out, 7)
         fan_out.end()
@@ -96,7 +96,7 @@ async def test_a_lagging_subscriber_loses_the_oldest_events_and_learns_their_num
 
 
 async def test_a_second_lag_is_counted_from_one_again() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe(backlog=2) as stream:
         published(fan_out, 4)
         assert [await anext(stream), await anext(stream)] == [EventsLost(2), event(3)]
@@ -106,7 +106,7 @@ async def test_a_second_lag_is_counted_from_one_again() -> None:
 
 
 async def test_a_loss_while_reading_is_reported_in_its_place() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe(backlog=2) as stream:
         published(fan_out, 2)
         assert await anext(stream) == event(1)
@@ -116,7 +116,7 @@ async def test_a_loss_while_reading_is_reported_in_its_place() -> None:
 
 
 async def test_a_lagging_subscriber_does_not_affect_others() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe(backlog=1) as lags, fan_out.subscribe(backlog=5) as keeps_up:
         published(fan_out, 5)
         fan_out.end()
@@ -125,7 +125,7 @@ async def test_a_lagging_subscriber_does_not_affect_others() -> None:
 
 
 async def test_the_default_backlog_is_1024_events() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stream:
         published(fan_out, BACKLOG + 1)
         fan_out.end()
@@ -135,10 +135,10 @@ async def test_the_default_backlog_is_1024_events() -> None:
 
 
 async def test_an_event_wakes_a_waiting_subscriber() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     received: list[Event | EventsLost] = []
 
-    async def wait(stream: EventStream) -> None:
+    async def wait(stream: EventStream[Event]) -> None:
         received.append(await anext(stream))
 
     with trio.fail_after(60), fan_out.subscribe() as stream:
@@ -151,10 +151,10 @@ async def test_an_event_wakes_a_waiting_subscriber() -> None:
 
 
 async def test_each_event_reaches_one_reader_of_a_stream_and_the_end_reaches_all() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     received: list[Event | EventsLost] = []
 
-    async def read(stream: EventStream) -> None:
+    async def read(stream: EventStream[Event]) -> None:
         async for one in stream:
             received.append(one)  # noqa: PERF401  # what has come is looked at while this waits
 
@@ -170,7 +170,7 @@ async def test_each_event_reaches_one_reader_of_a_stream_and_the_end_reaches_all
 
 
 async def test_a_cancelled_wait_loses_no_event() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with trio.fail_after(60), fan_out.subscribe() as stream:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(anext, stream)
@@ -181,7 +181,7 @@ async def test_a_cancelled_wait_loses_no_event() -> None:
 
 
 async def test_a_wait_cancelled_in_the_step_of_its_event_loses_nothing() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     received: list[Event | EventsLost] = []
 
     async def wait(stream: EventStream, scope: trio.CancelScope) -> None:
@@ -204,7 +204,7 @@ async def test_a_wait_cancelled_in_the_step_of_its_event_loses_nothing() -> None
 
 
 async def test_an_already_cancelled_wait_takes_no_event() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stream:
         published(fan_out, 2)
         with trio.move_on_after(0) as scope:
@@ -215,10 +215,10 @@ async def test_an_already_cancelled_wait_takes_no_event() -> None:
 
 
 async def test_the_end_wakes_waiting_subscribers() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     ended = 0
 
-    async def read(stream: EventStream) -> None:
+    async def read(stream: EventStream[Event]) -> None:
         nonlocal ended
         assert [one async for one in stream] == []
         ended += 1
@@ -234,7 +234,7 @@ async def test_the_end_wakes_waiting_subscribers() -> None:
 
 
 async def test_an_ended_stream_stays_ended() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stream:
         fan_out.publish(event(1))
         fan_out.end()
@@ -243,7 +243,7 @@ async def test_an_ended_stream_stays_ended() -> None:
 
 
 async def test_a_subscription_after_the_end_is_an_ended_stream() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     published(fan_out, 2)
     fan_out.end()
     with fan_out.subscribe() as stream:
@@ -257,7 +257,7 @@ def test_a_backlog_below_one_is_refused(backlog: int) -> None:
 
 
 async def test_a_subscription_ends_with_its_block() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stream:
         pass
     with trio.fail_after(60):
@@ -265,7 +265,7 @@ async def test_a_subscription_ends_with_its_block() -> None:
 
 
 async def test_backlog_of_information_is_bounded_in_bytes() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with traced_memory() as memory, fan_out.subscribe() as one, fan_out.subscribe() as another:
         before = memory.now
         fan_out.publish(event(1))
@@ -284,7 +284,7 @@ async def test_backlog_of_information_is_bounded_in_bytes() -> None:
 
 
 async def test_backlog_counts_the_lost_events_and_has_room_again_when_they_are_read() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     info = DeviceInfo("a", "linux", custom_metadata={"text": "x" * 6_000_000})
     with fan_out.subscribe() as stream:
         for _ in range(3):
@@ -300,7 +300,7 @@ async def test_backlog_counts_the_lost_events_and_has_room_again_when_they_are_r
 
 
 async def test_information_larger_than_the_backlog_is_the_only_event_in_it() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     with fan_out.subscribe() as stream:
         published(fan_out, 2)
         info = DeviceInfo("a", "linux", custom_metadata={"text": "x" * 2**25})
@@ -310,7 +310,7 @@ async def test_information_larger_than_the_backlog_is_the_only_event_in_it() -> 
 
 
 async def test_errors_of_60_mib_take_no_memory_in_a_backlog() -> None:
-    fan_out = EventFanOut()
+    fan_out = EventFanOut[Event]()
     error = "x" * 60 * 2**20
     with traced_memory() as memory, fan_out.subscribe():
         before = memory.now

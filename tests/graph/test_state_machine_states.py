@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.edit import GraphEdit
-from galaxy_trio.graph.memory_tables import LiveEdge, MemoryTables
+from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.model import Edge, Node, When
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeRow, NodeState, StateMachine
 
@@ -53,7 +53,7 @@ class GraphStates(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tables = MemoryTables()
-        self.machine = StateMachine[LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
+        self.machine = StateMachine[LiveNode, LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
         self.naive = NaiveGraph()
         self.held: list[list[NodeRow]] = []
 

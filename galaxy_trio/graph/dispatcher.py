@@ -1,0 +1,212 @@
+"""Runs the ready nodes of a graph as tasks of the constellation."""
+
+from __future__ import annotations
+
+import uuid
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+import trio
+
+from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
+from galaxy_trio.graph.memory_tables import LiveNode
+from galaxy_trio.graph.ready_queue import ReadyQueue
+from galaxy_trio.graph.state_machine import NodeState
+from galaxy_trio.messages import TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from galaxy_trio.constellation.constellation import Constellation
+    from galaxy_trio.messages import JSON, TaskResult
+
+_FULL_QUEUE: Final = 1.0
+"""Seconds until the next attempt to enter a device's queue that is full."""
+_MAX_BACKOFF: Final = 300.0
+"""The longest wait before another attempt, in seconds."""
+
+
+class _NoRoom(Exception):
+    """The graph's limit was reached while the node waited for its device."""
+
+
+class GraphOwner(Protocol):
+    """Decides what the end of an attempt means for the graph. Each call is one step."""
+
+    def node(self, node_id: str) -> LiveNode:
+        """Return a node."""
+        ...
+
+    def text_of(self, node: LiveNode) -> str:
+        """Return the text to send for a node."""
+        ...
+
+    def started(self, node: LiveNode, task_id: str, device_id: str) -> None:
+        """Record that an attempt is being sent."""
+        ...
+
+    def not_sent(self, node: LiveNode) -> None:
+        """Record that an attempt was not sent after all: the node waits for a device again."""
+        ...
+
+    def attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
+        """Record the end of an attempt: the node ends, or is ready for another one."""
+        ...
+
+
+class Dispatcher:
+    """Sends ready nodes to devices, each in a task of the nursery.
+
+    Args:
+        nursery: Runs the attempts; ends with the graph.
+        constellation: Runs the tasks.
+        owner: Decides what their ends mean.
+        max_concurrent: The number of nodes that run at a time; None for no limit.
+        random: The source of the jitter of waits.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        constellation: Constellation,
+        owner: GraphOwner,
+        max_concurrent: int | None,
+        random: Random | None,
+    ) -> None:
+        self._nursery = nursery
+        self._constellation = constellation
+        self._owner = owner
+        self._max_concurrent = max_concurrent
+        # Jitter is not a secret.
+        self._random = random or Random()  # noqa: S311
+        self._ready = ReadyQueue()
+        # The latest attempt of each node that waits for a device, or runs.
+        self._attempts: dict[str, _Attempt] = {}
+        self._running = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another node may run now."""
+        return self._max_concurrent is None or self._running < self._max_concurrent
+
+    def add(self, node: LiveNode) -> None:
+        """Run a node that is ready, when its turn comes."""
+        self._ready.add(node.spec)
+
+    def withdraw(self, node_id: str) -> None:
+        """Run a node no more, or stop its attempt. A running one ends as cancelled."""
+        self._ready.discard(node_id)
+        attempt = self._attempts.get(node_id)
+        if attempt is not None:
+            attempt.scope.cancel()
+
+    def start_ready(self) -> None:
+        """Begin to run nodes that are ready."""
+        while self.has_room and (taken := self._ready.take()) is not None:
+            node_id, requirements = taken
+            attempt = self._attempts[node_id] = _Attempt(self._owner.node(node_id))
+            self._nursery.start_soon(self._run_attempt, attempt, requirements)
+
+    def wait_before(self, node: LiveNode) -> float:
+        """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
+        ceiling = min(node.spec.backoff * 2 ** min(node.attempt - 1, 30), _MAX_BACKOFF)
+        return self._random.uniform(0, ceiling)
+
+    async def _run_attempt(self, attempt: _Attempt, requirements: Hashable) -> None:
+        """Wait for a device, run the node there, and report the end."""
+        node, end = attempt.node, None
+        try:
+            with attempt.scope:
+                if node.not_before is not None:
+                    await trio.sleep_until(node.not_before)
+                end = await self._run(attempt)
+        except _NoRoom:
+            self._ready.add(node.spec)
+        finally:
+            if self._attempts.get(node.id) is attempt:
+                del self._attempts[node.id]
+            self._running -= attempt.sent
+            self._ready.release(requirements)
+        # Without a checkpoint since the end, so that nothing comes between.
+        if end is None and attempt.sent:
+            end = NodeState.CANCELLED, None, "it was cancelled"
+        if end is not None:
+            self._owner.attempt_ended(node, *end)
+        self.start_ready()
+
+    async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None]:
+        while True:
+            try:
+                result = await self._run_task(attempt)
+            except QueueFull:
+                await trio.sleep(_FULL_QUEUE)
+            except (ConnectionLost, InvalidMessage, trio.ClosedResourceError) as error:
+                return NodeState.LOST if attempt.sent else NodeState.FAILED, None, str(error)
+            except GalaxyError as error:
+                return NodeState.FAILED, None, str(error)
+            else:
+                completed = result.status is TaskStatus.COMPLETED
+                return NodeState.COMPLETED if completed else NodeState.FAILED, result.result, result.error
+
+    async def _run_task(self, attempt: _Attempt) -> TaskResult:
+        node, spec = attempt.node, attempt.node.spec
+        text = self._owner.text_of(node)
+
+        async def before_sending(device_id: str) -> None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if not self.has_room:
+                raise _NoRoom
+            self._running += 1
+            attempt.sent = True
+            self._owner.started(node, attempt.task_id, device_id)
+
+        async def on_not_sent(device_id: str) -> None:
+            del device_id
+            self._running -= 1
+            attempt.sent = False
+            self._owner.not_sent(node)
+            await trio.lowlevel.checkpoint()
+
+        if spec.device is None:
+            return await self._constellation.run_task(
+                text,
+                os=spec.os,
+                capabilities=spec.capabilities,
+                where=spec.where,
+                timeout=spec.timeout,
+                task_id=attempt.task_id,
+                before_sending=before_sending,
+                on_not_sent=on_not_sent,
+            )
+        device = self._constellation.devices.get(spec.device)
+        if device is None:
+            raise NoSuchDevice(f"there is no device {spec.device!r} in this constellation")
+        return await device.run_task(
+            text,
+            timeout=spec.timeout,
+            task_id=attempt.task_id,
+            before_sending=before_sending,
+            on_not_sent=on_not_sent,
+        )
+
+
+def _new_task_id() -> str:
+    return str(uuid.uuid4())
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """An attempt to run a node.
+
+    Attributes:
+        node: The node.
+        task_id: The id of its task.
+        scope: Stops it.
+        sent: Whether it is being sent, or may have run.
+    """
+
+    node: LiveNode
+    task_id: str = attrs.Factory(_new_task_id)
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    sent: bool = False

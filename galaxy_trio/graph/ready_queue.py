@@ -1,0 +1,76 @@
+"""The nodes of a graph that are ready, in the order in which they go to their devices."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from galaxy_trio.graph.model import Node
+
+_WINDOW: Final = 100
+"""The number of nodes with the same requirements that wait for devices together. Each takes a task; the others wait here."""
+
+_Entry: TypeAlias = tuple[int, int, str]
+
+
+class ReadyQueue:
+    """Ready nodes, by priority and then by the order in which they became ready.
+
+    At most 100 nodes with the same requirements of a device wait for one together. So nodes that wait for an absent device cost little,
+    and delay none that another device can run.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._queue: list[_Entry] = []
+        # Ready nodes that have not been taken, each with its requirements. Entries of others are out of date.
+        self._ready: dict[_Entry, Hashable] = {}
+        self._entry_of: dict[str, _Entry] = {}
+        self._taken: Counter[Hashable] = Counter()
+        self._parked: dict[Hashable, list[_Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def add(self, node: Node) -> None:
+        """Add a node that became ready."""
+        entry = self._entry_of[node.id] = (-node.priority, next(self._numbers), node.id)
+        self._ready[entry] = node.device, node.os, node.capabilities, node.where
+        heapq.heappush(self._queue, entry)
+
+    def discard(self, node_id: str) -> None:
+        """Remove a node, if it is there."""
+        entry = self._entry_of.pop(node_id, None)
+        if entry is not None:
+            del self._ready[entry]
+
+    def take(self) -> tuple[str, Hashable] | None:
+        """Remove and return the next node that may wait for a device, with its requirements for `release`; None if there is none."""
+        while self._queue:
+            entry = heapq.heappop(self._queue)
+            if entry not in self._ready:
+                continue
+            requirements = self._ready[entry]
+            if self._taken[requirements] >= _WINDOW:
+                heapq.heappush(self._parked.setdefault(requirements, []), entry)
+                continue
+            self._taken[requirements] += 1
+            self.discard(entry[2])
+            return entry[2], requirements
+        return None
+
+    def release(self, requirements: Hashable) -> None:
+        """Make room for another node with these requirements."""
+        self._taken[requirements] -= 1
+        if not self._taken[requirements]:
+            del self._taken[requirements]
+        parked = self._parked.get(requirements)
+        if parked:
+            heapq.heappush(self._queue, heapq.heappop(parked))
+            if not parked:
+                del self._parked[requirements]
