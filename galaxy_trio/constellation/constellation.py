@@ -206,6 +206,13 @@ class Constellation:
         with PublishingEnd(task, self._events.publish):
             return await run_task(task, partial(self._acquire, requirements, task), self._waiting)
 
+    def _takes_now(self, device_id: str | None, requirements: Requirements) -> bool:
+        """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
+        if device_id is not None:
+            device = self._devices.get(device_id)
+            return device is not None and device._takes_now
+        return any(device._takes_now and requirements.fit(device.profile) for device in self._devices.values())
+
     async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
         """Wait for a slot on the device that fits best, chosen again for each attempt."""
         device, lease = await self._lease(requirements, task)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
 from galaxy_trio.graph.memory_tables import LiveNode
 from galaxy_trio.graph.ready_queue import ReadyQueue
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _FULL_QUEUE: Final = 1.0
 """Seconds until the next attempt to enter a device's queue that is full."""
+_CLAIM: Final = 1.0
+"""Seconds for which a node that found a free slot counts as running before it is sent."""
 _MAX_BACKOFF: Final = 300.0
 """The longest wait before another attempt, in seconds."""
 
@@ -84,11 +87,23 @@ class Dispatcher:
         # The latest attempt of each node that waits for a device, or runs.
         self._attempts: dict[str, _Attempt] = {}
         self._running = 0
+        # Attempts that were begun for a free slot and have not been sent: with a limit, a later one must not overtake them.
+        self._claims = 0
 
     @property
     def has_room(self) -> bool:
         """Whether another node may run now."""
         return self._max_concurrent is None or self._running < self._max_concurrent
+
+    @property
+    def _may_begin(self) -> bool:
+        return self._max_concurrent is None or self._running + self._claims < self._max_concurrent
+
+    def _claims_slot(self, node: LiveNode) -> bool:
+        spec = node.spec
+        return self._max_concurrent is not None and self._constellation._takes_now(
+            spec.device, Requirements(spec.os, spec.capabilities, spec.where)
+        )
 
     def add(self, node: LiveNode) -> None:
         """Run a node that is ready, when its turn comes."""
@@ -103,9 +118,13 @@ class Dispatcher:
 
     def start_ready(self) -> None:
         """Begin to run nodes that are ready."""
-        while self.has_room and (taken := self._ready.take()) is not None:
+        while self._may_begin and (taken := self._ready.take()) is not None:
             node_id, requirements = taken
-            attempt = self._attempts[node_id] = _Attempt(self._owner.node(node_id))
+            node = self._owner.node(node_id)
+            attempt = self._attempts[node_id] = _Attempt(node, claims=self._claims_slot(node))
+            if attempt.claims:
+                self._claims += 1
+                self._nursery.start_soon(self._end_claim_soon, attempt)
             self._nursery.start_soon(self._run_attempt, attempt, requirements)
 
     def wait_before(self, node: LiveNode) -> float:
@@ -127,6 +146,7 @@ class Dispatcher:
             if self._attempts.get(node.id) is attempt:
                 del self._attempts[node.id]
             self._running -= attempt.sent
+            self._end_claim(attempt)
             self._ready.release(requirements)
         # Without a checkpoint since the end, so that nothing comes between.
         if end is None and attempt.sent:
@@ -134,6 +154,16 @@ class Dispatcher:
         if end is not None:
             self._owner.attempt_ended(node, *end)
         self.start_ready()
+
+    async def _end_claim_soon(self, attempt: _Attempt) -> None:
+        """Let others go first if an attempt has not been sent in time: another task took the slot, or the device has left."""
+        await trio.sleep(_CLAIM)
+        self._end_claim(attempt)
+        self.start_ready()
+
+    def _end_claim(self, attempt: _Attempt) -> None:
+        self._claims -= attempt.claims
+        attempt.claims = False
 
     async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None]:
         while True:
@@ -159,6 +189,7 @@ class Dispatcher:
                 raise _NoRoom
             self._running += 1
             attempt.sent = True
+            self._end_claim(attempt)
             self._owner.started(node, attempt.task_id, device_id)
 
         async def on_not_sent(device_id: str) -> None:
@@ -166,6 +197,7 @@ class Dispatcher:
             self._running -= 1
             attempt.sent = False
             self._owner.not_sent(node)
+            self.start_ready()
             await trio.lowlevel.checkpoint()
 
         if spec.device is None:
@@ -203,10 +235,12 @@ class _Attempt:
         node: The node.
         task_id: The id of its task.
         scope: Stops it.
+        claims: Whether a slot was free for it, and it has not been sent.
         sent: Whether it is being sent, or may have run.
     """
 
     node: LiveNode
+    claims: bool
     task_id: str = attrs.Factory(_new_task_id)
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     sent: bool = False
