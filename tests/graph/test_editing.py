@@ -49,7 +49,7 @@ async def test_refused_edit_changes_nothing(autojump_clock: MockClock) -> None:
 
 async def test_edit_that_would_form_a_cycle_names_its_nodes(autojump_clock: MockClock) -> None:
     async with open_tasks() as tasks, open_graph(tasks.constellation, chain("a", "b", "c", "d")) as run:
-        with pytest.raises(CycleError, match="cycle: 'b' -> 'c' -> 'd' -> 'b'|'c' -> 'd' -> 'b'|'d' -> 'b'") as caught:
+        with pytest.raises(CycleError, match=r"cycle: 'b' -> 'c' -> 'd' -> 'b'|'c' -> 'd' -> 'b'|'d' -> 'b'") as caught:
             run.edit(lambda edit: edit.connect(Edge("d", "b")))
         assert set(caught.value.nodes) == {"b", "c", "d"}
 
@@ -183,7 +183,7 @@ async def test_subscriber_receives_a_snapshot_and_then_every_event_in_order(auto
         run.edit(lambda edit: edit.add(Node("b", "b"), after="a"))
         await tasks.complete("a", "b")
         await run.wait()
-        seen = [await anext(events) for _ in range(9)]
+        seen = [await anext(events) for _ in range(8)]
     assert [type(event) for event in seen] == [
         GraphSnapshot,
         GraphEdited,
@@ -193,7 +193,7 @@ async def test_subscriber_receives_a_snapshot_and_then_every_event_in_order(auto
         NodeStarted,
         NodeEnded,
         GraphEnded,
-    ][: len(seen)]
+    ]
 
 
 async def test_snapshot_continues_in_another_run_and_what_ran_is_lost(autojump_clock: MockClock) -> None:
