@@ -8,8 +8,10 @@ from typing import Final
 import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
-from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
+from galaxy_trio._config.files import can_name_a_file
 from galaxy_trio._config.reader import ObjectReader, check_problems
+from galaxy_trio._config.strict_toml import parse_toml
+from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name

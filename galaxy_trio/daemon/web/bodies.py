@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
-from galaxy_trio._config.files import STRICT_JSON
 from galaxy_trio._config.reader import ObjectReader
+from galaxy_trio._config.strict_json import decode_json
 from galaxy_trio.daemon.store.records import TaskRequest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def parse_task(body: bytes) -> TaskRequest:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", STRICT_JSON.decode(body.decode()))
+        document = decode_json(body.decode())
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(document, dict):
