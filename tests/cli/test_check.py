@@ -32,8 +32,8 @@ def configure(directory: Path, device: dict[str, object] | None = None, **settin
     (directory / "devices.json").write_text(
         json.dumps({"devices": [DEVICE if device is None else {**DEVICE, **device}]})
     )
-    settings = {"devices": "devices.json", "listen": "127.0.0.1:0", **settings}
-    (directory / "galaxy.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in settings.items()))
+    every = {"devices": "devices.json", "listen": "127.0.0.1:0", **settings}
+    (directory / "galaxy.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in every.items()))
     return str(directory / "galaxy.toml")
 
 
@@ -70,7 +70,7 @@ def test_a_daemon_that_could_not_start_is_found_out(
     call: Call, tmp_path: Path, settings: dict[str, str], problem: str
 ) -> None:
     settings = {name: value.replace("FOLDER", str(tmp_path)) for name, value in settings.items()}
-    file = configure(tmp_path, **settings)
+    file = configure(tmp_path, None, **settings)
     (tmp_path / "devices.json").chmod(0o644)
     before = sorted(tmp_path.iterdir())
     [found] = problems_of(call, file)
