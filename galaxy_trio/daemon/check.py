@@ -43,7 +43,7 @@ async def check_start(settings: Settings) -> CheckedStart:
     try:
         devices = await trio.to_thread.run_sync(settings.read_devices)
     except ConfigError as error:
-        problems += [f"devices: {problem}" for problem in error.problems or [str(error)]]
+        problems += [f"{settings.devices.name}: {problem}" for problem in error.problems] or [f"devices: {error}"]
     try:
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
     except ConfigError as error:

@@ -44,7 +44,7 @@ def checked_device_config(content: object, shown: str = "the device configuratio
     if not isinstance(devices, dict):
         raise ConfigError(f"{shown} has no 'devices': give an object whose keys are device ids")
     problems: list[str] = []
-    document = ObjectReader(content, "", problems)
+    document = ObjectReader(cast("object", content), "", problems)
     document.unused("devices", *_OF_THE_ORIGINAL)
     document.refuse_unknown(extensions=True)
     for name, entry in cast("dict[object, object]", devices).items():
