@@ -22,6 +22,8 @@ _HINTS: Final = {
     429: "it has too many requests; try again later",
     **dict.fromkeys((500, 502, 503, 504), "it cannot reach the server; is the server running, and is its URL right?"),
 }
+_CREDENTIALS: Final = (401, 407)
+"""Tinyproxy answers wrong credentials with 401."""
 _NEEDS_CREDENTIALS: Final = (
     "put user and password into its URL, as in http://user:password@host:port (Basic authentication)"
 )
@@ -85,6 +87,6 @@ def _refusal(status: int | None, proxy: Proxy) -> str:
     if not status:
         return "the proxy does not speak HTTP; is its URL right, and does it begin with https:// if the proxy uses TLS?"
     hint = _HINTS.get(status, "")
-    if status == 407:
+    if status in _CREDENTIALS:
         hint = _NEEDS_CREDENTIALS if proxy.authorization is None else _WRONG_CREDENTIALS
     return f"the proxy answered with HTTP status {status}" + (f": {hint}" if hint else "")

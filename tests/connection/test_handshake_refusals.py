@@ -10,10 +10,11 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from galaxy_trio import HandshakeRejected, open_connection
+from galaxy_trio import ConnectFailed, HandshakeRejected, open_connection
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._printable import printable
 from galaxy_trio._transport.url import parse_url, shown_redirect
+from galaxy_trio._transport.websocket import Transport
 from galaxy_trio.testing import PEER_URL
 from tests.connection.support.leaks import assert_not_shown
 from tests.connection.support.opening import fail_on_answer, fail_to_open, read_head
@@ -184,6 +185,19 @@ async def test_busy_server_says_when_to_try_again(
     assert error.retry_after == seconds
     when = "later" if seconds is None else f"in {seconds} s"
     assert str(error).endswith(f" HTTP status {status[:3]}: {hint}; try again {when}")
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"), [("ws://a.test", "; if it uses TLS, its URL begins with wss://"), ("wss://a.test", "")]
+)
+async def test_url_with_tls_is_suggested_only_to_a_url_without(url: str, hint: str) -> None:
+    client_end, server_end = trio.testing.memory_stream_pair()
+    client = Transport(client_end, peer="the other", client=True, max_message_size=1000)
+    await server_end.send_all(b"\x15\x03\x01\x00\x02\x02\x46")
+    with pytest.raises(ConnectFailed) as caught:
+        await client.run_client(parse_url(url), [])
+    assert str(caught.value).endswith(f"the server does not speak HTTP{hint}")
+    await client.abort()
 
 
 async def test_silence_after_the_first_line_of_a_redirect_ends_with_the_timeout(

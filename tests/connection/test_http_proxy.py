@@ -156,10 +156,11 @@ async def test_refusal_of_the_proxy_is_no_refusal_of_the_server(status: str, hin
     assert str(error) == f"{THROUGH}the proxy answered with HTTP status {status[:3]}{hint}"
 
 
-async def test_refused_credentials_are_told_from_missing_ones() -> None:
-    error = await _fail(b"HTTP/1.1 407 No\r\n\r\n", proxy_url="http://user:s3cret@proxy.test:3128")
+@pytest.mark.parametrize("status", [401, 407])
+async def test_refused_credentials_differ_from_missing_ones(status: int) -> None:
+    error = await _fail(b"HTTP/1.1 %d No\r\n\r\n" % status, proxy_url="http://user:s3cret@proxy.test:3128")
     assert str(error) == (
-        f"{THROUGH}the proxy answered with HTTP status 407: "
+        f"{THROUGH}the proxy answered with HTTP status {status}: "
         "are user and password in its URL right, and does it accept Basic authentication?"
     )
 

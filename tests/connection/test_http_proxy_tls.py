@@ -51,7 +51,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 def _certified(authority: trustme.CA, name: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(name).configure_cert(context)
+    authority.issue_cert(name).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     return context
 
 
@@ -133,7 +133,7 @@ async def test_the_servers_context_is_not_that_of_the_proxy(authority: trustme.C
     )
 
 
-async def test_https_url_of_a_proxy_without_tls_is_told() -> None:
+async def test_https_url_of_a_proxy_without_tls_is_reported() -> None:
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -40,6 +40,7 @@ from galaxy_trio._transport.url import parse_url
         ("com", "example.com", True),
         ("exa*.com", "example.com", False),
         ("localhost", "example.com", False),
+        (f"{'a' * 64}.com", "example.com", False),
     ],
 )
 def test_domain_covers_its_subdomains(no_proxy: str, host: str, direct: bool) -> None:

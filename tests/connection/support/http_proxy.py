@@ -33,7 +33,7 @@ class MemoryProxy:
     nursery: trio.Nursery
     serve: Callable[[trio.abc.Stream], Awaitable[None]] | None = None
     answer: bytes = ESTABLISHED
-    requests: list[bytes] = attrs.field(factory=list)
+    requests: list[bytes] = attrs.field(factory=list[bytes])
 
     def connect(self) -> trio.abc.Stream:
         client_end, proxy_end = trio.testing.memory_stream_pair()
@@ -58,7 +58,7 @@ class LoopbackProxy:
 
     server_port: int
     port: int = 0
-    requests: list[bytes] = attrs.field(factory=list)
+    requests: list[bytes] = attrs.field(factory=list[bytes])
 
     @property
     def url(self) -> str:
