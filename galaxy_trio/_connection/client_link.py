@@ -61,7 +61,7 @@ async def open_client_link(
     # The environment's proxy is for connections that are opened here.
     proxy = find_proxy(options.proxy, target) if stream is None or options.proxy is not True else None
     if proxy is not None:
-        logger.info("connecting to %s through the proxy %s", target.shown, proxy.shown)
+        logger.info("reaching %s through the proxy %s", target.shown, proxy.shown)
     opened = await open_stream(target, stream, ssl_context, proxy, options.connect_timeout)
     websocket = Transport(
         opened,

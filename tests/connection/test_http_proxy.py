@@ -123,7 +123,7 @@ async def test_credentials_are_sent_to_the_proxy_and_shown_to_nothing(
             seen += [options, connection, connection.statistics(), server.statistics()]
     [request] = proxy.requests
     assert request.endswith(b"\r\nProxy-Authorization: Basic " + expected + b"\r\n\r\n")
-    assert f"connecting to {URL} through the proxy {PROXY_URL}" in caplog.text
+    assert f"reaching {URL} through the proxy {PROXY_URL}" in caplog.text
     for status in (b"407", b"403", b"502", b"200", b"302"):
         answer = b"HTTP/1.1 %b %b\r\nX: %b\r\n\r\n%b" % (status, request, request, expected)
         seen.append(await _fail(answer.replace(b"\r\n\r\nX", b"\r\nX"), proxy_url=url))
