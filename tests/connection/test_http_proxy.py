@@ -280,3 +280,25 @@ async def test_cancelling_at_any_step_leaves_nothing_open() -> None:
                 while server.statistics().connections > 1:
                     await trio.testing.wait_all_tasks_blocked()
         assert step > 5
+
+
+async def test_endless_answer_of_the_proxy_is_refused_at_its_limit() -> None:
+    client_end, proxy_end = trio.testing.memory_stream_pair()
+    sent = 0
+
+    async def serve() -> None:
+        nonlocal sent
+        with pytest.raises(trio.BrokenResourceError):
+            await proxy_end.send_all(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                await proxy_end.send_all(b"X: y\r\n")
+                sent += 6
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with trio.fail_after(60), pytest.raises(ConnectFailed, match="the proxy sent a handshake of more than"):
+            async with open_connection(
+                URL, "device_001", stream=client_end, options=ConnectionOptions(proxy=PROXY_URL)
+            ):
+                raise AssertionError("not reached")
+    assert sent < 2 * MAX_HEAD
