@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from galaxy_trio import ConnectFailed, ConnectionOptions, ConnectTimeout, HandshakeRejected, open_connection
+from galaxy_trio._transport.http_connect import connect_through
 from galaxy_trio._transport.inbound_limits import MAX_HEAD
+from galaxy_trio._transport.proxy import parse_proxy
+from galaxy_trio._transport.url import parse_url
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.testing import FaultyStream, MemoryServer, open_memory_server
 from tests.connection.support.cancellation import open_and_cancel_at_step
@@ -302,3 +307,52 @@ async def test_endless_answer_of_the_proxy_is_refused_at_its_limit() -> None:
             ):
                 raise AssertionError("not reached")
     assert sent < 2 * MAX_HEAD
+
+
+class InPieces(FaultyStream):
+    """A stream that delivers at most `size` bytes at a time."""
+
+    def __init__(self, stream: trio.abc.Stream, size: int) -> None:
+        super().__init__(stream)
+        self._size = size
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        del max_bytes
+        return await super().receive_some(self._size)
+
+
+_HEADS = [
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.0 407 No",
+    b"\r\n",
+    b"\n",
+    b"Via: x",
+    b"Content-Length: 9",
+    b"<html>",
+    b"\x15\x03\x01",
+    b"\xff",
+]
+
+
+@given(st.lists(st.sampled_from(_HEADS) | st.binary(max_size=20), max_size=8).map(b"".join), st.integers(1, 50))
+async def test_any_answer_opens_a_tunnel_or_is_one_sentence_however_it_is_cut(answer: bytes, size: int) -> None:
+    proxy = parse_proxy("http://user:s3cret@proxy.test:3128")
+
+    async def ask(size: int) -> str:
+        client_end, proxy_end = trio.testing.memory_stream_pair()
+        await proxy_end.send_all(answer)
+        await proxy_end.send_eof()
+        try:
+            await connect_through(InPieces(client_end, size), proxy, parse_url(URL))
+        except ConnectFailed as error:
+            return str(error)
+        return "opened"
+
+    whole = await ask(len(answer) + 1)
+    assert whole == "opened" or whole.startswith(THROUGH)
+    assert "s3cret" not in whole
+    assert whole.isascii()
+    assert whole.isprintable()
+    in_pieces = await ask(size)
+    # Data after the answer may arrive later than the answer.
+    assert in_pieces == whole or (in_pieces, whole) == ("opened", THROUGH + _EXTRA)
