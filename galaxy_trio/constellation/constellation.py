@@ -186,7 +186,8 @@ class Constellation:
 
         Args:
             request: The task, in words.
-            os: The operating system that the device must run, such as ``"linux"``; case is ignored.
+            os: The operating system that the device must run, such as ``"linux"``. Case is ignored, and common names are understood:
+                ``"macOS"`` is ``"darwin"``.
             capabilities: The capabilities, all of which the device must have.
             where: A function that takes a `DeviceProfile` and returns whether the device fits.
             timeout: As for `Device.run_task`.
