@@ -41,7 +41,7 @@ def load_tools(names: Sequence[str]) -> list[Tool]:
     if "" not in sys.path:
         sys.path.insert(0, "")
     found = {id(loaded): loaded for name in names for loaded in _load(name)}
-    return list(make_tools(cast("list[Tool | Callable[..., object]]", list(found.values()))).values())
+    return make_tools(cast("list[Tool | Callable[..., object]]", list(found.values())))
 
 
 def _load(name: str) -> list[object]:

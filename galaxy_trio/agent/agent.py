@@ -22,6 +22,7 @@ from galaxy_trio.agent.connection import DeviceConnection, connect_device
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.thread_limiter import ThreadLimiter
+from galaxy_trio.agent.tool_index import ToolIndex
 from galaxy_trio.agent.tools import MAX_THREADS, make_tools
 from galaxy_trio.errors import (
     ConfigError,
@@ -307,7 +308,7 @@ async def open_agent(
         _check_system_info(system_info)
     headers = tuple(headers)
     threads = ThreadLimiter(max_threads)
-    runner = CommandRunner(make_tools(tools), tool_sources, threads, options.max_message_size)
+    runner = CommandRunner(ToolIndex(make_tools(tools), tool_sources), threads, options.max_message_size)
 
     @asynccontextmanager
     async def open_one(
