@@ -19,10 +19,10 @@ from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
 from galaxy_trio.agent.command_runner import CommandRunner
 from galaxy_trio.agent.connection import DeviceConnection, connect_device
+from galaxy_trio.agent.list_tools import index_with_list_tools
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.thread_limiter import ThreadLimiter
-from galaxy_trio.agent.tool_index import ToolIndex
 from galaxy_trio.agent.tools import MAX_THREADS, make_tools
 from galaxy_trio.errors import (
     ConfigError,
@@ -308,7 +308,10 @@ async def open_agent(
         _check_system_info(system_info)
     headers = tuple(headers)
     threads = ThreadLimiter(max_threads)
-    runner = CommandRunner(ToolIndex(make_tools(tools), tool_sources), threads, options.max_message_size)
+    index = index_with_list_tools(make_tools(tools), tool_sources)
+    # Warns about tools with the same name before anyone calls them.
+    index.current()
+    runner = CommandRunner(index, threads, options.max_message_size)
 
     @asynccontextmanager
     async def open_one(

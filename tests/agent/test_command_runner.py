@@ -70,30 +70,6 @@ async def test_each_reply_has_a_new_request_id() -> None:
     assert len(ids) == 3
 
 
-async def test_commands_after_a_failure_run_unless_the_batch_stops_on_failure() -> None:
-    async with open_commanded_agent([echo, fail]) as (peer, agent, _):
-        commands = [call("echo", value=1), call("fail"), call("echo", value=2), call("fail", why="again")]
-        results = await results_of(peer, *commands)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, FAILURE]
-        results = await results_of(peer, *commands, stop_on_failure=False)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, FAILURE]
-        results = await results_of(peer, *commands, stop_on_failure=True)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SKIPPED, SKIPPED]
-        assert results[2] == CommandResult(SKIPPED, error="an earlier command of the batch failed", call_id="c2")
-        assert agent.statistics() == AgentStatistics(
-            registered=True,
-            registrations=1,
-            batches=3,
-            commands=12,
-            failures=5,
-            skipped=2,
-            queued_batches=0,
-            threads_running=0,
-            threads_abandoned=0,
-            memory_held=0,
-        )
-
-
 async def test_batch_without_commands_has_no_results() -> None:
     async with open_commanded_agent() as (peer, _, _):
         assert await results_of(peer) == []

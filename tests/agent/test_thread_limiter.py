@@ -42,7 +42,7 @@ async def test_thread_that_times_out_is_abandoned_and_counted_until_it_ends(
 ) -> None:
     with open_blocker(timeout=7) as blocker:
         async with open_commanded_agent([blocker.tool, echo]) as (peer, agent, _):
-            send_batch(peer, call("block"), call("echo"))
+            send_batch(peer, call("block"), call("echo"), stop_on_failure=False)
             await blocker.begun()
             assert (agent.statistics().threads_running, agent.statistics().threads_abandoned) == (1, 0)
             await trio.testing.wait_all_tasks_blocked()
