@@ -111,7 +111,7 @@ async def test_commands_of_a_task_run_on_its_device_and_return_their_results() -
         assert result.unwrap() == [
             "quick",
             "RuntimeError: no such window",
-            "there is no tool 'missing' on this device",
+            "there is no tool 'missing' on this device; known: 'list_tools', 'quick', 'broken', 'in_thread'",
             7,
         ]
         assert (await world.connection.device_info()).platform == Platform.LINUX
