@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from functools import partial, wraps
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
 
-from galaxy_trio.agent import FunctionTool, tool
+from galaxy_trio.agent import tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def google(at: int, to: int = 0, **labels: int) -> str:
@@ -77,10 +80,9 @@ def sphinx(at: int, to: int = 0, **labels: int) -> str:
     return f"{at}{to}{labels}"
 
 
-def of(function: object) -> tuple[str | None, dict[str, str | None], str | None]:
+def of(function: Callable[..., object]) -> tuple[str | None, dict[str, str | None], str | None]:
     """A function's description: its text, those of its parameters, and that of its result."""
-    made: FunctionTool[..., object] = tool(cast("Any", function), name="f")
-    described = made.description
+    described = tool(function, name="f").description
     schema, result = cast("Any", described.input_schema), cast("Any", described.output_schema)
     parameters = {name: each.get("description") for name, each in schema["properties"].items()}
     return described.text, parameters, None if result is None else result["properties"]["result"].get("description")
@@ -95,7 +97,9 @@ def of(function: object) -> tuple[str | None, dict[str, str | None], str | None]
     ],
     ids=["google", "numpy", "sphinx"],
 )
-def test_parameters_and_result_are_described_and_the_rest_is_the_text(function: object, end: str, to: str) -> None:
+def test_parameters_and_result_are_described_and_the_rest_is_the_text(
+    function: Callable[..., object], end: str, to: str
+) -> None:
     text = f"Draw a line.\n\nIt may be long.\n\n{end}"
     described, parameters, result = of(function)
     assert " ".join((described or "").split()) == " ".join(text.split())

@@ -237,14 +237,18 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _accepts(schema: dict[str, Any], value: Any) -> bool:
+def _accepts(schema: dict[str, Any], value: object) -> bool:
     """Whether a schema of the parts that the test makes accepts a value."""
     if "anyOf" in schema:
         return any(_accepts(each, value) for each in schema["anyOf"])
     if type(value) not in _TYPES[schema["type"]]:
         return False
-    items = list(value) if type(value) is list else list(value.values()) if type(value) is dict else []
-    return all(_accepts(schema.get("items", schema.get("additionalProperties")), each) for each in items)
+    inner = cast("dict[str, Any]", schema.get("items") or schema.get("additionalProperties"))
+    if type(value) is list:
+        return all(_accepts(inner, each) for each in cast("list[object]", value))
+    if type(value) is dict:
+        return all(_accepts(inner, each) for each in cast("dict[str, object]", value).values())
+    return True
 
 
 @given(_ANNOTATIONS, _VALUES)
