@@ -11,6 +11,7 @@ from galaxy_trio import ConfigError, ConstellationConfig, read_config
 from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
 from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
+from galaxy_trio.daemon.web.hosts import parse_host
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
 _MAX_TASKS: Final = 1_000_000
@@ -96,7 +97,12 @@ def read_settings(path: str | Path) -> Settings:
         listen=members.text("listen", "'unix:PATH' or 'HOST:PORT'", accept=bool) or "127.0.0.1:8765",
         database=path.parent / (_read_file_name(members, "database") or "galaxy.db"),
         token_file=None if token_file is None else path.parent / token_file,
-        allowed_hosts=members.texts("allowed_hosts", "a list of host names", "a host name", accept=bool),
+        allowed_hosts=members.texts(
+            "allowed_hosts",
+            "a list of host names",
+            "a host name as it is in the header Host, without a port",
+            accept=_is_host,
+        ),
         keep_days=members.number("keep_days", "days") or 30.0,
         keep_tasks=members.integer("keep_tasks", minimum=1, maximum=_MAX_TASKS) or 100_000,
         max_queued=members.integer("max_queued", minimum=1, maximum=_MAX_TASKS) or 20_000,
@@ -106,6 +112,11 @@ def read_settings(path: str | Path) -> Settings:
     members.refuse_unknown()
     check_problems(what, problems)
     return settings
+
+
+def _is_host(name: str) -> bool:
+    host = parse_host(name)
+    return host is not None and host.port is None and name.isascii()
 
 
 def _read_file_name(members: ObjectReader, key: str, *, secret: bool = False) -> str | None:
