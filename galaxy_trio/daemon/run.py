@@ -73,7 +73,12 @@ async def run_daemon(
         # They are closed in reverse order: each part outlives its users.
         store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
-            open_listeners(parse_address(settings.listen), has_token=bool(tokens))
+            open_listeners(
+                parse_address(settings.listen),
+                has_token=bool(tokens),
+                socket_mode=settings.socket_mode,
+                socket_group=settings.socket_group,
+            )
         )
         constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
         daemon = _Daemon(settings, devices, tokens, store, constellation, event_stream)
@@ -116,7 +121,14 @@ async def run_daemon(
 def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
     """The settings that a reload does not change, in both files."""
     shared: dict[str, object] = attrs.asdict(devices, recurse=False, filter=lambda field, _: field.name != "devices")
-    return {"listen": settings.listen, "database": settings.database, "log": settings.log, **shared}
+    return {
+        "listen": settings.listen,
+        "socket_mode": settings.socket_mode,
+        "socket_group": settings.socket_group,
+        "database": settings.database,
+        "log": settings.log,
+        **shared,
+    }
 
 
 class _Daemon:

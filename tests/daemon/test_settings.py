@@ -68,7 +68,7 @@ def test_one_error_names_every_problem_with_its_key(tmp_path: Path) -> None:
         "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
         "databse: unknown key; did you mean 'database'?",
-        "zzz: unknown key; known are token_file, devices, ",
+        "zzz: unknown key; known are token_file, listen, ",
     ):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 10

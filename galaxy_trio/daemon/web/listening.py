@@ -1,10 +1,11 @@
-"""Opens the daemon's listeners: a Unix socket for its owner alone, or a TCP port."""
+"""Opens the daemon's listeners: a Unix socket, by default for its owner alone, or a TCP port."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import os
+import shutil
 import socket
 import stat
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -71,9 +72,15 @@ def parse_address(text: str) -> Address:
 
 @asynccontextmanager
 async def open_listeners(
-    address: Address, *, has_token: bool
+    address: Address, *, has_token: bool, socket_mode: int = 0o600, socket_group: str | None = None
 ) -> AsyncGenerator[tuple[Address, list[trio.SocketListener]]]:
     """Listen inside the block.
+
+    Args:
+        address: Where to listen.
+        has_token: Whether clients must send a token.
+        socket_mode: The mode of a Unix socket's file: who may write to it may connect.
+        socket_group: The name or the number of its group; `None` for the group of the process.
 
     Yields:
         The address with its actual port, and the listeners.
@@ -82,7 +89,7 @@ async def open_listeners(
         ListenError: The address is in use, or reachable from other machines without a token, or cannot be used for another reason.
     """
     if address.path is not None:
-        with _unix_socket(address.path) as listening:
+        with _unix_socket(address.path, socket_mode, socket_group) as listening:
             async with trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener:
                 yield address, [listener]
         return
@@ -126,8 +133,8 @@ def _check_loopback(address: Address, listeners: list[trio.SocketListener]) -> N
 
 
 @contextmanager
-def _unix_socket(path: Path) -> Generator[socket.socket]:
-    """Listen for this user alone. Leaving the block removes the file, unless it was replaced."""
+def _unix_socket(path: Path, mode: int, group: str | None) -> Generator[socket.socket]:
+    """Listen for the users that the mode allows. Leaving the block removes the file, unless it was replaced."""
     _remove_stale_socket(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -138,7 +145,7 @@ def _unix_socket(path: Path) -> Generator[socket.socket]:
         created = path.stat()
         try:
             # Before `listen`, so that other users can never connect.
-            path.chmod(0o600)
+            _set_access(path, mode, group)
             listening.listen(_BACKLOG)
             yield listening
         finally:
@@ -148,6 +155,27 @@ def _unix_socket(path: Path) -> Generator[socket.socket]:
                     path.unlink()
     finally:
         listening.close()
+
+
+def _set_access(path: Path, mode: int, group: str | None) -> None:
+    """Set the mode and the group of the socket's file.
+
+    Raises:
+        ListenError: There is no such group, or this user may not give the file to it.
+    """
+    try:
+        if group is not None:
+            shutil.chown(path, group=int(group) if group.isascii() and group.isdecimal() else group)
+        path.chmod(mode)
+    except (LookupError, OverflowError):
+        raise ListenError(
+            f"the daemon cannot listen at {_UNIX}{path}: there is no group {group!r}, which socket_group names"
+        ) from None
+    except PermissionError as error:
+        raise ListenError(
+            f"the daemon cannot listen at {_UNIX}{path}: only a member of the group {group!r} may give it to that group; "
+            "add the daemon's user to it, or leave out socket_group"
+        ) from error
 
 
 def _remove_stale_socket(path: Path) -> None:
