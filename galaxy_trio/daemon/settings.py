@@ -12,6 +12,7 @@ from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
 from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio.daemon.web.hosts import parse_host
+from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
 _SOCKET_MODES: Final = ("0600", "600", "0660", "660", "0666", "666")
@@ -101,7 +102,9 @@ def read_settings(path: str | Path) -> Settings:
         "socket_mode", "'0600', '0660' or '0666': 6 for those who may connect", accept=_SOCKET_MODES.__contains__
     )
     socket_group = members.text("socket_group", "the name of a group", accept=_is_name)
-    if not listen.startswith("unix:"):
+    if listen.startswith(UNIX):
+        listen = f"{UNIX}{path.parent / listen.removeprefix(UNIX)}"
+    else:
         for key, value in (("socket_mode", socket_mode), ("socket_group", socket_group)):
             if value is not None:
                 members.report(key, "only a Unix socket has it: remove it, or set listen to 'unix:PATH'")

@@ -20,7 +20,8 @@ from galaxy_trio import ConfigError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-_UNIX: Final = "unix:"
+UNIX: Final = "unix:"
+"""The beginning of the address of a Unix socket."""
 _MAX_PATH: Final = 107
 """Maximum bytes of a Unix socket's path on Linux."""
 _BACKLOG: Final = 128
@@ -46,7 +47,7 @@ class Address:
 
     def __str__(self) -> str:
         if self.path is not None:
-            return f"{_UNIX}{self.path}"
+            return f"{UNIX}{self.path}"
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
@@ -56,8 +57,8 @@ def parse_address(text: str) -> Address:
     Raises:
         ListenError: The text is neither, or the path is too long.
     """
-    if text.startswith(_UNIX):
-        path = Path(text.removeprefix(_UNIX)).absolute()
+    if text.startswith(UNIX):
+        path = Path(text.removeprefix(UNIX)).absolute()
         if len(os.fsencode(path)) > _MAX_PATH:
             raise ListenError(
                 f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
@@ -141,7 +142,7 @@ def _unix_socket(path: Path, mode: int, group: str | None) -> Generator[socket.s
         try:
             listening.bind(os.fspath(path))
         except OSError as error:
-            raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
+            raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
         created = path.stat()
         try:
             # Before `listen`, so that other users can never connect.
@@ -169,11 +170,11 @@ def _set_access(path: Path, mode: int, group: str | None) -> None:
         path.chmod(mode)
     except (LookupError, OverflowError):
         raise ListenError(
-            f"the daemon cannot listen at {_UNIX}{path}: there is no group {group!r}, which socket_group names"
+            f"the daemon cannot listen at {UNIX}{path}: there is no group {group!r}, which socket_group names"
         ) from None
     except PermissionError as error:
         raise ListenError(
-            f"the daemon cannot listen at {_UNIX}{path}: only a member of the group {group!r} may give it to that group; "
+            f"the daemon cannot listen at {UNIX}{path}: only a member of the group {group!r} may give it to that group; "
             "add the daemon's user to it, or leave out socket_group"
         ) from error
 
@@ -189,7 +190,7 @@ def _remove_stale_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
+        raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
     if not stat.S_ISSOCK(found.st_mode):
         raise ListenError(f"{path} exists, and is not a socket: use another path, or move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
@@ -204,5 +205,5 @@ def _remove_stale_socket(path: Path) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
-                raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
-    raise ListenError(f"another daemon listens at {_UNIX}{path}: stop it, or use another path")
+                raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
+    raise ListenError(f"another daemon listens at {UNIX}{path}: stop it, or use another path")
