@@ -108,8 +108,8 @@ class Handlers:
         record = await self._task_queue.wait(request.path_params["id"], 0)
         if record.result_size is None:
             if record.state.ended:
-                raise NoSuchTask(f"task {record.id} has no result: it is {record.state.value}")
-            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
+                raise NoSuchTask(f"task {record.id} has no result: it {record.state.in_words}")
+            raise WrongState(f"task {record.id} has no result yet: it {record.state.in_words}")
         return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
