@@ -94,3 +94,15 @@ async def test_task_submit_exits_with_2_and_prints_what_is_missing(tmp_path: Pat
     assert (outcome.status, outcome.out) == (2, "")
     assert is_one_sentence(outcome)
     assert "none runs 'windows'; there are: 'linux'" in outcome.err
+
+
+async def test_task_for_a_device_that_was_given_up_is_accepted_because_it_may_be_reconnected(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        await _wait_known(daemon)
+        daemon.devices("d1", NEVER_RUNNING, max_retries=0)
+        await daemon.reload()
+        while (await daemon.ask("GET", f"/devices/{NEVER_RUNNING}"))["status"] != "failed":  # noqa: ASYNC110
+            await trio.sleep(0.005)
+        task = await daemon.ended_task(await daemon.submit("echo", None, os="windows"))
+    assert task["state"] == "failed"
+    assert "would fit, but was given up" in task["error"]
