@@ -22,6 +22,10 @@ MAX_HEADERS: Final = 16 * 1024
 _BODY_TIMEOUT: Final = 30.0
 """Maximum seconds until the body has arrived."""
 _MAX_PORT_DIGITS: Final = 5
+_NO_WEBSOCKETS: Final = (
+    "this is the HTTP port of a galaxy-trio daemon, which has no WebSockets: connect to the AIP server of its devices, "
+    "by the server_url in its devices file"
+)
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -96,6 +100,9 @@ class Security:
         )
         if size > MAX_HEADERS:
             raise Refusal(431, f"the request's target and headers are larger than {MAX_HEADERS} bytes")
+        if _first(headers, b"sec-websocket-key"):
+            # Checked first: for such a client, the token and the host are not the problem.
+            raise Refusal(501, _NO_WEBSOCKETS, ((b"server", b"galaxy-trio-daemon"),))
         self._check_origin(headers, self._check_host(headers), scope)
         needs_token = scope["path"] not in self._open_paths
         if needs_token:
