@@ -14,6 +14,7 @@ from wsproto.utilities import LocalProtocolError
 from galaxy_trio import Connection, ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio._connection.link import Link
 from galaxy_trio._connection.requests import Requests, Router
+from galaxy_trio._transport.frames import LargeFrame
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server, open_scripted_peer
 
@@ -229,7 +230,7 @@ def _crash_heartbeat(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> Non
 def _crash_writer(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
     original = BufferedStream._next_batch
 
-    def next_batch(self: BufferedStream) -> bytes | bytearray:
+    def next_batch(self: BufferedStream) -> bytes | bytearray | LargeFrame:
         batch = original(self)
         if len(batch) > 2000:
             raise bug
