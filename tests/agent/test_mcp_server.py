@@ -90,7 +90,7 @@ def test_server_needs_a_name_and_a_command(name: str, command: str | list[str], 
         McpServer(name, command)
 
 
-@pytest.mark.parametrize("timeout", ["timeout", "start_timeout"])
+@pytest.mark.parametrize("timeout", ["call_timeout", "start_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
 def test_timeout_that_is_not_above_0_is_refused(timeout: str, seconds: float) -> None:
     with pytest.raises(ConfigError, match=f"^{timeout} must be above 0"):
