@@ -74,9 +74,12 @@ def _parsed(value: JSON) -> Parsed:
         if has_id:
             return JSONRPCRequest(jsonrpc="2.0", id=cast("int | str", number), method=method, **members)
         return JSONRPCNotification(jsonrpc="2.0", method=method, **members)
+    error, result = value.get("error"), value.get("result")
+    if not has_id and error is not None:
+        # Over HTTP, the request that it answers is known nevertheless.
+        return JSONRPCError(jsonrpc="2.0", id=None, error=_error_data(error))
     if not has_id:
         return "it is neither a request nor a reply"
-    error, result = value.get("error"), value.get("result")
     if error is None and isinstance(result, dict):
         return JSONRPCResponse(jsonrpc="2.0", id=cast("int | str", number), result=result)
     return JSONRPCError(jsonrpc="2.0", id=cast("int | str", number), error=_error_data(error))

@@ -17,7 +17,6 @@ from mcp.shared.inbound import find_invalid_x_mcp_header
 from mcp_types import (
     CONNECTION_CLOSED,
     METHOD_NOT_FOUND,
-    PARSE_ERROR,
     UNSUPPORTED_PROTOCOL_VERSION,
     CallToolRequest,
     CallToolRequestParams,
@@ -268,7 +267,7 @@ async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> Asy
                 started, writing = await stack.enter_async_context(open_process(server, limits, log))
                 process = reading = started
             else:
-                reading, writing = await stack.enter_async_context(open_http(server, limits, changes.end))
+                reading, writing = await stack.enter_async_context(open_http(server, limits, log, changes.end))
 
             async def received(message: IncomingMessage) -> None:
                 if isinstance(message, ToolListChangedNotification):
@@ -330,9 +329,6 @@ def _reasons(ended_prefix: str = "") -> Generator[None]:
     except MCPError as error:
         if error.code == CONNECTION_CLOSED and error.message == "Connection closed":
             raise ToolError(f"{ended_prefix}it ended before it replied") from error
-        if error.code == PARSE_ERROR and error.message.startswith("Failed to parse"):
-            # The SDK adds what its validation library says.
-            raise ToolError("its reply is not a message of the protocol") from error
         raise ToolError(one_line(error.message) or "it refused without a reason") from error
     except ToolError:
         raise

@@ -150,7 +150,7 @@ class _Supervisor:
         last = ""
         if self._failures == _LOGGED_FAILURES:
             last = f", and again with delays up to {MAXIMUM:g} s; this is not logged again until it has run for {STEADY:g} s"
-        logger.log(level, "MCP server %r: %s; starting it again in %.1f s%s", self.name, self._problem, delay, last)
+        logger.log(level, "MCP server %r: %s; trying again in %.1f s%s", self.name, self._problem, delay, last)
         if level == logging.WARNING:
             self._log.log_last_lines()
 
