@@ -92,8 +92,8 @@ async def run_agent(
                 max_retries=max_retries,
             )
         )
-        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
-        echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
+        _, *names = agent.tool_names
+        echo(one_line(f"registered as {agent.device_id} with {_listed(names)}"))
         await stop.wait()
 
 

@@ -10,6 +10,7 @@ import trio
 from galaxy_trio._codec.codec import decode_value, encode_value
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency.background import split_cancelled
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.agent.thread_limiter import current_thread_limiter
 from galaxy_trio.errors import InvalidMessage, ToolError
 from galaxy_trio.messages import JSON, Command, CommandResult, ResultStatus
@@ -50,7 +51,8 @@ class CommandRunner:
         try:
             tool = self._tools.find(command.tool_name)
             if tool is None:
-                raise ToolError(f"there is no tool {shown} on this device")
+                known = did_you_mean_or_known(command.tool_name, self._tools.current())
+                raise ToolError(f"there is no tool {shown} on this device{known}")
             namespace = tool.namespace
             result: object = None
             with trio.move_on_after(tool.timeout) as limit:

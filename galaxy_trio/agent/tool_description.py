@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final
 
 import attrs
 
-from galaxy_trio.agent.tools import Tool
-
-if TYPE_CHECKING:
-    from galaxy_trio.messages import JSON
+from galaxy_trio.messages import JSON  # attrs resolves the annotations
 
 
 @attrs.frozen(kw_only=True)
 class ToolDescription:
-    """A tool's description for planners; see `ToolInfo`, whose fields these are. A field that is None is unknown.
+    """A tool's description for planners. It becomes the fields of `ToolInfo`. A field that is None is unknown.
 
     Attributes:
         title: The name to show to a person.
         text: The purpose of the tool, in words.
         input_schema: The JSON Schema of the parameters, an object.
-        output_schema: The JSON Schema of the result, an object. For a result that is not an object, that of an object with the result
-            as its member ``result``.
+        output_schema: The JSON Schema of the result, if that is an object; otherwise of an object with the result as its member
+            ``result``.
         meta: Further data about the tool.
         annotations: Hints about the tool's behaviour, as MCP defines them.
     """
@@ -36,13 +33,3 @@ class ToolDescription:
 
 UNDESCRIBED: Final = ToolDescription()
 """The description of a tool that has none."""
-
-
-@runtime_checkable
-class DescribedTool(Tool, Protocol):
-    """A `Tool` that describes itself. Others are listed by their names alone."""
-
-    @property
-    def description(self) -> ToolDescription:
-        """The tool's description. Read whenever the tools are listed, so it must not block."""
-        ...

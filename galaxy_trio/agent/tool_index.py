@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _MAX_WARNINGS: Final = 1_000
-"""Number of tools that are warned about, so that a source of ever new names does not fill the log."""
+"""Number of different warnings, so that a source of ever new names fills neither the log nor the memory."""
 
 
 class ToolIndex:
@@ -31,7 +31,7 @@ class ToolIndex:
 
     def __init__(self, own: Iterable[Tool], sources: Iterable[ToolSource] = ()) -> None:
         self._sources = tuple(sources)
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[str] = set()
         self._own: dict[str, Tool] = {}
         self._add(self._own, own)
 
@@ -54,22 +54,25 @@ class ToolIndex:
         named = self.current()
         return named.get(name) or next((tool for tool in named.values() if _full_name(tool) == name), None)
 
+    def warn(self, problem: str) -> None:
+        """Log a problem with a tool, once."""
+        if problem not in self._warned and len(self._warned) < _MAX_WARNINGS:
+            self._warned.add(problem)
+            logger.warning("%s", problem)
+
     def _add(self, named: dict[str, Tool], tools: Iterable[Tool]) -> None:
         for tool in tools:
-            name = tool.name if tool.name not in named else _full_name(tool)
-            if name in named:
-                self._warn(tool, "cannot be called, because there is another one of the same name: rename one of them")
+            first = named.setdefault(tool.name, tool)
+            if first is tool:
                 continue
-            if name != tool.name:
-                other = shorten(namespace_of(named[tool.name]))
-                self._warn(tool, f"is called {shorten(name)}, because {other} has a tool of the same name")
-            named[name] = tool
-
-    def _warn(self, tool: Tool, problem: str) -> None:
-        which = (namespace_of(tool), tool.name)
-        if which not in self._warned and len(self._warned) < _MAX_WARNINGS:
-            self._warned.add(which)
-            logger.warning("tool %s of %s %s", shorten(tool.name), shorten(namespace_of(tool)), problem)
+            name = _full_name(tool)
+            if named.setdefault(name, tool) is tool:
+                problem = (
+                    f"is called {shorten(name)}, because {shorten(namespace_of(first))} has a tool of the same name"
+                )
+            else:
+                problem = "cannot be called, because there is another one of the same name: rename one of them"
+            self.warn(f"tool {shorten(tool.name)} of {shorten(namespace_of(tool))} {problem}")
 
 
 def _full_name(tool: Tool) -> str:

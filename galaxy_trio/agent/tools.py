@@ -24,6 +24,7 @@ import attrs
 from galaxy_trio._arguments import check_name, check_positive
 from galaxy_trio.agent.signature import Signature
 from galaxy_trio.agent.thread_limiter import ThreadLimiter, current_thread_limiter
+from galaxy_trio.agent.tool_description import ToolDescription
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON, ToolType
 
@@ -87,6 +88,16 @@ class Tool(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribedTool(Tool, Protocol):
+    """A `Tool` that describes itself to those who list the device's tools. Others are listed by their names alone."""
+
+    @property
+    def description(self) -> ToolDescription:
+        """The tool's description. Read whenever tools are listed, so it must not block."""
+        ...
+
+
 class ToolSource(Protocol):
     """A changing list of tools, read for each command."""
 
@@ -108,6 +119,7 @@ class FunctionTool(Generic[P, R_co]):
     tool_type: ToolType
     timeout: float
     namespace: str | None
+    description: ToolDescription = attrs.field(repr=False)
     _signature: Signature = attrs.field(repr=False)
     _is_async: bool = attrs.field(repr=False)
 
@@ -199,7 +211,8 @@ def _function_tool(
     if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in objects):
         raise ConfigError(f"tool {name!r} is a generator: return the result instead")
     is_async = any(map(inspect.iscoroutinefunction, objects))
-    return FunctionTool(function, name, tool_type, timeout, namespace, Signature(function, name), is_async)
+    signature = Signature(function, name)
+    return FunctionTool(function, name, tool_type, timeout, namespace, signature.describe(), signature, is_async)
 
 
 def make_tools(

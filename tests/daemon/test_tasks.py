@@ -109,7 +109,7 @@ def test_number_of_capabilities_is_limited() -> None:
 async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 404, json={"request": "x", "device": "fridge"})
-    assert answer == {"error": "there is no device 'fridge'"}
+    assert answer == {"error": "there is no device 'fridge'; known: 'd1'"}
 
 
 async def test_same_idempotency_key_returns_the_same_task_and_refuses_a_different_request(tmp_path: Path) -> None:
