@@ -5,6 +5,8 @@ The SDK's own transport reads replies without a limit, and leaves unfinished gen
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -301,9 +303,11 @@ def _reason(error: httpx2.HTTPError) -> str:
         leaf = first_leaf(cause)
         if isinstance(leaf, ssl.SSLCertVerificationError):
             return f"its certificate is not accepted: {leaf.verify_message}"
-        if isinstance(leaf, OSError) and leaf.strerror:
+        if isinstance(leaf, socket.gaierror):
+            return "its name cannot be resolved"
+        if isinstance(leaf, OSError) and leaf.errno:
             # The last one is the system's.
-            reason = leaf.strerror.lower()
+            reason = os.strerror(leaf.errno).lower()
         cause = leaf.__cause__ or leaf.__context__
     return reason
 

@@ -137,7 +137,7 @@ def read_result(result: dict[str, JSON]) -> JSON:
     structure = result.get("structuredContent")
     if structure is None and not others:
         return content[0] if len(content) == 1 else content or None
-    if not others and _repeat(content, structure):
+    if not others and (not content or _repeat(content, structure)):
         return structure
     whole: dict[str, JSON] = {"content": content} if content else {}
     if structure is not None:
@@ -193,9 +193,11 @@ def _value(block: JSON) -> JSON:
 
 def _repeat(content: list[JSON], structure: JSON) -> bool:
     """Whether the content is the structure once more as text, as servers send it for clients that do not know structured content."""
-    wrapped = isinstance(structure, dict) and list(structure) == ["result"]
-    candidates = [structure, structure["result"]] if isinstance(structure, dict) and wrapped else [structure]
-    return not content or any(_is_text_of(content, candidate) for candidate in candidates)
+    # Structured content is an object, so other values are the only member of one, which the text leaves out.
+    candidates = (
+        [structure, *structure.values()] if isinstance(structure, dict) and len(structure) == 1 else [structure]
+    )
+    return any(_is_text_of(content, candidate) for candidate in candidates)
 
 
 def _is_text_of(content: Iterable[JSON], value: JSON) -> bool:
