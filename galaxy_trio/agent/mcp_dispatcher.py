@@ -72,17 +72,12 @@ class RawDispatcher(JSONRPCDispatcher):
         )
         if (results := _current.get()) is not None:
             results.received.append(result)
-        match method:
-            case "initialize":
-                return _initialized(result)
-            case "server/discover":
-                return _discovered(result)
-            case "tools/list":
-                return {"tools": _listed(result, params), **_COMPLETE}
-            case "tools/call":
-                return {"content": [], **_COMPLETE}
-            case _:
-                return dict(result)
+        if method == "initialize":
+            return _initialized(result)
+        if method == "server/discover":
+            return _discovered(result)
+        # Of lists and calls, which are all that remains.
+        return {"content": [], "tools": _listed(result, params), **_COMPLETE}
 
 
 def _initialized(result: dict[str, JSON]) -> dict[str, Any]:

@@ -160,8 +160,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                 )
             except ToolError as error:
                 problem = ErrorData(code=_FAILED, message=str(error))
-        if self._requests.get(message.id) is scope:
-            del self._requests[message.id]
+        del self._requests[message.id]
         if problem is not None:
             await self._deliver(JSONRPCError(jsonrpc="2.0", id=message.id, error=problem))
 
@@ -344,7 +343,9 @@ async def open_http(
     share.on_shortage = ended
     # No limit for reading: a call has its own. Compressed replies could have any size.
     client = httpx2.AsyncClient(
-        headers=[*headers, ("Accept-Encoding", "identity")], timeout=httpx2.Timeout(_TIMEOUT, read=None)
+        headers=[*headers, ("Accept-Encoding", "identity")],
+        timeout=httpx2.Timeout(_TIMEOUT, read=None),
+        limits=httpx2.Limits(max_connections=None),
     )
     try:
         async with client, open_background() as nursery:

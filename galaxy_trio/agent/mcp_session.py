@@ -332,8 +332,8 @@ def _reasons(ended_prefix: str = "") -> Generator[None]:
         raise ToolError(one_line(error.message) or "it refused without a reason") from error
     except ToolError:
         raise
-    except ValueError as error:
-        # What the SDK's validation library says of it is for programmers.
-        raise ToolError("its reply is not valid") from error
     except Exception as error:  # the SDK raises several kinds
-        raise ToolError(one_line(str(error)) or type(error).__name__) from error
+        # What its validation library says is for programmers.
+        raise ToolError(
+            one_line(str(error)) if isinstance(error, RuntimeError) else "its reply is not valid"
+        ) from error

@@ -160,7 +160,7 @@ async def open_process(
             async with trio.open_nursery() as running:
                 running.start_soon(_write, process, to_send, messages, written)
                 running.start_soon(_watch, process, messages)
-                if process.stderr is not None:
+                if process.stderr is not None:  # pragma: no branch  # none on Windows
                     running.start_soon(_read_stderr, process.stderr, log)
 
     async with open_background() as nursery:
@@ -178,7 +178,7 @@ async def open_process(
                     log.exit_status = await _status(process) if messages.closed else process.returncode
                     await _end(process)
                     draining.cancel_scope.cancel()
-                if process.stderr is not None:
+                if process.stderr is not None:  # pragma: no branch  # none on Windows
                     await log.wait_stderr_ended(_REST)
                     await process.stderr.aclose()
                 share.close()

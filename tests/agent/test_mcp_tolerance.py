@@ -75,6 +75,39 @@ async def test_bad_handshake_is_accepted_if_it_names_a_version(caplog: pytest.Lo
         await until(is_logged)
 
 
+async def test_bad_lists_of_a_server_without_a_handshake_hide_no_tool(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(odd("is modern and lists badly"), odd("is modern and vague")) as tools:
+        assert names_in(tools) == ["odd", "answer"]
+        assert await call(tools, "answer", answer="here") == "here"
+
+        async def is_logged() -> bool:
+            return "its description names no versions of the protocol" in caplog.text
+
+        await until(is_logged)
+    assert "ignored tool 'headers': its x-mcp-header is invalid: " in caplog.text
+    assert "ignored tool number 2: it is a number, not an object" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("is from the future", "Unsupported protocol version from the server: 3000-01-01"),
+        ("never lists", "it did not reply within 3 s"),
+        ("closes its input", "it ended before it replied"),
+    ],
+)
+async def test_server_that_cannot_be_used_is_tried_again(
+    kind: str, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(odd(kind, start_timeout=3)) as tools:
+        assert tools.tools() == []
+
+        async def is_logged() -> bool:
+            return f"MCP server {kind!r}: {problem}; trying again" in caplog.text
+
+        await until(is_logged)
+
+
 async def test_broken_reply_fails_its_call_immediately_and_alone(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(odd("answers")) as tools:
         for answer, reason in {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,37 +62,56 @@ async def open_http_server(*options: str, port: int = 0, token: str | None = Non
 
 
 Answer = tuple[int, dict[str, str], bytes]
-"""A reply: its status, headers and body."""
+"""A reply: its status, headers and body. The status 0 stands for none: the connection is closed. The status -1: it stays open."""
+
+
+async def _converse(stream: trio.abc.Stream, answer: Callable[[str, bytes], Answer]) -> None:
+    connection = h11.Connection(h11.SERVER)
+    method, body = "", b""
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+        if event is h11.NEED_DATA:
+            connection.receive_data(bytes(await stream.receive_some()))
+        elif isinstance(event, h11.Request):
+            method = event.method.decode()
+        elif isinstance(event, h11.Data):
+            body += event.data
+    if not method:
+        return
+    status, headers, content = answer(method, body)
+    if status == 0:
+        return
+    if status < 0:
+        await trio.sleep_forever()
+    sent = [*headers.items(), ("connection", "close")]
+    if "transfer-encoding" not in headers:
+        sent.append(("content-length", str(len(content))))
+    data = connection.send(h11.Response(status_code=status, headers=sent)) or b""
+    for part in content.split(b"|"):
+        data += connection.send(h11.Data(part)) or b""
+    await stream.send_all(data)
 
 
 @asynccontextmanager
-async def open_odd_http_server(answer: Callable[[str, bytes], Answer]) -> AsyncGenerator[str]:
+async def open_odd_http_server(
+    answer: Callable[[str, bytes], Answer], ssl_context: ssl.SSLContext | None = None
+) -> AsyncGenerator[str]:
     """Serve given replies, one for each connection. Yields the URL.
 
     Args:
         answer: Makes the reply from the request's method and body.
+        ssl_context: For https.
     """
 
-    async def serve(stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER)
-        method, body = "", b""
-        while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some())
-            elif isinstance(event, h11.Request):
-                method = event.method.decode()
-            elif isinstance(event, h11.Data):
-                body += event.data
-        status, headers, content = answer(method, body)
-        sent = [*headers.items(), ("content-length", str(len(content))), ("connection", "close")]
-        try:
-            await stream.send_all(connection.send(h11.Response(status_code=status, headers=sent)) or b"")
-            await stream.send_all(connection.send(h11.Data(content)) or b"")
-        except trio.BrokenResourceError:
-            pass
-        await stream.aclose()
+    async def serve(plain: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = plain
+        if ssl_context is not None:
+            stream = trio.SSLStream(plain, ssl_context, server_side=True, https_compatible=True)
+        with suppress(trio.BrokenResourceError):
+            await _converse(stream, answer)
+        await plain.aclose()
 
     async with trio.open_nursery() as nursery:
         [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/mcp?key=s3cret"
+        scheme = "http" if ssl_context is None else "https"
+        yield f"{scheme}://127.0.0.1:{listener.socket.getsockname()[1]}/mcp?key=s3cret"
         nursery.cancel_scope.cancel()

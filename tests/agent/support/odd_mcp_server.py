@@ -56,14 +56,18 @@ def initialized() -> Message:
         return {"result": {"protocolVersion": "2025-06-18", "capabilities": "all", "serverInfo": 5, "instructions": []}}
     if kind == "names no version":
         return {"result": {"capabilities": {}}}
-    if kind in {"refuses", "is modern"}:
-        code = -32601 if kind == "is modern" else -32603
+    if kind == "is from the future":
+        return {"result": {"protocolVersion": "3000-01-01"}}
+    if kind == "refuses" or kind.startswith("is modern"):
+        code = -32601 if kind.startswith("is modern") else -32603
         return {"error": {"code": code, "message": f"it {kind}"}}
     server = {"name": kind, "version": "1"}
     return {"result": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": server}}
 
 
 def discovered() -> Message:
+    if kind == "is modern and vague":
+        return {"result": {"supportedVersions": "all"}}
     return {
         "result": {
             "supportedVersions": ["2026-07-28"],
@@ -98,7 +102,11 @@ def page(cursor: object) -> Message:
     if kind == "forgets its tools":
         listed = {"tools": [tool("answer")] if not requested else []}
         requested.append("tools")
-    if kind == "is modern":
+    if kind == "is modern and lists badly":
+        header: Message = {"properties": {"a": {"type": "string", "x-mcp-header": "not a header"}}}
+        bad = [tool("headers") | {"inputSchema": {"type": "object"} | header}, *BAD_TOOLS]
+        listed = {"tools": [*bad, tool("answer")]} if cursor is None else {}
+    if kind.startswith("is modern"):
         listed |= {"ttlMs": 0, "cacheScope": "private", "resultType": "complete"}
     return {"result": listed}
 
@@ -166,7 +174,14 @@ if kind == "leaves a child":
     sys.exit(5)
 if kind == "does not stop":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if kind == "closes its input":
+    first = sys.stdin.readline()
+    os.close(0)
+    answer(json.loads(first))
+    time.sleep(1_000)
 for line in sys.stdin:
+    if kind == "never lists" and "tools/list" in line:
+        continue
     if kind != "is silent":
         answer(json.loads(line))
 while kind == "does not stop":
