@@ -211,7 +211,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         status = response.status_code
         if (location := _location(response)) is not None:
             return ErrorData(
-                code=_FAILED, message=f"{self._where} redirects to {location}: use that URL if it is right"
+                code=_FAILED, message=f"{self._where} redirects to {location}: use that URL if it is the server's"
             )
         if status == _NOT_FOUND and self._session_id is not None:
             self._ended()

@@ -20,7 +20,7 @@ from mcp_types import (
 )
 
 from galaxy_trio._arguments import MAX_VALUES
-from galaxy_trio._codec.sliced_json import SlicedDecoder, TooComplex
+from galaxy_trio._codec.sliced_json import Refused, SlicedDecoder
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
@@ -41,7 +41,7 @@ async def parse_messages(text: str) -> list[Parsed]:
     """
     try:
         value = await _decode(text)
-    except (TooComplex, RecursionError):
+    except (Refused, RecursionError):
         return ["it has too many values, or they are nested too deep"]
     except ValueError:
         return ["it is not JSON"]

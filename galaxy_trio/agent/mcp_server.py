@@ -162,7 +162,7 @@ def _host_of(url: str, shown: str) -> str:
     problem = "it begins with https:// or http://"
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises if it is none
+        parts.port  # noqa: B018  # raises if it is not a number
         url.encode("ascii")
     except ValueError:
         problem = "it is not a URL, or has characters that must be escaped in one"

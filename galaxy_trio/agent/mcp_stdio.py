@@ -50,7 +50,7 @@ _GONE: Final = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResour
 
 
 class ServerProcess(ObjectReceiveStream["SessionMessage | Exception"]):
-    """A server's process as the stream of its messages. It ends when the process ends, or sends too much at once."""
+    """A server's process as the stream of its messages. It ends when the process ends, or sends too large a message."""
 
     def __init__(self, process: Process, max_message_size: int, share: MemoryShare, log: ServerLog) -> None:
         self._process = process

@@ -125,8 +125,7 @@ class _Supervisor:
         await trio.sleep(_PATIENCE)
         if not self._tried:
             limit = self._server.start_timeout
-            until = "" if limit == math.inf else f", for up to {limit:g} s (start_timeout)"
-            logger.info("waiting for MCP server %r to list its tools%s", self.name, until)
+            logger.info("waiting for MCP server %r to list its tools (start_timeout: %g s)", self.name, limit)
 
     async def _keep_running(self) -> None:
         while True:
@@ -236,7 +235,7 @@ async def open_mcp_tools(
 
     The block is entered once each server has listed its tools or failed to. A server that ends or does not reply is restarted:
     after up to 1 s, doubling to 60 s while it keeps failing. Until then its tools raise `ToolError` immediately. A server that sends
-    too much at once is restarted as well.
+    too large a message is restarted as well.
 
     Leaving or cancelling the block ends the servers: their input is closed; a server still running after 2.5 s gets SIGTERM, and
     SIGKILL after 2 s more. A session over HTTP is ended within 2 s. Cancelling a call notifies the server, which takes up to 5 s if it

@@ -54,7 +54,7 @@ def test_every_part_of_a_listed_tool_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("listed", [None, {}, "tools", 5])
-def test_list_of_tools_that_is_none_is_an_error(listed: JSON) -> None:
+def test_wrong_type_in_place_of_the_list_of_tools_is_an_error(listed: JSON) -> None:
     with pytest.raises(ToolError, match="its list of tools is "):
         read_tools({"tools": listed})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -221,3 +222,37 @@ def test_server_is_restarted_within_its_delay_after_any_end(later: list[Life]) -
         most = 1.0 if (life.seconds or 0) >= 60 else most
         assert 0 <= after - before - took + 1e-6 <= most + 2e-6
         most = min(60, 2 * most)
+
+
+async def test_restarts_fall_silent_after_a_few_and_are_logged_again_after_a_steady_run(
+    lives: Lives,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    longest(monkeypatch)
+    coming, starts = lives
+    coming["x"] = [Life(seconds=0)] * 8 + [Life(seconds=61)]
+    async with open_mcp_tools([McpServer("x", "program")]):
+        with trio.fail_after(10_000):
+            await trio.sleep(1_000)
+    assert len(starts) == 10
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    often = ", and again with delays up to 60 s; this is not logged again until it has run for 60 s"
+    assert warnings == [
+        "MCP server 'x': it has ended; trying again in 1.0 s",
+        "MCP server 'x': it has ended; trying again in 2.0 s",
+        f"MCP server 'x': it has ended; trying again in 4.0 s{often}",
+        "MCP server 'x': it has ended; trying again in 1.0 s",
+    ]
+
+
+async def test_start_that_takes_long_is_logged(
+    lives: Lives, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    coming, _ = lives
+    coming["x"] = [Life(silent=True)]
+    async with open_mcp_tools([McpServer("x", "program", start_timeout=100)]):
+        pass
+    assert caplog.messages[0] == "waiting for MCP server 'x' to list its tools (start_timeout: 100 s)"

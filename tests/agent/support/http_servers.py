@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import ssl
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ import trio
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Callable
 
 _PROGRAM = Path(__file__).parent / "http_mcp_server.py"
