@@ -14,13 +14,13 @@ from wsproto.utilities import LocalProtocolError
 from galaxy_trio import Connection, ConnectionLost, ConnectionOptions, open_connection
 from galaxy_trio._connection.link import Link
 from galaxy_trio._connection.requests import Requests, Router
-from galaxy_trio._transport.frames import LargeFrame
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_memory_server, open_scripted_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from galaxy_trio._transport.frames import LargeFrame
     from galaxy_trio.messages import ServerMessage
 
 
