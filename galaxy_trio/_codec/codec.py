@@ -18,7 +18,7 @@ from cattrs import Converter
 from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec.converters import make_converter
 from galaxy_trio._codec.generated_structure import generate_structure
-from galaxy_trio._codec.sliced_json import MAX_NUMBER, SlicedDecoder, TooComplex
+from galaxy_trio._codec.sliced_json import MAX_NUMBER, SlicedDecoder, TooComplex, is_too_deep
 from galaxy_trio._codec.strict_types import Mismatch, shorten
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
@@ -87,6 +87,7 @@ _decoder = json.JSONDecoder(parse_int=_short_integer, parse_float=_finite_float,
 _sliced_decoder = SlicedDecoder(_short_integer, _finite_float, _refuse_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
+_TOO_DEEP = "nested too deep"
 _NOT_SPACE = re.compile(r"[^ \t\n\r]")
 
 
@@ -116,9 +117,11 @@ def _parse(text: str) -> object:
     except UnicodeEncodeError:
         problem = _LONE_SURROGATE
     except RecursionError:
-        problem = "nested too deep"
+        problem = _TOO_DEEP
     else:
-        return value
+        if not is_too_deep(value, text):
+            return value
+        problem = _TOO_DEEP
     # Raised outside the handlers: the caught error refers to the whole text and would become this error's context.
     raise _Unreadable(problem)
 
@@ -384,4 +387,4 @@ def _written(write: Callable[[], str], problem: str = "") -> str:
 def _why_unwritable(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return "a lone surrogate in a string, which UTF-8 cannot encode"
-    return "nested too deep" if isinstance(error, RecursionError) else str(error)
+    return _TOO_DEEP if isinstance(error, RecursionError) else str(error)

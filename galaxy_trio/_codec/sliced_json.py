@@ -10,7 +10,7 @@ from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-define
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 Container: TypeAlias = "list[object] | dict[str, object]"
 
@@ -36,6 +36,21 @@ _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": No
 
 class TooComplex(ValueError):
     """A text has too many values, or they are nested too deep."""
+
+
+def is_too_deep(value: object, text: str) -> bool:
+    """Whether a text's value is nested deeper than `MAX_DEPTH`. The standard library's own limit depends on Python's version."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level: list[Iterable[object]] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        found = cast(
+            "list[Container]", [each for members in level for each in members if isinstance(each, list | dict)]
+        )
+        if not found:
+            return False
+        level = [container.values() if isinstance(container, dict) else container for container in found]
+    return True
 
 
 class SlicedDecoder:
