@@ -81,7 +81,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=[_OLDEST, *filter(_is_found, _NEWER)], reuse_venv=True)
 def pythons(session: nox.Session) -> None:
     """All tests but the simulation, without coverage, with each Python that is found; 3.11 must be there."""
-    _install(session, "tests", "docs")
+    _install(session, "tests")
     session.run("pytest", "-m", "not simulation and not page", *_PARALLEL, *session.posargs)
 
 
