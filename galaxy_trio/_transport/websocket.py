@@ -18,7 +18,7 @@ from wsproto.utilities import ProtocolError
 from galaxy_trio._arguments import MEMORY_BUDGET
 from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
-from galaxy_trio._transport.frames import TextFrames, text_frame
+from galaxy_trio._transport.frames import TextFrames, sending_frame
 from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
 from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
 from galaxy_trio._transport.send_buffer import BufferedStream
@@ -232,7 +232,7 @@ class Transport:
         """Send a whole message in one step; see `WebSocket.send_nowait`."""
         # Gather the replies to messages that arrived together.
         gather = gather or self._stream.is_left or self._text_frames.has_unread
-        self._stream.append(text_frame(text, masked=self._frames.client), gather=gather)
+        self._stream.append(sending_frame(text, masked=self._frames.client), gather=gather)
 
     def ping_nowait(self) -> None:
         """Send a WebSocket ping before the waiting messages, without waiting for the pong."""

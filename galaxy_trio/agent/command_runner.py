@@ -24,7 +24,7 @@ logger: Final = logging.getLogger(__name__)
 
 _LONGEST: Final = 500
 """Maximum number of characters in an error line."""
-_SCALARS: Final = (str, int, float, bool, type(None))
+_SCALARS: Final = (str, float, bool, type(None))
 
 
 class CommandRunner:
@@ -91,14 +91,14 @@ class CommandRunner:
         """The result as the receiver will read it. A copy, because the tool may still change the object that it returned."""
         try:
             text = encode_value(result)
+            size = len(text) if text.isascii() else len(text.encode())
+            if size > self._max_message_size:
+                raise ToolError(
+                    f"the result of tool {shown} has {size} bytes: a message has at most {self._max_message_size}"
+                )
+            return result if isinstance(result, _SCALARS) and type(result) in _SCALARS else decode_value(text)
         except InvalidMessage as invalid:
             raise ToolError(f"the result of tool {shown} cannot be sent: {invalid}") from None
-        size = len(text) if text.isascii() else len(text.encode())
-        if size > self._max_message_size:
-            raise ToolError(
-                f"the result of tool {shown} has {size} bytes: a message has at most {self._max_message_size}"
-            )
-        return result if isinstance(result, _SCALARS) and type(result) in _SCALARS else decode_value(text)
 
 
 def failure(command: Command, why: str) -> CommandResult:

@@ -254,8 +254,10 @@ async def test_keyboard_interrupt_in_a_tool_ends_the_agent() -> None:
         ({(1, 2): 3}, "keys must be str, int, float, bool or None, not tuple"),
         ("\ud800", "a lone surrogate in a string, which UTF-8 cannot encode"),
         (b"bytes", "Object of type bytes is not JSON serializable"),
+        (10**300, "an integer of more than 300 digits"),
+        ([-(10**300)], "an integer of more than 300 digits"),
     ],
-    ids=["object", "nan", "set", "tuple as key", "surrogate", "bytes"],
+    ids=["object", "nan", "set", "tuple as key", "surrogate", "bytes", "integer", "integer in a list"],
 )
 async def test_result_that_is_not_json_fails_its_command(result: object, said: str) -> None:
     assert (await failure_of(Own(result))).startswith(f"the result of tool 'own' cannot be sent: {said}")

@@ -66,7 +66,7 @@ class Handlers:
 
     async def submit_task(self, request: Request) -> Response:
         """Accept a task; it is on disk when the response is sent."""
-        asked = parse_task(await request.body())
+        asked = await parse_task(await request.body())
         if sum(map(len, asked.capabilities)) > MAX_CAPABILITIES_SIZE:
             raise BadRequest(
                 f"capabilities: expected at most {MAX_CAPABILITIES_SIZE:,} characters in all of them together"
