@@ -36,7 +36,7 @@ class Destination:
     device_id: str
     token: str | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
-    options: ConnectionOptions = attrs.field(factory=ConnectionOptions)
+    options: ConnectionOptions = attrs.field(factory=lambda: ConnectionOptions(proxy=True))
     token_file: Path | None = attrs.field(default=None, repr=False)
 
     def read_token(self) -> str | None:
@@ -66,7 +66,7 @@ def destination_options(command: Callable[..., int]) -> Callable[..., int]:
         url: str, device: str, token_file: Path | None, ca_file: Path | None, connect_timeout: float, **others: object
     ) -> int:
         reject_token_in_url(url)
-        options = ConnectionOptions(connect_timeout=connect_timeout, register_timeout=connect_timeout)
+        options = ConnectionOptions(connect_timeout=connect_timeout, register_timeout=connect_timeout, proxy=True)
         destination = Destination(
             url, device, read_token(token_file), make_ssl_context(url, ca_file), options, token_file
         )

@@ -18,6 +18,7 @@ from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
@@ -107,7 +108,7 @@ def _print_once(constellation: Constellation, console: Console, *, as_json: bool
 
 async def show_once(config: ConstellationConfig, timeout: float, console: Console, *, as_json: bool) -> int:
     """Wait until each device is connected or an attempt has failed, and print the table. Return 3 if a device is not connected."""
-    async with open_constellation(config) as constellation:
+    async with open_constellation(config, options=ConnectionOptions(proxy=True)) as constellation:
         devices = [device for device in constellation.devices.values() if device.config.auto_connect]
         with trio.move_on_after(timeout):
             await _wait_attempted(constellation, {device.device_id for device in devices})
@@ -126,7 +127,10 @@ async def _wait_attempted(constellation: Constellation, device_ids: set[str]) ->
 
 async def watch(config: ConstellationConfig, console: Console, as_json: bool, stop: trio.Event) -> None:
     """Show the devices until `stop` is set: as a live table, in a pipe as lines, or as JSON."""
-    async with open_constellation(config) as constellation, trio.open_nursery() as nursery:
+    async with (
+        open_constellation(config, options=ConnectionOptions(proxy=True)) as constellation,
+        trio.open_nursery() as nursery,
+    ):
         if as_json:
             nursery.start_soon(_print_json_changes, constellation)
         elif console.is_interactive:

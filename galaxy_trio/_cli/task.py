@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
-_LONGEST_WAIT: Final = 60.0
-"""Seconds that one request waits at the daemon."""
+_LONGEST_WAIT: Final = 45.0
+"""Seconds that one request waits at the daemon: less than the 60 s after which proxies usually end it."""
 _ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
 _REQUEST_WIDTH: Final = 40
 _MAX_REASON: Final = 1_000

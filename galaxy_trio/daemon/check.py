@@ -57,7 +57,12 @@ async def check_start(settings: Settings) -> CheckedStart:
         problems.append(f"database: {error}")
     try:
         # Tokens that cannot be read are one problem, not two.
-        async with open_listeners(parse_address(settings.listen), has_token=tokens != ()):
+        async with open_listeners(
+            parse_address(settings.listen),
+            has_token=tokens != (),
+            socket_mode=settings.socket_mode,
+            socket_group=settings.socket_group,
+        ):
             pass
     except AddressInUse as error:
         in_use.append(f"listen: {error}")

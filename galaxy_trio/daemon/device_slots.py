@@ -35,11 +35,11 @@ class DeviceState:
         """Whether its operating system and capabilities meet a requirement. The device's name is not compared."""
         return is_system(self.os, requirement.os) and self.capabilities.issuperset(requirement.capabilities)
 
-    def may_fit(self, requirement: Requirement) -> bool:
+    def could_fit(self, requirement: Requirement) -> bool:
         """Whether it fits, or may still turn out to fit when its information arrives."""
         if self.known:
-            return self.usable and self.fits(requirement)
-        return self.usable and (self.os is None or is_system(self.os, requirement.os))
+            return self.fits(requirement)
+        return self.os is None or is_system(self.os, requirement.os)
 
 
 class DeviceSlots:
@@ -72,7 +72,7 @@ class DeviceSlots:
     def may_run(self, requirement: Requirement) -> bool:
         """Whether a task with this requirement may wait for this device."""
         if requirement.device is None:
-            return self.state.may_fit(requirement)
+            return self.state.usable and self.state.could_fit(requirement)
         return requirement.device == self.device_id and self.state.usable
 
     def oldest(self) -> RequirementQueue | None:

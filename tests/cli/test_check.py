@@ -56,6 +56,7 @@ def problems_of(call: Call, file: str) -> list[str]:
         ({"listen": "a..b:0"}, "listen: the daemon cannot listen at http://a..b:0: the host name is invalid"),
         ({"listen": "192.0.2.1:0"}, "listen: the daemon cannot listen at http://192.0.2.1:0: "),
         ({"listen": "unix:FOLDER/no/socket"}, "listen: the daemon cannot listen at unix:FOLDER/no/socket: No such file"),
+        ({"listen": "unix:FOLDER/s", "socket_group": "no-such-group"}, "listen: "),
         ({"listen": "unix:FOLDER/devices.json"}, "listen: FOLDER/devices.json exists, and is not a socket: "),
         ({"database": "no/g.db"}, "database: the database FOLDER/no/g.db cannot be opened: there is no directory FOLDER/no: "),
         ({"database": "devices.json/g.db"}, "database: the database FOLDER/devices.json/g.db cannot be opened: FOLDER/devices.json is"),
