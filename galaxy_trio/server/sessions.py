@@ -125,7 +125,7 @@ class ServerTask:
         device = f"device {self.device_id!r}"
         if answer.status is not ResultStatus.SUCCESS:
             raise TaskFailed(
-                f"{device} cannot list its tools: {answer.error or f'its answer is {answer.status.value}'}"
+                f"{device} cannot list its tools: {answer.error or f'its answer has the status {answer.status.value}'}"
             )
         try:
             return read_tools(answer.result, lambda problem: logger.warning("%s listed an invalid %s", device, problem))
