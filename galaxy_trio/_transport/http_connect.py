@@ -41,7 +41,9 @@ async def connect_through(stream: trio.abc.Stream, proxy: Proxy, target: Target)
     problem, cause = await _ask(stream, proxy, target)
     if problem:
         # The answer itself is not shown: it may quote the request with its credentials.
-        raise ConnectFailed(f"no connection to {target.shown} through the proxy {proxy.shown}: {problem}") from cause
+        raise ConnectFailed(
+            f"no connection to {target.shown} through the proxy {proxy.shown}: {problem}", proxy=proxy.shown
+        ) from cause
 
 
 async def _ask(stream: trio.abc.Stream, proxy: Proxy, target: Target) -> tuple[str, Exception | None]:

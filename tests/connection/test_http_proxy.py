@@ -157,7 +157,7 @@ async def test_refusal_of_the_proxy_is_no_refusal_of_the_server(status: str, hin
         b"HTTP/1.1 %b\r\nContent-Type: text/html\r\n\r\n%b" % (status.encode(), page), then_close=then_close
     )
     # Not HandshakeRejected: it would count as a refused token.
-    assert type(error) is ConnectFailed
+    assert (type(error), error.proxy) == (ConnectFailed, PROXY_URL)
     assert str(error) == f"{THROUGH}the proxy answered with HTTP status {status[:3]}{hint}"
 
 
@@ -194,7 +194,7 @@ async def test_answer_that_opens_no_tunnel_fails_immediately(
     answer: bytes, problem: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     error = await _fail(answer, then_close=True)
-    assert type(error) is ConnectFailed
+    assert (type(error), error.proxy) == (ConnectFailed, PROXY_URL)
     assert str(error) == THROUGH + problem
     assert trio.current_time() < 60
 
@@ -214,7 +214,7 @@ async def test_silent_proxy_is_a_timeout_that_names_the_proxy(
 ) -> None:
     error = await _fail(answer, connect_timeout=7)
     assert trio.current_time() == pytest.approx(7)
-    assert type(error) is ConnectTimeout
+    assert (type(error), error.proxy) == (ConnectTimeout, PROXY_URL)
     assert str(error) == f"no connection to {URL}: the proxy {PROXY_URL} did not answer within 7 s"
 
 
@@ -244,7 +244,7 @@ async def test_silent_server_behind_a_proxy_is_a_timeout_that_names_the_server(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     error = await _fail(ESTABLISHED, url="wss://server.test", connect_timeout=7)
-    assert type(error) is ConnectTimeout
+    assert (type(error), error.proxy) == (ConnectTimeout, None)
     assert str(error) == (
         f"no connection to wss://server.test:443/ws through the proxy {PROXY_URL}: the server did not answer within 7 s"
     )
@@ -257,7 +257,7 @@ async def test_refusal_of_a_server_behind_a_proxy_is_the_servers() -> None:
                 URL, "device_001", token="wrong", stream=proxy.connect(), options=ConnectionOptions(proxy=PROXY_URL)
             ):
                 raise AssertionError("not reached")
-    assert caught.value.status_code == 403
+    assert (caught.value.status_code, caught.value.proxy) == (403, None)
     assert str(caught.value).startswith(f"{URL} answered the WebSocket handshake with HTTP status 403")
 
 
