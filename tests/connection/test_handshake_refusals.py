@@ -14,7 +14,7 @@ from galaxy_trio import ConnectFailed, HandshakeRejected, open_connection
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._printable import printable
 from galaxy_trio._transport.url import parse_url, shown_redirect
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.testing import PEER_URL
 from tests.connection.support.leaks import assert_not_shown
 from tests.connection.support.opening import fail_on_answer, fail_to_open, read_head
@@ -192,7 +192,7 @@ async def test_busy_server_says_when_to_try_again(
 )
 async def test_url_with_tls_is_suggested_only_to_a_url_without(url: str, hint: str) -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
-    client = Transport(client_end, peer="the other", client=True, max_message_size=1000)
+    client = TrioWebSocket(client_end, peer="the other", client=True, max_message_size=1000)
     await server_end.send_all(b"\x15\x03\x01\x00\x02\x02\x46")
     with pytest.raises(ConnectFailed) as caught:
         await client.run_client(parse_url(url), [])
