@@ -170,6 +170,23 @@ async def test_refused_credentials_differ_from_missing_ones(status: int) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://login.test/", "https://login.test:443/"),
+        ("/login?user=jane", "http://proxy.test:3128/login"),
+        ("http://jane:s3cret@login.test/s3cret", "http://login.test:80/…"),
+        ("/jane", "http://proxy.test:3128/…"),
+        ("/amFuZTpzM2NyZXQ=", "http://proxy.test:3128/…"),
+    ],
+)
+async def test_redirect_of_the_proxy_says_where_to_without_secrets(location: str, shown: str) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n<html>".encode()
+    error = await _fail(answer, proxy_url="http://jane:s3cret@proxy.test:3128")
+    problem = f"it redirects to {shown}; does it ask for a login in a browser?"
+    assert str(error) == f"{THROUGH}the proxy answered with HTTP status 302: {problem}"
+
+
 @pytest.mark.parametrize("head", [b"HTTP/1.0 403 No\r\n", b"HTTP/1.1 407 No\r\nProxy-Authent"])
 async def test_first_line_of_a_refusal_is_enough(head: bytes, autojump_clock: trio.testing.MockClock) -> None:
     assert "the proxy answered with HTTP status 40" in str(await _fail(head))
