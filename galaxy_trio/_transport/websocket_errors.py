@@ -42,6 +42,8 @@ _HINTS_BY_CLASS: Final = {
     4: "is the URL right?",
     5: _SERVER_FAILED,
 }
+_BAD_REQUEST: Final = 400
+"""The usual answer to plain HTTP at a port for TLS."""
 _BUSY: Final = (429, 503)
 _WITH_HEADERS: Final = (*REDIRECTS, *_BUSY)
 """The statuses whose meaning is in the headers."""
@@ -96,6 +98,8 @@ def _rejection(
 ) -> HandshakeRejected:
     hint = _HINTS.get(status) or _HINTS_BY_CLASS.get(status // 100)
     retry_after = None
+    if status == _BAD_REQUEST and not target.secure:
+        hint = "is the URL right, and does it begin with wss:// if the server uses TLS?"
     if status in REDIRECTS:
         # Not followed: the token is for the server that was named.
         location = _shown_location(watch.headers.get(b"location", b""), target, headers)
