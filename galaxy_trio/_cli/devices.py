@@ -1,4 +1,4 @@
-"""``galaxy-trio devices`` and ``galaxy-trio check``: the status of a constellation's devices, and a check of its file."""
+"""``galaxy-trio devices``: the status of a constellation's devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import click
 import trio
@@ -23,7 +22,6 @@ from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.errors import ConfigError
 from galaxy_trio.events import (
     CONNECTED,
     DeviceConnected,
@@ -185,11 +183,8 @@ async def _print_json_changes(constellation: Constellation) -> None:
             await trio.sleep(_JSON_INTERVAL)
 
 
-_file = click.argument("file", type=click.Path(path_type=Path))
-
-
 @click.command("devices", epilog="\b\nExample:\n    galaxy-trio devices devices.toml")
-@_file
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Print the table once; exit with 3 if a device is not connected.")
 @click.option(
     "--timeout", type=seconds, default=10, show_default=True, metavar="SECONDS",
@@ -206,28 +201,3 @@ def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) ->
     if once:
         return run_trio(partial(show_once, config, timeout, console, as_json=as_json))
     return run_service(partial(watch, config, console, as_json))
-
-
-@click.command("check", epilog="\b\nExample:\n    galaxy-trio check devices.toml")
-@_file
-@verbose
-def check_command(file: Path) -> int:
-    """Check FILE and print every problem.
-
-    FILE is the configuration of a constellation. The command connects to nothing.
-    """
-    try:
-        config = read_config(file)
-    except ConfigError as error:
-        for problem in error.problems:
-            echo(one_line(problem), err=True)
-        if error.problems:
-            raise ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") from error
-        raise
-    servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
-    echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
-    return 0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
