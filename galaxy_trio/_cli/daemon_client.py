@@ -11,6 +11,7 @@ import httpx2
 
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._transport.url import shown_redirect
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE
 from galaxy_trio.errors import ConfigError, ConnectFailed, NoSuchDevice, RequestRejected, RequestTimeout
 
@@ -80,7 +81,12 @@ class DaemonClient:
     def _refuse_redirect(self, response: httpx2.Response) -> None:
         # Its target may be another server, and the daemon redirects nothing.
         if response.is_redirect:
-            raise self._not_a_daemon(f": it redirects (status {response.status_code})")
+            authorization = self._client.headers.get("Authorization", "")
+            location = shown_redirect(
+                str(response.request.url), response.headers.get("Location", ""), authorization.split()
+            )
+            where = "" if location is None else f" to {location}"
+            raise self._not_a_daemon(f": it redirects{where} (status {response.status_code})")
 
     def _not_a_daemon(self, what: str = "") -> RequestRejected:
         return RequestRejected(f"the server at {self._shown} is not a galaxy-trio daemon{what}")

@@ -16,7 +16,7 @@ from galaxy_trio._connection.options import HEARTBEAT_INTERVAL, ConnectionOption
 from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def open_client_link(
     if proxy is not None:
         logger.info("reaching %s through the proxy %s", target.shown, proxy.shown)
     opened = await open_stream(target, stream, ssl_context, proxy, options.connect_timeout)
-    websocket = Transport(
+    websocket = TrioWebSocket(
         opened,
         peer=target.shown,
         client=True,

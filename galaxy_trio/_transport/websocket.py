@@ -48,13 +48,13 @@ _LAST_WORDS: Final = 1.0
 """Seconds to send the final data: the rejection of a handshake, or the close frame that explains an end."""
 
 
-class Transport:
-    """One end of a WebSocket over a stream.
+class TrioWebSocket:
+    """One end of a WebSocket over a stream: implements `WebSocket`.
 
     The owner runs two tasks in a nursery: `run_writer`, and either `run_client` or `run_server`. Only one task receives.
 
     Args:
-        stream: The stream. The transport owns it from now on.
+        stream: The stream. The WebSocket owns it from now on.
         peer: The name of the other end, for error messages.
         client: Whether this is the client's end, which masks its frames.
         max_message_size: The limit of a message in bytes, in both directions.

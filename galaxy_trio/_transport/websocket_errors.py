@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._transport.interface import ABNORMAL, REDIRECTS, SWITCHING_PROTOCOLS, TransportEnded
-from galaxy_trio._transport.url import shown_redirect
+from galaxy_trio._transport.url import bracketed, shown_redirect
 from galaxy_trio.errors import ConnectFailed, HandshakeRejected
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _HINTS_BY_CLASS: Final = {
     4: "is the URL right?",
     5: _SERVER_FAILED,
 }
+_BAD_REQUEST: Final = 400
+"""The usual answer to plain HTTP at a port for TLS."""
 _BUSY: Final = (429, 503)
 _WITH_HEADERS: Final = (*REDIRECTS, *_BUSY)
 """The statuses whose meaning is in the headers."""
@@ -95,9 +98,11 @@ def _rejection(
 ) -> HandshakeRejected:
     hint = _HINTS.get(status) or _HINTS_BY_CLASS.get(status // 100)
     retry_after = None
+    if status == _BAD_REQUEST and not target.secure:
+        hint = "is the URL right, and does it begin with wss:// if the server uses TLS?"
     if status in REDIRECTS:
         # Not followed: the token is for the server that was named.
-        location = shown_redirect(target, watch.headers.get(b"location", b"").decode("latin-1"), headers)
+        location = _shown_location(watch.headers.get(b"location", b""), target, headers)
         if location is not None:
             hint = f"it redirects to {location}; if that is the right server, use this URL"
     if status in _BUSY:
@@ -109,6 +114,15 @@ def _rejection(
         status_code=status,
         retry_after=retry_after,
     )
+
+
+def _shown_location(location: bytes, target: Target, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the WebSocket URL that a server redirects to; None if there is none."""
+    requested = f"{'https' if target.secure else 'http'}://{bracketed(target.host)}:{target.port}{target.resource}"
+    secrets = [value for _, value in parse_qsl(urlsplit(target.resource).query)]
+    secrets += [word.decode("latin-1") for _, value in headers for word in value.split()]
+    shown = shown_redirect(requested, location.decode("latin-1"), secrets)
+    return f"ws{shown.removeprefix('http')}" if shown and shown.startswith("http") else shown
 
 
 def _seconds(retry_after: str) -> float | None:
