@@ -17,6 +17,9 @@ _MAX_LENGTH: Final = 40
 """Characters of each name that are compared."""
 _COMPARED: Final = 10
 """Names that are compared exactly: those with most pairs of characters in common."""
+_SIMILAR: Final = 0.6
+"""The similarity from which a name is near, as in `difflib`: 1 for the same name."""
+_SHORTEST_PART: Final = 3
 _SHOWN: Final = 3
 _LISTED: Final = 10
 
@@ -27,14 +30,19 @@ _repr.maxstring = 60
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names that a person may have meant: at most three, the nearest first, of the first 1,000 known ones."""
     wanted = _comparable(name)
-    # The first one of those that differ in case only.
-    names = {_comparable(each): each for each in reversed(list(islice(known, _MAX_NAMES)))}
+    names: dict[str, str] = {}
+    for each in islice(known, _MAX_NAMES):
+        # The first one of those that differ in case only.
+        names.setdefault(_comparable(each), each)
     pairs = _pairs(wanted)
     promising = heapq.nlargest(_COMPARED, names, lambda each: _overlap(pairs, _pairs(each)))
-    similar = difflib.get_close_matches(wanted, promising, _SHOWN)
-    # Such as a name without its namespace.
-    containing = [each for each in promising if len(wanted) > 2 and (wanted in each or each in wanted)]
-    return [names[each] for each in dict.fromkeys([*similar, *containing])][:_SHOWN]
+    matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
+    similarity: dict[str, float] = {}
+    for each in promising:
+        matcher.set_seq1(each)
+        similarity[each] = matcher.ratio()
+    near = [each for each in promising if similarity[each] >= _SIMILAR or _is_part(wanted, each)]
+    return [names[each] for each in sorted(near, key=similarity.__getitem__, reverse=True)][:_SHOWN]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -57,6 +65,11 @@ def did_you_mean_or_known(name: str, known: Iterable[str]) -> str:
 
 def _comparable(name: str) -> str:
     return name[:_MAX_LENGTH].lower()
+
+
+def _is_part(one: str, other: str) -> bool:
+    """Whether one name contains the other, such as a name with its namespace."""
+    return min(len(one), len(other)) >= _SHORTEST_PART and (one in other or other in one)
 
 
 def _pairs(name: str) -> set[str]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._cli.terminal import echo
+from galaxy_trio._nearest import did_you_mean
 from galaxy_trio._printable import one_line
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.agent import FunctionTool, McpServer, Tool, ToolSource, open_agent, open_mcp_tools
@@ -53,6 +54,8 @@ def _load(name: str) -> list[object]:
     except (Exception, SystemExit) as error:  # an import can raise anything
         logger.debug("importing %r", name, exc_info=error)
         why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        if isinstance(error, AttributeError) and isinstance(error.name, str):
+            why += did_you_mean(error.name, [each for each in dir(error.obj) if not each.startswith("_")])
         raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
     if path:
         return [loaded]

@@ -21,7 +21,6 @@ from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
-from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import TaskState
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ class TaskQueue:
         # Registered before the task is read, so that an end in between is not missed.
         self._waiters.setdefault(task_id, set()).add(ended)
         try:
-            record = await self._get(task_id)
+            record = await self._store.existing(task_id)
             if record.state.ended or not seconds:
                 return record
             with trio.move_on_at(deadline):
@@ -201,13 +200,7 @@ class TaskQueue:
             self._waiters[task_id].discard(ended)
             if not self._waiters[task_id]:
                 del self._waiters[task_id]
-        return await self._get(task_id)
-
-    async def _get(self, task_id: str) -> TaskRecord:
-        record = await self._store.get(task_id)
-        if record is None:
-            raise NoSuchTask(f"there is no task {task_id!r:.100}")
-        return record
+        return await self._store.existing(task_id)
 
     def _check_room(self) -> None:
         if self.closed:

@@ -124,9 +124,8 @@ class ServerTask:
         [answer] = await self.execute([Command("list_tools", ToolType.ACTION, parameters)], timeout=timeout)
         device = f"device {self.device_id!r}"
         if answer.status is not ResultStatus.SUCCESS:
-            raise TaskFailed(
-                f"{device} cannot list its tools: {answer.error or f'its answer is {answer.status.value}'}"
-            )
+            why = answer.error or f"it answered with the status {answer.status.value}"
+            raise TaskFailed(f"{device} cannot list its tools: {why}")
         try:
             return read_tools(answer.result, lambda problem: logger.warning("%s listed an invalid %s", device, problem))
         except Mismatch as wrong:

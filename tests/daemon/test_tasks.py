@@ -130,6 +130,16 @@ async def test_other_tasks_run_while_a_request_with_many_values_is_parsed() -> N
     assert turns > 20
 
 
+async def test_error_about_an_unknown_task_lists_similar_ids(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        task = (await daemon.ask("POST", "/tasks", 202, json={"request": "echo x"}))["id"]
+        for unknown in (task[:8], task[:-1] + "x"):
+            similar = {"error": f"there is no task {unknown!r}; did you mean {task!r}?"}
+            assert await daemon.ask("GET", f"/tasks/{unknown}", 404) == similar
+            assert await daemon.ask("DELETE", f"/tasks/{unknown}", 404) == similar
+            assert await daemon.ask("POST", f"/tasks/{unknown}/retry", 404) == similar
+
+
 async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 404, json={"request": "x", "device": "fridge"})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 from sqlalchemy import delete, func, select
 
+from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import (
@@ -105,7 +106,7 @@ def whole_request(connection: Connection, task_id: str) -> str:
     """
     request = connection.execute(statements.REQUEST, {"task_id": task_id}).scalar()
     if request is None:
-        raise _no_such_task(task_id)
+        raise _no_such_task(task_id, connection)
     return cast("str", request)
 
 
@@ -116,7 +117,7 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
         NoSuchTask: There is no such task.
         WrongState: It has not ended.
     """
-    known = _get(task_id, transaction.connection)
+    known = existing(transaction.connection, task_id)
     if not known.state.ended:
         raise WrongState(f"task {task_id} is {known.state.value}: only a task that has ended can be retried")
     # The key belongs to the first task.
@@ -206,7 +207,7 @@ def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, b
     now = transaction.now.timestamp()
     values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
     cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
-    return (_get(task_id, transaction.connection), False) if cancelled is None else (cancelled, True)
+    return (existing(transaction.connection, task_id), False) if cancelled is None else (cancelled, True)
 
 
 def fail_queued(
@@ -290,6 +291,18 @@ def get(connection: Connection, task_id: str) -> TaskRecord | None:
     return _first(statements.BY_ID, {"task_id": task_id}, connection)
 
 
+def existing(connection: Connection, task_id: str) -> TaskRecord:
+    """A task.
+
+    Raises:
+        NoSuchTask: There is no such task.
+    """
+    record = get(connection, task_id)
+    if record is None:
+        raise _no_such_task(task_id, connection)
+    return record
+
+
 def page(
     connection: Connection,
     *,
@@ -356,19 +369,14 @@ def _changed(statement: Executable, values: Mapping[str, object], connection: Co
     record = _first(statement, values, connection)
     if record is None:
         task_id = str(values["task_id"])
-        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
+        raise WrongState(f"task {task_id} is {existing(connection, task_id).state.value}")
     return record
 
 
-def _get(task_id: str, connection: Connection) -> TaskRecord:
-    record = get(connection, task_id)
-    if record is None:
-        raise _no_such_task(task_id)
-    return record
-
-
-def _no_such_task(task_id: str) -> NoSuchTask:
-    return NoSuchTask(f"there is no task {task_id!r:.100}")
+def _no_such_task(task_id: str, connection: Connection) -> NoSuchTask:
+    """The error about an unknown id, with similar ones of the latest tasks."""
+    latest = select(TASKS.c.id).order_by(TASKS.c.number.desc()).limit(1_000)
+    return NoSuchTask(f"there is no task {task_id!r:.100}{did_you_mean(task_id, connection.execute(latest).scalars())}")
 
 
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:

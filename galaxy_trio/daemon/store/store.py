@@ -75,6 +75,7 @@ class Store:
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
+    existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)
     accepted: Final = _read(queries.accepted)
     whole_request: Final = _read(queries.whole_request)
