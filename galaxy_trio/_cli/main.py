@@ -15,6 +15,7 @@ import click
 
 from galaxy_trio import __version__
 from galaxy_trio._cli.agent import load_tools, run_agent
+from galaxy_trio._cli.check import check_command
 from galaxy_trio._cli.daemon import daemon_command
 from galaxy_trio._cli.demo.demo import demo
 from galaxy_trio._cli.destination import (
@@ -23,7 +24,7 @@ from galaxy_trio._cli.destination import (
     destination_options,
     read_tokens,
 )
-from galaxy_trio._cli.devices import check_command, devices_command
+from galaxy_trio._cli.devices import devices_command
 from galaxy_trio._cli.mcp import mcp_options
 from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve

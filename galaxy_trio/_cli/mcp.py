@@ -12,7 +12,7 @@ import attrs
 import click
 
 from galaxy_trio._cli.options import seconds, valid_text
-from galaxy_trio._config.files import read_text
+from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, require_one
 from galaxy_trio.agent import McpServer
 from galaxy_trio.agent.mcp_server import CALL_TIMEOUT, START_TIMEOUT
@@ -152,7 +152,7 @@ def _read_token(file: str) -> str:
 def _read_headers(file: str) -> list[tuple[str, str]]:
     failure = f"the headers of an MCP server cannot be read from {file}"
     headers: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(file, failure, "utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(file, failure).splitlines(), 1):
         name, colon, value = line.partition(":")
         if colon:
             headers.append((name.strip(), value.strip()))

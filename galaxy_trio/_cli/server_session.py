@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._config.strict_json import RepeatedKeys, decode_json
 from galaxy_trio.errors import GalaxyError, TaskFailed
 from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
 
@@ -73,7 +74,9 @@ def _parameters(name: str, text: str) -> dict[str, JSON] | None:
     if not text:
         return None
     try:
-        value: object = json.loads(text)
+        value = decode_json(text)
+    except RepeatedKeys as error:
+        raise TaskFailed(f"the parameters of {name!r}: {error}") from None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

@@ -298,7 +298,7 @@ async def open_agent(
         headers: Sent with each handshake.
         ssl_context: For ``wss``, in place of the default.
         system_info: The machine's description for the server; collected at each registration if not given.
-        connect: Opens the stream for each try in place of TCP, for example through a proxy or in a test.
+        connect: Opens the stream for each try in place of TCP, for example on a Unix socket or in a test.
         options: Timeouts and limits; see `ConnectionOptions` for the defaults. `connect` gets the `connect_timeout` for itself.
         reconnect_delay: Maximum of the first wait before a retry in seconds; doubles up to 60, in the first 30 s of an outage up to 4.
         max_retries: Number of consecutive failures that are retried; None for no limit.

@@ -178,7 +178,7 @@ async def test_failed_command_fails_the_task_with_its_reason(
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -202,7 +202,19 @@ async def test_any_request_returns_a_result_or_fails(request_: str) -> None:
     assert USAGE in why
 
 
-@pytest.mark.parametrize("parameters", ['{"a": NaN, "b": 1}', '{"a": 1e999, "b": 1}', r'{"a": "\ud800", "b": 1}'])
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ('{"a": NaN}', "the text after 'add' is not a JSON object"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the parameters of 'add': b.c: is given twice: leave out one"),
+    ],
+)
+async def test_parameters_are_strict_json(parameters: str, reason: str) -> None:
+    with pytest.raises(TaskFailed, match=f"^{reason}"):
+        await do(f"add {parameters}", DONE)
+
+
+@pytest.mark.parametrize("parameters", ['{"a": 1e999, "b": 1}', r'{"a": "\ud800", "b": 1}'])
 async def test_parameters_that_cannot_be_sent_fail_the_task(parameters: str, caplog: pytest.LogCaptureFixture) -> None:
     async with (
         open_server(session=run_as_command) as server,

@@ -315,7 +315,7 @@ async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path:
         assert re.search("has no result yet: it is (queued|running)", answer["error"])
         await daemon.ask("DELETE", f"/tasks/{task_id}")
         answer = await daemon.ask("GET", f"/tasks/{task_id}/result", 404)
-        assert "has no result: it is cancelled" in answer["error"]
+        assert "has no result: it was cancelled" in answer["error"]
 
 
 async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:

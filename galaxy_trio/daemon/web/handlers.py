@@ -45,6 +45,9 @@ MAX_CAPABILITIES_SIZE: Final = 4_000
 _IN_ONE_PIECE: Final = 2**16
 """Bytes of a task's texts up to which the task is sent in one piece."""
 
+_UNBUFFERED: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-transform"}
+"""Headers of a stream of events: nginx passes each event on immediately, and no proxy compresses them together."""
+
 
 class Handlers:
     """The handlers of all operations."""
@@ -106,8 +109,8 @@ class Handlers:
         record = await self._task_queue.wait(request.path_params["id"], 0)
         if record.result_size is None:
             if record.state.ended:
-                raise NoSuchTask(f"task {record.id} has no result: it is {record.state.value}")
-            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
+                raise NoSuchTask(f"task {record.id} has no result: it {record.state.in_words}")
+            raise WrongState(f"task {record.id} has no result yet: it {record.state.in_words}")
         return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
@@ -155,10 +158,11 @@ class Handlers:
         await trio.lowlevel.checkpoint()
         if request.method == "HEAD":
             # The response has no body, so it ends here.
-            response = Response(media_type="text/event-stream")
+            response = Response(headers=_UNBUFFERED, media_type="text/event-stream")
             del response.headers["Content-Length"]
             return response
-        return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
+        events = self._event_stream.listen(request.headers.get("Last-Event-ID"))
+        return _Stream(events, media_type="text/event-stream", headers=_UNBUFFERED)
 
     async def health(self, _request: Request) -> Response:
         """Confirm that the daemon is alive."""
