@@ -165,7 +165,7 @@ class TaskQueue:
         """
         await self._resumed.wait()
         self._check_room()
-        record = await self._get(task_id)
+        record = await self._store.existing(task_id)
         if record.state.ended:
             self._check_device(record.asked)
             await self._check_requirement(record.asked)
