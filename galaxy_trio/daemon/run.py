@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio import ConfigError, open_constellation
+from galaxy_trio import ConfigError, ConnectionOptions, open_constellation
 from galaxy_trio.daemon import systemd
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.reload import apply_devices
@@ -82,7 +82,9 @@ async def run_daemon(
                 socket_group=settings.socket_group,
             )
         )
-        constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
+        constellation = await stack.enter_async_context(
+            open_constellation(devices, connect=connect, options=ConnectionOptions(proxy=True))
+        )
         daemon = _Daemon(settings, devices, tokens, store, constellation, event_stream)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
-from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
+from galaxy_trio._config.files import can_name_a_file
 from galaxy_trio._config.reader import ObjectReader, check_problems
+from galaxy_trio._config.strict_toml import parse_toml
+from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio.daemon.web.hosts import parse_host
 from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
+_FILE: Final = "galaxy.toml"
 _SOCKET_MODES: Final = ("0600", "600", "0660", "660", "0666", "666")
 _MAX_TASKS: Final = 1_000_000
 """The largest number of tasks that a setting may give."""
@@ -85,6 +88,24 @@ def check_tokens(tokens: tuple[str, ...], where: str) -> None:
         raise ConfigError(f"a token in {where} has characters that no header can carry: use letters and digits")
 
 
+def is_daemon_file(path: str | Path) -> bool:
+    """Whether a file is the daemon's configuration, as far as can be seen: by its keys, or by the name ``galaxy.toml`` if it has none."""
+    path = Path(path)
+    if path.suffix.lower() != ".toml":
+        return False
+    try:
+        content = parse_toml(read_text(path, ""), "")
+    except ConfigError:
+        content = None
+    if not isinstance(content, dict) or not content:
+        return path.name == _FILE
+    # The file of a constellation has a list of devices, and this one the name of such a file.
+    keys = cast("dict[str, object]", content)
+    if "devices" in keys:
+        return isinstance(keys["devices"], str)
+    return any(field.name in keys for field in attrs.fields(Settings))
+
+
 def read_settings(path: str | Path) -> Settings:
     """Read ``galaxy.toml``.
 
@@ -128,7 +149,7 @@ def read_settings(path: str | Path) -> Settings:
         drain=members.number("drain") or 30.0,
         log=members.text("log", "'console' or 'json'", accept=("console", "json").__contains__) or "console",
     )
-    members.refuse_unknown()
+    members.refuse_unknown(extensions=True)
     check_problems(what, problems)
     return settings
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
@@ -137,9 +138,9 @@ class TaskQueue:
         return await self._store.add(request, self._deliver_added)
 
     def _check_device(self, request: TaskRequest) -> None:
-        is_there = request.device is None or request.device in self._constellation.devices
-        if not is_there and not self._reconfiguring:
-            raise NoSuchDevice(f"there is no device {request.device!r}")
+        name, devices = request.device, self._constellation.devices
+        if name is not None and name not in devices and not self._reconfiguring:
+            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
 
     async def _check_requirement(self, request: TaskRequest) -> None:
         if not self._scheduler.has_queue_for(request.requirement):

@@ -12,6 +12,7 @@ import trio
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
@@ -69,7 +70,7 @@ class Handlers:
 
     async def submit_task(self, request: Request) -> Response:
         """Accept a task; it is on disk when the response is sent."""
-        asked = parse_task(await request.body())
+        asked = await parse_task(await request.body())
         if sum(map(len, asked.capabilities)) > MAX_CAPABILITIES_SIZE:
             raise BadRequest(
                 f"capabilities: expected at most {MAX_CAPABILITIES_SIZE:,} characters in all of them together"
@@ -138,19 +139,18 @@ class Handlers:
         return JSONResponse(self._device(request.path_params["id"]))
 
     def _device(self, name: str) -> dict[str, object]:
-        device = self._constellation.statistics().devices.get(name)
+        devices = self._constellation.statistics().devices
+        device = devices.get(name)
         if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
         return whole_device(device, self._task_queue.queued_for(name))
 
     async def reconnect_device(self, request: Request) -> Response:
         """Reconnect a device, and wait for it."""
         name = request.path_params["id"]
-        device = self._constellation.devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+        self._device(name)
         with trio.move_on_after(RECONNECT_TIMEOUT):
-            await device.reconnect()
+            await self._constellation.devices[name].reconnect()
         return JSONResponse(self._device(name))
 
     async def listen(self, request: Request) -> Response:

@@ -25,10 +25,15 @@ UNIX: Final = "unix:"
 _MAX_PATH: Final = 107
 """Maximum bytes of a Unix socket's path on Linux."""
 _BACKLOG: Final = 128
+_IN_USE: Final = "another program listens there: stop it, or use another port"
 
 
 class ListenError(ConfigError):
     """The daemon cannot listen at the address; the message gives the reason and what to do."""
+
+
+class AddressInUse(ListenError):
+    """Another program listens at the address."""
 
 
 @attrs.frozen
@@ -98,7 +103,10 @@ async def open_listeners(
         listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
     except OSError as error:
         reason = _reasons(error)
-        raise ListenError(f"the daemon cannot listen at {address}: {reason}") from error
+        kind = AddressInUse if reason is _IN_USE else ListenError
+        raise kind(f"the daemon cannot listen at {address}: {reason}") from error
+    except UnicodeError as error:
+        raise ListenError(f"the daemon cannot listen at {address}: the host name is invalid") from error
     try:
         if not has_token:
             _check_loopback(address, listeners)
@@ -113,7 +121,7 @@ def _reasons(error: OSError) -> str:
     """The reason why none of the host's addresses could be used."""
     errors = [error, *(inner for inner in _inner(error) if isinstance(inner, OSError))]
     if any(one.errno == errno.EADDRINUSE for one in errors):
-        return "another program listens there: stop it, or use another port"
+        return _IN_USE
     if any(one.errno == errno.EACCES for one in errors):
         return "only root may use ports below 1024: use another port"
     return errors[-1].strerror or str(errors[-1])
@@ -206,4 +214,4 @@ def _remove_stale_socket(path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
                 raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
-    raise ListenError(f"another daemon listens at {UNIX}{path}: stop it, or use another path")
+    raise AddressInUse(f"another daemon listens at {UNIX}{path}: stop it, or use another path")

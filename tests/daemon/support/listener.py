@@ -72,7 +72,7 @@ async def listen_on(stream: trio.abc.Stream, host: str, *headers: tuple[str, str
 
 async def _next_event(stream: trio.abc.Stream, http: h11.Connection) -> object:
     while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await stream.receive_some())
+        http.receive_data(bytes(await stream.receive_some()))
     return event
 
 
