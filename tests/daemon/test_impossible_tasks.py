@@ -82,7 +82,7 @@ async def test_retry_is_refused_if_the_device_was_removed_and_of_a_task_that_has
         queued = await daemon.submit("hold x", "d1")
         daemon.devices("d1")
         await daemon.reload()
-        assert (await daemon.ask("POST", f"/tasks/{task_id}/retry", 404))["error"] == "there is no device 'd2'"
+        assert (await daemon.ask("POST", f"/tasks/{task_id}/retry", 404))["error"].startswith("there is no device 'd2'")
         answer = await daemon.ask("POST", f"/tasks/{queued}/retry", 409)
         assert "only a task that has ended can be retried" in answer["error"]
 
