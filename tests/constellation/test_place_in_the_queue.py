@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.constellation.slots import Slots
+from galaxy_trio.constellation.slots import Place, Slots
 from tests.constellation.support.calls import open_world, start
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_queue_keeps_the_order_of_the_others_when_a_call_enters_again(turn: int)
     places = [slots.enter() for _ in range(4)]
     again = slots.enter(turn)
     expected = [again, *places] if turn == 0 else [*places, again]
-    granted = []
+    granted: list[Place] = []
     slots.open_gate()
     for _ in expected:
         [place] = [place for place in expected if not place.waiting and place not in granted]

@@ -45,7 +45,8 @@ async def test_task_is_accepted_while_a_device_may_still_turn_out_to_fit(tmp_pat
         await _wait_known(daemon)
         daemon.devices("d1", NEVER_RUNNING)
         await daemon.reload()
-        for wants in ({"os": "windows"}, {"capabilities": ["gpu"]}):
+        wanted: list[dict[str, JSON]] = [{"os": "windows"}, {"capabilities": ["gpu"]}]
+        for wants in wanted:
             task_id = await daemon.submit("echo", None, **wants)
             assert await daemon.state(task_id) == "queued"
 
