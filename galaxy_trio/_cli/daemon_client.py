@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
@@ -64,6 +65,8 @@ class DaemonClient:
             RequestRejected: The response is an error, or not JSON.
         """
         self._refuse_redirect(response)
+        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+            raise self._not_a_daemon(": it serves WebSockets, as an AIP server does; the daemon has a port of its own")
         try:
             body = cast("JSON", response.json())
         except ValueError:
@@ -180,8 +183,15 @@ def _shown(address: str) -> str | None:
 
 def _root_reason(error: BaseException) -> str:
     """Return the reason of the first operating system error among the causes, or else the error's own text."""
+    if isinstance(error, httpx2.RemoteProtocolError):
+        # Servers with TLS answer a client without TLS in many ways, or not at all.
+        return f"{str(error).rstrip('.').lower()}; if it uses TLS, its address begins with https://"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "it does not use TLS, so its address begins with http://"
         if isinstance(cause, OSError):
             return reason_of(cause)
         cause = cause.__cause__ or cause.__context__
