@@ -11,6 +11,7 @@ import click
 from galaxy_trio._cli.options import verbose
 from galaxy_trio._cli.signals import run_service
 from galaxy_trio._cli.terminal import echo
+from galaxy_trio._counted import counted
 from galaxy_trio.daemon.logs import logging_as
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.errors import ConfigError
@@ -49,8 +50,7 @@ def daemon_command(*, config: Path, check: bool) -> int:
     if check:
         devices = settings.read_devices().devices
         settings.read_tokens()
-        count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
-        echo(f"{config} is valid: {count}")
+        echo(f"{config} is valid: {counted(len(devices), 'device')}")
         return 0
     with logging_as(settings.log):
         return run_service(partial(run_daemon, settings, on_listening=_print))

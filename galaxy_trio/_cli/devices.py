@@ -19,6 +19,7 @@ from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._counted import counted
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
@@ -167,7 +168,7 @@ def _line_of(event: Event | EventsLost) -> str | None:
         case DeviceNeedsAttention():
             return f"{event.device_id} needs attention: {event.reason[:_REASON_LENGTH]}"
         case EventsLost():
-            return f"{event.count} changes are missing: they came faster than they could be printed"
+            return f"{counted(event.count, 'change')} not shown: they came faster than they could be printed"
         case _:
             return None
 
@@ -218,12 +219,8 @@ def check_command(file: Path) -> int:
         for problem in error.problems:
             echo(one_line(problem), err=True)
         if error.problems:
-            raise ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") from error
+            raise ConfigError(f"{file}: {counted(len(error.problems), 'problem')}") from error
         raise
     servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
-    echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
+    echo(f"{one_line(str(file))}: {counted(len(config.devices), 'device')}, {counted(len(servers), 'server')}")
     return 0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -25,7 +25,7 @@ from galaxy_trio._cli.destination import (
 )
 from galaxy_trio._cli.devices import check_command, devices_command
 from galaxy_trio._cli.mcp import read_mcp_servers
-from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
+from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
 from galaxy_trio._cli.task import events_command, task_command
@@ -200,7 +200,7 @@ _path = click.Path(path_type=Path)
 @command_line.command("server", epilog="\b\nExample:\n    galaxy-trio server --port 5000")
 @click.option(
     "--host",
-    type=valid_text,
+    type=host_name,
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
@@ -218,7 +218,7 @@ _path = click.Path(path_type=Path)
 @click.option("--key", type=_path, metavar="FILE", help="The private key, if it is not in the certificate's file.")
 @click.option(
     "--allow-host",
-    type=valid_text,
+    type=host_name,
     multiple=True,
     metavar="NAME",
     help="Accept clients that use this host name. A loopback address accepts the loopback names as well; any other address accepts "

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from galaxy_trio._cli.terminal import log_level
+from galaxy_trio._transport.url import parse_url
+from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +78,20 @@ def _number(value: str) -> float:
         return float(value)
     except ValueError:
         return math.nan
+
+
+def host_name(value: str) -> str:
+    """Check that an argument is an IP address or a host name."""
+    text = valid_text(value)
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        if parse_url(f"ws://[{host}]" if ":" in host else f"ws://{host}").host == host.lower():
+            return host
+    except ConfigError:
+        pass
+    raise click.BadParameter(
+        f"{value[:100]!r} is neither an IP address nor a host name; it should look like 127.0.0.1 or example.org."
+    )
 
 
 def valid_text(value: str) -> str:

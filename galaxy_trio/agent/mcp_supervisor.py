@@ -15,6 +15,7 @@ import trio
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.backoff import FIRST, MAXIMUM, STEADY
+from galaxy_trio._counted import counted
 from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import JSON, ToolType
@@ -135,7 +136,7 @@ class _Supervisor:
                 return 0.0
             began = trio.current_time()
             self._session = session
-            logger.info("MCP server %r is running, with %d tools", self.name, len(self.tools))
+            logger.info("MCP server %r is running, with %s", self.name, counted(len(self.tools), "tool"))
             self._try_done()
             try:
                 while await session.wait_list_changed():

@@ -247,7 +247,7 @@ async def test_table_is_live_on_a_terminal() -> None:
     [
         (DeviceFailed("a", "bad certificate"), "a failed: bad certificate"),
         (DeviceNeedsAttention("a", "HTTP 403"), "a needs attention: HTTP 403"),
-        (EventsLost(7), "7 changes are missing: they came faster than they could be printed"),
+        (EventsLost(7), "7 changes not shown: they came faster than they could be printed"),
     ],
     ids=lambda value: type(value).__name__,
 )
