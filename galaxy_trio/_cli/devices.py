@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,10 +12,11 @@ import click
 import trio
 from rich.live import Live
 
-from galaxy_trio._cli.devices_table import REASON_LENGTH, devices_table, duration, seconds_until
+from galaxy_trio._cli.devices_table import REASON_LENGTH, devices_table
 from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
+from galaxy_trio._cli.times import duration
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio._counted import counted
 from galaxy_trio._printable import one_line
@@ -104,9 +105,8 @@ def _line_of(event: Event | EventsLost) -> str | None:
         case DeviceConnected():
             return f"{event.device_id} is connected"
         case DeviceDisconnected():
-            again = (
-                "" if event.next_try is None else f" (retry in {duration(seconds_until(event.next_try.isoformat()))})"
-            )
+            left = None if event.next_try is None else (event.next_try - datetime.now(UTC)).total_seconds()
+            again = "" if left is None else f" (retry in {duration(left)})"
             return f"{event.device_id} is not connected: {event.reason[:REASON_LENGTH]}{again}"
         case DeviceFailed():
             return f"{event.device_id} failed: {event.reason[:REASON_LENGTH]}"

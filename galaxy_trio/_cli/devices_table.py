@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from galaxy_trio._cli.table import Column, cell, lay_out, note
+from galaxy_trio._cli.times import duration, seconds_until
 from galaxy_trio.events import CONNECTED, DeviceStatus
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _STYLES: Final = {
     DeviceStatus.FAILED: "red",
     DeviceStatus.DISCONNECTED: "yellow",
 }
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def devices_table(devices: Sequence[DeviceStatistics], *, width: int, rows: int | None = None) -> Text:
@@ -89,13 +88,14 @@ def _fitting(
 
 
 def _cells(device: DeviceStatistics) -> list[Text]:
+    heard = seconds_until(device.last_heard)
     tasks = f"{device.running}+{device.queued}" if device.queued else f"{device.running}"
     return [
         cell(device.device_id if len(device.device_id) <= _NAME_LENGTH else f"{device.device_id[:_NAME_LENGTH]}…"),
         cell(device.status.value, _STYLES.get(device.status, "")),
         cell(device.os or "-"),
         cell(tasks),
-        cell("-" if device.last_heard is None else f"{duration(-seconds_until(device.last_heard))} ago"),
+        cell("-" if heard is None else f"{duration(-heard)} ago"),
         cell(str(max(device.connects - 1, 0))),
         cell(", ".join(device.capabilities) or "-"),
     ]
@@ -108,21 +108,8 @@ def _problem(device: DeviceStatistics) -> str | None:
 def _reason(problem: str, devices: Iterable[DeviceStatistics]) -> str:
     """Return why devices are away, and when they are tried again."""
     devices = list(devices)
-    tries = [seconds_until(device.next_try) for device in devices if device.next_try is not None]
+    tries = [left for device in devices if (left := seconds_until(device.next_try)) is not None]
     when = dict.fromkeys((duration(min(tries)), duration(max(tries)))) if tries else {}
     reason = problem if len(problem) <= REASON_LENGTH else f"{problem[:REASON_LENGTH]}…"
     which = f"{len(devices)} devices: " if len(devices) > 1 else ""
     return f"{which}{reason}" + (f" (retry in {' to '.join(when)})" if when else "")
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its largest useful unit: ``7 s``, ``12 min``."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
-
-
-def seconds_until(date: str) -> float:
-    """Return the seconds until a time in ISO 8601."""
-    return (datetime.fromisoformat(date) - datetime.now(UTC)).total_seconds()

@@ -24,11 +24,12 @@ from galaxy_trio._cli.destination import (
     read_tokens,
 )
 from galaxy_trio._cli.devices import check_command, devices_command
+from galaxy_trio._cli.events import events_command
 from galaxy_trio._cli.mcp import read_mcp_servers
 from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
-from galaxy_trio._cli.task import events_command, task_command
+from galaxy_trio._cli.task import task_command
 from galaxy_trio._cli.terminal import (
     READABLE_WIDTH,
     device_rows,

@@ -106,10 +106,10 @@ def open_console(*, stderr: bool = False, max_width: int | None = None) -> Conso
     return console
 
 
-def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int = 0) -> None:
+def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int = 0, gap: int = 2) -> None:
     """Print labels and values in two columns; long values are wrapped within theirs."""
     widest = max((cell_len(label) for label, _ in rows), default=0)
-    start = indent + widest + 2
+    start = indent + widest + gap
     for label, value in rows:
         shown = Text(one_line(value))
         lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, _NARROWEST))
@@ -118,6 +118,17 @@ def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int
             line.rstrip()
             console.print(Text.assemble(margin, line), soft_wrap=True)
             margin = Text(" " * start)
+
+
+def print_entry(console: Console, time: str, sentence: str) -> None:
+    """Print a time and a sentence, which is wrapped at words on a terminal and stays one line in a pipe."""
+    print_rows(console, [(time, sentence)], gap=1)
+
+
+def print_hint(sentence: str) -> None:
+    """Tell a person on stderr what the program waits for. Nothing is printed if stderr is not a terminal."""
+    if sys.stderr.isatty():
+        _write_to_stderr(click.style(one_line(sentence), dim=True))
 
 
 def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:

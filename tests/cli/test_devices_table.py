@@ -8,7 +8,8 @@ import pytest
 from rich.cells import cell_len
 
 from galaxy_trio import DeviceStatistics, DeviceStatus
-from galaxy_trio._cli.devices_table import devices_table, duration
+from galaxy_trio._cli.devices_table import devices_table
+from galaxy_trio._cli.times import duration
 
 HOSTILE = "evil\x1b]0;title\x07\nname"
 REFUSED = "cannot connect to ws://10.0.0.1:5000/ws: connection refused; is the server running, and at this port?"
