@@ -24,6 +24,7 @@ from galaxy_trio._cli.destination import (
     read_tokens,
 )
 from galaxy_trio._cli.devices import check_command, devices_command
+from galaxy_trio._cli.doctor.command import doctor_command
 from galaxy_trio._cli.events import events_command
 from galaxy_trio._cli.mcp import read_mcp_servers
 from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose
@@ -302,6 +303,7 @@ def agent_command(
 
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
+command_line.add_command(doctor_command)
 command_line.add_command(daemon_command)
 command_line.add_command(task_command)
 command_line.add_command(events_command)

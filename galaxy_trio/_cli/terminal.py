@@ -106,14 +106,31 @@ def open_console(*, stderr: bool = False, max_width: int | None = None) -> Conso
     return console
 
 
-def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int = 0, gap: int = 2) -> None:
-    """Print labels and values in two columns; long values are wrapped within theirs."""
-    widest = max((cell_len(label) for label, _ in rows), default=0)
+def print_rows(
+    console: Console,
+    rows: Sequence[tuple[str, str]],
+    *,
+    indent: int = 0,
+    gap: int = 2,
+    widest: int = 0,
+    style: str = "dim",
+) -> None:
+    """Print labels and values in two columns; on a terminal, long values are wrapped within theirs.
+
+    Args:
+        console: Where to print.
+        rows: The labels and values.
+        indent: Spaces before the labels.
+        gap: Spaces between the columns.
+        widest: The least width of the labels' column.
+        style: The labels' style.
+    """
+    widest = max([widest, *(cell_len(label) for label, _ in rows)])
     start = indent + widest + gap
     for label, value in rows:
         shown = Text(one_line(value))
         lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, _NARROWEST))
-        margin = Text.assemble(" " * indent, (label, "dim"), " " * (start - indent - cell_len(label)))
+        margin = Text.assemble(" " * indent, (label, style), " " * (start - indent - cell_len(label)))
         for line in lines:
             line.rstrip()
             console.print(Text.assemble(margin, line), soft_wrap=True)
