@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -61,7 +62,7 @@ from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -100,13 +101,26 @@ async def run(destination: Destination, request: str, timeout: float) -> TaskRes
 
 
 class _CommandLine(click.Group):
+    """Ends without an error message when stdout is closed."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the options, of which some print and exit."""
+        with _closed_pipe():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A closed stdout ends it without an error message."""
-        try:
+        """Run the command."""
+        with _closed_pipe():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            silence(sys.stdout)
-        raise click.exceptions.Exit(_PIPE_CLOSED)
+
+
+@contextmanager
+def _closed_pipe() -> Generator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise click.exceptions.Exit(_PIPE_CLOSED) from None
 
 
 @click.group(
@@ -209,7 +223,12 @@ _path = click.Path(path_type=Path)
     help="The address to listen on.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="The port; 0 for any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    default=5000,
+    show_default=True,
+    help="The port; 0 for any free one.",
 )
 @click.option(
     "--token-file", type=_path, metavar="FILE",
@@ -236,6 +255,7 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
+    metavar="NUMBER",
     default=500,
     show_default=True,
     help="The largest number of connections.",
@@ -265,7 +285,7 @@ def server_command(
 
 @command_line.command(
     "agent",
-    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools galaxy_trio.agent.example_tools",
+    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools my_tools",
 )
 @destination_options
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_MOST: Final = 999_999_999
 
 _Command = TypeVar("_Command", bound="Callable[..., object]")
 
@@ -78,6 +80,20 @@ def _number(value: str) -> float:
         return float(value)
     except ValueError:
         return math.nan
+
+
+def whole_number(minimum: int, maximum: int = _MOST) -> Callable[[str], int]:
+    """Return a function that parses a whole number, and checks that it is in a range."""
+    limits = f"of at least {minimum}" if maximum == _MOST else f"from {minimum} to {maximum}"
+
+    def parse(value: str) -> int:
+        text = str(value)
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST)) else -1
+        if not minimum <= number <= maximum:
+            raise click.BadParameter(f"{text[:100]!r} is not a whole number {limits}.")
+        return number
+
+    return parse
 
 
 def host_name(value: str) -> str:

@@ -117,14 +117,16 @@ _id = click.argument("task_id", metavar="ID", type=valid_text)
 
 @click.group("task")
 def task_command() -> None:
-    """Submit, list, show, cancel and retry the daemon's tasks, and show their history."""
+    """Submit, list, show, cancel and retry the daemon's tasks."""
 
 
 @task_command.command(
     "submit", epilog='\b\nExample:\n    galaxy-trio task submit "Open Notepad" --device laptop --wait'
 )
 @click.argument("request", type=valid_text)
-@click.option("--device", type=valid_text, help="The device to run the task; by default any suitable one.")
+@click.option(
+    "--device", type=valid_text, metavar="DEVICE", help="The device to run the task; by default any suitable one."
+)
 @click.option(
     "--os",
     "os_name",
@@ -137,6 +139,7 @@ def task_command() -> None:
     "capabilities",
     type=valid_text,
     multiple=True,
+    metavar="NAME",
     help="A capability that the device must have. Repeatable.",
 )
 @click.option(
@@ -190,10 +193,20 @@ def submit_command(
 
 
 @task_command.command("list")
-@click.option("--state", type=click.Choice([state.value for state in TaskState]), help="Only tasks in this state.")
-@click.option("--device", type=valid_text, help="Only tasks of this device.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The largest number of tasks to list."
+    "--state",
+    type=click.Choice([state.value for state in TaskState]),
+    metavar="STATE",
+    help=f"Only tasks in this state: {', '.join(TaskState)}.",
+)
+@click.option("--device", type=valid_text, metavar="DEVICE", help="Only tasks of this device.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    metavar="NUMBER",
+    default=20,
+    show_default=True,
+    help="The largest number of tasks to list.",
 )
 @json_option
 @daemon_options

@@ -148,5 +148,5 @@ async def test_strange_history_is_no_traceback(history: object) -> None:
     assert "now" in outcome.out
 
 
-def test_time_that_is_none_is_shown_as_it_is() -> None:
+def test_text_that_gives_no_time_is_shown_as_it_is() -> None:
     assert (local_time("soon"), local_time(5)) == ("soon", "5")
