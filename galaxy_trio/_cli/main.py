@@ -28,7 +28,7 @@ from galaxy_trio._cli.devices import check_command, devices_command
 from galaxy_trio._cli.doctor.command import doctor_command
 from galaxy_trio._cli.events import events_command
 from galaxy_trio._cli.mcp import read_mcp_servers
-from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose
+from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
 from galaxy_trio._cli.task import task_command
@@ -224,7 +224,7 @@ _path = click.Path(path_type=Path)
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=whole_number(0, 65535),
     metavar="PORT",
     default=5000,
     show_default=True,
@@ -254,7 +254,7 @@ _path = click.Path(path_type=Path)
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1),
+    type=whole_number(1),
     metavar="NUMBER",
     default=500,
     show_default=True,
@@ -302,7 +302,7 @@ def server_command(
     "can see. Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after this many consecutive failures."
+    "--max-retries", type=whole_number(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
 @log_options
 def agent_command(

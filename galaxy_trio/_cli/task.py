@@ -15,7 +15,7 @@ import attrs
 import click
 
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, missing_extra
-from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose
+from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.table import Column, cell, lay_out
 from galaxy_trio._cli.task_history import history_rows
 from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows, spinner
@@ -194,15 +194,13 @@ def submit_command(
 
 @task_command.command("list")
 @click.option(
-    "--state",
-    type=click.Choice([state.value for state in TaskState]),
-    metavar="STATE",
+    "--state", type=click.Choice([state.value for state in TaskState]), metavar="STATE",
     help=f"Only tasks in this state: {', '.join(TaskState)}.",
-)
+)  # fmt: skip
 @click.option("--device", type=valid_text, metavar="DEVICE", help="Only tasks of this device.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, 1000),
+    type=whole_number(1, 1000),
     metavar="NUMBER",
     default=20,
     show_default=True,

@@ -52,17 +52,24 @@ def reason_of(error: OSError) -> str:
 
 
 def print_error(sentence: str) -> None:
-    """Print an error on stderr."""
+    """Print an error on stderr: on a terminal wrapped at words, elsewhere on one line."""
     shown = one_line(sentence)
     if len(shown) > _SENTENCE:
         shown = f"{shown[:_SENTENCE]}…"
-    _write_to_stderr(f"{click.style('error:', fg='red')} {shown}")
+    with _ignoring_failures():
+        print_rows(open_console(stderr=True), [("error:", shown)], gap=1, style="red")
 
 
 def _write_to_stderr(text: str) -> None:
-    """Write a line; a closed or full stderr is ignored, because the exit status still reports the error."""
-    try:
+    with _ignoring_failures():
         click.echo(text, err=True)
+
+
+@contextmanager
+def _ignoring_failures() -> Generator[None]:
+    """Ignore that stderr is closed or full, because the exit status still reports an error."""
+    try:
+        yield
     except BrokenPipeError:
         silence(sys.stderr)
     except OSError:
@@ -144,8 +151,9 @@ def print_entry(console: Console, time: str, sentence: str) -> None:
 
 def print_hint(sentence: str) -> None:
     """Tell a person on stderr what the program waits for. Nothing is printed if stderr is not a terminal."""
-    if sys.stderr.isatty():
-        _write_to_stderr(click.style(one_line(sentence), dim=True))
+    console = open_console(stderr=True)
+    if console.is_terminal:
+        console.print(Text(one_line(sentence), "dim"))
 
 
 def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:

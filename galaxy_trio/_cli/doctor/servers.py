@@ -322,9 +322,8 @@ def _report_devices(section: Section, probes: Sequence[_Probe]) -> None:
             continue
         same = [one.device.device_id for one in probes if one.failure is not None and one.failure.text == failure.text]
         reported.add(failure.text)
-        names = f"{_named(same)}{'' if failure.names else ':'} "
-        text = f"{names if failure.names or len(same) > 1 else ''}{failure.text}"
-        section.problem(text, failure.advice)
+        subject = f"{_named(same)}{'' if failure.names else ':'} " if failure.names or len(same) > 1 else ""
+        section.problem(f"{subject}{failure.text}", failure.advice)
 
 
 def _named(names: Sequence[str]) -> str:
