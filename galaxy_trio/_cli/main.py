@@ -16,6 +16,7 @@ import click
 
 from galaxy_trio import __version__
 from galaxy_trio._cli.agent import load_tools, run_agent
+from galaxy_trio._cli.check import check_command
 from galaxy_trio._cli.daemon import daemon_command
 from galaxy_trio._cli.demo.demo import demo
 from galaxy_trio._cli.destination import (
@@ -24,7 +25,7 @@ from galaxy_trio._cli.destination import (
     destination_options,
     read_tokens,
 )
-from galaxy_trio._cli.devices import check_command, devices_command
+from galaxy_trio._cli.devices import devices_command
 from galaxy_trio._cli.doctor.command import doctor_command
 from galaxy_trio._cli.events import events_command
 from galaxy_trio._cli.mcp import read_mcp_servers
@@ -46,6 +47,7 @@ from galaxy_trio._cli.terminal import (
     silence,
     spinner,
 )
+from galaxy_trio._cli.tools import tools_command
 from galaxy_trio.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -276,7 +278,8 @@ def server_command(
     """Run a server until Ctrl-C.
 
     It prints its URL to stdout when it listens, and logs to stderr. The task 'TOOL {"name": value}' runs that tool with these parameters on
-    the device and returns its result; "echo TEXT" returns the text.
+    the device and returns its result; "echo TEXT" returns the text. A tool's name with spaces is put in quotes: '"TOOL" {"name": value}'.
+    device:echo is a tool of that name on the device.
     """
     tokens, context = read_tokens(token_file), read_server_certificate(certificate, key)
     config = None if device_config is None else read_device_config(device_config)
@@ -321,6 +324,7 @@ def agent_command(
     return run_service(partial(run_agent, destination, load_tools(tools), servers, max_retries))
 
 
+command_line.add_command(tools_command)
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
 command_line.add_command(doctor_command)

@@ -7,7 +7,6 @@ Decoding is strict about types, enums and required fields, and ignores fields th
 from __future__ import annotations
 
 import json
-import math
 import re
 from enum import StrEnum
 from json.encoder import encode_basestring
@@ -18,8 +17,8 @@ from cattrs import Converter
 from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec.converters import make_converter
 from galaxy_trio._codec.generated_structure import generate_structure
-from galaxy_trio._codec.sliced_json import MAX_NUMBER, SlicedDecoder, TooComplex
-from galaxy_trio._codec.strict_types import Mismatch, shorten
+from galaxy_trio._codec.json_text import Unreadable, parse, parse_in_slices
+from galaxy_trio._codec.strict_types import Mismatch
 from galaxy_trio.errors import InvalidMessage
 from galaxy_trio.messages import (
     JSON,
@@ -41,13 +40,10 @@ _IDS = 140
 """Characters of ids that an error keeps, to attribute a broken reply. With the 60 of a bad value, at most 200 of the input."""
 _SEARCHED = 65_536
 """Characters of a broken text that are searched for ids. Bounds the time that a broken message takes."""
-_MAX_DIGITS = 300
-"""Digits that an integer may have."""
 _DENSE = 20_000
 """Values and keys that are decoded in one step, within about 10 ms."""
 _LARGE = 2**20
 """Characters that are decoded in one step, whatever they are, within a few milliseconds."""
-_LONE_SURROGATE = "a lone surrogate in a string"
 _TYPES = frozenset({*ServerMessageType, *ClientMessageType})
 
 _converter = make_converter()
@@ -56,91 +52,7 @@ _plain = Converter(unstruct_collection_overrides={tuple: list})
 _device_info = generate_structure(DeviceInfo, keeps_extra=True)
 
 
-class _Unreadable(Exception):
-    """A text is not valid JSON."""
-
-
-def _refuse_constant(constant: str) -> float:
-    raise _Unreadable(f"{constant} is not JSON")
-
-
-def _short_integer(digits: str) -> int:
-    # The time to read an integer grows with the square of its digits.
-    if len(digits) > _MAX_DIGITS + digits.startswith("-"):
-        raise _Unreadable(f"an integer of more than {_MAX_DIGITS} digits")
-    return int(digits)
-
-
-def _finite_float(digits: str) -> float:
-    if len(digits) > MAX_NUMBER:
-        raise _Unreadable(f"a number of more than {MAX_NUMBER:,} characters")
-    number = float(digits)
-    if math.isinf(number):
-        raise _Unreadable(f"the number {shorten(digits)} is out of range")
-    return number
-
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""A regular expression finds it several times as fast as `in`, which searches for its last, frequent letter."""
-
-_decoder = json.JSONDecoder(parse_int=_short_integer, parse_float=_finite_float, parse_constant=_refuse_constant)
-_sliced_decoder = SlicedDecoder(_short_integer, _finite_float, _refuse_constant)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-_NOT_SPACE = re.compile(r"[^ \t\n\r]")
-
-
-def _decode_json(text: str) -> object:
-    """Decode like `json.JSONDecoder.decode`, without the search for white space, which messages rarely have around them."""
-    if not text.startswith("{"):
-        return _decoder.decode(text)
-    value, end = _decoder.raw_decode(text)
-    if end < len(text) and (extra := _NOT_SPACE.search(text, end)):
-        raise json.JSONDecodeError("Extra data", text, extra.start())
-    return value
-
-
-def _parse(text: str) -> object:
-    """Parse a JSON text.
-
-    Raises:
-        _Unreadable: The text is not JSON. Its message is one line that quotes no more than an error may show.
-    """
-    try:
-        value = _decode_json(text)
-        # The text was UTF-8, so only an escape can contain a lone surrogate. Encoding accepts pairs, as in emoji.
-        if "\\" in text and _SURROGATE.search(text):
-            _encoder.encode(value).encode()
-    except json.JSONDecodeError as error:
-        problem = _problem_of(error, text)
-    except UnicodeEncodeError:
-        problem = _LONE_SURROGATE
-    except RecursionError:
-        problem = "nested too deep"
-    else:
-        return value
-    # Raised outside the handlers: the caught error refers to the whole text and would become this error's context.
-    raise _Unreadable(problem)
-
-
-def _parse_in_slices(text: str, max_values: int) -> Generator[int, None, object]:
-    """Parse as `_parse` does, one slice with each `next`."""
-    try:
-        return (yield from _sliced_decoder.decode(text, max_values, str.encode if "\\" in text else len))
-    except json.JSONDecodeError as error:
-        problem = _problem_of(error, text)
-    except UnicodeEncodeError:
-        problem = _LONE_SURROGATE
-    except TooComplex as error:
-        problem = str(error)
-    raise _Unreadable(problem)
-
-
-def _problem_of(error: json.JSONDecodeError, text: str) -> str:
-    return (
-        f"not JSON: {error.msg} at character {error.pos}, in {shorten(text[max(0, error.pos - 10) : error.pos + 20])}"
-    )
-
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*+)("?)|[{}\[\]:,]', re.DOTALL)
 
@@ -232,8 +144,8 @@ class MessageDecoder(Generic[T]):
         if not isinstance(text, str):
             raise InvalidMessage(f"invalid {self._kind}: a binary frame of {len(text)} bytes, where AIP expects text")
         try:
-            value = _parse(text)
-        except _Unreadable as error:
+            value = parse(text)
+        except Unreadable as error:
             invalid = self._unreadable(error, text)
         else:
             return self._structure(value)
@@ -258,14 +170,14 @@ class MessageDecoder(Generic[T]):
             InvalidMessage: The text is not a message, has too many values, or they are nested too deep.
         """
         try:
-            value = yield from _parse_in_slices(cast("str", text), max_values)
-        except _Unreadable as error:
+            value = yield from parse_in_slices(cast("str", text), max_values)
+        except Unreadable as error:
             invalid = self._unreadable(error, cast("str", text))
         else:
             return self._structure(value)
         raise invalid
 
-    def _unreadable(self, error: _Unreadable, text: str) -> InvalidMessage:
+    def _unreadable(self, error: Unreadable, text: str) -> InvalidMessage:
         return _invalid(self._kind, str(error), _ids_in(text), self._reply_to)
 
     def _structure(self, value: object) -> T:
@@ -360,8 +272,15 @@ def encode_value(value: object) -> str:
 
 
 def decode_value(text: str) -> JSON:
-    """Read the text that `encode_value` returned."""
-    return cast("JSON", _decoder.decode(text))
+    """Read the text that `encode_value` returned.
+
+    Raises:
+        InvalidMessage: No receiver would read it, such as an integer of very many digits.
+    """
+    try:
+        return cast("JSON", parse(text))
+    except Unreadable as error:
+        raise InvalidMessage(str(error)) from None
 
 
 _UNWRITABLE = (AttributeError, TypeError, ValueError, RecursionError)

@@ -24,6 +24,8 @@ MAX_NUMBER: Final = 1_000
 """Characters that a number may have."""
 _MAX_SPACE: Final = 2**16
 """Characters of white space between two symbols."""
+_SHOWN_KEY: Final = 60
+"""Characters of a key that an error shows."""
 
 _NOT_SPACE: Final = re.compile(r"[^ \t\n\r]")
 _NUMBER: Final = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.[0-9]+)?([eE][-+]?[0-9]+)?")
@@ -34,8 +36,8 @@ _CONSTANT: Final = re.compile(r"true|false|null|NaN|-?Infinity")
 _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
 
 
-class TooComplex(ValueError):
-    """A text has too many values, or they are nested too deep."""
+class Refused(ValueError):
+    """A text has too many values, they are nested too deep, or a key is given twice."""
 
 
 class SlicedDecoder:
@@ -45,6 +47,7 @@ class SlicedDecoder:
         parse_int: Makes a number from its digits.
         parse_float: Makes a number with a fraction or an exponent from its text.
         parse_constant: Makes a value from ``NaN``, ``Infinity`` or ``-Infinity``, or raises.
+        unique_keys: Refuse an object in which a key is given twice.
     """
 
     def __init__(
@@ -52,10 +55,13 @@ class SlicedDecoder:
         parse_int: Callable[[str], int],
         parse_float: Callable[[str], float],
         parse_constant: Callable[[str], object],
+        *,
+        unique_keys: bool = False,
     ) -> None:
         self._parse_int = parse_int
         self._parse_float = parse_float
         self._parse_constant = parse_constant
+        self._unique_keys = unique_keys
 
     def decode(self, text: str, max_values: int, check_string: Callable[[str], object]) -> Generator[int, None, object]:
         """Decode a text, one slice with each `next`, which returns the slice's number of values and keys.
@@ -70,10 +76,25 @@ class SlicedDecoder:
 
         Raises:
             json.JSONDecodeError: The text is not JSON.
-            TooComplex: It has too many values, or they are nested too deep.
+            Refused: It has too many values, they are nested too deep, or a key is given twice.
             Exception: What one of the given functions raises.
         """
         decoded: list[object] = []
+        try:
+            yield from self._decode(text, max_values, check_string, decoded)
+        except Exception as error:  # noqa: BLE001  # raised again
+            # Its traceback would keep the innermost containers.
+            refusal = error.with_traceback(None)
+        else:
+            return decoded[0]
+        # Freeing 500,000 lists in the step that found the error would take longer than any slice.
+        yield from _free(decoded)
+        raise refusal
+
+    def _decode(  # noqa: C901  # one state machine: its parts would hand all variables to each other
+        self, text: str, max_values: int, check_string: Callable[[str], object], decoded: list[object]
+    ) -> Generator[int, None, None]:
+        """Decode a text as `decode` does, and append its value to an empty list, from which everything is reached at any time."""
         container: Container = decoded
         around: list[Container] = []
         key = ""
@@ -83,7 +104,7 @@ class SlicedDecoder:
             # A value begins here.
             count += 1 if isinstance(container, list) else 2
             if count > max_values:
-                raise TooComplex(f"more than {max_values:,} values")
+                raise Refused(f"more than {max_values:,} values")
             if count >= next_count or position >= next_position:
                 yield count - next_count + _SLICE
                 next_count, next_position = count + _SLICE, position + _SLICE_SIZE
@@ -101,7 +122,7 @@ class SlicedDecoder:
                 container[key] = value
             if opened is not None and not _is_closed(text, position := _skip_space(text, position), opened):
                 if len(around) == MAX_DEPTH:
-                    raise TooComplex("nested too deep")
+                    raise Refused("nested too deep")
                 around.append(container)
                 container = opened
             else:
@@ -111,10 +132,11 @@ class SlicedDecoder:
                     key, position = yield from _long_string(text, position, check_string)
                 else:
                     key, position = _key(text, position, check_string)
+                if self._unique_keys:
+                    _check_unique(key, container, around)
                 position = _skip_colon(text, position)
         if position < len(text):
             raise JSONDecodeError("Extra data", text, position)
-        return decoded[0]
 
     def _scalar(self, text: str, position: int, check_string: Callable[[str], object]) -> tuple[object, int]:
         """Read the string, number or constant at a position; return it with the position after it."""
@@ -122,7 +144,7 @@ class SlicedDecoder:
             return _string(text, position, check_string)
         if number := _NUMBER.match(text, position, position + MAX_NUMBER + 1):
             if number.end() > position + MAX_NUMBER:
-                raise TooComplex(f"a number of more than {MAX_NUMBER:,} characters")
+                raise Refused(f"a number of more than {MAX_NUMBER:,} characters")
             whole, fraction, exponent = number.groups()
             if fraction or exponent:
                 return self._parse_float(number[0]), number.end()
@@ -131,6 +153,40 @@ class SlicedDecoder:
             name = constant[0]
             return _CONSTANTS[name] if name in _CONSTANTS else self._parse_constant(name), constant.end()
         raise JSONDecodeError("Expecting value", text, position)
+
+
+def _check_unique(key: str, members: dict[str, object], around: list[Container]) -> None:
+    """Refuse a key that an object has. The containers around it, all of which are incomplete, tell its path."""
+    if key not in members:
+        return
+    path = ""
+    for outer in around[1:]:
+        path += f"[{len(outer) - 1}]" if isinstance(outer, list) else f".{next(reversed(outer))[:_SHOWN_KEY]}"
+    where = f" in {path.removeprefix('.')}" if path else ""
+    raise Refused(f"the key {key[:_SHOWN_KEY]!r} is given twice{where}")
+
+
+def _free(container: Container) -> Generator[int, None, None]:
+    """Empty a container and all in it, one slice with each `next`."""
+    not_empty = [container]
+    room = _SLICE
+    while not_empty:
+        container = not_empty[-1]
+        size = min(room, len(container))
+        if isinstance(container, list):
+            values = container[-size:]
+            del container[-size:]
+        else:
+            values = [container.popitem()[1] for _ in range(size)]
+        if not container:
+            not_empty.pop()
+        not_empty += [value for value in values if isinstance(value, (list, dict)) and value]
+        room -= size
+        if not room:
+            room = _SLICE
+            # What is freed here would otherwise stay until the next slice.
+            values.clear()
+            yield 0
 
 
 def _key(text: str, position: int, check_string: Callable[[str], object]) -> tuple[str, int]:
@@ -255,5 +311,5 @@ def _skip_space(text: str, position: int) -> int:
     if found is not None:
         return found.start()
     if len(text) - position > _MAX_SPACE:
-        raise TooComplex(f"more than {_MAX_SPACE:,} characters of white space")
+        raise Refused(f"more than {_MAX_SPACE:,} characters of white space")
     return len(text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
 
+from galaxy_trio._concurrency.slices import next_slice
 from galaxy_trio.errors import InvalidMessage
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Inbound(Generic[In]):
             while True:
                 # Also before the first one: a large text was joined in this step.
                 await trio.lowlevel.checkpoint()
-                taken = _next_slice(slices) * _SIZE_OF_VALUE
+                taken = next_slice(slices) * _SIZE_OF_VALUE
                 memory.add(taken)
                 memory.message_size += taken
         except StopIteration as decoded:
@@ -151,17 +151,3 @@ class Inbound(Generic[In]):
     def _deliver_invalid(self, invalid: InvalidMessage) -> None:
         logger.debug("%s: %s", self._peer, invalid)
         self._receiver.received_invalid(invalid)
-
-
-def _next_slice(slices: Generator[int, None, object]) -> int:
-    """Do a slice of the work, and return the number of its values.
-
-    There are no garbage collections during this: each could visit all values so far, none of which is garbage.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return next(slices)
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -11,9 +11,12 @@ import enum
 import os
 import struct
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TEXT, _PING, _PONG = 0x81, 0x89, 0x8A
 """The first bytes of whole frames without extensions."""
@@ -30,6 +33,8 @@ _MASKED: Final = 0x80
 _KEY_SIZE: Final = 4
 _MASK_SLICE: Final = 2**16
 """Bytes that are masked as one number, which fits into the processor's cache."""
+_SLICE: Final = 2**18
+"""Bytes per write of a large frame: TLS encrypts each write in one step."""
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
@@ -42,15 +47,41 @@ def text_frame(text: str, *, masked: bool) -> bytes:
         masked: Whether to mask it with a fresh random key, as a client must.
     """
     payload = text.encode()
-    size = len(payload)
-    header = _header(size, masked=masked)
+    header = _header(len(payload), masked=masked)
     if not masked:
         return header + payload
     key = os.urandom(4)
-    if size <= _MASK_SLICE:
-        return b"".join((header, key, _mask(payload, key)))
-    slices = (_mask(payload[start : start + _MASK_SLICE], key) for start in range(0, size, _MASK_SLICE))
-    return b"".join((header, key, *slices))
+    return b"".join((header, key, _mask(payload, key)))
+
+
+class LargeFrame:
+    """The frame of a large message, which is made while it is written: making 100 MiB in one step would block the event loop.
+
+    Args:
+        text: The whole message.
+        masked: Whether to mask it with a fresh random key, as a client must.
+    """
+
+    def __init__(self, text: str, *, masked: bool) -> None:
+        self._payload = text.encode()
+        self._key = os.urandom(4) if masked else b""
+        self._header = _header(len(self._payload), masked=masked) + self._key
+
+    def __len__(self) -> int:
+        return len(self._header) + len(self._payload)
+
+    def slices(self) -> Iterator[bytes]:
+        """Make the frame's bytes, a slice for each write."""
+        header = self._header
+        for start in range(0, len(self._payload), _SLICE):
+            slice_ = self._payload[start : start + _SLICE]
+            yield header + (_mask(slice_, self._key) if self._key else slice_)
+            header = b""
+
+
+def sending_frame(text: str, *, masked: bool) -> bytes | LargeFrame:
+    """Make the frame of a message for the send buffer."""
+    return text_frame(text, masked=masked) if len(text) <= _SLICE else LargeFrame(text, masked=masked)
 
 
 def _header(size: int, *, masked: bool) -> bytes:
@@ -65,6 +96,10 @@ def _header(size: int, *, masked: bool) -> bytes:
 
 def _mask(payload: bytes | bytearray, key: bytes) -> bytes:
     """Mask or unmask a payload."""
+    if len(payload) > _MASK_SLICE:
+        return b"".join(
+            _mask(payload[start : start + _MASK_SLICE], key) for start in range(0, len(payload), _MASK_SLICE)
+        )
     # As one number of whole words, so that the key need not be cut.
     words = (len(payload) + 3) // 4
     number = int.from_bytes(payload, "little") ^ int.from_bytes(key * words, "little")

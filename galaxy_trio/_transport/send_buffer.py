@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
 from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._transport.direct_socket import DirectSocketStream
+from galaxy_trio._transport.frames import LargeFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,6 @@ HIGH_WATER_MARK: Final = 2**20
 """The size of the send buffer, in bytes, from which senders wait. It holds at most the mark plus one message."""
 _BATCH: Final = 64 * 1024
 """Bytes up to which small frames are joined, so that a burst of them takes one system call."""
-_SLICE: Final = 256 * 1024
-"""Bytes per write of a large frame: TLS encrypts each write in one step."""
 _PASSES: Final = 8
 """The limit of scheduler passes for which the writer gathers frames while more arrive."""
 _LAST_WORDS: Final = 1.0
@@ -71,7 +70,7 @@ class BufferedStream(trio.abc.Stream):
         self._memory = memory
         self._reading_paused = False
         self._on_inbound = on_inbound
-        self._frames: deque[bytes | bytearray] = deque()
+        self._frames: deque[bytes | bytearray | LargeFrame] = deque()
         self._ping: bytes | None = None
         self._pong: bytes | None = None
         self._is_frame_begun = False
@@ -133,7 +132,7 @@ class BufferedStream(trio.abc.Stream):
         """Whether nothing more can be sent."""
         return self.write_failed or self.ended.is_set()
 
-    def append(self, frame: bytes | bytearray, *, gather: bool = False) -> None:
+    def append(self, frame: bytes | bytearray | LargeFrame, *, gather: bool = False) -> None:
         """Append a whole frame in one step. It is dropped if nothing more can be sent.
 
         If the buffer is empty and the socket accepts the frame, it is written in this step.
@@ -145,7 +144,13 @@ class BufferedStream(trio.abc.Stream):
         if self.dead:
             return
         is_first = not self.bytes_held and self._ping is None and self._pong is None
-        if is_first and not gather and self._direct is not None and len(frame) <= _BATCH:
+        if (
+            is_first
+            and not gather
+            and self._direct is not None
+            and not isinstance(frame, LargeFrame)
+            and len(frame) <= _BATCH
+        ):
             written = self._direct.send_nowait(frame)
             if written == len(frame):
                 return
@@ -219,7 +224,7 @@ class BufferedStream(trio.abc.Stream):
             if len(self._frames) == count:
                 break
 
-    def _next_batch(self) -> bytes | bytearray:
+    def _next_batch(self) -> bytes | bytearray | LargeFrame:
         """Remove and return whole frames: control frames first, then one large frame or as many small ones as fit.
 
         The rest of a partly written frame comes before all others.
@@ -227,23 +232,26 @@ class BufferedStream(trio.abc.Stream):
         batch = bytearray()
         if self._is_frame_begun:
             self._is_frame_begun = False
-            batch += self._frames.popleft()
+            # Only small frames are begun in `append`.
+            batch += cast("bytes", self._frames.popleft())
         for control in (self._ping, self._pong):
             if control is not None:
                 batch += control
                 self._hold(len(control))
         self._ping = self._pong = None
-        while self._frames and len(batch) + len(self._frames[0]) <= _BATCH:
-            batch += self._frames.popleft()
+        while (
+            self._frames and not isinstance(first := self._frames[0], LargeFrame) and len(batch) + len(first) <= _BATCH
+        ):
+            batch += first
+            self._frames.popleft()
         return batch or self._frames.popleft()
 
-    async def _write(self, batch: bytes | bytearray) -> None:
-        if len(batch) <= _SLICE:
-            await self._stream.send_all(batch)
+    async def _write(self, batch: bytes | bytearray | LargeFrame) -> None:
+        if isinstance(batch, LargeFrame):
+            for slice_ in batch.slices():
+                await self._stream.send_all(slice_)
         else:
-            with memoryview(batch) as view:
-                for start in range(0, len(batch), _SLICE):
-                    await self._stream.send_all(view[start : start + _SLICE])
+            await self._stream.send_all(batch)
         if self.dead:
             return
         self._hold(-len(batch))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import attrs
 
 from galaxy_trio._arguments import MAX_ID, check_name, check_positive
+from galaxy_trio.agent.tool_description import UNDESCRIBED, ToolDescription
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class ListedTool:
 
     name: str
     read_only: bool
+    description: ToolDescription = UNDESCRIBED
 
 
 class Session(Protocol):

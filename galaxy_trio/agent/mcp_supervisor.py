@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from galaxy_trio.agent.mcp_server import ListedTool, McpServer, OpenSession, Session
+    from galaxy_trio.agent.tool_description import ToolDescription
     from galaxy_trio.agent.tools import Tool
 
 logger: Final = logging.getLogger(__name__)
@@ -51,6 +52,10 @@ class _McpTool:
     @property
     def timeout(self) -> float:
         return self._server.timeout
+
+    @property
+    def description(self) -> ToolDescription:
+        return self._listed.description
 
     async def call(self, parameters: dict[str, JSON]) -> JSON:
         return await self._server.call(self.name, parameters)

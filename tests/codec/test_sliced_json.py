@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_trio._codec.sliced_json import MAX_DEPTH, SlicedDecoder, TooComplex
+from galaxy_trio._codec.sliced_json import MAX_DEPTH, Refused, SlicedDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -109,12 +109,57 @@ def test_last_of_equal_keys_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('{"a":1,"b":2,"a":3}', ""),
+        ('{"x":{"a":1,"a":3}}', " in x"),
+        ('{"x":[0,{"y":[[],{"a":1,"a":3}]}]}', r" in x\[1\]\.y\[1\]"),
+    ],
+)
+def test_key_given_twice_is_refused_on_request_with_its_path(text: str, where: str) -> None:
+    decoder = SlicedDecoder(int, float, float, unique_keys=True)
+    with pytest.raises(Refused, match=f"the key 'a' is given twice{where}$"):
+        next(decoder.decode(text, 100, _accept))
+    with pytest.raises(StopIteration):
+        next(decoder.decode('{"a":{"a":1},"b":[{"a":1},{"a":1}]}', 100, _accept))
+
+
+class _Counted:
+    """A number that counts the living ones."""
+
+    living = 0
+
+    def __init__(self, digits: str) -> None:
+        del digits
+        _Counted.living += 1
+
+    def __del__(self) -> None:
+        _Counted.living -= 1
+
+
+@pytest.mark.parametrize("value", ["[1],", '{"a":1},', '{"a":[[1],[1]]},'])
+def test_values_of_a_refused_text_are_freed_in_slices(value: str) -> None:
+    decoder = SlicedDecoder(cast("Callable[[str], int]", _Counted), float, float)
+    slices = decoder.decode(f"[{value * 20_000}", 500_000, _accept)
+    most = freed_at_once = 0
+    with pytest.raises(json.JSONDecodeError):
+        while True:
+            before = _Counted.living
+            next(slices)
+            most = max(most, _Counted.living)
+            freed_at_once = max(freed_at_once, before - _Counted.living)
+    assert most >= 20_000
+    assert _Counted.living <= 4_000
+    assert freed_at_once <= 4_000
+
+
+@pytest.mark.parametrize(
     ("text", "values"),
     [("[1,2,3]", 4), ('{"a":1,"b":[]}', 5), ('"a string, with [commas]: 1,2,3"', 1), ("[[],[],{}]", 4)],
 )
 def test_values_and_keys_count_and_the_content_of_strings_does_not(text: str, values: int) -> None:
     assert _decode(text, values)[0] == json.loads(text)
-    with pytest.raises(TooComplex, match=f"more than {values - 1} values"):
+    with pytest.raises(Refused, match=f"more than {values - 1} values"):
         _decode(text, values - 1)
 
 
@@ -122,7 +167,7 @@ def test_values_and_keys_count_and_the_content_of_strings_does_not(text: str, va
 def test_depth_is_limited(opening: str, closing: str) -> None:
     text = opening * MAX_DEPTH + "1" + closing * MAX_DEPTH
     assert json.dumps(_decode(text, 10_000)[0]).replace(" ", "") == text
-    with pytest.raises(TooComplex, match="nested too deep"):
+    with pytest.raises(Refused, match="nested too deep"):
         _decode(opening + text + closing, 10_000)
 
 

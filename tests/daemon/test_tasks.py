@@ -51,14 +51,15 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("body", "sentences"),
     [
-        ("", ["the body is not JSON"]),
+        ("", ["the body cannot be read: not JSON"]),
         ("[]", ["the body must be an object such as"]),
         ('{"request": NaN}', ["NaN is not JSON"]),
         ('{"request": "a", "request": "b"}', ["the key 'request' is given twice"]),
-        (b'{"request": "\xff"}', ["the body is not JSON"]),
-        ("[" * 100_000, ["the body is not JSON"]),
+        ('{"request": "a", "x": [{}, {"y": {"k": 1, "k": 2}}]}', ["the key 'k' is given twice in x[1].y"]),
+        (b'{"request": "\xff"}', ["the body cannot be read"]),
+        ("[" * 100_000, ["nested too deep"]),
         ('{"request": ""}', ["request: expected a text"]),
-        ('{"request": "\\ud800"}', ["request: expected a text"]),
+        ('{"request": "\\ud800"}', ["a lone surrogate in a string"]),
         ('{"request": 5, "device": 5, "timeout": 0}', ["request: expected", "device: expected", "timeout: expected"]),
         ('{"request": "x", "devise": "d1"}', ["devise: unknown key; did you mean 'device'?"]),
         ('{"request": "x", "zzz": 1}', ["zzz: unknown key; known are request, device, os, "]),
@@ -67,7 +68,8 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
             ["device: give a device, or the properties that one must have"],
         ),
         ('{"request": "x", "capabilities": "excel"}', ["capabilities: expected a list of at most 100 texts"]),
-        ('{"request": "x", "capabilities": ["\\ud800"]}', ["capabilities[0]: expected a text of 1 to 900"]),
+        ('{"request": "x", "capabilities": ["\\ud800"]}', ["a lone surrogate in a string"]),
+        ('{"request": "x", "capabilities": [""]}', ["capabilities[0]: expected a text of 1 to 900"]),
         ('{"request": "x", "capabilities": null, "timeout": null}', ["capabilities: expected", "timeout: expected"]),
         ('{"device": null}', ["request: is missing"]),
         ('{"request": "x", "timeout": true}', ["timeout: expected a number of seconds"]),
@@ -91,25 +93,47 @@ async def test_all_problems_of_a_request_are_reported_together(
         '{"request": "x", "capabilities": [' + ",".join("1" * 100) + "]}",
     ],
 )
-def test_first_20_problems_of_a_request_are_reported(body: str) -> None:
+async def test_first_20_problems_of_a_request_are_reported(body: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        parse_task(body.encode())
+        await parse_task(body.encode())
     problems = str(caught.value).split("; ")
     assert sum(" unknown key" in problem or "capabilities[" in problem for problem in problems) in (19, 20)
     assert len(str(caught.value)) < 4096
 
 
-def test_number_of_capabilities_is_limited() -> None:
+async def test_number_of_capabilities_is_limited() -> None:
     most = ["c"] * 100
-    assert parse_task(json.dumps({"request": "x", "capabilities": most}).encode()).capabilities == tuple(most)
+    asked = await parse_task(json.dumps({"request": "x", "capabilities": most}).encode())
+    assert asked.capabilities == tuple(most)
     with pytest.raises(BadRequest, match="expected a list of at most 100 texts"):
-        parse_task(json.dumps({"request": "x", "capabilities": [*most, "c"]}).encode())
+        await parse_task(json.dumps({"request": "x", "capabilities": [*most, "c"]}).encode())
+
+
+async def test_request_may_begin_with_a_byte_order_mark() -> None:
+    assert (await parse_task('\ufeff{"request": "x"}'.encode())).request == "x"
+
+
+async def test_other_tasks_run_while_a_request_with_many_values_is_parsed() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        with pytest.raises(BadRequest, match="unknown key"):
+            await parse_task(b'{"request": "x", "lists": [' + b"[]," * 100_000 + b"[]]}")
+        nursery.cancel_scope.cancel()
+    assert turns > 20
 
 
 async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 404, json={"request": "x", "device": "fridge"})
-    assert answer == {"error": "there is no device 'fridge'"}
+    assert answer == {"error": "there is no device 'fridge'; known: 'd1'"}
 
 
 async def test_same_idempotency_key_returns_the_same_task_and_refuses_a_different_request(tmp_path: Path) -> None:
@@ -281,7 +305,7 @@ async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path:
         assert re.search("has no result yet: it is (queued|running)", answer["error"])
         await daemon.ask("DELETE", f"/tasks/{task_id}")
         answer = await daemon.ask("GET", f"/tasks/{task_id}/result", 404)
-        assert "has no result: it is cancelled" in answer["error"]
+        assert "has no result: it was cancelled" in answer["error"]
 
 
 async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:

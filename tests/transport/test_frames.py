@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from galaxy_trio._transport.frames import NoMessage, Ping, TextFrames, text_frame
+from galaxy_trio._transport.frames import LargeFrame, NoMessage, Ping, TextFrames, sending_frame, text_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,9 +98,26 @@ def test_an_unmasked_frame_equals_wsprotos() -> None:
         assert text_frame("z" * size, masked=False) == server_frame("z" * size)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [2**18 + 1, 2**18 + 3, 2**20])
+def test_large_frame_is_made_in_slices_and_read_as_one_message(size: int, masked: bool) -> None:
+    text = "ä€😀x" * size
+    frame = sending_frame(text, masked=masked)
+    assert isinstance(frame, LargeFrame)
+    slices = list(frame.slices())
+    assert len(b"".join(slices)) == len(frame)
+    assert max(map(len, slices)) < 2**18 + 16
+    assert read(slices, masked=masked, limit=len(frame)).messages == [text]
+
+
+def test_frame_of_a_small_message_is_made_at_once() -> None:
+    assert isinstance(sending_frame("x" * 2**18, masked=False), bytes)
+
+
 def test_every_masked_frame_has_a_fresh_key() -> None:
     keys = {text_frame("the same", masked=True)[2:6] for _ in range(100)}
-    assert len(keys) == 100
+    large = {next(LargeFrame("x" * 2**16, masked=True).slices())[10:14] for _ in range(100)}
+    assert len(keys) == len(large) == 100
 
 
 def test_a_lone_surrogate_raises() -> None:

@@ -17,6 +17,7 @@ import trio_websocket
 
 from galaxy_trio import Connection, open_connection
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
+from galaxy_trio._transport.frames import LargeFrame
 from galaxy_trio._transport.inbound_limits import InboundWatch
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK, BufferedStream
 from tests.connection.support.raw_peer import RawPeer, open_raw_peer
@@ -194,7 +195,7 @@ async def test_room_in_between_restarts_the_time_of_wait_stuck(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with _open_buffered() as (stream, portions, stuck_at):
-        stream.append(bytes(HIGH_WATER_MARK))
+        stream.append(LargeFrame("x" * (HIGH_WATER_MARK - 10), masked=False))
         stream.append(bytes(1000))
         await trio.sleep(50)
         # A large frame is written in four slices.

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import os
-import ssl
 import stat
-import tomllib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import ConfigError, read_config
 from galaxy_trio._cli.doctor.findings import Section
+from galaxy_trio._cli.extras import missing_extra
+from galaxy_trio._cli.signals import run_trio
 from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._counted import counted
-from galaxy_trio.daemon.settings import Settings, read_settings
-from galaxy_trio.server.access import is_loopback
+from galaxy_trio.daemon.settings import Settings, is_daemon_file, read_settings
 
 if TYPE_CHECKING:
     from galaxy_trio import ConstellationConfig, DeviceConfig
 
 _CORRECT: Final = "correct the file; galaxy-trio check FILE shows its problems alone"
-
-
-def is_daemons(file: Path) -> bool:
-    """Whether a file is a daemon's ``galaxy.toml``, and not a file with devices."""
-    if file.suffix.lower() != ".toml":
-        return False
-    try:
-        content = tomllib.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError):
-        return file.name == "galaxy.toml"
-    if "devices" in content or "DEVICES" in content:
-        return isinstance(content.get("devices"), str)
-    return "device_info" not in content and "DEVICE_INFO" not in content
 
 
 def check_files(file: Path) -> tuple[list[Section], ConstellationConfig | None]:
@@ -41,7 +29,7 @@ def check_files(file: Path) -> tuple[list[Section], ConstellationConfig | None]:
     Returns:
         The findings, and the devices if their file can be read.
     """
-    if not is_daemons(file):
+    if not is_daemon_file(file):
         section, config = _check_devices(file)
         return [section], config
     section = Section(str(file))
@@ -63,27 +51,21 @@ def _add_problems(section: Section, error: ConfigError) -> None:
 
 def _check_daemon(section: Section, settings: Settings) -> None:
     try:
-        tokens = settings.read_tokens()
+        from galaxy_trio.daemon.check import check_start  # noqa: PLC0415  # the extra "daemon" may not be installed
+    except ModuleNotFoundError as error:
+        section.problem(str(missing_extra(error)), "install the extra daemon")
+        return
+    try:
+        checked = run_trio(partial(check_start, settings))
     except ConfigError as error:
-        section.problem(str(error), "write a token of your own into the file, on a line")
-        tokens = ("?",)
+        # The problems of the file with the devices are those of its own section.
+        for problem in error.problems:
+            if not problem.startswith("devices: "):
+                section.problem(f"the daemon cannot start: {problem}", "correct this setting, or what it names")
+    else:
+        section.ok("the daemon is running" if checked.is_running else "the daemon could start")
     if settings.token_file is not None:
         _check_secret(section, settings.token_file, "the daemon's token file")
-    host = settings.listen.rpartition(":")[0].strip("[]")
-    if not tokens and not settings.listen.startswith("unix:") and not is_loopback(host):
-        section.problem(
-            f"other machines can reach the daemon at {settings.listen}, and there is no token",
-            'set token_file, or listen = "127.0.0.1:8765"',
-        )
-    folder = settings.database.parent
-    if not folder.is_dir():
-        section.problem(f"the database's directory {folder} does not exist", f"mkdir -p {folder}")
-    elif not os.access(folder, os.W_OK):
-        section.problem(f"this user cannot write to the database's directory {folder}", "run this as the daemon's user")
-    else:
-        section.ok(f"the database's directory {folder} can be written")
-        if settings.database.exists():
-            _check_secret(section, settings.database, "the database", "which contains tasks and results,")
 
 
 def _check_devices(file: Path) -> tuple[Section, ConstellationConfig | None]:
@@ -94,6 +76,8 @@ def _check_devices(file: Path) -> tuple[Section, ConstellationConfig | None]:
         _add_problems(section, error)
         return section, None
     section.ok(f"the configuration is valid: {counted(len(config.devices), 'device')}")
+    if config.unused:
+        section.ok(f"not used: {', '.join(config.unused)}")
     if any(device.token is not None or device.headers for device in config.devices):
         _check_secret(section, file, "the file", "which contains tokens or headers,")
     for token_file in sorted({device.token_file for device in config.devices if device.token_file is not None}):
@@ -116,11 +100,9 @@ def _token_problem(device: DeviceConfig) -> str | None:
 
 def _check_certificates(section: Section, ca_file: str) -> None:
     try:
-        ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:
-        section.problem(f"the file {ca_file} contains no certificates in PEM format", "correct ca_file")
+        trusting_context(ca_file)
     except OSError as error:
-        section.problem(f"the certificates in {ca_file} cannot be read: {reason_of(error)}", "correct ca_file")
+        section.problem(f"the certificates in {ca_file} cannot be used: {reason_of(error)}", "correct ca_file")
     else:
         section.ok(f"the certificates in {ca_file} can be used")
 

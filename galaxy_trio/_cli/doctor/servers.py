@@ -28,6 +28,7 @@ from galaxy_trio import (
 from galaxy_trio._cli.doctor.findings import Section
 from galaxy_trio._cli.times import duration, parse_time
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._connection.backoff import says_not_connected
 from galaxy_trio._counted import counted
 from galaxy_trio._transport.url import parse_url
@@ -172,7 +173,7 @@ async def _run(probe: _Probe, context: ssl.SSLContext | None, timeout: float) ->
             token=token,
             headers=device.headers,
             ssl_context=context,
-            options=ConnectionOptions(connect_timeout=timeout, register_timeout=timeout),
+            options=ConnectionOptions(connect_timeout=timeout, register_timeout=timeout, proxy=True),
             on_event=probe.on_event,
         ) as connection:
             _compare_clocks(probe, connection.server_timestamp)
@@ -185,9 +186,9 @@ def _load_context(device: DeviceConfig) -> ssl.SSLContext | None:
     if not parse_url(device.server_url).secure:
         return None
     try:
-        return ssl.create_default_context(cafile=device.ca_file)
-    except OSError as error:  # SSLError is one
-        raise ConfigError(f"the certificates in {device.ca_file} cannot be used") from error
+        return trusting_context(device.ca_file)
+    except OSError as error:
+        raise ConfigError(f"the certificates in {device.ca_file} cannot be used: {error.strerror}") from error
 
 
 def _compare_clocks(probe: _Probe, timestamp: str | None) -> None:
@@ -231,6 +232,8 @@ async def _step_of(url: str, error: GalaxyError, timeout: float) -> str:
     if any(isinstance(cause, ssl.SSLError) for cause in causes) or "TLS" in str(error).partition(":")[0]:
         return "TLS"
     if any(isinstance(cause, OSError) and cause.errno not in _DURING_THE_HANDSHAKE for cause in causes):
+        return "TCP"
+    if "proxy" in str(error):
         return "TCP"
     if not isinstance(error, ConnectTimeout):
         return "WebSocket handshake"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
-from galaxy_trio._config.files import STRICT_JSON
+from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
+from galaxy_trio._concurrency.slices import finish
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import TaskRequest
 
@@ -23,6 +24,8 @@ MAX_NAME: Final = 900
 """The maximum length of a name, a capability and an idempotency key, in characters."""
 MAX_CAPABILITIES: Final = 100
 """The maximum number of capabilities."""
+_MAX_VALUES: Final = 500_000
+"""The number of values and keys that a body may have."""
 _MAX_PROBLEMS: Final = 20
 """The number of a request's problems that are reported."""
 _DEFAULT_TIMEOUT: Final = 1000.0
@@ -32,22 +35,23 @@ class BadRequest(Exception):
     """A request is invalid. The message names its problems, the first 20 if there are more."""
 
 
-def parse_task(body: bytes) -> TaskRequest:
-    """Parse the body of ``POST /tasks``.
+async def parse_task(body: bytes) -> TaskRequest:
+    """Parse the body of ``POST /tasks``. Other tasks run while a large one is parsed.
 
     Raises:
         BadRequest: The body is invalid.
     """
     try:
-        document = cast("object", STRICT_JSON.decode(body.decode()))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
+        # Programs on Windows begin texts with a byte order mark.
+        document = await finish(parse_in_slices(body.decode("utf-8-sig"), _MAX_VALUES, unique_keys=True))
+    except (UnicodeDecodeError, Unreadable) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise BadRequest('the body must be an object such as {"request": "Open Notepad", "device": "laptop"}')
     problems: list[str] = []
     members = ObjectReader(cast("object", document), "", problems, _MAX_PROBLEMS)
     name = f"a text of 1 to {MAX_NAME} characters"
-    request = members.text("request", "a text that says what to do", accept=_is_text, required=True)
+    request = members.text("request", "a text that says what to do", accept=bool, required=True)
     device = members.text("device", name, accept=_is_name)
     os = members.text("os", name, accept=_is_name)
     capabilities = members.texts(
@@ -75,16 +79,8 @@ def parse_task(body: bytes) -> TaskRequest:
     )
 
 
-def _is_text(text: str) -> bool:
-    """Whether a text is not empty, and contains no lone surrogates, which JSON allows."""
-    try:
-        return len(text.encode()) > 0
-    except UnicodeEncodeError:
-        return False
-
-
 def _is_name(text: str) -> bool:
-    return len(text) <= MAX_NAME and _is_text(text)
+    return 0 < len(text) <= MAX_NAME
 
 
 def task_as_json(record: TaskRecord) -> dict[str, object]:

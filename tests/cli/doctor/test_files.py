@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
-from galaxy_trio._cli.doctor.files import check_files, is_daemons
+from galaxy_trio._cli.doctor.files import check_files
 from galaxy_trio._cli.doctor.findings import Finding, Level
 from tests.cli.support.command_line import TOKEN
 
@@ -91,34 +91,16 @@ def test_certificates_are_loaded(tmp_path: Path) -> None:
     texts = [finding.text.replace(f"{tmp_path}/", "") for finding in findings(write(tmp_path, *devices))[1:]]
     assert texts == [
         "the certificates in ca.pem can be used",
-        "the file empty.pem contains no certificates in PEM format",
-        "the certificates in none.pem cannot be read: no such file or directory",
+        "the certificates in empty.pem cannot be used: it contains no certificates in pem format",
+        "the certificates in none.pem cannot be used: no such file or directory",
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "expected"),
-    [
-        ("galaxy.toml", 'devices = "devices.json"', True),
-        ("any.toml", 'listen = "127.0.0.1:0"', True),
-        ("galaxy.toml", "", True),
-        ("galaxy.toml", "not toml", True),
-        ("devices.toml", "not toml", False),
-        ("devices.toml", "[[devices]]", False),
-        ("c.toml", 'DEVICE_INFO = "devices.yaml"', False),
-        ("devices.json", "{}", False),
-    ],
-)
-def test_daemons_configuration_is_recognised(tmp_path: Path, name: str, text: str, expected: bool) -> None:
-    (tmp_path / name).write_text(text)
-    assert is_daemons(tmp_path / name) is expected
 
 
 def test_daemons_configuration_is_checked_with_its_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GALAXY_TRIO_DAEMON_TOKEN", raising=False)
     write(tmp_path, DEVICE)
     file = tmp_path / "galaxy.toml"
-    file.write_text('devices = "devices.json"')
+    file.write_text('devices = "devices.json"\nlisten = "127.0.0.1:0"')
     sections, config = check_files(file)
     assert [section.subject for section in sections] == [str(file), str(tmp_path / "devices.json")]
     assert [finding.level for section in sections for finding in section.findings] == [Level.OK] * 3
@@ -138,15 +120,38 @@ def test_daemon_that_cannot_start_is_a_problem(tmp_path: Path, monkeypatch: pyte
         [found] = problems(file)
         return found
 
-    assert "there is no token" in problem('listen = "0.0.0.0:8765"').text
-    assert problem('database = "none/galaxy.db"').advice == f"mkdir -p {tmp_path}/none"
-    assert "cannot be read" in problem('token_file = "none"').text
+    assert "there is no token" in problem('listen = "0.0.0.0:0"').text
+    assert "the daemon cannot start: database: " in problem('database = "none/galaxy.db"\nlisten = "127.0.0.1:0"').text
+    assert "token_file" in problem('token_file = "none"\nlisten = "127.0.0.1:0"').text
     (tmp_path / "tokens").write_text(TOKEN)
     (tmp_path / "tokens").chmod(0o644)
-    assert problem('token_file = "tokens"\nlisten = "0.0.0.0:8765"').advice == f"chmod 600 {tmp_path}/tokens"
-    (tmp_path / "galaxy.db").touch(0o644)
+    assert problem('token_file = "tokens"\nlisten = "127.0.0.1:0"').advice == f"chmod 600 {tmp_path}/tokens"
+    (tmp_path / "galaxy.db").touch()
     (tmp_path / "galaxy.db").chmod(0o644)
-    assert "which contains tasks and results" in problem("").text
-    (tmp_path / "galaxy.db").unlink()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot write" in problem("").text
+    assert "chmod 600" in problem('listen = "127.0.0.1:0"').text
+
+
+def test_problem_of_the_devices_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GALAXY_TRIO_DAEMON_TOKEN", raising=False)
+    write(tmp_path, {**DEVICE, "server": 1})
+    file = tmp_path / "galaxy.toml"
+    file.write_text('devices = "devices.json"\nlisten = "127.0.0.1:0"')
+    [found] = problems(file)
+    assert found.text.startswith("devices[0].server: unknown key")
+
+
+def test_daemon_without_its_extra_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, DEVICE)
+    file = tmp_path / "galaxy.toml"
+    file.write_text('devices = "devices.json"')
+    monkeypatch.delitem(sys.modules, "galaxy_trio.daemon.check", raising=False)
+    monkeypatch.setitem(sys.modules, "galaxy_trio.daemon.store.database", None)
+    monkeypatch.setattr("galaxy_trio._cli.extras._DAEMON", ("galaxy_trio",))
+    [found] = problems(file)
+    assert "which is not installed: pip install" in found.text
+
+
+def test_keys_that_are_not_used_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "constellation.json"
+    file.write_text(json.dumps({"devices": [DEVICE], "LOG_TO_MARKDOWN": True}))
+    assert [finding.text for finding in findings(file)][1] == "not used: LOG_TO_MARKDOWN"
