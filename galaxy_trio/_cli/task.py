@@ -255,7 +255,10 @@ def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
 @json_option
 @daemon_options
 def logs_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
-    """Show a task's history: when it was accepted, what it waited for, where it was sent, how it ended."""
+    """Show a task's history.
+
+    That is when it was accepted, what it waited for, where it was sent, and how it ended.
+    """
     with daemon.client() as client:
         task = client.request("GET", _path(task_id))
         rows = [] if as_json else history_rows(task, _awaited_device(client, task))

@@ -33,6 +33,7 @@ READABLE_WIDTH: Final = 80
 _SENTENCE: Final = 2_000
 """The largest number of characters of an error that is shown: a server's reason may be long."""
 _NARROWEST: Final = 20
+"""Columns of a value below which it gets lines of its own."""
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -134,10 +135,19 @@ def print_rows(
     """
     widest = max([widest, *(cell_len(label) for label, _ in rows)])
     start = indent + widest + gap
+    in_two_columns = console.soft_wrap or console.width - start >= _NARROWEST
+    if not in_two_columns:
+        start = indent + 2
     for label, value in rows:
         shown = Text(one_line(value))
-        lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, _NARROWEST))
-        margin = Text.assemble(" " * indent, (label, style), " " * (start - indent - cell_len(label)))
+        lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, 1))
+        margin = Text.assemble(" " * indent, (label, style))
+        if in_two_columns:
+            margin.append(" " * (start - margin.cell_len))
+        else:
+            if label:
+                console.print(margin, soft_wrap=True)
+            margin = Text(" " * start)
         for line in lines:
             line.rstrip()
             console.print(Text.assemble(margin, line), soft_wrap=True)

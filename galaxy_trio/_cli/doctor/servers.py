@@ -9,7 +9,7 @@ import socket
 import ssl
 from contextlib import suppress
 from datetime import UTC
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import trio
@@ -259,7 +259,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         yield from _causes(cause)
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield inner
             yield from _causes(inner)
 

@@ -284,7 +284,10 @@ async def test_servers_are_checked_side_by_side_and_reported_in_the_order_of_the
 async def test_server_that_never_confirms_the_registration_is_a_problem_of_the_registration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("galaxy_trio.server.client_handler.ClientHandler._register", lambda *_: None)
+    def ignore(handler: object, message: object) -> None:
+        pass
+
+    monkeypatch.setattr("galaxy_trio.server.client_handler.ClientHandler._register", ignore)
     async with open_server(token=TOKEN) as server:
         problem = await only_problem(DeviceConfig(DEVICE, server.url, token=TOKEN), timeout=0.3)
     assert problem.text.startswith("[TCP, WebSocket handshake] registration: ")
