@@ -28,7 +28,7 @@ from galaxy_trio._cli.destination import (
 from galaxy_trio._cli.devices import devices_command
 from galaxy_trio._cli.doctor.command import doctor_command
 from galaxy_trio._cli.events import events_command
-from galaxy_trio._cli.mcp import read_mcp_servers
+from galaxy_trio._cli.mcp import mcp_options
 from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
@@ -65,6 +65,8 @@ from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
+
+    from galaxy_trio.agent import McpServer
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -295,15 +297,7 @@ def server_command(
     "--tools", type=valid_text, multiple=True, metavar="MODULE[:FUNCTION]",
     help="A function to offer, or a module with functions decorated with @tool. Repeatable.",
 )  # fmt: skip
-@click.option(
-    "--mcp", type=valid_text, multiple=True, metavar="[NAME=]COMMAND",
-    help="Start this MCP server over stdio and offer its tools. Words VARIABLE=value before it set its environment. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--mcp-env", type=valid_text, multiple=True, metavar="[NAME:]VARIABLE[=VALUE]",
-    help="Pass a variable of this environment to the MCP server NAME, or to all; or set it to VALUE, which every user of this machine "
-    "can see. Repeatable.",
-)  # fmt: skip
+@mcp_options
 @click.option(
     "--max-retries", type=whole_number(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
@@ -312,15 +306,13 @@ def agent_command(
     destination: Destination,
     *,
     tools: tuple[str, ...],
-    mcp: tuple[str, ...],
-    mcp_env: tuple[str, ...],
+    servers: Sequence[McpServer],
     max_retries: int | None,
 ) -> int:
     """Run a device agent until Ctrl-C.
 
     It registers as DEVICE with the server at URL. When the connection is lost, it reconnects and registers again.
     """
-    servers = read_mcp_servers(mcp, mcp_env)
     return run_service(partial(run_agent, destination, load_tools(tools), servers, max_retries))
 
 

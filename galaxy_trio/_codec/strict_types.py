@@ -83,7 +83,15 @@ _EXPECTED: dict[object, str] = {str: "a string", int: "an integer", bool: "a boo
 """The types whose values are used unchanged, and their names in error messages."""
 _SCALARS = (str, int, float, bool, NoneType)
 
-_short_repr = reprlib.Repr()
+
+class _ShortRepr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Raises for very long integers, of which reprlib shows the address since Python 3.14.
+        repr(x)
+        return super().repr_int(x, level)
+
+
+_short_repr = _ShortRepr()
 _short_repr.maxstring = _short_repr.maxlong = _short_repr.maxother = 40
 _short_repr.maxlist = _short_repr.maxdict = 2
 _short_repr.maxlevel = 1

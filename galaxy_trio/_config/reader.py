@@ -226,7 +226,8 @@ def describe(value: object) -> str:
     if not isinstance(value, int | float):
         return _KINDS.get(type(value)) or f"a {type(value).__name__}"
     try:
-        return reprlib.repr(value)
+        # Python refuses to convert very long integers to text. Since 3.14, reprlib shows their addresses instead.
+        repr(value)
     except ValueError:
-        # Python refuses to convert very long integers to text.
         return "a number of very many digits"
+    return reprlib.repr(value)

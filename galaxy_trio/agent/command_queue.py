@@ -149,17 +149,22 @@ class CommandQueue:
         while True:
             while not self._queue:
                 await self._idle.park()
-            batch = self._queue.popleft()
-            message = batch.message
-            with trio.CancelScope() as scope:
-                self._running = (message.session_id, scope)
-                try:
-                    results = await self._run(message)
-                    if not await send_first(connection, self._replies(message, results)):
-                        return
-                finally:
-                    self._running = None
-                    batch.memory.add(-batch.size)
+            # No variable here: it would keep a batch and its results alive until the next one arrives.
+            if not await self._answer(self._queue.popleft(), connection):
+                return
+
+    async def _answer(self, batch: _Batch, connection: DeviceConnection) -> bool:
+        """Run a batch and send its results. Returns False when the connection has ended."""
+        message = batch.message
+        with trio.CancelScope() as scope:
+            self._running = (message.session_id, scope)
+            try:
+                results = await self._run(message)
+                return await send_first(connection, self._replies(message, results))
+            finally:
+                self._running = None
+                batch.memory.add(-batch.size)
+        return True
 
     async def _run(self, message: ServerMessage) -> list[CommandResult]:
         results: list[CommandResult] = []

@@ -39,8 +39,9 @@ class Outbox:
 
     async def run(self, connection: DeviceConnection) -> None:
         """Send the queued replies until cancelled."""
-        async for alternatives in self._out:
-            await send_first(connection, alternatives)
+        while True:
+            # No variable here: it would keep a reply alive until the next one.
+            await send_first(connection, await self._out.receive())
 
 
 async def send_first(connection: DeviceConnection, alternatives: Iterable[ClientMessage]) -> bool:
