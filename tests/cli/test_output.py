@@ -26,7 +26,7 @@ pytestmark = pytest.mark.daemon
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NARROW: Final = 40
 LONG: Final = "warehouse-berlin-robot-with-a-very-long-name-0001"
-_ERROR: Final = "the printer has no paper, and nobody is there who could bring some: " * 5
+_ERROR: Final = "the printer has no paper, and there is no person who could bring some: " * 5
 _TIMES: Final = ("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:02+00:00", "2026-01-01T00:00:12+00:00")
 TASK: Final = {
     "id": "0123456789abcdef0123456789abcdef", "state": "failed", "request": "List the files in /tmp " * 20, "device": LONG,

@@ -16,11 +16,9 @@ _PACKAGE: Final = "galaxy_trio"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*([^;]*)(?:;.*extra\s*==\s*['\"]([\w-]+)['\"])?")
 _LIMIT: Final = re.compile(r"(>=|<)\s*([0-9.]+)")
 _PURPOSES: Final = {
-    "cli": "the command line",
+    "cli": "the command line, files in YAML, and a device's memory and processors",
     "daemon": "galaxy-trio daemon, task and events",
     "mcp": "galaxy-trio agent --mcp",
-    "yaml": "files in YAML",
-    "agent": "a device's memory and processors",
 }
 
 

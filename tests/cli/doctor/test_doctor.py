@@ -88,7 +88,11 @@ def test_missing_and_old_packages_are_found_with_what_to_install(monkeypatch: py
     assert [(finding.level, finding.text, finding.advice) for finding in section.findings] == [
         (Level.PROBLEM, "trio is 0.30.1, and must be >=0.31", "pip install --upgrade galaxy_trio"),
         (Level.OK, f"galaxy_trio {__version__}, with trio 0.30.1, attrs 24.2.0", ""),
-        (Level.WARNING, "the extra cli, for the command line: rich is not installed", 'pip install "galaxy_trio[cli]"'),
+        (
+            Level.WARNING,
+            "the extra cli, for the command line, files in YAML, and a device's memory and processors: rich is not installed",
+            'pip install "galaxy_trio[cli]"',
+        ),
         (
             Level.WARNING,
             "the extra daemon, for galaxy-trio daemon, task and events: hypercorn is 0.19.1, and must be <0.19",
