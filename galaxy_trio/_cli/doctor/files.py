@@ -60,7 +60,7 @@ def _check_daemon(section: Section, settings: Settings) -> None:
     except ConfigError as error:
         # The problems of the file with the devices are those of its own section.
         for problem in error.problems:
-            if not problem.startswith("devices: "):
+            if not problem.startswith(("devices: ", f"{settings.devices.name}: ")):
                 section.problem(f"the daemon cannot start: {problem}", "correct this setting, or what it names")
     else:
         section.ok("the daemon is running" if checked.is_running else "the daemon could start")
