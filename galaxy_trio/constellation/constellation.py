@@ -16,6 +16,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio._connection.options import ConnectionOptions
+from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
@@ -68,7 +69,7 @@ class Constellation:
 
     def __repr__(self) -> str:
         connected = sum(device.connected for device in self._devices.values())
-        return f"<Constellation of {len(self._devices)} devices, {connected} connected>"
+        return f"<Constellation of {counted(len(self._devices), 'device')}, {connected} connected>"
 
     @property
     def devices(self) -> Mapping[str, Device]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from galaxy_trio._counted import counted
 from galaxy_trio.constellation.slots import PlaceMoved, next_turn
 from galaxy_trio.errors import NoSuchDevice, QueueFull
 from galaxy_trio.events import DeviceStatus
@@ -131,7 +132,7 @@ class Scheduler:
             waiter.assign(device)
         elif self.unassigned >= self._max_queued and not had_slot:
             raise QueueFull(
-                f"{self._max_queued} tasks wait for devices to connect already: this one was not taken; "
+                f"the queue for devices to connect is full, with {counted(self._max_queued, 'task')}: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
         self._waiters[waiter] = None

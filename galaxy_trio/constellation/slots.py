@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import QueueFull
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class Slots:
         if len(self._queue) > self._max_queued and turn is None:
             del self._queue[place]
             raise QueueFull(
-                f"{self._max_queued} tasks wait for device {self._device_id!r} already: this one was not taken; "
+                f"the queue of device {self._device_id!r} is full, with {counted(self._max_queued, 'task')}: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
         return place

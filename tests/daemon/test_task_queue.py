@@ -167,6 +167,8 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
                 assert (life.task_queue.running, life.task_queue.queued) == (0, 1)
                 record = await life.task_queue.wait(waits.id, 0)
                 assert (record.state, record.device, record.started) == (TaskState.QUEUED, None, None)
+                [departure] = await life.store.departures(waits.id)
+                assert (departure.device, departure.chosen <= departure.left) == ("d1", True)
                 on_disk = await life.store.counts()
                 assert {state: on_disk[state] for state in counts} == counts
                 cancelled = await submit(life, "echo third", "d1")

@@ -176,7 +176,7 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         await daemon.wait_state(held, "running")
         queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
-        assert answer == {"error": "2 tasks are queued already, and this one was refused: retry later"}
+        assert answer == {"error": "the queue is full, with 2 tasks, and this one was refused: retry later"}
         daemon.work.release("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]
