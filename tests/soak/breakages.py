@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from unittest import mock
 
 import trio
@@ -136,10 +136,10 @@ def keep_a_slot_of_a_lost_task() -> AbstractContextManager[object]:
 
 
 def _for_each_connection(leak: Callable[[Link[ServerMessage]], object]) -> AbstractContextManager[object]:
-    make = Link[ServerMessage].__init__
+    make = cast("Callable[..., None]", vars(Link)["__init__"])
 
     def make_and_leak(self: Link[ServerMessage], *arguments: object, **options: object) -> None:
-        make(self, *arguments, **options)  # type: ignore[arg-type]  # as they were given
+        make(self, *arguments, **options)
         leak(self)
 
     return mock.patch.object(Link, "__init__", make_and_leak)
@@ -166,7 +166,7 @@ def leak_the_connection() -> AbstractContextManager[object]:
     return _for_each_connection(kept.append)
 
 
-def keep_the_name_of_a_lost_client() -> AbstractContextManager[object]:
+def keep_a_lost_client() -> AbstractContextManager[object]:
     """One client in ten stays registered when its connection is lost."""
     remove, kept = Registry.remove, _Nth(10)
 
@@ -218,7 +218,7 @@ BREAKAGES: Final[Mapping[Mutation, str]] = {
     leak_a_task: "tasks",
     leak_a_thread: "threads",
     leak_the_connection: "galaxy_trio._connection.link.Link",
-    keep_the_name_of_a_lost_client: "devices that are not registered",
+    keep_a_lost_client: "registered clients without a connection",
     keep_each_task: "galaxy_trio.constellation.task.Task",
     keep_a_word_of_each_task: "blocks of memory",
 }

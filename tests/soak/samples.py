@@ -21,7 +21,7 @@ _KEPT_BY_TRIO: Final = "trio.CancelScope"
 """Trio keeps a scope that has ended until its deadline."""
 BLOCKS: Final = "blocks of memory"
 """The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
-_MORE_BLOCKS: Final = 50
+_MORE_BLOCKS: Final = 20
 """By how many blocks of memory a process may grow for each device."""
 
 
@@ -88,7 +88,9 @@ def growth_of(process: str, samples: Sequence[Sample]) -> list[str]:
     for figure, bound in BOUNDS.items():
         _, _, before, after = _quarters(samples, figure)
         if not bound.allows(before, after):
-            problems.append(f"{figure} of the {process} grew from {before:.0f} to {after:.0f} in the second half")
+            problems.append(
+                f"{figure} in the process of the {process} grew from {before:.0f} to {after:.0f} in the second half"
+            )
     return problems
 
 
@@ -127,7 +129,7 @@ def leaks_of(process: str, before: Idle, after: Idle, devices: int) -> list[str]
         if name != BLOCKS
     }
     return [
-        f"the idle {process} has {now:,.0f} {what} after the load, {then:,.0f} before it"
+        f"the idle process of the {process} has {now:,.0f} {what} after the load, {then:,.0f} before it"
         for what, (then, now, allowed) in {**figures, **objects, BLOCKS: blocks}.items()
         if now > then + allowed
     ]
