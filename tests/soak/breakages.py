@@ -192,15 +192,15 @@ def keep_each_task() -> AbstractContextManager[object]:
     return mock.patch.object(TaskRunner, "attempt", attempt_and_keep)
 
 
-def keep_a_word_of_each_task() -> AbstractContextManager[object]:
-    """A short string of each of the server's tasks stays in a list."""
+def keep_words_of_each_task() -> AbstractContextManager[object]:
+    """Ten short strings of each of the server's tasks stay in a list."""
     start = Sessions.start
     kept: list[str] = []
 
     def start_and_keep(
         self: Sessions, session_id: str, request: str, task_name: str | None, owner: Client, device: Client
     ) -> None:
-        kept.append(session_id.upper())
+        kept.extend(session_id[-length:] for length in range(10, 20))
         start(self, session_id, request, task_name, owner, device)
 
     return mock.patch.object(Sessions, "start", start_and_keep)
@@ -214,13 +214,13 @@ BREAKAGES: Final[Mapping[Mutation, str]] = {
     return_the_previous_result: "got another task's result",
     report_a_task_that_was_not_done: "were reported as completed and were not done by their device",
     run_a_rejected_task: "were rejected and ran",
-    leak_a_descriptor: "descriptors",
-    leak_a_task: "tasks",
-    leak_a_thread: "threads",
+    leak_a_descriptor: "descriptors (",
+    leak_a_task: "tasks (",
+    leak_a_thread: "threads (",
     leak_the_connection: "galaxy_trio._connection.link.Link",
     keep_a_lost_client: "registered clients without a connection",
     keep_each_task: "galaxy_trio.constellation.task.Task",
-    keep_a_word_of_each_task: "blocks of memory",
+    keep_words_of_each_task: "blocks of memory",
 }
 """What the soak must report of each breakage."""
 
