@@ -193,14 +193,14 @@ def keep_each_task() -> AbstractContextManager[object]:
 
 
 def keep_words_of_each_task() -> AbstractContextManager[object]:
-    """Ten short strings of each of the server's tasks stay in a list."""
+    """Thirty short strings of each of the server's tasks stay in a list."""
     start = Sessions.start
     kept: list[str] = []
 
     def start_and_keep(
         self: Sessions, session_id: str, request: str, task_name: str | None, owner: Client, device: Client
     ) -> None:
-        kept.extend(session_id[-length:] for length in range(10, 20))
+        kept.extend(session_id[-length:] for length in range(10, 40))
         start(self, session_id, request, task_name, owner, device)
 
     return mock.patch.object(Sessions, "start", start_and_keep)

@@ -22,7 +22,7 @@ _KEPT_BY_TRIO: Final = "trio.CancelScope"
 BLOCKS: Final = "blocks of memory"
 """The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
 _SHOWN: Final = 8
-_MORE_BLOCKS: Final = 20
+_MORE_BLOCKS: Final = 100
 """By how many blocks of memory a process may grow for each device."""
 
 

@@ -91,10 +91,10 @@ _BEFORE = Idle(_SAMPLE, {BLOCKS: 10_000, "galaxy_trio.Connection": 20})
         (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, descriptors=101)), "101 descriptors (100 before)"),
         (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, threads=5)), "5 threads (4 before)"),
         (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, tasks=501)), "501 tasks (500 before)"),
-        (Idle(_SAMPLE, {BLOCKS: 10_201}), "10,201 blocks of memory (10,000 before)"),
+        (Idle(_SAMPLE, {BLOCKS: 11_001}), "11,001 blocks of memory (10,000 before)"),
         (
-            Idle(_SAMPLE, {BLOCKS: 10_201, "trio.Event": 99, "galaxy_trio.A": 11, "galaxy_trio.B": 12}),
-            "10,201 blocks of memory (10,000 before), 12 galaxy_trio.B (0 before), 11 galaxy_trio.A (0 before), 99 trio.Event (0 before)",
+            Idle(_SAMPLE, {BLOCKS: 11_001, "trio.Event": 99, "galaxy_trio.A": 11, "galaxy_trio.B": 12}),
+            "11,001 blocks of memory (10,000 before), 12 galaxy_trio.B (0 before), 11 galaxy_trio.A (0 before), 99 trio.Event (0 before)",
         ),
         (
             Idle(_SAMPLE, {BLOCKS: 10_000, **{f"trio.A{number}": 11 for number in range(10)}}),
@@ -109,7 +109,7 @@ def test_what_an_idle_process_has_more_of_is_found(after: Idle, more: str) -> No
 
 def test_idle_process_may_have_one_more_object_of_a_class_for_each_device() -> None:
     after = Idle(
-        attrs.evolve(_SAMPLE, memory=90), {BLOCKS: 10_200, "galaxy_trio.Connection": 30, "galaxy_trio.Device": 10}
+        attrs.evolve(_SAMPLE, memory=90), {BLOCKS: 11_000, "galaxy_trio.Connection": 30, "galaxy_trio.Device": 10}
     )
     assert leaks_of("server", _BEFORE, after, devices=10) == []
     assert leaks_of("server", after, _BEFORE, devices=10) == []
