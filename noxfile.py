@@ -142,6 +142,14 @@ def soak(session: nox.Session) -> None:
     _run(session, "python", "-m", "tests.soak.soak", *session.posargs)
 
 
+@nox.session
+def mcp_servers(session: nox.Session) -> None:
+    """Start seven real MCP servers from PyPI and npm, and call tools of each over the agent. Needs the registries, and ``npx``."""
+    _install(session)
+    session.install("mcp-server-time", "mcp-server-git", "mcp-server-fetch")
+    session.run("python", "-m", "tests.mcp_servers.mcp_servers")
+
+
 @_tests_something
 def fuzz(session: nox.Session) -> None:
     """Feed the codec and all three roles damaged recordings, for ten minutes, or ``-- --minutes N``.

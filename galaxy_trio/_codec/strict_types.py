@@ -9,7 +9,7 @@ import reprlib
 from enum import Enum, StrEnum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -270,12 +270,14 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
     Raises:
         TypeError: The type has no check.
     """
+    origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
+    if origin is Annotated:
+        return strict_hook(arguments[0], converter)
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
     hook = _simple_hook(wanted)
     if hook is not None:
         return hook
-    origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
     if origin is Literal:
         return _one_of([(argument, argument) for argument in arguments])
     if origin is list:

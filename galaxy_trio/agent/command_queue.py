@@ -37,6 +37,9 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BATCHES: Final = 100
 """Default limit of queued batches."""
+_SKIPPED: Final = "skipped, because an earlier command of the batch failed"
+_NO_ACTION: Final = "No action taken."
+"""The result of a command without a tool's name, in the original's words."""
 
 
 @attrs.define
@@ -165,9 +168,11 @@ class CommandQueue:
         results: list[CommandResult] = []
         failed = False
         for command in message.actions or []:
-            if failed and message.stop_on_failure:
-                why = "an earlier command of the batch failed"
-                result = CommandResult(ResultStatus.SKIPPED, error=why, call_id=command.call_id)
+            # In this order, as on the original's device.
+            if not command.tool_name:
+                result = CommandResult(ResultStatus.SUCCESS, result=_NO_ACTION, call_id=command.call_id)
+            elif failed and message.stop_on_failure is not False:
+                result = CommandResult(ResultStatus.SKIPPED, error=_SKIPPED, call_id=command.call_id)
             else:
                 result = await self._runner.run(command)
                 failed = failed or result.status is ResultStatus.FAILURE
