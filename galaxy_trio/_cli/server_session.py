@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
 from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._concurrency.slices import finish
 from galaxy_trio.errors import GalaxyError, TaskFailed
 from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_MAX_VALUES: Final = 20_000
+"""The number of values and keys of a command's parameters: each session holds its own until the device has replied."""
 USAGE: Final = "write 'echo TEXT', or a tool's name and its parameters as a JSON object: TOOL {\"name\": value}"
 
 
@@ -31,7 +34,7 @@ async def run_as_command(task: ServerTask) -> object:
         raise TaskFailed(f"the request is empty: {USAGE}")
     if word == "echo":
         return {"echo": text}
-    command = Command(word, ToolType.ACTION, _parameters(word, text))
+    command = Command(word, ToolType.ACTION, await _parameters(word, text))
     try:
         [result] = await task.execute([command])
     except GalaxyError as error:
@@ -43,13 +46,14 @@ async def run_as_command(task: ServerTask) -> object:
     return result.result
 
 
-def _parameters(name: str, text: str) -> dict[str, JSON] | None:
+async def _parameters(name: str, text: str) -> dict[str, JSON] | None:
     if not text:
         return None
+    why = ""
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+        value = await finish(parse_in_slices(text, _MAX_VALUES))
+    except Unreadable as error:
+        value, why = None, f" ({error})"
     if not isinstance(value, dict):
-        raise TaskFailed(f"the text after {name!r} is not a JSON object: {USAGE}")
+        raise TaskFailed(f"the text after {shorten(name)} is not a JSON object{why}: {USAGE}")
     return cast("dict[str, JSON]", value)
