@@ -11,7 +11,7 @@ from typing import Final
 MAX_HEAD: Final = 64 * 1024
 """The limit of a handshake in bytes. The HTTP library has a smaller limit of its own."""
 MAX_HEAD_LINES: Final = 200
-"""The limit of a handshake in lines: the libraries keep its headers as long as the connection, and the shortest ones take 30 times their text."""
+"""The limit of a handshake in lines: its headers are kept as long as the connection, and the shortest ones take 30 times their text."""
 MAX_FRAGMENTS: Final = 2**17
 """The limit of frames per message: empty frames add nothing to its size, but each takes memory."""
 
