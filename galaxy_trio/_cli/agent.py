@@ -41,7 +41,7 @@ def load_tools(names: Sequence[str]) -> list[Tool]:
     if "" not in sys.path:
         sys.path.insert(0, "")
     found = {id(loaded): loaded for name in names for loaded in _load(name)}
-    return list(make_tools(cast("list[Tool | Callable[..., object]]", list(found.values()))).values())
+    return make_tools(cast("list[Tool | Callable[..., object]]", list(found.values())))
 
 
 def _load(name: str) -> list[object]:
@@ -92,8 +92,8 @@ async def run_agent(
                 max_retries=max_retries,
             )
         )
-        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
-        echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
+        _, *names = agent.tool_names
+        echo(one_line(f"registered as {agent.device_id} with {_listed(names)}"))
         await stop.wait()
 
 

@@ -12,7 +12,7 @@ import httpx2
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE
-from galaxy_trio.errors import ConfigError, ConnectFailed, RequestRejected, RequestTimeout
+from galaxy_trio.errors import ConfigError, ConnectFailed, NoSuchDevice, RequestRejected, RequestTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -72,6 +72,8 @@ class DaemonClient:
         if not isinstance(body, dict) or "error" not in body:
             raise self._not_a_daemon(f" (status {response.status_code})")
         why = str(body["error"])
+        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise NoSuchDevice(f"the daemon refused: {why}")
         hint = f" (set {TOKEN_VARIABLE} or use --token-file)" if response.status_code == HTTPStatus.UNAUTHORIZED else ""
         raise RequestRejected(f"the daemon refused: {why}{hint}", words=why)
 

@@ -1,4 +1,4 @@
-"""``galaxy-trio devices`` and ``galaxy-trio check``: the status of a constellation's devices, and a check of its file."""
+"""``galaxy-trio devices``: the status of a constellation's devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import click
 import trio
@@ -19,10 +18,10 @@ from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_service, run_trio
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.codec import unstructure_statistics
+from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
-from galaxy_trio.errors import ConfigError
 from galaxy_trio.events import (
     CONNECTED,
     DeviceConnected,
@@ -109,7 +108,7 @@ def _print_once(constellation: Constellation, console: Console, *, as_json: bool
 
 async def show_once(config: ConstellationConfig, timeout: float, console: Console, *, as_json: bool) -> int:
     """Wait until each device is connected or an attempt has failed, and print the table. Return 3 if a device is not connected."""
-    async with open_constellation(config) as constellation:
+    async with open_constellation(config, options=ConnectionOptions(proxy=True)) as constellation:
         devices = [device for device in constellation.devices.values() if device.config.auto_connect]
         with trio.move_on_after(timeout):
             await _wait_attempted(constellation, {device.device_id for device in devices})
@@ -128,7 +127,10 @@ async def _wait_attempted(constellation: Constellation, device_ids: set[str]) ->
 
 async def watch(config: ConstellationConfig, console: Console, as_json: bool, stop: trio.Event) -> None:
     """Show the devices until `stop` is set: as a live table, in a pipe as lines, or as JSON."""
-    async with open_constellation(config) as constellation, trio.open_nursery() as nursery:
+    async with (
+        open_constellation(config, options=ConnectionOptions(proxy=True)) as constellation,
+        trio.open_nursery() as nursery,
+    ):
         if as_json:
             nursery.start_soon(_print_json_changes, constellation)
         elif console.is_interactive:
@@ -181,11 +183,8 @@ async def _print_json_changes(constellation: Constellation) -> None:
             await trio.sleep(_JSON_INTERVAL)
 
 
-_file = click.argument("file", type=click.Path(path_type=Path))
-
-
 @click.command("devices", epilog="\b\nExample:\n    galaxy-trio devices devices.toml")
-@_file
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--once", is_flag=True, help="Print the table once; exit with 3 if a device is not connected.")
 @click.option(
     "--timeout", type=seconds, default=10, show_default=True, metavar="SECONDS",
@@ -202,28 +201,3 @@ def devices_command(file: Path, *, once: bool, timeout: float, as_json: bool) ->
     if once:
         return run_trio(partial(show_once, config, timeout, console, as_json=as_json))
     return run_service(partial(watch, config, console, as_json))
-
-
-@click.command("check", epilog="\b\nExample:\n    galaxy-trio check devices.toml")
-@_file
-@verbose
-def check_command(file: Path) -> int:
-    """Check FILE and print every problem.
-
-    FILE is the configuration of a constellation. The command connects to nothing.
-    """
-    try:
-        config = read_config(file)
-    except ConfigError as error:
-        for problem in error.problems:
-            echo(one_line(problem), err=True)
-        if error.problems:
-            raise ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") from error
-        raise
-    servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
-    echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
-    return 0
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

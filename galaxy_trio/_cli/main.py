@@ -15,6 +15,7 @@ import click
 
 from galaxy_trio import __version__
 from galaxy_trio._cli.agent import load_tools, run_agent
+from galaxy_trio._cli.check import check_command
 from galaxy_trio._cli.daemon import daemon_command
 from galaxy_trio._cli.demo.demo import demo
 from galaxy_trio._cli.destination import (
@@ -23,8 +24,8 @@ from galaxy_trio._cli.destination import (
     destination_options,
     read_tokens,
 )
-from galaxy_trio._cli.devices import check_command, devices_command
-from galaxy_trio._cli.mcp import read_mcp_servers
+from galaxy_trio._cli.devices import devices_command
+from galaxy_trio._cli.mcp import mcp_options
 from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
@@ -43,6 +44,7 @@ from galaxy_trio._cli.terminal import (
     silence,
     spinner,
 )
+from galaxy_trio._cli.tools import tools_command
 from galaxy_trio.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -60,6 +62,8 @@ from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from galaxy_trio.agent import McpServer
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -254,7 +258,8 @@ def server_command(
     """Run a server until Ctrl-C.
 
     It prints its URL to stdout when it listens, and logs to stderr. The task 'TOOL {"name": value}' runs that tool with these parameters on
-    the device and returns its result; "echo TEXT" returns the text.
+    the device and returns its result; "echo TEXT" returns the text. A tool's name with spaces is put in quotes: '"TOOL" {"name": value}'.
+    device:echo is a tool of that name on the device.
     """
     tokens, context = read_tokens(token_file), read_server_certificate(certificate, key)
     config = None if device_config is None else read_device_config(device_config)
@@ -270,15 +275,7 @@ def server_command(
     "--tools", type=valid_text, multiple=True, metavar="MODULE[:FUNCTION]",
     help="A function to offer, or a module with functions decorated with @tool. Repeatable.",
 )  # fmt: skip
-@click.option(
-    "--mcp", type=valid_text, multiple=True, metavar="[NAME=]COMMAND",
-    help="Start this MCP server over stdio and offer its tools. Words VARIABLE=value before it set its environment. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--mcp-env", type=valid_text, multiple=True, metavar="[NAME:]VARIABLE[=VALUE]",
-    help="Pass a variable of this environment to the MCP server NAME, or to all; or set it to VALUE, which every user of this machine "
-    "can see. Repeatable.",
-)  # fmt: skip
+@mcp_options
 @click.option(
     "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
@@ -287,18 +284,17 @@ def agent_command(
     destination: Destination,
     *,
     tools: tuple[str, ...],
-    mcp: tuple[str, ...],
-    mcp_env: tuple[str, ...],
+    servers: Sequence[McpServer],
     max_retries: int | None,
 ) -> int:
     """Run a device agent until Ctrl-C.
 
     It registers as DEVICE with the server at URL. When the connection is lost, it reconnects and registers again.
     """
-    servers = read_mcp_servers(mcp, mcp_env)
     return run_service(partial(run_agent, destination, load_tools(tools), servers, max_retries))
 
 
+command_line.add_command(tools_command)
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
 command_line.add_command(daemon_command)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from galaxy_trio._cli.destination import TOKEN_VARIABLE
 from galaxy_trio._cli.server_session import run_as_command
 from galaxy_trio._cli.terminal import echo, reason_of
+from galaxy_trio._config.certificates import encoding_problem
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.server import ServerLimits, open_server
 from galaxy_trio.server.access import is_loopback
@@ -76,6 +77,10 @@ def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.S
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
+        for path in filter(None, (certificate, key)):
+            problem = encoding_problem(path)
+            if problem is not None:
+                raise ConfigError(f"the file {str(path)!r} cannot be used: {problem}") from error
         raise ConfigError(
             f"the certificate {str(certificate)!r} and its key cannot be used: both must be in PEM format and belong together"
         ) from error

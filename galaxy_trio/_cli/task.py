@@ -13,10 +13,12 @@ from urllib.parse import quote
 import attrs
 import click
 
-from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, missing_extra
+from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
+from galaxy_trio._cli.extras import missing_extra
 from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose
 from galaxy_trio._cli.signals import exit_on_ctrl_c
 from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows, spinner
+from galaxy_trio._config.text import BYTE_ORDER_MARK
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio._printable import one_line
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE, check_tokens
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
-_LONGEST_WAIT: Final = 60.0
-"""Seconds that one request waits at the daemon."""
+_LONGEST_WAIT: Final = 45.0
+"""Seconds that one request waits at the daemon: less than the 60 s after which proxies usually end it."""
 _ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
 _REQUEST_WIDTH: Final = 40
 _MAX_REASON: Final = 1_000
@@ -68,7 +70,7 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def with_daemon(*arguments: object, url: str | None, token_file: Path | None, **others: object) -> int:
-        address = url or os.environ.get(ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
+        address = url or os.environ.get(ADDRESS_VARIABLE, "").strip(f"{BYTE_ORDER_MARK} ") or _DEFAULT_ADDRESS
         return command(*arguments, daemon=Daemon(address, _read_token(token_file)), **others)
 
     decorated: Callable[..., int] = with_daemon

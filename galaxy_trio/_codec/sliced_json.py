@@ -10,7 +10,7 @@ from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-define
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 Container: TypeAlias = "list[object] | dict[str, object]"
 
@@ -20,6 +20,7 @@ _SLICE: Final = 4_000
 """Values and keys of a slice: a few milliseconds."""
 _SLICE_SIZE: Final = 2**20
 """Characters of a slice."""
+TOO_DEEP: Final = "nested too deep"
 MAX_NUMBER: Final = 1_000
 """Characters that a number may have."""
 _MAX_SPACE: Final = 2**16
@@ -38,6 +39,21 @@ _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": No
 
 class Refused(ValueError):
     """A text has too many values, they are nested too deep, or a key is given twice."""
+
+
+def is_too_deep(value: object, text: str) -> bool:
+    """Whether a text's value is nested deeper than `MAX_DEPTH`. The standard library's own limit depends on Python's version."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level: list[Iterable[object]] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        found = cast(
+            "list[Container]", [each for members in level for each in members if isinstance(each, list | dict)]
+        )
+        if not found:
+            return False
+        level = [container.values() if isinstance(container, dict) else container for container in found]
+    return True
 
 
 class SlicedDecoder:
@@ -122,7 +138,7 @@ class SlicedDecoder:
                 container[key] = value
             if opened is not None and not _is_closed(text, position := _skip_space(text, position), opened):
                 if len(around) == MAX_DEPTH:
-                    raise Refused("nested too deep")
+                    raise Refused(TOO_DEEP)
                 around.append(container)
                 container = opened
             else:

@@ -13,6 +13,7 @@ from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.link import Link
 from galaxy_trio._connection.options import HEARTBEAT_INTERVAL, ConnectionOptions
+from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
 from galaxy_trio._transport.websocket import Transport
@@ -57,11 +58,11 @@ async def open_client_link(
     target = parse_url(url, token)
     checked_headers = check_headers(headers)
     deadline = trio.current_time() + options.connect_timeout
-    opened: trio.abc.Stream | None = None
-    with trio.move_on_at(deadline):
-        opened = await open_stream(target, stream, ssl_context)
-    if opened is None:
-        raise ConnectTimeout(f"no connection to {target.shown} within {options.connect_timeout:g} s")
+    # The environment's proxy is for connections that are opened here.
+    proxy = find_proxy(options.proxy, target) if stream is None or options.proxy is not True else None
+    if proxy is not None:
+        logger.info("reaching %s through the proxy %s", target.shown, proxy.shown)
+    opened = await open_stream(target, stream, ssl_context, proxy, options.connect_timeout)
     websocket = Transport(
         opened,
         peer=target.shown,
@@ -94,7 +95,7 @@ async def read_token(read: Callable[[], str | None], timeout: float) -> str | No
 
 
 async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:
-    """Open a stream with the caller's function, for example through a proxy.
+    """Open a stream with the caller's function, for example on a Unix socket.
 
     Raises:
         ConnectFailed: It failed, or took longer than `timeout` seconds.

@@ -284,7 +284,7 @@ async def open_connection(
         token: The server's API key. It is never shown.
         headers: Sent with the handshake, as pairs of name and value.
         ssl_context: For ``wss``, instead of the default, which verifies the server's certificate and name.
-        stream: Used instead of TCP, and closed at the end: for example a proxy's or a Unix socket's.
+        stream: Used instead of TCP, and closed at the end: for example a Unix socket's. See `ConnectionOptions.proxy`.
         options: Timeouts and limits; see `ConnectionOptions` for the defaults.
         max_pending: The limit of pending requests; one more raises `QueueFull`.
         on_event: Called with each event of this connection in the step in which it happens, also before the block begins. It must

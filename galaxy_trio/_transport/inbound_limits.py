@@ -25,7 +25,7 @@ _FRAGMENT_SIZE: Final = 100
 _HTTP = b"HTTP/1."
 _HEAD_END = re.compile(rb"\n\r?\n")
 """An empty line. h11 accepts line feeds alone as well, and both must see the same end: everything after it is frames."""
-_HOST = re.compile(rb"\r?\nhost:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_HEADER = re.compile(rb"\n(host|location|retry-after):[ \t]*([^\r\n]*)", re.IGNORECASE)
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
 
@@ -47,8 +47,8 @@ class InboundWatch:
         self._has_all_fragments = True
         self.status_code: int | None = None
         """The HTTP status of a server's answer, 0 if it is not HTTP; None until its first line is complete."""
-        self.host: bytes | None = None
-        """The ``Host`` header of a client's handshake, once it is complete."""
+        self.headers: dict[bytes, bytes] = {}
+        """``host``, ``location`` and ``retry-after`` of the handshake, once it is complete: the first of each."""
         self.violation: str | None = None
         """The limit that the peer exceeded, in words; None if it exceeded none."""
 
@@ -95,8 +95,8 @@ class InboundWatch:
                 return 0
             if found is None:
                 return len(data)
-            host = _HOST.search(self._head, 0, end)
-            self.host = None if host is None else host[1]
+            for header in _HEADER.finditer(self._head, 0, end):
+                self.headers.setdefault(header[1].lower(), header[2])
             self._head = None
             return end - seen
         return self._follow_frames(data)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from galaxy_trio._transport.url import Target
 
 SWITCHING_PROTOCOLS: Final = 101
+REDIRECTS: Final = (301, 302, 303, 307, 308)
 ABNORMAL: Final = 1006
 """The close code of an end without a close frame."""
 

@@ -30,6 +30,7 @@ from galaxy_trio._transport.websocket_errors import (
     closed_by_us,
     fault_in,
     handshake_error,
+    is_rejection,
     too_much,
 )
 from galaxy_trio.errors import MessageTooLarge
@@ -120,7 +121,7 @@ class Transport:
         if not self.is_open:
             # Not chained to the library's error: it quotes the server's answer, which may quote the URL with its token.
             fault = None if self._reader_error is None else fault_in(self._reader_error)
-            raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
+            raise handshake_error(self._watch, target, headers, fault) from self._stream.end_cause
 
     async def run_server(
         self,
@@ -147,7 +148,8 @@ class Transport:
                 max_message_size=self._max_message_size,
             )
             # trio-websocket removes the host from the headers.
-            hosts = [] if self._watch.host is None else [(b"host", self._watch.host)]
+            host = self._watch.headers.get(b"host")
+            hosts = [] if host is None else [(b"host", host)]
             status = judge(request.path, [*hosts, *request.headers])
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
@@ -193,7 +195,7 @@ class Transport:
         """End the handshake when it cannot succeed any more: trio-websocket would keep waiting."""
         if self._opening is None:
             return
-        rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
+        rejected = self._frames.client and is_rejection(self._watch)
         if rejected or self._watch.violation is not None or self._stream.ended.is_set():
             self._opening.cancel()
 

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
 
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 
-from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
+from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._transport.interface import ABNORMAL, REDIRECTS, SWITCHING_PROTOCOLS, TransportEnded
+from galaxy_trio._transport.url import shown_redirect
 from galaxy_trio.errors import ConnectFailed, HandshakeRejected
 
 if TYPE_CHECKING:
-    from galaxy_trio._transport.inbound_limits import InboundWatch
+    from collections.abc import Iterable
 
-_HINTS = {
-    401: ": is the token right?",
-    403: ": is the token right?",
-    404: ": is the path of the URL right?",
-    426: ": is it a WebSocket server?",
+    from galaxy_trio._transport.inbound_limits import InboundWatch
+    from galaxy_trio._transport.url import Target
+
+_PATH: Final = "is the path of the URL right?"
+_TOKEN: Final = "is the token right?"  # noqa: S105  # a question
+_SERVER_FAILED: Final = "the server failed; its log may say why"
+_GATEWAY: Final = "a proxy in front of the server cannot reach it; is the server running?"
+_HINTS: Final = {
+    **dict.fromkeys(REDIRECTS, "it redirects elsewhere; is the URL right?"),
+    401: _TOKEN,
+    403: _TOKEN,
+    **dict.fromkeys((404, 405, 410), _PATH),
+    407: "a proxy on the way requires user and password",
+    421: "it does not serve this host name; is the URL right?",
+    426: "is it a WebSocket server?",
+    429: "it has too many clients or requests",
+    **dict.fromkeys((502, 504), _GATEWAY),
+    503: "it is overloaded, or not ready",
 }
+_HINTS_BY_CLASS: Final = {
+    2: f"is it a WebSocket server, and {_PATH}",
+    4: "is the URL right?",
+    5: _SERVER_FAILED,
+}
+_BUSY: Final = (429, 503)
+_WITH_HEADERS: Final = (*REDIRECTS, *_BUSY)
+"""The statuses whose meaning is in the headers."""
+
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
 
 _FAULTS = (
     "Bad accept token",
@@ -30,29 +57,71 @@ _FAULTS = (
 )
 
 
-def handshake_error(watch: InboundWatch, peer: str, fault: str | None) -> ConnectFailed:
+def is_rejection(watch: InboundWatch) -> bool:
+    """Whether a server's answer rejects the handshake. The first line is enough, unless the headers say what to do."""
+    status = watch.status_code
+    return status not in (None, SWITCHING_PROTOCOLS) and not (status in _WITH_HEADERS and watch.in_handshake)
+
+
+def handshake_error(
+    watch: InboundWatch, target: Target, headers: Iterable[tuple[bytes, bytes]], fault: str | None
+) -> ConnectFailed:
     """Make the error for a client's failed handshake.
 
     Args:
         watch: Has parsed the server's answer.
-        peer: The server's name.
+        target: The URL that was requested.
+        headers: The headers of the request, which the answer may quote.
         fault: The error in the answer in the library's words, empty if it has none; None if the library found no error.
     """
     status = watch.status_code
     if status not in (None, 0, SWITCHING_PROTOCOLS):
-        hint = _HINTS.get(status, "")
-        return HandshakeRejected(
-            f"{peer} answered the WebSocket handshake with HTTP status {status}{hint}", status_code=status
-        )
+        return _rejection(status, watch, target, headers)
     if status == 0:
         problem = "the server does not speak HTTP"
+        if not target.secure:
+            problem += "; if it uses TLS, its URL begins with wss://"
     elif watch.violation:
         problem = f"it sent {watch.violation}"
     elif fault is not None:
         problem = "its answer breaks the WebSocket protocol" + (f": {fault}" if fault else "")
     else:
         problem = "it ended the connection during the handshake"
-    return ConnectFailed(f"no WebSocket at {peer}: {problem}")
+    return ConnectFailed(f"no WebSocket at {target.shown}: {problem}")
+
+
+def _rejection(
+    status: int, watch: InboundWatch, target: Target, headers: Iterable[tuple[bytes, bytes]]
+) -> HandshakeRejected:
+    hint = _HINTS.get(status) or _HINTS_BY_CLASS.get(status // 100)
+    retry_after = None
+    if status in REDIRECTS:
+        # Not followed: the token is for the server that was named.
+        location = shown_redirect(target, watch.headers.get(b"location", b"").decode("latin-1"), headers)
+        if location is not None:
+            hint = f"it redirects to {location}; if that is the right server, use this URL"
+    if status in _BUSY:
+        retry_after = _seconds(watch.headers.get(b"retry-after", b"").decode("latin-1").strip())
+        hint = f"{hint}; try again {'later' if retry_after is None else f'in {retry_after:.0f} s'}"
+    reason = f": {hint}" if hint else ""
+    return HandshakeRejected(
+        f"{target.shown} answered the WebSocket handshake with HTTP status {status}{reason}",
+        status_code=status,
+        retry_after=retry_after,
+    )
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Return the seconds of a ``Retry-After`` header, which is a number or a date; None if it is neither."""
+    if _DIGITS.fullmatch(retry_after):
+        return float(retry_after)
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        return None
+    return max(0.0, (date - wall_clock.now()).total_seconds())
 
 
 def client_rejected(peer: str, status: int | None) -> ConnectFailed:

@@ -38,6 +38,9 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BATCHES: Final = 100
 """Default limit of queued batches."""
+_SKIPPED: Final = "skipped, because an earlier command of the batch failed"
+_NO_ACTION: Final = "No action taken."
+"""The result of a command without a tool's name, in the original's words."""
 
 
 @attrs.define
@@ -147,25 +150,32 @@ class CommandQueue:
         while True:
             while not self._queue:
                 await self._idle.park()
-            batch = self._queue.popleft()
-            message = batch.message
-            with trio.CancelScope() as scope:
-                self._running = (message.session_id, scope)
-                try:
-                    results = await self._run(message)
-                    if not await send_first(connection, self._replies(message, results)):
-                        return
-                finally:
-                    self._running = None
-                    batch.memory.add(-batch.size)
+            # No variable here: it would keep a batch and its results alive until the next one arrives.
+            if not await self._answer(self._queue.popleft(), connection):
+                return
+
+    async def _answer(self, batch: _Batch, connection: DeviceConnection) -> bool:
+        """Run a batch and send its results. Returns False when the connection has ended."""
+        message = batch.message
+        with trio.CancelScope() as scope:
+            self._running = (message.session_id, scope)
+            try:
+                results = await self._run(message)
+                return await send_first(connection, self._replies(message, results))
+            finally:
+                self._running = None
+                batch.memory.add(-batch.size)
+        return True
 
     async def _run(self, message: ServerMessage) -> list[CommandResult]:
         results: list[CommandResult] = []
         failed = False
         for command in message.actions or []:
-            if failed and message.stop_on_failure:
-                why = "an earlier command of the batch failed"
-                result = CommandResult(ResultStatus.SKIPPED, error=why, call_id=command.call_id)
+            # In this order, as on the original's device.
+            if not command.tool_name:
+                result = CommandResult(ResultStatus.SUCCESS, result=_NO_ACTION, call_id=command.call_id)
+            elif failed and message.stop_on_failure is not False:
+                result = CommandResult(ResultStatus.SKIPPED, error=_SKIPPED, call_id=command.call_id)
             else:
                 result = await self._runner.run(command)
                 failed = failed or result.status is ResultStatus.FAILURE

@@ -62,12 +62,17 @@ class Outbox:
 
     async def run(self, connection: DeviceConnection) -> None:
         """Send the queued replies until cancelled."""
-        async for reply in self._out:
-            try:
-                await send_first(connection, reply.alternatives)
-            finally:
-                if reply.memory is not None:
-                    reply.memory.add(-reply.size)
+        while True:
+            # No variable here: it would keep a reply alive until the next one.
+            await _send(await self._out.receive(), connection)
+
+
+async def _send(reply: _Reply, connection: DeviceConnection) -> None:
+    try:
+        await send_first(connection, reply.alternatives)
+    finally:
+        if reply.memory is not None:
+            reply.memory.add(-reply.size)
 
 
 async def send_first(connection: DeviceConnection, alternatives: Iterable[ClientMessage]) -> bool:

@@ -17,6 +17,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio._connection.options import ConnectionOptions
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
 from galaxy_trio.constellation.device import MAX_QUEUED, Device
@@ -117,7 +118,8 @@ class Constellation:
         """
         device = self._devices.get(device_id)
         if device is None:
-            raise NoSuchDevice(f"there is no device {device_id!r} to be removed")
+            known = did_you_mean_or_known(device_id, self._devices)
+            raise NoSuchDevice(f"there is no device {device_id!r} to be removed{known}")
         device._stop_accepting(lambda: NoSuchDevice(f"device {device_id!r} was removed"))
         try:
             if wait:
@@ -186,7 +188,8 @@ class Constellation:
 
         Args:
             request: The task, in words.
-            os: The operating system that the device must run, such as ``"linux"``; case is ignored.
+            os: The operating system that the device must run, such as ``"linux"``. Case is ignored, and common names are understood:
+                ``"macOS"`` is ``"darwin"``.
             capabilities: The capabilities, all of which the device must have.
             where: A function that takes a `DeviceProfile` and returns whether the device fits.
             timeout: As for `Device.run_task`.
@@ -345,7 +348,7 @@ async def open_constellation(
         devices: A file for `read_config`, a `ConstellationConfig`, or the devices themselves.
         client_name: The name in this program's client, session and task ids; at most 64 characters. The file's ``constellation_id`` if not
             given.
-        connect: Opens the stream for each connection in place of TCP, for example through a proxy.
+        connect: Opens the stream for each connection in place of TCP, for example on a Unix socket.
         options: Timeouts and limits of each connection; see `ConnectionOptions` for the defaults.
         reconnect_delay: The longest first wait before reconnecting, in seconds; the file's, or 1, if not given.
         keepalive_expiry: Seconds for which an idle connection is kept for the device's next task; the file's, or 5, if not given; 0 to

@@ -32,12 +32,12 @@ class AccessPolicy:
         self,
         tokens: str | Iterable[str] | None = None,
         *,
-        allowed_hosts: Iterable[str] | None = None,
-        allowed_origins: Iterable[str] = (),
+        allowed_hosts: str | Iterable[str] | None = None,
+        allowed_origins: str | Iterable[str] = (),
     ) -> None:
         self._tokens = _encode_tokens(tokens)
-        self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in allowed_hosts}
-        self._origins = {origin.encode() for origin in allowed_origins}
+        self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in _listed(allowed_hosts)}
+        self._origins = {origin.encode() for origin in _listed(allowed_origins)}
 
     @property
     def requires_token(self) -> bool:
@@ -85,6 +85,11 @@ class AccessPolicy:
         return [hmac.compare_digest(given, token) for token in self._tokens]
 
 
+def _listed(texts: str | Iterable[str]) -> list[str]:
+    # A single text would be split into its letters.
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
 def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     """Encode the tokens.
 
@@ -93,7 +98,7 @@ def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     """
     if tokens is None:
         return []
-    listed = [tokens] if isinstance(tokens, str) else list(tokens)
+    listed = _listed(tokens)
     if not listed:
         raise ConfigError(
             "an empty list of tokens would accept every client: give a token, or None for a server without"
@@ -108,13 +113,13 @@ def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     )
 
 
-def hosts_for(address: str, allowed_hosts: Iterable[str] | None) -> set[str] | None:
+def hosts_for(address: str, allowed_hosts: str | Iterable[str] | None) -> set[str] | None:
     """The names that a server accepts in the ``Host`` header; None for any.
 
     A web page can make any name resolve to this machine. A server at a loopback address therefore accepts only loopback's own names
     and those in `allowed_hosts`.
     """
-    given = None if allowed_hosts is None else set(allowed_hosts)
+    given = None if allowed_hosts is None else set(_listed(allowed_hosts))
     if not is_loopback(address):
         return given
     return {"localhost", "127.0.0.1", "::1", address, *(given or ())}

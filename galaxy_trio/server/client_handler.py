@@ -224,7 +224,7 @@ class ClientHandler:
         target = self._registry.get(device_id)
         if target is None:
             # Clients recognise "not connected": see galaxy_trio/_connection/backoff.py.
-            self._refuse(f"Target device {device_id!r} is not connected")
+            self._refuse(f"Target device {device_id!r} is not connected{self._registry.similar(device_id)}")
             return
         if target.client_type is not ClientType.DEVICE:
             self._refuse("Constellation tasks may only target device clients")

@@ -320,8 +320,8 @@ async def open_server(
     session: SessionFunction = echo,
     token: str | Iterable[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    allowed_hosts: Iterable[str] | None = None,
-    allowed_origins: Iterable[str] = (),
+    allowed_hosts: str | Iterable[str] | None = None,
+    allowed_origins: str | Iterable[str] = (),
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
 ) -> AsyncGenerator[Server]:
@@ -353,7 +353,9 @@ async def open_server(
         )
     listeners = await trio.open_tcp_listeners(port, host=host)
     address, bound_port = listeners[0].socket.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
+    # By a name, because a certificate may be for it.
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, host or address)  # noqa: S104
+    shown = f"[{name}]" if ":" in name else name
     url = f"{'ws' if ssl_context is None else 'wss'}://{shown}:{bound_port}{DEFAULT_PATH}"
     async with open_background() as nursery:
         server = Server(url, nursery, session, access, limits or ServerLimits(), device_config)

@@ -219,8 +219,8 @@ class ScriptedPeer:
                 try:
                     await nursery.start(partial(self._transport.run_server, self._handshake_status))
                     while True:
-                        text = await self._transport.receive()
-                        await self._inbox_in.send(text if isinstance(text, str) else text.decode())
+                        # No variable here: it would keep a message alive until the next one arrives.
+                        await self._inbox_in.send(_text_of(await self._transport.receive()))
                 except ConnectFailed:
                     await self._transport.abort()
                 except TransportEnded as ended:
@@ -231,6 +231,10 @@ class ScriptedPeer:
     def _handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
         self.path, self.headers = path, headers
         return self.reject_with or SWITCHING_PROTOCOLS
+
+
+def _text_of(received: str | bytes) -> str:
+    return received if isinstance(received, str) else received.decode()
 
 
 @asynccontextmanager

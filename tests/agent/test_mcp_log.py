@@ -43,7 +43,7 @@ async def test_what_a_server_prints_besides_messages_is_one_line_and_a_count(
     assert not any(record.exc_info for record in warnings)
 
 
-async def test_what_a_call_makes_the_sdk_log_is_one_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
+async def test_call_of_a_tool_that_is_no_longer_listed_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(odd("forgets its tools")) as tools:
         [answer] = tools.tools()
         await answer.call({})
@@ -54,10 +54,7 @@ async def test_what_a_call_makes_the_sdk_log_is_one_line_and_a_count(caplog: pyt
         await until(tools_are_forgotten)
         for _ in range(10):
             await answer.call({})
-    assert caplog.messages == [
-        "MCP server 'forgets its tools': Tool answer not listed by server, cannot validate any structured content",
-        "9 more problems like the last one were not logged",
-    ]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("option", ["-q", "-v"])
@@ -73,7 +70,7 @@ async def test_agents_stderr_is_not_filled_by_an_mcp_server(option: str, tmp_pat
             outcome = await process.end()
     warnings = [line for line in outcome.err.splitlines() if " WARNING " in line]
     assert [line.split(" ", 2)[2] for line in warnings] == [
-        "galaxy_trio.agent.mcp_log: MCP server 'odd': Failed to parse JSONRPC message from server",
+        "galaxy_trio.agent.mcp_log: MCP server 'odd': ignored a line of its output: it is not JSON",
         "galaxy_trio.agent.mcp_log: 7999 more problems like the last one were not logged",
     ]
     assert "Traceback" not in outcome.err

@@ -26,7 +26,7 @@ async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> No
         assert [device["device_id"] for device in devices] == ["d1", "d2"]
         shown = await daemon.ask("GET", "/devices/d1")
         assert (shown["status"], shown["os"], shown["queued"], shown["connects"]) == ("idle", "linux", 0, 1)
-        assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'"}
+        assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'; known: 'd1', 'd2'"}
 
 
 async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_one_error_names_every_problem_with_its_key(tmp_path: Path) -> None:
         "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
         "databse: unknown key; did you mean 'database'?",
-        "zzz: unknown key; known are token_file, devices, ",
+        "zzz: unknown key; known are token_file, listen, ",
     ):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 10
@@ -127,3 +127,8 @@ def test_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None
     (tmp_path / "galaxy.toml").write_text(f'{key} = "a\\u0000b"\n', "utf-8")
     with pytest.raises(ConfigError, match=f"{key}: expected the name of a file"):
         read_settings(tmp_path / "galaxy.toml")
+
+
+def test_socket_without_a_folder_is_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    assert _read(tmp_path, 'listen = "unix:daemon.sock"').listen == f"unix:{tmp_path / 'daemon.sock'}"
+    assert _read(tmp_path, 'listen = "unix:/run/daemon.sock"').listen == "unix:/run/daemon.sock"

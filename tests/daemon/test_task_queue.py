@@ -301,10 +301,12 @@ async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
 
 async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _ended(life, await _submit(life, "echo"))
-            record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
-            [failed] = await _ended(life, record)
+        async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
+                await fleet.start_device("d2")
+                [failed] = await _ended(life, record)
     assert (failed.state, failed.started) == (TaskState.FAILED, None)
     assert "none runs 'windows'" in str(failed.error)
 
@@ -349,12 +351,15 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
     failing_once("fail_queued")
     work = Work()
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
-            work.release("first")
-            unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
-            assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
-            assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
-            await until(lambda: life.task_queue.running == 0)
+        async with open_memory_fleet("d1", "d2", session=work) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
+                await _submit(life, "hold first", "d1")
+                tasks = [await _submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
+                work.release("first")
+                await fleet.start_device("d2")
+                assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
+                assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
+                await until(lambda: life.task_queue.running == 0)
     assert min(failed.values()) > 1

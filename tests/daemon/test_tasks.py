@@ -133,7 +133,7 @@ async def test_other_tasks_run_while_a_request_with_many_values_is_parsed() -> N
 async def test_task_for_an_unknown_device_is_refused(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         answer = await daemon.ask("POST", "/tasks", 404, json={"request": "x", "device": "fridge"})
-    assert answer == {"error": "there is no device 'fridge'"}
+    assert answer == {"error": "there is no device 'fridge'; known: 'd1'"}
 
 
 async def test_same_idempotency_key_returns_the_same_task_and_refuses_a_different_request(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ async def test_request_for_a_missing_result_is_refused_with_the_reason(tmp_path:
         assert re.search("has no result yet: it is (queued|running)", answer["error"])
         await daemon.ask("DELETE", f"/tasks/{task_id}")
         answer = await daemon.ask("GET", f"/tasks/{task_id}/result", 404)
-        assert "has no result: it is cancelled" in answer["error"]
+        assert "has no result: it was cancelled" in answer["error"]
 
 
 async def test_tasks_are_listed_newest_first_and_in_pages(tmp_path: Path) -> None:

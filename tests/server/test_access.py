@@ -209,3 +209,14 @@ async def test_name_that_is_not_allowed_raises_handshake_rejected_in_the_client(
             async with open_connection("ws://evil.example/ws", "device", stream=stream):
                 raise AssertionError("not reached")
         assert caught.value.status_code == 403
+
+
+async def test_a_single_host_and_a_single_origin_are_not_split_into_letters() -> None:
+    policy = AccessPolicy(allowed_hosts="example.org", allowed_origins="https://example.org")
+    headers = [(b"host", b"example.org"), (b"origin", b"https://example.org")]
+    assert policy.handshake_status("/ws", headers) == 101
+    assert policy.handshake_status("/ws", [(b"host", b"e")]) == 403
+    assert policy.handshake_status("/ws", [(b"host", b"example.org"), (b"origin", b"h")]) == 403
+    assert hosts_for("127.0.0.1", "example.org") == {"localhost", "127.0.0.1", "::1", "example.org"}
+    async with open_server(allowed_hosts="example.org") as server:
+        assert server.url.startswith("ws://127.0.0.1:")

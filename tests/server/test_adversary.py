@@ -175,13 +175,14 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
         await clients.check()
 
 
-@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("registered", [True, False])
-async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
+async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, closing: str, registered: bool) -> None:
     async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
-        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 10_000)
+        nested = f"{opening * 10_000}1{closing * 10_000}"
+        evil.send_text(f'{{"type": "heartbeat", "status": "ok", "metadata": {{"a": {nested}}}}}')
         assert "nested too deep" in str((await evil.receive())["error"])
         if registered:
             evil.send(type="heartbeat", status="ok", client_type="constellation")

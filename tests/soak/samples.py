@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIB: Final = 2**20
+_PACKAGES: Final = ("galaxy_trio.", "trio.", "trio_websocket.", "wsproto.")
+_KEPT_BY_TRIO: Final = "trio.CancelScope"
+"""Trio keeps a scope that has ended until its deadline."""
+BLOCKS: Final = "blocks of memory"
+"""The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
+_MORE_BLOCKS: Final = 50
+"""By how many blocks of memory a process may grow for each device."""
 
 
 @attrs.frozen
@@ -82,12 +92,44 @@ def growth_of(process: str, samples: Sequence[Sample]) -> list[str]:
     return problems
 
 
-def leaks_of(process: str, idle_before: Sample, idle_after: Sample) -> list[str]:
-    """Say what an idle process has more of after the load than before it. Memory and threads are kept for a while: see `growth_of`."""
+@attrs.frozen
+class Idle:
+    """What a process uses while nothing goes on in it.
+
+    Attributes:
+        sample: What it uses.
+        objects: How many objects of each class of the package, of trio and of the WebSocket libraries there are, and `BLOCKS`.
+    """
+
+    sample: Sample
+    objects: dict[str, int]
+
+
+def take_idle_sample() -> Idle:
+    """Measure this process, which is idle."""
+    gc.collect()
+    named = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    objects = {name: count for name, count in named.items() if name.startswith(_PACKAGES) and name != _KEPT_BY_TRIO}
+    return Idle(take_sample(), {BLOCKS: sys.getallocatedblocks(), **objects})
+
+
+def leaks_of(process: str, before: Idle, after: Idle, devices: int) -> list[str]:
+    """Say what an idle process has more of after the load than before it.
+
+    A device may have one more object of a class: the last of its kind. What is left of each task or connection is far more.
+    """
+    used_before, used_after = vars_of(before.sample), vars_of(after.sample)
+    figures = {figure: (used_before[figure], used_after[figure], 0) for figure in ("descriptors", "threads", "tasks")}
+    blocks = (before.objects[BLOCKS], after.objects[BLOCKS], _MORE_BLOCKS * devices)
+    objects = {
+        f"objects {name}": (before.objects.get(name, 0), count, devices)
+        for name, count in after.objects.items()
+        if name != BLOCKS
+    }
     return [
-        f"the idle {process} has {after:.0f} {figure} after the load, {before:.0f} before it"
-        for figure in ("descriptors", "tasks")
-        if (after := vars_of(idle_after)[figure]) > (before := vars_of(idle_before)[figure])
+        f"the idle {process} has {now:,.0f} {what} after the load, {then:,.0f} before it"
+        for what, (then, now, allowed) in {**figures, **objects, BLOCKS: blocks}.items()
+        if now > then + allowed
     ]
 
 

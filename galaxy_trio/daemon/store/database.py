@@ -24,6 +24,10 @@ class StoreError(GalaxyError):
     """The database could not be read or written; the message gives the reason and what to do. Accepted tasks stay on disk."""
 
 
+class DatabaseInUse(StoreError):
+    """Another daemon uses the database."""
+
+
 _REASONS: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
     sqlite3.SQLITE_READONLY: "the file or its directory is read-only: give the daemon's user permission to write there",
@@ -51,15 +55,12 @@ def connect(path: Path) -> Engine:
     Raises:
         StoreError: The database cannot be used.
     """
-    url = URL.create("sqlite", database=str(path))
-    checker = create_engine(url)
-    engine = create_engine(url, connect_args={"timeout": _BUSY, "check_same_thread": False})
+    # A foreign file must not be changed, not even its journal mode.
+    is_new = check_content(path)
+    engine = create_engine(_url(path), connect_args={"timeout": _BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     try:
-        # A foreign file must not be changed, not even its journal mode.
-        with checker.connect() as connection:
-            is_new = _check(path, connection)
         with engine.begin() as connection:
             if is_new:
                 METADATA.create_all(connection, checkfirst=False)
@@ -69,17 +70,30 @@ def connect(path: Path) -> Engine:
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error
-    finally:
-        checker.dispose()
     return engine
 
 
-def _check(path: Path, connection: Connection) -> bool:
-    """Whether the database is new.
+def check_content(path: Path) -> bool:
+    """Check an existing database inside the block of its `lock`, without changing it. Returns whether it is new.
 
     Raises:
-        StoreError: It belongs to a newer version or to another program.
+        StoreError: It cannot be read, or belongs to a newer version or to another program.
     """
+    engine = create_engine(_url(path))
+    try:
+        with engine.connect() as connection:
+            return _check(path, connection)
+    except SQLAlchemyError as error:
+        raise explain(path, error) from error
+    finally:
+        engine.dispose()
+
+
+def _url(path: Path) -> URL:
+    return URL.create("sqlite", database=str(path))
+
+
+def _check(path: Path, connection: Connection) -> bool:
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > VERSION:
         raise StoreError(

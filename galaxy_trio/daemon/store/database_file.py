@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError, check_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -29,8 +29,8 @@ def lock(path: Path) -> Generator[None]:
     locks.
 
     Raises:
-        StoreError: Another daemon has the lock, or the file is not a regular one, or others can read or write it or one of SQLite's further
-            files, or it cannot be opened.
+        DatabaseInUse: Another daemon has the lock.
+        StoreError: The file is not a regular one, or others can read or write it or one of SQLite's further files, or it cannot be opened.
     """
     number = _open(path)
     try:
@@ -58,6 +58,27 @@ def lock(path: Path) -> Generator[None]:
         os.close(number)
 
 
+def check(path: Path) -> None:
+    """Check whether a daemon could use the database. Creates and changes nothing.
+
+    Raises:
+        DatabaseInUse: A daemon uses it.
+        StoreError: It cannot be used, or not be created.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    failure = f"the database {path} cannot be opened"
+    if not folder.exists():
+        raise StoreError(f"{failure}: there is no directory {folder}: create it, or configure another path")
+    if not folder.is_dir():
+        raise StoreError(f"{failure}: {folder} is not a directory: configure another path")
+    # SQLite creates its further files there as well.
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"{failure}: give the daemon's user permission to write to the directory {folder}")
+    if path.exists():
+        with lock(path):
+            check_content(path)
+
+
 def _open(path: Path) -> int:
     try:
         with suppress(FileNotFoundError):
@@ -73,7 +94,7 @@ def _open(path: Path) -> int:
 
 
 def _in_use(path: Path) -> StoreError:
-    return StoreError(f"another daemon uses the database {path}: stop it, or configure another path")
+    return DatabaseInUse(f"another daemon uses the database {path}: stop it, or configure another path")
 
 
 def _check_kind(path: Path, found: os.stat_result) -> None:

@@ -118,7 +118,7 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
     """
     known = _get(task_id, transaction.connection)
     if not known.state.ended:
-        raise WrongState(f"task {task_id} is {known.state.value}: only a task that has ended can be retried")
+        raise WrongState(f"task {task_id} {known.state.in_words}: only a task that has ended can be retried")
     # The key belongs to the first task.
     whole = whole_request(transaction.connection, task_id)
     record = _insert(transaction, attrs.evolve(known.asked, request=whole, idempotency_key=None), retry_of=task_id)
@@ -356,7 +356,7 @@ def _changed(statement: Executable, values: Mapping[str, object], connection: Co
     record = _first(statement, values, connection)
     if record is None:
         task_id = str(values["task_id"])
-        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
+        raise WrongState(f"task {task_id} {_get(task_id, connection).state.in_words}")
     return record
 
 

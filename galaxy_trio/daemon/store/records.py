@@ -47,6 +47,17 @@ class TaskState(StrEnum):
         """Whether the state is final."""
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
+    @property
+    def in_words(self) -> str:
+        """The state as the rest of a sentence about a task."""
+        match self:
+            case TaskState.COMPLETED | TaskState.FAILED:
+                return f"has {self.value}"
+            case TaskState.CANCELLED | TaskState.LOST:
+                return f"was {self.value}"
+            case _:
+                return f"is {self.value}"
+
 
 @attrs.frozen(cache_hash=True)
 class Requirement:

@@ -12,6 +12,7 @@ import trio
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
@@ -43,6 +44,9 @@ MAX_CAPABILITIES_SIZE: Final = 4_000
 """Maximum characters of all capabilities that a task requires together: every queue and every list of tasks holds them."""
 _IN_ONE_PIECE: Final = 2**16
 """Bytes of a task's texts up to which the task is sent in one piece."""
+
+_UNBUFFERED: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-transform"}
+"""Headers of a stream of events: nginx passes each event on immediately, and no proxy compresses them together."""
 
 
 class Handlers:
@@ -105,8 +109,8 @@ class Handlers:
         record = await self._task_queue.wait(request.path_params["id"], 0)
         if record.result_size is None:
             if record.state.ended:
-                raise NoSuchTask(f"task {record.id} has no result: it is {record.state.value}")
-            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
+                raise NoSuchTask(f"task {record.id} has no result: it {record.state.in_words}")
+            raise WrongState(f"task {record.id} has no result yet: it {record.state.in_words}")
         return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
@@ -135,19 +139,18 @@ class Handlers:
         return JSONResponse(self._device(request.path_params["id"]))
 
     def _device(self, name: str) -> dict[str, object]:
-        device = self._constellation.statistics().devices.get(name)
+        devices = self._constellation.statistics().devices
+        device = devices.get(name)
         if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
         return whole_device(device, self._task_queue.queued_for(name))
 
     async def reconnect_device(self, request: Request) -> Response:
         """Reconnect a device, and wait for it."""
         name = request.path_params["id"]
-        device = self._constellation.devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+        self._device(name)
         with trio.move_on_after(RECONNECT_TIMEOUT):
-            await device.reconnect()
+            await self._constellation.devices[name].reconnect()
         return JSONResponse(self._device(name))
 
     async def listen(self, request: Request) -> Response:
@@ -155,10 +158,11 @@ class Handlers:
         await trio.lowlevel.checkpoint()
         if request.method == "HEAD":
             # The response has no body, so it ends here.
-            response = Response(media_type="text/event-stream")
+            response = Response(headers=_UNBUFFERED, media_type="text/event-stream")
             del response.headers["Content-Length"]
             return response
-        return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
+        events = self._event_stream.listen(request.headers.get("Last-Event-ID"))
+        return _Stream(events, media_type="text/event-stream", headers=_UNBUFFERED)
 
     async def health(self, _request: Request) -> Response:
         """Confirm that the daemon is alive."""
