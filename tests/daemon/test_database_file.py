@@ -115,8 +115,8 @@ async def test_deleted_database_accepts_nothing_and_its_name_is_free_when_no_sto
             path.unlink(missing_ok=True)
         assert len(await queued_tasks(store)) == 1
     assert "and move db-wal and db-shm away" in await _refusal(path)
-    for file in tmp_path.iterdir():
-        file.unlink()
+    for name in _modes(tmp_path):
+        (tmp_path / name).unlink()
     assert await _open_in_another_process(path) == "opened"
 
 
