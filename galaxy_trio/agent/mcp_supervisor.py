@@ -1,6 +1,6 @@
 """Supervises MCP servers, whose tools a device offers as its own: starts or connects to them, and again when they end.
 
-Needs the extra: ``pip install galaxy_trio[mcp]``. The SDK is imported when servers are opened, not before.
+Needs the extra: ``pip install "galaxy_trio[mcp]"``. The SDK is imported when servers are opened, not before.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def _load() -> OpenSession:
     try:
         from galaxy_trio.agent.mcp_session import open_session  # noqa: PLC0415  # an extra, and slow
     except ImportError as error:
-        raise ConfigError("MCP servers need an extra: pip install galaxy_trio[mcp]") from error
+        raise ConfigError('MCP servers need an extra: pip install "galaxy_trio[mcp]"') from error
     return open_session
 
 

@@ -1,6 +1,7 @@
 """A description of this machine for a device's registration. See "Device information" in docs/reference/wire.md.
 
-Each value is determined separately; a value that cannot be determined is None. psutil is used if it is installed.
+Each value is determined separately; a value that cannot be determined is None. psutil, which the extra ``cli`` contains, is used if it
+is installed; otherwise the standard library answers.
 """
 
 from __future__ import annotations

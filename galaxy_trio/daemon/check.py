@@ -43,7 +43,7 @@ async def check_start(settings: Settings) -> CheckedStart:
     try:
         devices = await trio.to_thread.run_sync(settings.read_devices)
     except ConfigError as error:
-        problems += [f"devices: {problem}" for problem in error.problems or [str(error)]]
+        problems += [f"{settings.devices.name}: {problem}" for problem in error.problems] or [f"devices: {error}"]
     try:
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
     except ConfigError as error:
@@ -57,7 +57,12 @@ async def check_start(settings: Settings) -> CheckedStart:
         problems.append(f"database: {error}")
     try:
         # Tokens that cannot be read are one problem, not two.
-        async with open_listeners(parse_address(settings.listen), has_token=tokens != ()):
+        async with open_listeners(
+            parse_address(settings.listen),
+            has_token=tokens != (),
+            socket_mode=settings.socket_mode,
+            socket_group=settings.socket_group,
+        ):
             pass
     except AddressInUse as error:
         in_use.append(f"listen: {error}")

@@ -125,7 +125,9 @@ async def run_daemon(
 
 def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
     """The settings that a reload does not change, in both files."""
-    shared: dict[str, object] = attrs.asdict(devices, recurse=False, filter=lambda field, _: field.name != "devices")
+    shared: dict[str, object] = attrs.asdict(
+        devices, recurse=False, filter=lambda field, _: bool(field.eq) and field.name != "devices"
+    )
     return {
         "listen": settings.listen,
         "socket_mode": settings.socket_mode,

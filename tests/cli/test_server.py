@@ -262,6 +262,11 @@ def test_unusable_certificate_is_one_sentence(call: Call, tmp_path: Path) -> Non
         assert "must be in PEM format" in problem("--certificate", unusable)
     assert "belong together" in problem("--certificate", certificate, "--key", key)
     assert "no such file" in problem("--certificate", certificate, "--key", str(tmp_path / "x"))
+    marked = tmp_path / "marked"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "key").read_bytes())
+    assert "marked' cannot be used: it begins with a byte order mark" in problem(
+        "--certificate", certificate, "--key", str(marked)
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,17 @@ async def test_task_for_any_device_runs_on_one_that_fits(tmp_path: Path) -> None
         assert (await daemon.ended_task(task_id))["device"] == "d2"
 
 
+@pytest.mark.parametrize("name", ["macOS", "mac", "Darwin"])
+async def test_task_for_a_common_name_of_a_system_runs_on_a_device_that_reports_aips(name: str, tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        await daemon.fleet.start_device("d2", platform="darwin")
+        daemon.devices("d1", "d2")
+        await daemon.reload()
+        await daemon.wait_connected(2)
+        task_id = await daemon.submit("echo sum", None, os=name)
+        assert (await daemon.ended_task(task_id))["device"] == "d2"
+
+
 @pytest.mark.parametrize(
     ("body", "sentences"),
     [
