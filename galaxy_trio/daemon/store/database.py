@@ -126,7 +126,7 @@ def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> Non
 
 
 def _check_present(path: Path, opened: os.stat_result) -> None:
-    """Refuse to write to a file that nobody would find again.
+    """Refuse to write to a file that the next start would not find.
 
     Raises:
         StoreError: The file has no longer the name under which it was opened.
