@@ -138,7 +138,7 @@ def simulate(session: nox.Session) -> None:
 
 @_tests_something
 def soak(session: nox.Session) -> None:
-    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; see docs/reliability.md."""
+    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; ``-- --breakages``; see docs/reliability.md."""
     _run(session, "python", "-m", "tests.soak.soak", *session.posargs)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import click
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _REQUEST: Final = "list_tools"
+_NAME_WIDTH: Final = 40
 
 
 async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]:
@@ -49,7 +51,10 @@ def tools_table(tools: list[ToolInfo]) -> Table:
     """Return a table of tools: parameters that may be left out are in brackets."""
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     has_namespaces = len({each.namespace for each in tools}) > 1
-    for title in ("tool", *(("namespace",) if has_namespaces else ()), "type", "parameters", "description"):
+    longest = max((cell_len(one_line(each.tool_name)) for each in tools), default=0)
+    # Whole names, because commands need them.
+    table.add_column("tool", overflow="fold", min_width=min(longest, _NAME_WIDTH))
+    for title in (*(("namespace",) if has_namespaces else ()), "type", "parameters", "description"):
         table.add_column(title, overflow="fold")
     for each in tools:
         cells = [each.tool_name, *((each.namespace,) if has_namespaces else ()), each.tool_type]

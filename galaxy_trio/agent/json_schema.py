@@ -135,10 +135,8 @@ def _schema_of_class(cls: type[attrs.AttrsInstance], begun: tuple[object, ...]) 
         Member(
             field.name,
             field.type,
-            # A factory may have side effects.
-            field.default
-            if field.default is not attrs.NOTHING and not hasattr(field.default, "factory")
-            else NO_DEFAULT,
+            # A factory, which may have side effects, is not called: `_property` leaves it out.
+            NO_DEFAULT if field.default is attrs.NOTHING else field.default,
             field.default is attrs.NOTHING,
         )
         for field in attrs.fields(cls)

@@ -101,6 +101,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         self._ended = ended
         self._session_id: str | None = None
         self._version: str | None = None
+        self._lost = False
         self._requests: dict[RequestId, trio.CancelScope] = {}
 
     async def send(self, item: SessionMessage) -> None:
@@ -152,7 +153,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
             try:
                 problem = await self._exchange(message, headers)
             except (httpx2.ConnectError, httpx2.TimeoutException) as error:
-                self._ended()
+                self._lost = True
                 problem = ErrorData(code=_FAILED, message=f"cannot connect to {self._where}: {_reason(error)}")
             except (httpx2.HTTPError, httpx2.StreamError) as error:
                 problem = ErrorData(
@@ -163,6 +164,9 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         del self._requests[message.id]
         if problem is not None:
             await self._deliver(JSONRPCError(jsonrpc="2.0", id=message.id, error=problem))
+        if self._lost:
+            # After the delivery, so that the caller gets the reason.
+            self._ended()
 
     async def _exchange(self, message: JSONRPCRequest, headers: dict[str, str]) -> ErrorData | None:
         """Send a request and deliver its reply. Returns the problem if there is none."""
@@ -214,11 +218,11 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                 code=_FAILED, message=f"{self._where} redirects to {location}: use that URL if it is the server's"
             )
         if status == _NOT_FOUND and self._session_id is not None:
-            self._ended()
+            self._lost = True
             return ErrorData(code=_FAILED, message="its session has ended, as after a restart of the server")
         if status == _UNAUTHORIZED:
             # The token is read again for the next session.
-            self._ended()
+            self._lost = True
         shown = f"{self._where} replied with HTTP status {status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
         hint = _HINTS.get(status)
         code = METHOD_NOT_FOUND if status in (_NOT_FOUND, _NOT_ALLOWED) else _FAILED

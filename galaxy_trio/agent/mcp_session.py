@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from anyio.abc import ObjectReceiveStream
 from mcp.client.session import ClientSession, IncomingMessage
 from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import find_invalid_x_mcp_header
@@ -35,6 +34,7 @@ from galaxy_trio.agent.mcp_http import open_http
 from galaxy_trio.agent.mcp_log import install_filter
 from galaxy_trio.agent.mcp_reading import read_failure, read_result, read_tools
 from galaxy_trio.agent.mcp_stdio import ServerProcess, open_process
+from galaxy_trio.agent.mcp_streams import SessionEvents, WatchedInput, WatchedOutput
 from galaxy_trio.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
@@ -58,46 +58,6 @@ _MAX_EMPTY_PAGES: Final = 10
 """Number of pages in a row without a new tool that are read of a list of tools."""
 
 
-class _ListChanges:
-    """Notifies a waiter of a changed list of tools and of the server's end."""
-
-    def __init__(self) -> None:
-        self._ended = False
-        self._changed = False
-        self._waiters = trio.lowlevel.ParkingLot()
-
-    def end(self) -> None:
-        self._ended = True
-        self._waiters.unpark_all()
-
-    def change(self) -> None:
-        self._changed = True
-        self._waiters.unpark_all()
-
-    async def wait(self) -> bool:
-        while not self._ended:
-            if self._changed:
-                self._changed = False
-                return True
-            await self._waiters.park()
-        return False
-
-
-class _WatchedStream(ObjectReceiveStream["SessionMessage | Exception"]):
-    """The SDK's input stream. Reports its end, which the SDK's session does not."""
-
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], changes: _ListChanges) -> None:
-        self._stream = stream
-        self._changes = changes
-
-    async def receive(self) -> SessionMessage | Exception:
-        return await self._stream.receive()
-
-    async def aclose(self) -> None:
-        self._changes.end()
-        await self._stream.aclose()
-
-
 class McpSession:
     """A session with a running MCP server. Made by `open_session`."""
 
@@ -105,20 +65,20 @@ class McpSession:
         self,
         server: McpServer,
         session: ClientSession,
-        changes: _ListChanges,
+        events: SessionEvents,
         log: ServerLog,
         process: ServerProcess | None,
     ) -> None:
         self._server = server
         self._session = session
-        self._changes = changes
+        self._events = events
         self._log = log
         self._process = process
 
     @property
     def problem(self) -> str | None:
         """Why the session was ended from this side; None if it was not."""
-        return None if self._process is None else self._process.problem
+        return self._events.problem or (None if self._process is None else self._process.problem)
 
     async def initialize(self) -> None:
         """Perform the handshake.
@@ -222,7 +182,7 @@ class McpSession:
         Returns:
             False when the server has ended.
         """
-        return await self._changes.wait()
+        return await self._events.wait_list_changed()
 
 
 def _value_of(name: str, result: dict[str, JSON]) -> JSON:
@@ -254,7 +214,7 @@ async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> Asy
     Raises:
         ConfigError: The process cannot be started, or the token or a header cannot be read or sent.
     """
-    changes = _ListChanges()
+    events = SessionEvents()
     opened = False
     failure: BaseException | None = None
     stray: BaseException | None = None
@@ -267,18 +227,18 @@ async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> Asy
                 started, writing = await stack.enter_async_context(open_process(server, limits, log))
                 process = reading = started
             else:
-                reading, writing = await stack.enter_async_context(open_http(server, limits, log, changes.end))
+                reading, writing = await stack.enter_async_context(open_http(server, limits, log, events.end))
 
             async def received(message: IncomingMessage) -> None:
                 if isinstance(message, ToolListChangedNotification):
-                    changes.change()
+                    events.change()
                 await trio.lowlevel.checkpoint()
 
-            dispatcher = RawDispatcher(_WatchedStream(reading, changes), writing)
+            dispatcher = RawDispatcher(WatchedInput(reading, events), WatchedOutput(writing, events))
             session = await stack.enter_async_context(ClientSession(dispatcher=dispatcher, message_handler=received))
             opened = True
             try:
-                yield McpSession(server, session, changes, log, process)
+                yield McpSession(server, session, events, log, process)
             except BaseException as error:
                 if contains_cancelled(error):
                     raise

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from galaxy_trio import ConfigError, ConstellationConfig
+from galaxy_trio._counted import counted
 from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 from galaxy_trio.daemon.store.database_file import check
 from galaxy_trio.daemon.web.listening import AddressInUse, ListenError, open_listeners, parse_address
@@ -73,6 +74,6 @@ async def check_start(settings: Settings) -> CheckedStart:
     if not is_running:
         problems += in_use
     if problems or devices is None:
-        count = f"{len(problems)} reasons" if len(problems) > 1 else "one reason"
-        raise ConfigError(f"the daemon cannot start, for {count}: " + "; ".join(problems), problems=problems)
+        reasons = counted(len(problems), "reason")
+        raise ConfigError(f"the daemon cannot start, for {reasons}: " + "; ".join(problems), problems=problems)
     return CheckedStart(devices, is_running)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
+from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
-from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import TaskState
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class TaskQueue:
         """
         await self._resumed.wait()
         self._check_room()
-        record = await self._get(task_id)
+        record = await self._store.existing(task_id)
         if record.state.ended:
             self._check_device(record.asked)
             await self._check_requirement(record.asked)
@@ -207,7 +207,7 @@ class TaskQueue:
         # Registered before the task is read, so that an end in between is not missed.
         self._waiters.setdefault(task_id, set()).add(ended)
         try:
-            record = await self._get(task_id)
+            record = await self._store.existing(task_id)
             if record.state.ended or not seconds:
                 return record
             with trio.move_on_at(deadline):
@@ -216,19 +216,15 @@ class TaskQueue:
             self._waiters[task_id].discard(ended)
             if not self._waiters[task_id]:
                 del self._waiters[task_id]
-        return await self._get(task_id)
-
-    async def _get(self, task_id: str) -> TaskRecord:
-        record = await self._store.get(task_id)
-        if record is None:
-            raise NoSuchTask(f"there is no task {task_id!r:.100}")
-        return record
+        return await self._store.existing(task_id)
 
     def _check_room(self) -> None:
         if self.closed:
             raise DaemonBusy("the daemon is stopping: retry when it is running again")
         if self.queued >= self.max_queued:
-            raise DaemonBusy(f"{self.max_queued:,} tasks are queued already, and this one was refused: retry later")
+            raise DaemonBusy(
+                f"the queue is full, with {counted(self.max_queued, 'task')}, and this one was refused: retry later"
+            )
 
     async def resume(self) -> None:
         """Take over the tasks that an earlier daemon left. Call it once; clients' requests wait for it.
@@ -239,7 +235,9 @@ class TaskQueue:
         lost = await self._backlog.load()
         if lost or self.queued:
             logger.info(
-                "an earlier daemon left %s running tasks, which are lost, and %s queued tasks", lost, self.queued
+                "an earlier daemon left %s, now lost, and %s",
+                counted(lost, "running task"),
+                counted(self.queued, "queued task"),
             )
         self._resumed.set()
         self.update_devices()

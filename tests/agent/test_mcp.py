@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
+from galaxy_trio.agent import DescribedTool
 from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.agent.mcp_server import Limits, McpServer
 from galaxy_trio.agent.mcp_session import McpSession, open_session
@@ -102,6 +103,9 @@ async def test_tools_are_offered_under_the_servers_name_and_return_json() -> Non
         assert {tool.timeout for tool in tools.tools()} == {math.inf}
         kinds = {tool.name: tool.tool_type for tool in tools.tools()}
         assert (kinds["add"], kinds["process_id"]) == (ToolType.ACTION, ToolType.DATA_COLLECTION)
+        learn = named(tools, "learn")
+        assert isinstance(learn, DescribedTool)
+        assert learn.description.text == "Add a tool and notify the client."
         assert await call(tools, "add", a=1, b=2) == "3"
         assert await call(tools, "point", x=1, y=2) == {"x": 1, "y": 2}
         image = {"type": "image", "data": "AAEC", "mimeType": "image/png"}
@@ -228,6 +232,14 @@ async def test_missing_program_raises_config_error_and_leaves_no_process(tmp_pat
     assert "SECRET" not in shown
     assert "program'" not in shown
     assert not any(process_exists(pid) for pid in pids_in(tmp_path / "starts"))
+
+
+async def test_program_that_may_not_be_run_is_a_config_error(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("")
+    with pytest.raises(ConfigError, match="'refused' cannot be started: Permission denied"):
+        async with opened(McpServer("refused", [str(program)])):
+            raise AssertionError
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,6 +153,17 @@ async def test_endless_line_restarts_its_server_with_one_short_error(
             await until(is_restarted)
     [message] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert message.startswith("MCP server 'answers': it sent a message of more than 1000000 bytes; trying again in ")
+
+
+async def test_server_that_reads_no_answers_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(odd("answers")) as tools:
+        assert await failure(tools, "answer", answer="endless requests") == (
+            "MCP server 'answers' is not running: it ended before it replied"
+        )
+        await until(partial(is_there, tools))
+        # Those that are answered or cancelled do not count.
+        assert await call(tools, "answer", answer="many requests") == "many requests"
+    assert "MCP server 'answers': it sent more than 100 requests without reading the answers; trying" in caplog.text
 
 
 async def test_servers_that_send_too_much_together_are_restarted(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,7 +50,7 @@ def test_long_names_are_shortened() -> None:
 
 
 def test_time_does_not_depend_on_the_number_and_length_of_names() -> None:
-    names = [f"{'ab' * 5_000}{number}" for number in range(100_000)]
+    names = [f"{number}{'ab' * 500}" for number in range(100_000)]
     began = time.thread_time()
     nearest("ba" * 100_000, names)
     assert time.thread_time() - began < 0.5

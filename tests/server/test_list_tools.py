@@ -107,8 +107,8 @@ async def test_invalid_tool_hides_no_other_and_is_named_in_the_log(
     ("result", "status", "error", "why"),
     [
         (None, "failure", "there is no tool 'list_tools'", "there is no tool 'list_tools'"),
-        (None, "failure", None, "its answer is failure"),
-        (None, "none", None, "its answer is none"),
+        (None, "failure", None, "it answered with the status failure"),
+        (None, "none", None, "it answered with the status none"),
         ({"a": 1}, "success", None, "expected a list of tools, got the object {'a': 1}"),
         ("[]", "success", None, "expected a list of tools, got the string '[]'"),
     ],

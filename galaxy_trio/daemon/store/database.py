@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from galaxy_trio.daemon.store.schema import METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def connect(path: Path) -> Engine:
                 METADATA.create_all(connection, checkfirst=False)
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             else:
+                # Databases of the same version may lack them.
                 TASKS_QUEUED.create(connection, checkfirst=True)
+                DEPARTURES.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error
@@ -126,7 +128,7 @@ def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> Non
 
 
 def _check_present(path: Path, opened: os.stat_result) -> None:
-    """Refuse to write to a file that the next start would not find.
+    """Refuse to write to a file without a name: it could never be opened again.
 
     Raises:
         StoreError: The file has no longer the name under which it was opened.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -115,3 +116,32 @@ async def open_odd_http_server(
         scheme = "http" if ssl_context is None else "https"
         yield f"{scheme}://127.0.0.1:{listener.socket.getsockname()[1]}/mcp?key=s3cret"
         nursery.cancel_scope.cancel()
+
+
+HANDSHAKE: dict[str, object] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "serverInfo": {"name": "odd", "version": "1"},
+}
+TOOLS: dict[str, object] = {"tools": [{"name": "answer", "inputSchema": {"type": "object"}}]}
+JSON = {"content-type": "application/json"}
+EVENTS = {"content-type": "text/event-stream"}
+
+
+def replies(method: str, body: bytes, called: Answer = (200, JSON, b"{}")) -> Answer:
+    """The replies of a server whose calls are answered with `called`."""
+    if method != "POST":
+        return 405, {}, b""
+    message = json.loads(body)
+    match message["method"]:
+        case "initialize":
+            result = HANDSHAKE
+        case "tools/list":
+            result = TOOLS
+        case "tools/call":
+            status, headers, content = called
+            return status, headers, content.replace(b"ID", json.dumps(message["id"]).encode())
+        case _:
+            return 202, {}, b""
+    text = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result})
+    return 200, {**JSON, "mcp-session-id": "1"}, text.encode()

@@ -131,6 +131,31 @@ def called(answer: object) -> Message:
             return {"result": {"content": [{"type": "text", "text": str(answer)}]}}
 
 
+def act(wanted: str, params: dict[str, object]) -> None:
+    """Do what a call wants before its reply."""
+    if wanted == "an endless line":
+        while True:
+            sys.stdout.write("x" * 65_536)
+    while wanted == "endless requests":
+        send({"id": 1, "method": "ping"})
+    if wanted == "many requests":
+        for number in range(500):
+            send({"id": number, "method": "ping"})
+            if number % 2:
+                send({"method": "notifications/cancelled", "params": {"requestId": number}})
+            else:
+                sys.stdin.readline()
+    if wanted == "progress":
+        for step in range(50):
+            time.sleep(0.1)
+            token = cast("dict[str, object]", params["_meta"])["progressToken"]
+            send({"method": "notifications/progress", "params": {"progressToken": token, "progress": step}})
+    if wanted == "nonsense requests":
+        send({"id": 1, "method": "\ud800"})
+        send({"id": 2, "method": "roots/list", "params": 5})
+        sys.stdout.write('[{"jsonrpc": "2.0", "id": 3, "method": "ping"}]\n\n')
+
+
 def answer(message: Message) -> None:
     params = cast("dict[str, object]", message.get("params") or {})
     match message.get("method"):
@@ -146,18 +171,7 @@ def answer(message: Message) -> None:
                 sys.stdout.buffer.write(b"\xff\xfe{not JSON\n")
             if kind == "forgets its tools":
                 send({"method": "notifications/tools/list_changed"})
-            if arguments.get("answer") == "an endless line":
-                while True:
-                    sys.stdout.write("x" * 65_536)
-            if arguments.get("answer") == "progress":
-                for step in range(50):
-                    time.sleep(0.1)
-                    token = cast("dict[str, object]", params["_meta"])["progressToken"]
-                    send({"method": "notifications/progress", "params": {"progressToken": token, "progress": step}})
-            if arguments.get("answer") == "nonsense requests":
-                send({"id": 1, "method": "\ud800"})
-                send({"id": 2, "method": "roots/list", "params": 5})
-                sys.stdout.write('[{"jsonrpc": "2.0", "id": 3, "method": "ping"}]\n\n')
+            act(str(arguments.get("answer")), params)
             sys.stdout.buffer.write(GARBAGE.get(str(arguments.get("answer")), b"") * 2_000)
             send({"id": message["id"]} | called(arguments.get("answer")))
         case _:
