@@ -128,7 +128,7 @@ def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> Non
 
 
 def _check_present(path: Path, opened: os.stat_result) -> None:
-    """Refuse to write to a file that nobody would find again.
+    """Refuse to write to a file without a name: it could never be opened again.
 
     Raises:
         StoreError: The file has no longer the name under which it was opened.
