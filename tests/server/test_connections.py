@@ -101,6 +101,24 @@ async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: p
         await clients.check()
 
 
+async def test_rejected_clients_are_logged_once_a_minute_and_counted(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="galaxy_trio.server")
+    async with open_memory_server() as server:
+        for pause in (*[0.0] * 20, 61.0):
+            await trio.sleep(pause)
+            stream = server.connect()
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            with trio.fail_after(60):
+                while await stream.receive_some():
+                    pass
+            await trio.testing.wait_all_tasks_blocked()
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("was rejected" in line for line in lines) == 2
+    assert "19 more problems like the last one not logged" in lines
+
+
 async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
     async with open_clients(limits=ServerLimits(max_message_size=5000)) as clients:
         heartbeat = json.dumps({"type": "heartbeat", "status": "ok", "client_type": "constellation", "task_name": ""})
