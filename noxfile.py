@@ -19,7 +19,7 @@ _PROJECT = nox.project.load_toml("pyproject.toml")
 # The command line and the daemon talk to people: what is left of them untested is small, and counted apart.
 _FRONT_ENDS = "galaxy_trio/_cli/*,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
-_EXTRAS = "agent,cli,daemon,mcp,yaml"
+_EXTRAS = "cli,daemon,mcp"
 _FAST = "not slow and not simulation and not daemon and not programs and not page"
 # Each process takes whole files, as far as there are any, so that what a file's tests share is made once.
 _PARALLEL = ("-n", "auto", "--dist", "worksteal")
@@ -138,7 +138,7 @@ def simulate(session: nox.Session) -> None:
 
 @_tests_something
 def soak(session: nox.Session) -> None:
-    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; see docs/reliability.md."""
+    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; ``-- --breakages``; see docs/reliability.md."""
     _run(session, "python", "-m", "tests.soak.soak", *session.posargs)
 
 

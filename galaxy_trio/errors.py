@@ -32,7 +32,15 @@ class ConfigError(GalaxyError, ValueError):
 
 
 class ConnectFailed(GalaxyError):
-    """Connecting failed: network, DNS, TLS, or the peer ended the connection before it confirmed the registration."""
+    """Connecting failed: network, DNS, TLS, or the peer ended the connection before it confirmed the registration.
+
+    Attributes:
+        proxy: The HTTP proxy that failed or refused, as its URL without credentials; None if it was not the proxy.
+    """
+
+    def __init__(self, message: str, *, proxy: str | None = None) -> None:
+        super().__init__(message)
+        self.proxy = proxy
 
 
 class ConnectTimeout(ConnectFailed, trio.TooSlowError):

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._cli.terminal import echo
+from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio._printable import one_line
 from galaxy_trio._transport.url import parse_url
@@ -104,4 +105,4 @@ def _listed(names: Sequence[str]) -> str:
     if not names:
         return "no tools"
     shown = ", ".join(names[:_NAMES_SHOWN])
-    return f"{len(names)} tool{'s' if len(names) > 1 else ''}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"
+    return f"{counted(len(names), 'tool')}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"

@@ -14,6 +14,7 @@ from galaxy_trio._cli.options import verbose
 from galaxy_trio._cli.signals import run_trio
 from galaxy_trio._cli.terminal import echo
 from galaxy_trio._config.certificates import trusting_context
+from galaxy_trio._counted import counted
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import ConstellationConfig, read_config
 from galaxy_trio.daemon.settings import is_daemon_file, read_settings
@@ -43,7 +44,7 @@ def check_command(file: Path) -> int:
     except ConfigError as error:
         raise _printed(file, error) from error
     servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
-    echo(f"{one_line(str(file))}: {_counted(len(config.devices), 'device')}, {_counted(len(servers), 'server')}")
+    echo(f"{one_line(str(file))}: {counted(len(config.devices), 'device')}, {counted(len(servers), 'server')}")
     _print_notes(config)
     return 0
 
@@ -58,7 +59,7 @@ def check_daemon(file: Path) -> int:
         checked = _check_start(read_settings(file))
     except ConfigError as error:
         raise _printed(file, error) from error
-    echo(f"{one_line(str(file))} is valid: {_counted(len(checked.devices.devices), 'device')}")
+    echo(f"{one_line(str(file))} is valid: {counted(len(checked.devices.devices), 'device')}")
     if checked.is_running:
         echo("a daemon is running with this configuration")
     _print_notes(checked.devices)
@@ -77,7 +78,7 @@ def _printed(file: Path, error: ConfigError) -> ConfigError:
     """Print the problems of an error, and return the one that ends the command."""
     for problem in error.problems:
         echo(one_line(problem), err=True)
-    return ConfigError(f"{file}: {_counted(len(error.problems), 'problem')}") if error.problems else error
+    return ConfigError(f"{file}: {counted(len(error.problems), 'problem')}") if error.problems else error
 
 
 def _print_notes(config: ConstellationConfig) -> None:
@@ -99,7 +100,3 @@ def _file_problems(device: DeviceConfig) -> Iterator[str]:
             trusting_context(device.ca_file)
         except OSError as error:
             yield f"the certificates cannot be read from {device.ca_file}: {error.strerror}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

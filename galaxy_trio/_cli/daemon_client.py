@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
@@ -11,6 +12,7 @@ import httpx2
 
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._transport.url import shown_redirect
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE
 from galaxy_trio.errors import ConfigError, ConnectFailed, NoSuchDevice, RequestRejected, RequestTimeout
 
@@ -63,6 +65,8 @@ class DaemonClient:
             RequestRejected: The response is an error, or not JSON.
         """
         self._refuse_redirect(response)
+        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+            raise self._not_a_daemon(": it serves WebSockets, as an AIP server does; the daemon has a port of its own")
         try:
             body = cast("JSON", response.json())
         except ValueError:
@@ -80,7 +84,12 @@ class DaemonClient:
     def _refuse_redirect(self, response: httpx2.Response) -> None:
         # Its target may be another server, and the daemon redirects nothing.
         if response.is_redirect:
-            raise self._not_a_daemon(f": it redirects (status {response.status_code})")
+            authorization = self._client.headers.get("Authorization", "")
+            location = shown_redirect(
+                str(response.request.url), response.headers.get("Location", ""), authorization.split()
+            )
+            where = "" if location is None else f" to {location}"
+            raise self._not_a_daemon(f": it redirects{where} (status {response.status_code})")
 
     def _not_a_daemon(self, what: str = "") -> RequestRejected:
         return RequestRejected(f"the server at {self._shown} is not a galaxy-trio daemon{what}")
@@ -174,8 +183,15 @@ def _shown(address: str) -> str | None:
 
 def _root_reason(error: BaseException) -> str:
     """Return the reason of the first operating system error among the causes, or else the error's own text."""
+    if isinstance(error, httpx2.RemoteProtocolError):
+        # Servers with TLS answer a client without TLS in many ways, or not at all.
+        return f"{str(error).rstrip('.').lower()}; if it uses TLS, its address begins with https://"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "it does not use TLS, so its address begins with http://"
         if isinstance(cause, OSError):
             return reason_of(cause)
         cause = cause.__cause__ or cause.__context__

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,11 +26,13 @@ from galaxy_trio._cli.destination import (
     read_tokens,
 )
 from galaxy_trio._cli.devices import devices_command
+from galaxy_trio._cli.doctor.command import doctor_command
+from galaxy_trio._cli.events import events_command
 from galaxy_trio._cli.mcp import mcp_options
-from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
+from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
-from galaxy_trio._cli.task import events_command, task_command
+from galaxy_trio._cli.task import task_command
 from galaxy_trio._cli.terminal import (
     READABLE_WIDTH,
     device_rows,
@@ -61,7 +64,7 @@ from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from galaxy_trio.agent import McpServer
 
@@ -102,13 +105,26 @@ async def run(destination: Destination, request: str, timeout: float) -> TaskRes
 
 
 class _CommandLine(click.Group):
+    """Ends without an error message when stdout is closed."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the options, of which some print and exit."""
+        with _closed_pipe():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A closed stdout ends it without an error message."""
-        try:
+        """Run the command."""
+        with _closed_pipe():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            silence(sys.stdout)
-        raise click.exceptions.Exit(_PIPE_CLOSED)
+
+
+@contextmanager
+def _closed_pipe() -> Generator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise click.exceptions.Exit(_PIPE_CLOSED) from None
 
 
 @click.group(
@@ -204,14 +220,19 @@ _path = click.Path(path_type=Path)
 @command_line.command("server", epilog="\b\nExample:\n    galaxy-trio server --port 5000")
 @click.option(
     "--host",
-    type=valid_text,
+    type=host_name,
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
     help="The address to listen on.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="The port; 0 for any free one."
+    "--port",
+    type=whole_number(0, 65535),
+    metavar="PORT",
+    default=5000,
+    show_default=True,
+    help="The port; 0 for any free one.",
 )
 @click.option(
     "--token-file", type=_path, metavar="FILE",
@@ -222,7 +243,7 @@ _path = click.Path(path_type=Path)
 @click.option("--key", type=_path, metavar="FILE", help="The private key, if it is not in the certificate's file.")
 @click.option(
     "--allow-host",
-    type=valid_text,
+    type=host_name,
     multiple=True,
     metavar="NAME",
     help="Accept clients that use this host name. A loopback address accepts the loopback names as well; any other address accepts "
@@ -237,7 +258,8 @@ _path = click.Path(path_type=Path)
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1),
+    type=whole_number(1),
+    metavar="NUMBER",
     default=500,
     show_default=True,
     help="The largest number of connections.",
@@ -268,7 +290,7 @@ def server_command(
 
 @command_line.command(
     "agent",
-    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools galaxy_trio.agent.example_tools",
+    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools my_tools",
 )
 @destination_options
 @click.option(
@@ -277,7 +299,7 @@ def server_command(
 )  # fmt: skip
 @mcp_options
 @click.option(
-    "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after this many consecutive failures."
+    "--max-retries", type=whole_number(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
 @log_options
 def agent_command(
@@ -297,6 +319,7 @@ def agent_command(
 command_line.add_command(tools_command)
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
+command_line.add_command(doctor_command)
 command_line.add_command(daemon_command)
 command_line.add_command(task_command)
 command_line.add_command(events_command)

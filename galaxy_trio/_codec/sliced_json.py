@@ -20,6 +20,7 @@ _SLICE: Final = 4_000
 """Values and keys of a slice: a few milliseconds."""
 _SLICE_SIZE: Final = 2**20
 """Characters of a slice."""
+_CONTAINERS: Final = frozenset({list, dict})
 TOO_DEEP: Final = "nested too deep"
 MAX_NUMBER: Final = 1_000
 """Characters that a number may have."""
@@ -43,13 +44,11 @@ class Refused(ValueError):
 
 def is_too_deep(value: object, text: str) -> bool:
     """Whether a text's value is nested deeper than `MAX_DEPTH`. The standard library's own limit depends on Python's version."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    if len(text) <= MAX_DEPTH or text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
     level: list[Iterable[object]] = [[value]]
     for _ in range(MAX_DEPTH + 1):
-        found = cast(
-            "list[Container]", [each for members in level for each in members if isinstance(each, list | dict)]
-        )
+        found = cast("list[Container]", [each for members in level for each in members if type(each) in _CONTAINERS])
         if not found:
             return False
         level = [container.values() if isinstance(container, dict) else container for container in found]

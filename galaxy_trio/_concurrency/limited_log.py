@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from galaxy_trio._counted import counted
+
 if TYPE_CHECKING:
     import logging
     from typing import Never
@@ -54,7 +56,7 @@ class LimitedLog:
 
     def _log_count(self) -> None:
         if self._counted:
-            self._logger.warning("%s more problems like the last one were not logged", self._counted)
+            self._logger.warning("%s like the last one not logged", counted(self._counted, "more problem"))
             self._counted = 0
 
 

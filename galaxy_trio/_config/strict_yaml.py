@@ -15,7 +15,7 @@ from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems, member_path
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
@@ -54,7 +54,9 @@ def _parse(loader: yaml.SafeLoader) -> tuple[object, list[str]]:
         if document is None:
             return None, []
         problems = list(islice(_repeated_keys(loader, document), MAX_PROBLEMS))
-        return cast("object", loader.construct_document(document)), problems
+        # Its stub has no types.
+        construct = cast("Callable[[yaml.Node], object]", loader.construct_document)  # pyright: ignore[reportUnknownMemberType]
+        return construct(document), problems
     finally:
         loader.dispose()
 
@@ -93,7 +95,10 @@ def _repeated_keys(loader: yaml.SafeLoader, document: yaml.Node) -> Iterator[str
 
 def _key(loader: yaml.SafeLoader, node: yaml.Node) -> object:
     """Return a key as it will be in the object, where 1 and 0x1 are the same."""
-    return (_MERGE,) if node.tag == _MERGE else cast("object", loader.construct_object(node))
+    if node.tag == _MERGE:
+        return (_MERGE,)
+    construct = cast("Callable[[yaml.Node], object]", loader.construct_object)  # pyright: ignore[reportUnknownMemberType]
+    return construct(node)
 
 
 def _without_content(error: yaml.MarkedYAMLError) -> str:

@@ -16,7 +16,7 @@ from galaxy_trio._connection.options import HEARTBEAT_INTERVAL, ConnectionOption
 from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def open_client_link(
     if proxy is not None:
         logger.info("reaching %s through the proxy %s", target.shown, proxy.shown)
     opened = await open_stream(target, stream, ssl_context, proxy, options.connect_timeout)
-    websocket = Transport(
+    websocket = TrioWebSocket(
         opened,
         peer=target.shown,
         client=True,
@@ -125,7 +125,9 @@ async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
         raise
 
 
-async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON], options: ConnectionOptions) -> None:
+async def register(
+    link: Link[In], requests: Requests, metadata: dict[str, JSON], options: ConnectionOptions
+) -> str | None:
     """Register with the server, and start the heartbeats.
 
     Args:
@@ -134,14 +136,18 @@ async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON]
         metadata: The registration's metadata.
         options: The time that the registration may take, and the time between heartbeats.
 
+    Returns:
+        The server's time when it confirmed, as it sent it.
+
     Raises:
         RegistrationRejected: The server refused.
         ConnectTimeout: The server did not reply in time.
         ConnectFailed: The connection ended first, or the reply was broken.
     """
+    timestamp: str | None = None
     try:
         with trio.move_on_after(options.register_timeout) as registering:
-            await requests.register(metadata)
+            timestamp = await requests.register(metadata)
         if registering.cancelled_caught:
             timeout = f"{options.register_timeout:g} s"
             raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout}")
@@ -154,3 +160,4 @@ async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON]
     logger.info("registered with %s", link.peer)
     link.memory.registered = True
     link.start_heartbeats(options.heartbeat_interval or HEARTBEAT_INTERVAL, requests.beat)
+    return timestamp

@@ -8,7 +8,7 @@ import trio
 
 from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
 from galaxy_trio._transport.interface import REDIRECTS
-from galaxy_trio._transport.url import bracketed
+from galaxy_trio._transport.url import bracketed, shown_redirect
 from galaxy_trio.errors import ConnectFailed
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ async def connect_through(stream: trio.abc.Stream, proxy: Proxy, target: Target)
     problem, cause = await _ask(stream, proxy, target)
     if problem:
         # The answer itself is not shown: it may quote the request with its credentials.
-        raise ConnectFailed(f"no connection to {target.shown} through the proxy {proxy.shown}: {problem}") from cause
+        raise ConnectFailed(
+            f"no connection to {target.shown} through the proxy {proxy.shown}: {problem}", proxy=proxy.shown
+        ) from cause
 
 
 async def _ask(stream: trio.abc.Stream, proxy: Proxy, target: Target) -> tuple[str, Exception | None]:
@@ -51,16 +53,16 @@ async def _ask(stream: trio.abc.Stream, proxy: Proxy, target: Target) -> tuple[s
     extra = False
     try:
         await stream.send_all(_request(proxy, target))
-        # The first line is enough for a refusal.
-        while watch.in_handshake and not watch.violation and _may_be_accepted(watch.status_code):
+        while watch.in_handshake and not watch.violation and not _is_refusal(watch):
             data = await stream.receive_some(MAX_HEAD)
             if not data:
                 break
             extra = watch.feed(data) < len(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         cause = error
-    if not _may_be_accepted(watch.status_code):
-        return _refusal(watch.status_code, proxy), cause
+    status = watch.status_code
+    if status is not None and not 200 <= status < 300:
+        return _refusal(status, watch, proxy), cause
     if watch.violation:
         return f"the proxy sent {watch.violation}", cause
     if watch.in_handshake:
@@ -71,8 +73,10 @@ async def _ask(stream: trio.abc.Stream, proxy: Proxy, target: Target) -> tuple[s
     return "", cause
 
 
-def _may_be_accepted(status: int | None) -> bool:
-    return status is None or 200 <= status < 300
+def _is_refusal(watch: InboundWatch) -> bool:
+    """Whether the first line refuses. A redirect is read to the end of its headers, which say where to."""
+    status = watch.status_code
+    return status is not None and not 200 <= status < 300 and status not in REDIRECTS
 
 
 def _request(proxy: Proxy, target: Target) -> bytes:
@@ -83,10 +87,14 @@ def _request(proxy: Proxy, target: Target) -> bytes:
     return b"\r\n".join([*lines, b"", b""])
 
 
-def _refusal(status: int | None, proxy: Proxy) -> str:
-    if not status:
+def _refusal(status: int, watch: InboundWatch, proxy: Proxy) -> str:
+    if status == 0:
         return "the proxy does not speak HTTP; is its URL right, and does it begin with https:// if the proxy uses TLS?"
     hint = _HINTS.get(status, "")
     if status in _CREDENTIALS:
         hint = _NEEDS_CREDENTIALS if proxy.authorization is None else _WRONG_CREDENTIALS
+    if status in REDIRECTS:
+        location = shown_redirect(proxy.shown, watch.headers.get(b"location", b"").decode("latin-1"), proxy.secrets)
+        if location is not None:
+            hint = f"it redirects to {location}; {hint}"
     return f"the proxy answered with HTTP status {status}" + (f": {hint}" if hint else "")

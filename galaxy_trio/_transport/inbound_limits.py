@@ -17,9 +17,10 @@ _FRAGMENT_SIZE: Final = 100
 """About how many bytes trio-websocket takes for a fragment, besides its content."""
 
 _HTTP = b"HTTP/1."
+_TLS_HELLO = b"\x16\x03"
 _HEAD_END = re.compile(rb"\n\r?\n")
 """An empty line. h11 accepts line feeds alone as well, and both must see the same end: everything after it is frames."""
-_HEADER = re.compile(rb"\n(host|location|retry-after):[ \t]*([^\r\n]*)", re.IGNORECASE)
+_HEADER = re.compile(rb"\n(host|location|retry-after|server|upgrade):[ \t]*([^\r\n]*)", re.IGNORECASE)
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})[ \r]")
 
 
@@ -42,7 +43,9 @@ class InboundWatch:
         self.status_code: int | None = None
         """The HTTP status of a server's answer, 0 if it is not HTTP; None until its first line is complete."""
         self.headers: dict[bytes, bytes] = {}
-        """``host``, ``location`` and ``retry-after`` of the handshake, once it is complete: the first of each."""
+        """The headers of the handshake that matter here, once it is complete, with their names in lower case: the first of each."""
+        self.uses_tls: bool = False
+        """Whether a client begins with TLS. Its TLS has ended before, if this end uses it."""
         self.violation: str | None = None
         """The limit that the peer exceeded, in words; None if it exceeded none."""
 
@@ -68,6 +71,7 @@ class InboundWatch:
         if self._head is not None:
             seen = len(self._head)
             self._head += data
+            self.uses_tls = self._head.startswith(_TLS_HELLO)
             if self.status_code is None and (b"\n" in self._head or not _HTTP.startswith(self._head[: len(_HTTP)])):
                 match = _STATUS_LINE.match(self._head)
                 self.status_code = int(match[1]) if match else 0

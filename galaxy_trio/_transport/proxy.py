@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 _WITH_PORT: Final = re.compile(r"(.*[^:]|\[.*\]):([0-9]{1,5})")
 """An entry of ``NO_PROXY`` with a port. An IPv6 address without brackets has none."""
+_BASIC: Final = "Basic "
 _SOCKS: Final = re.compile(r"(socks[45]?[ah]?):", re.IGNORECASE)
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -42,6 +43,14 @@ class Proxy:
     secure: bool
     authorization: bytes | None = attrs.field(repr=False)
     shown: str
+
+    @property
+    def secrets(self) -> list[str]:
+        """The credentials, encoded and plain, which an answer may quote."""
+        if self.authorization is None:
+            return []
+        encoded = self.authorization.decode().removeprefix(_BASIC)
+        return [encoded, *filter(None, base64.b64decode(encoded).decode().split(":", 1))]
 
 
 def parse_proxy(url: str, source: str = "the proxy's URL") -> Proxy:
@@ -78,7 +87,7 @@ def _read(url: str) -> Proxy | None:
         authorization = None
         if parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = b"Basic " + base64.b64encode(credentials.encode())
+            authorization = _BASIC.encode() + base64.b64encode(credentials.encode())
     except ValueError:  # ConfigError and UnicodeEncodeError are
         return None
     shown = f"{parts.scheme}://{bracketed(host)}:{port}"

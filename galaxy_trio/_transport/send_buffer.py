@@ -296,11 +296,11 @@ class BufferedStream(trio.abc.Stream):
         allowed = self._watch.feed(data)
         if in_handshake:
             self._on_inbound()
+            self._check_reading()
         if allowed < len(data):
             if self._watch.violation is None:
                 self._unread = memoryview(data)[allowed:]
-            data = data[:allowed]
-            if not data:
+            if not (data := data[:allowed]):
                 raise trio.BrokenResourceError(self._watch.violation)
         return data
 

@@ -6,8 +6,9 @@ import errno
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
+import attrs
 import trio
 
 from galaxy_trio._concurrency.background import first_leaf
@@ -24,12 +25,25 @@ _OF_UNKNOWN_AUTHORITY: Final = (18, 19, 20)
 # OpenSSL's reasons for an answer that is not TLS.
 _OF_PLAIN_TEXT: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 
-_Peer: TypeAlias = Literal["server", "proxy"]
-_TLS_ADVICE: Final[dict[_Peer, tuple[str, str]]] = {
+_TLS_ADVICE: Final = {
     "server": ("ws", "if your own authority issued it, give the authority's certificate file"),
     "proxy": ("http", "if your own authority issued it, add the authority to the system's, or set SSL_CERT_FILE"),
 }
 """The scheme of its URL without TLS, and the advice about a certificate of an unknown authority."""
+
+
+@attrs.frozen
+class _Peer:
+    """The server, or the proxy, as errors name it.
+
+    Attributes:
+        proxy: The proxy's URL, if it is the proxy.
+    """
+
+    what: Literal["server", "proxy"]
+    host: str
+    shown: str
+    proxy: str | None = None
 
 
 async def open_stream(
@@ -54,21 +68,25 @@ async def open_stream(
         ConfigError: The `ssl_context` cannot be used, or the default cannot be made.
     """
     through = "" if proxy is None else f" through the proxy {proxy.shown}"
-    stage = f"no connection to {target.shown}{through}"
+    server = _Peer("server", target.host, f"{target.shown}{through}")
+    middle = None if proxy is None else _Peer("proxy", proxy.host, f"the proxy {proxy.shown}", proxy.shown)
+    stage = f"no connection to {server.shown}"
+    waiting_for = middle or server
+    is_plain = not (target.secure or (proxy is not None and proxy.secure))
     try:
         with trio.move_on_after(timeout):
             if stream is None:
-                stream = await _open_tcp(target, proxy)
-            if proxy is not None:
+                stream = await _open_tcp(waiting_for, (proxy or target).port, is_plain=is_plain)
+            if proxy is not None and middle is not None:
                 if proxy.secure:
-                    stream = await _start_tls(stream, None, proxy.host, f"the proxy {proxy.shown}", "proxy")
-                stage = f"no connection to {target.shown}: the proxy {proxy.shown} did not answer"
+                    stream = await _start_tls(stream, None, middle)
+                stage = f"no connection to {target.shown}: {middle.shown} did not answer"
                 await connect_through(stream, proxy, target)
-                stage = f"no connection to {target.shown}{through}: the server did not answer"
+                stage, waiting_for = f"no connection to {server.shown}: the server did not answer", server
             if target.secure:
-                stream = await _start_tls(stream, ssl_context, target.host, f"{target.shown}{through}", "server")
+                stream = await _start_tls(stream, ssl_context, server)
             return stream
-        raise ConnectTimeout(f"{stage} within {timeout:g} s")
+        raise ConnectTimeout(f"{stage} within {timeout:g} s", proxy=waiting_for.proxy)
     except BaseException:
         if stream is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
@@ -76,35 +94,34 @@ async def open_stream(
         raise
 
 
-async def _open_tcp(target: Target, proxy: Proxy | None) -> trio.abc.Stream:
-    end: Target | Proxy = target if proxy is None else proxy
-    what: _Peer = "server" if proxy is None else "proxy"
-    shown = end.shown if proxy is None else f"the proxy {end.shown}"
+async def _open_tcp(peer: _Peer, port: int, *, is_plain: bool) -> trio.abc.Stream:
     try:
-        opened = await trio.open_tcp_stream(end.host, end.port)
+        opened = await trio.open_tcp_stream(peer.host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {shown}: {_os_reason(error, what)}") from error
-    return opened if target.secure or (proxy is not None and proxy.secure) else directly(opened)
+        raise ConnectFailed(f"cannot connect to {peer.shown}: {_os_reason(error, peer)}", proxy=peer.proxy) from error
+    return directly(opened) if is_plain else opened
 
 
 async def _start_tls(
-    stream: trio.abc.Stream, ssl_context: ssl.SSLContext | None, host: str, shown: str, what: _Peer
+    stream: trio.abc.Stream, ssl_context: ssl.SSLContext | None, peer: _Peer
 ) -> trio.SSLStream[trio.abc.Stream]:
     try:
         context = ssl_context if ssl_context is not None else ssl.create_default_context()
-        secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+        secure = trio.SSLStream(stream, context, server_hostname=peer.host, https_compatible=True)
         await secure.do_handshake()
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         cause = error.__cause__ or error
-        raise ConnectFailed(f"no TLS connection to {shown}: {_tls_reason(cause, what)}") from cause
+        raise ConnectFailed(
+            f"no TLS connection to {peer.shown}: {_tls_reason(cause, peer)}", proxy=peer.proxy
+        ) from cause
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the ssl_context cannot be used to connect to {shown}: {_tls_reason(error, what)}"
+            f"the ssl_context cannot be used to connect to {peer.shown}: {_tls_reason(error, peer)}"
         ) from error
     return secure
 
 
-def _os_reason(error: OSError, what: _Peer) -> str:
+def _os_reason(error: OSError, peer: _Peer) -> str:
     """Describe the first reason: with several addresses, the cause is a group."""
     cause = None if error.__cause__ is None else first_leaf(error.__cause__)
     deepest = cause if isinstance(cause, OSError) else error
@@ -117,17 +134,17 @@ def _os_reason(error: OSError, what: _Peer) -> str:
     if isinstance(deepest, socket.gaierror):
         return f"{reason}; is the host's name right?"
     if deepest.errno == errno.ECONNREFUSED:
-        return f"{reason}; is the {what} running, and at this port?"
+        return f"{reason}; is the {peer.what} running, and at this port?"
     return reason
 
 
-def _tls_reason(error: BaseException, what: _Peer) -> str:
-    plain_scheme, own_authority = _TLS_ADVICE[what]
+def _tls_reason(error: BaseException, peer: _Peer) -> str:
+    plain_scheme, own_authority = _TLS_ADVICE[peer.what]
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = f"; {own_authority}" if error.verify_code in _OF_UNKNOWN_AUTHORITY else ""
-        return f"the {what}'s certificate is not accepted: {error.verify_message}{advice}"
+        return f"the {peer.what}'s certificate is not accepted: {error.verify_message}{advice}"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        plain = f"; if the {what} does not use TLS, its URL begins with {plain_scheme}://"
+        plain = f"; if the {peer.what} does not use TLS, its URL begins with {plain_scheme}://"
         return f"{reason}{plain if error.reason in _OF_PLAIN_TEXT else ''}"
-    return str(error) or f"the {what} ended the connection"
+    return str(error) or f"the {peer.what} ended the connection"

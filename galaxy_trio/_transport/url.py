@@ -18,7 +18,6 @@ DEFAULT_PATH: Final = "/ws"
 
 _SCHEMES: Final = ("ws", "wss")
 _DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
-_REDIRECT_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _MAX_HOST: Final = 253
 """The longest name that DNS allows."""
 _MAX_SHOWN_PATH: Final = 200
@@ -118,28 +117,26 @@ def _shown_path(path: str) -> str:
     return path if end == len(path) else f"{path[:end]}…"
 
 
-def shown_redirect(target: Target, location: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the URL that a server redirects to, in the form that may be shown; None if it cannot be a server's URL.
+def shown_redirect(requested: str, location: str, secrets: Iterable[str]) -> str | None:
+    """Return the URL that a server redirects to, in the form that may be shown; None if it is no URL of a server.
 
     Args:
-        target: The URL that was requested.
+        requested: The ``http://`` or ``https://`` URL of the request.
         location: The redirect's location, from the server.
-        headers: The request's headers. The location may quote a secret in them.
+        secrets: Secrets of the request, which the location may quote.
     """
-    requested = f"{'https' if target.secure else 'http'}://{bracketed(target.host)}:{target.port}{target.resource}"
     try:
         parts = urlsplit(urljoin(requested, location))
-        scheme = _REDIRECT_SCHEMES[parts.scheme]
-        host, port = host_and_port(parts._replace(scheme=scheme, netloc=parts.netloc.rpartition("@")[2]))
-    except (ValueError, KeyError):
+        if not location or parts.scheme not in _DEFAULT_PORTS:
+            return None
+        host, port = host_and_port(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    except ValueError:  # ConfigError is one
         return None
-    if not location or len(host) > _MAX_HOST:
+    if len(host) > _MAX_HOST:
         return None
-    secrets = [value for _, value in parse_qsl(urlsplit(target.resource).query)]
-    secrets += [word.decode("latin-1") for _, value in headers for word in value.split()]
     path = parts.path or "/"
     shown = "/…" if any(secret in unquote(path) for secret in secrets) else _shown_path(path)
-    return f"{scheme}://{bracketed(host)}:{port}{shown}"
+    return f"{parts.scheme}://{bracketed(host)}:{port}{shown}"
 
 
 def _can_be_sent(token: str) -> bool:

@@ -24,12 +24,14 @@ from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, Tran
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.text_receiver import TextReceiver
 from galaxy_trio._transport.websocket_errors import (
+    USE_A_WEBSOCKET,
     broke_off,
     client_rejected,
     closed_by_peer,
     closed_by_us,
     fault_in,
     handshake_error,
+    is_other_http,
     is_rejection,
     too_much,
 )
@@ -48,13 +50,13 @@ _LAST_WORDS: Final = 1.0
 """Seconds to send the final data: the rejection of a handshake, or the close frame that explains an end."""
 
 
-class Transport:
-    """One end of a WebSocket over a stream.
+class TrioWebSocket:
+    """One end of a WebSocket over a stream: implements `WebSocket`.
 
     The owner runs two tasks in a nursery: `run_writer`, and either `run_client` or `run_server`. Only one task receives.
 
     Args:
-        stream: The stream. The transport owns it from now on.
+        stream: The stream. The WebSocket owns it from now on.
         peer: The name of the other end, for error messages.
         client: Whether this is the client's end, which masks its frames.
         max_message_size: The limit of a message in bytes, in both directions.
@@ -158,14 +160,14 @@ class Transport:
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
                 await request.reject(status)
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._stream.flush()
                 return None
             return await request.accept()
 
         await self._run(shake_hands, task_status)
         if not self.is_open:
-            raise client_rejected(self._peer, rejected) from self._reader_error
+            with trio.move_on_after(_LAST_WORDS):
+                await self._stream.flush()
+            raise client_rejected(self._peer, self._watch, rejected, self._stream.end_cause) from self._reader_error
 
     async def _run(
         self,
@@ -199,7 +201,10 @@ class Transport:
         """End the handshake when it cannot succeed any more: trio-websocket would keep waiting."""
         if self._opening is None:
             return
-        rejected = self._frames.client and is_rejection(self._watch)
+        rejected = is_rejection(self._watch) if self._frames.client else is_other_http(self._watch)
+        if rejected and not self._frames.client:
+            self._stream.append(USE_A_WEBSOCKET)
+            self._stream.stop_reading()
         if rejected or self._watch.violation is not None or self._stream.ended.is_set():
             self._opening.cancel()
 

@@ -13,6 +13,7 @@ import trio
 from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._concurrency.memory_budget import MemoryShare
+from galaxy_trio._counted import counted
 from galaxy_trio.agent.command_runner import failure, one_line
 from galaxy_trio.agent.outbox import send_first
 from galaxy_trio.errors import InvalidMessage
@@ -112,11 +113,12 @@ class CommandQueue:
             self._idle.unpark_all()
             return
         logger.warning(
-            "refused a batch of %d commands: %d batches are queued already",
-            len(message.actions or []),
-            self._max_queued,
+            "refused a batch of %s: the queue is full, with %s",
+            counted(len(message.actions or []), "command"),
+            counted(self._max_queued, "batch", "batches"),
         )
-        why = f"{self._max_queued} batches are queued on this device already: no command of this one was run"
+        full = counted(self._max_queued, "batch", "batches")
+        why = f"this device's queue is full, with {full}: no command of this one was run"
         results = [failure(command, why) for command in message.actions or []]
         self._count(results)
         self._outbox.put(self._replies(message, results))
@@ -190,7 +192,9 @@ class CommandQueue:
         reply = self._reply(message, results)
         yield reply
         yield attrs.evolve(reply, action_results=self._shrunk(reply, results))
-        why = f"the results of {len(results)} commands do not fit into a message of {self._max_message_size} bytes"
+        why = (
+            f"{counted(len(results), 'result')} of commands do not fit into a message of {self._max_message_size} bytes"
+        )
         yield attrs.evolve(reply, action_results=[], error=why)
 
     def _reply(self, message: ServerMessage, results: list[CommandResult]) -> ClientMessage:
@@ -222,7 +226,9 @@ class CommandQueue:
         for index in sorted(range(len(results)), key=sizes.__getitem__, reverse=True):
             if excess <= 0:
                 break
-            small = _failed(results[index], f"its result of {sizes[index]} bytes does not fit into the batch's reply")
+            small = _failed(
+                results[index], f"its result of {counted(sizes[index], 'byte')} does not fit into the batch's reply"
+            )
             saved = sizes[index] - _size_of(small)
             # A failure repeats the command's id, so it may be larger than a short result.
             if saved > 0:

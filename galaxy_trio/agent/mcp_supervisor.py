@@ -1,6 +1,6 @@
 """Supervises MCP servers, whose tools a device offers as its own: starts or connects to them, and again when they end.
 
-Needs the extra: ``pip install galaxy_trio[mcp]``. The SDK is imported when servers are opened, not before.
+Needs the extra: ``pip install "galaxy_trio[mcp]"``. The SDK is imported when servers are opened, not before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.backoff import FIRST, MAXIMUM, STEADY
+from galaxy_trio._counted import counted
 from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.agent.mcp_server import Limits
 from galaxy_trio.errors import ConfigError, ToolError
@@ -173,10 +174,9 @@ class _Supervisor:
                 self._session = session
                 logger.log(
                     logging.DEBUG if self._failures > _LOGGED_FAILURES else logging.INFO,
-                    "MCP server %r is running, with %d tool%s",
+                    "MCP server %r is running, with %s",
                     self.name,
-                    len(self.tools),
-                    "" if len(self.tools) == 1 else "s",
+                    counted(len(self.tools), "tool"),
                 )
                 self._try_done()
                 try:
@@ -278,7 +278,7 @@ def _load() -> OpenSession:
     try:
         from galaxy_trio.agent.mcp_session import open_session  # noqa: PLC0415  # an extra, and slow
     except ImportError as error:
-        raise ConfigError("MCP servers need an extra: pip install galaxy_trio[mcp]") from error
+        raise ConfigError('MCP servers need an extra: pip install "galaxy_trio[mcp]"') from error
     return open_session
 
 

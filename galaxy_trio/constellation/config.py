@@ -159,7 +159,10 @@ def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
         # With any token, this also finds a second one in the URL.
         parse_url(config.server_url, "t" if given else None)
     except ConfigError as error:
-        problems.append(("server_url", str(error)))
+        # As the original's documentation suggests, whose program does not replace them either.
+        is_variable = config.server_url.startswith("${")
+        problem = "variables are not replaced in this file: write the URL itself" if is_variable else str(error)
+        problems.append(("server_url", problem))
     try:
         check_headers(config.headers)
     except ConfigError as error:

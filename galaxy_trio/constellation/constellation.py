@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast
@@ -17,6 +16,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio._connection.options import ConnectionOptions
+from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
@@ -24,7 +24,7 @@ from galaxy_trio.constellation.device import MAX_QUEUED, Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.scheduler import Scheduler
+from galaxy_trio.constellation.scheduler import Scheduler, Waiter
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import TlsContexts
@@ -69,7 +69,7 @@ class Constellation:
 
     def __repr__(self) -> str:
         connected = sum(device.connected for device in self._devices.values())
-        return f"<Constellation of {len(self._devices)} devices, {connected} connected>"
+        return f"<Constellation of {counted(len(self._devices), 'device')}, {connected} connected>"
 
     @property
     def devices(self) -> Mapping[str, Device]:
@@ -207,11 +207,11 @@ class Constellation:
         task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         requirements = Requirements(os, capabilities, where)
         with PublishingEnd(task, self._events.publish):
-            return await run_task(task, partial(self._acquire, requirements, task), self._waiting)
+            # The device is chosen again for each attempt.
+            return await run_task(task, lambda: self._acquire(self._lease(requirements, task)), self._waiting)
 
-    async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
-        """Wait for a slot on the device that fits best, chosen again for each attempt."""
-        device, lease = await self._lease(requirements, task)
+    async def _acquire(self, leasing: Awaitable[tuple[Device, Lease]]) -> tuple[TaskRunner, Lease]:
+        device, lease = await leasing
         return device._runner, lease
 
     @asynccontextmanager
@@ -228,10 +228,13 @@ class Constellation:
         finally:
             lease.end()
 
-    async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[Device, Lease]:
+    def _lease(self, requirements: Requirements, task: Task | None) -> Awaitable[tuple[Device, Lease]]:
+        """Enter the queue in this step. Awaiting the result, which must begin in the same step, waits for a slot."""
         self._check_open()
-        with self._scheduler.queue(requirements, task) as waiter:
-            device, slot = await waiter.wait()
+        return self._wait(self._scheduler.enter(requirements, task))
+
+    async def _wait(self, waiter: Waiter) -> tuple[Device, Lease]:
+        device, slot = await self._scheduler.wait(waiter)
         return device, await device._lease(slot)
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from galaxy_trio import ConfigError, ConstellationConfig
+from galaxy_trio._counted import counted
 from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 from galaxy_trio.daemon.store.database_file import check
 from galaxy_trio.daemon.web.listening import AddressInUse, ListenError, open_listeners, parse_address
@@ -43,7 +44,7 @@ async def check_start(settings: Settings) -> CheckedStart:
     try:
         devices = await trio.to_thread.run_sync(settings.read_devices)
     except ConfigError as error:
-        problems += [f"devices: {problem}" for problem in error.problems or [str(error)]]
+        problems += [f"{settings.devices.name}: {problem}" for problem in error.problems] or [f"devices: {error}"]
     try:
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
     except ConfigError as error:
@@ -57,7 +58,12 @@ async def check_start(settings: Settings) -> CheckedStart:
         problems.append(f"database: {error}")
     try:
         # Tokens that cannot be read are one problem, not two.
-        async with open_listeners(parse_address(settings.listen), has_token=tokens != ()):
+        async with open_listeners(
+            parse_address(settings.listen),
+            has_token=tokens != (),
+            socket_mode=settings.socket_mode,
+            socket_group=settings.socket_group,
+        ):
             pass
     except AddressInUse as error:
         in_use.append(f"listen: {error}")
@@ -68,6 +74,6 @@ async def check_start(settings: Settings) -> CheckedStart:
     if not is_running:
         problems += in_use
     if problems or devices is None:
-        count = f"{len(problems)} reasons" if len(problems) > 1 else "one reason"
-        raise ConfigError(f"the daemon cannot start, for {count}: " + "; ".join(problems), problems=problems)
+        reasons = counted(len(problems), "reason")
+        raise ConfigError(f"the daemon cannot start, for {reasons}: " + "; ".join(problems), problems=problems)
     return CheckedStart(devices, is_running)

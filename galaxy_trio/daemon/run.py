@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from galaxy_trio import ConfigError, ConnectionOptions, open_constellation
+from galaxy_trio._counted import counted
 from galaxy_trio.daemon import systemd
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.reload import apply_devices
@@ -117,7 +118,8 @@ async def run_daemon(
             systemd.ready()
             await stop.wait()
             systemd.stopping()
-            logger.info("stopping: %s tasks are running, %s are queued", task_queue.running, task_queue.queued)
+            running, queued = counted(task_queue.running, "task"), counted(task_queue.queued, "task")
+            logger.info("stopping, with %s running and %s queued", running, queued)
             await task_queue.drain(settings.drain)
             event_stream.close()
         nursery.cancel_scope.cancel()
@@ -125,7 +127,9 @@ async def run_daemon(
 
 def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
     """The settings that a reload does not change, in both files."""
-    shared: dict[str, object] = attrs.asdict(devices, recurse=False, filter=lambda field, _: field.name != "devices")
+    shared: dict[str, object] = attrs.asdict(
+        devices, recurse=False, filter=lambda field, _: bool(field.eq) and field.name != "devices"
+    )
     return {
         "listen": settings.listen,
         "socket_mode": settings.socket_mode,
@@ -172,7 +176,7 @@ class _Daemon:
                 logger.warning("old tasks cannot be deleted: %s", error)
             else:
                 if deleted:
-                    logger.info("%s old tasks were deleted", deleted)
+                    logger.info("deleted %s", counted(deleted, "old task"))
             await trio.sleep(_DELETE_INTERVAL)
 
     async def reload_at_signals(self, signals: AsyncIterator[int], task_queue: TaskQueue) -> None:

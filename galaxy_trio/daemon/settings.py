@@ -9,11 +9,11 @@ import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
 from galaxy_trio._config.files import can_name_a_file
+from galaxy_trio._config.hosts import parse_host_name
 from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.strict_toml import parse_toml
 from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
-from galaxy_trio.daemon.web.hosts import parse_host
 from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
@@ -141,7 +141,7 @@ def read_settings(path: str | Path) -> Settings:
             "allowed_hosts",
             "a list of host names",
             "a host name as it is in the header Host, without a port",
-            accept=_is_host,
+            accept=lambda name: parse_host_name(name) is not None,
         ),
         keep_days=members.number("keep_days", "days") or 30.0,
         keep_tasks=members.integer("keep_tasks", minimum=1, maximum=_MAX_TASKS) or 100_000,
@@ -156,11 +156,6 @@ def read_settings(path: str | Path) -> Settings:
 
 def _is_name(text: str) -> bool:
     return text != "" and "\0" not in text
-
-
-def _is_host(name: str) -> bool:
-    host = parse_host(name)
-    return host is not None and host.port is None and name.isascii()
 
 
 def _read_file_name(members: ObjectReader, key: str, *, secret: bool = False) -> str | None:

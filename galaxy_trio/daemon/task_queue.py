@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
+from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
@@ -221,7 +222,9 @@ class TaskQueue:
         if self.closed:
             raise DaemonBusy("the daemon is stopping: retry when it is running again")
         if self.queued >= self.max_queued:
-            raise DaemonBusy(f"{self.max_queued:,} tasks are queued already, and this one was refused: retry later")
+            raise DaemonBusy(
+                f"the queue is full, with {counted(self.max_queued, 'task')}, and this one was refused: retry later"
+            )
 
     async def resume(self) -> None:
         """Take over the tasks that an earlier daemon left. Call it once; clients' requests wait for it.
@@ -232,7 +235,9 @@ class TaskQueue:
         lost = await self._backlog.load()
         if lost or self.queued:
             logger.info(
-                "an earlier daemon left %s running tasks, which are lost, and %s queued tasks", lost, self.queued
+                "an earlier daemon left %s, now lost, and %s",
+                counted(lost, "running task"),
+                counted(self.queued, "queued task"),
             )
         self._resumed.set()
         self.update_devices()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from galaxy_trio._config.hosts import parse_host, parse_host_name
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
 from galaxy_trio.errors import ConfigError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
+_MISDIRECTED = 421
 
 
 class AccessPolicy:
@@ -36,7 +38,7 @@ class AccessPolicy:
         allowed_origins: str | Iterable[str] = (),
     ) -> None:
         self._tokens = _encode_tokens(tokens)
-        self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in _listed(allowed_hosts)}
+        self._hosts = None if allowed_hosts is None else frozenset(map(_host_name, _listed(allowed_hosts)))
         self._origins = {origin.encode() for origin in _listed(allowed_origins)}
 
     @property
@@ -45,7 +47,7 @@ class AccessPolicy:
         return bool(self._tokens)
 
     def handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        """Return the HTTP status of the response: 101, 403 or 404.
+        """Return the HTTP status of the response: 101, 403 for a wrong token or origin, 404 for a wrong path, or 421 for a wrong host.
 
         Args:
             path: The request's target, with its query.
@@ -63,8 +65,8 @@ class AccessPolicy:
         # Only browsers send an origin, and they always do: a page must not reach a server just because its reader can.
         if any(origin not in self._origins for origin in origins):
             return _FORBIDDEN
-        if self._hosts is not None and not all(_without_port(host) in self._hosts for host in hosts):
-            return _FORBIDDEN
+        if self._hosts is not None and not all(_is_allowed(host, self._hosts) for host in hosts):
+            return _MISDIRECTED
         return SWITCHING_PROTOCOLS if self._has_valid_token(parts.query) else _FORBIDDEN
 
     def credential(self, path: str) -> int | None:
@@ -135,9 +137,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _without_port(host: bytes) -> str:
-    """The name in a ``Host`` header."""
-    name = host.decode("latin-1").strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0]
+def _host_name(text: str) -> str:
+    """Normalize a name in `allowed_hosts`.
+
+    Raises:
+        ConfigError: It is no host name, or it has a port.
+    """
+    name = parse_host_name(text)
+    if name is None:
+        raise ConfigError(f"allowed_hosts: {text!r:.100} is not a host name without a port, such as galaxy.example.org")
+    return name
+
+
+def _is_allowed(header: bytes, names: frozenset[str]) -> bool:
+    """Whether a ``Host`` header has one of these names, with any port."""
+    host = parse_host(header.decode("latin-1").strip())
+    return host is not None and host.name in names

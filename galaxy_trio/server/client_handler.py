@@ -262,7 +262,7 @@ class ClientHandler:
         try:
             self._link.send_nowait(reply)
         except (InvalidMessage, MessageTooLarge) as unsendable:
-            # A reply repeats parts of the client's message, which may make it too large or nest it too deep.
+            # A reply repeats parts of the client's message, which may make it too large.
             problem = f"the reply cannot be sent: {unsendable}"
             self._link.send_nowait(
                 ServerMessage(

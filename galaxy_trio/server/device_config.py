@@ -40,11 +40,12 @@ def checked_device_config(content: object, shown: str = "the device configuratio
     Raises:
         ConfigError: The configuration is invalid. Names every problem with its path.
     """
-    devices = cast("dict[str, object]", content).get("devices") if isinstance(content, dict) else None
+    members = cast("dict[str, object]", content) if isinstance(content, dict) else {}
+    devices = members.get("devices")
     if not isinstance(devices, dict):
         raise ConfigError(f"{shown} has no 'devices': give an object whose keys are device ids")
     problems: list[str] = []
-    document = ObjectReader(content, "", problems)
+    document = ObjectReader(members, "", problems)
     document.unused("devices", *_OF_THE_ORIGINAL)
     document.refuse_unknown(extensions=True)
     for name, entry in cast("dict[object, object]", devices).items():
@@ -52,9 +53,9 @@ def checked_device_config(content: object, shown: str = "the device configuratio
             document.report(f"devices[{describe(name)}]", "the name of a device must be text; put it in quotes")
             continue
         path = f"devices[{name[:MAX_KEY]!r}]"
-        members = ObjectReader(entry, path, problems)
+        device = ObjectReader(entry, path, problems)
         for key in _LISTS:
-            members.texts(key, nullable=False)
+            device.texts(key, nullable=False)
         for problem in _json_problems(entry):
             document.report(path, problem)
     check_problems(shown, problems)

@@ -20,7 +20,7 @@ from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.messages import ClientType
 from galaxy_trio.server.access import AccessPolicy, hosts_for, is_loopback
@@ -214,7 +214,7 @@ class Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
         handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands, limits.max_message_size)
-        websocket = Transport(
+        websocket = TrioWebSocket(
             stream,
             peer="the client",
             client=False,

@@ -18,6 +18,7 @@ from galaxy_trio._arguments import MAX_PARTS
 from galaxy_trio._codec.strict_types import Mismatch, shorten
 from galaxy_trio._codec.tool_list import read_tools
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
 from galaxy_trio.messages import (
     JSON,
@@ -337,7 +338,9 @@ class Sessions:
                 return await batch.receive()
             finally:
                 device.commands.abandon(batch)
-        raise RequestTimeout(f"device {device.client_id!r} did not answer {len(actions)} commands within {timeout:g} s")
+        raise RequestTimeout(
+            f"device {device.client_id!r} did not answer {counted(len(actions), 'command')} within {timeout:g} s"
+        )
 
     async def _send_end(self, session: Session) -> None:
         ended = cast("End", session.end)

@@ -19,7 +19,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._connection.connection import Connection, open_connection
 from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS, TransportEnded
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConnectFailed
 from galaxy_trio.messages import (
     JSON,
@@ -54,7 +54,7 @@ class ScriptedPeer:
     def __init__(self) -> None:
         client_end, self._server_stream = trio.testing.memory_stream_pair()
         self.stream: FaultyStream = FaultyStream(client_end)
-        self._transport = Transport(
+        self._transport = TrioWebSocket(
             self._server_stream, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE
         )
         self._ended: TransportEnded | None = None

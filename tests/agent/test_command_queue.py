@@ -41,7 +41,7 @@ async def test_batch_beyond_a_full_queue_fails_immediately() -> None:
         await gate.begun()
         waiting = [send_batch(peer, call("gate")) for _ in range(2)]
         refused = await receive_results(peer, send_batch(peer, call("gate"), call("gate")))
-        why = "2 batches are queued on this device already: no command of this one was run"
+        why = "this device's queue is full, with 2 batches: no command of this one was run"
         assert refused == [CommandResult(FAILURE, error=why, call_id=f"c{number}") for number in range(2)]
         assert (agent.statistics().queued_batches, agent.statistics().failures) == (2, 2)
         gate.go()

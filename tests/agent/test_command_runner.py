@@ -267,7 +267,7 @@ async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None
         results = await results_of(peer, *[call("repeat", count=size) for size in sizes])
         assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, SUCCESS, SUCCESS]
         failed = results[1]
-        assert failed.error == "its result of 1847 bytes does not fit into the batch's reply"
+        assert failed.error == "its result of 1,847 bytes does not fit into the batch's reply"
         assert failed.call_id == "c1"
         assert agent.statistics().failures == 1
         # No more than necessary.
@@ -316,7 +316,7 @@ async def test_reply_has_only_an_error_when_not_even_the_failures_fit() -> None:
         peer.send_json({"type": "command", "status": "ok", "response_id": "r", "session_id": "s", "actions": actions})
         answer = await peer.receive()
         assert (answer.action_results, answer.prev_response_id) == ([], "r")
-        assert answer.error == "the results of 35 commands do not fit into a message of 2000 bytes"
+        assert answer.error == "35 results of commands do not fit into a message of 2000 bytes"
         assert agent.registered
 
 

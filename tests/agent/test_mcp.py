@@ -322,7 +322,7 @@ except ConfigError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
-    assert "pip install galaxy_trio[mcp]" in result.stdout
+    assert 'pip install "galaxy_trio[mcp]"' in result.stdout
 
 
 def opened_session(server: McpServer) -> AbstractAsyncContextManager[McpSession]:

@@ -36,7 +36,7 @@ async def test_what_a_server_prints_besides_messages_is_one_line_and_a_count(
         first, count = lines
         assert first.startswith("MCP server 'answers': ")
         assert len(first) < 250
-        assert count == "1999 more problems like the last one were not logged"
+        assert count == "1,999 more problems like the last one not logged"
         assert "sk-1234" not in first
     # The SDK ignores replies to nothing.
     assert bool(lines) == (kind != "unknown replies")
@@ -71,7 +71,7 @@ async def test_agents_stderr_is_not_filled_by_an_mcp_server(option: str, tmp_pat
     warnings = [line for line in outcome.err.splitlines() if " WARNING " in line]
     assert [line.split(" ", 2)[2] for line in warnings] == [
         "galaxy_trio.agent.mcp_log: MCP server 'odd': ignored a line of its output: it is not JSON",
-        "galaxy_trio.agent.mcp_log: 7999 more problems like the last one were not logged",
+        "galaxy_trio.agent.mcp_log: 7,999 more problems like the last one not logged",
     ]
     assert "Traceback" not in outcome.err
     assert "sk-1234" not in outcome.err

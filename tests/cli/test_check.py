@@ -56,6 +56,7 @@ def problems_of(call: Call, file: str) -> list[str]:
         ({"listen": "a..b:0"}, "listen: the daemon cannot listen at http://a..b:0: the host name is invalid"),
         ({"listen": "192.0.2.1:0"}, "listen: the daemon cannot listen at http://192.0.2.1:0: "),
         ({"listen": "unix:FOLDER/no/socket"}, "listen: the daemon cannot listen at unix:FOLDER/no/socket: No such file"),
+        ({"listen": "unix:FOLDER/s", "socket_group": "no-such-group"}, "listen: "),
         ({"listen": "unix:FOLDER/devices.json"}, "listen: FOLDER/devices.json exists, and is not a socket: "),
         ({"database": "no/g.db"}, "database: the database FOLDER/no/g.db cannot be opened: there is no directory FOLDER/no: "),
         ({"database": "devices.json/g.db"}, "database: the database FOLDER/devices.json/g.db cannot be opened: FOLDER/devices.json is"),
@@ -81,7 +82,7 @@ def test_a_daemon_that_could_not_start_is_found_out(
 def test_all_reasons_are_reported_together_each_on_a_line(call: Call, tmp_path: Path) -> None:
     file = configure(tmp_path, {"server_url": "http://h", "max_retries": -1}, listen="x", database="no/g.db")
     found = [problem.partition(": ")[0] for problem in problems_of(call, file)]
-    assert found == ["devices", "devices", "database", "listen"]
+    assert found == ["devices.json", "devices.json", "database", "listen"]
 
 
 def test_a_foreign_database_is_found_out_and_left_unchanged(call: Call, tmp_path: Path) -> None:
@@ -93,9 +94,16 @@ def test_a_foreign_database_is_found_out_and_left_unchanged(call: Call, tmp_path
     assert (tmp_path / "galaxy.db").read_bytes() == b"not a database" * 100
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_cannot_be_written_is_found_out(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "sealed").mkdir(mode=0o500)
+def test_a_directory_that_cannot_be_written_is_found_out(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sealed").mkdir()
+    # Root may write everywhere.
+
+    def access(path: Path, _mode: int) -> bool:
+        return path != tmp_path / "sealed"
+
+    monkeypatch.setattr(os, "access", access)
     [problem] = problems_of(call, configure(tmp_path, database="sealed/galaxy.db"))
     assert "give the daemon's user permission to write to the directory" in problem
 

@@ -58,7 +58,7 @@ async def test_daemons_answers_are_printable_on_a_terminal(
     prepared = {path: Answer(body) for path, body in answers.items()}
     async with open_fake_daemon(prepared) as fake:
         shown = await call_on_terminal("task", *command, "--url", fake.url)
-    assert "\\u009b" in shown or not answers
+    assert "\\u001b]0;title" in shown or not answers
     assert not harmful_characters(shown, coloured=True)
 
 

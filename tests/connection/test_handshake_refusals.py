@@ -14,7 +14,7 @@ from galaxy_trio import ConnectFailed, HandshakeRejected, open_connection
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._printable import printable
 from galaxy_trio._transport.url import parse_url, shown_redirect
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.testing import PEER_URL
 from tests.connection.support.leaks import assert_not_shown
 from tests.connection.support.opening import fail_on_answer, fail_to_open, read_head
@@ -40,16 +40,21 @@ async def _refuse(status: str, *headers: str, then_close: bool = False) -> Hands
         ("200 OK", ": is it a WebSocket server, and is the path of the URL right?"),
         ("301 Moved Permanently", ": it redirects elsewhere; is the URL right?"),
         ("304 Not Modified", ""),
-        ("400 Bad Request", ": is the URL right?"),
+        ("400 Bad Request", ": is the URL right, and does it begin with wss:// if the server uses TLS?"),
+        ("402 Payment Required", ": is the URL right?"),
         ("401 Unauthorized", ": is the token right?"),
         ("403 Forbidden", ": is the token right?"),
         ("404 Not Found", ": is the path of the URL right?"),
         ("405 Method Not Allowed", ": is the path of the URL right?"),
         ("407 Proxy Authentication Required", ": a proxy on the way requires user and password"),
-        ("421 Misdirected Request", ": it does not serve this host name; is the URL right?"),
+        (
+            "421 Misdirected Request",
+            ": it does not serve this host name; is the URL right, and the name among the server's allowed hosts (--allow-host)?",
+        ),
         ("426 Upgrade Required", ": is it a WebSocket server?"),
         ("429 Too Many Requests", ": it has too many clients or requests; try again later"),
         ("500 Internal Server Error", _FAILED),
+        ("501 Not Implemented", ": it has no WebSockets; is it another web server's port?"),
         ("502 Bad Gateway", _GATEWAY),
         ("503", ": it is overloaded, or not ready; try again later"),
         ("504 Gateway Timeout", _GATEWAY),
@@ -102,6 +107,8 @@ async def test_redirect_says_where_to_without_secrets(
         "https://",
         "https://[s3cret",
         "https://a..b/",
+        "ftp://a.test",
+        "ftp://a.test:21/",
         "ws://" + "a." * 200,
         "https://a:port",
     ],
@@ -188,16 +195,21 @@ async def test_busy_server_says_when_to_try_again(
 
 
 @pytest.mark.parametrize(
-    ("url", "hint"), [("ws://a.test", "; if it uses TLS, its URL begins with wss://"), ("wss://a.test", "")]
+    ("answer", "hint"),
+    [
+        (b"\x15\x03\x01\x00\x02\x02\x46", "the server does not speak HTTP; if it uses TLS, its URL begins with wss://"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "and does it begin with wss:// if the server uses TLS?"),
+    ],
 )
-async def test_url_with_tls_is_suggested_only_to_a_url_without(url: str, hint: str) -> None:
-    client_end, server_end = trio.testing.memory_stream_pair()
-    client = Transport(client_end, peer="the other", client=True, max_message_size=1000)
-    await server_end.send_all(b"\x15\x03\x01\x00\x02\x02\x46")
-    with pytest.raises(ConnectFailed) as caught:
-        await client.run_client(parse_url(url), [])
-    assert str(caught.value).endswith(f"the server does not speak HTTP{hint}")
-    await client.abort()
+async def test_tls_is_suggested_only_for_a_url_without(answer: bytes, hint: str) -> None:
+    for url in ("ws://a.test", "wss://a.test"):
+        client_end, server_end = trio.testing.memory_stream_pair()
+        client = TrioWebSocket(client_end, peer="the other", client=True, max_message_size=1000)
+        await server_end.send_all(answer)
+        with pytest.raises(ConnectFailed) as caught:
+            await client.run_client(parse_url(url), [])
+        assert str(caught.value).endswith(hint) is (url == "ws://a.test")
+        await client.abort()
 
 
 async def test_silence_after_the_first_line_of_a_redirect_ends_with_the_timeout(
@@ -221,8 +233,7 @@ async def test_silence_after_the_first_line_of_a_redirect_ends_with_the_timeout(
 @example("//[::1%\u00b5]/", True)
 def test_any_redirect_is_shown_in_printable_ascii_without_the_token(location: str, with_token: bool) -> None:
     token = "S3-CRET"
-    target = parse_url("wss://peer.test/ws", token)
-    shown = shown_redirect(target, f"{location}/x{token if with_token else ''}", [])
+    shown = shown_redirect("https://peer.test/ws", f"{location}/x{token if with_token else ''}", [token])
     if shown is not None:
         assert printable(shown) == shown
         assert token not in shown.partition("://")[2].partition("/")[2]

@@ -157,7 +157,7 @@ async def test_refusal_of_the_proxy_is_no_refusal_of_the_server(status: str, hin
         b"HTTP/1.1 %b\r\nContent-Type: text/html\r\n\r\n%b" % (status.encode(), page), then_close=then_close
     )
     # Not HandshakeRejected: it would count as a refused token.
-    assert type(error) is ConnectFailed
+    assert (type(error), error.proxy) == (ConnectFailed, PROXY_URL)
     assert str(error) == f"{THROUGH}the proxy answered with HTTP status {status[:3]}{hint}"
 
 
@@ -168,6 +168,23 @@ async def test_refused_credentials_differ_from_missing_ones(status: int) -> None
         f"{THROUGH}the proxy answered with HTTP status {status}: "
         "are user and password in its URL right, and does it accept Basic authentication?"
     )
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://login.test/", "https://login.test:443/"),
+        ("/login?user=jane", "http://proxy.test:3128/login"),
+        ("http://jane:s3cret@login.test/s3cret", "http://login.test:80/…"),
+        ("/jane", "http://proxy.test:3128/…"),
+        ("/amFuZTpzM2NyZXQ=", "http://proxy.test:3128/…"),
+    ],
+)
+async def test_redirect_of_the_proxy_says_where_to_without_secrets(location: str, shown: str) -> None:
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n<html>".encode()
+    error = await _fail(answer, proxy_url="http://jane:s3cret@proxy.test:3128")
+    problem = f"it redirects to {shown}; does it ask for a login in a browser?"
+    assert str(error) == f"{THROUGH}the proxy answered with HTTP status 302: {problem}"
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.0 403 No\r\n", b"HTTP/1.1 407 No\r\nProxy-Authent"])
@@ -194,7 +211,7 @@ async def test_answer_that_opens_no_tunnel_fails_immediately(
     answer: bytes, problem: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     error = await _fail(answer, then_close=True)
-    assert type(error) is ConnectFailed
+    assert (type(error), error.proxy) == (ConnectFailed, PROXY_URL)
     assert str(error) == THROUGH + problem
     assert trio.current_time() < 60
 
@@ -214,7 +231,7 @@ async def test_silent_proxy_is_a_timeout_that_names_the_proxy(
 ) -> None:
     error = await _fail(answer, connect_timeout=7)
     assert trio.current_time() == pytest.approx(7)
-    assert type(error) is ConnectTimeout
+    assert (type(error), error.proxy) == (ConnectTimeout, PROXY_URL)
     assert str(error) == f"no connection to {URL}: the proxy {PROXY_URL} did not answer within 7 s"
 
 
@@ -244,7 +261,7 @@ async def test_silent_server_behind_a_proxy_is_a_timeout_that_names_the_server(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     error = await _fail(ESTABLISHED, url="wss://server.test", connect_timeout=7)
-    assert type(error) is ConnectTimeout
+    assert (type(error), error.proxy) == (ConnectTimeout, None)
     assert str(error) == (
         f"no connection to wss://server.test:443/ws through the proxy {PROXY_URL}: the server did not answer within 7 s"
     )
@@ -257,7 +274,7 @@ async def test_refusal_of_a_server_behind_a_proxy_is_the_servers() -> None:
                 URL, "device_001", token="wrong", stream=proxy.connect(), options=ConnectionOptions(proxy=PROXY_URL)
             ):
                 raise AssertionError("not reached")
-    assert caught.value.status_code == 403
+    assert (caught.value.status_code, caught.value.proxy) == (403, None)
     assert str(caught.value).startswith(f"{URL} answered the WebSocket handshake with HTTP status 403")
 
 

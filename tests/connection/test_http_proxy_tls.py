@@ -106,6 +106,7 @@ async def test_tls_through_a_proxy_verifies_the_server(authority: trustme.CA, tr
         f"no TLS connection to wss://other.test:443/ws through the proxy {proxy.url}: "
         "the server's certificate is not accepted: Hostname mismatch"
     )
+    assert error.proxy is None
 
 
 async def test_tls_with_the_proxy_and_through_it(
@@ -128,6 +129,7 @@ async def test_the_servers_context_is_not_that_of_the_proxy(authority: trustme.C
     async with _open_proxied_server(proxy_tls=_certified(authority, "localhost")) as proxy:
         error = await _fail("wss://server.test", f"https://localhost:{proxy.port}", trusting)
     assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert error.proxy == f"https://localhost:{proxy.port}"
     assert str(error).endswith(
         "; if your own authority issued it, add the authority to the system's, or set SSL_CERT_FILE"
     )
@@ -147,7 +149,7 @@ async def test_proxy_that_is_not_running_is_named() -> None:
     async with open_loopback_proxy(1) as proxy:
         url = proxy.url
     error = await _fail("wss://server.test", url)
-    assert type(error) is ConnectFailed
+    assert (type(error), error.proxy) == (ConnectFailed, url)
     assert str(error) == (
         f"cannot connect to the proxy {url}: connection refused; is the proxy running, and at this port?"
     )

@@ -139,6 +139,19 @@ def test_a_key_that_begins_with_an_underscore_or_x_may_have_any_value(key: str, 
     assert ([device.device_id for device in config.devices], config.unused) == (["d"], ())
 
 
+def test_free_keys_that_differ_in_case_are_not_the_same(tmp_path: Path) -> None:
+    assert read_config(_write(tmp_path, "devices.yaml", f"_A: 1\n_a: 2\n{DEVICES}")).unused == ()
+
+
+def test_a_variable_in_a_url_is_not_replaced_and_reported(tmp_path: Path) -> None:
+    text = "devices:\n- device_id: d\n  server_url: ${SERVER_URL}\n"
+    with pytest.raises(ConfigError) as caught:
+        read_config(_write(tmp_path, "devices.yaml", text))
+    assert caught.value.problems == (
+        "devices[0].server_url: variables are not replaced in this file: write the URL itself",
+    )
+
+
 @pytest.mark.parametrize("system", ["unknown", "linux"])
 def test_older_files_are_read_as_yaml_and_json(system: str, tmp_path: Path) -> None:
     config = read_config(_write(tmp_path, "constellation.yaml", OLDER))

@@ -45,7 +45,8 @@ async def test_task_is_accepted_while_a_device_may_still_turn_out_to_fit(tmp_pat
         await _wait_known(daemon)
         daemon.devices("d1", NEVER_RUNNING)
         await daemon.reload()
-        for wants in ({"os": "windows"}, {"capabilities": ["gpu"]}):
+        wanted: list[dict[str, JSON]] = [{"os": "windows"}, {"capabilities": ["gpu"]}]
+        for wants in wanted:
             task_id = await daemon.submit("echo", None, **wants)
             assert await daemon.state(task_id) == "queued"
 
@@ -82,7 +83,7 @@ async def test_retry_is_refused_if_the_device_was_removed_and_of_a_task_that_has
         queued = await daemon.submit("hold x", "d1")
         daemon.devices("d1")
         await daemon.reload()
-        assert (await daemon.ask("POST", f"/tasks/{task_id}/retry", 404))["error"] == "there is no device 'd2'"
+        assert (await daemon.ask("POST", f"/tasks/{task_id}/retry", 404))["error"].startswith("there is no device 'd2'")
         answer = await daemon.ask("POST", f"/tasks/{queued}/retry", 409)
         assert "only a task that has ended can be retried" in answer["error"]
 

@@ -132,3 +132,8 @@ def test_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None
 def test_socket_without_a_folder_is_in_the_folder_of_the_file(tmp_path: Path) -> None:
     assert _read(tmp_path, 'listen = "unix:daemon.sock"').listen == f"unix:{tmp_path / 'daemon.sock'}"
     assert _read(tmp_path, 'listen = "unix:/run/daemon.sock"').listen == "unix:/run/daemon.sock"
+
+
+def test_keys_that_begin_with_an_underscore_or_x_may_have_any_value(tmp_path: Path) -> None:
+    plain = _read(tmp_path, "")
+    assert _read(tmp_path, '_note = "n"\nx-owner = { name = "us" }\n[_more]\na = 1\n') == plain

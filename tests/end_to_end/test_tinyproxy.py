@@ -78,7 +78,7 @@ async def test_every_role_works_through_the_proxy(
 
 
 async def test_every_command_works_through_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with _open_both(tmp_path, monkeypatch) as (server, url, proxy):
+    async with _open_both(tmp_path, monkeypatch) as (_, url, proxy):
         devices = tmp_path / "devices.json"
         devices.write_text(
             json.dumps({"devices": [{"device_id": DEVICE, "server_url": url, "token_env": "GALAXY_TRIO_TOKEN"}]})
@@ -88,7 +88,11 @@ async def test_every_command_works_through_the_proxy(tmp_path: Path, monkeypatch
         async with open_process("agent", url, DEVICE, "--tools", EXAMPLE_TOOLS) as agent:
             await agent.wait_for_output("registered as")
             assert len(proxy.targets()) == 1
-            for words in (["info", url, DEVICE], ["run", url, DEVICE, "hello"], ["devices", str(devices), "--once"]):
+            for words in (
+                ["info", url, DEVICE],
+                ["run", url, DEVICE, "hello"],
+                ["devices", str(devices), "--once", "--timeout", "60"],
+            ):
                 before = len(proxy.targets())
                 outcome = await call_process(*words)
                 assert outcome.status == 0, outcome
@@ -105,7 +109,6 @@ async def test_every_command_works_through_the_proxy(tmp_path: Path, monkeypatch
             assert USER not in ended.err
             # The daemon itself was reached directly.
             assert set(proxy.targets()) == {url.split("/")[2]}
-        assert server.devices == []
 
 
 async def test_no_proxy_makes_a_command_connect_directly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.messages import ClientMessageType
 from galaxy_trio.server import ServerLimits, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
@@ -296,4 +296,4 @@ async def test_refused_and_broken_clients_leave_nothing(
 
 def _alive() -> int:
     gc.collect()
-    return sum(isinstance(item, ClientHandler | Transport | RawClient) for item in gc.get_objects())
+    return sum(isinstance(item, ClientHandler | TrioWebSocket | RawClient) for item in gc.get_objects())

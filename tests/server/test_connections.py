@@ -16,7 +16,7 @@ import trio.testing
 from galaxy_trio import ConfigError, ConnectFailed
 from galaxy_trio._transport.inbound_limits import MAX_HEAD
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
@@ -138,13 +138,13 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     held: list[int] = []
-    send_nowait = Transport.send_nowait
+    send_nowait = TrioWebSocket.send_nowait
 
-    def watched(self: Transport, text: str, *, gather: bool = False) -> None:
+    def watched(self: TrioWebSocket, text: str, *, gather: bool = False) -> None:
         send_nowait(self, text, gather=gather)
         held.append(self.bytes_held)
 
-    monkeypatch.setattr(Transport, "send_nowait", watched)
+    monkeypatch.setattr(TrioWebSocket, "send_nowait", watched)
     client_end, server_end = trio.testing.memory_stream_pair()
     # Stalls the server's writes, because the client does not read.
     not_read = FaultyStream(server_end)
@@ -222,7 +222,9 @@ def _alive() -> int:
     """Count the live objects that connections and sessions consist of."""
     gc.collect()
     kept = [
-        item for item in gc.get_objects() if isinstance(item, ClientHandler | Transport | ServerTask | trio.CancelScope)
+        item
+        for item in gc.get_objects()
+        if isinstance(item, ClientHandler | TrioWebSocket | ServerTask | trio.CancelScope)
     ]
     # trio references scopes with a deadline for a while.
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from unittest import mock
 
 import trio
@@ -136,10 +136,10 @@ def keep_a_slot_of_a_lost_task() -> AbstractContextManager[object]:
 
 
 def _for_each_connection(leak: Callable[[Link[ServerMessage]], object]) -> AbstractContextManager[object]:
-    make = Link[ServerMessage].__init__
+    make = cast("Callable[..., None]", vars(Link)["__init__"])
 
     def make_and_leak(self: Link[ServerMessage], *arguments: object, **options: object) -> None:
-        make(self, *arguments, **options)  # type: ignore[arg-type]  # as they were given
+        make(self, *arguments, **options)
         leak(self)
 
     return mock.patch.object(Link, "__init__", make_and_leak)
@@ -166,7 +166,7 @@ def leak_the_connection() -> AbstractContextManager[object]:
     return _for_each_connection(kept.append)
 
 
-def keep_the_name_of_a_lost_client() -> AbstractContextManager[object]:
+def keep_a_lost_client() -> AbstractContextManager[object]:
     """One client in ten stays registered when its connection is lost."""
     remove, kept = Registry.remove, _Nth(10)
 
@@ -192,15 +192,15 @@ def keep_each_task() -> AbstractContextManager[object]:
     return mock.patch.object(TaskRunner, "attempt", attempt_and_keep)
 
 
-def keep_a_word_of_each_task() -> AbstractContextManager[object]:
-    """A short string of each of the server's tasks stays in a list."""
+def keep_words_of_each_task() -> AbstractContextManager[object]:
+    """Thirty short strings of each of the server's tasks stay in a list."""
     start = Sessions.start
     kept: list[str] = []
 
     def start_and_keep(
         self: Sessions, session_id: str, request: str, task_name: str | None, owner: Client, device: Client
     ) -> None:
-        kept.append(session_id.upper())
+        kept.extend(session_id[-length:] for length in range(10, 40))
         start(self, session_id, request, task_name, owner, device)
 
     return mock.patch.object(Sessions, "start", start_and_keep)
@@ -214,13 +214,13 @@ BREAKAGES: Final[Mapping[Mutation, str]] = {
     return_the_previous_result: "got another task's result",
     report_a_task_that_was_not_done: "were reported as completed and were not done by their device",
     run_a_rejected_task: "were rejected and ran",
-    leak_a_descriptor: "descriptors",
-    leak_a_task: "tasks",
-    leak_a_thread: "threads",
+    leak_a_descriptor: "descriptors (",
+    leak_a_task: "tasks (",
+    leak_a_thread: "threads (",
     leak_the_connection: "galaxy_trio._connection.link.Link",
-    keep_the_name_of_a_lost_client: "devices that are not registered",
+    keep_a_lost_client: "registered clients without a connection",
     keep_each_task: "galaxy_trio.constellation.task.Task",
-    keep_a_word_of_each_task: "blocks of memory",
+    keep_words_of_each_task: "blocks of memory",
 }
 """What the soak must report of each breakage."""
 

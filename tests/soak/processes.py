@@ -145,13 +145,13 @@ async def _serve(folder: Path) -> None:
 
         def busy() -> dict[str, int]:
             now = server.statistics()
+            clients = now.devices + now.constellations
             return {
                 "sessions": now.sessions,
                 "sessions that clean up": now.ending_sessions,
                 "unanswered batches of commands": now.unanswered_commands,
-                "connections besides those of devices and constellations": now.connections
-                - now.devices
-                - now.constellations,
+                "connections without a registered client": max(0, now.connections - clients),
+                "registered clients without a connection": max(0, clients - now.connections),
             }
 
         await _answer(busy, {folder / "sessions": sessions})

@@ -21,7 +21,8 @@ _KEPT_BY_TRIO: Final = "trio.CancelScope"
 """Trio keeps a scope that has ended until its deadline."""
 BLOCKS: Final = "blocks of memory"
 """The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
-_MORE_BLOCKS: Final = 50
+_SHOWN: Final = 8
+_MORE_BLOCKS: Final = 100
 """By how many blocks of memory a process may grow for each device."""
 
 
@@ -88,7 +89,9 @@ def growth_of(process: str, samples: Sequence[Sample]) -> list[str]:
     for figure, bound in BOUNDS.items():
         _, _, before, after = _quarters(samples, figure)
         if not bound.allows(before, after):
-            problems.append(f"{figure} of the {process} grew from {before:.0f} to {after:.0f} in the second half")
+            problems.append(
+                f"{figure} in the process of the {process} grew from {before:.0f} to {after:.0f} in the second half"
+            )
     return problems
 
 
@@ -114,23 +117,23 @@ def take_idle_sample() -> Idle:
 
 
 def leaks_of(process: str, before: Idle, after: Idle, devices: int) -> list[str]:
-    """Say what an idle process has more of after the load than before it.
+    """Say in one line what an idle process has more of after the load than before it, the package's classes first.
 
     A device may have one more object of a class: the last of its kind. What is left of each task or connection is far more.
     """
-    used_before, used_after = vars_of(before.sample), vars_of(after.sample)
-    figures = {figure: (used_before[figure], used_after[figure], 0) for figure in ("descriptors", "threads", "tasks")}
-    blocks = (before.objects[BLOCKS], after.objects[BLOCKS], _MORE_BLOCKS * devices)
-    objects = {
-        f"objects {name}": (before.objects.get(name, 0), count, devices)
-        for name, count in after.objects.items()
-        if name != BLOCKS
+    then, now = ({**vars_of(idle.sample), **idle.objects} for idle in (before, after))
+    allowed = {"descriptors": 0, "threads": 0, "tasks": 0, BLOCKS: _MORE_BLOCKS * devices}
+    more = {
+        name: count - then.get(name, 0)
+        for name, count in now.items()
+        if name != "memory" and count - then.get(name, 0) > allowed.get(name, devices)
     }
-    return [
-        f"the idle {process} has {now:,.0f} {what} after the load, {then:,.0f} before it"
-        for what, (then, now, allowed) in {**figures, **objects, BLOCKS: blocks}.items()
-        if now > then + allowed
-    ]
+    if not more:
+        return []
+    names = sorted(more, key=lambda name: (name not in allowed, not name.startswith("galaxy_trio."), -more[name], name))
+    shown = ", ".join(f"{now[name]:,.0f} {name} ({then.get(name, 0):,.0f} before)" for name in names[:_SHOWN])
+    rest = f", and more of {len(names) - _SHOWN} other classes" if len(names) > _SHOWN else ""
+    return [f"the idle process of the {process} has more than before the load: {shown}{rest}"]
 
 
 def table_of(samples: Mapping[str, Sequence[Sample]]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from galaxy_trio.daemon.store.schema import METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def connect(path: Path) -> Engine:
                 METADATA.create_all(connection, checkfirst=False)
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             else:
+                # Databases of the same version may lack them.
                 TASKS_QUEUED.create(connection, checkfirst=True)
+                DEPARTURES.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error

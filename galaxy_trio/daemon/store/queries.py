@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, select
 
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
+from galaxy_trio.daemon.store.departures import add_departure
 from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
@@ -165,11 +166,12 @@ def mark_running(transaction: Transaction, task_id: str, device: str) -> TaskRec
 
 
 def mark_queued(transaction: Transaction, task_id: str) -> TaskRecord:
-    """Change a task from `running` back to `queued`: it is known not to have run.
+    """Change a task from `running` back to `queued`: its device had left, and it is known not to have run.
 
     Raises:
         WrongState: It is not running.
     """
+    add_departure(transaction, task_id)
     return _changed(statements.MARK_QUEUED, {"task_id": task_id}, transaction.connection)
 
 

@@ -101,6 +101,21 @@ class TaskRequest:
 
 
 @attrs.frozen
+class Departure:
+    """A device that was chosen for a task and had left before it ran.
+
+    Attributes:
+        device: The device's name.
+        chosen: When it was chosen.
+        left: When the task went back to its queue.
+    """
+
+    device: str
+    chosen: datetime
+    left: datetime
+
+
+@attrs.frozen
 class TaskRecord:
     """A task as it is on disk, without its result, and with the beginning of its request and error. Times are in UTC.
 

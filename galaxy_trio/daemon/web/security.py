@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from galaxy_trio.daemon.web.hosts import Host, parse_host
+from galaxy_trio._config.hosts import Host, parse_host, parse_host_name
+from galaxy_trio._transport.interface import DAEMON, NO_WEBSOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ MAX_HEADERS: Final = 16 * 1024
 _BODY_TIMEOUT: Final = 30.0
 """Maximum seconds until the body has arrived."""
 _MAX_PORT_DIGITS: Final = 5
-_NO_WEBSOCKETS: Final = (
+_WRONG_PORT: Final = (
     "this is the HTTP port of a galaxy-trio daemon, which has no WebSockets: connect to the AIP server of its devices, "
     "by the server_url in its devices file"
 )
@@ -102,7 +103,7 @@ class Security:
             raise Refusal(431, f"the request's target and headers are larger than {MAX_HEADERS} bytes")
         if _first(headers, b"sec-websocket-key"):
             # Checked first: for such a client, the token and the host are not the problem.
-            raise Refusal(501, _NO_WEBSOCKETS, ((b"server", b"galaxy-trio-daemon"),))
+            raise Refusal(NO_WEBSOCKETS, _WRONG_PORT, ((b"server", DAEMON),))
         self._check_origin(headers, self._check_host(headers), scope)
         needs_token = scope["path"] not in self._open_paths
         if needs_token:
@@ -127,7 +128,7 @@ class Security:
         return host.is_ip_address or host.name == "localhost" or host.name in self._names()
 
     def _names(self) -> list[str]:
-        return [name.lower().removesuffix(".") for name in self._hosts()]
+        return [name for name in map(parse_host_name, self._hosts()) if name is not None]
 
     def _check_origin(self, headers: list[tuple[bytes, bytes]], host: Host, scope: Scope) -> None:
         """Refuse requests that a page of another site makes through its visitor's browser."""

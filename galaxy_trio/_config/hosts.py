@@ -57,6 +57,18 @@ def parse_host(text: str) -> Host | None:
     return Host(_ip_address(name) or name, int(match[2]) if match[2] else None)
 
 
+def parse_host_name(text: str) -> str | None:
+    """Read a host name or an IP address, with or without brackets, in the form of `Host.name`.
+
+    Returns `None` if it is neither, or has a port.
+    """
+    address = _ip_address(text.strip("[]"))
+    if address is not None:
+        return address
+    host = parse_host(text)
+    return None if host is None or host.port is not None or not text.isascii() else host.name
+
+
 def _ip_address(name: str) -> str | None:
     """The shortest form of an IP address; `None` for a host name."""
     try:
