@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
 
+_IN_EVERY_TASK: Final = ("id", "state", "request")
 _RESPONSE_TIMEOUT: Final = 30.0
 """Maximum seconds without a byte from the daemon, apart from the time that it is asked to wait."""
 
@@ -41,7 +42,7 @@ class DaemonClient:
             RequestRejected: The daemon refused, with its reason; or the server at this address is not a daemon.
         """
         found = self._read(self._client.request(method, path, params=params, json=json))
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or (path.startswith("/tasks") and not _has_tasks(found)):
             raise self._not_a_daemon()
         return found
 
@@ -69,7 +70,7 @@ class DaemonClient:
             raise self._not_a_daemon(": it serves WebSockets, as an AIP server does; the daemon has a port of its own")
         try:
             body = cast("JSON", response.json())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._not_a_daemon(f" (status {response.status_code})") from None
         if not response.is_error:
             return body
@@ -116,6 +117,14 @@ class DaemonClient:
                 elif not line and data:
                     yield kind, data
                     kind, data = "message", ""
+
+
+def _has_tasks(found: Mapping[str, JSON]) -> bool:
+    """Whether a response is a task or a list of tasks, with what every task has."""
+    tasks = found.get("tasks", [found])
+    return isinstance(tasks, list) and all(
+        isinstance(task, dict) and all(isinstance(task.get(name), str) for name in _IN_EVERY_TASK) for task in tasks
+    )
 
 
 @contextmanager

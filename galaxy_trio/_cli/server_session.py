@@ -6,8 +6,9 @@ import json
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
 from galaxy_trio._codec.strict_types import shorten
-from galaxy_trio._config.strict_json import RepeatedKeys, decode_json
+from galaxy_trio._concurrency.slices import finish
 from galaxy_trio.errors import GalaxyError, TaskFailed
 from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_MAX_VALUES: Final = 20_000
+"""The number of values and keys of a command's parameters: each session holds its own until the device has replied."""
 USAGE: Final = (
     "write 'echo TEXT', or a tool's name and its parameters as a JSON object: TOOL {\"name\": value}; "
     'put a name with spaces in quotes: "TOOL"'
@@ -42,7 +45,7 @@ async def run_as_command(task: ServerTask) -> object:
     if word == _ECHO:
         return {_ECHO: "".join(rest)}
     name, text = _split_name(request.removeprefix(_DEVICE))
-    command = Command(name, ToolType.ACTION, _parameters(name, text))
+    command = Command(name, ToolType.ACTION, await _parameters(name, text))
     try:
         [result] = await task.execute([command])
     except GalaxyError as error:
@@ -70,15 +73,14 @@ def _split_name(request: str) -> tuple[str, str]:
     return name, text
 
 
-def _parameters(name: str, text: str) -> dict[str, JSON] | None:
+async def _parameters(name: str, text: str) -> dict[str, JSON] | None:
     if not text:
         return None
+    why = ""
     try:
-        value = decode_json(text)
-    except RepeatedKeys as error:
-        raise TaskFailed(f"the parameters of {name!r}: {error}") from None
-    except (ValueError, RecursionError):
-        value = None
+        value = await finish(parse_in_slices(text, _MAX_VALUES, unique_keys=True))
+    except Unreadable as error:
+        value, why = None, f" ({error})"
     if not isinstance(value, dict):
-        raise TaskFailed(f"the text after {name!r} is not a JSON object: {USAGE}")
+        raise TaskFailed(f"the text after {shorten(name)} is not a JSON object{why}: {USAGE}")
     return cast("dict[str, JSON]", value)

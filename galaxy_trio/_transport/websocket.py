@@ -19,7 +19,7 @@ from galaxy_trio._arguments import MEMORY_BUDGET
 from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
 from galaxy_trio._transport.frames import TextFrames, sending_frame
-from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
+from galaxy_trio._transport.inbound_limits import InboundWatch
 from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.text_receiver import TextReceiver
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_LIBRARY_RECEIVE_BYTES: Final = 2 * MAX_HEAD
-"""Bytes per read of trio-websocket: more than the limit of a handshake, so that an oversized one is refused before it is parsed."""
 _LAST_WORDS: Final = 1.0
 """Seconds to send the final data: the rejection of a handshake, or the close frame that explains an end."""
 
@@ -119,7 +117,6 @@ class TrioWebSocket:
                 target.resource,
                 extra_headers=headers,
                 max_message_size=self._max_message_size,
-                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
 
         await self._run(shake_hands, task_status)
@@ -151,7 +148,6 @@ class TrioWebSocket:
                 nursery,
                 self._stream,
                 max_message_size=self._max_message_size,
-                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
             # trio-websocket removes the host from the headers.
             host = self._watch.headers.get(b"host")

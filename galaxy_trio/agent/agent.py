@@ -232,7 +232,7 @@ class Agent:
             case ServerMessageType.TASK_END if message.session_id is not None:
                 self._queue.end_session(message.session_id)
             case ServerMessageType.TASK:
-                self._outbox.put([self._submission_of(message)])
+                self._outbox.put([self._submission_of(message)], memory)
             case _:
                 logger.debug("ignored a message of type %s", message.type.value)
 

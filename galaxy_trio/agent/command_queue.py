@@ -12,6 +12,7 @@ import trio
 
 from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.limited_log import LimitedLog
 from galaxy_trio._concurrency.memory_budget import MemoryShare
 from galaxy_trio._counted import counted
 from galaxy_trio.agent.command_runner import failure, one_line
@@ -92,6 +93,7 @@ class CommandQueue:
         self._max_message_size = max_message_size
         self._queue: deque[_Batch] = deque()
         self._idle = trio.lowlevel.ParkingLot()
+        self._refused = LimitedLog(logger)
         self._running: tuple[str | None, trio.CancelScope] | None = None
 
     @property
@@ -104,7 +106,7 @@ class CommandQueue:
 
         Args:
             message: The batch.
-            memory: The memory share of the batch's connection. The batch counts until its results are sent.
+            memory: The memory share of the batch's connection. The batch counts until its results or failures are sent.
         """
         self._counts.batches += 1
         if len(self._queue) < self._max_queued:
@@ -112,16 +114,21 @@ class CommandQueue:
             memory.add(memory.message_size)
             self._idle.unpark_all()
             return
-        logger.warning(
+        number = len(message.actions or [])
+        self._refused.problem(
             "refused a batch of %s: the queue is full, with %s",
-            counted(len(message.actions or []), "command"),
+            counted(number, "command"),
             counted(self._max_queued, "batch", "batches"),
         )
+        self._counts.commands += number
+        self._counts.failures += number
+        self._outbox.put(self._refusals(message), memory)
+
+    def _refusals(self, message: ServerMessage) -> Iterator[ClientMessage]:
+        """Make the replies to a batch for which there was no room, when they are sent: many failures take more memory than the batch."""
         full = counted(self._max_queued, "batch", "batches")
         why = f"this device's queue is full, with {full}: no command of this one was run"
-        results = [failure(command, why) for command in message.actions or []]
-        self._count(results)
-        self._outbox.put(self._replies(message, results))
+        yield from self._replies(message, [failure(command, why) for command in message.actions or []])
 
     def refuse(self, broken: InvalidMessage) -> None:
         """Reply to a batch that cannot be read, so that the server does not wait for its results. Without an id it is dropped."""

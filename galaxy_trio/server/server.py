@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_MAX_REGISTRATION_VALUES: Final = 2_000
+"""Values and keys of a registration. A device's description is kept as long as it is connected, and takes up to 30 times its text."""
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
 _SESSIONS_TIMEOUT: Final = 1.0
@@ -213,7 +215,13 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
-        handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands, limits.max_message_size)
+        handler = ClientHandler(
+            self._registry,
+            self._sessions,
+            limits.max_unanswered_commands,
+            limits.max_message_size,
+            limits.max_values,
+        )
         websocket = TrioWebSocket(
             stream,
             peer="the client",
@@ -228,7 +236,7 @@ class Server:
             encode,
             decode_client_message,
             peer="a client",
-            max_values=limits.max_values,
+            max_values=min(_MAX_REGISTRATION_VALUES, limits.max_values),
             pause_reading=True,
         )
         handler.attach(link)

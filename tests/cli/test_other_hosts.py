@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 SECRET: Final = "the-daemons-token"
-ENDED: Final = {"id": "1", "state": "completed", "error": None}
+ENDED: Final = {"id": "1", "state": "completed", "request": "look", "error": None}
 
 
 async def in_thread(url: str, ask: Callable[[DaemonClient], object]) -> None:

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from galaxy_trio import (
     QueueFull,
     TaskFailed,
-    TaskStatus,
 )
 from galaxy_trio._cli.server_session import USAGE, run_as_command
-from galaxy_trio.agent import open_agent, open_device_connection, tool
+from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import Command as WireCommand
 from galaxy_trio.messages import CommandResult, ResultStatus, ToolType
 from galaxy_trio.server import ServerTask, open_server
@@ -24,7 +23,6 @@ from tests.cli.support.command_line import (
     DEVICE,
     ask,
 )
-from tests.cli.support.world import INFO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +123,8 @@ async def test_quotes_and_a_prefix_name_any_tool_of_the_device(
 async def test_name_that_cannot_be_read_fails_with_the_usage(request_: str, problem: str) -> None:
     with pytest.raises(TaskFailed) as failed:
         await do(request_)
-    assert str(failed.value) == f"{problem}: {USAGE}"
+    assert str(failed.value).startswith(problem)
+    assert str(failed.value).endswith(f": {USAGE}")
 
 
 async def test_tool_whose_name_has_spaces_or_is_a_built_in_command_is_called_on_an_agent() -> None:
@@ -157,7 +156,33 @@ async def test_empty_request_fails_with_the_usage(request_: str) -> None:
 async def test_parameters_that_are_not_an_object_fail_before_anything_is_sent(parameters: str) -> None:
     with pytest.raises(TaskFailed) as failed:
         await do(f"lift {parameters}")
-    assert str(failed.value) == f"the text after 'lift' is not a JSON object: {USAGE}"
+    assert str(failed.value).startswith("the text after 'lift' is not a JSON object")
+    assert str(failed.value).endswith(f": {USAGE}")
+    assert len(str(failed.value)) < 300
+
+
+async def test_many_parameters_are_read_while_other_tasks_run_and_too_many_are_refused() -> None:
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await do("lift " + json.dumps({"a": [[]] * 19_000}), DONE)
+        assert passes > 2
+        with pytest.raises(TaskFailed, match=r"is not a JSON object \(more than 20,000 values\)"):
+            await do("lift " + json.dumps({"a": [[]] * 1_000_000}))
+        nursery.cancel_scope.cancel()
+
+
+async def test_error_does_not_repeat_a_long_name() -> None:
+    with pytest.raises(TaskFailed) as failed:
+        await do("x" * 1_000_000 + " {")
+    assert len(str(failed.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -205,23 +230,13 @@ async def test_any_request_returns_a_result_or_fails(request_: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ('{"a": NaN}', "the text after 'add' is not a JSON object"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the parameters of 'add': b.c: is given twice: leave out one"),
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": 1e999, "b": 1}', "the number '1e999' is out of range"),
+        (r'{"a": "\ud800", "b": 1}', "a lone surrogate in a string"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is given twice in b"),
     ],
 )
 async def test_parameters_are_strict_json(parameters: str, reason: str) -> None:
-    with pytest.raises(TaskFailed, match=f"^{reason}"):
+    with pytest.raises(TaskFailed) as failed:
         await do(f"add {parameters}", DONE)
-
-
-@pytest.mark.parametrize("parameters", ['{"a": 1e999, "b": 1}', r'{"a": "\ud800", "b": 1}'])
-async def test_parameters_that_cannot_be_sent_fail_the_task(parameters: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with (
-        open_server(session=run_as_command) as server,
-        open_device_connection(server.url, DEVICE, system_info=INFO),
-    ):
-        result = await ask(server.url, f"add {parameters}", token=None)
-    assert result.status is TaskStatus.FAILED
-    assert result.error is not None
-    assert result.error.startswith("cannot send a command message")
-    assert "Traceback" not in caplog.text
+    assert str(failed.value) == f"the text after 'add' is not a JSON object ({reason}): {USAGE}"

@@ -65,7 +65,7 @@ async def test_daemons_answers_are_printable_on_a_terminal(
 @pytest.mark.parametrize(
     ("command", "path", "answer"),
     [
-        (("task", "cancel", "1"), "/tasks/1", Answer({"state": EVIL})),
+        (("task", "cancel", "1"), "/tasks/1", Answer({**TASK, "state": EVIL})),
         (("task", "retry", "1"), "/tasks/1/retry", Answer({"id": EVIL})),
         (("task", "show", "1"), "/tasks/1", Answer({"error": EVIL}, "409 Conflict")),
         (("events",), "/events", Answer(EVENT)),

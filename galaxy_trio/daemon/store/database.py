@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import URL, Engine, create_engine, event
@@ -12,6 +14,7 @@ from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_Q
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -59,7 +62,7 @@ def connect(path: Path) -> Engine:
     is_new = check_content(path)
     engine = create_engine(_url(path), connect_args={"timeout": _BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
+    event.listen(engine, "begin", partial(_on_begin, path, path.stat()))
     try:
         with engine.begin() as connection:
             if is_new:
@@ -117,5 +120,21 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes", True) else "BEGIN")
+def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", True)
+    if writes:
+        _check_present(path, opened)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_present(path: Path, opened: os.stat_result) -> None:
+    """Refuse to write to a file without a name: it could never be opened again.
+
+    Raises:
+        StoreError: The file has no longer the name under which it was opened.
+    """
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino):
+            return
+    raise StoreError(f"the database {path} was deleted or replaced while the daemon used it: restart the daemon")

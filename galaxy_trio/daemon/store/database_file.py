@@ -48,6 +48,7 @@ def lock(path: Path) -> Generator[None]:
             raise _in_use(path) from error
         except OSError as error:
             raise StoreError(f"the database {path} cannot be locked: {error.strerror}") from error
+        _check_names(path, real, found)
         identity = (found.st_dev, found.st_ino)
         _locked.add(identity)
         try:
@@ -56,6 +57,20 @@ def lock(path: Path) -> Generator[None]:
             _locked.remove(identity)
     finally:
         os.close(number)
+
+
+def _check_names(path: Path, real: Path, found: os.stat_result) -> None:
+    """Refuse a file whose latest changes may be next to another of its names, and a new one next to which are those of a deleted file."""
+    if found.st_nlink > 1:
+        raise StoreError(
+            f"the database {path} has {found.st_nlink} names (hard links), and SQLite keeps its latest changes next to one of them: "
+            "remove the others, or copy the file"
+        )
+    if not found.st_size and any(real.with_name(real.name + suffix).exists() for suffix in _SUFFIXES):
+        raise StoreError(
+            f"the database {path} was deleted, but not what belongs to it: stop the daemon that uses it, if there is one, "
+            f"and move {real.name}-wal and {real.name}-shm away"
+        )
 
 
 def check(path: Path) -> None:

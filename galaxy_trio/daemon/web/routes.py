@@ -170,13 +170,16 @@ def make_app(
     """The HTTP interface, as an application for any ASGI server."""
     handlers = Handlers(store, constellation, task_queue, event_stream, metrics, DOCUMENT)
     paths = dict.fromkeys(operation.path for operation in OPERATIONS)
-    return Starlette(
+    app = Starlette(
         routes=[*(_route(path, handlers) for path in paths), *page_routes()],
         exception_handlers={
             **{error: _answer_with(status) for error, status in _STATUSES.items()},
             HTTPException: _answer_http_exception,
         },
     )
+    # The daemon redirects nothing: a client would send its token to wherever the Host header leads.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _route(path: str, handlers: Handlers) -> Route:
