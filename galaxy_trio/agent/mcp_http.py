@@ -84,7 +84,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         server: McpServer,
         client: httpx2.AsyncClient,
         nursery: trio.Nursery,
-        received: MemoryObjectSendStream[SessionMessage | Exception],
+        received: MemoryObjectSendStream[SessionMessage],
         limits: Limits,
         share: MemoryShare,
         log: ServerLog,
@@ -335,14 +335,14 @@ async def _headers_of(server: McpServer) -> list[tuple[str, str]]:
 @asynccontextmanager
 async def open_http(
     server: McpServer, limits: Limits, log: ServerLog, ended: Callable[[], None]
-) -> AsyncGenerator[tuple[MemoryObjectReceiveStream[SessionMessage | Exception], HttpTransport]]:
+) -> AsyncGenerator[tuple[MemoryObjectReceiveStream[SessionMessage], HttpTransport]]:
     """Open the connection to a server, and end its session with the block.
 
     Raises:
         ConfigError: The token or a header cannot be read or sent.
     """
     headers = await _headers_of(server)
-    received, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    received, reading = anyio.create_memory_object_stream[SessionMessage](0)
     share = limits.memory.open_share()
     share.on_shortage = ended
     # No limit for reading: a call has its own. Compressed replies could have any size.

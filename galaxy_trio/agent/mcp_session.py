@@ -221,7 +221,7 @@ async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> Asy
     try:
         async with open_background(), AsyncExitStack() as stack:
             process: ServerProcess | None = None
-            reading: ReadStream[SessionMessage | Exception]
+            reading: ReadStream[SessionMessage]
             writing: WriteStream[SessionMessage]
             if server.url is None:
                 started, writing = await stack.enter_async_context(open_process(server, limits, log))

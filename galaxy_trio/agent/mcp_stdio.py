@@ -49,7 +49,7 @@ _REST: Final = 0.5
 _GONE: Final = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
 
 
-class ServerProcess(ObjectReceiveStream["SessionMessage | Exception"]):
+class ServerProcess(ObjectReceiveStream[SessionMessage]):
     """A server's process as the stream of its messages. It ends when the process ends, or sends too large a message."""
 
     def __init__(self, process: Process, max_message_size: int, share: MemoryShare, log: ServerLog) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import trio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
-from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream, WriteStream
+    from mcp.shared.message import SessionMessage
 
 _MAX_UNANSWERED: Final = 100
 """Number of a server's requests that wait to be answered. The SDK has a task for each, which waits until the server reads the answer."""
@@ -50,26 +50,25 @@ class SessionEvents:
         return False
 
 
-class WatchedInput(ObjectReceiveStream["SessionMessage | Exception"]):
+class WatchedInput(ObjectReceiveStream["SessionMessage"]):
     """A session's input stream. Reports its end, and ends when too many requests of the server wait for their answers."""
 
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], events: SessionEvents) -> None:
+    def __init__(self, stream: ReadStream[SessionMessage], events: SessionEvents) -> None:
         self._stream = stream
         self._events = events
 
-    async def receive(self) -> SessionMessage | Exception:
+    async def receive(self) -> SessionMessage:
         """Return the next message. Raises `anyio.EndOfStream` at the end."""
         item = await self._stream.receive()
-        if isinstance(item, SessionMessage):
-            message = item.message
-            if isinstance(message, JSONRPCRequest):
-                self._events.unanswered += 1
-            elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
-                # A request that the server has cancelled is not answered.
-                self._events.unanswered = max(0, self._events.unanswered - 1)
-            if self._events.unanswered > _MAX_UNANSWERED:
-                self._events.end(f"it sent more than {_MAX_UNANSWERED} requests without reading the answers")
-                raise anyio.EndOfStream
+        message = item.message
+        if isinstance(message, JSONRPCRequest):
+            self._events.unanswered += 1
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            # A request that the server has cancelled is not answered.
+            self._events.unanswered = max(0, self._events.unanswered - 1)
+        if self._events.unanswered > _MAX_UNANSWERED:
+            self._events.end(f"it sent more than {_MAX_UNANSWERED} requests without reading the answers")
+            raise anyio.EndOfStream
         return item
 
     async def aclose(self) -> None:

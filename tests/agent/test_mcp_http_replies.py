@@ -115,9 +115,12 @@ MODERN: dict[str, object] = {
 async def test_cancelling_a_call_ends_its_request_and_notifies_servers_that_expect_it(modern: bool) -> None:
     called = trio.Event()
     notified = trio.Event()
+    closed = trio.Event()
 
     def answer(method: str, body: bytes) -> Answer:
         message = json.loads(body or b"{}")
+        if method == "CLOSED":
+            closed.set()
         if message.get("method") == "tools/call":
             called.set()
         if message.get("method") == "notifications/cancelled":
@@ -135,6 +138,7 @@ async def test_cancelling_a_call_ends_its_request_and_notifies_servers_that_expe
             nursery.start_soon(call, tools, "answer")
             await called.wait()
             nursery.cancel_scope.cancel()
+        await closed.wait()
         if not modern:
             await notified.wait()
     assert notified.is_set() != modern

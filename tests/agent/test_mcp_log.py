@@ -95,3 +95,14 @@ async def test_log_of_the_sdk_is_left_alone_where_it_is_not_about_a_server(caplo
 
 async def _warn(words: str) -> None:
     stdio.logger.warning(words)
+
+
+async def test_each_problem_with_tools_is_logged_once_and_only_a_few_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    log = ServerLog("a")
+    for _ in range(3):
+        for number in range(30):
+            log.problem_with_tools(f"problem {number}")
+    assert caplog.messages == [
+        *(f"MCP server 'a': problem {number}" for number in range(19)),
+        "MCP server 'a': problem 19; further problems with its tools are not logged",
+    ]

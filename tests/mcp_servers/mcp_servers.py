@@ -12,11 +12,12 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -179,9 +180,17 @@ async def main() -> None:
             over_http = ["npx", "-y", f"{_SCOPE}everything@{versions['everything']}", "streamableHttp"]
             environment = {**os.environ, "PORT": str(port), "npm_config_cache": f"{cache}/http"}
             started = partial(
-                trio.run_process, over_http, env=environment, cwd=folder, check=False, capture_stderr=True
+                trio.run_process,
+                over_http,
+                env=environment,
+                cwd=folder,
+                check=False,
+                capture_stdout=True,
+                capture_stderr=True,
+                start_new_session=True,
+                deliver_cancel=end_group,
             )
-            nursery.start_soon(partial(started, capture_stdout=True, start_new_session=True))
+            nursery.start_soon(started)
             mcp = servers(folder, cache, versions, f"http://127.0.0.1:{port}/mcp")
             async with (
                 open_mcp_tools(mcp) as tools,
@@ -197,6 +206,13 @@ async def main() -> None:
                     used = versions.get(name) or version(f"mcp-server-{name}")
                     print(f"| {name} | {used} | {await call_all(connection, name, tools, to_call)} |", flush=True)
             nursery.cancel_scope.cancel()
+
+
+async def end_group(process: trio.Process) -> None:
+    """End a process with those that it has started: npx does not pass signals on."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await trio.lowlevel.checkpoint()
 
 
 async def free_port() -> int:

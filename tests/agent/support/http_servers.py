@@ -63,7 +63,8 @@ async def open_http_server(*options: str, port: int = 0, token: str | None = Non
 
 
 Answer = tuple[int, dict[str, str], bytes]
-"""A reply: its status, headers and body. The status 0 stands for none: the connection is closed. The status -1: it stays open."""
+"""A reply: its status, headers and body. The status 0 stands for none: the connection is closed. The status -1: it stays open
+until the client closes it; then a reply to the method CLOSED is made, and not sent."""
 
 
 async def _converse(stream: trio.abc.Stream, answer: Callable[[str, bytes], Answer]) -> None:
@@ -82,7 +83,10 @@ async def _converse(stream: trio.abc.Stream, answer: Callable[[str, bytes], Answ
     if status == 0:
         return
     if status < 0:
-        await trio.sleep_forever()
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+        answer("CLOSED", body)
+        return
     sent = [*headers.items(), ("connection", "close")]
     if "transfer-encoding" not in headers:
         sent.append(("content-length", str(len(content))))
