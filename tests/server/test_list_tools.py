@@ -128,5 +128,5 @@ async def test_wait_for_the_list_is_limited(autojump_clock: trio.testing.MockClo
         await start_task(clients.constellation, "s")
         began = trio.current_time()
         _, _, error = await end_of(clients.constellation, "s")
-        assert error == "device 'device_001' did not answer 1 commands within 5 s"
+        assert error == "device 'device_001' did not answer 1 command within 5 s"
         assert trio.current_time() - began == pytest.approx(5)
