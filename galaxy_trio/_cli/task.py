@@ -48,6 +48,8 @@ _COLUMNS: Final = (
 )
 _MAX_REQUEST: Final = 500
 """Characters of a request of which a table shows as many as there is room for."""
+_PAUSE: Final = 1.0
+"""The least time in seconds between two questions for a task."""
 _MAX_REASON: Final = 1_000
 """Characters of the reason that ``task wait`` gives for a task that did not complete."""
 
@@ -312,7 +314,8 @@ def _wait(client: DaemonClient, task_id: str, timeout: float | None = None) -> d
 def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> dict[str, JSON]:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
+        asked = time.monotonic()
+        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - asked))
         task = client.request("GET", _path(task_id), params={"wait": round(left, 3)})
         if task["state"] in _ENDED:
             if "result" not in task and task.get("result_url"):
@@ -320,6 +323,8 @@ def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> 
             return task
         if deadline is not None and time.monotonic() >= deadline:
             raise RequestTimeout(f"task {task_id} is still {task['state']} after {timeout:g} s")
+        # A daemon that stops answers early.
+        time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - asked)))
 
 
 def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:

@@ -103,7 +103,7 @@ class SlicedDecoder:
         else:
             return decoded[0]
         # Freeing 500,000 lists in the step that found the error would take longer than any slice.
-        yield from _free(decoded)
+        yield from free(decoded)
         raise refusal
 
     def _decode(  # noqa: C901  # one state machine: its parts would hand all variables to each other
@@ -181,7 +181,7 @@ def _check_unique(key: str, members: dict[str, object], around: list[Container])
     raise Refused(f"the key {key[:_SHOWN_KEY]!r} is given twice{where}")
 
 
-def _free(container: Container) -> Generator[int, None, None]:
+def free(container: Container) -> Generator[int, None, None]:
     """Empty a container and all in it, one slice with each `next`."""
     not_empty = [container]
     room = _SLICE

@@ -72,7 +72,7 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
 
 def _features(known: Platform | None) -> list[str]:
     """What a desktop offers; without a screen, nothing that opens windows."""
-    if known not in _APPS:
+    if known is None or known not in _APPS:
         return []
     headless = known is Platform.LINUX and not any(map(os.environ.get, _SCREENS))
     hidden = _NEED_A_SCREEN if headless else ()

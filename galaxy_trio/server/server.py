@@ -14,6 +14,7 @@ from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, 
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.accepting import serve_listeners
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._concurrency.limited_log import LimitedLog
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
@@ -140,6 +141,7 @@ class Server:
         self._links: set[Link[ClientMessage]] = set()
         self._turned_away = 0
         self._is_turning_away = False
+        self._rejected = LimitedLog(logger, logging.INFO)
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
@@ -205,7 +207,7 @@ class Server:
         try:
             await self._serve(stream)
         except ConnectFailed as failed:
-            logger.info("%s", failed)
+            self._rejected.problem("%s", failed)
         except Exception:
             logger.exception("a bug in the server ended a connection")
         finally:

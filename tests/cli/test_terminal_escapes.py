@@ -66,7 +66,7 @@ async def test_daemons_answers_are_printable_on_a_terminal(
     ("command", "path", "answer"),
     [
         (("task", "cancel", "1"), "/tasks/1", Answer({**TASK, "state": EVIL})),
-        (("task", "retry", "1"), "/tasks/1/retry", Answer({"id": EVIL})),
+        (("task", "retry", "1"), "/tasks/1/retry", Answer({**TASK, "id": EVIL})),
         (("task", "show", "1"), "/tasks/1", Answer({"error": EVIL}, "409 Conflict")),
         (("events",), "/events", Answer(EVENT)),
         (("events", "--json"), "/events", Answer(EVENT)),

@@ -53,13 +53,13 @@ async def test_registration_of_many_values_is_refused_because_the_description_is
 ) -> None:
     async with open_memory_server() as server:
         async with open_raw_client(server.connect()) as client:
-            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [[]] * 2000}})
+            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [0] * 2000}})
             assert "more than 2,000 values" in str((await client.receive())["error"])
             assert await client.close_code() == 1008
         async with open_raw_client(server.connect()) as client:
-            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [[]] * 1900}})
+            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [0] * 1900}})
             assert (await client.receive())["type"] == "heartbeat"
-            client.send(type="heartbeat", status="ok", metadata={"x": [[]] * 100_000})
+            client.send(type="heartbeat", status="ok", metadata={"x": [0] * 100_000})
             assert (await client.receive())["type"] == "heartbeat"
 
 

@@ -16,6 +16,7 @@ import trio
 
 from galaxy_trio import (
     ConfigError,
+    ConnectFailed,
     ConnectionOptions,
     ConnectTimeout,
     DeviceConfig,
@@ -31,12 +32,14 @@ from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._connection.backoff import says_not_connected
 from galaxy_trio._counted import counted
+from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.events import ConnectionOpened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from galaxy_trio._transport.url import Target
     from galaxy_trio.events import Event
 
 MAX_SKEW: Final = 60.0
@@ -48,15 +51,18 @@ _MAX_SERVERS: Final = 50
 _NAMES_SHOWN: Final = 5
 """Devices with the same problem that are named."""
 _STEPS: Final = ("DNS", "TCP", "TLS", "WebSocket handshake", "registration")
+_STEPS_BEHIND_A_PROXY: Final = ("proxy", "TLS", "WebSocket handshake", "registration")
+"""The proxy resolves the server's name, and connects to it."""
 _ADVICE: Final = {
     "DNS": "correct the host in server_url, or this machine's name servers",
     "TCP": "start the server, correct host and port in server_url, or let the port through the firewalls between",
+    "proxy": "correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or list the host in NO_PROXY if it is reached directly",
     "TLS": "correct the scheme in server_url (ws:// or wss://), set ca_file to the certificate of the server's authority, "
     "or renew the server's certificate for this name",
     "WebSocket handshake": "correct host, port and path in server_url: another program answers there, or none",
     "registration": "look at the server's log; is it an AIP server?",
 }
-_REACHING: Final = ("DNS", "TCP")
+_REACHING: Final = ("DNS", "TCP", "proxy")
 _SILENT: Final = "restart the server, which accepts connections and says nothing, or correct the port in server_url"
 _TOKEN: Final = "set token_file, token_env or token of the device to the server's token"  # noqa: S105  # advice
 _TOKEN_REFUSALS: Final = (401, 403)
@@ -226,6 +232,8 @@ async def _failure(probe: _Probe, error: GalaxyError, timeout: float) -> _Failur
 
 async def _step_of(url: str, error: GalaxyError, timeout: float) -> str:
     """Return the step before the WebSocket handshake that failed."""
+    if isinstance(error, ConnectFailed) and error.proxy is not None:
+        return "proxy"
     causes = list(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "DNS"
@@ -233,12 +241,20 @@ async def _step_of(url: str, error: GalaxyError, timeout: float) -> str:
         return "TLS"
     if any(isinstance(cause, OSError) and cause.errno not in _DURING_THE_HANDSHAKE for cause in causes):
         return "TCP"
-    if "proxy" in str(error):
-        return "TCP"
+    target = parse_url(url)
     if not isinstance(error, ConnectTimeout):
         return "WebSocket handshake"
-    target = parse_url(url)
+    if _has_proxy(target):
+        return "TLS" if target.secure else "WebSocket handshake"
     return await _silent_step(target.host, target.port, timeout, secure=target.secure)
+
+
+def _has_proxy(target: Target) -> bool:
+    """Whether the environment names a proxy for a server."""
+    try:
+        return find_proxy(True, target) is not None
+    except ConfigError:
+        return False
 
 
 async def _silent_step(host: str, port: int, timeout: float, *, secure: bool) -> str:
@@ -271,7 +287,8 @@ def _is_of_token(failure: _Failure) -> bool:
 def _report_steps(section: Section, probe: _Probe) -> None:
     """Report how far a connection came."""
     target = parse_url(probe.device.server_url)
-    steps = [step for step in _STEPS if not _is_left_out(step, target.host, secure=target.secure)]
+    every_step = _STEPS_BEHIND_A_PROXY if _has_proxy(target) else _STEPS
+    steps = [step for step in every_step if not _is_left_out(step, target.host, secure=target.secure)]
     failed = None if probe.failure is None else probe.failure.step
     passed = steps[: steps.index(failed)] if failed in steps else steps
     if passed and (failed is not None or probe.opened):
