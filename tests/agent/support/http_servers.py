@@ -111,7 +111,8 @@ async def open_odd_http_server(
         stream: trio.abc.Stream = plain
         if ssl_context is not None:
             stream = trio.SSLStream(plain, ssl_context, server_side=True, https_compatible=True)
-        with suppress(trio.BrokenResourceError):
+        # A client that is closed may end the connection within its request.
+        with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
             await _converse(stream, answer)
         await plain.aclose()
 
