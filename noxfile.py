@@ -5,25 +5,38 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.10.14"
-nox.options.sessions = ["tests", "simulation", "conformance", "docs", "page", "dist", "lint", "types"]
+nox.options.sessions = ["tests", "pythons", "simulation", "conformance", "docs", "page", "dist", "lint", "types"]
 nox.options.error_on_missing_interpreters = True
 
 _PROJECT = nox.project.load_toml("pyproject.toml")
 # The command line and the daemon talk to people: what is left of them untested is small, and counted apart.
 _FRONT_ENDS = "galaxy_trio/_cli/*,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
-_EXTRAS = "agent,cli,daemon,mcp,yaml"
+_EXTRAS = "cli,daemon,mcp"
 _FAST = "not slow and not simulation and not daemon and not programs and not page"
 # Each process takes whole files, as far as there are any, so that what a file's tests share is made once.
 _PARALLEL = ("-n", "auto", "--dist", "worksteal")
 # Where the sessions run that test something: to make an environment takes longer than most of them.
 _ENVIRONMENT = Path(".nox/environment/bin").resolve()
+
+
+# As the classifiers name them.
+_OLDEST, *_NEWER = nox.project.python_versions(_PROJECT)
+
+
+def _is_found(version: str) -> bool:
+    """Whether a Python of this version runs: what a version manager puts on the path may run nothing."""
+    program = shutil.which(f"python{version}")
+    return (
+        program is not None and not subprocess.run([program, "--version"], capture_output=True, check=False).returncode
+    )
 
 
 def _install(session: nox.Session, *groups: str) -> None:
@@ -63,6 +76,13 @@ def tests(session: nox.Session) -> None:
     _run(session, "coverage", "combine", "--quiet")
     _run(session, "coverage", "report", f"--omit={_FRONT_ENDS}", "--fail-under=100")
     _run(session, "coverage", "report", f"--include={_FRONT_ENDS}", "--fail-under=90")
+
+
+@nox.session(python=[_OLDEST, *filter(_is_found, _NEWER)], reuse_venv=True)
+def pythons(session: nox.Session) -> None:
+    """All tests but the simulation, without coverage, with each Python that is found; 3.11 must be there."""
+    _install(session, "tests")
+    session.run("pytest", "-m", "not simulation and not page", *_PARALLEL, *session.posargs)
 
 
 @_tests_something
@@ -118,8 +138,16 @@ def simulate(session: nox.Session) -> None:
 
 @_tests_something
 def soak(session: nox.Session) -> None:
-    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; see docs/reliability.md."""
+    """Run tasks on 50 devices under network faults for 20 minutes, or ``-- --minutes N``; ``-- --breakages``; see docs/reliability.md."""
     _run(session, "python", "-m", "tests.soak.soak", *session.posargs)
+
+
+@nox.session
+def mcp_servers(session: nox.Session) -> None:
+    """Start seven real MCP servers from PyPI and npm, and call tools of each over the agent. Needs the registries, and ``npx``."""
+    _install(session)
+    session.install("mcp-server-time", "mcp-server-git", "mcp-server-fetch")
+    session.run("python", "-m", "tests.mcp_servers.mcp_servers")
 
 
 @_tests_something

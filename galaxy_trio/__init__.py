@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+# isort: off
+from galaxy_trio._program_start import exit_on_ctrl_c, is_program, raise_on_ctrl_c
+
+if is_program():
+    exit_on_ctrl_c()
+# isort: on
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -97,6 +104,7 @@ __all__ = [
 ]
 
 set_module(globals())
+raise_on_ctrl_c()
 
 # Imported on first use: a program with one connection does not pay for them.
 _FROM_CONSTELLATION: Final = frozenset(__all__).difference(globals())

@@ -32,7 +32,15 @@ class ConfigError(GalaxyError, ValueError):
 
 
 class ConnectFailed(GalaxyError):
-    """Connecting failed: network, DNS, TLS, or the peer ended the connection before it confirmed the registration."""
+    """Connecting failed: network, DNS, TLS, or the peer ended the connection before it confirmed the registration.
+
+    Attributes:
+        proxy: The HTTP proxy that failed or refused, as its URL without credentials; None if it was not the proxy.
+    """
+
+    def __init__(self, message: str, *, proxy: str | None = None) -> None:
+        super().__init__(message)
+        self.proxy = proxy
 
 
 class ConnectTimeout(ConnectFailed, trio.TooSlowError):
@@ -44,11 +52,13 @@ class HandshakeRejected(ConnectFailed):
 
     Attributes:
         status_code: The HTTP status; 403 for a wrong or missing token.
+        retry_after: Seconds after which a busy server (429 or 503) asks to try again; None if it does not say.
     """
 
-    def __init__(self, message: str, *, status_code: int = 0) -> None:
+    def __init__(self, message: str, *, status_code: int = 0, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.retry_after = retry_after
 
 
 class RegistrationRejected(ConnectFailed):

@@ -173,10 +173,13 @@ class DeviceDisconnected(Event):
 
 @attrs.frozen
 class DeviceNeedsAttention(Event):
-    """An operator should act: the token is refused, or another client has used this name for a minute or more.
+    """An operator should act.
+
+    The token is refused, another client has used this name for a minute or more, or the device reports another operating system than the
+    configured one.
 
     Attributes:
-        reason: The server's text.
+        reason: The server's text, or both systems.
     """
 
     reason: str = attrs.field(converter=shortened)

@@ -116,6 +116,35 @@ class CommandResult:
 
 
 @attrs.frozen
+class ToolInfo:
+    """One tool in a device's answer to ``list_tools``. See "Listing tools" in docs/reference/wire.md.
+
+    Attributes:
+        tool_key: ``tool_type::tool_name``; unique on a device.
+        tool_name: The name that commands use; unique on a device.
+        namespace: The tool's origin, such as an MCP server's name; ``default`` for tools without one.
+        tool_type: Whether the tool changes something on the device or only reads: a value of `ToolType`.
+        title: The name to show to a person.
+        description: The purpose of the tool, in words.
+        input_schema: The JSON Schema of its parameters.
+        output_schema: The JSON Schema of its result.
+        meta: Further data about the tool.
+        annotations: Hints about the tool's behaviour, as MCP defines them.
+    """
+
+    tool_key: str
+    tool_name: str
+    namespace: str
+    tool_type: str
+    title: str | None = None
+    description: str | None = None
+    input_schema: dict[str, JSON] | None = None
+    output_schema: dict[str, JSON] | None = None
+    meta: dict[str, JSON] | None = None
+    annotations: dict[str, JSON] | None = None
+
+
+@attrs.frozen
 class ClientMessage:
     """A message to the server. See "ClientMessage" in docs/reference/wire.md."""
 
@@ -154,7 +183,7 @@ class ServerMessage:
     response_id: str | None = None
     result: JSON = None
     stop_on_failure: bool | None = None
-    """Whether the actions of a ``command`` after the first failure are skipped. An extension of this package; other devices ignore it."""
+    """False if the actions of a ``command`` continue after a failure. An extension of this package; other devices ignore it."""
 
 
 @attrs.frozen

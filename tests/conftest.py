@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,9 @@ settings.register_profile("galaxy_trio", deadline=None, derandomize=False, max_e
 # For the time between two commits (`nox -s fast`).
 settings.register_profile("short", settings.get_profile("galaxy_trio"), max_examples=20)
 settings.load_profile("galaxy_trio")
+
+# Warnings are errors in the processes that tests start, too.
+os.environ["PYTHONWARNINGS"] = "error"
 
 
 def pytest_collection_finish() -> None:

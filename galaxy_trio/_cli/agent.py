@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._cli.terminal import echo
+from galaxy_trio._counted import counted
+from galaxy_trio._nearest import did_you_mean
 from galaxy_trio._printable import one_line
 from galaxy_trio._transport.url import parse_url
 from galaxy_trio.agent import FunctionTool, McpServer, Tool, ToolSource, open_agent, open_mcp_tools
@@ -41,7 +43,7 @@ def load_tools(names: Sequence[str]) -> list[Tool]:
     if "" not in sys.path:
         sys.path.insert(0, "")
     found = {id(loaded): loaded for name in names for loaded in _load(name)}
-    return list(make_tools(cast("list[Tool | Callable[..., object]]", list(found.values()))).values())
+    return make_tools(cast("list[Tool | Callable[..., object]]", list(found.values())))
 
 
 def _load(name: str) -> list[object]:
@@ -53,6 +55,8 @@ def _load(name: str) -> list[object]:
     except (Exception, SystemExit) as error:  # an import can raise anything
         logger.debug("importing %r", name, exc_info=error)
         why = ": ".join(filter(None, (type(error).__name__, str(error))))
+        if isinstance(error, AttributeError) and isinstance(error.name, str):
+            why += did_you_mean(error.name, [each for each in dir(error.obj) if not each.startswith("_")])
         raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
     if path:
         return [loaded]
@@ -92,8 +96,8 @@ async def run_agent(
                 max_retries=max_retries,
             )
         )
-        names = dict.fromkeys(tool.name for tool in (*tools, *(tool for source in sources for tool in source.tools())))
-        echo(one_line(f"registered as {agent.device_id} with {_listed(list(names))}"))
+        _, *names = agent.tool_names
+        echo(one_line(f"registered as {agent.device_id} with {_listed(names)}"))
         await stop.wait()
 
 
@@ -101,4 +105,4 @@ def _listed(names: Sequence[str]) -> str:
     if not names:
         return "no tools"
     shown = ", ".join(names[:_NAMES_SHOWN])
-    return f"{len(names)} tool{'s' if len(names) > 1 else ''}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"
+    return f"{counted(len(names), 'tool')}: {shown}{', …' if len(names) > _NAMES_SHOWN else ''}"

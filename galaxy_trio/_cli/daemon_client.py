@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
@@ -11,14 +12,16 @@ import httpx2
 
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._transport.url import shown_redirect
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE
-from galaxy_trio.errors import ConfigError, ConnectFailed, RequestRejected, RequestTimeout
+from galaxy_trio.errors import ConfigError, ConnectFailed, NoSuchDevice, RequestRejected, RequestTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from galaxy_trio.messages import JSON
 
+_IN_EVERY_TASK: Final = ("id", "state", "request")
 _RESPONSE_TIMEOUT: Final = 30.0
 """Maximum seconds without a byte from the daemon, apart from the time that it is asked to wait."""
 
@@ -39,7 +42,7 @@ class DaemonClient:
             RequestRejected: The daemon refused, with its reason; or the server at this address is not a daemon.
         """
         found = self._read(self._client.request(method, path, params=params, json=json))
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or (path.startswith("/tasks") and not _has_tasks(found)):
             raise self._not_a_daemon()
         return found
 
@@ -63,22 +66,31 @@ class DaemonClient:
             RequestRejected: The response is an error, or not JSON.
         """
         self._refuse_redirect(response)
+        if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
+            raise self._not_a_daemon(": it serves WebSockets, as an AIP server does; the daemon has a port of its own")
         try:
             body = cast("JSON", response.json())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._not_a_daemon(f" (status {response.status_code})") from None
         if not response.is_error:
             return body
         if not isinstance(body, dict) or "error" not in body:
             raise self._not_a_daemon(f" (status {response.status_code})")
         why = str(body["error"])
+        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise NoSuchDevice(f"the daemon refused: {why}")
         hint = f" (set {TOKEN_VARIABLE} or use --token-file)" if response.status_code == HTTPStatus.UNAUTHORIZED else ""
         raise RequestRejected(f"the daemon refused: {why}{hint}", words=why)
 
     def _refuse_redirect(self, response: httpx2.Response) -> None:
         # Its target may be another server, and the daemon redirects nothing.
         if response.is_redirect:
-            raise self._not_a_daemon(f": it redirects (status {response.status_code})")
+            authorization = self._client.headers.get("Authorization", "")
+            location = shown_redirect(
+                str(response.request.url), response.headers.get("Location", ""), authorization.split()
+            )
+            where = "" if location is None else f" to {location}"
+            raise self._not_a_daemon(f": it redirects{where} (status {response.status_code})")
 
     def _not_a_daemon(self, what: str = "") -> RequestRejected:
         return RequestRejected(f"the server at {self._shown} is not a galaxy-trio daemon{what}")
@@ -105,6 +117,14 @@ class DaemonClient:
                 elif not line and data:
                     yield kind, data
                     kind, data = "message", ""
+
+
+def _has_tasks(found: Mapping[str, JSON]) -> bool:
+    """Whether a response is a task or a list of tasks, with what every task has."""
+    tasks = found.get("tasks", [found])
+    return isinstance(tasks, list) and all(
+        isinstance(task, dict) and all(isinstance(task.get(name), str) for name in _IN_EVERY_TASK) for task in tasks
+    )
 
 
 @contextmanager
@@ -172,8 +192,15 @@ def _shown(address: str) -> str | None:
 
 def _root_reason(error: BaseException) -> str:
     """Return the reason of the first operating system error among the causes, or else the error's own text."""
+    if isinstance(error, httpx2.RemoteProtocolError):
+        # Servers with TLS answer a client without TLS in many ways, or not at all.
+        return f"{str(error).rstrip('.').lower()}; if it uses TLS, its address begins with https://"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "it does not use TLS, so its address begins with http://"
         if isinstance(cause, OSError):
             return reason_of(cause)
         cause = cause.__cause__ or cause.__context__

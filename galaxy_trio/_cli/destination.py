@@ -13,6 +13,7 @@ import click
 
 from galaxy_trio._cli.options import seconds, valid_text
 from galaxy_trio._cli.terminal import reason_of
+from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.connection import open_connection
 from galaxy_trio._connection.options import ConnectionOptions
@@ -35,7 +36,7 @@ class Destination:
     device_id: str
     token: str | None = attrs.field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
-    options: ConnectionOptions = attrs.field(factory=ConnectionOptions)
+    options: ConnectionOptions = attrs.field(factory=lambda: ConnectionOptions(proxy=True))
     token_file: Path | None = attrs.field(default=None, repr=False)
 
     def read_token(self) -> str | None:
@@ -65,7 +66,7 @@ def destination_options(command: Callable[..., int]) -> Callable[..., int]:
         url: str, device: str, token_file: Path | None, ca_file: Path | None, connect_timeout: float, **others: object
     ) -> int:
         reject_token_in_url(url)
-        options = ConnectionOptions(connect_timeout=connect_timeout, register_timeout=connect_timeout)
+        options = ConnectionOptions(connect_timeout=connect_timeout, register_timeout=connect_timeout, proxy=True)
         destination = Destination(
             url, device, read_token(token_file), make_ssl_context(url, ca_file), options, token_file
         )
@@ -134,8 +135,7 @@ def make_ssl_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
     if not url.lower().startswith("wss:"):
         raise ConfigError("--ca-file requires a URL that begins with wss://: other connections are not encrypted")
     try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except ssl.SSLError as error:
-        raise ConfigError(f"the file {str(ca_file)!r} contains no certificates in PEM format") from error
+        return trusting_context(ca_file)
     except OSError as error:
-        raise ConfigError(f"cannot read the certificates in {str(ca_file)!r}: {reason_of(error)}") from error
+        reason = error.strerror if isinstance(error, ssl.SSLError) else reason_of(error)
+        raise ConfigError(f"cannot read the certificates in {str(ca_file)!r}: {reason}") from error

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ import click
 
 from galaxy_trio import __version__
 from galaxy_trio._cli.agent import load_tools, run_agent
+from galaxy_trio._cli.check import check_command
 from galaxy_trio._cli.daemon import daemon_command
 from galaxy_trio._cli.demo.demo import demo
 from galaxy_trio._cli.destination import (
@@ -23,12 +25,14 @@ from galaxy_trio._cli.destination import (
     destination_options,
     read_tokens,
 )
-from galaxy_trio._cli.devices import check_command, devices_command
-from galaxy_trio._cli.mcp import read_mcp_servers
-from galaxy_trio._cli.options import json_option, log_options, seconds, valid_text, verbose
+from galaxy_trio._cli.devices import devices_command
+from galaxy_trio._cli.doctor.command import doctor_command
+from galaxy_trio._cli.events import events_command
+from galaxy_trio._cli.mcp import mcp_options
+from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.server import read_server_certificate, serve
 from galaxy_trio._cli.signals import Interrupted, run_service, run_trio
-from galaxy_trio._cli.task import events_command, task_command
+from galaxy_trio._cli.task import task_command
 from galaxy_trio._cli.terminal import (
     READABLE_WIDTH,
     device_rows,
@@ -43,6 +47,7 @@ from galaxy_trio._cli.terminal import (
     silence,
     spinner,
 )
+from galaxy_trio._cli.tools import tools_command
 from galaxy_trio.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -59,7 +64,9 @@ from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
+
+    from galaxy_trio.agent import McpServer
 
 PROGRAM: Final = "galaxy-trio"
 
@@ -98,13 +105,26 @@ async def run(destination: Destination, request: str, timeout: float) -> TaskRes
 
 
 class _CommandLine(click.Group):
+    """Ends without an error message when stdout is closed."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the options, of which some print and exit."""
+        with _closed_pipe():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A closed stdout ends it without an error message."""
-        try:
+        """Run the command."""
+        with _closed_pipe():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            silence(sys.stdout)
-        raise click.exceptions.Exit(_PIPE_CLOSED)
+
+
+@contextmanager
+def _closed_pipe() -> Generator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise click.exceptions.Exit(_PIPE_CLOSED) from None
 
 
 @click.group(
@@ -200,14 +220,19 @@ _path = click.Path(path_type=Path)
 @command_line.command("server", epilog="\b\nExample:\n    galaxy-trio server --port 5000")
 @click.option(
     "--host",
-    type=valid_text,
+    type=host_name,
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
     help="The address to listen on.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="The port; 0 for any free one."
+    "--port",
+    type=whole_number(0, 65535),
+    metavar="PORT",
+    default=5000,
+    show_default=True,
+    help="The port; 0 for any free one.",
 )
 @click.option(
     "--token-file", type=_path, metavar="FILE",
@@ -218,7 +243,7 @@ _path = click.Path(path_type=Path)
 @click.option("--key", type=_path, metavar="FILE", help="The private key, if it is not in the certificate's file.")
 @click.option(
     "--allow-host",
-    type=valid_text,
+    type=host_name,
     multiple=True,
     metavar="NAME",
     help="Accept clients that use this host name. A loopback address accepts the loopback names as well; any other address accepts "
@@ -233,7 +258,8 @@ _path = click.Path(path_type=Path)
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1),
+    type=whole_number(1),
+    metavar="NUMBER",
     default=500,
     show_default=True,
     help="The largest number of connections.",
@@ -254,7 +280,8 @@ def server_command(
     """Run a server until Ctrl-C.
 
     It prints its URL to stdout when it listens, and logs to stderr. The task 'TOOL {"name": value}' runs that tool with these parameters on
-    the device and returns its result; "echo TEXT" returns the text.
+    the device and returns its result; "echo TEXT" returns the text. A tool's name with spaces is put in quotes: '"TOOL" {"name": value}'.
+    device:echo is a tool of that name on the device.
     """
     tokens, context = read_tokens(token_file), read_server_certificate(certificate, key)
     config = None if device_config is None else read_device_config(device_config)
@@ -263,44 +290,36 @@ def server_command(
 
 @command_line.command(
     "agent",
-    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools galaxy_trio.agent.example_tools",
+    epilog="\b\nExample:\n    galaxy-trio agent ws://127.0.0.1:5000/ws laptop --tools my_tools",
 )
 @destination_options
 @click.option(
     "--tools", type=valid_text, multiple=True, metavar="MODULE[:FUNCTION]",
     help="A function to offer, or a module with functions decorated with @tool. Repeatable.",
 )  # fmt: skip
+@mcp_options
 @click.option(
-    "--mcp", type=valid_text, multiple=True, metavar="[NAME=]COMMAND",
-    help="Start this MCP server over stdio and offer its tools. Words VARIABLE=value before it set its environment. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--mcp-env", type=valid_text, multiple=True, metavar="[NAME:]VARIABLE[=VALUE]",
-    help="Pass a variable of this environment to the MCP server NAME, or to all; or set it to VALUE, which every user of this machine "
-    "can see. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--max-retries", type=click.IntRange(0), metavar="NUMBER", help="Give up after this many consecutive failures."
+    "--max-retries", type=whole_number(0), metavar="NUMBER", help="Give up after this many consecutive failures."
 )
 @log_options
 def agent_command(
     destination: Destination,
     *,
     tools: tuple[str, ...],
-    mcp: tuple[str, ...],
-    mcp_env: tuple[str, ...],
+    servers: Sequence[McpServer],
     max_retries: int | None,
 ) -> int:
     """Run a device agent until Ctrl-C.
 
     It registers as DEVICE with the server at URL. When the connection is lost, it reconnects and registers again.
     """
-    servers = read_mcp_servers(mcp, mcp_env)
     return run_service(partial(run_agent, destination, load_tools(tools), servers, max_retries))
 
 
+command_line.add_command(tools_command)
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
+command_line.add_command(doctor_command)
 command_line.add_command(daemon_command)
 command_line.add_command(task_command)
 command_line.add_command(events_command)

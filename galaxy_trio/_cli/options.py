@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import click
 
 from galaxy_trio._cli.terminal import log_level
+from galaxy_trio._transport.url import parse_url
+from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_MOST: Final = 999_999_999
 
 _Command = TypeVar("_Command", bound="Callable[..., object]")
 
@@ -76,6 +80,34 @@ def _number(value: str) -> float:
         return float(value)
     except ValueError:
         return math.nan
+
+
+def whole_number(minimum: int, maximum: int = _MOST) -> Callable[[str], int]:
+    """Return a function that parses a whole number, and checks that it is in a range."""
+    limits = f"of at least {minimum}" if maximum == _MOST else f"from {minimum} to {maximum}"
+
+    def parse(value: str) -> int:
+        text = str(value)
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST)) else -1
+        if not minimum <= number <= maximum:
+            raise click.BadParameter(f"{text[:100]!r} is not a whole number {limits}.")
+        return number
+
+    return parse
+
+
+def host_name(value: str) -> str:
+    """Check that an argument is an IP address or a host name."""
+    text = valid_text(value)
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        if parse_url(f"ws://[{host}]" if ":" in host else f"ws://{host}").host == host.lower():
+            return host
+    except ConfigError:
+        pass
+    raise click.BadParameter(
+        f"{value[:100]!r} is neither an IP address nor a host name; it should look like 127.0.0.1 or example.org."
+    )
 
 
 def valid_text(value: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from galaxy_trio._cli.destination import TOKEN_VARIABLE
 from galaxy_trio._cli.server_session import run_as_command
 from galaxy_trio._cli.terminal import echo, reason_of
+from galaxy_trio._config.certificates import encoding_problem
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.server import ServerLimits, open_server
 from galaxy_trio.server.access import is_loopback
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
     import trio
 
     from galaxy_trio.messages import JSON
+
+_ADVICE: Final = {
+    errno.EADDRINUSE: "; another program listens there: stop it, or use another --port",
+    errno.EADDRNOTAVAIL: "; use an address of this machine, such as 127.0.0.1",
+    errno.EACCES: "; use a --port above 1023",
+}
 
 
 async def serve(
@@ -54,12 +63,18 @@ async def serve(
                     limits=ServerLimits(max_connections=max_connections),
                 )
             )
-        except (OSError, UnicodeError) as error:
-            # An invalid host name raises UnicodeError.
-            why = reason_of(error) if isinstance(error, OSError) else "the host name is invalid"
-            raise ConfigError(f"cannot listen on {host!r}, port {port}: {why}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host!r}, port {port}: {_reason(error)}") from error
         echo(server.url)
         await stop.wait()
+
+
+def _reason(error: OSError) -> str:
+    """Return why the server cannot listen, with what to do."""
+    reason = reason_of(error)
+    if isinstance(error, socket.gaierror):
+        return f"{reason}; use a name or an address of this machine, such as 127.0.0.1"
+    return f"{reason}{_ADVICE.get(error.errno or 0, '')}"
 
 
 def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -76,6 +91,10 @@ def read_server_certificate(certificate: Path | None, key: Path | None) -> ssl.S
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError as error:
+        for path in filter(None, (certificate, key)):
+            problem = encoding_problem(path)
+            if problem is not None:
+                raise ConfigError(f"the file {str(path)!r} cannot be used: {problem}") from error
         raise ConfigError(
             f"the certificate {str(certificate)!r} and its key cannot be used: both must be in PEM format and belong together"
         ) from error

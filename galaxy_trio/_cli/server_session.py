@@ -6,7 +6,9 @@ import json
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
 from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._concurrency.slices import finish
 from galaxy_trio.errors import GalaxyError, TaskFailed
 from galaxy_trio.messages import JSON, Command, ResultStatus, ToolType
 
@@ -15,23 +17,35 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-USAGE: Final = "write 'echo TEXT', or a tool's name and its parameters as a JSON object: TOOL {\"name\": value}"
+_MAX_VALUES: Final = 20_000
+"""The number of values and keys of a command's parameters: each session holds its own until the device has replied."""
+USAGE: Final = (
+    "write 'echo TEXT', or a tool's name and its parameters as a JSON object: TOOL {\"name\": value}; "
+    'put a name with spaces in quotes: "TOOL"'
+)
+_ECHO: Final = "echo"
+_DEVICE: Final = "device:"
+"""Before the name of a device's tool, which may be that of a built-in command."""
 
 
 async def run_as_command(task: ServerTask) -> object:
     """Run a task: ``echo TEXT`` returns ``{"echo": TEXT}``; ``TOOL {json}``, or ``TOOL`` alone, runs that tool on the device.
 
+    A name in quotes, as a JSON string, may contain spaces. A name in quotes, and a name after ``device:``, is always that of a tool
+    on the device.
+
     Raises:
-        TaskFailed: The request has neither form, or the command failed.
+        TaskFailed: The request has no such form, or the command failed.
     """
     logger.info("task for %r: %s", task.device_id, shorten(task.request))
-    word, *rest = task.request.split(None, 1) or [""]
-    text = "".join(rest).rstrip()
-    if not word:
+    request = task.request.strip()
+    if not request:
         raise TaskFailed(f"the request is empty: {USAGE}")
-    if word == "echo":
-        return {"echo": text}
-    command = Command(word, ToolType.ACTION, _parameters(word, text))
+    word, *rest = request.split(None, 1)
+    if word == _ECHO:
+        return {_ECHO: "".join(rest)}
+    name, text = _split_name(request.removeprefix(_DEVICE))
+    command = Command(name, ToolType.ACTION, await _parameters(name, text))
     try:
         [result] = await task.execute([command])
     except GalaxyError as error:
@@ -43,13 +57,30 @@ async def run_as_command(task: ServerTask) -> object:
     return result.result
 
 
-def _parameters(name: str, text: str) -> dict[str, JSON] | None:
+def _split_name(request: str) -> tuple[str, str]:
+    """Split a request into a tool's name, which may be in quotes, and the text after it."""
+    if not request.startswith('"'):
+        name, *rest = request.split(None, 1) or [""]
+        text = "".join(rest)
+    else:
+        try:
+            found, end = json.JSONDecoder().raw_decode(request)
+        except ValueError:
+            raise TaskFailed(f"the quote before the tool's name is not closed: {USAGE}") from None
+        name, text = cast("str", found), request[end:].lstrip()
+    if not name:
+        raise TaskFailed(f"the tool's name is empty: {USAGE}")
+    return name, text
+
+
+async def _parameters(name: str, text: str) -> dict[str, JSON] | None:
     if not text:
         return None
+    why = ""
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+        value = await finish(parse_in_slices(text, _MAX_VALUES, unique_keys=True))
+    except Unreadable as error:
+        value, why = None, f" ({error})"
     if not isinstance(value, dict):
-        raise TaskFailed(f"the text after {name!r} is not a JSON object: {USAGE}")
+        raise TaskFailed(f"the text after {shorten(name)} is not a JSON object{why}: {USAGE}")
     return cast("dict[str, JSON]", value)

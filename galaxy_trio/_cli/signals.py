@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
+
+_FROM_PEOPLE: Final = (signal.SIGINT, signal.SIGTERM)
+"""When these arrive again, somebody is impatient. SIGHUP arrives twice when a terminal is closed, from the system and from the shell."""
 
 
 class Interrupted(Exception):
@@ -31,18 +34,28 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
-async def run_until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -> T:
-    """Run the work. Ctrl-C and SIGTERM cancel it.
+def is_ignored(name: str) -> bool:
+    """Whether this process ignores a signal, as ``nohup`` makes it do with SIGHUP, or the system does not have it."""
+    number: int | None = getattr(signal, name, None)
+    return number is None or signal.getsignal(number) is signal.SIG_IGN
+
+
+async def run_until_signalled(
+    work: Callable[[], Awaitable[T]], stop: trio.Event | None = None, *, hangup: bool = True
+) -> T:
+    """Run the work. Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) cancel it.
 
     Args:
         work: The async function to run.
         stop: If the work waits for this event when the first signal arrives, the signal sets it instead: the work then ends cleanly.
+        hangup: Whether SIGHUP is such a signal. In any case, it stays ignored if it is.
 
     Raises:
         Interrupted: A signal cancelled the work.
     """
     signalled: list[int] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    hangups = () if not hangup or is_ignored("SIGHUP") else (signal.SIGHUP,)
+    with trio.open_signal_receiver(*_FROM_PEOPLE, *hangups) as signals:
         try:
             async with open_background() as nursery:
                 with trio.CancelScope() as scope:
@@ -51,7 +64,7 @@ async def run_until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event
                         async for number in signals:
                             if stop is not None and stop.statistics().tasks_waiting:
                                 stop.set()
-                            else:
+                            elif stop is None or not stop.is_set() or number in _FROM_PEOPLE:
                                 signalled.append(number)
                                 scope.cancel()
 
@@ -64,10 +77,10 @@ async def run_until_signalled(work: Callable[[], Awaitable[T]], stop: trio.Event
     raise Interrupted(signalled[0])
 
 
-def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None) -> T:
+def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None, *, hangup: bool = True) -> T:
     """Run the work in trio; see `run_until_signalled`. A known error that is alone in an exception group is raised without the group."""
     try:
-        return trio.run(run_until_signalled, work, stop)
+        return trio.run(partial(run_until_signalled, work, stop, hangup=hangup))
     except BaseExceptionGroup as group:
         _, error = split_cancelled(group)
         if not isinstance(error, GalaxyError | OSError):
@@ -93,19 +106,20 @@ def exit_on_ctrl_c() -> Generator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def run_service(service: Callable[[trio.Event], Awaitable[None]]) -> int:
+def run_service(service: Callable[[trio.Event], Awaitable[None]], *, hangup: bool = True) -> int:
     """Run a service until a signal stops it.
 
     Args:
         service: Takes an event and waits for it when everything is set up. The first signal sets the event; a signal that arrives
             before the service waits, or a second one, cancels the service.
+        hangup: Whether SIGHUP is such a signal; see `run_until_signalled`.
 
     Returns:
         The exit status: 0.
     """
     stop = trio.Event()
     try:
-        run_trio(partial(service, stop), stop)
+        run_trio(partial(service, stop), stop, hangup=hangup)
     except Interrupted:
         return 0
     return 0

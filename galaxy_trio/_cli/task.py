@@ -1,4 +1,4 @@
-"""``galaxy-trio task`` and ``galaxy-trio events``: the commands of the daemon's client."""
+"""``galaxy-trio task``: submits tasks to the daemon, and shows them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
@@ -13,28 +14,42 @@ from urllib.parse import quote
 import attrs
 import click
 
-from galaxy_trio._cli.daemon import ADDRESS_VARIABLE, missing_extra
-from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose
-from galaxy_trio._cli.signals import exit_on_ctrl_c
+from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
+from galaxy_trio._cli.extras import missing_extra
+from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose, whole_number
+from galaxy_trio._cli.table import Column, cell, lay_out
+from galaxy_trio._cli.task_history import history_rows
 from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows, spinner
+from galaxy_trio._config.text import BYTE_ORDER_MARK
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio._printable import one_line
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE, check_tokens
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.errors import ConnectFailed, InvalidMessage, RequestTimeout, TaskFailed
+from galaxy_trio.errors import RequestRejected, RequestTimeout, TaskFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from rich.text import Text
+
     from galaxy_trio._cli.daemon_client import DaemonClient
     from galaxy_trio.messages import JSON
 
 _DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
-_LONGEST_WAIT: Final = 60.0
-"""Seconds that one request waits at the daemon."""
+_LONGEST_WAIT: Final = 45.0
+"""Seconds that one request waits at the daemon: less than the 60 s after which proxies usually end it."""
 _ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
-_REQUEST_WIDTH: Final = 40
+_COLUMNS: Final = (
+    Column("task"),
+    Column("state", widest=9),
+    Column("device", widest=16, optional=True),
+    Column("request", optional=True, fill=True),
+)
+_MAX_REQUEST: Final = 500
+"""Characters of a request of which a table shows as many as there is room for."""
+_PAUSE: Final = 1.0
+"""The least time in seconds between two questions for a task."""
 _MAX_REASON: Final = 1_000
 """Characters of the reason that ``task wait`` gives for a task that did not complete."""
 
@@ -68,7 +83,7 @@ def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def with_daemon(*arguments: object, url: str | None, token_file: Path | None, **others: object) -> int:
-        address = url or os.environ.get(ADDRESS_VARIABLE) or _DEFAULT_ADDRESS
+        address = url or os.environ.get(ADDRESS_VARIABLE, "").strip(f"{BYTE_ORDER_MARK} ") or _DEFAULT_ADDRESS
         return command(*arguments, daemon=Daemon(address, _read_token(token_file)), **others)
 
     decorated: Callable[..., int] = with_daemon
@@ -113,7 +128,9 @@ def task_command() -> None:
     "submit", epilog='\b\nExample:\n    galaxy-trio task submit "Open Notepad" --device laptop --wait'
 )
 @click.argument("request", type=valid_text)
-@click.option("--device", type=valid_text, help="The device to run the task; by default any suitable one.")
+@click.option(
+    "--device", type=valid_text, metavar="DEVICE", help="The device to run the task; by default any suitable one."
+)
 @click.option(
     "--os",
     "os_name",
@@ -126,6 +143,7 @@ def task_command() -> None:
     "capabilities",
     type=valid_text,
     multiple=True,
+    metavar="NAME",
     help="A capability that the device must have. Repeatable.",
 )
 @click.option(
@@ -179,10 +197,18 @@ def submit_command(
 
 
 @task_command.command("list")
-@click.option("--state", type=click.Choice([state.value for state in TaskState]), help="Only tasks in this state.")
-@click.option("--device", type=valid_text, help="Only tasks of this device.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The largest number of tasks to list."
+    "--state", type=click.Choice([state.value for state in TaskState]), metavar="STATE",
+    help=f"Only tasks in this state: {', '.join(TaskState)}.",
+)  # fmt: skip
+@click.option("--device", type=valid_text, metavar="DEVICE", help="Only tasks of this device.")
+@click.option(
+    "--limit",
+    type=whole_number(1, 1000),
+    metavar="NUMBER",
+    default=20,
+    show_default=True,
+    help="The largest number of tasks to list.",
 )
 @json_option
 @daemon_options
@@ -197,11 +223,17 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
         return 0
     if not tasks:
         echo("no tasks")
-    for task in tasks:
-        request = one_line(str(task["request"]))
-        shown = request if len(request) <= _REQUEST_WIDTH else f"{request[:_REQUEST_WIDTH]}…"
-        echo(f"{task['id']}  {task['state']:<9}  {one_line(str(task['device'] or '-')):<16}  {shown}")
+        return 0
+    console = open_console()
+    header, rows = lay_out(_COLUMNS, [_cells(task) for task in tasks], console.width)
+    for line in [header, *(line for lines in rows for line in lines)]:
+        console.print(line, soft_wrap=True)
     return 0
+
+
+def _cells(task: dict[str, JSON]) -> list[Text]:
+    device, request = one_line(str(task.get("device") or "-")), str(task.get("request"))[:_MAX_REQUEST]
+    return [cell(str(task.get("id"))), cell(str(task.get("state"))), cell(device), cell(request)]
 
 
 @task_command.command("show")
@@ -209,13 +241,33 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
 @json_option
 @daemon_options
 def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
-    """Show a task and its result."""
+    """Show a task, its result and its history."""
     with daemon.client() as client:
         task = client.request("GET", _path(task_id))
+        history = [] if as_json else history_rows(task, _awaited_device(client, task))
     if as_json:
         echo_json(task)
     else:
-        _print_task(task)
+        _print_task(task, history)
+    return 0
+
+
+@task_command.command("logs", epilog="\b\nExample:\n    galaxy-trio task logs 0123456789abcdef0123456789abcdef")
+@_id
+@json_option
+@daemon_options
+def logs_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
+    """Show a task's history.
+
+    That is when it was accepted, what it waited for, where it was sent, and how it ended.
+    """
+    with daemon.client() as client:
+        task = client.request("GET", _path(task_id))
+        rows = [] if as_json else history_rows(task, _awaited_device(client, task))
+    if as_json:
+        echo_json(task.get("history", []))
+    else:
+        print_rows(open_console(), rows)
     return 0
 
 
@@ -250,27 +302,6 @@ def retry_command(daemon: Daemon, task_id: str) -> int:
     return 0
 
 
-@click.command("events")
-@json_option
-@daemon_options
-def events_command(daemon: Daemon, *, as_json: bool) -> int:
-    """Print the daemon's events, one per line, until Ctrl-C."""
-    with daemon.client() as client, exit_on_ctrl_c():
-        for kind, data in client.events():
-            if as_json:
-                echo_json({"event": kind, "data": _parsed(data)})
-            else:
-                echo(f"{time.strftime('%H:%M:%S')} {one_line(kind)} {one_line(data)}")
-    raise ConnectFailed(f"the daemon at {daemon.address} closed the connection")
-
-
-def _parsed(data: str) -> JSON:
-    try:
-        return cast("JSON", json.loads(data))
-    except ValueError:
-        raise InvalidMessage("the daemon sent an event that is not JSON") from None
-
-
 def _path(task_id: str) -> str:
     return f"/tasks/{quote(task_id, safe='')}"
 
@@ -283,7 +314,8 @@ def _wait(client: DaemonClient, task_id: str, timeout: float | None = None) -> d
 def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> dict[str, JSON]:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - time.monotonic()))
+        asked = time.monotonic()
+        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - asked))
         task = client.request("GET", _path(task_id), params={"wait": round(left, 3)})
         if task["state"] in _ENDED:
             if "result" not in task and task.get("result_url"):
@@ -291,6 +323,8 @@ def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> 
             return task
         if deadline is not None and time.monotonic() >= deadline:
             raise RequestTimeout(f"task {task_id} is still {task['state']} after {timeout:g} s")
+        # A daemon that stops answers early.
+        time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - asked)))
 
 
 def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
@@ -309,11 +343,23 @@ def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
     return 0
 
 
-def _print_task(task: dict[str, JSON]) -> None:
-    rows = [(name, "" if task.get(name) is None else str(task[name])) for name in ("id", "state", "request", "device")]
-    rows += [(name, str(task[name])) for name in ("created", "started", "ended", "error", "retry_of") if task.get(name)]
+def _awaited_device(client: DaemonClient, task: dict[str, JSON]) -> dict[str, JSON] | None:
+    """Return the device that a queued task waits for; None if it waits for any, or the device is not there any more."""
+    wants = task.get("wants")
+    if task.get("state") != "queued" or not isinstance(wants, dict) or not wants.get("device"):
+        return None
+    with suppress(RequestRejected):
+        return client.request("GET", f"/devices/{quote(str(wants['device']), safe='')}")
+    return None
+
+
+def _print_task(task: dict[str, JSON], history: list[tuple[str, str]]) -> None:
+    rows = [
+        (name, str(task[name])) for name in ("id", "state", "request", "device", "error", "retry_of") if task.get(name)
+    ]
     if "result" in task:
         rows.append(("result", json.dumps(task["result"], ensure_ascii=False)))
     elif task.get("result_url"):
         rows.append(("result", f"{task['result_size']} bytes: galaxy-trio task wait {task['id']}"))
+    rows += [("" if number else "history", f"{time} {sentence}") for number, (time, sentence) in enumerate(history)]
     print_rows(open_console(), rows)

@@ -33,6 +33,7 @@ READABLE_WIDTH: Final = 80
 _SENTENCE: Final = 2_000
 """The largest number of characters of an error that is shown: a server's reason may be long."""
 _NARROWEST: Final = 20
+"""Columns of a value below which it gets lines of its own."""
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -52,17 +53,24 @@ def reason_of(error: OSError) -> str:
 
 
 def print_error(sentence: str) -> None:
-    """Print an error on stderr."""
+    """Print an error on stderr: on a terminal wrapped at words, elsewhere on one line."""
     shown = one_line(sentence)
     if len(shown) > _SENTENCE:
         shown = f"{shown[:_SENTENCE]}…"
-    _write_to_stderr(f"{click.style('error:', fg='red')} {shown}")
+    with _ignoring_failures():
+        print_rows(open_console(stderr=True), [("error:", shown)], gap=1, style="red")
 
 
 def _write_to_stderr(text: str) -> None:
-    """Write a line; a closed or full stderr is ignored, because the exit status still reports the error."""
-    try:
+    with _ignoring_failures():
         click.echo(text, err=True)
+
+
+@contextmanager
+def _ignoring_failures() -> Generator[None]:
+    """Ignore that stderr is closed or full, because the exit status still reports an error."""
+    try:
+        yield
     except BrokenPipeError:
         silence(sys.stderr)
     except OSError:
@@ -106,18 +114,56 @@ def open_console(*, stderr: bool = False, max_width: int | None = None) -> Conso
     return console
 
 
-def print_rows(console: Console, rows: Sequence[tuple[str, str]], *, indent: int = 0) -> None:
-    """Print labels and values in two columns; long values are wrapped within theirs."""
-    widest = max((cell_len(label) for label, _ in rows), default=0)
-    start = indent + widest + 2
+def print_rows(
+    console: Console,
+    rows: Sequence[tuple[str, str]],
+    *,
+    indent: int = 0,
+    gap: int = 2,
+    widest: int = 0,
+    style: str = "dim",
+) -> None:
+    """Print labels and values in two columns; on a terminal, long values are wrapped within theirs.
+
+    Args:
+        console: Where to print.
+        rows: The labels and values.
+        indent: Spaces before the labels.
+        gap: Spaces between the columns.
+        widest: The least width of the labels' column.
+        style: The labels' style.
+    """
+    widest = max([widest, *(cell_len(label) for label, _ in rows)])
+    start = indent + widest + gap
+    in_two_columns = console.soft_wrap or console.width - start >= _NARROWEST
+    if not in_two_columns:
+        start = indent + 2
     for label, value in rows:
         shown = Text(one_line(value))
-        lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, _NARROWEST))
-        margin = Text.assemble(" " * indent, (label, "dim"), " " * (start - indent - cell_len(label)))
+        lines = [shown] if console.soft_wrap else shown.wrap(console, max(console.width - start, 1))
+        margin = Text.assemble(" " * indent, (label, style))
+        if in_two_columns:
+            margin.append(" " * (start - margin.cell_len))
+        else:
+            if label:
+                console.print(margin, soft_wrap=True)
+            margin = Text(" " * start)
         for line in lines:
             line.rstrip()
             console.print(Text.assemble(margin, line), soft_wrap=True)
             margin = Text(" " * start)
+
+
+def print_entry(console: Console, time: str, sentence: str) -> None:
+    """Print a time and a sentence, which is wrapped at words on a terminal and stays one line in a pipe."""
+    print_rows(console, [(time, sentence)], gap=1)
+
+
+def print_hint(sentence: str) -> None:
+    """Tell a person on stderr what the program waits for. Nothing is printed if stderr is not a terminal."""
+    console = open_console(stderr=True)
+    if console.is_terminal:
+        console.print(Text(one_line(sentence), "dim"))
 
 
 def device_rows(info: DeviceInfo) -> list[tuple[str, str]]:

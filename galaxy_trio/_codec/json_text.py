@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from galaxy_trio._codec.sliced_json import MAX_NUMBER, Refused, SlicedDecoder
+from galaxy_trio._codec.sliced_json import MAX_NUMBER, TOO_DEEP, Refused, SlicedDecoder, is_too_deep
 from galaxy_trio._codec.strict_types import shorten
 
 if TYPE_CHECKING:
@@ -77,9 +77,11 @@ def parse(text: str) -> object:
     except UnicodeEncodeError:
         problem = _LONE_SURROGATE
     except RecursionError:
-        problem = "nested too deep"
+        problem = TOO_DEEP
     else:
-        return value
+        if not is_too_deep(value, text):
+            return value
+        problem = TOO_DEEP
     # Raised outside the handlers: the caught error refers to the whole text and would become this error's context.
     raise Unreadable(problem)
 

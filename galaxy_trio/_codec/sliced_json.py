@@ -10,7 +10,7 @@ from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-define
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
 Container: TypeAlias = "list[object] | dict[str, object]"
 
@@ -20,6 +20,8 @@ _SLICE: Final = 4_000
 """Values and keys of a slice: a few milliseconds."""
 _SLICE_SIZE: Final = 2**20
 """Characters of a slice."""
+_CONTAINERS: Final = frozenset({list, dict})
+TOO_DEEP: Final = "nested too deep"
 MAX_NUMBER: Final = 1_000
 """Characters that a number may have."""
 _MAX_SPACE: Final = 2**16
@@ -38,6 +40,19 @@ _CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": No
 
 class Refused(ValueError):
     """A text has too many values, they are nested too deep, or a key is given twice."""
+
+
+def is_too_deep(value: object, text: str) -> bool:
+    """Whether a text's value is nested deeper than `MAX_DEPTH`. The standard library's own limit depends on Python's version."""
+    if len(text) <= MAX_DEPTH or text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level: list[Iterable[object]] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        found = cast("list[Container]", [each for members in level for each in members if type(each) in _CONTAINERS])
+        if not found:
+            return False
+        level = [container.values() if isinstance(container, dict) else container for container in found]
+    return True
 
 
 class SlicedDecoder:
@@ -88,7 +103,7 @@ class SlicedDecoder:
         else:
             return decoded[0]
         # Freeing 500,000 lists in the step that found the error would take longer than any slice.
-        yield from _free(decoded)
+        yield from free(decoded)
         raise refusal
 
     def _decode(  # noqa: C901  # one state machine: its parts would hand all variables to each other
@@ -122,7 +137,7 @@ class SlicedDecoder:
                 container[key] = value
             if opened is not None and not _is_closed(text, position := _skip_space(text, position), opened):
                 if len(around) == MAX_DEPTH:
-                    raise Refused("nested too deep")
+                    raise Refused(TOO_DEEP)
                 around.append(container)
                 container = opened
             else:
@@ -166,7 +181,7 @@ def _check_unique(key: str, members: dict[str, object], around: list[Container])
     raise Refused(f"the key {key[:_SHOWN_KEY]!r} is given twice{where}")
 
 
-def _free(container: Container) -> Generator[int, None, None]:
+def free(container: Container) -> Generator[int, None, None]:
     """Empty a container and all in it, one slice with each `next`."""
     not_empty = [container]
     room = _SLICE

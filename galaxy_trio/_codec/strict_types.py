@@ -9,7 +9,7 @@ import reprlib
 from enum import Enum, StrEnum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Literal, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -83,7 +83,15 @@ _EXPECTED: dict[object, str] = {str: "a string", int: "an integer", bool: "a boo
 """The types whose values are used unchanged, and their names in error messages."""
 _SCALARS = (str, int, float, bool, NoneType)
 
-_short_repr = reprlib.Repr()
+
+class _ShortRepr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Raises for very long integers, of which reprlib shows the address since Python 3.14.
+        repr(x)
+        return super().repr_int(x, level)
+
+
+_short_repr = _ShortRepr()
 _short_repr.maxstring = _short_repr.maxlong = _short_repr.maxother = 40
 _short_repr.maxlist = _short_repr.maxdict = 2
 _short_repr.maxlevel = 1
@@ -262,12 +270,14 @@ def strict_hook(wanted: object, converter: Converter) -> Structure:
     Raises:
         TypeError: The type has no check.
     """
+    origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
+    if origin is Annotated:
+        return strict_hook(arguments[0], converter)
     if isinstance(wanted, type) and attrs.has(wanted):
         return cast("Structure", converter.get_structure_hook(wanted))
     hook = _simple_hook(wanted)
     if hook is not None:
         return hook
-    origin, arguments = get_origin(wanted), cast("tuple[object, ...]", get_args(wanted))
     if origin is Literal:
         return _one_of([(argument, argument) for argument in arguments])
     if origin is list:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
+from galaxy_trio._counted import counted
+
 if TYPE_CHECKING:
-    import logging
     from typing import Never
 
 _INTERVAL: Final = 60.0
@@ -19,11 +21,13 @@ class LimitedLog:
     """Logs a problem immediately, and counts the further ones for a minute instead of logging each.
 
     Args:
-        logger: Gets the lines, as warnings.
+        logger: Gets the lines.
+        level: The level of the lines.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, level: int = logging.WARNING) -> None:
         self._logger = logger
+        self._level = level
         self._quiet_until = -trio.current_time()
         self._counted = 0
 
@@ -39,7 +43,7 @@ class LimitedLog:
             self._counted += 1
             return
         self._log_count()
-        self._logger.warning(message, *arguments, exc_info=error)
+        self._logger.log(self._level, message, *arguments, exc_info=error)
         self._quiet_until = trio.current_time() + _INTERVAL
 
     async def log_counts(self) -> Never:
@@ -54,7 +58,7 @@ class LimitedLog:
 
     def _log_count(self) -> None:
         if self._counted:
-            self._logger.warning("%s more problems like the last one were not logged", self._counted)
+            self._logger.log(self._level, "%s like the last one not logged", counted(self._counted, "more problem"))
             self._counted = 0
 
 

@@ -45,7 +45,7 @@ class ObjectReader:
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
         if not self._is_object:
-            self._add(f"{path or 'the file'}: expected an object, got {_describe(value)}")
+            self._add(f"{path or 'the file'}: expected an object, got {describe(value)}")
 
     def report(self, key: str, problem: str) -> None:
         """Report a problem with a member."""
@@ -83,7 +83,7 @@ class ObjectReader:
             return cast("T", value)
         # Texts are never shown, because a misplaced token may be anywhere.
         hidden = secret or (is_kind and type(value) in _KINDS)
-        self.report(key, f"expected {expected}" if hidden else f"expected {expected}, got {_describe(value)}")
+        self.report(key, f"expected {expected}" if hidden else f"expected {expected}, got {describe(value)}")
         return None
 
     def text(
@@ -154,7 +154,7 @@ class ObjectReader:
             if len(self._problems) >= self._max_problems:
                 break
             if not isinstance(value, str):
-                self.report(f"{key}[{index}]", f"expected {item}, got {_describe(value)}")
+                self.report(f"{key}[{index}]", f"expected {item}, got {describe(value)}")
             elif accept is not None and not accept(value):
                 self.report(f"{key}[{index}]", f"expected {item}")
             else:
@@ -173,17 +173,39 @@ class ObjectReader:
         """Read an object with any members."""
         return self.read(key, "an object", dict) or {}
 
-    def refuse_unknown(self) -> None:
-        """Report the members that were not read. Call this last."""
+    def unused(self, *keys: str) -> list[str]:
+        """Accept members with any values, which are not read. Returns the keys of those that are given."""
+        self._known += keys
+        return [key for key in keys if key in self._members]
+
+    def refuse_unknown(self, *, extensions: bool = False) -> None:
+        """Report the members that were not read. Call this last.
+
+        Args:
+            extensions: Whether to accept keys that begin with ``_`` or ``x-``, whose values may be anything.
+        """
         lowered = {known.lower(): known for known in self._known}
-        unknown = (key for key in self._members if key not in self._known)
+        unknown = (key for key in self._members if key not in self._known and not (extensions and is_extension(key)))
         for key in islice(unknown, self._max_problems):
-            name = key if isinstance(key, str) else _describe(key)
+            name = key if isinstance(key, str) else describe(key)
             # Comparing takes time in proportion to the length.
             nearest = difflib.get_close_matches(name[:MAX_KEY].lower(), lowered, n=1)
             hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
-            shown = repr(key) if name is key and not name.isidentifier() else name
-            self.report(shown[:MAX_KEY], f"unknown key; {hint}")
+            self._add(f"{member_path(self._path, key)}: unknown key; {hint}")
+
+
+def is_extension(key: object) -> bool:
+    """Whether a key of a configuration file begins with ``_`` or ``x-``, and may have any value."""
+    return isinstance(key, str) and key.lower().startswith(("_", "x-"))
+
+
+def member_path(path: str, key: object) -> str:
+    """Return the path of a member; `path` is that of its object, and empty for the document itself."""
+    name = key if isinstance(key, str) else describe(key)
+    if name is key and not name.isidentifier():
+        shown = repr(name[:MAX_KEY])
+        return f"{path}[{shown}]" if path else shown
+    return f"{path}.{name[:MAX_KEY]}" if path else name[:MAX_KEY]
 
 
 def check_problems(what: str, problems: list[str]) -> None:
@@ -197,14 +219,15 @@ def check_problems(what: str, problems: list[str]) -> None:
         raise ConfigError(f"{what} is wrong at {places}: " + "; ".join(problems), problems=problems)
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
     """Describe a value without the text in it, which may be a misplaced token."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if not isinstance(value, int | float):
         return _KINDS.get(type(value)) or f"a {type(value).__name__}"
     try:
-        return reprlib.repr(value)
+        # Python refuses to convert very long integers to text. Since 3.14, reprlib shows their addresses instead.
+        repr(value)
     except ValueError:
-        # Python refuses to convert very long integers to text.
         return "a number of very many digits"
+    return reprlib.repr(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from galaxy_trio._config.files import read_text
+from galaxy_trio._config.text import BYTE_ORDER_MARK, read_text
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tu
     exists = os.path.lexists(path)
     failure = f"{what} cannot be read from {path if exists else 'its file, whose name is not shown'}"
     try:
-        text = read_text(path, failure, "utf-8-sig")
+        text = read_text(path, failure)
     except ConfigError as error:
         if exists:
             raise
@@ -69,4 +69,6 @@ def require_one(tokens: Sequence[str], what: str = "the token", where: str = "it
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    # A mark is also where files were joined, and in a variable that was set from a file.
+    lines = (line.replace(BYTE_ORDER_MARK, "").strip() for line in text.splitlines())
+    return tuple(filter(None, lines))

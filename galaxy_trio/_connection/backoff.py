@@ -31,6 +31,8 @@ STILL_REGISTERED: Final = 5.0
 """The delay in seconds while the server has not noticed the end of the previous connection."""
 NOT_ALLOWED: Final = 300.0
 """The delay in seconds after the server refused the token: an operator has to change it."""
+LONGEST_REQUEST: Final = 300.0
+"""The maximum of the seconds that a busy server may ask for, which are added to the delay with jitter."""
 
 _PATIENCE: Final = 60.0
 """Seconds of "already registered" after which another client may use the name, which is worth a warning."""
@@ -46,8 +48,8 @@ class Backoff:
     After most failures the delay is random, between 0 and a ceiling that begins at `first` and doubles up to `maximum`. In the first 30 s
     of an outage the ceiling is at most 4 s. While the server replies that the device is not connected, the ceiling is a tenth of the
     time since its first such reply, but at least `first`; this neither advances nor resets the doubling. A name that is still
-    registered is retried every 5 s, a refused token every 300 s. An unacceptable certificate and an unusable configuration are raised,
-    because another attempt does not help.
+    registered is retried every 5 s, a refused token every 300 s. The time that a busy server asks for, up to 300 s, is added to the
+    random delay. An unacceptable certificate and an unusable configuration are raised, because another attempt does not help.
 
     All times are seconds on one monotonic clock, such as `trio.current_time`.
 
@@ -125,7 +127,10 @@ class Backoff:
         if isinstance(error, HandshakeRejected) and error.status_code in _NOT_ALLOWED:
             self.needs_attention = True
             return NOT_ALLOWED
-        return self._draw_exponential(now - self._outage_began)
+        delay = self._draw_exponential(now - self._outage_began)
+        if isinstance(error, HandshakeRejected) and error.retry_after is not None:
+            delay += min(error.retry_after, LONGEST_REQUEST)
+        return delay
 
     def lost(self, lived: float, error: ConnectionLost, *, now: float) -> float:
         """Record the loss of a registered connection.

@@ -13,9 +13,10 @@ from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._connection.link import Link
 from galaxy_trio._connection.options import HEARTBEAT_INTERVAL, ConnectionOptions
+from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.tcp import open_stream
 from galaxy_trio._transport.url import check_headers, parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConfigError, ConnectFailed, ConnectionLost, ConnectTimeout, InvalidMessage
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ async def open_client_link(
     target = parse_url(url, token)
     checked_headers = check_headers(headers)
     deadline = trio.current_time() + options.connect_timeout
-    opened: trio.abc.Stream | None = None
-    with trio.move_on_at(deadline):
-        opened = await open_stream(target, stream, ssl_context)
-    if opened is None:
-        raise ConnectTimeout(f"no connection to {target.shown} within {options.connect_timeout:g} s")
-    websocket = Transport(
+    # The environment's proxy is for connections that are opened here.
+    proxy = find_proxy(options.proxy, target) if stream is None or options.proxy is not True else None
+    if proxy is not None:
+        logger.info("reaching %s through the proxy %s", target.shown, proxy.shown)
+    opened = await open_stream(target, stream, ssl_context, proxy, options.connect_timeout)
+    websocket = TrioWebSocket(
         opened,
         peer=target.shown,
         client=True,
@@ -94,7 +95,7 @@ async def read_token(read: Callable[[], str | None], timeout: float) -> str | No
 
 
 async def open_given_stream(connect: Callable[[], Awaitable[trio.abc.Stream]], timeout: float) -> trio.abc.Stream:
-    """Open a stream with the caller's function, for example through a proxy.
+    """Open a stream with the caller's function, for example on a Unix socket.
 
     Raises:
         ConnectFailed: It failed, or took longer than `timeout` seconds.
@@ -124,7 +125,9 @@ async def owning(stream: trio.abc.Stream | None) -> AsyncGenerator[None]:
         raise
 
 
-async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON], options: ConnectionOptions) -> None:
+async def register(
+    link: Link[In], requests: Requests, metadata: dict[str, JSON], options: ConnectionOptions
+) -> str | None:
     """Register with the server, and start the heartbeats.
 
     Args:
@@ -133,14 +136,18 @@ async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON]
         metadata: The registration's metadata.
         options: The time that the registration may take, and the time between heartbeats.
 
+    Returns:
+        The server's time when it confirmed, as it sent it.
+
     Raises:
         RegistrationRejected: The server refused.
         ConnectTimeout: The server did not reply in time.
         ConnectFailed: The connection ended first, or the reply was broken.
     """
+    timestamp: str | None = None
     try:
         with trio.move_on_after(options.register_timeout) as registering:
-            await requests.register(metadata)
+            timestamp = await requests.register(metadata)
         if registering.cancelled_caught:
             timeout = f"{options.register_timeout:g} s"
             raise ConnectTimeout(f"{link.peer} did not confirm the registration within {timeout}")
@@ -153,3 +160,4 @@ async def register(link: Link[In], requests: Requests, metadata: dict[str, JSON]
     logger.info("registered with %s", link.peer)
     link.memory.registered = True
     link.start_heartbeats(options.heartbeat_interval or HEARTBEAT_INTERVAL, requests.beat)
+    return timestamp

@@ -89,7 +89,16 @@ class Connection:
     Any number of tasks may use it concurrently. Every request ends in its reply, an error, or its caller's cancellation.
     """
 
-    def __init__(self, link: Link[ServerMessage], router: Router, requests: Requests, identity: Identity) -> None:
+    def __init__(
+        self,
+        link: Link[ServerMessage],
+        router: Router,
+        requests: Requests,
+        identity: Identity,
+        server_timestamp: str | None,
+    ) -> None:
+        self.server_timestamp = server_timestamp
+        """The server's time when it confirmed the registration, as it sent it: ISO 8601, in UTC. None if it sent none."""
         self._link = link
         self._router = router
         self._requests = requests
@@ -284,7 +293,7 @@ async def open_connection(
         token: The server's API key. It is never shown.
         headers: Sent with the handshake, as pairs of name and value.
         ssl_context: For ``wss``, instead of the default, which verifies the server's certificate and name.
-        stream: Used instead of TCP, and closed at the end: for example a proxy's or a Unix socket's.
+        stream: Used instead of TCP, and closed at the end: for example a Unix socket's. See `ConnectionOptions.proxy`.
         options: Timeouts and limits; see `ConnectionOptions` for the defaults.
         max_pending: The limit of pending requests; one more raises `QueueFull`.
         on_event: Called with each event of this connection in the step in which it happens, also before the block begins. It must
@@ -325,5 +334,5 @@ async def open_connection(
                 "capabilities": list(_CAPABILITIES),
                 "version": _VERSION,
             }
-            await register(link, requests, metadata, options)
-            yield Connection(link, router, requests, identity)
+            server_timestamp = await register(link, requests, metadata, options)
+            yield Connection(link, router, requests, identity, server_timestamp)

@@ -68,7 +68,8 @@ class Inbound(Generic[In]):
         self._receiver = receiver
         self._decode = decode
         self._peer = peer
-        self._max_values = max_values
+        self.max_values: int = max_values
+        """The number of values and keys that a message may have. A change concerns messages that have not been decoded."""
         self._pause = pause
         self._slices: Generator[int, None, In] | None = None
         self._may_deliver = trio.Event()
@@ -113,8 +114,8 @@ class Inbound(Generic[In]):
         self.messages_received += 1
         self._transport.memory.message_size = sys.getsizeof(text)
         logger.debug("from %s: %s characters", self._peer, len(text))
-        if self._decode.needs_slices(text, self._max_values):
-            self._slices = self._decode.in_slices(text, self._max_values)
+        if self._decode.needs_slices(text, self.max_values):
+            self._slices = self._decode.in_slices(text, self.max_values)
             return
         try:
             message = self._decode(text)

@@ -193,9 +193,10 @@ class Link(Generic[In]):
         self._transport.check_size(text)
         return text
 
-    def limit_received(self, size: int) -> None:
-        """Change the limit of received messages to `size` bytes, for messages that have not begun."""
+    def limit_received(self, size: int, max_values: int) -> None:
+        """Change the limits of received messages to `size` bytes and `max_values` values and keys, for messages that have not begun."""
         self._transport.limit_received(size)
+        self._inbound.max_values = max_values
 
     @property
     def has_room(self) -> bool:

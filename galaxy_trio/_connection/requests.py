@@ -241,13 +241,17 @@ class Requests:
             reply = _message_or_raise(task.receive_nowait() or await task.receive())
         return reply
 
-    async def register(self, metadata: dict[str, JSON]) -> None:
-        """Register this client with the server, and wait for the confirmation."""
+    async def register(self, metadata: dict[str, JSON]) -> str | None:
+        """Register this client with the server, and wait for the confirmation.
+
+        Returns:
+            The server's time in it, as it stands there.
+        """
         identity = self._identity
         message = identity.message(ClientMessageType.REGISTER, target_id=identity.target_id, metadata=metadata)
         request = await self.send(message, RequestKind.REGISTRATION, "", math.inf)
         try:
-            _message_or_raise(await request.receive())
+            return _message_or_raise(await request.receive()).timestamp
         finally:
             self._replies.abandon(request)
 

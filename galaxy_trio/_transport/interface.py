@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from galaxy_trio._transport.url import Target
 
 SWITCHING_PROTOCOLS: Final = 101
+REDIRECTS: Final = (301, 302, 303, 307, 308)
+NO_WEBSOCKETS: Final = 501
+"""The HTTP status of a server that has no WebSockets, such as the daemon."""
+DAEMON: Final = b"galaxy-trio-daemon"
+"""The ``Server`` header with which the daemon refuses a WebSocket handshake."""
 ABNORMAL: Final = 1006
 """The close code of an end without a close frame."""
 

@@ -275,8 +275,8 @@ class BufferedStream(trio.abc.Stream):
         self._flushed.unpark_all()
         self._wake.unpark_all()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive bytes for trio-websocket: the handshake, and everything after `leave_to_library`.
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:  # noqa: ARG002
+        """Receive bytes for trio-websocket: the handshake, and everything after `leave_to_library`, in portions that the watch gives.
 
         Bytes beyond the watch's limits are not passed on: the stream ends there.
 
@@ -288,7 +288,7 @@ class BufferedStream(trio.abc.Stream):
             await self._left.wait()
         self._check_reading()
         self._memory.set_incoming(self._watch.incomplete)
-        data = await self.receive_unread(max_bytes)
+        data = await self.receive_unread(self._watch.portion)
         if not data:
             return data
         self._check_reading()
@@ -296,11 +296,11 @@ class BufferedStream(trio.abc.Stream):
         allowed = self._watch.feed(data)
         if in_handshake:
             self._on_inbound()
+            self._check_reading()
         if allowed < len(data):
             if self._watch.violation is None:
                 self._unread = memoryview(data)[allowed:]
-            data = data[:allowed]
-            if not data:
+            if not (data := data[:allowed]):
                 raise trio.BrokenResourceError(self._watch.violation)
         return data
 
@@ -312,7 +312,7 @@ class BufferedStream(trio.abc.Stream):
             trio.ClosedResourceError: This side closed the stream.
         """
         if self._unread:
-            # In portions, because trio-websocket decodes each in one step.
+            await trio.lowlevel.checkpoint()
             data: bytes | bytearray = bytes(self._unread[:max_bytes])
             self._unread = self._unread[len(data) :]
             return data

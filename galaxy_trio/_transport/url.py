@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urljoin, urlsplit
 
 import attrs
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 DEFAULT_PATH: Final = "/ws"
 """The path of AIP's server, used for a URL without a path."""
 
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_SCHEMES: Final = ("ws", "wss")
+_DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
+_MAX_HOST: Final = 253
+"""The longest name that DNS allows."""
+_MAX_SHOWN_PATH: Final = 200
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\](:.*)?")
 _NAME = re.compile(r"[\w.-]+")
 _DIGITS = re.compile(r"[0-9]{1,5}")
@@ -58,7 +62,7 @@ class Target:
     @property
     def host_header(self) -> HostHeader:
         """The ``Host`` header, with the port unless it is the scheme's default."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return HostHeader(host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}")
 
 
@@ -77,7 +81,7 @@ def parse_url(url: str, token: str | None = None) -> Target:
             "the token holds characters that cannot be sent: is the file or variable that it comes from in UTF-8?"
         )
     parts = _split(url)
-    if parts.scheme not in _DEFAULT_PORTS:
+    if parts.scheme not in _SCHEMES:
         # In "localhost:5000", the part before the colon parses as a scheme.
         has_scheme = parts.scheme and url.strip().lower().startswith(f"{parts.scheme}://")
         begins = f"begins with {parts.scheme + '://'!r}" if has_scheme else "has neither"
@@ -88,8 +92,7 @@ def parse_url(url: str, token: str | None = None) -> Target:
         raise ConfigError("a server's URL takes no user and password: give a token, or a header")
     if parts.fragment:
         raise ConfigError("a WebSocket URL has no fragment: leave out '#' and what follows it")
-    host = _host(parts)
-    port = _port(parts, host)
+    host, port = host_and_port(parts)
     in_url = any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
     if in_url and token is not None:
         raise ConfigError("the token is given twice, in the URL and separately: remove it from the URL")
@@ -98,16 +101,42 @@ def parse_url(url: str, token: str | None = None) -> Target:
     resource = f"{path}?{query}" if query else path
     if token is not None:
         resource += f"{'&' if query else '?'}token={quote(token, safe='')}"
-    netloc = f"[{host}]" if ":" in host else host
-    shown = f"{parts.scheme}://{netloc}:{port}{_shown_path(path)}"
+    shown = f"{parts.scheme}://{bracketed(host)}:{port}{_shown_path(path)}"
     return Target(host, port, parts.scheme == "wss", resource, shown)
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it is written before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _shown_path(path: str) -> str:
     """The beginning of a path that can contain no token, such as ``;token=``."""
     plain = _PLAIN_PATH.match(path)
-    end = 0 if plain is None else plain.end()
+    end = 0 if plain is None else min(plain.end(), _MAX_SHOWN_PATH)
     return path if end == len(path) else f"{path[:end]}…"
+
+
+def shown_redirect(requested: str, location: str, secrets: Iterable[str]) -> str | None:
+    """Return the URL that a server redirects to, in the form that may be shown; None if it is no URL of a server.
+
+    Args:
+        requested: The ``http://`` or ``https://`` URL of the request.
+        location: The redirect's location, from the server.
+        secrets: Secrets of the request, which the location may quote.
+    """
+    try:
+        parts = urlsplit(urljoin(requested, location))
+        if not location or parts.scheme not in _DEFAULT_PORTS:
+            return None
+        host, port = host_and_port(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    except ValueError:  # ConfigError is one
+        return None
+    if len(host) > _MAX_HOST:
+        return None
+    path = parts.path or "/"
+    shown = "/…" if any(secret in unquote(path) for secret in secrets) else _shown_path(path)
+    return f"{parts.scheme}://{bracketed(host)}:{port}{shown}"
 
 
 def _can_be_sent(token: str) -> bool:
@@ -126,6 +155,19 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         pass
     raise ConfigError("the server's URL cannot be read: it should look like ws://host:port/ws")
+
+
+def host_and_port(parts: SplitResult) -> tuple[str, int]:
+    """Return the host in ASCII and the port, by default that of the scheme.
+
+    Args:
+        parts: A URL without a user.
+
+    Raises:
+        ConfigError: One of them is invalid. The error quotes the host.
+    """
+    host = _host(parts)
+    return host, _port(parts, host)
 
 
 def _host(parts: SplitResult) -> str:

@@ -19,17 +19,20 @@ from galaxy_trio._arguments import MEMORY_BUDGET
 from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
 from galaxy_trio._transport.frames import TextFrames, sending_frame
-from galaxy_trio._transport.inbound_limits import MAX_HEAD, InboundWatch
+from galaxy_trio._transport.inbound_limits import InboundWatch
 from galaxy_trio._transport.interface import ABNORMAL, SWITCHING_PROTOCOLS, TransportEnded
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.text_receiver import TextReceiver
 from galaxy_trio._transport.websocket_errors import (
+    USE_A_WEBSOCKET,
     broke_off,
     client_rejected,
     closed_by_peer,
     closed_by_us,
     fault_in,
     handshake_error,
+    is_other_http,
+    is_rejection,
     too_much,
 )
 from galaxy_trio.errors import MessageTooLarge
@@ -41,19 +44,17 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_LIBRARY_RECEIVE_BYTES: Final = 2 * MAX_HEAD
-"""Bytes per read of trio-websocket: more than the limit of a handshake, so that an oversized one is refused before it is parsed."""
 _LAST_WORDS: Final = 1.0
 """Seconds to send the final data: the rejection of a handshake, or the close frame that explains an end."""
 
 
-class Transport:
-    """One end of a WebSocket over a stream.
+class TrioWebSocket:
+    """One end of a WebSocket over a stream: implements `WebSocket`.
 
     The owner runs two tasks in a nursery: `run_writer`, and either `run_client` or `run_server`. Only one task receives.
 
     Args:
-        stream: The stream. The transport owns it from now on.
+        stream: The stream. The WebSocket owns it from now on.
         peer: The name of the other end, for error messages.
         client: Whether this is the client's end, which masks its frames.
         max_message_size: The limit of a message in bytes, in both directions.
@@ -116,14 +117,13 @@ class Transport:
                 target.resource,
                 extra_headers=headers,
                 max_message_size=self._max_message_size,
-                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
 
         await self._run(shake_hands, task_status)
         if not self.is_open:
             # Not chained to the library's error: it quotes the server's answer, which may quote the URL with its token.
             fault = None if self._reader_error is None else fault_in(self._reader_error)
-            raise handshake_error(self._watch, self._peer, fault) from self._stream.end_cause
+            raise handshake_error(self._watch, target, headers, fault) from self._stream.end_cause
 
     async def run_server(
         self,
@@ -148,22 +148,22 @@ class Transport:
                 nursery,
                 self._stream,
                 max_message_size=self._max_message_size,
-                receive_buffer_size=_LIBRARY_RECEIVE_BYTES,
             )
             # trio-websocket removes the host from the headers.
-            hosts = [] if self._watch.host is None else [(b"host", self._watch.host)]
+            host = self._watch.headers.get(b"host")
+            hosts = [] if host is None else [(b"host", host)]
             status = judge(request.path, [*hosts, *request.headers])
             if status != SWITCHING_PROTOCOLS:
                 rejected = status
                 await request.reject(status)
-                with trio.move_on_after(_LAST_WORDS):
-                    await self._stream.flush()
                 return None
             return await request.accept()
 
         await self._run(shake_hands, task_status)
         if not self.is_open:
-            raise client_rejected(self._peer, rejected) from self._reader_error
+            with trio.move_on_after(_LAST_WORDS):
+                await self._stream.flush()
+            raise client_rejected(self._peer, self._watch, rejected, self._stream.end_cause) from self._reader_error
 
     async def _run(
         self,
@@ -197,7 +197,10 @@ class Transport:
         """End the handshake when it cannot succeed any more: trio-websocket would keep waiting."""
         if self._opening is None:
             return
-        rejected = self._frames.client and self._watch.status_code not in (None, SWITCHING_PROTOCOLS)
+        rejected = is_rejection(self._watch) if self._frames.client else is_other_http(self._watch)
+        if rejected and not self._frames.client:
+            self._stream.append(USE_A_WEBSOCKET)
+            self._stream.stop_reading()
         if rejected or self._watch.violation is not None or self._stream.ended.is_set():
             self._opening.cancel()
 

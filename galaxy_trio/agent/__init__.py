@@ -6,16 +6,19 @@ from galaxy_trio.agent.connection import DeviceConnection, open_device_connectio
 from galaxy_trio.agent.mcp_server import McpServer
 from galaxy_trio.agent.mcp_supervisor import McpTools, open_mcp_tools
 from galaxy_trio.agent.system_info import collect_system_info
-from galaxy_trio.agent.tools import FunctionTool, Tool, ToolSource, tool
+from galaxy_trio.agent.tool_description import ToolDescription
+from galaxy_trio.agent.tools import DescribedTool, FunctionTool, Tool, ToolSource, tool
 
 __all__ = [
     "Agent",
     "AgentStatistics",
+    "DescribedTool",
     "DeviceConnection",
     "FunctionTool",
     "McpServer",
     "McpTools",
     "Tool",
+    "ToolDescription",
     "ToolSource",
     "collect_system_info",
     "open_agent",

@@ -19,6 +19,7 @@ from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio.agent.command_queue import MAX_QUEUED_BATCHES, CommandCounts, CommandQueue
 from galaxy_trio.agent.command_runner import CommandRunner
 from galaxy_trio.agent.connection import DeviceConnection, connect_device
+from galaxy_trio.agent.list_tools import index_with_list_tools
 from galaxy_trio.agent.outbox import Outbox
 from galaxy_trio.agent.system_info import collect_system_info
 from galaxy_trio.agent.thread_limiter import ThreadLimiter
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from galaxy_trio._concurrency.memory_budget import MemoryBudget, MemoryShare
+    from galaxy_trio.agent.tool_index import ToolIndex
     from galaxy_trio.agent.tools import Tool, ToolSource
     from galaxy_trio.messages import DeviceInfo
 
@@ -94,6 +96,7 @@ class Agent:
         device_id: str,
         open_connection: _Open,
         make_queue: Callable[[Outbox, CommandCounts], CommandQueue],
+        tools: ToolIndex,
         threads: ThreadLimiter,
         backoff: Backoff,
         memory: MemoryBudget,
@@ -101,6 +104,7 @@ class Agent:
         self._device_id = device_id
         self._open_connection = open_connection
         self._make_queue = make_queue
+        self._tools = tools
         self._threads = threads
         self._backoff = backoff
         self._memory = memory
@@ -122,6 +126,11 @@ class Agent:
     def device_id(self) -> str:
         """The name that the device is registered under."""
         return self._device_id
+
+    @property
+    def tool_names(self) -> list[str]:
+        """The names by which commands call the device's tools now; ``list_tools``, which every device has, comes first."""
+        return list(self._tools.current())
 
     @property
     def registered(self) -> bool:
@@ -223,7 +232,7 @@ class Agent:
             case ServerMessageType.TASK_END if message.session_id is not None:
                 self._queue.end_session(message.session_id)
             case ServerMessageType.TASK:
-                self._outbox.put([self._submission_of(message)])
+                self._outbox.put([self._submission_of(message)], memory)
             case _:
                 logger.debug("ignored a message of type %s", message.type.value)
 
@@ -270,7 +279,11 @@ async def open_agent(
     raised.
 
     The commands of a batch run in order, one batch at a time. When their task or the connection ends, running async tools are
-    cancelled and threads run to their end. An error in a tool fails its command and nothing else.
+    cancelled and threads run to their end. An error in a tool fails its command; the rest of its batch is skipped, unless the server
+    asks to go on.
+
+    Every agent answers the command ``list_tools`` with the names, descriptions and schemas of its tools. Of several tools with the same
+    name, the first one has it, and the others are called as ``namespace.name``.
 
     An exception raised in the block comes out as the same object. Leaving the block closes the connection with a close handshake,
     within 3 s; cancelling closes it immediately.
@@ -285,7 +298,7 @@ async def open_agent(
         headers: Sent with each handshake.
         ssl_context: For ``wss``, in place of the default.
         system_info: The machine's description for the server; collected at each registration if not given.
-        connect: Opens the stream for each try in place of TCP, for example through a proxy or in a test.
+        connect: Opens the stream for each try in place of TCP, for example on a Unix socket or in a test.
         options: Timeouts and limits; see `ConnectionOptions` for the defaults. `connect` gets the `connect_timeout` for itself.
         reconnect_delay: Maximum of the first wait before a retry in seconds; doubles up to 60, in the first 30 s of an outage up to 4.
         max_retries: Number of consecutive failures that are retried; None for no limit.
@@ -307,7 +320,10 @@ async def open_agent(
         _check_system_info(system_info)
     headers = tuple(headers)
     threads = ThreadLimiter(max_threads)
-    runner = CommandRunner(make_tools(tools), tool_sources, threads, options.max_message_size)
+    index = index_with_list_tools(make_tools(tools), tool_sources)
+    # Warns about tools with the same name before anyone calls them.
+    index.current()
+    runner = CommandRunner(index, threads, options.max_message_size)
 
     @asynccontextmanager
     async def open_one(
@@ -338,7 +354,7 @@ async def open_agent(
         )
 
     backoff = Backoff(first=reconnect_delay, max_retries=max_retries, random=random)
-    agent = Agent(device_id, open_one, make_queue, threads, backoff, memory)
+    agent = Agent(device_id, open_one, make_queue, index, threads, backoff, memory)
     failure: BaseException | None = None
     stray: BaseException | None = None
     try:

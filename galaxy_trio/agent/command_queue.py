@@ -12,7 +12,9 @@ import trio
 
 from galaxy_trio._codec.codec import encode
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._concurrency.limited_log import LimitedLog
 from galaxy_trio._concurrency.memory_budget import MemoryShare
+from galaxy_trio._counted import counted
 from galaxy_trio.agent.command_runner import failure, one_line
 from galaxy_trio.agent.outbox import send_first
 from galaxy_trio.errors import InvalidMessage
@@ -37,6 +39,9 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BATCHES: Final = 100
 """Default limit of queued batches."""
+_SKIPPED: Final = "skipped, because an earlier command of the batch failed"
+_NO_ACTION: Final = "No action taken."
+"""The result of a command without a tool's name, in the original's words."""
 
 
 @attrs.define
@@ -88,6 +93,7 @@ class CommandQueue:
         self._max_message_size = max_message_size
         self._queue: deque[_Batch] = deque()
         self._idle = trio.lowlevel.ParkingLot()
+        self._refused = LimitedLog(logger)
         self._running: tuple[str | None, trio.CancelScope] | None = None
 
     @property
@@ -100,7 +106,7 @@ class CommandQueue:
 
         Args:
             message: The batch.
-            memory: The memory share of the batch's connection. The batch counts until its results are sent.
+            memory: The memory share of the batch's connection. The batch counts until its results or failures are sent.
         """
         self._counts.batches += 1
         if len(self._queue) < self._max_queued:
@@ -108,15 +114,21 @@ class CommandQueue:
             memory.add(memory.message_size)
             self._idle.unpark_all()
             return
-        logger.warning(
-            "refused a batch of %d commands: %d batches are queued already",
-            len(message.actions or []),
-            self._max_queued,
+        number = len(message.actions or [])
+        self._refused.problem(
+            "refused a batch of %s: the queue is full, with %s",
+            counted(number, "command"),
+            counted(self._max_queued, "batch", "batches"),
         )
-        why = f"{self._max_queued} batches are queued on this device already: no command of this one was run"
-        results = [failure(command, why) for command in message.actions or []]
-        self._count(results)
-        self._outbox.put(self._replies(message, results))
+        self._counts.commands += number
+        self._counts.failures += number
+        self._outbox.put(self._refusals(message), memory)
+
+    def _refusals(self, message: ServerMessage) -> Iterator[ClientMessage]:
+        """Make the replies to a batch for which there was no room, when they are sent: many failures take more memory than the batch."""
+        full = counted(self._max_queued, "batch", "batches")
+        why = f"this device's queue is full, with {full}: no command of this one was run"
+        yield from self._replies(message, [failure(command, why) for command in message.actions or []])
 
     def refuse(self, broken: InvalidMessage) -> None:
         """Reply to a batch that cannot be read, so that the server does not wait for its results. Without an id it is dropped."""
@@ -144,25 +156,32 @@ class CommandQueue:
         while True:
             while not self._queue:
                 await self._idle.park()
-            batch = self._queue.popleft()
-            message = batch.message
-            with trio.CancelScope() as scope:
-                self._running = (message.session_id, scope)
-                try:
-                    results = await self._run(message)
-                    if not await send_first(connection, self._replies(message, results)):
-                        return
-                finally:
-                    self._running = None
-                    batch.memory.add(-batch.size)
+            # No variable here: it would keep a batch and its results alive until the next one arrives.
+            if not await self._answer(self._queue.popleft(), connection):
+                return
+
+    async def _answer(self, batch: _Batch, connection: DeviceConnection) -> bool:
+        """Run a batch and send its results. Returns False when the connection has ended."""
+        message = batch.message
+        with trio.CancelScope() as scope:
+            self._running = (message.session_id, scope)
+            try:
+                results = await self._run(message)
+                return await send_first(connection, self._replies(message, results))
+            finally:
+                self._running = None
+                batch.memory.add(-batch.size)
+        return True
 
     async def _run(self, message: ServerMessage) -> list[CommandResult]:
         results: list[CommandResult] = []
         failed = False
         for command in message.actions or []:
-            if failed and message.stop_on_failure:
-                why = "an earlier command of the batch failed"
-                result = CommandResult(ResultStatus.SKIPPED, error=why, call_id=command.call_id)
+            # In this order, as on the original's device.
+            if not command.tool_name:
+                result = CommandResult(ResultStatus.SUCCESS, result=_NO_ACTION, call_id=command.call_id)
+            elif failed and message.stop_on_failure is not False:
+                result = CommandResult(ResultStatus.SKIPPED, error=_SKIPPED, call_id=command.call_id)
             else:
                 result = await self._runner.run(command)
                 failed = failed or result.status is ResultStatus.FAILURE
@@ -180,7 +199,9 @@ class CommandQueue:
         reply = self._reply(message, results)
         yield reply
         yield attrs.evolve(reply, action_results=self._shrunk(reply, results))
-        why = f"the results of {len(results)} commands do not fit into a message of {self._max_message_size} bytes"
+        why = (
+            f"{counted(len(results), 'result')} of commands do not fit into a message of {self._max_message_size} bytes"
+        )
         yield attrs.evolve(reply, action_results=[], error=why)
 
     def _reply(self, message: ServerMessage, results: list[CommandResult]) -> ClientMessage:
@@ -212,7 +233,9 @@ class CommandQueue:
         for index in sorted(range(len(results)), key=sizes.__getitem__, reverse=True):
             if excess <= 0:
                 break
-            small = _failed(results[index], f"its result of {sizes[index]} bytes does not fit into the batch's reply")
+            small = _failed(
+                results[index], f"its result of {counted(sizes[index], 'byte')} does not fit into the batch's reply"
+            )
             saved = sizes[index] - _size_of(small)
             # A failure repeats the command's id, so it may be larger than a short result.
             if saved > 0:

@@ -10,15 +10,14 @@ import trio
 from galaxy_trio._codec.codec import decode_value, encode_value
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency.background import split_cancelled
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.agent.thread_limiter import current_thread_limiter
 from galaxy_trio.errors import InvalidMessage, ToolError
 from galaxy_trio.messages import JSON, Command, CommandResult, ResultStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from galaxy_trio.agent.thread_limiter import ThreadLimiter
-    from galaxy_trio.agent.tools import Tool, ToolSource
+    from galaxy_trio.agent.tool_index import ToolIndex
 
 logger: Final = logging.getLogger(__name__)
 
@@ -31,34 +30,15 @@ class CommandRunner:
     """Finds a command's tool and runs it.
 
     Args:
-        tools: The device's own tools by name.
-        sources: Searched after `tools`.
+        tools: The device's tools.
         threads: Threads for tools that are not async.
         max_message_size: Largest result in bytes.
     """
 
-    def __init__(
-        self, tools: Mapping[str, Tool], sources: Iterable[ToolSource], threads: ThreadLimiter, max_message_size: int
-    ) -> None:
+    def __init__(self, tools: ToolIndex, threads: ThreadLimiter, max_message_size: int) -> None:
         self._tools = tools
-        self._sources = tuple(sources)
         self._threads = threads
         self._max_message_size = max_message_size
-
-    def find(self, name: str) -> Tool | None:
-        """Find the tool that has this name now."""
-        tool = self._tools.get(name)
-        if tool is not None:
-            return tool
-        for source in self._sources:
-            try:
-                for offered in source.tools():
-                    if offered.name == name:
-                        return offered
-            except Exception:
-                # A broken source must not hide the others' tools.
-                logger.exception("tool source %r failed to list its tools", source)
-        return None
 
     async def run(self, command: Command) -> CommandResult:
         """Run a command within its tool's timeout. Raises only cancellation and KeyboardInterrupt."""
@@ -67,10 +47,13 @@ class CommandRunner:
         current_thread_limiter.set(self._threads)
         shown = shorten(command.tool_name)
         began = trio.current_time()
+        namespace: str | None = None
         try:
-            tool = self.find(command.tool_name)
+            tool = self._tools.find(command.tool_name)
             if tool is None:
-                raise ToolError(f"there is no tool {shown} on this device")
+                known = did_you_mean_or_known(command.tool_name, self._tools.current())
+                raise ToolError(f"there is no tool {shown} on this device{known}")
+            namespace = tool.namespace
             result: object = None
             with trio.move_on_after(tool.timeout) as limit:
                 result = await tool.call(command.parameters or {})
@@ -78,9 +61,9 @@ class CommandRunner:
                 raise ToolError(self._timeout_reason(shown, tool.timeout))
             sent = self._sendable(result, shown)
             logger.info("tool %s: done in %.1f ms", shown, 1000 * (trio.current_time() - began))
-            return CommandResult(ResultStatus.SUCCESS, result=sent, namespace=tool.namespace, call_id=command.call_id)
+            return CommandResult(ResultStatus.SUCCESS, result=sent, namespace=namespace, call_id=command.call_id)
         except BaseException as error:  # noqa: BLE001  # raised again unless it comes from the tool
-            return failure(command, _reason(error, shown))
+            return failure(command, _reason(error, shown), namespace)
 
     def _timeout_reason(self, shown: str, timeout: float) -> str:
         if self._threads.starved:
@@ -101,9 +84,9 @@ class CommandRunner:
             raise ToolError(f"the result of tool {shown} cannot be sent: {invalid}") from None
 
 
-def failure(command: Command, why: str) -> CommandResult:
-    """The result of a command that failed, with the reason on one line."""
-    return CommandResult(ResultStatus.FAILURE, error=one_line(why), call_id=command.call_id)
+def failure(command: Command, why: str, namespace: str | None = None) -> CommandResult:
+    """The result of a command that failed, with the reason on one line, and its tool's namespace if there is such a tool."""
+    return CommandResult(ResultStatus.FAILURE, error=one_line(why), namespace=namespace, call_id=command.call_id)
 
 
 def one_line(text: str) -> str:

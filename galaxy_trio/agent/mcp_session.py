@@ -1,4 +1,4 @@
-"""A session with an MCP server process, on the official SDK. Maps the SDK's errors to this package's.
+"""A session with an MCP server, on the official SDK. Maps the SDK's errors to this package's.
 
 The SDK is an extra and slow to import: only `galaxy_trio.agent.mcp_supervisor` imports this module, when servers are opened.
 """
@@ -6,42 +6,46 @@ The SDK is an extra and slow to import: only `galaxy_trio.agent.mcp_supervisor` 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from anyio.abc import ObjectReceiveStream
 from mcp.client.session import ClientSession, IncomingMessage
-from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import find_invalid_x_mcp_header
 from mcp_types import (
     CONNECTION_CLOSED,
     METHOD_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
-    CallToolResult,
-    ContentBlock,
+    CallToolRequest,
+    CallToolRequestParams,
+    EmptyResult,
     JSONRPCRequest,
     PaginatedRequestParams,
-    TextContent,
     ToolListChangedNotification,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from galaxy_trio._arguments import MAX_ID
+from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._concurrency.background import contains_cancelled, open_background, raise_outcome, split_cancelled
 from galaxy_trio.agent.command_runner import one_line
-from galaxy_trio.agent.mcp_log import current_log, install_filter
-from galaxy_trio.agent.mcp_server import ListedTool
+from galaxy_trio.agent.mcp_dispatcher import RawDispatcher, collecting_results
+from galaxy_trio.agent.mcp_http import open_http
+from galaxy_trio.agent.mcp_log import install_filter
+from galaxy_trio.agent.mcp_reading import read_failure, read_result, read_tools
+from galaxy_trio.agent.mcp_stdio import ServerProcess, open_process
+from galaxy_trio.agent.mcp_streams import SessionEvents, WatchedInput, WatchedOutput
 from galaxy_trio.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-    from mcp.shared._stream_protocols import ReadStream
+    from mcp.shared._stream_protocols import ReadStream, WriteStream
     from mcp.shared.message import SessionMessage
 
-    from galaxy_trio.agent.mcp_server import McpServer
+    from galaxy_trio.agent.mcp_log import ServerLog
+    from galaxy_trio.agent.mcp_reading import ToolsPage
+    from galaxy_trio.agent.mcp_server import Limits, ListedTool, McpServer
     from galaxy_trio.messages import JSON
 
 logger: Final = logging.getLogger(__name__)
@@ -50,57 +54,31 @@ install_filter()
 
 MAX_TOOLS: Final = 1_000
 """Number of tools that are offered of one server."""
-_MAX_LINE: Final = 500
-"""Maximum number of bytes of a logged line."""
-
-
-class _ListChanges:
-    """Notifies a waiter of a changed list of tools and of the server's end."""
-
-    def __init__(self) -> None:
-        self._ended = False
-        self._changed = False
-        self._waiters = trio.lowlevel.ParkingLot()
-
-    def end(self) -> None:
-        self._ended = True
-        self._waiters.unpark_all()
-
-    def change(self) -> None:
-        self._changed = True
-        self._waiters.unpark_all()
-
-    async def wait(self) -> bool:
-        while not self._ended:
-            if self._changed:
-                self._changed = False
-                return True
-            await self._waiters.park()
-        return False
-
-
-class _WatchedStream(ObjectReceiveStream["SessionMessage | Exception"]):
-    """The SDK's input stream. Reports its end, which the SDK's session does not."""
-
-    def __init__(self, stream: ReadStream[SessionMessage | Exception], changes: _ListChanges) -> None:
-        self._stream = stream
-        self._changes = changes
-
-    async def receive(self) -> SessionMessage | Exception:
-        return await self._stream.receive()
-
-    async def aclose(self) -> None:
-        self._changes.end()
-        await self._stream.aclose()
+_MAX_EMPTY_PAGES: Final = 10
+"""Number of pages in a row without a new tool that are read of a list of tools."""
 
 
 class McpSession:
-    """A session with a running MCP server process. Made by `open_session`."""
+    """A session with a running MCP server. Made by `open_session`."""
 
-    def __init__(self, name: str, session: ClientSession, changes: _ListChanges) -> None:
-        self._name = name
+    def __init__(
+        self,
+        server: McpServer,
+        session: ClientSession,
+        events: SessionEvents,
+        log: ServerLog,
+        process: ServerProcess | None,
+    ) -> None:
+        self._server = server
         self._session = session
-        self._changes = changes
+        self._events = events
+        self._log = log
+        self._process = process
+
+    @property
+    def problem(self) -> str | None:
+        """Why the session was ended from this side; None if it was not."""
+        return self._events.problem or (None if self._process is None else self._process.problem)
 
     async def initialize(self) -> None:
         """Perform the handshake.
@@ -117,39 +95,57 @@ class McpSession:
                 # The server supports only protocol versions that have no handshake.
                 await self._session.discover()
 
-    async def list_tools(self) -> list[ListedTool]:
-        """Request the list of tools. Returns the first 1,000, without names of more than 1,000 characters.
+    async def list_tools(self, deadline: float) -> list[ListedTool]:
+        """Request the list of tools. Returns the first 1,000.
+
+        What is wrong with some tools, or with the pages after the first, is logged and loses no other tool.
+
+        Args:
+            deadline: trio's time after which no further page is waited for.
 
         Raises:
-            ToolError: The server refused or ended; the text is the reason.
+            ToolError: There is no first page; the text is the reason.
         """
         tools: dict[str, ListedTool] = {}
-        page: PaginatedRequestParams | None = None
-        ignored = 0
-        while True:
-            with _reasons():
-                listed = await self._session.list_tools(params=page)
-            for tool in listed.tools:
-                if not 0 < len(tool.name) <= MAX_ID:
-                    ignored += 1
-                    continue
-                if len(tools) == MAX_TOOLS:
-                    self._report(ignored, too_many=True)
-                    return list(tools.values())
-                read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
-                tools[tool.name] = ListedTool(tool.name, read_only)
-            if listed.next_cursor is None:
-                self._report(ignored)
-                return list(tools.values())
-            page = PaginatedRequestParams(cursor=listed.next_cursor)
+        cursors: set[str | None] = set()
+        cursor: str | None = None
+        empty_pages = 0
+        problem: str | None = None
+        while problem is None and cursor not in cursors:
+            cursors.add(cursor)
+            try:
+                page = await self._page(cursor, deadline)
+            except ToolError as error:
+                if cursor is None:
+                    raise
+                problem = f"the list ended early, because a further page failed: {error}"
+                break
+            before = len(tools)
+            for tool in page.tools:
+                tools.setdefault(tool.name, tool)
+            for each in page.problems:
+                self._log.problem_with_tools(each)
+            empty_pages = 0 if len(tools) > before else empty_pages + 1
+            if len(tools) > MAX_TOOLS:
+                problem = f"has more than {MAX_TOOLS} tools, the rest was ignored"
+            elif empty_pages == _MAX_EMPTY_PAGES:
+                problem = f"the list ended early, because {_MAX_EMPTY_PAGES} pages had no new tool"
+            elif page.next_cursor is None:
+                break
+            elif page.next_cursor in cursors:
+                problem = "the list ended early, because its nextCursor repeats"
+            cursor = page.next_cursor
+        if problem is not None:
+            self._log.problem_with_tools(problem)
+        return list(tools.values())[:MAX_TOOLS]
 
-    def _report(self, ignored: int, *, too_many: bool = False) -> None:
-        """Log which tools are not offered."""
-        parts = [f"has more than {MAX_TOOLS} tools, the rest was ignored"] if too_many else []
-        if ignored:
-            parts.append(f"ignored {ignored} tools whose names have no or more than {MAX_ID} characters")
-        if parts:
-            current_log(self._name).problem_with_tools("; ".join(parts))
+    async def _page(self, cursor: str | None, deadline: float) -> ToolsPage:
+        params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
+        with trio.CancelScope(deadline=deadline), _reasons(), collecting_results() as results:
+            await self._session.list_tools(params=params)
+            page = read_tools(results.received[-1])
+            return page if self._session.protocol_version not in MODERN_PROTOCOL_VERSIONS else _callable(page)
+        raise ToolError(f"it did not reply within {self._server.start_timeout:g} s")
 
     async def call(self, name: str, parameters: dict[str, JSON]) -> JSON:
         """Call a tool. Any number of tasks may call this concurrently.
@@ -157,23 +153,28 @@ class McpSession:
         Cancelling notifies the server, which takes up to 5 s if it does not read; the session continues.
 
         Returns:
-            The result's structured content. Without it, the value of its one content block, or the list of all blocks' values:
-            text as a str, anything else as MCP's own JSON.
+            As `galaxy_trio.agent.mcp_reading.read_result`.
 
         Raises:
-            ToolError: The tool failed, or the server refused or ended before it replied.
+            ToolError: The tool failed or made no progress in time, or the server refused or ended before it replied.
         """
         _check_sendable(name, parameters)
-        with _reasons(f"MCP server {self._name!r} is not running: "):
-            result = await self._session.call_tool(name, parameters)
-        if result.is_error:
-            raise ToolError(one_line(_text_of(result)) or f"MCP tool {name!r} failed without a reason")
-        if result.structured_content is not None:
-            return cast("JSON", result.structured_content)
-        values = [_value(block) for block in result.content]
-        if len(values) > 1:
-            return values
-        return values[0] if values else None
+        timeout = self._server.call_timeout
+        request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=cast("dict[str, Any]", parameters)))
+        progressed = False
+        limit = trio.CancelScope(deadline=trio.current_time() + timeout)
+
+        async def progressed_by(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001
+            nonlocal progressed
+            progressed = True
+            limit.deadline = trio.current_time() + timeout
+            await trio.lowlevel.checkpoint()
+
+        with _reasons(f"MCP server {self._server.name!r} is not running: "), limit, collecting_results() as results:
+            await self._session.send_request(request, EmptyResult, progress_callback=progressed_by)
+            return _value_of(name, results.received[-1])
+        since = "reported no progress for" if progressed else "took longer than"
+        raise ToolError(f"MCP tool {shorten(name)} {since} {timeout:g} s (call_timeout)")
 
     async def wait_list_changed(self) -> bool:
         """Wait until the server reports a changed list of tools.
@@ -181,46 +182,63 @@ class McpSession:
         Returns:
             False when the server has ended.
         """
-        return await self._changes.wait()
+        return await self._events.wait_list_changed()
+
+
+def _value_of(name: str, result: dict[str, JSON]) -> JSON:
+    reason = read_failure(result)
+    if reason is not None:
+        raise ToolError(reason or f"MCP tool {shorten(name)} failed without a reason")
+    if result.get("resultType") == "input_required":
+        raise ToolError(f"MCP tool {shorten(name)} asks for input during the call, which a device cannot give")
+    return read_result(result)
+
+
+def _callable(page: ToolsPage) -> ToolsPage:
+    """Leave out tools with arguments for HTTP headers that cannot be sent."""
+    for tool in list(page.tools):
+        reason = find_invalid_x_mcp_header(cast("dict[str, Any]", tool.description.input_schema))
+        if reason is not None:
+            page.tools.remove(tool)
+            page.problems.append(f"ignored tool {shorten(tool.name)}: its x-mcp-header is invalid: {one_line(reason)}")
+    return page
 
 
 @asynccontextmanager
-async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
-    """Start a server's process and open a session with it until the block ends. The block continues if they end earlier.
+async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> AsyncGenerator[McpSession]:
+    """Start a server's process, or connect to its URL, and open a session until the block ends.
 
-    An exception raised in the block comes out as the same object. The process ends with the block, also when cancelled.
+    The block continues if they end earlier. An exception raised in the block comes out as the same object. The process ends with the
+    block, also when cancelled.
 
     Raises:
-        ConfigError: The process cannot be started.
+        ConfigError: The process cannot be started, or the token or a header cannot be read or sent.
     """
-    program, *arguments = server.command
-    changes = _ListChanges()
+    events = SessionEvents()
     opened = False
     failure: BaseException | None = None
     stray: BaseException | None = None
     try:
-        async with open_background() as nursery, AsyncExitStack() as stack:
-            with _logged_lines(nursery, server.name) as errlog:
-                parameters = StdioServerParameters(
-                    command=program,
-                    args=arguments,
-                    env=None if server.env is None else dict(server.env),
-                    cwd=None if server.cwd is None else os.fspath(server.cwd),
-                    # Invalid UTF-8 breaks one message, not the session.
-                    encoding_error_handler="replace",
-                )
-                reading, writing = await stack.enter_async_context(stdio_client(parameters, errlog))
+        async with open_background(), AsyncExitStack() as stack:
+            process: ServerProcess | None = None
+            reading: ReadStream[SessionMessage]
+            writing: WriteStream[SessionMessage]
+            if server.url is None:
+                started, writing = await stack.enter_async_context(open_process(server, limits, log))
+                process = reading = started
+            else:
+                reading, writing = await stack.enter_async_context(open_http(server, limits, log, events.end))
 
             async def received(message: IncomingMessage) -> None:
                 if isinstance(message, ToolListChangedNotification):
-                    changes.change()
+                    events.change()
+                await trio.lowlevel.checkpoint()
 
-            session = await stack.enter_async_context(
-                ClientSession(_WatchedStream(reading, changes), writing, message_handler=received)
-            )
+            dispatcher = RawDispatcher(WatchedInput(reading, events), WatchedOutput(writing, events))
+            session = await stack.enter_async_context(ClientSession(dispatcher=dispatcher, message_handler=received))
             opened = True
             try:
-                yield McpSession(server.name, session, changes)
+                yield McpSession(server, session, events, log, process)
             except BaseException as error:
                 if contains_cancelled(error):
                     raise
@@ -230,10 +248,12 @@ async def open_session(server: McpServer) -> AsyncGenerator[McpSession]:
         stray = error
         cancelled, rest = split_cancelled(error)
         if isinstance(rest, Exception):
-            if not opened:
-                failure = ConfigError(f"MCP server {server.name!r} cannot be started: {_reason(rest)}")
-            else:
+            if opened:
                 logger.warning("the session with MCP server %r failed", server.name, exc_info=rest)
+            elif isinstance(rest, ConfigError):
+                failure = rest
+            else:
+                failure = ConfigError(f"MCP server {server.name!r} cannot be started: {_reason(rest)}")
             stray = cancelled
     try:
         raise_outcome(failure, [], stray)
@@ -248,36 +268,6 @@ def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
-@contextmanager
-def _logged_lines(nursery: trio.Nursery, name: str) -> Generator[TextIO]:
-    """A file whose lines are logged, for a process's stderr."""
-    if sys.platform == "win32":  # pragma: no cover  # trio cannot read such a pipe there
-        with open(os.devnull, "w") as nowhere:
-            yield nowhere
-    else:
-        reading, writing = os.pipe()
-        with open(writing, "w", encoding="utf-8") as file:
-            nursery.start_soon(_log_lines, trio.lowlevel.FdStream(reading), name)
-            yield file
-
-
-async def _log_lines(stream: trio.abc.ReceiveStream, name: str) -> None:
-    line = b""
-    async with stream:
-        async for data in stream:
-            first, *more = bytes(data).split(b"\n")
-            line += first[: _MAX_LINE - len(line)]
-            for following in more:
-                _log_line(name, line)
-                line = following[:_MAX_LINE]
-    _log_line(name, line)
-
-
-def _log_line(name: str, line: bytes) -> None:
-    if line.strip():
-        logger.debug("MCP server %r: %s", name, line.decode(errors="replace").rstrip())
-
-
 def _check_sendable(name: str, parameters: dict[str, JSON]) -> None:
     """Raise `ToolError` for parameters that cannot be written. They would end the SDK's writer, and all calls with it."""
     request = JSONRPCRequest(
@@ -286,7 +276,9 @@ def _check_sendable(name: str, parameters: dict[str, JSON]) -> None:
     try:
         request.model_dump_json(by_alias=True, exclude_unset=True)
     except ValueError as error:
-        raise ToolError(f"the parameters cannot be sent to an MCP server: {one_line(str(error))}") from error
+        raise ToolError(
+            "the parameters cannot be sent to an MCP server: they are nested too deep, or contain a lone surrogate"
+        ) from error
 
 
 @contextmanager
@@ -295,18 +287,13 @@ def _reasons(ended_prefix: str = "") -> Generator[None]:
     try:
         yield
     except MCPError as error:
-        if error.code == CONNECTION_CLOSED:
+        if error.code == CONNECTION_CLOSED and error.message == "Connection closed":
             raise ToolError(f"{ended_prefix}it ended before it replied") from error
-        raise ToolError(one_line(error.message)) from error
-    except Exception as error:  # replies that violate the protocol raise several kinds
-        raise ToolError(one_line(str(error)) or type(error).__name__) from error
-
-
-def _text_of(result: CallToolResult) -> str:
-    return " ".join(block.text for block in result.content if isinstance(block, TextContent))
-
-
-def _value(block: ContentBlock) -> JSON:
-    if isinstance(block, TextContent):
-        return block.text
-    return cast("JSON", block.model_dump(mode="json", by_alias=True, exclude_none=True))
+        raise ToolError(one_line(error.message) or "it refused without a reason") from error
+    except ToolError:
+        raise
+    except Exception as error:  # the SDK raises several kinds
+        # What its validation library says is for programmers.
+        raise ToolError(
+            one_line(str(error)) if isinstance(error, RuntimeError) else "its reply is not valid"
+        ) from error

@@ -1,6 +1,7 @@
 """A description of this machine for a device's registration. See "Device information" in docs/reference/wire.md.
 
-Each value is determined separately; a value that cannot be determined is None. psutil is used if it is installed.
+Each value is determined separately; a value that cannot be determined is None. psutil, which the extra ``cli`` contains, is used if it
+is installed; otherwise the standard library answers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ SCHEMA_VERSION: Final = "1.0"
 _TIMEOUT: Final = 5.0
 """Seconds for all values together."""
 _DESKTOP_FEATURES: Final = ("gui", "cli", "browser", "file_system", "office")
+_NEED_A_SCREEN: Final = ("gui", "office")
+_SCREENS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+"""On Linux, a program can open windows if one of these variables is set."""
 _APPS: Final = {Platform.WINDOWS: "windows_apps", Platform.LINUX: "linux_apps", Platform.DARWIN: "macos_apps"}
 _MOBILE: Final = (Platform.ANDROID, Platform.IOS)
 _ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -60,10 +64,19 @@ async def collect_system_info(device_id: str) -> DeviceInfo:
         memory_total_gb=answers.memory_total_gb,
         hostname=answers.hostname,
         ip_address=answers.ip_address,
-        supported_features=[*_DESKTOP_FEATURES, _APPS[known]] if known is not None and known in _APPS else [],
+        supported_features=_features(known),
         platform_type=PlatformType.MOBILE if known in _MOBILE else PlatformType.COMPUTER,
         schema_version=SCHEMA_VERSION,
     )
+
+
+def _features(known: Platform | None) -> list[str]:
+    """What a desktop offers; without a screen, nothing that opens windows."""
+    if known is None or known not in _APPS:
+        return []
+    headless = known is Platform.LINUX and not any(map(os.environ.get, _SCREENS))
+    hidden = _NEED_A_SCREEN if headless else ()
+    return [*(feature for feature in _DESKTOP_FEATURES if feature not in hidden), _APPS[known]]
 
 
 class _Answers:

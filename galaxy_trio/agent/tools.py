@@ -24,6 +24,7 @@ import attrs
 from galaxy_trio._arguments import check_name, check_positive
 from galaxy_trio.agent.signature import Signature
 from galaxy_trio.agent.thread_limiter import ThreadLimiter, current_thread_limiter
+from galaxy_trio.agent.tool_description import ToolDescription
 from galaxy_trio.errors import ConfigError
 from galaxy_trio.messages import JSON, ToolType
 
@@ -34,6 +35,8 @@ TIMEOUT: Final = 60.0
 """Default timeout of a function in seconds."""
 MAX_THREADS: Final = 8
 """Default number of threads for functions that are not async."""
+DEFAULT_NAMESPACE: Final = "default"
+"""The namespace of tools that have none."""
 _MAX_NAME: Final = 1_000
 
 P = ParamSpec("P")
@@ -46,12 +49,15 @@ class Tool(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that commands use; unique on a device."""
+        """The name that commands use; unique in its namespace."""
         ...
 
     @property
     def namespace(self) -> str | None:
-        """The tool's origin, repeated in each result; None for plain functions."""
+        """The tool's origin, repeated in each result, such as an MCP server's name. Tools without one are listed in ``default``.
+
+        Tools of different namespaces may share a name: the first one has it, the others are called as ``namespace.name``.
+        """
         ...
 
     @property
@@ -82,6 +88,16 @@ class Tool(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribedTool(Tool, Protocol):
+    """A `Tool` that describes itself to those who list the device's tools. Others are listed by their names alone."""
+
+    @property
+    def description(self) -> ToolDescription:
+        """The tool's description. Read whenever tools are listed, so it must not block."""
+        ...
+
+
 class ToolSource(Protocol):
     """A changing list of tools, read for each command."""
 
@@ -103,6 +119,7 @@ class FunctionTool(Generic[P, R_co]):
     tool_type: ToolType
     timeout: float
     namespace: str | None
+    description: ToolDescription = attrs.field(repr=False)
     _signature: Signature = attrs.field(repr=False)
     _is_async: bool = attrs.field(repr=False)
 
@@ -125,13 +142,23 @@ class FunctionTool(Generic[P, R_co]):
 
 @overload
 def tool(
-    function: Callable[P, R_co], *, name: str | None = None, tool_type: ToolType = ..., timeout: float = ...
+    function: Callable[P, R_co],
+    *,
+    name: str | None = None,
+    tool_type: ToolType = ...,
+    timeout: float = ...,
+    namespace: str | None = ...,
 ) -> FunctionTool[P, R_co]: ...
 
 
 @overload
 def tool(
-    function: None = None, *, name: str | None = None, tool_type: ToolType = ..., timeout: float = ...
+    function: None = None,
+    *,
+    name: str | None = None,
+    tool_type: ToolType = ...,
+    timeout: float = ...,
+    namespace: str | None = ...,
 ) -> Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]: ...
 
 
@@ -141,6 +168,7 @@ def tool(
     name: str | None = None,
     tool_type: ToolType = ToolType.ACTION,
     timeout: float = TIMEOUT,
+    namespace: str | None = None,
 ) -> FunctionTool[P, R_co] | Callable[[Callable[P, R_co]], FunctionTool[P, R_co]]:
     """Make a tool from a function; usable as a decorator, with or without arguments.
 
@@ -155,17 +183,18 @@ def tool(
         name: The name that commands use; the function's own if not given.
         tool_type: Whether the tool changes something on the device or only reads.
         timeout: Seconds for one call; `math.inf` for no limit.
+        namespace: The tool's origin, repeated in each result; tools without one are listed in ``default``.
 
     Raises:
         ConfigError: The function cannot be a tool; the text names the parameter that prevents it.
     """
     if function is None:
-        return partial(_function_tool, name=name, tool_type=tool_type, timeout=timeout)
-    return _function_tool(function, name=name, tool_type=tool_type, timeout=timeout)
+        return partial(_function_tool, name=name, tool_type=tool_type, timeout=timeout, namespace=namespace)
+    return _function_tool(function, name=name, tool_type=tool_type, timeout=timeout, namespace=namespace)
 
 
 def _function_tool(
-    function: Callable[P, R_co], *, name: str | None, tool_type: ToolType, timeout: float
+    function: Callable[P, R_co], *, name: str | None, tool_type: ToolType, timeout: float, namespace: str | None
 ) -> FunctionTool[P, R_co]:
     if not callable(function):
         raise ConfigError(f"{function!r} is not a tool: give a function, or an object with the members of Tool")
@@ -174,31 +203,40 @@ def _function_tool(
     if name is None:
         raise ConfigError(f"{function!r} has no name: give it one with tool(…, name=…)")
     check_name("tool's name", name, _MAX_NAME)
+    if namespace is not None:
+        check_name("tool's namespace", namespace, _MAX_NAME)
     check_positive(timeout=timeout)
     # For a callable object, its class decides.
     objects: list[object] = [function, type(function).__call__]
     if any(inspect.isasyncgenfunction(each) or inspect.isgeneratorfunction(each) for each in objects):
         raise ConfigError(f"tool {name!r} is a generator: return the result instead")
     is_async = any(map(inspect.iscoroutinefunction, objects))
-    return FunctionTool(function, name, tool_type, timeout, None, Signature(function, name), is_async)
+    signature = Signature(function, name)
+    return FunctionTool(function, name, tool_type, timeout, namespace, signature.describe(), signature, is_async)
 
 
 def make_tools(
     tools: Iterable[Tool | Callable[..., Any]],
-) -> dict[str, Tool]:  # Any: a plain function may return anything
-    """Make tools from plain functions and index all of them by name.
+) -> list[Tool]:
+    """Make tools from plain functions.
 
     Raises:
-        ConfigError: An object cannot be a tool, has no name, or has the name of another one.
+        ConfigError: An object cannot be a tool, has no name, or has the name of another one in its namespace.
     """
-    by_name: dict[str, Tool] = {}
+    made: dict[tuple[str, str], Tool] = {}
     for given in tools:
-        made = given if _is_tool(given) else tool(cast("Callable[..., object]", given))
-        check_name("tool's name", made.name, _MAX_NAME)
-        if made.name in by_name:
-            raise ConfigError(f"two tools have the name {made.name!r}: rename one of them")
-        by_name[made.name] = made
-    return by_name
+        one = given if _is_tool(given) else tool(cast("Callable[..., object]", given))
+        check_name("tool's name", one.name, _MAX_NAME)
+        key = (namespace_of(one), one.name)
+        if key in made:
+            raise ConfigError(f"two tools have the name {one.name!r}: rename one of them")
+        made[key] = one
+    return list(made.values())
+
+
+def namespace_of(tool: Tool) -> str:
+    """A tool's namespace, or the default one."""
+    return tool.namespace or DEFAULT_NAMESPACE
 
 
 def _is_tool(given: object) -> TypeGuard[Tool]:

@@ -6,6 +6,7 @@ One error names every problem of a file. No error and no `repr` contains a token
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,7 +16,7 @@ import attrs
 from galaxy_trio._arguments import check_client_name
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._config.files import can_name_a_file, read_configuration_file
-from galaxy_trio._config.reader import ObjectReader, check_problems
+from galaxy_trio._config.reader import ObjectReader, check_problems, is_extension
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.options import HEARTBEAT_INTERVAL
 from galaxy_trio._transport.url import check_headers, parse_url
@@ -29,6 +30,8 @@ RECONNECT_DELAY: Final = 1.0
 """The default for the longest first wait before reconnecting, in seconds."""
 KEEPALIVE_EXPIRY: Final = 5.0
 """The default number of seconds for which an idle connection is kept for the next task."""
+_OF_THE_ORIGINAL: Final = ("log_to_markdown", "max_step", "task_name")
+"""Keys of the original's files, of today and older, that concern its planner and its logs."""
 
 
 def _strings(items: Iterable[str]) -> tuple[str, ...]:
@@ -49,7 +52,8 @@ class DeviceConfig:
     Attributes:
         device_id: The device's id on the server.
         server_url: ``ws://…`` or ``wss://…``.
-        os: The operating system, by which tasks select the device.
+        os: The operating system, by which tasks select the device: AIP's name or a common one, such as ``macOS`` for ``darwin``. What the
+            device reports counts; if it contradicts this, a warning has both.
         capabilities: The capabilities, by which tasks select the device.
         metadata: Any further data.
         auto_connect: Whether to connect at the start; otherwise `Device.connect` does.
@@ -110,6 +114,7 @@ class ConstellationConfig:
         reconnect_delay: The longest first wait before reconnecting, in seconds.
         max_concurrent_tasks: Tasks that run at a time on all devices together; None for no limit.
         keepalive_expiry: Seconds for which an idle connection is kept for the next task; 0 to close it immediately.
+        unused: The keys of the file that have a meaning for the original only.
     """
 
     devices: tuple[DeviceConfig, ...]
@@ -118,6 +123,7 @@ class ConstellationConfig:
     reconnect_delay: float = RECONNECT_DELAY
     max_concurrent_tasks: int | None = None
     keepalive_expiry: float = KEEPALIVE_EXPIRY
+    unused: tuple[str, ...] = attrs.field(default=(), eq=False)
 
 
 class _DeviceProblems(ConfigError):
@@ -153,7 +159,10 @@ def _problems_of(config: DeviceConfig) -> list[tuple[str, str]]:
         # With any token, this also finds a second one in the URL.
         parse_url(config.server_url, "t" if given else None)
     except ConfigError as error:
-        problems.append(("server_url", str(error)))
+        # As the original's documentation suggests, whose program does not replace them either.
+        is_variable = config.server_url.startswith("${")
+        problem = "variables are not replaced in this file: write the URL itself" if is_variable else str(error)
+        problems.append(("server_url", problem))
     try:
         check_headers(config.headers)
     except ConfigError as error:
@@ -183,12 +192,13 @@ def _device(value: object, at: str, problems: list[str], folder: Path) -> Device
         "headers": members.pairs("headers"),
         "ca_file": _relative_to(folder, members.text("ca_file")),
     }
-    members.refuse_unknown()
+    members.refuse_unknown(extensions=True)
     try:
         # Placeholders for what is missing, and was reported: the other values are checked too.
         device = DeviceConfig("?" if device_id is None else device_id, server_url or "ws://unknown", **optional)
     except _DeviceProblems as error:
-        problems.extend(f"{at}.{key}: {problem}" for key, problem in error.by_key)
+        for key, problem in error.by_key:
+            members.report(key, problem)
         return None
     return None if device_id is None else device
 
@@ -200,20 +210,14 @@ def _relative_to(folder: Path, path: str | None) -> str | None:
     return str(folder / os.path.expanduser(path))  # `Path.expanduser` raises for an unknown user
 
 
-def _devices(value: object, at: str, problems: list[str], folder: Path) -> tuple[DeviceConfig, ...]:
-    if value is None and any(problem.startswith(f"{at}: ") for problem in problems):
-        return ()  # something else in their place was reported
-    if not isinstance(value, list) or not value:
-        problems.append(f"{at}: expected a list of devices with at least one in it")
-        return ()
-    items = cast("list[object]", value)
-    devices = [_device(item, f"{at}[{index}]", problems, folder) for index, item in enumerate(items)]
+def _devices(members: ObjectReader, items: list[object], problems: list[str], folder: Path) -> tuple[DeviceConfig, ...]:
+    """Read the devices of a document, whose reader is `members`."""
+    devices = [_device(item, f"devices[{index}]", problems, folder) for index, item in enumerate(items)]
     first_at: dict[str, int] = {}
     for index, device in enumerate(devices):
         if device is not None and first_at.setdefault(device.device_id, index) != index:
-            problems.append(
-                f"{at}[{index}].device_id: {device.device_id!r} is the id of {at}[{first_at[device.device_id]}] already"
-            )
+            first = f"devices[{first_at[device.device_id]}]"
+            members.report(f"devices[{index}].device_id", f"{device.device_id!r} is the id of {first} already")
     return tuple(device for device in devices if device is not None)
 
 
@@ -221,8 +225,8 @@ def read_config(path: str | os.PathLike[str]) -> ConstellationConfig:
     """Read a constellation's file, or a devices file alone.
 
     The original's ``constellation.yaml`` names its devices file in ``DEVICE_INFO``. The keys may be in lower case, and the file itself may
-    contain the list ``devices``. The suffix selects the format: ``.json``, ``.toml``, otherwise YAML. Paths in a file are relative to its
-    folder.
+    contain the list ``devices``. Keys that begin with ``_`` or ``x-`` may have any value, such as YAML anchors. The suffix selects the
+    format: ``.json``, ``.toml``, otherwise YAML. Paths in a file are relative to its folder.
 
     Raises:
         ConfigError: The file cannot be read, or is invalid. Names every problem with its path.
@@ -234,34 +238,42 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
     folder = Path(path).parent
     problems: list[str] = []
     content = read_configuration_file(path, "the configuration")
-    if isinstance(content, dict):
-        content = _in_lower_case(cast("dict[object, object]", content), problems)
-    members = ObjectReader(content, "", problems)
-    devices: object = members.read("devices", "a list of devices", list)
+    given = cast("dict[object, object]", content) if isinstance(content, dict) else {}
+    names = {key: _in_lower_case(key) for key in given}
+    lowered = {name: given[key] for key, name in names.items()}
+    members = ObjectReader(lowered if isinstance(content, dict) else content, "", problems)
+    twice = [name for name, times in Counter(names.values()).items() if times > 1]
+    for name in twice:
+        members.report(str(name), "is given twice, in upper and in lower case: leave out one")
+    devices: list[object] | None = members.read("devices", "a list of devices", list)
     # A devices file must not name another one: it could name itself.
     devices_file = members.text("device_info") if may_name_devices_file else None
     constellation_id = members.text("constellation_id")
     heartbeat_interval, reconnect_delay = members.number("heartbeat_interval"), members.number("reconnect_delay")
     keepalive_expiry = members.number("keepalive_expiry", zero=True)
     max_concurrent_tasks = members.integer("max_concurrent_tasks", minimum=1)
-    # The limit of the original's planner, which this package does not have.
-    members.integer("max_step")
-    members.refuse_unknown()
+    unused = members.unused(*_OF_THE_ORIGINAL)
+    members.refuse_unknown(extensions=True)
+    if not may_name_devices_file:
+        unused = [str(name) for name in lowered if name != "devices" and not is_extension(name)]
+    unused = [str(key) for key, name in names.items() if name in unused]
+    _check_constellation_id(members, constellation_id)
     listed: tuple[DeviceConfig, ...] = ()
-    if constellation_id is not None:
-        try:
-            check_client_name(constellation_id)
-        except ConfigError as error:
-            members.report("constellation_id", str(error))
-    if devices is not None and devices_file is not None:
+    if devices_file is not None and lowered.get("devices") is not None:
         members.report("device_info", "the devices are given twice, here and as devices: leave out one")
     elif devices_file is not None:
         try:
-            listed = _read(_find(folder, devices_file), may_name_devices_file=False).devices
+            other = _read(_find(folder, devices_file), may_name_devices_file=False)
         except ConfigError as error:
-            problems.extend(f"device_info: {problem}" for problem in error.problems or [str(error)])
-    elif isinstance(content, dict):
-        listed = _devices(devices, "devices", problems, folder)
+            for problem in error.problems or [str(error)]:
+                members.report("device_info", problem)
+        else:
+            listed = other.devices
+            unused += [f"{devices_file}: {key}" for key in other.unused]
+    elif devices:
+        listed = _devices(members, devices, problems, folder)
+    elif isinstance(content, dict) and not lowered.get("devices"):
+        members.report("devices", "expected a list of devices with at least one in it")
     check_problems(f"the configuration {path}", problems)
     return ConstellationConfig(
         listed,
@@ -270,23 +282,26 @@ def _read(path: str | os.PathLike[str], *, may_name_devices_file: bool) -> Const
         reconnect_delay or RECONNECT_DELAY,
         max_concurrent_tasks,
         KEEPALIVE_EXPIRY if keepalive_expiry is None else keepalive_expiry,
+        tuple(unused),
     )
 
 
-def _in_lower_case(content: dict[object, object], problems: list[str]) -> dict[object, object]:
-    """Convert the original's keys, which are in upper case."""
-    members: dict[object, object] = {}
-    for key, value in content.items():
-        name = key.lower() if isinstance(key, str) and key.isupper() else key
-        if name in members:
-            problems.append(f"{name}: is given twice, in upper and in lower case: leave out one")
-        members[name] = value
-    return members
+def _in_lower_case(key: object) -> object:
+    """Convert a key of the original, which is in upper case."""
+    return key.lower() if isinstance(key, str) and key.isupper() and not is_extension(key) else key
+
+
+def _check_constellation_id(members: ObjectReader, name: str | None) -> None:
+    try:
+        check_client_name("galaxy_trio" if name is None else name)
+    except ConfigError as error:
+        members.report("constellation_id", str(error))
 
 
 def _find(folder: Path, name: str) -> Path:
-    """Find the devices file. The original's path is relative to its working directory, which need not be the folder of the file."""
-    path, neighbour = folder / name, folder / Path(name).name
+    """Find the devices file. The original's path is relative to its project, which contains the folder of the file."""
+    path = folder / name
     if not can_name_a_file(name):
         return path
-    return path if path.exists() or not neighbour.exists() else neighbour
+    places = (path, folder / Path(name).name, *(parent / name for parent in folder.absolute().parents))
+    return next(filter(os.path.exists, places), path)

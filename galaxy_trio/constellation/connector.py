@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -23,6 +22,7 @@ from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.errors import ConfigError, ConnectTimeout
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator
 
     from galaxy_trio._connection.connection import Connection
@@ -160,11 +160,8 @@ class Connector:
             path = self.config.ca_file
             try:
                 self._ssl_context = await self._tls_contexts.context(path)
-            except OSError as error:  # SSLError is one
-                reason = (
-                    "it contains no certificates in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
-                )
+            except OSError as error:
                 raise ConfigError(
-                    f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {reason}"
+                    f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {error.strerror}"
                 ) from error
         return self._ssl_context

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, cast
@@ -17,13 +16,15 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio._connection.options import ConnectionOptions
+from galaxy_trio._counted import counted
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
 from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
 from galaxy_trio.constellation.device import MAX_QUEUED, Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.scheduler import Scheduler
+from galaxy_trio.constellation.scheduler import Scheduler, Waiter
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import TlsContexts
@@ -68,7 +69,7 @@ class Constellation:
 
     def __repr__(self) -> str:
         connected = sum(device.connected for device in self._devices.values())
-        return f"<Constellation of {len(self._devices)} devices, {connected} connected>"
+        return f"<Constellation of {counted(len(self._devices), 'device')}, {connected} connected>"
 
     @property
     def devices(self) -> Mapping[str, Device]:
@@ -117,7 +118,8 @@ class Constellation:
         """
         device = self._devices.get(device_id)
         if device is None:
-            raise NoSuchDevice(f"there is no device {device_id!r} to be removed")
+            known = did_you_mean_or_known(device_id, self._devices)
+            raise NoSuchDevice(f"there is no device {device_id!r} to be removed{known}")
         device._stop_accepting(lambda: NoSuchDevice(f"device {device_id!r} was removed"))
         try:
             if wait:
@@ -186,7 +188,8 @@ class Constellation:
 
         Args:
             request: The task, in words.
-            os: The operating system that the device must run, such as ``"linux"``; case is ignored.
+            os: The operating system that the device must run, such as ``"linux"``. Case is ignored, and common names are understood:
+                ``"macOS"`` is ``"darwin"``.
             capabilities: The capabilities, all of which the device must have.
             where: A function that takes a `DeviceProfile` and returns whether the device fits.
             timeout: As for `Device.run_task`.
@@ -204,7 +207,8 @@ class Constellation:
         task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         requirements = Requirements(os, capabilities, where)
         with PublishingEnd(task, self._events.publish):
-            return await run_task(task, partial(self._acquire, requirements, task), self._waiting)
+            # The device is chosen again for each attempt.
+            return await run_task(task, lambda: self._acquire(self._lease(requirements, task)), self._waiting)
 
     def _takes_now(self, device_id: str | None, requirements: Requirements) -> bool:
         """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
@@ -213,9 +217,8 @@ class Constellation:
             return device is not None and device._takes_now
         return any(device._takes_now and requirements.fit(device.profile) for device in self._devices.values())
 
-    async def _acquire(self, requirements: Requirements, task: Task) -> tuple[TaskRunner, Lease]:
-        """Wait for a slot on the device that fits best, chosen again for each attempt."""
-        device, lease = await self._lease(requirements, task)
+    async def _acquire(self, leasing: Awaitable[tuple[Device, Lease]]) -> tuple[TaskRunner, Lease]:
+        device, lease = await leasing
         return device._runner, lease
 
     @asynccontextmanager
@@ -232,10 +235,13 @@ class Constellation:
         finally:
             lease.end()
 
-    async def _lease(self, requirements: Requirements, task: Task | None) -> tuple[Device, Lease]:
+    def _lease(self, requirements: Requirements, task: Task | None) -> Awaitable[tuple[Device, Lease]]:
+        """Enter the queue in this step. Awaiting the result, which must begin in the same step, waits for a slot."""
         self._check_open()
-        with self._scheduler.queue(requirements, task) as waiter:
-            device, slot = await waiter.wait()
+        return self._wait(self._scheduler.enter(requirements, task))
+
+    async def _wait(self, waiter: Waiter) -> tuple[Device, Lease]:
+        device, slot = await self._scheduler.wait(waiter)
         return device, await device._lease(slot)
 
     @asynccontextmanager
@@ -352,7 +358,7 @@ async def open_constellation(
         devices: A file for `read_config`, a `ConstellationConfig`, or the devices themselves.
         client_name: The name in this program's client, session and task ids; at most 64 characters. The file's ``constellation_id`` if not
             given.
-        connect: Opens the stream for each connection in place of TCP, for example through a proxy.
+        connect: Opens the stream for each connection in place of TCP, for example on a Unix socket.
         options: Timeouts and limits of each connection; see `ConnectionOptions` for the defaults.
         reconnect_delay: The longest first wait before reconnecting, in seconds; the file's, or 1, if not given.
         keepalive_expiry: Seconds for which an idle connection is kept for the device's next task; the file's, or 5, if not given; 0 to

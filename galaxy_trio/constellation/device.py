@@ -306,7 +306,7 @@ class Device:
 
     def _enter_queue(self, task: Task | None = None) -> Place:
         """Enter the device's queue. Pass the slot to `_lease`."""
-        place = self._slots.enter()
+        place = self._slots.enter(task.turn if task is not None and task.had_slot else None)
         if task is not None:
             task.device_id = self.device_id
             self._publish(TaskQueued(self.device_id, task.task_id))
@@ -369,17 +369,18 @@ class Device:
 
     def _status_changed(self, status: DeviceStatus) -> None:
         self._is_up = status is DeviceStatus.IDLE
-        if self._is_up:
-            self._slots.open_gate()
-        else:
+        if not self._is_up:
             self._slots.shut_gate()
             # The server or the network may have failed, or the device may reconnect with another token.
             self._pool.expire()
         if status is DeviceStatus.FAILED and self.failure is not None and not self._removed:
             self._slots.close(partial(fresh, self.failure))
-        self._set_status(DeviceStatus.BUSY if self._is_up and self._slots.taken else status)
+        self._set_status(DeviceStatus.BUSY if self._is_up and self._slots.busy else status)
         if self._is_up or status is DeviceStatus.FAILED:
             self._on_certainty(self)
+        if self._is_up:
+            self._slots.open_gate()  # tasks for any device have their places now
+            self._on_change(self)
 
     def _information_received(self, info: DeviceInfo) -> None:
         self._profile = profile_of(self._config, info)
@@ -388,7 +389,7 @@ class Device:
 
     def _slots_changed(self) -> None:
         if self._is_up:
-            self._set_status(DeviceStatus.BUSY if self._slots.taken else DeviceStatus.IDLE)
+            self._set_status(DeviceStatus.BUSY if self._slots.busy else DeviceStatus.IDLE)
         self._on_change(self)
 
     def _set_status(self, status: DeviceStatus) -> None:

@@ -8,6 +8,7 @@ import attrs
 
 from galaxy_trio._codec.codec import unstructure_device_info
 from galaxy_trio._json_size import json_size
+from galaxy_trio.constellation.systems import is_system, known_system
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class DeviceProfile:
 
     Attributes:
         device_id: The device's id on the server.
-        os: The operating system: `platform` in the device's information, or the configured one until that has arrived.
+        os: The operating system: `platform` in the device's information, or the configured one until that has arrived. Common names are
+            replaced by AIP's: ``darwin`` for ``macOS``.
         capabilities: The configured capabilities, then `supported_features` of the information, without duplicates.
         metadata: The configured metadata.
         system_info: All other members of the information; empty until it has arrived.
@@ -51,13 +53,13 @@ def profile_of(config: DeviceConfig, info: DeviceInfo | None = None) -> DevicePr
     Nothing of earlier information remains.
     """
     if info is None:
-        return DeviceProfile(config.device_id, config.os, _unique(config.capabilities), config.metadata)
+        return DeviceProfile(config.device_id, known_system(config.os), _unique(config.capabilities), config.metadata)
     rest = unstructure_device_info(info)
     for key in ("device_id", "supported_features", "custom_metadata", "tags"):
         rest.pop(key, None)
     return DeviceProfile(
         config.device_id,
-        str(info.platform),
+        known_system(str(info.platform)) or known_system(config.os),
         _unique([*config.capabilities, *info.supported_features]),
         config.metadata,
         rest,
@@ -65,6 +67,14 @@ def profile_of(config: DeviceConfig, info: DeviceInfo | None = None) -> DevicePr
         tuple(info.tags),
         known=True,
     )
+
+
+def contradiction_of(config: DeviceConfig, info: DeviceInfo) -> str | None:
+    """Describe how a device's information contradicts its configuration; None if it does not."""
+    reported = str(info.platform)
+    if known_system(reported) is None or is_system(reported, known_system(config.os)):
+        return None
+    return f"its os is configured as {config.os!r}, and the device reports {reported!r}, which counts: correct its configuration"
 
 
 def is_too_large(info: DeviceInfo) -> bool:

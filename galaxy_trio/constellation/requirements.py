@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from galaxy_trio.constellation.systems import is_system
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
@@ -14,7 +16,7 @@ class Requirements:
     """The properties that a device must have to run a task.
 
     Args:
-        os: The operating system; case is ignored.
+        os: The operating system: AIP's name or a common one; case is ignored.
         capabilities: The capabilities, all of which the device must have.
         where: Any further condition on the device's profile.
     """
@@ -33,7 +35,7 @@ class Requirements:
     def fit(self, profile: DeviceProfile) -> bool:
         """Whether a device meets the requirements, as far as is known."""
         return (
-            self._is_os(profile.os)
+            is_system(profile.os, self._os)
             and self._capabilities.issubset(profile.capabilities)
             and (self._where is None or self._where(profile))
         )
@@ -42,11 +44,11 @@ class Requirements:
         """Whether a device meets the requirements, or may do so once the server has sent its information."""
         if profile.known:
             return self.fit(profile)
-        return profile.os is None or self._is_os(profile.os)
+        return profile.os is None or is_system(profile.os, self._os)
 
     def missing(self, profiles: Collection[DeviceProfile]) -> str:
         """Describe the requirement that none of these devices meets, when none of them could fit."""
-        of_os = [profile for profile in profiles if self._is_os(profile.os)]
+        of_os = [profile for profile in profiles if is_system(profile.os, self._os)]
         if not of_os:
             there = ", ".join(sorted({repr(profile.os) for profile in profiles if profile.os})) or "none"
             return f"none runs {self._os!r}; there are: {there}"
@@ -58,9 +60,6 @@ class Requirements:
             return f"{subject} has all of {_join(self._capabilities)}"
         with_capabilities = f" with {_join(self._capabilities)}" if self._capabilities else ""
         return f"{subject}{with_capabilities} satisfies `where`"
-
-    def _is_os(self, os: str | None) -> bool:
-        return self._os is None or (os is not None and os.casefold() == self._os.casefold())
 
 
 def _join(names: frozenset[str]) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from galaxy_trio.constellation.slots import PlaceMoved
+from galaxy_trio._counted import counted
+from galaxy_trio.constellation.slots import PlaceMoved, next_turn
 from galaxy_trio.errors import NoSuchDevice, QueueFull
 from galaxy_trio.events import DeviceStatus
 
@@ -27,12 +28,14 @@ class Waiter:
     """A call that waits for a slot on any device that fits.
 
     Attributes:
+        turn: The number of the call in the order in which calls began to wait.
         device: The device in whose queue the call waits, if any.
         candidate: A device that fits, or may fit once more is known of it. The call waits while there is one.
     """
 
     def __init__(self, requirements: Requirements, task: Task | None, candidate: Device) -> None:
         self.requirements = requirements
+        self.turn: int = next_turn() if task is None else task.turn
         self._task = task
         self.candidate: Device = candidate
         self.device: Device | None = None
@@ -112,9 +115,8 @@ class Scheduler:
         """The number of calls that wait in no device's queue."""
         return sum(waiter.unassigned for waiter in self._waiters)
 
-    @contextmanager
-    def queue(self, requirements: Requirements, task: Task | None) -> Generator[Waiter]:
-        """Wait for a device during the block.
+    def enter(self, requirements: Requirements, task: Task | None) -> Waiter:
+        """Begin to wait for a device. `wait` must follow.
 
         Raises:
             NoSuchDevice: No device fits, or may fit later.
@@ -124,17 +126,30 @@ class Scheduler:
         if candidate is None:
             raise NoSuchDevice(f"no device for this task: {_missing(requirements, self._devices.values())}")
         waiter = Waiter(requirements, task, candidate)
+        had_slot = task is not None and task.had_slot
         device = self._choose(requirements)
         if device is not None:
             waiter.assign(device)
-        elif self.unassigned >= self._max_queued:
+        elif self.unassigned >= self._max_queued and not had_slot:
             raise QueueFull(
-                f"{self._max_queued} tasks wait for devices to connect already: this one was not taken; "
+                f"the queue for devices to connect is full, with {counted(self._max_queued, 'task')}: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
         self._waiters[waiter] = None
+        if had_slot:
+            for later in [other for other in self._waiters if other.turn > waiter.turn]:
+                # To the end, behind the new one, in the same order.
+                self._waiters[later] = self._waiters.pop(later)
+        return waiter
+
+    async def wait(self, waiter: Waiter) -> tuple[Device, Slot]:
+        """Wait for a slot on any device. Cancelling leaves the queue.
+
+        Raises:
+            Exception: No device fits any more, or the constellation was closed.
+        """
         try:
-            yield waiter
+            return await waiter.wait()
         finally:
             del self._waiters[waiter]
             waiter.leave()

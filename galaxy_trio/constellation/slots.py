@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import QueueFull
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ class Lease:
         self.release()
 
 
+# A counter instead of a clock, whose ticks may be too coarse to order two events.
+_ticks = itertools.count(1)
+
+
+def next_turn() -> int:
+    """The number of a call in the order in which calls began to wait."""
+    return next(_ticks)
+
+
 class PlaceMoved(Exception):
     """The call was moved to the queue of another device."""
 
@@ -111,8 +121,10 @@ class PlaceMoved(Exception):
 class Place:
     """A place in the queue for a slot. Made by `Slots.enter`, which must be followed by `wait` or `leave`."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, turn: int) -> None:
         self._slots = slots
+        self.turn = turn
+        """The number of its call in the order in which calls began to wait."""
         self._done = trio.Event()
         self._slot: Slot | None = None
         self._error: Exception | None = None
@@ -166,10 +178,6 @@ class Place:
         self._done.set()
 
 
-# A counter instead of a clock, whose ticks may be too coarse to order two events.
-_ticks = itertools.count(1)
-
-
 class Slots:
     """The slots of a device, and the queue for them. Slots are granted only while the gate is open.
 
@@ -215,6 +223,11 @@ class Slots:
         return len(self._free)
 
     @property
+    def busy(self) -> bool:
+        """Whether a slot is in use, or will be when the gate is opened."""
+        return self.taken > 0 or self.queued > 0
+
+    @property
     def load(self) -> tuple[bool, int, int]:
         """A sort key for devices: idle before busy, then the shortest queue, then the longest idle."""
         return self.taken > 0, self.queued - self.free, self._idle_since
@@ -230,8 +243,12 @@ class Slots:
         while self.taken:
             await self._all_free.wait()
 
-    def enter(self) -> Place:
+    def enter(self, turn: int | None = None) -> Place:
         """Enter the queue. If a slot is free, it is granted immediately.
+
+        Args:
+            turn: The turn of a call that had a slot already and could not use it: it enters before all calls that came after it, and
+                is never refused because the queue is full.
 
         Raises:
             QueueFull: The queue is full.
@@ -239,13 +256,17 @@ class Slots:
         """
         if self._closed is not None:
             raise self._closed()
-        place = Place(self)
+        place = Place(self, next_turn() if turn is None else turn)
         self._queue[place] = None
+        if turn is not None:
+            for later in [other for other in self._queue if other.turn > turn]:
+                # To the end, behind the new place, in the same order.
+                self._queue[later] = self._queue.pop(later)
         self._grant_free()
-        if len(self._queue) > self._max_queued:
+        if len(self._queue) > self._max_queued and turn is None:
             del self._queue[place]
             raise QueueFull(
-                f"{self._max_queued} tasks wait for device {self._device_id!r} already: this one was not taken; "
+                f"the queue of device {self._device_id!r} is full, with {counted(self._max_queued, 'task')}: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
         return place

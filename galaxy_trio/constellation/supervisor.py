@@ -13,7 +13,7 @@ import trio
 
 from galaxy_trio._concurrency import wall_clock
 from galaxy_trio._connection.backoff import MAXIMUM, Backoff, says_not_connected
-from galaxy_trio.constellation.profile import MAX_INFORMATION, is_too_large
+from galaxy_trio.constellation.profile import MAX_INFORMATION, contradiction_of, is_too_large
 from galaxy_trio.errors import ConnectionLost, GalaxyError, RequestRejected
 from galaxy_trio.events import (
     ConnectionEnded,
@@ -92,6 +92,8 @@ class Supervisor:
         # The server's words, when the device has left it while the connection stands.
         self._departed: str | None = None
         self._has_information = False
+        # The contradiction between the configuration and the information that was reported last.
+        self._contradiction: str | None = None
         self._attempts_scope = trio.CancelScope()
         self._connected_scope: trio.CancelScope | None = None
 
@@ -323,7 +325,15 @@ class Supervisor:
             self._has_information = True
             self._on_information(info)
             self._publish(InformationUpdated(self._device_id, info))
+            self._report_contradiction(contradiction_of(self._connector.config, info))
         return None
+
+    def _report_contradiction(self, contradiction: str | None) -> None:
+        """Report a contradiction once, not after each reconnect."""
+        if contradiction is not None and contradiction != self._contradiction:
+            logger.warning("device %r: %s", self._device_id, contradiction)
+            self._publish(DeviceNeedsAttention(self._device_id, contradiction))
+        self._contradiction = contradiction
 
     async def has_departed(self, words: str = "") -> bool:
         """Find out whether the device has left its server: a failed task may be a sign of that.

@@ -13,6 +13,7 @@ import trio
 from galaxy_trio._arguments import check_task_id
 from galaxy_trio._concurrency.background import contains_cancelled
 from galaxy_trio._connection.backoff import Backoff
+from galaxy_trio.constellation.slots import next_turn
 from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
 from galaxy_trio.events import TaskEnded, TaskOutcome
 
@@ -56,6 +57,8 @@ class Task:
         before_sending: Awaited before each attempt to send.
         on_not_sent: Awaited when the task has not run although `before_sending` was awaited.
         prepared: Whether `before_sending` was awaited, and `on_not_sent` not yet.
+        turn: The number of the task in the order in which calls began to wait.
+        had_slot: Whether it had a slot and was not sent. It waits again before the calls that came after it.
     """
 
     request: str
@@ -70,6 +73,8 @@ class Task:
     before_sending: BeforeSending | None = None
     on_not_sent: NotSentCallback | None = None
     prepared: bool = False
+    turn: int = attrs.field(factory=next_turn)
+    had_slot: bool = False
 
     async def prepare(self) -> None:
         """Await `before_sending`."""

@@ -241,7 +241,8 @@ class TaskRunner:
 
 
 Acquire: TypeAlias = Callable[[], Awaitable[tuple[TaskRunner, Lease]]]
-"""Waits for a slot on a connected device. The caller must release the lease."""
+"""Enters the queue for a slot when it is called, and waits for the slot on a connected device when it is awaited, which must happen in the
+same step. The caller must release the lease."""
 
 
 async def run_task(task: Task, acquire: Acquire, waiting: CancelGroup) -> TaskResult:
@@ -249,23 +250,31 @@ async def run_task(task: Task, acquire: Acquire, waiting: CancelGroup) -> TaskRe
 
     Args:
         task: The task.
-        acquire: Waits for a device and a slot for each attempt.
+        acquire: Waits for a device and a slot for each attempt. If the task's device had left, the task enters the queue again before its
+            slot is free, so that no later task overtakes it.
         waiting: Ends the waits between two attempts.
 
     Raises:
         Exception: As for `Device.run_task` and `Constellation.run_task`.
     """
+    acquiring = acquire()
     while True:
-        runner, lease = await acquire()
+        runner, lease = await acquiring
         try:
-            return await runner.attempt(task, lease)
-        except NotSent as not_sent:
-            wait = not_sent.wait
+            try:
+                return await runner.attempt(task, lease)
+            except NotSent as not_sent:
+                wait = not_sent.wait
+            await task.was_not_sent()
+            task.had_slot = True
+            if not wait:
+                acquiring = acquire()
         finally:
             lease.release()
-        await task.was_not_sent()
-        with waiting.guard():
-            await trio.sleep(wait)
+        if wait:
+            with waiting.guard():
+                await trio.sleep(wait)
+            acquiring = acquire()
 
 
 def _ignore() -> None:

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
+from galaxy_trio._config.certificates import trusting_context
 
 FRESH: Final = 10.0
 """Seconds for which a loaded context is reused."""
@@ -47,8 +48,7 @@ class TlsContexts:
             ca_file: The certificates in PEM format; None for the system's.
 
         Raises:
-            OSError: The file cannot be read.
-            ssl.SSLError: The file contains no certificates.
+            OSError: The file cannot be read, or contains no certificates: ``strerror`` is the reason.
         """
         self._forget_old()
         loading = self._loadings.setdefault(ca_file, _Loading())
@@ -79,7 +79,7 @@ def _load(ca_file: str | None, fresh: ssl.SSLContext | None, version: _Version) 
     now = _version(ca_file)
     if fresh is not None and now == version:
         return fresh, version
-    return ssl.create_default_context(cafile=ca_file), now
+    return trusting_context(ca_file), now
 
 
 def _version(ca_file: str | None) -> _Version:

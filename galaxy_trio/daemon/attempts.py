@@ -173,16 +173,20 @@ class Attempts:
         except _NotBegun:
             pass
         finally:
-            self._release(attempt)
-            if attempt.begun:
-                self._count_end()
-            if attempt.begun or (end.state is TaskState.FAILED and not attempt.withdrawn):
-                await self._write_end(attempt.record.id, end)
-            elif not attempt.withdrawn:
+            if attempt.begun or attempt.withdrawn or end.state is TaskState.FAILED:
+                self._release(attempt)
+                if attempt.begun:
+                    self._count_end()
+                if attempt.begun or not attempt.withdrawn:
+                    await self._write_end(attempt.record.id, end)
+                del self._attempts[attempt.record.id]
+                self._on_slot_free()
+            else:
+                # Before its slot is free: a younger task must not get it first.
+                del self._attempts[attempt.record.id]
                 self._scheduler.put_back(attempt.record)
-            del self._attempts[attempt.record.id]
+                self._release(attempt)
             attempt.done.set()
-            self._on_slot_free()
 
     async def _run_on_device(self, attempt: _Attempt) -> _End:
         record = attempt.record

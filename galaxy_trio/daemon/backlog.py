@@ -95,7 +95,7 @@ class Backlog:
                 self._on_change(record)
 
         while queue.failing:
-            reason = await self._reason_to_fail(queue.requirement) if queue.has_no_candidate else None
+            reason = await self.reason_to_fail(queue.requirement) if queue.has_no_candidate else None
             if reason is None:
                 queue.failing = False
                 self._on_queue_change()
@@ -106,7 +106,7 @@ class Backlog:
                 logger.error("queued tasks cannot be failed: %s; retrying", error)  # noqa: TRY400
                 await trio.sleep(self._retry_delay)
 
-    async def _reason_to_fail(self, requirement: Requirement) -> str | None:
+    async def reason_to_fail(self, requirement: Requirement) -> str | None:
         """The reason why no device can run a task; `None` if a device may."""
         if requirement.device is not None:
             await trio.lowlevel.checkpoint()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from galaxy_trio.constellation.systems import is_system
+
 if TYPE_CHECKING:
     from galaxy_trio.daemon.requirement_queue import RequirementQueue
     from galaxy_trio.daemon.store.records import Requirement
@@ -31,13 +33,13 @@ class DeviceState:
 
     def fits(self, requirement: Requirement) -> bool:
         """Whether its operating system and capabilities meet a requirement. The device's name is not compared."""
-        return _same_os(requirement.os, self.os) and self.capabilities.issuperset(requirement.capabilities)
+        return is_system(self.os, requirement.os) and self.capabilities.issuperset(requirement.capabilities)
 
-    def may_fit(self, requirement: Requirement) -> bool:
+    def could_fit(self, requirement: Requirement) -> bool:
         """Whether it fits, or may still turn out to fit when its information arrives."""
         if self.known:
-            return self.usable and self.fits(requirement)
-        return self.usable and (self.os is None or _same_os(requirement.os, self.os))
+            return self.fits(requirement)
+        return self.os is None or is_system(self.os, requirement.os)
 
 
 class DeviceSlots:
@@ -70,13 +72,9 @@ class DeviceSlots:
     def may_run(self, requirement: Requirement) -> bool:
         """Whether a task with this requirement may wait for this device."""
         if requirement.device is None:
-            return self.state.may_fit(requirement)
+            return self.state.usable and self.state.could_fit(requirement)
         return requirement.device == self.device_id and self.state.usable
 
     def oldest(self) -> RequirementQueue | None:
         """The queue with the oldest task, which the device has to serve next; `None` without queues."""
         return min(self.queues.values(), key=lambda queue: queue.next_number, default=None)
-
-
-def _same_os(required: str | None, os: str | None) -> bool:
-    return required is None or (os is not None and os.casefold() == required.casefold())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from galaxy_trio import Constellation, Device
     from galaxy_trio.daemon.device_slots import DeviceSlots
     from galaxy_trio.daemon.scheduler import Scheduler
+    from galaxy_trio.daemon.store.records import Requirement
 
 
 class DeviceStates:
@@ -36,6 +37,11 @@ class DeviceStates:
     def device_of(self, slots: DeviceSlots) -> Device:
         """The device of these slots."""
         return self._devices[slots.device_id]
+
+    def is_impossible(self, requirement: Requirement) -> bool:
+        """Whether it is certain that none of the devices meets a requirement, however long a task waits for them."""
+        devices = self._constellation.devices.values()
+        return requirement.device is None and not any(_state_of(device).could_fit(requirement) for device in devices)
 
     def update_all(self) -> None:
         """Report the states of all devices, including removed ones."""

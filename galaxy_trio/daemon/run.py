@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from galaxy_trio import ConfigError, open_constellation
+from galaxy_trio import ConfigError, ConnectionOptions, open_constellation
+from galaxy_trio._counted import counted
 from galaxy_trio.daemon import systemd
 from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.reload import apply_devices
@@ -47,8 +48,9 @@ async def run_daemon(
     *,
     on_listening: Callable[[Address], None],
     connect: Callable[[DeviceConfig], Awaitable[trio.abc.Stream]] | None = None,
+    reload_at_hangup: bool = True,
 ) -> None:
-    """Run the daemon until `stop` is set. SIGHUP reloads its configuration.
+    """Run the daemon until `stop` is set.
 
     When `stop` is set, no more tasks begin, running tasks may go on for `drain` seconds, and queued tasks stay on disk for the next daemon.
     Cancelling stops the running tasks, which become `lost`.
@@ -58,6 +60,7 @@ async def run_daemon(
         stop: Set by the caller to stop the daemon.
         on_listening: Called with the address as soon as requests are answered. Tasks are accepted when the queued ones have been counted.
         connect: Opens the stream to a device's server, instead of TCP.
+        reload_at_hangup: Whether SIGHUP reloads the configuration. Otherwise the daemon leaves SIGHUP alone.
 
     Raises:
         ConfigError: The configuration is invalid.
@@ -68,14 +71,21 @@ async def run_daemon(
     tokens = await trio.to_thread.run_sync(settings.read_tokens)
     event_stream = ServerSentEventStream()
     async with AsyncExitStack() as stack:
-        # Without a receiver, SIGHUP would end the process.
-        reloads = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+        # Opened first: without a receiver, SIGHUP would end the process.
+        hangups = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP)) if reload_at_hangup else None
         # They are closed in reverse order: each part outlives its users.
         store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
-            open_listeners(parse_address(settings.listen), has_token=bool(tokens))
+            open_listeners(
+                parse_address(settings.listen),
+                has_token=bool(tokens),
+                socket_mode=settings.socket_mode,
+                socket_group=settings.socket_group,
+            )
         )
-        constellation = await stack.enter_async_context(open_constellation(devices, connect=connect))
+        constellation = await stack.enter_async_context(
+            open_constellation(devices, connect=connect, options=ConnectionOptions(proxy=True))
+        )
         daemon = _Daemon(settings, devices, tokens, store, constellation, event_stream)
         events = await stack.enter_async_context(constellation.subscribe())
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -92,7 +102,8 @@ async def run_daemon(
         nursery.start_soon(watch_devices, events, constellation, task_queue, event_stream, metrics)
         nursery.start_soon(metrics.measure_delay)
         nursery.start_soon(daemon.delete_old_tasks)
-        nursery.start_soon(daemon.reload_at_signals, reloads, task_queue)
+        if hangups is not None:
+            nursery.start_soon(daemon.reload_at_signals, hangups, task_queue)
         nursery.start_soon(systemd.ping_watchdog)
         app = Security(
             metrics.timed(make_app(store, constellation, task_queue, event_stream, metrics)),
@@ -107,7 +118,8 @@ async def run_daemon(
             systemd.ready()
             await stop.wait()
             systemd.stopping()
-            logger.info("stopping: %s tasks are running, %s are queued", task_queue.running, task_queue.queued)
+            running, queued = counted(task_queue.running, "task"), counted(task_queue.queued, "task")
+            logger.info("stopping, with %s running and %s queued", running, queued)
             await task_queue.drain(settings.drain)
             event_stream.close()
         nursery.cancel_scope.cancel()
@@ -115,8 +127,17 @@ async def run_daemon(
 
 def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
     """The settings that a reload does not change, in both files."""
-    shared: dict[str, object] = attrs.asdict(devices, recurse=False, filter=lambda field, _: field.name != "devices")
-    return {"listen": settings.listen, "database": settings.database, "log": settings.log, **shared}
+    shared: dict[str, object] = attrs.asdict(
+        devices, recurse=False, filter=lambda field, _: bool(field.eq) and field.name != "devices"
+    )
+    return {
+        "listen": settings.listen,
+        "socket_mode": settings.socket_mode,
+        "socket_group": settings.socket_group,
+        "database": settings.database,
+        "log": settings.log,
+        **shared,
+    }
 
 
 class _Daemon:
@@ -155,7 +176,7 @@ class _Daemon:
                 logger.warning("old tasks cannot be deleted: %s", error)
             else:
                 if deleted:
-                    logger.info("%s old tasks were deleted", deleted)
+                    logger.info("deleted %s", counted(deleted, "old task"))
             await trio.sleep(_DELETE_INTERVAL)
 
     async def reload_at_signals(self, signals: AsyncIterator[int], task_queue: TaskQueue) -> None:

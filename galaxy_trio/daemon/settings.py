@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
 from galaxy_trio import ConfigError, ConstellationConfig, read_config
-from galaxy_trio._config.files import can_name_a_file, parse_toml, read_text
+from galaxy_trio._config.files import can_name_a_file
+from galaxy_trio._config.hosts import parse_host_name
 from galaxy_trio._config.reader import ObjectReader, check_problems
+from galaxy_trio._config.strict_toml import parse_toml
+from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
+from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
+_FILE: Final = "galaxy.toml"
+_SOCKET_MODES: Final = ("0600", "600", "0660", "660", "0666", "666")
 _MAX_TASKS: Final = 1_000_000
 """The largest number of tasks that a setting may give."""
 
@@ -25,6 +31,8 @@ class Settings:
         path: The file.
         devices: The file with the devices, for `galaxy_trio.read_config`.
         listen: ``unix:PATH`` or ``HOST:PORT``.
+        socket_mode: The mode of the socket at ``unix:PATH``.
+        socket_group: The group of that socket, by name or number; `None` for the group of the process.
         database: The database with the tasks.
         token_file: The file with the tokens that clients may give, one per line; read again at each reload.
         allowed_hosts: The host names by which clients may call the daemon, besides those of the loopback interface.
@@ -40,6 +48,8 @@ class Settings:
     listen: str
     database: Path
     token_file: Path | None = attrs.field(default=None, repr=False)
+    socket_mode: int = 0o600
+    socket_group: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     keep_days: float = 30.0
     keep_tasks: int = 100_000
@@ -78,6 +88,24 @@ def check_tokens(tokens: tuple[str, ...], where: str) -> None:
         raise ConfigError(f"a token in {where} has characters that no header can carry: use letters and digits")
 
 
+def is_daemon_file(path: str | Path) -> bool:
+    """Whether a file is the daemon's configuration, as far as can be seen: by its keys, or by the name ``galaxy.toml`` if it has none."""
+    path = Path(path)
+    if path.suffix.lower() != ".toml":
+        return False
+    try:
+        content = parse_toml(read_text(path, ""), "")
+    except ConfigError:
+        content = None
+    if not isinstance(content, dict) or not content:
+        return path.name == _FILE
+    # The file of a constellation has a list of devices, and this one the name of such a file.
+    keys = cast("dict[str, object]", content)
+    if "devices" in keys:
+        return isinstance(keys["devices"], str)
+    return any(field.name in keys for field in attrs.fields(Settings))
+
+
 def read_settings(path: str | Path) -> Settings:
     """Read ``galaxy.toml``.
 
@@ -90,22 +118,44 @@ def read_settings(path: str | Path) -> Settings:
     text = read_text(path, f"{what} (--config names another) cannot be read")
     members = ObjectReader(parse_toml(text, what), "", problems)
     token_file = _read_file_name(members, "token_file", secret=True)
+    listen = members.text("listen", "'unix:PATH' or 'HOST:PORT'", accept=bool) or "127.0.0.1:8765"
+    socket_mode = members.text(
+        "socket_mode", "'0600', '0660' or '0666': 6 for those who may connect", accept=_SOCKET_MODES.__contains__
+    )
+    socket_group = members.text("socket_group", "the name of a group", accept=_is_name)
+    if listen.startswith(UNIX):
+        listen = f"{UNIX}{path.parent / listen.removeprefix(UNIX)}"
+    else:
+        for key, value in (("socket_mode", socket_mode), ("socket_group", socket_group)):
+            if value is not None:
+                members.report(key, "only a Unix socket has it: remove it, or set listen to 'unix:PATH'")
     settings = Settings(
         path,
         devices=path.parent / (_read_file_name(members, "devices") or "devices.toml"),
-        listen=members.text("listen", "'unix:PATH' or 'HOST:PORT'", accept=bool) or "127.0.0.1:8765",
+        listen=listen,
+        socket_mode=0o600 if socket_mode is None else int(socket_mode, 8),
+        socket_group=socket_group,
         database=path.parent / (_read_file_name(members, "database") or "galaxy.db"),
         token_file=None if token_file is None else path.parent / token_file,
-        allowed_hosts=members.texts("allowed_hosts", "a list of host names", "a host name", accept=bool),
+        allowed_hosts=members.texts(
+            "allowed_hosts",
+            "a list of host names",
+            "a host name as it is in the header Host, without a port",
+            accept=lambda name: parse_host_name(name) is not None,
+        ),
         keep_days=members.number("keep_days", "days") or 30.0,
         keep_tasks=members.integer("keep_tasks", minimum=1, maximum=_MAX_TASKS) or 100_000,
         max_queued=members.integer("max_queued", minimum=1, maximum=_MAX_TASKS) or 20_000,
         drain=members.number("drain") or 30.0,
         log=members.text("log", "'console' or 'json'", accept=("console", "json").__contains__) or "console",
     )
-    members.refuse_unknown()
+    members.refuse_unknown(extensions=True)
     check_problems(what, problems)
     return settings
+
+
+def _is_name(text: str) -> bool:
+    return text != "" and "\0" not in text
 
 
 def _read_file_name(members: ObjectReader, key: str, *, secret: bool = False) -> str | None:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from galaxy_trio import NoSuchDevice
+from galaxy_trio._counted import counted
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
-from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import TaskState
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ _RETRY_DELAY: Final = 5.0
 
 class DaemonBusy(Exception):
     """The daemon accepts no tasks at the moment; the message gives the reason."""
+
+
+class Impossible(Exception):
+    """No device can ever run a task; the message names what is missing."""
 
 
 class TaskQueue:
@@ -114,6 +119,7 @@ class TaskQueue:
 
         Raises:
             NoSuchDevice: There is no such device.
+            Impossible: No device can meet the task's requirements.
             IdempotencyConflict: The idempotency key belongs to a task with a different request.
             DaemonBusy: Too many tasks are queued, or the daemon is stopping.
             StoreError: The task could not be written, and was not accepted.
@@ -122,8 +128,8 @@ class TaskQueue:
             self._check_device(request)
             await self._resumed.wait()
             self._check_room()
-            self._check_requirement(request)
-        except (NoSuchDevice, DaemonBusy):
+            await self._check_requirement(request)
+        except (NoSuchDevice, DaemonBusy, Impossible):
             # A client that submits a task again, because it got no response, must not be refused: its task was accepted.
             known = await self._store.accepted(request)
             if known is None:
@@ -132,16 +138,20 @@ class TaskQueue:
         return await self._store.add(request, self._deliver_added)
 
     def _check_device(self, request: TaskRequest) -> None:
-        is_there = request.device is None or request.device in self._constellation.devices
-        if not is_there and not self._reconfiguring:
-            raise NoSuchDevice(f"there is no device {request.device!r}")
+        name, devices = request.device, self._constellation.devices
+        if name is not None and name not in devices and not self._reconfiguring:
+            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
 
-    def _check_requirement(self, request: TaskRequest) -> None:
+    async def _check_requirement(self, request: TaskRequest) -> None:
         if not self._scheduler.has_queue_for(request.requirement):
             raise DaemonBusy(
                 f"tasks with {MAX_QUEUES:,} different requirements are queued already, and this one was refused: "
                 "use fewer combinations of os and capabilities"
             )
+        if not self._reconfiguring and self._devices.is_impossible(request.requirement):
+            reason = await self._backlog.reason_to_fail(request.requirement)
+            if reason is not None:
+                raise Impossible(reason)
 
     async def retry(self, task_id: str) -> TaskRecord:
         """Rerun a finished task as a new one.
@@ -149,11 +159,17 @@ class TaskQueue:
         Raises:
             NoSuchTask: There is no such task.
             WrongState: It has not ended.
+            NoSuchDevice: Its device was removed.
+            Impossible: No device can meet its requirements.
             DaemonBusy: Too many tasks are queued, or the daemon is stopping.
             StoreError: The new task could not be written, and was not accepted.
         """
         await self._resumed.wait()
         self._check_room()
+        record = await self._store.existing(task_id)
+        if record.state.ended:
+            self._check_device(record.asked)
+            await self._check_requirement(record.asked)
         return await self._store.retry(task_id, self._deliver_accepted)
 
     async def cancel(self, task_id: str) -> TaskRecord:
@@ -191,7 +207,7 @@ class TaskQueue:
         # Registered before the task is read, so that an end in between is not missed.
         self._waiters.setdefault(task_id, set()).add(ended)
         try:
-            record = await self._get(task_id)
+            record = await self._store.existing(task_id)
             if record.state.ended or not seconds:
                 return record
             with trio.move_on_at(deadline):
@@ -200,19 +216,15 @@ class TaskQueue:
             self._waiters[task_id].discard(ended)
             if not self._waiters[task_id]:
                 del self._waiters[task_id]
-        return await self._get(task_id)
-
-    async def _get(self, task_id: str) -> TaskRecord:
-        record = await self._store.get(task_id)
-        if record is None:
-            raise NoSuchTask(f"there is no task {task_id!r:.100}")
-        return record
+        return await self._store.existing(task_id)
 
     def _check_room(self) -> None:
         if self.closed:
             raise DaemonBusy("the daemon is stopping: retry when it is running again")
         if self.queued >= self.max_queued:
-            raise DaemonBusy(f"{self.max_queued:,} tasks are queued already, and this one was refused: retry later")
+            raise DaemonBusy(
+                f"the queue is full, with {counted(self.max_queued, 'task')}, and this one was refused: retry later"
+            )
 
     async def resume(self) -> None:
         """Take over the tasks that an earlier daemon left. Call it once; clients' requests wait for it.
@@ -223,7 +235,9 @@ class TaskQueue:
         lost = await self._backlog.load()
         if lost or self.queued:
             logger.info(
-                "an earlier daemon left %s running tasks, which are lost, and %s queued tasks", lost, self.queued
+                "an earlier daemon left %s, now lost, and %s",
+                counted(lost, "running task"),
+                counted(self.queued, "queued task"),
             )
         self._resumed.set()
         self.update_devices()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from galaxy_trio._config.hosts import parse_host, parse_host_name
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
 from galaxy_trio.errors import ConfigError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
+_MISDIRECTED = 421
 
 
 class AccessPolicy:
@@ -32,12 +34,12 @@ class AccessPolicy:
         self,
         tokens: str | Iterable[str] | None = None,
         *,
-        allowed_hosts: Iterable[str] | None = None,
-        allowed_origins: Iterable[str] = (),
+        allowed_hosts: str | Iterable[str] | None = None,
+        allowed_origins: str | Iterable[str] = (),
     ) -> None:
         self._tokens = _encode_tokens(tokens)
-        self._hosts = None if allowed_hosts is None else {host.strip("[]").lower() for host in allowed_hosts}
-        self._origins = {origin.encode() for origin in allowed_origins}
+        self._hosts = None if allowed_hosts is None else frozenset(map(_host_name, _listed(allowed_hosts)))
+        self._origins = {origin.encode() for origin in _listed(allowed_origins)}
 
     @property
     def requires_token(self) -> bool:
@@ -45,7 +47,7 @@ class AccessPolicy:
         return bool(self._tokens)
 
     def handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
-        """Return the HTTP status of the response: 101, 403 or 404.
+        """Return the HTTP status of the response: 101, 403 for a wrong token or origin, 404 for a wrong path, or 421 for a wrong host.
 
         Args:
             path: The request's target, with its query.
@@ -63,8 +65,8 @@ class AccessPolicy:
         # Only browsers send an origin, and they always do: a page must not reach a server just because its reader can.
         if any(origin not in self._origins for origin in origins):
             return _FORBIDDEN
-        if self._hosts is not None and not all(_without_port(host) in self._hosts for host in hosts):
-            return _FORBIDDEN
+        if self._hosts is not None and not all(_is_allowed(host, self._hosts) for host in hosts):
+            return _MISDIRECTED
         return SWITCHING_PROTOCOLS if self._has_valid_token(parts.query) else _FORBIDDEN
 
     def credential(self, path: str) -> int | None:
@@ -85,6 +87,11 @@ class AccessPolicy:
         return [hmac.compare_digest(given, token) for token in self._tokens]
 
 
+def _listed(texts: str | Iterable[str]) -> list[str]:
+    # A single text would be split into its letters.
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
 def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     """Encode the tokens.
 
@@ -93,7 +100,7 @@ def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     """
     if tokens is None:
         return []
-    listed = [tokens] if isinstance(tokens, str) else list(tokens)
+    listed = _listed(tokens)
     if not listed:
         raise ConfigError(
             "an empty list of tokens would accept every client: give a token, or None for a server without"
@@ -108,13 +115,13 @@ def _encode_tokens(tokens: str | Iterable[str] | None) -> list[bytes]:
     )
 
 
-def hosts_for(address: str, allowed_hosts: Iterable[str] | None) -> set[str] | None:
+def hosts_for(address: str, allowed_hosts: str | Iterable[str] | None) -> set[str] | None:
     """The names that a server accepts in the ``Host`` header; None for any.
 
     A web page can make any name resolve to this machine. A server at a loopback address therefore accepts only loopback's own names
     and those in `allowed_hosts`.
     """
-    given = None if allowed_hosts is None else set(allowed_hosts)
+    given = None if allowed_hosts is None else set(_listed(allowed_hosts))
     if not is_loopback(address):
         return given
     return {"localhost", "127.0.0.1", "::1", address, *(given or ())}
@@ -130,9 +137,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _without_port(host: bytes) -> str:
-    """The name in a ``Host`` header."""
-    name = host.decode("latin-1").strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0]
+def _host_name(text: str) -> str:
+    """Normalize a name in `allowed_hosts`.
+
+    Raises:
+        ConfigError: It is no host name, or it has a port.
+    """
+    name = parse_host_name(text)
+    if name is None:
+        raise ConfigError(f"allowed_hosts: {text!r:.100} is not a host name without a port, such as galaxy.example.org")
+    return name
+
+
+def _is_allowed(header: bytes, names: frozenset[str]) -> bool:
+    """Whether a ``Host`` header has one of these names, with any port."""
+    host = parse_host(header.decode("latin-1").strip())
+    return host is not None and host.name in names

@@ -44,18 +44,25 @@ class ClientHandler:
         sessions: The server's sessions.
         max_unanswered_commands: Number of command batches that a device may leave unanswered.
         max_message_size: Largest message of a registered client, in bytes.
+        max_values: Number of values and keys that a message of a registered client may have.
     """
 
     _link: Link[ClientMessage]
     """Set by `attach`, because a link is made with its receiver."""
 
     def __init__(
-        self, registry: Registry, sessions: Sessions, max_unanswered_commands: int, max_message_size: int
+        self,
+        registry: Registry,
+        sessions: Sessions,
+        max_unanswered_commands: int,
+        max_message_size: int,
+        max_values: int,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._max_unanswered_commands = max_unanswered_commands
         self._max_message_size = max_message_size
+        self._max_values = max_values
         self.client: Client | None = None
         self.first_message: trio.Event = trio.Event()
         """Set when the first message was received, or the connection has ended without one."""
@@ -164,7 +171,7 @@ class ClientHandler:
             self.credential,
         )
         self._registry.add(self.client)
-        self._link.limit_received(self._max_message_size)
+        self._link.limit_received(self._max_message_size, self._max_values)
         self._link.memory.registered = True
         self._link.peer = f"{message.client_type} {message.client_id!r}"
         logger.info("%s has registered", self._link.peer)
@@ -217,7 +224,7 @@ class ClientHandler:
         target = self._registry.get(device_id)
         if target is None:
             # Clients recognise "not connected": see galaxy_trio/_connection/backoff.py.
-            self._refuse(f"Target device {device_id!r} is not connected")
+            self._refuse(f"Target device {device_id!r} is not connected{self._registry.similar(device_id)}")
             return
         if target.client_type is not ClientType.DEVICE:
             self._refuse("Constellation tasks may only target device clients")
@@ -262,7 +269,7 @@ class ClientHandler:
         try:
             self._link.send_nowait(reply)
         except (InvalidMessage, MessageTooLarge) as unsendable:
-            # A reply repeats parts of the client's message, which may make it too large or nest it too deep.
+            # A reply repeats parts of the client's message, which may make it too large.
             problem = f"the reply cannot be sent: {unsendable}"
             self._link.send_nowait(
                 ServerMessage(

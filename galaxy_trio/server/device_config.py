@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._config.files import read_configuration_file
-from galaxy_trio._config.reader import ObjectReader, check_problems
+from galaxy_trio._config.reader import MAX_KEY, ObjectReader, check_problems, describe
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _LISTS: Final = ("additional_features", "tags")
+_OF_THE_ORIGINAL: Final = ("defaults",)
+"""Keys of the original's files that are not used."""
 
 
 def read_device_config(path: str | os.PathLike[str]) -> dict[str, dict[str, JSON]]:
-    """Read a device configuration: JSON or TOML if the file has that suffix, otherwise YAML, which needs the extra ``yaml``.
+    """Read a device configuration: JSON or TOML if the file has that suffix, otherwise YAML, which needs PyYAML.
 
     ``devices:`` is an object whose keys are device ids and whose values are objects with any members. Two members are lists of strings:
     ``additional_features`` are added to the device's ``supported_features``, and ``tags`` become its ``tags``. All members are added to its
-    ``custom_metadata``.
+    ``custom_metadata``. Besides ``devices``, only ``defaults``, which is not used, and keys that begin with ``_`` or ``x-`` may be given.
 
     Raises:
         ConfigError: The file cannot be read, or is invalid. Names every problem with its path.
@@ -38,19 +40,24 @@ def checked_device_config(content: object, shown: str = "the device configuratio
     Raises:
         ConfigError: The configuration is invalid. Names every problem with its path.
     """
-    devices = cast("dict[str, object]", content).get("devices") if isinstance(content, dict) else None
+    members = cast("dict[str, object]", content) if isinstance(content, dict) else {}
+    devices = members.get("devices")
     if not isinstance(devices, dict):
         raise ConfigError(f"{shown} has no 'devices': give an object whose keys are device ids")
     problems: list[str] = []
+    document = ObjectReader(members, "", problems)
+    document.unused("devices", *_OF_THE_ORIGINAL)
+    document.refuse_unknown(extensions=True)
     for name, entry in cast("dict[object, object]", devices).items():
-        path = f"devices[{name!r}]"
         if not isinstance(name, str):
-            problems.append(f"{path}: the name of a device must be text; put it in quotes")
+            document.report(f"devices[{describe(name)}]", "the name of a device must be text; put it in quotes")
             continue
-        members = ObjectReader(entry, path, problems)
+        path = f"devices[{name[:MAX_KEY]!r}]"
+        device = ObjectReader(entry, path, problems)
         for key in _LISTS:
-            members.texts(key, nullable=False)
-        problems.extend(f"{path}: {problem}" for problem in _json_problems(entry))
+            device.texts(key, nullable=False)
+        for problem in _json_problems(entry):
+            document.report(path, problem)
     check_problems(shown, problems)
     return cast("dict[str, dict[str, JSON]]", devices)
 
@@ -59,7 +66,7 @@ def _json_problems(entry: object) -> list[str]:
     """Find what cannot be sent as JSON: dates, which YAML has, numbers out of range, and keys that are not text."""
     try:
         return [] if json.loads(json.dumps(entry, allow_nan=False)) == entry else ["keys must be text"]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return [str(error)]
 
 

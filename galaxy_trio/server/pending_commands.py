@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import attrs
 import trio
 
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import InvalidMessage, QueueFull
 from galaxy_trio.messages import Command, CommandResult, ResultStatus
 
@@ -70,9 +71,8 @@ class PendingCommands:
     def check(self) -> None:
         """Raise `QueueFull` if no further batch may be registered."""
         if len(self._batches) >= self._max_unanswered:
-            raise QueueFull(
-                f"device {self._device_id!r} has left {self._max_unanswered} batches of commands unanswered: nothing was sent"
-            )
+            batches = counted(self._max_unanswered, "batch", "batches")
+            raise QueueFull(f"device {self._device_id!r} has left {batches} of commands unanswered: nothing was sent")
 
     def register(self, response_id: str, session_id: str, commands: Sequence[Command]) -> Batch:
         """Register a batch. The caller must `abandon` it, however its wait ends."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 import trio
 
+from galaxy_trio._nearest import nearest
 from galaxy_trio.messages import JSON, ClientType
 from galaxy_trio.server.device_config import merge
 from galaxy_trio.server.pending_commands import PendingCommands
@@ -105,8 +106,15 @@ class Registry:
         if client_id in self._clients:
             return f"client_id {client_id!r} is already registered; duplicate registrations are not allowed"
         if client_type is ClientType.CONSTELLATION and target_id is not None and self.device(target_id) is None:
-            return f"Target device {target_id!r} is not connected"
+            return f"Target device {target_id!r} is not connected{self.similar(target_id)}"
         return None
+
+    def similar(self, device_id: str) -> str:
+        """The end of a refusal because of a device that is not connected: the connected devices of similar names, if any."""
+        connected = [name for name, client in self._clients.items() if client.client_type is ClientType.DEVICE]
+        # Not "did you mean": the name may be right, and its device away.
+        names = ", ".join(map(repr, nearest(device_id, connected)))
+        return f"; similar names that are: {names}" if names else ""
 
     def system_info(
         self, device_id: str, system_info: dict[str, JSON] | None, platform: str | None

@@ -14,13 +14,14 @@ from galaxy_trio._arguments import MAX_MESSAGE_SIZE, MAX_VALUES, MEMORY_BUDGET, 
 from galaxy_trio._codec.codec import decode_client_message, encode
 from galaxy_trio._concurrency.accepting import serve_listeners
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._concurrency.limited_log import LimitedLog
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio._concurrency.suspension import with_grace
 from galaxy_trio._connection.link import CLOSE_TIMEOUT, Link
 from galaxy_trio._transport.direct_socket import directly
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS
 from galaxy_trio._transport.url import DEFAULT_PATH
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConfigError, ConnectFailed
 from galaxy_trio.messages import ClientType
 from galaxy_trio.server.access import AccessPolicy, hosts_for, is_loopback
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_MAX_REGISTRATION_VALUES: Final = 2_000
+"""Values and keys of a registration. A device's description is kept as long as it is connected, and takes up to 30 times its text."""
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
 _SESSIONS_TIMEOUT: Final = 1.0
@@ -138,6 +141,7 @@ class Server:
         self._links: set[Link[ClientMessage]] = set()
         self._turned_away = 0
         self._is_turning_away = False
+        self._rejected = LimitedLog(logger, logging.INFO)
         self._handshakes: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
         self._connections = 0
@@ -203,7 +207,7 @@ class Server:
         try:
             await self._serve(stream)
         except ConnectFailed as failed:
-            logger.info("%s", failed)
+            self._rejected.problem("%s", failed)
         except Exception:
             logger.exception("a bug in the server ended a connection")
         finally:
@@ -213,8 +217,14 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         limits = self._limits
-        handler = ClientHandler(self._registry, self._sessions, limits.max_unanswered_commands, limits.max_message_size)
-        websocket = Transport(
+        handler = ClientHandler(
+            self._registry,
+            self._sessions,
+            limits.max_unanswered_commands,
+            limits.max_message_size,
+            limits.max_values,
+        )
+        websocket = TrioWebSocket(
             stream,
             peer="the client",
             client=False,
@@ -228,7 +238,7 @@ class Server:
             encode,
             decode_client_message,
             peer="a client",
-            max_values=limits.max_values,
+            max_values=min(_MAX_REGISTRATION_VALUES, limits.max_values),
             pause_reading=True,
         )
         handler.attach(link)
@@ -312,8 +322,8 @@ async def open_server(
     session: SessionFunction = echo,
     token: str | Iterable[str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    allowed_hosts: Iterable[str] | None = None,
-    allowed_origins: Iterable[str] = (),
+    allowed_hosts: str | Iterable[str] | None = None,
+    allowed_origins: str | Iterable[str] = (),
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
 ) -> AsyncGenerator[Server]:
@@ -345,7 +355,9 @@ async def open_server(
         )
     listeners = await trio.open_tcp_listeners(port, host=host)
     address, bound_port = listeners[0].socket.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
+    # By a name, because a certificate may be for it.
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, host or address)  # noqa: S104
+    shown = f"[{name}]" if ":" in name else name
     url = f"{'ws' if ssl_context is None else 'wss'}://{shown}:{bound_port}{DEFAULT_PATH}"
     async with open_background() as nursery:
         server = Server(url, nursery, session, access, limits or ServerLimits(), device_config)

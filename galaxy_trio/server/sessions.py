@@ -15,10 +15,22 @@ import attrs
 import trio
 
 from galaxy_trio._arguments import MAX_PARTS
-from galaxy_trio._codec.strict_types import shorten
+from galaxy_trio._codec.strict_types import Mismatch, shorten
+from galaxy_trio._codec.tool_list import read_tools
 from galaxy_trio._concurrency import wall_clock
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import ConnectionLost, InvalidMessage, MessageTooLarge, RequestTimeout, TaskFailed
-from galaxy_trio.messages import JSON, Command, CommandResult, ServerMessage, ServerMessageType, TaskStatus
+from galaxy_trio.messages import (
+    JSON,
+    Command,
+    CommandResult,
+    ResultStatus,
+    ServerMessage,
+    ServerMessageType,
+    TaskStatus,
+    ToolInfo,
+    ToolType,
+)
 from galaxy_trio.server.registry import Client
 
 logger: Final = logging.getLogger(__name__)
@@ -55,7 +67,7 @@ class ServerTask:
     _run_commands: _RunCommands | None = attrs.field(default=None, repr=False, eq=False)
 
     async def execute(
-        self, commands: Sequence[Command], *, stop_on_failure: bool = False, timeout: float = math.inf
+        self, commands: Sequence[Command], *, stop_on_failure: bool = True, timeout: float = math.inf
     ) -> list[CommandResult]:
         """Run commands on the device, in order, and wait for their results.
 
@@ -64,7 +76,8 @@ class ServerTask:
 
         Args:
             commands: The commands. Each gets a call id if it has none.
-            stop_on_failure: Whether the device skips the commands after a failed one. This package's agent does; the original's continues.
+            stop_on_failure: Whether the device skips the commands after a failed one. With False, this package's agent continues; the
+                original's device skips them all the same.
             timeout: Seconds to send the commands and receive the results; `math.inf` for no limit.
 
         Returns:
@@ -84,6 +97,40 @@ class ServerTask:
         if self._run_commands is None:
             raise trio.ClosedResourceError(f"session {self.session_id!r} runs on no device")
         return await self._run_commands(commands, stop_on_failure, timeout)
+
+    async def list_tools(
+        self, tool_type: ToolType | None = None, namespace: str | None = None, *, timeout: float = math.inf
+    ) -> list[ToolInfo]:
+        """Ask the device for its tools: their names, descriptions and schemas.
+
+        Cancelling is as safe as for `execute`.
+
+        Args:
+            tool_type: List only tools of this type.
+            namespace: List only tools of this namespace.
+            timeout: Seconds to send the command and receive the list; `math.inf` for no limit.
+
+        Returns:
+            The tools. One whose description is invalid is left out, with a warning in the log.
+
+        Raises:
+            TaskFailed: The device cannot list its tools; the text is its reason.
+            GalaxyError: As for `execute`.
+
+        See "Listing tools" in docs/reference/wire.md.
+        """
+        parameters: dict[str, JSON] = {} if tool_type is None else {"tool_type": tool_type}
+        if namespace is not None:
+            parameters["namespace"] = namespace
+        [answer] = await self.execute([Command("list_tools", ToolType.ACTION, parameters)], timeout=timeout)
+        device = f"device {self.device_id!r}"
+        if answer.status is not ResultStatus.SUCCESS:
+            why = answer.error or f"it answered with the status {answer.status.value}"
+            raise TaskFailed(f"{device} cannot list its tools: {why}")
+        try:
+            return read_tools(answer.result, lambda problem: logger.warning("%s listed an invalid %s", device, problem))
+        except Mismatch as wrong:
+            raise TaskFailed(f"{device} cannot list its tools: {wrong}") from None
 
 
 SessionFunction: TypeAlias = Callable[[ServerTask], Awaitable[object]]
@@ -280,7 +327,7 @@ class Sessions:
             task_name=task_name,
             timestamp=wall_clock.timestamp(),
             response_id=response_id,
-            stop_on_failure=True if stop_on_failure else None,
+            stop_on_failure=None if stop_on_failure else False,
         )
         device.commands.check()
         with trio.move_on_after(timeout):
@@ -291,7 +338,9 @@ class Sessions:
                 return await batch.receive()
             finally:
                 device.commands.abandon(batch)
-        raise RequestTimeout(f"device {device.client_id!r} did not answer {len(actions)} commands within {timeout:g} s")
+        raise RequestTimeout(
+            f"device {device.client_id!r} did not answer {counted(len(actions), 'command')} within {timeout:g} s"
+        )
 
     async def _send_end(self, session: Session) -> None:
         ended = cast("End", session.end)

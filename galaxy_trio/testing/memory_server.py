@@ -40,7 +40,7 @@ async def open_memory_server(
     *,
     session: SessionFunction = echo,
     token: str | Iterable[str] | None = None,
-    allowed_origins: Iterable[str] = (),
+    allowed_origins: str | Iterable[str] = (),
     device_config: Mapping[str, Mapping[str, JSON]] | None = None,
     limits: ServerLimits | None = None,
 ) -> AsyncGenerator[MemoryServer]:

@@ -19,7 +19,7 @@ from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._connection.connection import Connection, open_connection
 from galaxy_trio._connection.pending_replies import MAX_PENDING
 from galaxy_trio._transport.interface import SWITCHING_PROTOCOLS, TransportEnded
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.errors import ConnectFailed
 from galaxy_trio.messages import (
     JSON,
@@ -54,7 +54,7 @@ class ScriptedPeer:
     def __init__(self) -> None:
         client_end, self._server_stream = trio.testing.memory_stream_pair()
         self.stream: FaultyStream = FaultyStream(client_end)
-        self._transport = Transport(
+        self._transport = TrioWebSocket(
             self._server_stream, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE
         )
         self._ended: TransportEnded | None = None
@@ -219,8 +219,8 @@ class ScriptedPeer:
                 try:
                     await nursery.start(partial(self._transport.run_server, self._handshake_status))
                     while True:
-                        text = await self._transport.receive()
-                        await self._inbox_in.send(text if isinstance(text, str) else text.decode())
+                        # No variable here: it would keep a message alive until the next one arrives.
+                        await self._inbox_in.send(_text_of(await self._transport.receive()))
                 except ConnectFailed:
                     await self._transport.abort()
                 except TransportEnded as ended:
@@ -231,6 +231,10 @@ class ScriptedPeer:
     def _handshake_status(self, path: str, headers: list[tuple[bytes, bytes]]) -> int:
         self.path, self.headers = path, headers
         return self.reject_with or SWITCHING_PROTOCOLS
+
+
+def _text_of(received: str | bytes) -> str:
+    return received if isinstance(received, str) else received.decode()
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ async def test_batch_beyond_a_full_queue_fails_immediately() -> None:
         await gate.begun()
         waiting = [send_batch(peer, call("gate")) for _ in range(2)]
         refused = await receive_results(peer, send_batch(peer, call("gate"), call("gate")))
-        why = "2 batches are queued on this device already: no command of this one was run"
+        why = "this device's queue is full, with 2 batches: no command of this one was run"
         assert refused == [CommandResult(FAILURE, error=why, call_id=f"c{number}") for number in range(2)]
         assert (agent.statistics().queued_batches, agent.statistics().failures) == (2, 2)
         gate.go()
@@ -51,6 +51,18 @@ async def test_batch_beyond_a_full_queue_fails_immediately() -> None:
             gate.go()
             await receive_results(peer, response_id)
         assert agent.statistics().batches == 4
+
+
+async def test_refused_batches_are_logged_once_and_then_counted(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    async with open_commanded_agent([gate.tool], max_queued_batches=1) as (peer, agent, _):
+        send_batch(peer, call("gate"))
+        await gate.begun()
+        send_batch(peer, call("gate"))
+        for _ in range(50):
+            await receive_results(peer, send_batch(peer, call("gate")))
+        assert agent.statistics().failures == 50
+        assert caplog.text.count("refused a batch") == 1
 
 
 async def test_refusal_too_large_to_send_has_only_an_error_or_is_dropped(caplog: pytest.LogCaptureFixture) -> None:

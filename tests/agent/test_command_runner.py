@@ -12,11 +12,11 @@ import trio
 import trio.testing
 
 from galaxy_trio import ConnectionOptions
-from galaxy_trio.agent import AgentStatistics, Tool, tool
+from galaxy_trio.agent import Tool, tool
 from galaxy_trio.errors import ToolError
 from galaxy_trio.messages import JSON, CommandResult, ToolType
 from tests.agent.support.agent_server import call, open_commanded_agent, receive_results, results_of, send_batch
-from tests.agent.support.tools import FAILURE, SKIPPED, SUCCESS, Own, echo, fail, failure_of
+from tests.agent.support.tools import FAILURE, SUCCESS, Own, echo, fail, failure_of
 from tests.connection.support.recordings import text_frames
 
 
@@ -70,30 +70,6 @@ async def test_each_reply_has_a_new_request_id() -> None:
     assert len(ids) == 3
 
 
-async def test_commands_after_a_failure_run_unless_the_batch_stops_on_failure() -> None:
-    async with open_commanded_agent([echo, fail]) as (peer, agent, _):
-        commands = [call("echo", value=1), call("fail"), call("echo", value=2), call("fail", why="again")]
-        results = await results_of(peer, *commands)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, FAILURE]
-        results = await results_of(peer, *commands, stop_on_failure=False)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, FAILURE]
-        results = await results_of(peer, *commands, stop_on_failure=True)
-        assert [result.status for result in results] == [SUCCESS, FAILURE, SKIPPED, SKIPPED]
-        assert results[2] == CommandResult(SKIPPED, error="an earlier command of the batch failed", call_id="c2")
-        assert agent.statistics() == AgentStatistics(
-            registered=True,
-            registrations=1,
-            batches=3,
-            commands=12,
-            failures=5,
-            skipped=2,
-            queued_batches=0,
-            threads_running=0,
-            threads_abandoned=0,
-            memory_held=0,
-        )
-
-
 async def test_batch_without_commands_has_no_results() -> None:
     async with open_commanded_agent() as (peer, _, _):
         assert await results_of(peer) == []
@@ -144,9 +120,10 @@ async def test_results_are_converted_to_json() -> None:
 
 async def test_unknown_tool_fails_the_command() -> None:
     async with open_commanded_agent([echo]) as (peer, _, _):
-        results = await results_of(peer, call("eccho"), call("x" * 10_000))
-        assert results[0].error == "there is no tool 'eccho' on this device"
-        assert len(results[1].error or "") < 100
+        results = await results_of(peer, call("eccho"), call("x" * 10_000), stop_on_failure=False)
+        assert results[0].error == "there is no tool 'eccho' on this device; did you mean 'echo'?"
+        assert (results[1].error or "").endswith("xxx' on this device; known: 'list_tools', 'echo'")
+        assert len(results[1].error or "") < 150
 
 
 async def test_wrong_parameters_fail_the_command() -> None:
@@ -290,7 +267,7 @@ async def test_largest_results_fail_until_the_rest_fits_into_a_message() -> None
         results = await results_of(peer, *[call("repeat", count=size) for size in sizes])
         assert [result.status for result in results] == [SUCCESS, FAILURE, SUCCESS, SUCCESS, SUCCESS]
         failed = results[1]
-        assert failed.error == "its result of 1847 bytes does not fit into the batch's reply"
+        assert failed.error == "its result of 1,847 bytes does not fit into the batch's reply"
         assert failed.call_id == "c1"
         assert agent.statistics().failures == 1
         # No more than necessary.
@@ -339,7 +316,7 @@ async def test_reply_has_only_an_error_when_not_even_the_failures_fit() -> None:
         peer.send_json({"type": "command", "status": "ok", "response_id": "r", "session_id": "s", "actions": actions})
         answer = await peer.receive()
         assert (answer.action_results, answer.prev_response_id) == ([], "r")
-        assert answer.error == "the results of 35 commands do not fit into a message of 2000 bytes"
+        assert answer.error == "35 results of commands do not fit into a message of 2000 bytes"
         assert agent.registered
 
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
 import traceback
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
 
-from galaxy_trio.agent.mcp_server import McpServer
+from galaxy_trio._concurrency.memory_budget import MemoryBudget
+from galaxy_trio.agent import DescribedTool
+from galaxy_trio.agent.mcp_log import ServerLog
+from galaxy_trio.agent.mcp_server import Limits, McpServer
 from galaxy_trio.agent.mcp_session import McpSession, open_session
-from galaxy_trio.agent.mcp_supervisor import McpTools, open_mcp_tools
+from galaxy_trio.agent.mcp_supervisor import MAX_MESSAGE_SIZE, MEMORY_LIMIT, McpTools, open_mcp_tools
 from galaxy_trio.errors import ConfigError, ToolError
 from galaxy_trio.messages import ToolType
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from galaxy_trio.agent.tools import Tool
     from galaxy_trio.messages import JSON
@@ -97,9 +100,12 @@ def pids_in(starts: Path) -> list[int]:
 async def test_tools_are_offered_under_the_servers_name_and_return_json() -> None:
     async with opened(REAL) as tools:
         assert {tool.namespace for tool in tools.tools()} == {"real"}
-        assert {tool.timeout for tool in tools.tools()} == {60.0}
+        assert {tool.timeout for tool in tools.tools()} == {math.inf}
         kinds = {tool.name: tool.tool_type for tool in tools.tools()}
         assert (kinds["add"], kinds["process_id"]) == (ToolType.ACTION, ToolType.DATA_COLLECTION)
+        learn = named(tools, "learn")
+        assert isinstance(learn, DescribedTool)
+        assert learn.description.text == "Add a tool and notify the client."
         assert await call(tools, "add", a=1, b=2) == "3"
         assert await call(tools, "point", x=1, y=2) == {"x": 1, "y": 2}
         image = {"type": "image", "data": "AAEC", "mimeType": "image/png"}
@@ -228,6 +234,14 @@ async def test_missing_program_raises_config_error_and_leaves_no_process(tmp_pat
     assert not any(process_exists(pid) for pid in pids_in(tmp_path / "starts"))
 
 
+async def test_program_that_may_not_be_run_is_a_config_error(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("")
+    with pytest.raises(ConfigError, match="'refused' cannot be started: Permission denied"):
+        async with opened(McpServer("refused", [str(program)])):
+            raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [("is silent", "it did not reply within 0.5 s"), ("refuses", "it refuses"), ("ends", "it ended before")],
@@ -255,10 +269,11 @@ async def test_at_most_1000_distinct_tools_with_valid_names_are_offered(
 ) -> None:
     async with opened(odd("has too many tools")) as tools:
         assert [tool.name for tool in tools.tools()] == [f"tool {number}" for number in range(1_000)]
-    assert (
-        "has more than 1000 tools, the rest was ignored; ignored 18 tools whose names have no or more than 1000"
-        in caplog.text
-    )
+    assert caplog.messages == [
+        "MCP server 'has too many tools': ignored tool number 111: its name is empty",
+        "MCP server 'has too many tools': ignored tool number 112: its name has more than 1000 characters",
+        "MCP server 'has too many tools': has more than 1000 tools, the rest was ignored",
+    ]
 
 
 async def test_server_without_a_handshake_is_supported() -> None:
@@ -271,7 +286,7 @@ async def test_broken_reply_or_unsendable_parameters_fail_only_one_call() -> Non
     for _ in range(400):
         deep = {"deeper": deep}
     async with opened(odd("answers")) as tools:
-        assert "valid list" in await failure(tools, "answer", answer="no result")
+        assert await call(tools, "answer", answer="no result") == "this is no list"
         assert "failed without a reason" in await failure(tools, "answer", answer="an error without words")
         for unsendable in ("\ud800", deep):
             assert "cannot be sent" in await failure(tools, "answer", answer=unsendable)
@@ -307,21 +322,30 @@ except ConfigError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
-    assert "pip install galaxy_trio[mcp]" in result.stdout
+    assert 'pip install "galaxy_trio[mcp]"' in result.stdout
+
+
+def opened_session(server: McpServer) -> AbstractAsyncContextManager[McpSession]:
+    return open_session(server, Limits(MAX_MESSAGE_SIZE, MemoryBudget(MEMORY_LIMIT)), ServerLog(server.name))
 
 
 async def break_down(session: McpSession) -> None:
-    """Make the SDK's writer fail, which calls through this package cannot do."""
-    request = CallToolRequest(params=CallToolRequestParams(name="answer", arguments={"answer": "\ud800"}))
-    with suppress(MCPError):
-        await session._session.send_request(request, CallToolResult)
+    """Make a task of the SDK fail, which calls through this package cannot do."""
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    tasks = session._session._task_group
+    assert tasks is not None
+    tasks.start_soon(fail)
+    await session.wait_list_changed()
 
 
 async def test_failure_of_the_sdk_ends_the_session_and_raises_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with trio.fail_after(60):
-        async with open_session(odd("answers")) as session:
+        async with opened_session(odd("answers")) as session:
             await session.initialize()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(break_down, session)
@@ -331,7 +355,7 @@ async def test_failure_of_the_sdk_ends_the_session_and_raises_nothing(
 
 async def test_cancellation_comes_out_when_the_sdk_fails() -> None:
     with trio.fail_after(60), trio.CancelScope() as scope:
-        async with open_session(odd("answers")) as session:
+        async with opened_session(odd("answers")) as session:
             await session.initialize()
             scope.cancel()
             with trio.CancelScope(shield=True):
@@ -347,7 +371,7 @@ async def test_exception_of_a_sessions_block_comes_out_unchanged(error: BaseExce
     caught: BaseException | None = None
     with trio.fail_after(60):
         try:
-            async with open_session(odd("answers")) as session:
+            async with opened_session(odd("answers")) as session:
                 if breaks:
                     await session.initialize()
                     with trio.CancelScope(shield=True):

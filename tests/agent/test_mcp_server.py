@@ -90,7 +90,7 @@ def test_server_needs_a_name_and_a_command(name: str, command: str | list[str], 
         McpServer(name, command)
 
 
-@pytest.mark.parametrize("timeout", ["timeout", "start_timeout"])
+@pytest.mark.parametrize("timeout", ["call_timeout", "start_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
 def test_timeout_that_is_not_above_0_is_refused(timeout: str, seconds: float) -> None:
     with pytest.raises(ConfigError, match=f"^{timeout} must be above 0"):
@@ -102,3 +102,48 @@ def test_repr_shows_neither_command_nor_environment(command: list[str]) -> None:
     shown = repr(McpServer("a", command, {"KEY": "s3cret"}))
     assert "name='a'" in shown
     assert "s3cret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "url"),
+    [
+        ("https://mcp.example/mcp", "mcp.example", "https://mcp.example/mcp"),
+        ("search=http://127.0.0.1:8000/mcp?a=b", "search", "http://127.0.0.1:8000/mcp?a=b"),
+        ("HTTPS://mcp.example", "mcp.example", "HTTPS://mcp.example"),
+    ],
+)
+def test_url_takes_the_place_of_a_command(text: str, name: str, url: str) -> None:
+    assert McpServer.parse(text) == McpServer(name, url=url)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://", "https://:80/s3cret", "https://h:port/s3cret", "https://u:s3cret@h/",
+     "a=https://h/\u00e9s3cret", "https://h/ s3cret", "A=s3cret https://h/"],
+)  # fmt: skip
+def test_url_that_cannot_be_used_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match="URL") as caught:
+        McpServer.parse(text)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "the command of MCP server 'a' is empty: give a program and its arguments, or a URL"),
+        ({"url": "ftp://h/"}, "the URL of MCP server 'a' cannot be used: it begins with https:// or http://"),
+        ({"command": "a", "url": "https://h/"}, "MCP server 'a' has a URL: it takes no command"),
+        ({"env": {}, "url": "https://h/"}, "MCP server 'a' has a URL: it takes no command, no environment"),
+        ({"command": "a", "token": "t0ken"}, "MCP server 'a' is a command, which takes no token and no headers"),
+        ({"command": "a", "headers": [("A", "b")]}, "MCP server 'a' is a command, which takes no token and no headers"),
+    ],
+)
+def test_server_is_either_a_command_or_a_url(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        McpServer("a", **given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_repr_of_a_url_shows_no_key() -> None:
+    server = McpServer("a", url="https://h/s3cret", token="s3cret", headers=[("Key", "s3cret")])
+    assert "s3cret" not in repr(server)
+    assert (server.where, McpServer("a", "b").where) == ("https://h", "")

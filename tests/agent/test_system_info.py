@@ -80,6 +80,30 @@ async def test_computer_has_its_platform_and_desktop_features(
 
 
 @pytest.mark.parametrize(
+    ("system", "screens", "has_windows"),
+    [
+        ("Linux", {}, False),
+        ("Linux", {"DISPLAY": "", "WAYLAND_DISPLAY": ""}, False),
+        ("Linux", {"DISPLAY": ":0"}, True),
+        ("Linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("Darwin", {}, True),
+        ("Windows", {}, True),
+    ],
+)
+async def test_linux_machine_without_a_screen_offers_nothing_that_opens_windows(
+    system: str, screens: dict[str, str], has_windows: bool, machine: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in screens.items():
+        monkeypatch.setenv(name, value)
+    features = (await collect_system_info(DEVICE)).supported_features
+    assert ("gui" in features, "office" in features) == (has_windows, has_windows)
+    assert {"cli", "browser", "file_system"} < set(features)
+
+
+@pytest.mark.parametrize(
     ("build", "system", "expected"),
     [
         ("android", "Android", Platform.ANDROID),

@@ -17,7 +17,7 @@ async def test_tool_that_times_out_is_cancelled_and_fails_its_command(
 ) -> None:
     gate = Gate(timeout=7)
     async with open_commanded_agent([gate.tool, echo]) as (peer, _, _):
-        slow, then = await results_of(peer, call("gate"), call("echo"))
+        slow, then = await results_of(peer, call("gate"), call("echo"), stop_on_failure=False)
         assert trio.current_time() == pytest.approx(7)
         assert (slow.status, slow.error) == (FAILURE, "tool 'gate' took longer than 7 s")
         assert then.status is SUCCESS
@@ -42,7 +42,7 @@ async def test_thread_that_times_out_is_abandoned_and_counted_until_it_ends(
 ) -> None:
     with open_blocker(timeout=7) as blocker:
         async with open_commanded_agent([blocker.tool, echo]) as (peer, agent, _):
-            send_batch(peer, call("block"), call("echo"))
+            send_batch(peer, call("block"), call("echo"), stop_on_failure=False)
             await blocker.begun()
             assert (agent.statistics().threads_running, agent.statistics().threads_abandoned) == (1, 0)
             await trio.testing.wait_all_tasks_blocked()

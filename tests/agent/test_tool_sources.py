@@ -37,7 +37,7 @@ async def test_sources_are_read_for_each_command() -> None:
         assert [result.result for result in await results_of(peer, call("own"), call("own"))] == [1, 1]
         source.offered.clear()
         [result] = await results_of(peer, call("own"))
-        assert result.error == "there is no tool 'own' on this device"
+        assert result.error == "there is no tool 'own' on this device; known: 'list_tools'"
 
 
 async def test_own_tools_precede_those_of_sources_and_sources_are_read_in_order() -> None:

@@ -69,9 +69,8 @@ def test_functions_tools_and_objects_with_their_members_are_accepted() -> None:
 
     own, made = Own(), tool(plain, name="made")
     tools = make_tools([plain, made, own])
-    assert list(tools) == ["plain", "made", "own"]
-    assert tools["made"] is made
-    assert tools["own"] is own
+    assert [each.name for each in tools] == ["plain", "made", "own"]
+    assert tools[1:] == [made, own]
 
 
 def test_duplicate_name_raises_config_error_that_names_it() -> None:
@@ -86,7 +85,7 @@ def test_class_is_called_like_a_function_even_if_its_instances_are_tools() -> No
         async def call(self, parameters: dict[str, JSON]) -> object:
             return parameters
 
-    assert {name: type(made) for name, made in make_tools([Arm, Arm()]).items()} == {"Arm": FunctionTool, "arm": Arm}
+    assert [(made.name, type(made)) for made in make_tools([Arm, Arm()])] == [("Arm", FunctionTool), ("arm", Arm)]
 
 
 @pytest.mark.parametrize("missing", ["namespace", "tool_type", "timeout"])

@@ -120,7 +120,7 @@ async def test_calls_are_logged_to_stderr_with_escaped_text(command: Command, fo
         names = [evil, "list_directory", "add"]
         parameters: list[dict[str, JSON] | None] = [None, {"path": evil}, {"a": 1, "b": 1, evil: evil}]
         batch = [WireCommand(name, ToolType.ACTION, each) for name, each in zip(names, parameters, strict=True)]
-        return [result.status.value for result in await task.execute(batch)]
+        return [result.status.value for result in await task.execute(batch, stop_on_failure=False)]
 
     async with open_server(session=session, token=TOKEN) as server:
         command.start("agent", server.url, device, *tool_options(EXAMPLE_TOOLS))

@@ -75,6 +75,8 @@ async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> N
     ("names", "words"),
     [
         (["nothing_here"], "'nothing_here' cannot be imported: ModuleNotFoundError: No module named 'nothing_here'"),
+        (["good:wrok"], "module 'good' has no attribute 'wrok'; did you mean 'work'?\n"),
+        (["good:robot.lift_it"], "has no attribute 'lift_it'; did you mean 'lift'?\n"),
         (["good:nothing"], "'good:nothing' cannot be imported: AttributeError: "),
         (["good:robot.nothing"], "'good:robot.nothing' cannot be imported: AttributeError: "),
         ([""], "'' cannot be imported: ValueError: "),
@@ -137,13 +139,16 @@ async def test_agent_offers_its_own_tools_and_then_those_of_an_mcp_server(comman
     program = shlex.join([sys.executable, str(ROOT / "tests" / "agent" / "support" / "mcp_server.py")])
     async with open_server(session=run_as_command, token=TOKEN) as server:
         command.start("agent", server.url, DEVICE, *tool_options(f"{EXAMPLE_TOOLS}:add"), "--mcp", f"real={program}")
-        assert (await command.first_line()).startswith(f"registered as {DEVICE} with 11 tools: add, process_id, wait, ")
+        first = await command.first_line()
+        assert first.startswith(f"registered as {DEVICE} with 12 tools: add, real.add, process_id, wait, ")
         assert (await ask(server.url, 'add {"a": 2, "b": 0.5}')).unwrap() == 2.5
         assert (await ask(server.url, 'point {"x": 1, "y": 2}')).unwrap() == {"x": 1, "y": 2}
+        assert (await ask(server.url, 'real.add {"a": 2, "b": 3}')).unwrap() == "5"
         process_id = int(str((await ask(server.url, "process_id")).unwrap()))
         outcome = await command.terminate()
     assert outcome.status == 0
     assert ", with 11 tools\n" in outcome.err
+    assert "tool 'add' of 'real' is called 'real.add', because 'default' has a tool of the same name" in outcome.err
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
 

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -15,8 +14,8 @@ import pytest
 import trio
 from rich.console import Console
 
-from galaxy_trio import DeviceConfig, DeviceInfo, DeviceStatistics, DeviceStatus
-from galaxy_trio._cli.devices import devices_table, show_once, watch
+from galaxy_trio import DeviceConfig, DeviceInfo
+from galaxy_trio._cli.devices import show_once, watch
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.constellation.config import ConstellationConfig
 from galaxy_trio.events import DeviceFailed, DeviceNeedsAttention, EventsLost
@@ -34,8 +33,6 @@ from tests.support.waiting import SECONDS
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
-
-HOSTILE = "evil\x1b]0;title\x07\nname"
 
 
 def write(folder: Path, *devices: Mapping[str, object]) -> str:
@@ -57,24 +54,6 @@ async def open_device() -> AsyncGenerator[str]:
 
 def config_for(url: str, *device_ids: str) -> ConstellationConfig:
     return ConstellationConfig(tuple(DeviceConfig(device_id, url, token=TOKEN) for device_id in device_ids))
-
-
-def statistics(device_id: str, status: DeviceStatus = DeviceStatus.IDLE, **values: object) -> DeviceStatistics:
-    fields: dict[str, object] = {
-        "os": "linux", "capabilities": ("cli", "gui"), "running": 0, "queued": 0, "idle_connections": 0, "connects": 1, "failures": 0,
-        "problem": None, "next_try": None, "connected_since": None, "last_heard": None, "connection": None, **values,
-    }  # fmt: skip
-    return DeviceStatistics(device_id, status, **fields)  # type: ignore[arg-type]
-
-
-def shown(*devices: DeviceStatistics, width: int = 80, rows: int | None = None) -> str:
-    output = io.StringIO()
-    Console(file=output, width=width).print(devices_table(list(devices), width=width, rows=rows))
-    return output.getvalue()
-
-
-def in_seconds(seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 class Screen(io.StringIO):
@@ -124,54 +103,6 @@ def test_unreadable_file_is_one_sentence(call: Call, tmp_path: Path, command_nam
     assert outcome.status == 2
     assert outcome.err.startswith("error: the configuration")
     assert outcome.err.count("\n") == 1
-
-
-def test_table_has_a_line_for_each_device() -> None:
-    text = shown(
-        statistics("laptop", DeviceStatus.BUSY, running=1, queued=3, connects=5, last_heard=in_seconds(-3)),
-        statistics("tower", DeviceStatus.DISCONNECTED, problem="refused", next_try=in_seconds(7.2), connects=0),
-        statistics("old", DeviceStatus.FAILED, problem="bad certificate", os=None),
-    )
-    header, laptop, tower, old = text.splitlines()
-    assert header.split() == ["device", "status", "os", "tasks", "heard", "reconnects"]
-    assert laptop.split() == ["laptop", "busy", "linux", "1+3", "3", "s", "ago", "4"]
-    assert tower.split() == [
-        "tower",
-        "disconnected:",
-        "refused",
-        "(retry",
-        "in",
-        "7",
-        "s)",
-        "linux",
-        "0",
-        "-",
-        "0",
-    ]
-    assert old.split() == ["old", "failed:", "bad", "certificate", "-", "0", "-", "0"]
-
-
-def test_wide_table_shows_capabilities() -> None:
-    header, device, other = shown(statistics("a"), statistics("b", capabilities=()), width=120).splitlines()
-    assert "capabilities" in header.split()
-    assert "cli, gui" in device
-    assert " - " in other
-
-
-def test_devices_beyond_the_screen_are_counted() -> None:
-    devices = [statistics(f"d{number}", list(DeviceStatus)[number % 6]) for number in range(300)]
-    lines = shown(*devices, rows=20).splitlines()
-    assert lines[20].startswith("… 281 more: 47 busy, 47 connecting")
-    assert max(map(len, shown(*devices).splitlines())) <= 80
-
-
-def test_names_and_reasons_are_escaped_in_the_table() -> None:
-    text = shown(
-        statistics(HOSTILE, DeviceStatus.FAILED, problem=HOSTILE, os=HOSTILE, capabilities=(HOSTILE,)), width=150
-    )
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    assert len(text.splitlines()) == 2
 
 
 async def test_once_prints_the_table_and_exits_with_0_if_all_are_connected(
@@ -247,7 +178,7 @@ async def test_table_is_live_on_a_terminal() -> None:
     [
         (DeviceFailed("a", "bad certificate"), "a failed: bad certificate"),
         (DeviceNeedsAttention("a", "HTTP 403"), "a needs attention: HTTP 403"),
-        (EventsLost(7), "7 changes are missing: they came faster than they could be printed"),
+        (EventsLost(7), "7 changes not shown: they came faster than they could be printed"),
     ],
     ids=lambda value: type(value).__name__,
 )

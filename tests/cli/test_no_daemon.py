@@ -113,3 +113,23 @@ async def test_answer_of_something_else_than_a_daemon_is_one_sentence(answer: An
     async with open_fake_daemon({"/tasks": answer}) as fake:
         outcome = await call_process("task", "list", "--url", fake.url)
     assert outcome == Outcome(5, "", f"error: the server at {fake.url} is not a galaxy-trio daemon (status {status})\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("list",), {"tasks": 3}),
+        (("list",), {"tasks": [None]}),
+        (("list",), {"tasks": [{"id": "1"}]}),
+        (("list",), b"[" * 200_000),
+        (("show", "1"), {"id": 1, "state": "queued", "request": "look"}),
+        (("wait", "1"), {}),
+        (("submit", "x"), {"state": "queued"}),
+    ],
+)
+async def test_answer_that_is_no_task_is_one_sentence(arguments: tuple[str, ...], answer: object) -> None:
+    async with open_fake_daemon({"/tasks": Answer(answer), "/tasks/1": Answer(answer)}) as fake:
+        outcome = await call_process("task", *arguments, "--url", fake.url)
+    assert outcome.status == 5
+    assert outcome.err.startswith(f"error: the server at {fake.url} is not a galaxy-trio daemon")
+    assert is_one_sentence(outcome)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 SECRET: Final = "the-daemons-token"
-ENDED: Final = {"id": "1", "state": "completed", "error": None}
+ENDED: Final = {"id": "1", "state": "completed", "request": "look", "error": None}
 
 
 async def in_thread(url: str, ask: Callable[[DaemonClient], object]) -> None:
@@ -107,10 +107,11 @@ async def test_result_url_of_the_daemon_is_followed_by_its_path(monkeypatch: pyt
 async def test_redirect_is_not_followed(ask: Callable[[DaemonClient, str], object], status: str) -> None:
     async with open_both() as (daemon, other, answers):
         # A body that would be accepted if the status did not count.
-        redirect = Answer(ENDED, status, (f"Location: {other.url}/stolen",))
+        redirect = Answer(ENDED, status, (f"Location: {other.url}/stolen?token={SECRET}",))
         answers.update({"/tasks": redirect, "/events": redirect})
         with pytest.raises(
-            RequestRejected, match=rf"is not a galaxy-trio daemon: it redirects \(status {status[:3]}\)"
+            RequestRejected,
+            match=rf"is not a galaxy-trio daemon: it redirects to {other.url}/stolen \(status {status[:3]}\)$",
         ):
             await in_thread(daemon.url, lambda client: ask(client, "/tasks"))
         assert other.requests == []

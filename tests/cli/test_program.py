@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 
 import pytest
 
@@ -63,15 +62,6 @@ def test_main_says_what_to_install_and_raises_other_import_errors(
     monkeypatch.setitem(sys.modules, "galaxy_trio._cli.main", None)
     with pytest.raises(ModuleNotFoundError):
         galaxy_trio.__main__.main()
-
-
-def test_ctrl_c_while_the_command_is_imported_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Loading(ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise KeyboardInterrupt
-
-    monkeypatch.setitem(sys.modules, "galaxy_trio._cli.main", Loading("galaxy_trio._cli.main"))
-    assert galaxy_trio.__main__.main() == 130
 
 
 async def test_python_m_runs_the_command() -> None:

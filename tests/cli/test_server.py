@@ -262,6 +262,14 @@ def test_unusable_certificate_is_one_sentence(call: Call, tmp_path: Path) -> Non
         assert "must be in PEM format" in problem("--certificate", unusable)
     assert "belong together" in problem("--certificate", certificate, "--key", key)
     assert "no such file" in problem("--certificate", certificate, "--key", str(tmp_path / "x"))
+    marked = tmp_path / "marked"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "key").read_bytes())
+    assert "marked' cannot be used: it begins with a byte order mark" in problem(
+        "--certificate", certificate, "--key", str(marked)
+    )
+
+
+NOT_HOSTS = ("my laptop", "", "a..b", "http://a", "a/b", "127.0.0.1:5000", "a:5000", "user@a", "[::1", "x" * 64)
 
 
 @pytest.mark.parametrize(
@@ -272,8 +280,10 @@ def test_unusable_certificate_is_one_sentence(call: Call, tmp_path: Path) -> Non
             ["--host", "192.0.2.1"],
             "cannot listen on '192.0.2.1', port PORT: ",
         ),  # a documentation address; RFC 5737
-        (["--host", "a..b"], "cannot listen on 'a..b', port PORT: the host name is invalid"),
-        ([], "cannot listen on '127.0.0.1', port PORT: address already in use"),
+        ([], "port PORT: address already in use; another program listens there: stop it, or use another --port"),
+        (["--host", "no.such.host.invalid"], "; use a name or an address of this machine, such as 127.0.0.1"),
+        *((["--host", words], f"'--host': {words!r} is neither an IP address nor a host name") for words in NOT_HOSTS),
+        *((["--allow-host", words], f"'--allow-host': {words!r} is neither") for words in NOT_HOSTS),
         (["--port", "70000"], "--port"),
         (["--max-connections", "0"], "--max-connections"),
         (["--host", "\udcff"], "UTF-8"),

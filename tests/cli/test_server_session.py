@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from galaxy_trio import (
     QueueFull,
     TaskFailed,
-    TaskStatus,
 )
 from galaxy_trio._cli.server_session import USAGE, run_as_command
-from galaxy_trio.agent import open_device_connection
+from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import Command as WireCommand
 from galaxy_trio.messages import CommandResult, ResultStatus, ToolType
 from galaxy_trio.server import ServerTask, open_server
@@ -24,11 +23,11 @@ from tests.cli.support.command_line import (
     DEVICE,
     ask,
 )
-from tests.cli.support.world import INFO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from galaxy_trio.agent import Tool
     from galaxy_trio.messages import JSON
 
 
@@ -84,6 +83,66 @@ async def test_first_word_is_the_tool_and_the_object_after_it_its_parameters(
     assert commands == [WireCommand(name, ToolType.ACTION, parameters)]
 
 
+@pytest.mark.parametrize(
+    ("request_", "name", "parameters"),
+    [
+        ('"take a picture"', "take a picture", None),
+        ('"take a picture" {"monitor": 2}', "take a picture", {"monitor": 2}),
+        (' "take a picture"{}', "take a picture", {}),
+        (r'"a \"quote\" \u00e9" {}', 'a "quote" é', {}),
+        ('"echo"', "echo", None),
+        ('"echo" {"text": "x"}', "echo", {"text": "x"}),
+        ('"device:echo"', "device:echo", None),
+        ("device:echo", "echo", None),
+        ('device:echo {"text": "x"}', "echo", {"text": "x"}),
+        ('device:"take a picture" {}', "take a picture", {}),
+        ("device:look", "look", None),
+        ("device:device:look", "device:look", None),
+    ],
+)
+async def test_quotes_and_a_prefix_name_any_tool_of_the_device(
+    request_: str, name: str, parameters: dict[str, JSON] | None
+) -> None:
+    result, commands = await do(request_, DONE)
+    assert result == {"height": 2}
+    assert commands == [WireCommand(name, ToolType.ACTION, parameters)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        ('"take a picture', "the quote before the tool's name is not closed"),
+        ('device:"', "the quote before the tool's name is not closed"),
+        ('"" {}', "the tool's name is empty"),
+        ("device:", "the tool's name is empty"),
+        ("device: ", "the tool's name is empty"),
+        ("take a picture", "the text after 'take' is not a JSON object"),
+        ('"take a picture" now', "the text after 'take a picture' is not a JSON object"),
+    ],
+)
+async def test_name_that_cannot_be_read_fails_with_the_usage(request_: str, problem: str) -> None:
+    with pytest.raises(TaskFailed) as failed:
+        await do(request_)
+    assert str(failed.value).startswith(problem)
+    assert str(failed.value).endswith(f": {USAGE}")
+
+
+async def test_tool_whose_name_has_spaces_or_is_a_built_in_command_is_called_on_an_agent() -> None:
+    def say(text: str) -> list[str]:
+        return [text]
+
+    named: list[Tool] = [tool(lambda: "picture", name="take a picture"), tool(say, name="echo")]
+    async with open_server(session=run_as_command) as server, open_agent(server.url, DEVICE, named):
+        for request, result in (
+            ('"take a picture"', "picture"),
+            ('device:echo {"text": "x"}', ["x"]),
+            ('echo {"text": "x"}', {"echo": '{"text": "x"}'}),
+        ):
+            assert (await ask(server.url, request, token=None)).unwrap() == result
+        wrong = await ask(server.url, '"take picture"', token=None)
+        assert wrong.error == "there is no tool 'take picture' on this device; did you mean 'take a picture'?"
+
+
 @pytest.mark.parametrize("request_", ["", " \t\n"])
 async def test_empty_request_fails_with_the_usage(request_: str) -> None:
     with pytest.raises(TaskFailed) as failed:
@@ -97,7 +156,33 @@ async def test_empty_request_fails_with_the_usage(request_: str) -> None:
 async def test_parameters_that_are_not_an_object_fail_before_anything_is_sent(parameters: str) -> None:
     with pytest.raises(TaskFailed) as failed:
         await do(f"lift {parameters}")
-    assert str(failed.value) == f"the text after 'lift' is not a JSON object: {USAGE}"
+    assert str(failed.value).startswith("the text after 'lift' is not a JSON object")
+    assert str(failed.value).endswith(f": {USAGE}")
+    assert len(str(failed.value)) < 300
+
+
+async def test_many_parameters_are_read_while_other_tasks_run_and_too_many_are_refused() -> None:
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await do("lift " + json.dumps({"a": [[]] * 19_000}), DONE)
+        assert passes > 2
+        with pytest.raises(TaskFailed, match=r"is not a JSON object \(more than 20,000 values\)"):
+            await do("lift " + json.dumps({"a": [[]] * 1_000_000}))
+        nursery.cancel_scope.cancel()
+
+
+async def test_error_does_not_repeat_a_long_name() -> None:
+    with pytest.raises(TaskFailed) as failed:
+        await do("x" * 1_000_000 + " {")
+    assert len(str(failed.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -118,7 +203,7 @@ async def test_failed_command_fails_the_task_with_its_reason(
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -142,14 +227,16 @@ async def test_any_request_returns_a_result_or_fails(request_: str) -> None:
     assert USAGE in why
 
 
-@pytest.mark.parametrize("parameters", ['{"a": NaN, "b": 1}', '{"a": 1e999, "b": 1}', r'{"a": "\ud800", "b": 1}'])
-async def test_parameters_that_cannot_be_sent_fail_the_task(parameters: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with (
-        open_server(session=run_as_command) as server,
-        open_device_connection(server.url, DEVICE, system_info=INFO),
-    ):
-        result = await ask(server.url, f"add {parameters}", token=None)
-    assert result.status is TaskStatus.FAILED
-    assert result.error is not None
-    assert result.error.startswith("cannot send a command message")
-    assert "Traceback" not in caplog.text
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": 1e999, "b": 1}', "the number '1e999' is out of range"),
+        (r'{"a": "\ud800", "b": 1}', "a lone surrogate in a string"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is given twice in b"),
+    ],
+)
+async def test_parameters_are_strict_json(parameters: str, reason: str) -> None:
+    with pytest.raises(TaskFailed) as failed:
+        await do(f"add {parameters}", DONE)
+    assert str(failed.value) == f"the text after 'add' is not a JSON object ({reason}): {USAGE}"

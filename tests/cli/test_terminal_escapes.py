@@ -58,15 +58,15 @@ async def test_daemons_answers_are_printable_on_a_terminal(
     prepared = {path: Answer(body) for path, body in answers.items()}
     async with open_fake_daemon(prepared) as fake:
         shown = await call_on_terminal("task", *command, "--url", fake.url)
-    assert "\\u009b" in shown or not answers
+    assert "\\u001b]0;title" in shown or not answers
     assert not harmful_characters(shown, coloured=True)
 
 
 @pytest.mark.parametrize(
     ("command", "path", "answer"),
     [
-        (("task", "cancel", "1"), "/tasks/1", Answer({"state": EVIL})),
-        (("task", "retry", "1"), "/tasks/1/retry", Answer({"id": EVIL})),
+        (("task", "cancel", "1"), "/tasks/1", Answer({**TASK, "state": EVIL})),
+        (("task", "retry", "1"), "/tasks/1/retry", Answer({**TASK, "id": EVIL})),
         (("task", "show", "1"), "/tasks/1", Answer({"error": EVIL}, "409 Conflict")),
         (("events",), "/events", Answer(EVENT)),
         (("events", "--json"), "/events", Answer(EVENT)),

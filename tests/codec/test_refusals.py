@@ -52,6 +52,8 @@ NO_MESSAGE = {
     "lists nested deep": ("[" * DEEP + "]" * DEEP, "nested too deep"),
     "objects nested deep": ('{"x":' * DEEP + "1" + "}" * DEEP, "nested too deep"),
     "a field nested deep": ('{"type": "task", "x": ' + "[" * DEEP + "]" * DEEP + "}", "nested too deep"),
+    "lists nested 501 deep": ("[" * 501 + "]" * 501, "nested too deep"),
+    "objects nested 501 deep": ('{"x":' * 501 + "1" + "}" * 501, "nested too deep"),
     "brackets never closed": ("[" * DEEP, "nested too deep"),
     "braces never closed": ('{"x":' * DEEP, "nested too deep"),
     "a huge string": (f'"{UNUSUAL * 1_000_000}"', "expected an object, got the string "),

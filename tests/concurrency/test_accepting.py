@@ -41,7 +41,7 @@ async def test_lack_of_file_descriptors_is_logged_once_and_counted_and_then_conn
         nursery.cancel_scope.cancel()
     assert caplog.messages == [
         f"a connection cannot be accepted: {os.strerror(number)}: close some, or raise the limit",
-        "49 more problems like the last one were not logged",
+        "49 more problems like the last one not logged",
     ]
     assert "Traceback" not in caplog.text
     assert listener.socket.fileno() == -1

@@ -26,7 +26,7 @@ async def test_problem_is_logged_and_further_ones_are_counted_for_a_minute(
         for number in range(100):
             log.problem("problem %s", number)
             await trio.sleep(1)
-        more = "more problems like the last one were not logged"
+        more = "more problems like the last one not logged"
         assert caplog.messages == ["problem 0", f"59 {more}", "problem 60"]
         # The flood has ended.
         await trio.sleep(180)
@@ -42,7 +42,7 @@ async def test_counts_are_logged_with_the_next_problem_if_no_task_logs_them(
         log.problem("a problem")
     await trio.sleep(61)
     log.problem("another one")
-    assert caplog.messages == ["a problem", "2 more problems like the last one were not logged", "another one"]
+    assert caplog.messages == ["a problem", "2 more problems like the last one not logged", "another one"]
 
 
 async def test_traceback_is_logged_only_if_it_is_given(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,35 +35,6 @@ def test_the_suffix_selects_the_format(name: str, text: str, tmp_path: Path) -> 
     assert read(tmp_path, name, text) == {"a": [1, {"b": "x"}]}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("c.json", '{"a": 1, "b": 2, "a": 3}', "is not JSON: the key 'a' is given twice"),
-        ("c.json", '[{"a": {"b": 1, "b": 1}}]', "is not JSON: the key 'b' is given twice"),
-        ("c.json", f'{{"{"k" * 100}": 1, "{"k" * 100}": 1}}', f"the key '{'k' * 60}' is given twice"),
-        ("c.toml", "a = 1\na = 2", "is not TOML: Cannot overwrite a value"),
-        ("c.yaml", "a: 1\nb: 2\na: 3", "is not YAML: a key is given twice (at line 3, column 1)"),
-        ("c.yaml", "- {b: 1, 'b': 1}", "is not YAML: a key is given twice (at line 1, column 10)"),
-    ],
-)
-def test_a_duplicate_key_is_refused(name: str, text: str, problem: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read(tmp_path, name, text)
-    assert problem in str(caught.value)
-
-
-def test_a_key_may_replace_a_merged_one_and_differ_from_another_only_by_its_type(tmp_path: Path) -> None:
-    text = "base: &base {a: 1, b: 2}\nderived: {<<: *base, b: 3}\n? [x]\n: list\n1: integer\n'1': text\n"
-    assert read(tmp_path, "c.yaml", text.replace("? [x]\n: list\n", "")) == {
-        "base": {"a": 1, "b": 2},
-        "derived": {"a": 1, "b": 3},
-        1: "integer",
-        "1": "text",
-    }
-    with pytest.raises(ConfigError, match="is not YAML: found unhashable key"):
-        read(tmp_path, "c.yaml", text)
-
-
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_a_constant_that_json_does_not_have_is_refused(constant: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"is not JSON: {constant} is not JSON$"):

@@ -24,6 +24,7 @@ VARIABLE = "GALAXY_TRIO_TEST_TOKEN"
         (b"one", ("one",)),
         (b"\n one \r\n\ntwo\n", ("one", "two")),
         (b"\xef\xbb\xbfone", ("one",)),
+        (b"one\n\xef\xbb\xbftwo\r\n\xef\xbb\xbf\n", ("one", "two")),
     ],
 )
 def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, ...], tmp_path: Path) -> None:
@@ -37,6 +38,7 @@ def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, .
     [
         (b" \n\n", "there is no token in it; write one on a line of its own"),
         (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
+        (SECRET.encode("utf-16"), "it is UTF-16 text: save it as UTF-8"),
     ],
 )
 def test_a_file_without_readable_tokens_is_refused_and_nothing_of_it_is_shown(
@@ -73,6 +75,8 @@ def test_a_variable_contains_one_token_per_line_and_none_if_it_is_not_set(monkey
     assert read_token_variable(VARIABLE) == ()
     monkeypatch.setenv(VARIABLE, " one\ntwo\n")
     assert read_token_variable(VARIABLE) == ("one", "two")
+    monkeypatch.setenv(VARIABLE, "\ufeffone")
+    assert read_token_variable(VARIABLE) == ("one",)
 
 
 def test_a_variable_that_is_not_valid_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

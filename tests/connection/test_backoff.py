@@ -56,6 +56,12 @@ def test_delays_double_to_4_s_in_the_first_30_s_of_an_outage_and_then_to_60_s() 
     assert not backoff.needs_attention
 
 
+def test_time_that_a_busy_server_asks_for_is_added_up_to_300_s() -> None:
+    for asked, added in ((0.0, 0), (120.0, 120), (1e9, 300)):
+        busy = HandshakeRejected("busy", status_code=503, retry_after=asked)
+        assert waits(Backoff(random=Highest()), busy, 2) == [1 + added, 2 + added]
+
+
 def test_the_first_30_s_of_an_outage_count_from_the_loss_of_the_connection() -> None:
     backoff = Backoff(random=Highest())
     assert backoff.lost(100, LOST, now=1000) == 1

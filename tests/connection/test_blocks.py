@@ -20,6 +20,7 @@ from galaxy_trio.testing import PEER_URL, ScriptedPeer, open_bare_peer, open_mem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from galaxy_trio._transport.frames import LargeFrame
     from galaxy_trio.messages import ServerMessage
 
 
@@ -229,7 +230,7 @@ def _crash_heartbeat(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> Non
 def _crash_writer(monkeypatch: pytest.MonkeyPatch, bug: BaseException) -> None:
     original = BufferedStream._next_batch
 
-    def next_batch(self: BufferedStream) -> bytes | bytearray:
+    def next_batch(self: BufferedStream) -> bytes | bytearray | LargeFrame:
         batch = original(self)
         if len(batch) > 2000:
             raise bug

@@ -135,12 +135,24 @@ async def _end_in_head(stream: trio.SocketStream) -> None:
     await stream.send_eof()
 
 
-@pytest.mark.parametrize("handler", [_close, _reset, _close_after_request, _close_in_head, _end_in_head])
-async def test_a_listener_that_ends_the_connection_fails_it_immediately(handler: Handler) -> None:
+_MAYBE_TLS = "; if it uses TLS, its URL begins with wss://"
+
+
+@pytest.mark.parametrize(
+    ("handler", "hint"),
+    [
+        (_close, _MAYBE_TLS),
+        (_reset, _MAYBE_TLS),
+        (_close_after_request, _MAYBE_TLS),
+        (_close_in_head, ""),
+        (_end_in_head, ""),
+    ],
+)
+async def test_a_listener_that_ends_the_connection_fails_it_immediately(handler: Handler, hint: str) -> None:
     async with listen(handler) as listener:
         error = await fail_to_open(listener.url)
         assert type(error) is ConnectFailed
-        assert str(error) == f"no WebSocket at {listener.url}: it ended the connection during the handshake"
+        assert str(error) == f"no WebSocket at {listener.url}: it ended the connection during the handshake{hint}"
 
 
 async def test_a_reset_during_the_handshake_is_the_errors_cause() -> None:

@@ -176,3 +176,18 @@ async def test_opening_times_out_while_the_stream_is_stalled() -> None:
             ):
                 raise AssertionError("not reached")
         assert peer.stream.closed
+
+
+@pytest.mark.parametrize("sent", ["2026-01-01T00:00:00+00:00", "whatever", None])
+async def test_servers_time_at_the_registration_is_as_it_sent_it(
+    autojump_clock: trio.testing.MockClock, sent: str | None
+) -> None:
+    async with open_bare_peer() as peer, trio.open_nursery() as nursery:
+
+        async def register() -> None:
+            async with open_connection(PEER_URL, "device_001", stream=peer.stream) as connection:
+                assert connection.server_timestamp == sent
+
+        nursery.start_soon(register)
+        await peer.receive()
+        peer.send_json({"type": "heartbeat", "status": "ok", "timestamp": sent, "response_id": "1"})

@@ -12,7 +12,7 @@ import trio.testing
 from galaxy_trio._codec.codec import decode_server_message, encode
 from galaxy_trio._connection.link import Link
 from galaxy_trio._transport.url import parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.messages import ClientMessage, ClientMessageType, TaskStatus
 from galaxy_trio.testing import PEER_URL, open_bare_peer
 
@@ -40,7 +40,7 @@ class IgnoringReceiver:
 
 async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
     async with open_bare_peer() as peer:
-        transport = Transport(peer.stream, peer="the peer", client=True, max_message_size=1000)
+        transport = TrioWebSocket(peer.stream, peer="the peer", client=True, max_message_size=1000)
         link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer", max_values=1000)
         handshake = partial(transport.run_client, parse_url(PEER_URL), [])
         async with link.running(handshake, handshake_deadline=trio.current_time() + 5, liveness_timeout=100):
@@ -53,7 +53,7 @@ async def test_send_nowait_after_the_end_is_dropped_and_not_counted() -> None:
 
 async def test_a_link_has_background_tasks_only_while_it_runs() -> None:
     client_end, _ = trio.testing.memory_stream_pair()
-    transport = Transport(client_end, peer="the peer", client=True, max_message_size=1000)
+    transport = TrioWebSocket(client_end, peer="the peer", client=True, max_message_size=1000)
     link = Link(transport, IgnoringReceiver(), encode, decode_server_message, peer="the peer", max_values=1000)
     with pytest.raises(RuntimeError, match="only while it runs"):
         link.start_soon(trio.sleep_forever)

@@ -15,7 +15,7 @@ import trustme
 from galaxy_trio import ConnectFailed, ConnectionOptions, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._transport.interface import TransportEnded
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.server import Server, open_server
 from galaxy_trio.testing import FaultyStream, open_memory_server
@@ -354,7 +354,7 @@ async def test_both_sides_close_gracefully_over_tls(
 
     async def serve(stream: trio.SocketStream) -> None:
         secure = trio.SSLStream(stream, certificates.right, server_side=True, https_compatible=True)
-        transport = Transport(secure, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE)
+        transport = TrioWebSocket(secure, peer="the client", client=False, max_message_size=MAX_MESSAGE_SIZE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.run_writer)
             await nursery.start(partial(transport.run_server, accept))

@@ -91,10 +91,19 @@ async def test_features_follow_the_configured_capabilities_in_order_without_dupl
     assert [profile.capabilities for profile in found] == [("b", "c")] + [("b", "c", "z", "y", "a")] * 3
 
 
-@pytest.mark.parametrize("platform", ["windows", "linux", "darwin", "android", "ios", "templeos", "Linux", ""])
-async def test_platform_becomes_the_os_even_if_it_is_unknown(platform: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("platform", "os"),
+    [
+        *((name, name) for name in ("windows", "linux", "darwin", "android", "ios", "templeos")),
+        ("Linux", "linux"),
+        ("macOS", "darwin"),
+        ("unknown", "configured"),
+        ("", "configured"),
+    ],
+)
+async def test_platform_becomes_the_os_if_it_says_anything(platform: str, os: str, autojump_clock: MockClock) -> None:
     _, profile = await profiles({"platform": platform}, os="configured")
-    assert profile.os == platform
+    assert profile.os == os
     assert type(profile.os) is str
     assert profile.known
 

@@ -47,7 +47,9 @@ async def test_full_queue_refuses_immediately_and_sends_and_publishes_nothing(au
         for number in range(3):
             await start(nursery, partial(device.run_task, f"hold {number}"))
         async with recording(world.constellation) as journal:
-            with pytest.raises(QueueFull, match=r"^2 tasks wait for device 'a' already: this one was not taken; wait"):
+            with pytest.raises(
+                QueueFull, match=r"^the queue of device 'a' is full, with 2 tasks: this one was not taken; wait"
+            ):
                 await device.run_task("echo", task_id="one too many")
             with pytest.raises(QueueFull):
                 async with device.reserve():

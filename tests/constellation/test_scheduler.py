@@ -305,7 +305,9 @@ async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> No
     async with open_world(*_devices("a", "b"), max_queued=2) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         calls = [await start(nursery, partial(world.constellation.run_task, f"hold {number}")) for number in range(6)]
-        with pytest.raises(QueueFull, match=r"^2 tasks wait for device '[ab]' already: this one was not taken; wait"):
+        with pytest.raises(
+            QueueFull, match=r"^the queue of device '[ab]' is full, with 2 tasks: this one was not taken; wait"
+        ):
             await world.constellation.run_task("echo")
         # The other queue is full: the task waits for room on any device.
         await a.disconnect()
@@ -314,7 +316,7 @@ async def test_full_queues_refuse_further_tasks(autojump_clock: MockClock) -> No
         await b.disconnect()
         assert world.constellation.statistics().unassigned == 4
         with pytest.raises(
-            QueueFull, match=r"^2 tasks wait for devices to connect already: this one was not taken; wait"
+            QueueFull, match=r"^the queue for devices to connect is full, with 2 tasks: this one was not taken; wait"
         ):
             await world.constellation.run_task("echo")
         world.fleet.work.release(*"012345")

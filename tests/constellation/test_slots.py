@@ -56,7 +56,7 @@ async def test_full_queue_refuses_immediately_unless_a_slot_is_free() -> None:
     slots = _slots(1, 1)
     slots.enter()
     slots.enter()
-    with pytest.raises(QueueFull, match=r"^1 tasks wait for device 'a' already: this one was not taken; wait"):
+    with pytest.raises(QueueFull, match=r"^the queue of device 'a' is full, with 1 task: this one was not taken; wait"):
         slots.enter()
     assert (slots.taken, slots.queued) == (1, 1)
 

@@ -87,7 +87,7 @@ async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
             await add_task(store, f"task {number} " * 20)
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        for at in range(4096 * 12, size, 4096):
+        for at in range(4096 * 14, size, 4096):
             file.seek(at)
             file.write(b"\xff" * 4096)
     async with open_store(path) as store:

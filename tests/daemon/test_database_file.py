@@ -87,9 +87,37 @@ async def test_second_store_with_the_same_file_is_refused_by_whatever_name(
             assert "another daemon uses the database" in await _refusal(name)
         assert f"another daemon uses the database {name}" in await _open_in_another_process(name)
         await add_task(store)
+    if other_name is _hard_link:
+        # SQLite would not find the latest changes, which are next to the other name.
+        for refused in (name, path):
+            assert "has 2 names (hard links)" in await _refusal(refused)
+        name.unlink()
+        name = path
     assert await _open_in_another_process(name) == "opened"
     async with open_store(path) as store:
         assert len(await queued_tasks(store)) == 1
+
+
+async def test_deleted_database_accepts_nothing_and_its_name_is_free_when_no_store_uses_what_belonged_to_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    async with open_store(path) as store:
+        await add_task(store)
+        path.unlink()
+        assert f"the database {path} was deleted, but not what belongs to it" in await _refusal(path)
+        for replaced in (True, False):
+            assert path.exists() is replaced
+            with pytest.raises(StoreError, match="was deleted or replaced while the daemon used it"):
+                await add_task(store)
+            with pytest.raises(StoreError, match="was deleted or replaced"):
+                await store.check_writable()
+            path.unlink(missing_ok=True)
+        assert len(await queued_tasks(store)) == 1
+    assert "and move db-wal and db-shm away" in await _refusal(path)
+    for name in _modes(tmp_path):
+        (tmp_path / name).unlink()
+    assert await _open_in_another_process(path) == "opened"
 
 
 async def test_file_is_locked_until_sqlite_has_closed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

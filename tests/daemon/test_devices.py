@@ -26,7 +26,7 @@ async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> No
         assert [device["device_id"] for device in devices] == ["d1", "d2"]
         shown = await daemon.ask("GET", "/devices/d1")
         assert (shown["status"], shown["os"], shown["queued"], shown["connects"]) == ("idle", "linux", 0, 1)
-        assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'"}
+        assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'; known: 'd1', 'd2'"}
 
 
 async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
         settings = (tmp_path / "galaxy.toml").read_text()
         (tmp_path / "galaxy.toml").write_text(f'{settings}\ndatabase = "elsewhere.db"\nlog = "json"\n')
         devices = json.loads((tmp_path / "devices.json").read_text())
-        (tmp_path / "devices.json").write_text(json.dumps({**devices, "max_concurrent_tasks": 1}))
+        (tmp_path / "devices.json").write_text(json.dumps({**devices, "max_concurrent_tasks": 1, "MAX_STEP": 1}))
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
             await daemon.reload()
             await until(lambda: "the configuration was reloaded: no device has changed" in caplog.text)

@@ -192,7 +192,7 @@ def test_tasks_are_filtered_by_state_and_older_ones_are_loaded_on_demand(page: P
     page.get_by_label("Show", exact=True).select_option("cancelled")
     expect(page.locator("#task-rows .state").first).to_have_text("cancelled")
     page.get_by_label("Show", exact=True).select_option("lost")
-    expect(page.locator("#no-tasks-words")).to_have_text("No task is lost.")
+    expect(page.locator("#no-tasks-words")).to_have_text("There are no lost tasks.")
 
 
 def _post(world: World, body: object, token: str = "") -> None:

@@ -21,6 +21,12 @@ async def test_unknown_path_and_wrong_method_are_answered_with_a_json_error(tmp_
         assert (await daemon.ask("DELETE", "/tasks", 405))["error"].startswith("DELETE is not allowed at")
 
 
+@pytest.mark.parametrize("path", ["/tasks/", "/devices/", "/tasks/1/"])
+async def test_daemon_redirects_nothing(path: str, tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        await daemon.ask("GET", path, 404)
+
+
 async def test_document_is_served(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         assert await daemon.ask("GET", "/openapi.json") == DOCUMENT

@@ -244,7 +244,7 @@ async def test_failing_connections_are_logged_in_one_line_and_counted_and_the_ot
         await until(lambda: len(caplog.records) == 2)
     assert caplog.messages == [
         "a connection failed: RuntimeError: a bug of another library",
-        "49 more problems like the last one were not logged",
+        "49 more problems like the last one not logged",
     ]
     assert "Traceback" not in caplog.text
 
@@ -257,7 +257,7 @@ async def test_lack_of_file_descriptors_is_logged_in_one_line_and_requests_are_a
         assert parse(await http.raw(LAST)).status == 200
     assert caplog.messages == [
         "a connection cannot be accepted: Too many open files: close some, or raise the limit",
-        "2 more problems like the last one were not logged",
+        "2 more problems like the last one not logged",
     ]
     assert "Traceback" not in caplog.text
 

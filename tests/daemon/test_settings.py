@@ -68,7 +68,7 @@ def test_one_error_names_every_problem_with_its_key(tmp_path: Path) -> None:
         "drain: expected a number of seconds above 0, got inf",
         "log: expected 'console' or 'json'",
         "databse: unknown key; did you mean 'database'?",
-        "zzz: unknown key; known are token_file, devices, ",
+        "zzz: unknown key; known are token_file, listen, ",
     ):
         assert part in str(caught.value)
     assert len(caught.value.problems) == 10
@@ -127,3 +127,13 @@ def test_name_that_no_file_can_have_is_refused(tmp_path: Path, key: str) -> None
     (tmp_path / "galaxy.toml").write_text(f'{key} = "a\\u0000b"\n', "utf-8")
     with pytest.raises(ConfigError, match=f"{key}: expected the name of a file"):
         read_settings(tmp_path / "galaxy.toml")
+
+
+def test_socket_without_a_folder_is_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    assert _read(tmp_path, 'listen = "unix:daemon.sock"').listen == f"unix:{tmp_path / 'daemon.sock'}"
+    assert _read(tmp_path, 'listen = "unix:/run/daemon.sock"').listen == "unix:/run/daemon.sock"
+
+
+def test_keys_that_begin_with_an_underscore_or_x_may_have_any_value(tmp_path: Path) -> None:
+    plain = _read(tmp_path, "")
+    assert _read(tmp_path, '_note = "n"\nx-owner = { name = "us" }\n[_more]\na = 1\n') == plain

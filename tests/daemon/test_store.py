@@ -49,7 +49,7 @@ async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_pa
         ended = await store.finish(record.id, TaskState.FAILED, error="broken", result='"x"')
         assert (ended.state, ended.error, ended.ended, ended.result_size) == (TaskState.FAILED, "broken", NOW, 3)
         assert await read_result(store, record.id) == '"x"'
-        with pytest.raises(WrongState, match=f"task {record.id} is failed"):
+        with pytest.raises(WrongState, match=f"task {record.id} has failed"):
             await store.finish(record.id, TaskState.COMPLETED)
         with pytest.raises(WrongState):
             await store.mark_running(record.id, "d1")

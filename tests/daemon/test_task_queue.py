@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import hypothesis.strategies as st
 import pytest
 import trio
@@ -17,72 +15,23 @@ from hypothesis import given, settings
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.scheduler
 import galaxy_trio.daemon.task_queue
-from galaxy_trio import open_constellation
-from galaxy_trio.daemon.device_watch import watch_devices
 from galaxy_trio.daemon.requirement_queue import READ_AHEAD
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.store import Store, open_store
-from galaxy_trio.daemon.task_queue import DaemonBusy, TaskQueue, open_task_queue
-from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
-from galaxy_trio.daemon.web.metrics import Metrics
+from galaxy_trio.daemon.store.store import Store
+from galaxy_trio.daemon.task_queue import DaemonBusy
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from tests.constellation.support.fleet import Work
+from tests.daemon.support.task_queue import Life, ended_tasks, open_life, submit
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from galaxy_trio import DeviceConfig
 
 pytestmark = pytest.mark.daemon
 
 DEVICES: Final = ("d1", "d2", "d3")
 SECONDS: Final = 60
-
-
-@attrs.frozen
-class Life:
-    """A daemon without HTTP. Made by `open_life`."""
-
-    store: Store
-    task_queue: TaskQueue
-    changes: list[TaskRecord]
-
-
-@asynccontextmanager
-async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
-    """Run a store, a constellation and a task queue inside the block; they end with it, without a drain."""
-    event_stream = ServerSentEventStream()
-    changes: list[TaskRecord] = []
-    async with (
-        open_store(path) as store,
-        open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
-        constellation.subscribe() as events,
-        trio.open_nursery() as nursery,
-        open_task_queue(store, constellation, 10_000, changes.append, max_running=max_running) as task_queue,
-    ):
-        nursery.start_soon(
-            watch_devices,
-            events,
-            constellation,
-            task_queue,
-            event_stream,
-            Metrics(constellation, task_queue, event_stream),
-        )
-        await task_queue.resume()
-        yield Life(store, task_queue, changes)
-        nursery.cancel_scope.cancel()
-
-
-async def _ended(life: Life, *tasks: TaskRecord) -> list[TaskRecord]:
-    return [await life.task_queue.wait(task.id, SECONDS) for task in tasks]
-
-
-async def _submit(life: Life, request: str, device: str | None = None) -> TaskRecord:
-    record, is_new = await life.task_queue.submit(TaskRequest(request, device))
-    assert is_new
-    return record
 
 
 _ACTIONS: Final = st.one_of(
@@ -136,7 +85,7 @@ class History:
             if name not in self._fleet.running:
                 await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
         async with open_life(self._path, self._fleet) as life:
-            ended = await _ended(life, *self._accepted)
+            ended = await ended_tasks(life, *self._accepted)
             assert (life.task_queue.queued, life.task_queue.in_memory) == (0, 0)
         return ended
 
@@ -173,12 +122,12 @@ async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(t
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
-            held = await _submit(life, "hold first", "d1")
+            held = await submit(life, "hold first", "d1")
             tasks = [
-                await _submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * READ_AHEAD)
+                await submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * READ_AHEAD)
             ]
             work.release("first")
-            await _ended(life, held, *tasks)
+            await ended_tasks(life, held, *tasks)
     assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
 
 
@@ -188,15 +137,15 @@ async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             await fleet.kill_device("d2")
             async with open_life(tmp_path / "db", fleet) as life:
-                queued = [await _submit(life, f"echo {number}", "d2") for number in range(100)]
-                await _ended(life, await _submit(life, "echo other", "d1"), await _submit(life, "echo any"))
+                queued = [await submit(life, f"echo {number}", "d2") for number in range(100)]
+                await ended_tasks(life, await submit(life, "echo other", "d1"), await submit(life, "echo any"))
                 assert life.task_queue.queued == life.task_queue.queued_for("d2") == 100
                 # They are not in memory, yet each can be read and cancelled.
                 assert life.task_queue.in_memory == 0
                 assert (await life.task_queue.wait(queued[50].id, 0)).state is TaskState.QUEUED
                 assert (await life.task_queue.cancel(queued[50].id)).state is TaskState.CANCELLED
                 await fleet.start_device("d2")
-                ended = await _ended(life, *queued)
+                ended = await ended_tasks(life, *queued)
     assert [task.state for task in ended] == [
         TaskState.CANCELLED if number == 50 else TaskState.COMPLETED for number in range(100)
     ]
@@ -208,23 +157,25 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             async with open_life(tmp_path / "db", fleet) as life:
-                await _ended(life, await _submit(life, "echo first", "d1"))
+                await ended_tasks(life, await submit(life, "echo first", "d1"))
                 # The daemon learns of it only when it sends the task on its idle connection.
                 await fleet.kill_device("d1")
-                waits = await _submit(life, "echo second", "d1")
+                waits = await submit(life, "echo second", "d1")
                 counts = {TaskState.RUNNING: 0, TaskState.QUEUED: 1}
                 states = [TaskState.QUEUED, TaskState.RUNNING, TaskState.QUEUED]
                 await until(lambda: [change.state for change in life.changes if change.id == waits.id] == states)
                 assert (life.task_queue.running, life.task_queue.queued) == (0, 1)
                 record = await life.task_queue.wait(waits.id, 0)
                 assert (record.state, record.device, record.started) == (TaskState.QUEUED, None, None)
+                [departure] = await life.store.departures(waits.id)
+                assert (departure.device, departure.chosen <= departure.left) == ("d1", True)
                 on_disk = await life.store.counts()
                 assert {state: on_disk[state] for state in counts} == counts
-                cancelled = await _submit(life, "echo third", "d1")
+                cancelled = await submit(life, "echo third", "d1")
                 assert (await life.task_queue.cancel(cancelled.id)).state is TaskState.CANCELLED
             async with open_life(tmp_path / "db", fleet) as life:
                 await fleet.start_device("d1")
-                [ended] = await _ended(life, waits)
+                [ended] = await ended_tasks(life, waits)
     assert ended.state is TaskState.COMPLETED
     assert work.begun == ["echo first", "echo second"]
 
@@ -243,13 +194,13 @@ async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     monkeypatch.setattr(Store, "mark_queued", fail)
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _ended(life, await _submit(life, "echo first", "d1"))
+            await ended_tasks(life, await submit(life, "echo first", "d1"))
             await fleet.kill_device("d1")
-            task = await _submit(life, "echo second", "d1")
+            task = await submit(life, "echo second", "d1")
             await refused.wait()
             assert (await life.task_queue.wait(task.id, 0)).state is TaskState.RUNNING
             await fleet.start_device("d1")
-            [ended] = await _ended(life, task)
+            [ended] = await ended_tasks(life, task)
     assert ended.state is TaskState.COMPLETED
     assert work.begun == ["echo first", "echo second"]
 
@@ -258,8 +209,8 @@ async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, f"echo {number}", "d1") for number in range(3 * READ_AHEAD)]
+            await submit(life, "hold first", "d1")
+            tasks = [await submit(life, f"echo {number}", "d1") for number in range(3 * READ_AHEAD)]
             seen: list[TaskRecord] = []
 
             async def wait() -> None:
@@ -292,19 +243,21 @@ async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
         monkeypatch.setattr(fleet, "connect", connect_or_refuse)
         with trio.fail_after(SECONDS):
             async with open_life(tmp_path / "db", fleet) as life:
-                await _ended(life, await _submit(life, "echo", "d1"), await _submit(life, "echo", "d2"))
+                await ended_tasks(life, await submit(life, "echo", "d1"), await submit(life, "echo", "d2"))
                 refuses.set()
-                [ended] = await _ended(life, await _submit(life, "echo any"))
+                [ended] = await ended_tasks(life, await submit(life, "echo any"))
     assert ended.state is TaskState.COMPLETED
     assert ended.device not in refused
 
 
 async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _ended(life, await _submit(life, "echo"))
-            record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
-            [failed] = await _ended(life, record)
+        async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
+                await fleet.start_device("d2")
+                [failed] = await ended_tasks(life, record)
     assert (failed.state, failed.started) == (TaskState.FAILED, None)
     assert "none runs 'windows'" in str(failed.error)
 
@@ -314,9 +267,9 @@ async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_resta
         async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
             await fleet.kill_device("d2")
             async with open_life(tmp_path / "db", fleet) as life:
-                tasks = [await _submit(life, "echo", "d2") for _ in range(300)]
+                tasks = [await submit(life, "echo", "d2") for _ in range(300)]
         async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
-            ended = await _ended(life, *tasks)
+            ended = await ended_tasks(life, *tasks)
     assert {task.error for task in ended} == {"device 'd2' was removed"}
 
 
@@ -349,12 +302,15 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
     failing_once("fail_queued")
     work = Work()
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
-            await _submit(life, "hold first", "d1")
-            tasks = [await _submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
-            work.release("first")
-            unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
-            assert {task.state for task in await _ended(life, *tasks)} == {TaskState.COMPLETED}
-            assert [task.state for task in await _ended(life, unservable)] == [TaskState.FAILED]
-            await until(lambda: life.task_queue.running == 0)
+        async with open_memory_fleet("d1", "d2", session=work) as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(tmp_path / "db", fleet) as life:
+                unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
+                await submit(life, "hold first", "d1")
+                tasks = [await submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
+                work.release("first")
+                await fleet.start_device("d2")
+                assert {task.state for task in await ended_tasks(life, *tasks)} == {TaskState.COMPLETED}
+                assert [task.state for task in await ended_tasks(life, unservable)] == [TaskState.FAILED]
+                await until(lambda: life.task_queue.running == 0)
     assert min(failed.values()) > 1

@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from galaxy_trio import open_connection
-from galaxy_trio.agent import open_agent
+from galaxy_trio.agent import open_agent, tool
 from galaxy_trio.messages import DeviceInfo
 from galaxy_trio.testing import PEER_URL, FaultyStream, ScriptedPeer, open_bare_peer, open_memory_server
+from tests.agent.support.agent_server import call, open_commanded_agent, send_batch
 from tests.server.support.clients import register_constellation, register_device
 from tests.server.support.raw_client import open_raw_client
 
@@ -96,6 +97,18 @@ async def test_client_and_agent_free_a_message_that_did_not_complete(
                 await peer.abort()
                 await trio.testing.wait_all_tasks_blocked()
             del peer
+
+
+async def test_idle_agent_keeps_neither_commands_nor_results(autojump_clock: trio.testing.MockClock) -> None:
+    @tool
+    async def copy(text: str) -> str:
+        return text
+
+    async with open_commanded_agent([copy]) as (peer, _, _):
+        with _nothing_large_left():
+            send_batch(peer, call("copy", text="x" * 20 * _MB))
+            assert (await peer.receive()).type == "command_results"
+            await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_server_frees_what_a_client_did_not_read(autojump_clock: trio.testing.MockClock) -> None:

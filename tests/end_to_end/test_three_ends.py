@@ -36,7 +36,8 @@ def command(tool_name: str, **parameters: JSON) -> Command:
 
 async def run_words(task: ServerTask) -> object:
     """Run the tools that the request names, one command each, and return their results."""
-    results = await task.execute([command(word) for word in task.request.split()])
+    commands = [command(word) for word in task.request.split()]
+    results = await task.execute(commands, stop_on_failure=False)
     return [result.result if result.status is ResultStatus.SUCCESS else result.error for result in results]
 
 
@@ -110,7 +111,7 @@ async def test_commands_of_a_task_run_on_its_device_and_return_their_results() -
         assert result.unwrap() == [
             "quick",
             "RuntimeError: no such window",
-            "there is no tool 'missing' on this device",
+            "there is no tool 'missing' on this device; known: 'list_tools', 'quick', 'broken', 'in_thread'",
             7,
         ]
         assert (await world.connection.device_info()).platform == Platform.LINUX
@@ -119,14 +120,15 @@ async def test_commands_of_a_task_run_on_its_device_and_return_their_results() -
         assert world.server.statistics().unanswered_commands == world.server.statistics().sessions == 0
 
 
-async def test_failure_stops_a_batch_with_stop_on_failure() -> None:
+async def test_failure_stops_a_batch_unless_the_session_says_otherwise() -> None:
     async def session(task: ServerTask) -> object:
-        results = await task.execute([command(word) for word in task.request.split()], stop_on_failure=True)
-        return [result.status for result in results]
+        commands = [command(word) for word in task.request.split()]
+        batches = [await task.execute(commands), await task.execute(commands, stop_on_failure=False)]
+        return [[result.status for result in batch] for batch in batches]
 
     async with open_world([quick, broken], session) as world:
         result = await world.connection.run_task("quick broken quick")
-        assert result.unwrap() == ["success", "failure", "skipped"]
+        assert result.unwrap() == [["success", "failure", "skipped"], ["success", "failure", "success"]]
 
 
 async def test_session_may_use_one_commands_result_for_the_next() -> None:

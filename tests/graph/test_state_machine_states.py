@@ -143,7 +143,9 @@ class GraphStates(RuleBasedStateMachine):
             case _:
                 raise AssertionError(arguments)
 
-    def _change_naive(self, graph: NaiveGraph, made: dict[str, NaiveEdge], kind: object, *arguments: object) -> None:
+    def _change_naive(  # noqa: C901  # one case for each kind of change
+        self, graph: NaiveGraph, made: dict[str, NaiveEdge], kind: object, *arguments: object
+    ) -> None:
         def connect(source: str, target: str, when: When, met: bool, name: str | None) -> None:
             if source not in graph.nodes or (name is not None and name in graph.edges):
                 raise Refused

@@ -156,13 +156,13 @@ async def test_foreign_page_is_refused_even_with_the_token_until_its_origin_is_a
         (b"evil.example", None),
         (b"localhost.evil.example", None),
         (b"127.0.0.1.evil.example:80", None),
-        (b"[::1", "::1"),
+        (b"[::1", None),
         (b"", None),
     ],
 )
 def test_server_at_loopback_accepts_only_loopbacks_names(host: bytes, name: str | None) -> None:
     access = AccessPolicy(None, allowed_hosts=hosts_for("127.0.0.1", None))
-    assert access.handshake_status("/ws", [(b"Host", host)]) == (403 if name is None else 101)
+    assert access.handshake_status("/ws", [(b"Host", host)]) == (421 if name is None else 101)
 
 
 def test_other_names_can_be_allowed_and_elsewhere_the_default_is_any() -> None:
@@ -171,21 +171,21 @@ def test_other_names_can_be_allowed_and_elsewhere_the_default_is_any() -> None:
 
     assert at("127.0.0.1", ["proxy.example"], b"proxy.example:443") == 101
     assert at("127.0.0.1", ["proxy.example"], b"localhost:443") == 101
-    assert at("127.0.0.1", ["proxy.example"], b"evil.example") == 403
+    assert at("127.0.0.1", ["proxy.example"], b"evil.example") == 421
     assert at("127.9.9.9", None, b"127.9.9.9") == 101
     assert at("0.0.0.0", None, b"evil.example") == 101  # noqa: S104  # nothing listens
-    assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"evil.example") == 403  # noqa: S104  # nothing listens
+    assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"evil.example") == 421  # noqa: S104  # nothing listens
     assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"GOOD.example:1") == 101  # noqa: S104  # nothing listens
     assert at("0.0.0.0", ["good.example", "[fe80::1]"], b"[fe80::1]:1") == 101  # noqa: S104  # nothing listens
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.sampled_from([b"host", b"origin", b"x"]), st.binary(max_size=30))))
 def test_any_request_gets_a_status(path: str, headers: list[tuple[bytes, bytes]]) -> None:
-    assert AccessPolicy("t", allowed_hosts=["h"]).handshake_status(path, headers) in (403, 404)
+    assert AccessPolicy("t", allowed_hosts=["h"]).handshake_status(path, headers) in (403, 404, 421)
 
 
 @pytest.mark.parametrize(
-    ("host", "status"), [("evil.example", b"403"), ("localhost", b"101"), ("127.0.0.1:80", b"101")]
+    ("host", "status"), [("evil.example", b"421"), ("localhost", b"101"), ("127.0.0.1:80", b"101")]
 )
 @pytest.mark.parametrize("name", ["Host", "host", "HOST"])
 async def test_page_whose_name_resolves_to_this_machine_is_refused(name: str, host: str, status: bytes) -> None:
@@ -208,4 +208,29 @@ async def test_name_that_is_not_allowed_raises_handshake_rejected_in_the_client(
         with pytest.raises(HandshakeRejected) as caught:
             async with open_connection("ws://evil.example/ws", "device", stream=stream):
                 raise AssertionError("not reached")
-        assert caught.value.status_code == 403
+    assert caught.value.status_code == 421
+    assert "--allow-host" in str(caught.value)
+    assert "token" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["Proxy.Example.:443", "[0:0:0:0:0:0:0:1]", "PROXY.example"])
+def test_host_is_compared_as_browsers_do(host: str) -> None:
+    access = AccessPolicy(None, allowed_hosts=hosts_for("127.0.0.1", ["proxy.example."]))
+    assert access.handshake_status("/ws", [(b"Host", host.encode())]) == 101
+
+
+@pytest.mark.parametrize("name", ["proxy.example:443", "https://proxy.example", "proxy.example/ws", "", "m\u00fcnchen"])
+def test_name_that_no_host_header_can_match_is_reported(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not a host name without a port"):
+        AccessPolicy(None, allowed_hosts=[name])
+
+
+async def test_a_single_host_and_a_single_origin_are_not_split_into_letters() -> None:
+    policy = AccessPolicy(allowed_hosts="example.org", allowed_origins="https://example.org")
+    headers = [(b"host", b"example.org"), (b"origin", b"https://example.org")]
+    assert policy.handshake_status("/ws", headers) == 101
+    assert policy.handshake_status("/ws", [(b"host", b"e")]) == 421
+    assert policy.handshake_status("/ws", [(b"host", b"example.org"), (b"origin", b"h")]) == 403
+    assert hosts_for("127.0.0.1", "example.org") == {"localhost", "127.0.0.1", "::1", "example.org"}
+    async with open_server(allowed_hosts="example.org") as server:
+        assert server.url.startswith("ws://127.0.0.1:")

@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.messages import ClientMessageType
 from galaxy_trio.server import ServerLimits, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
@@ -175,13 +175,14 @@ async def test_no_message_of_a_client_affects_or_reveals_anothers_task(said: lis
         await clients.check()
 
 
-@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("registered", [True, False])
-async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, registered: bool) -> None:
+async def test_text_nested_10_000_deep_is_a_broken_message(opening: str, closing: str, registered: bool) -> None:
     async with open_clients() as clients, open_raw_client(clients.server.connect()) as evil:
         if registered:
             await register_constellation(evil, EVIL)
-        evil.send_text('{"type": "heartbeat", "status": "ok", "metadata": {"a": ' + opening * 10_000)
+        nested = f"{opening * 10_000}1{closing * 10_000}"
+        evil.send_text(f'{{"type": "heartbeat", "status": "ok", "metadata": {{"a": {nested}}}}}')
         assert "nested too deep" in str((await evil.receive())["error"])
         if registered:
             evil.send(type="heartbeat", status="ok", client_type="constellation")
@@ -295,4 +296,4 @@ async def test_refused_and_broken_clients_leave_nothing(
 
 def _alive() -> int:
     gc.collect()
-    return sum(isinstance(item, ClientHandler | Transport | RawClient) for item in gc.get_objects())
+    return sum(isinstance(item, ClientHandler | TrioWebSocket | RawClient) for item in gc.get_objects())

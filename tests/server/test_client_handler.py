@@ -165,7 +165,7 @@ async def test_constellation_cannot_target_a_constellation() -> None:
             type="register", status="ok", client_type="constellation", client_id="other", target_id=CONSTELLATION
         )
         [error], code = await client.receive_until_ended()
-        assert error_text(error) == f"Target device {CONSTELLATION!r} is not connected"
+        assert error_text(error).startswith(f"Target device {CONSTELLATION!r} is not connected")
         assert code == 1000
 
 

@@ -87,8 +87,8 @@ async def test_command_keeps_its_call_id_or_gets_one() -> None:
         assert len(str(second["call_id"])) == 36
 
 
-@pytest.mark.parametrize(("stop", "sent"), [(True, True), (False, None)])
-async def test_stop_on_failure_is_sent_only_when_set(stop: bool, sent: object) -> None:
+@pytest.mark.parametrize(("stop", "sent"), [(True, None), (False, False)])
+async def test_only_going_on_after_a_failure_is_sent(stop: bool, sent: object) -> None:
     async def session(task: ServerTask) -> None:
         await task.execute([LOOK], stop_on_failure=stop)
 

@@ -16,7 +16,7 @@ import trio.testing
 from galaxy_trio import ConfigError, ConnectFailed
 from galaxy_trio._transport.inbound_limits import MAX_HEAD
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
@@ -101,6 +101,24 @@ async def test_invalid_handshake_ends_only_its_connection(sent: bytes, caplog: p
         await clients.check()
 
 
+async def test_rejected_clients_are_logged_once_a_minute_and_counted(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="galaxy_trio.server")
+    async with open_memory_server() as server:
+        for pause in (*[0.0] * 20, 61.0):
+            await trio.sleep(pause)
+            stream = server.connect()
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            with trio.fail_after(60):
+                while await stream.receive_some():
+                    pass
+            await trio.testing.wait_all_tasks_blocked()
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("was rejected" in line for line in lines) == 2
+    assert "19 more problems like the last one not logged" in lines
+
+
 async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:
     async with open_clients(limits=ServerLimits(max_message_size=5000)) as clients:
         heartbeat = json.dumps({"type": "heartbeat", "status": "ok", "client_type": "constellation", "task_name": ""})
@@ -138,13 +156,13 @@ async def test_flooding_client_that_does_not_read_holds_bounded_memory_and_affec
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     held: list[int] = []
-    send_nowait = Transport.send_nowait
+    send_nowait = TrioWebSocket.send_nowait
 
-    def watched(self: Transport, text: str, *, gather: bool = False) -> None:
+    def watched(self: TrioWebSocket, text: str, *, gather: bool = False) -> None:
         send_nowait(self, text, gather=gather)
         held.append(self.bytes_held)
 
-    monkeypatch.setattr(Transport, "send_nowait", watched)
+    monkeypatch.setattr(TrioWebSocket, "send_nowait", watched)
     client_end, server_end = trio.testing.memory_stream_pair()
     # Stalls the server's writes, because the client does not read.
     not_read = FaultyStream(server_end)
@@ -222,7 +240,9 @@ def _alive() -> int:
     """Count the live objects that connections and sessions consist of."""
     gc.collect()
     kept = [
-        item for item in gc.get_objects() if isinstance(item, ClientHandler | Transport | ServerTask | trio.CancelScope)
+        item
+        for item in gc.get_objects()
+        if isinstance(item, ClientHandler | TrioWebSocket | ServerTask | trio.CancelScope)
     ]
     # trio references scopes with a deadline for a while.
     return sum(not isinstance(item, trio.CancelScope) or item.deadline == math.inf for item in kept)

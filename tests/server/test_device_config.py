@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +44,9 @@ room.floor = 3
 
 def test_yaml_json_and_toml_files_are_equivalent(tmp_path: Path) -> None:
     (tmp_path / "devices.yaml").write_text(YAML)
-    (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG, "other": 1}))
+    (tmp_path / "devices.json").write_text(
+        json.dumps({"devices": CONFIG, "defaults": {"priority": "low"}, "x-more": 1, "_anchors": 2})
+    )
     (tmp_path / "devices.toml").write_text(TOML)
     assert read_device_config(tmp_path / "devices.toml") == CONFIG
     assert read_device_config(tmp_path / "devices.yaml") == CONFIG
@@ -81,6 +83,17 @@ _BAD = {
         "devices: {a: {tags: }}",
         r"devices\['a'\].tags: expected a list of strings, got null",
     ),
+    "a long number for a name": (
+        "d.yaml",
+        f"devices:\n  ? 0x{'f' * 4000}\n  : {{}}",
+        r"devices\[a number of very many digits\]",
+    ),
+    "an unknown key": ("d.yaml", "devices: {}\ndefualts: {}", "defualts: unknown key; did you mean 'defaults'"),
+    "a device given twice": (
+        "d.yaml",
+        "devices:\n  a: {}\n  a: {}",
+        "devices.a: is given twice, in line 2 and in line 3",
+    ),
     "two places": ("d.yaml", "devices: {a: 1, b: 2}", r"wrong at 2 places: devices\['a'\]: .*; devices\['b'\]: "),
 }
 
@@ -107,16 +120,10 @@ def test_without_pyyaml_json_still_works_and_the_error_says_what_to_install(
 ) -> None:
     (tmp_path / "devices.yaml").write_text(YAML)
     (tmp_path / "devices.json").write_text(json.dumps({"devices": CONFIG}))
-    original = builtins.__import__
-
-    def without_yaml(name: str, *arguments: object, **more: object) -> object:
-        if name == "yaml":
-            raise ImportError(name)
-        return original(name, *arguments, **more)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(builtins, "__import__", without_yaml)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.delitem(sys.modules, "galaxy_trio._config.strict_yaml", raising=False)
     assert read_device_config(tmp_path / "devices.json") == CONFIG
-    with pytest.raises(ConfigError, match=r"pip install 'galaxy_trio\[yaml\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "galaxy_trio\[cli\]", or write it as TOML or JSON'):
         read_device_config(tmp_path / "devices.yaml")
 
 

@@ -96,13 +96,13 @@ async def test_server_reachable_from_other_machines_needs_a_token(host: str) -> 
 
 @pytest.mark.parametrize(
     ("host", "shown"),
-    [("127.0.0.1", "127.0.0.1"), ("127.1.2.3", "127.1.2.3"), ("localhost", None), ("::1", "[::1]")],
+    [("127.0.0.1", "127.0.0.1"), ("127.1.2.3", "127.1.2.3"), ("localhost", "localhost"), ("::1", "[::1]")],
 )
-async def test_server_at_loopback_needs_no_token(host: str, shown: str | None) -> None:
+async def test_server_at_loopback_needs_no_token(host: str, shown: str) -> None:
     try:
         async with open_server(host) as server:
             assert await device_can_register(server, token=None)
-            assert shown is None or server.url.startswith(f"ws://{shown}:")
+            assert server.url.startswith(f"ws://{shown}:")
     except OSError:
         if host != "::1":
             raise

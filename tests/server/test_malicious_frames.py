@@ -32,6 +32,26 @@ async def test_endless_empty_fragments_end_only_their_connection(monkeypatch: py
         await clients.check()
 
 
+async def test_other_tasks_run_while_many_empty_fragments_arrive_together() -> None:
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async with open_clients() as clients, open_evil(clients) as evil, trio.open_nursery() as nursery:
+        # 128 KiB, which the library would parse in one step.
+        fragments = empty_fragments(20_000)
+        await evil.send_bytes(fragments)
+        nursery.start_soon(count)
+        while clients.server.statistics().memory_held < 20_000 * 100:
+            await trio.lowlevel.checkpoint()
+        assert passes > len(fragments) / 4096
+        nursery.cancel_scope.cancel()
+
+
 _BROKEN_FRAMES: dict[str, tuple[bytes, int]] = {
     "a frame without a mask": (b"\x81\x02{}", 1002),
     "a reserved bit": (b"\xc1\x80mask", 1002),

@@ -32,6 +32,8 @@ class _Deviation:
 
 
 _LIBRARY = "the recorded text comes from a library"
+_SIMILAR = "the recorded server names no other devices"
+_NOT_CONNECTED = "Target device 'device_404' is not connected; similar names that are: 'device_001'"
 DEVIATIONS: dict[str, dict[int, _Deviation]] = {
     "bad_messages": {
         1: _Deviation(_LIBRARY, "invalid message to the server: not JSON"),
@@ -39,12 +41,14 @@ DEVIATIONS: dict[str, dict[int, _Deviation]] = {
         5: _Deviation(_LIBRARY, "invalid message to the server: type: "),
     },
     "registration_errors": {
+        4: _Deviation(_SIMILAR, _NOT_CONNECTED),
         7: _Deviation(
             "the recorded server does not reply to another first message",
             "the first message must be a registration",
             1008,
         ),
     },
+    "task_errors": {3: _Deviation(_SIMILAR, _NOT_CONNECTED)},
     "same_session_twice": {
         7: _Deviation("the recorded server ran the first request again", "session_id 'demo@s' is in use"),
         9: _Deviation("a task ends only once"),

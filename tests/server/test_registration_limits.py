@@ -48,6 +48,21 @@ async def test_larger_first_message_ends_the_connection_at_its_header(
         assert trio.current_time() == start
 
 
+async def test_registration_of_many_values_is_refused_because_the_description_is_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_memory_server() as server:
+        async with open_raw_client(server.connect()) as client:
+            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [0] * 2000}})
+            assert "more than 2,000 values" in str((await client.receive())["error"])
+            assert await client.close_code() == 1008
+        async with open_raw_client(server.connect()) as client:
+            client.send(type="register", status="ok", client_id=DEVICE, metadata={"system_info": {"x": [0] * 1900}})
+            assert (await client.receive())["type"] == "heartbeat"
+            client.send(type="heartbeat", status="ok", metadata={"x": [0] * 100_000})
+            assert (await client.receive())["type"] == "heartbeat"
+
+
 async def test_fragments_count_together(autojump_clock: trio.testing.MockClock) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as client:
         half = _LIMIT // 2 + 1

@@ -14,7 +14,7 @@ from galaxy_trio._connection.pending_replies import PendingReplies
 from galaxy_trio._connection.requests import Requests
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.send_buffer import BufferedStream
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
 from galaxy_trio.constellation.task import NotSent, Task
 from galaxy_trio.constellation.task_runner import TaskRunner
@@ -108,7 +108,7 @@ def tear_a_frame() -> AbstractContextManager[object]:
         del timeout
         await trio.lowlevel.checkpoint_if_cancelled()
         transport = self._link._transport
-        assert isinstance(transport, Transport)
+        assert isinstance(transport, TrioWebSocket)
         frame = text_frame(self._link._text(message), masked=True)
         request = self._replies.register(kind, key)
         self._replies.hand_over(request)
@@ -144,7 +144,7 @@ def blame_the_newest() -> AbstractContextManager[object]:
 def wait_for_a_subscriber() -> AbstractContextManager[object]:
     """The receiver waits for a subscriber that lags."""
     publish = EventFanOut.publish
-    receive = Transport.receive
+    receive = TrioWebSocket.receive
     published = 0
 
     def count(self: EventFanOut, event: Any) -> None:
@@ -152,14 +152,14 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
         published += 1
         publish(self, event)
 
-    async def receive_slowly(self: Transport) -> str | bytes:
+    async def receive_slowly(self: TrioWebSocket) -> str | bytes:
         text = await receive(self)
         if published % 10 == 0:
             await trio.sleep(50)
         return text
 
     return both(
-        mock.patch.object(EventFanOut, "publish", count), mock.patch.object(Transport, "receive", receive_slowly)
+        mock.patch.object(EventFanOut, "publish", count), mock.patch.object(TrioWebSocket, "receive", receive_slowly)
     )
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,7 +15,7 @@ import attrs
 from tests.simulation.run import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from tests.simulation.run import Run
 
@@ -54,6 +55,16 @@ def _counts_of(run: Run) -> Counter[str]:
     )
 
 
+@contextmanager
+def _summaries_of(seeds: range, jobs: int) -> Generator[Iterable[Summary]]:
+    """Carry out the plans in so many processes; in this one if it is one."""
+    if jobs == 1:
+        yield map(summary_of, seeds)
+    else:
+        with multiprocessing.Pool(jobs) as pool:
+            yield pool.imap_unordered(summary_of, seeds, chunksize=4)
+
+
 def report_of(run: Run) -> str:
     """Report the broken promises, the plan, and the command that repeats the run."""
     return "\n".join(
@@ -82,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(simulate(seed).journal)
     began = printed_at = time.perf_counter()
     counts: Counter[str] = Counter()
-    with multiprocessing.Pool(options.jobs) as pool:
-        for count, summary in enumerate(pool.imap_unordered(summary_of, seeds, chunksize=4), 1):
+    with _summaries_of(seeds, options.jobs) as summaries:
+        for count, summary in enumerate(summaries, 1):
             counts += summary.counts
             if summary.report:
                 print(summary.report)

@@ -63,7 +63,7 @@ def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_i
         assert "BROKEN: " in summary.report
         assert summary.report.startswith("seed 4\n")
         assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report
-        # The processes that it starts are forked, and have the same mutation.
+        # One job runs in this process, which has the mutation.
         assert main(["--first-seed", "4", "--seeds", "1", "--jobs", "1"]) == 1
     assert "BROKEN: " in capsys.readouterr().out
 

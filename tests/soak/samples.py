@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MIB: Final = 2**20
+_PACKAGES: Final = ("galaxy_trio.", "trio.", "trio_websocket.", "wsproto.")
+_KEPT_BY_TRIO: Final = "trio.CancelScope"
+"""Trio keeps a scope that has ended until its deadline."""
+BLOCKS: Final = "blocks of memory"
+"""The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
+_SHOWN: Final = 8
+_MORE_BLOCKS: Final = 100
+"""By how many blocks of memory a process may grow for each device."""
 
 
 @attrs.frozen
@@ -78,17 +89,51 @@ def growth_of(process: str, samples: Sequence[Sample]) -> list[str]:
     for figure, bound in BOUNDS.items():
         _, _, before, after = _quarters(samples, figure)
         if not bound.allows(before, after):
-            problems.append(f"{figure} of the {process} grew from {before:.0f} to {after:.0f} in the second half")
+            problems.append(
+                f"{figure} in the process of the {process} grew from {before:.0f} to {after:.0f} in the second half"
+            )
     return problems
 
 
-def leaks_of(process: str, idle_before: Sample, idle_after: Sample) -> list[str]:
-    """Say what an idle process has more of after the load than before it. Memory and threads are kept for a while: see `growth_of`."""
-    return [
-        f"the idle {process} has {after:.0f} {figure} after the load, {before:.0f} before it"
-        for figure in ("descriptors", "tasks")
-        if (after := vars_of(idle_after)[figure]) > (before := vars_of(idle_before)[figure])
-    ]
+@attrs.frozen
+class Idle:
+    """What a process uses while nothing goes on in it.
+
+    Attributes:
+        sample: What it uses.
+        objects: How many objects of each class of the package, of trio and of the WebSocket libraries there are, and `BLOCKS`.
+    """
+
+    sample: Sample
+    objects: dict[str, int]
+
+
+def take_idle_sample() -> Idle:
+    """Measure this process, which is idle."""
+    gc.collect()
+    named = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    objects = {name: count for name, count in named.items() if name.startswith(_PACKAGES) and name != _KEPT_BY_TRIO}
+    return Idle(take_sample(), {BLOCKS: sys.getallocatedblocks(), **objects})
+
+
+def leaks_of(process: str, before: Idle, after: Idle, devices: int) -> list[str]:
+    """Say in one line what an idle process has more of after the load than before it, the package's classes first.
+
+    A device may have one more object of a class: the last of its kind. What is left of each task or connection is far more.
+    """
+    then, now = ({**vars_of(idle.sample), **idle.objects} for idle in (before, after))
+    allowed = {"descriptors": 0, "threads": 0, "tasks": 0, BLOCKS: _MORE_BLOCKS * devices}
+    more = {
+        name: count - then.get(name, 0)
+        for name, count in now.items()
+        if name != "memory" and count - then.get(name, 0) > allowed.get(name, devices)
+    }
+    if not more:
+        return []
+    names = sorted(more, key=lambda name: (name not in allowed, not name.startswith("galaxy_trio."), -more[name], name))
+    shown = ", ".join(f"{now[name]:,.0f} {name} ({then.get(name, 0):,.0f} before)" for name in names[:_SHOWN])
+    rest = f", and more of {len(names) - _SHOWN} other classes" if len(names) > _SHOWN else ""
+    return [f"the idle process of the {process} has more than before the load: {shown}{rest}"]
 
 
 def table_of(samples: Mapping[str, Sequence[Sample]]) -> str:

@@ -10,6 +10,7 @@ import argparse
 import math
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,19 +21,22 @@ import attrs
 import trio
 
 from galaxy_trio import ConnectionLost, RequestRejected, RequestTimeout
+from galaxy_trio._concurrency.background import first_leaf
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import Constellation, open_constellation
 from galaxy_trio.events import CONNECTED
 from galaxy_trio.messages import TaskStatus
 from tests.connection.support.faults import Fault, break_connection
 from tests.connection.support.proxy import ProxiedConnection, Proxy, open_proxy
+from tests.soak.breakages import BREAKAGES, break_package
 from tests.soak.journals import Counts, Ending, Journals, broken_promises
-from tests.soak.processes import OPTIONS, Process, open_process
-from tests.soak.samples import Sample, growth_of, leaks_of, table_of, take_sample
+from tests.soak.processes import OPTIONS, Process, Report, SoakEnded, open_process
+from tests.soak.samples import Idle, Sample, growth_of, leaks_of, table_of, take_idle_sample, take_sample
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import TaskResult
+    from tests.simulation.patching import Mutation
 
 
 class RunTask(Protocol):
@@ -43,8 +47,12 @@ class RunTask(Protocol):
         ...
 
 
+SHORT: Final = (12.0, 20, 8.0, 1)
+"""The seconds, devices, faults per second and seed of a soak that finds all `BREAKAGES`."""
 _CONSTELLATIONS: Final = 5
 _SAMPLES: Final = 100
+_WARM_UP: Final = 2.0
+"""Seconds of work without faults, before it is measured what the processes use."""
 _PROGRESS: Final = 60.0
 """Seconds between two progress lines."""
 _STALLS: Final = {Fault.STALL: 4.0, Fault.HALF_OPEN: 15.0}
@@ -81,7 +89,7 @@ class Result:
                 f"{self.journals.submitted:,} tasks: {counted}; {ends}.",
                 f"{self.faults.total():,} faults: {faults}.",
                 "",
-                table_of(self.samples),
+                table_of({name: taken for name, taken in self.samples.items() if len(taken) >= 4}),
                 "",
                 *(self.problems or ["All checks passed."]),
             ]
@@ -91,8 +99,9 @@ class Result:
 class _Soak:
     """The main process: the proxy and the constellations, whose tasks it submits and whose connections it breaks."""
 
-    def __init__(self, seconds: float, devices: int, faults_per_second: float, seed: int) -> None:
+    def __init__(self, seconds: float, devices: int, faults_per_second: float, seed: int, breakage: str) -> None:
         self.result = Result()
+        self._breakage = breakage
         self._seconds = seconds
         self._devices = devices
         self._faults_per_second = faults_per_second
@@ -100,16 +109,17 @@ class _Soak:
         self._processes: dict[str, Process] = {}
         self._constellations: list[Constellation] = []
 
-    async def run(self) -> Result:
-        """Run the soak."""
+    async def run(self) -> None:
+        """Run the soak. `result` is what it has shown."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            server = self._processes["server"] = await stack.enter_async_context(open_process("server", folder))
+            server = await stack.enter_async_context(open_process(self._breakage, "server", folder))
+            self._processes["server"] = server
             with trio.fail_after(SECONDS):
                 url = (await server.read_line()).strip('"')
             proxy = await stack.enter_async_context(open_proxy(url))
             self._processes["devices"] = await stack.enter_async_context(
-                open_process("devices", folder, proxy.url, self._devices)
+                open_process(self._breakage, "devices", folder, proxy.url, self._devices)
             )
             for number in range(_CONSTELLATIONS):
                 configs = [DeviceConfig(f"d{n}", proxy.url) for n in range(number, self._devices, _CONSTELLATIONS)]
@@ -117,11 +127,13 @@ class _Soak:
                     configs, reconnect_delay=0.2, keepalive_expiry=1, options=OPTIONS, random=self._random
                 )
                 self._constellations.append(await stack.enter_async_context(opened))
-            with trio.fail_after(SECONDS):
-                idle_before = await self._idle()
-            await self._work_under_faults(proxy)
-            with trio.fail_after(2 * SECONDS):
-                await self._check_idle(idle_before)
+            # Before the load, everything has been used once.
+            await self._wait_idle()
+            await self._work(_WARM_UP)
+            await self._wait_idle()
+            before = await self._idle_samples()
+            await self._work(self._seconds, proxy)
+            self.result.problems += await self._leaks_since(before)
             for process in self._processes.values():
                 await process.write()
             self.result.journals.sessions = Counts.read(folder / "sessions")
@@ -130,56 +142,87 @@ class _Soak:
         self.result.problems += broken_promises(self.result.journals)
         for name, samples in self.result.samples.items():
             self.result.problems += growth_of(name, samples)
-        return self.result
 
-    async def _sample(self) -> tuple[dict[str, Sample], int]:
-        """Measure all processes. Returns what they use, and the sum of what goes on."""
-        reports = {name: await process.report() for name, process in self._processes.items()}
-        busy = sum(report.busy for report in reports.values())
-        for constellation in self._constellations:
-            statistics = constellation.statistics()
-            busy += statistics.running + statistics.queued
-            for device in constellation.devices.values():
-                busy += device.statistics().idle_connections + (device.status not in CONNECTED)
-        return {"constellations": take_sample(), **{name: report.sample for name, report in reports.items()}}, busy
+    async def _reports(self) -> dict[str, Report]:
+        """Ask all processes for what they use, and for what goes on in them."""
+        return {
+            "constellations": self._own_report(),
+            **{name: await each.report() for name, each in self._processes.items()},
+        }
 
-    async def _idle(self) -> dict[str, Sample]:
-        """Wait until everything is connected and nothing runs, and return what the processes use then."""
-        while True:
-            samples, busy = await self._sample()
+    def _own_report(self) -> Report:
+        statistics = [constellation.statistics() for constellation in self._constellations]
+        devices = [device for constellation in self._constellations for device in constellation.devices.values()]
+        busy = {
+            "running tasks": sum(each.running for each in statistics),
+            "queued tasks": sum(each.queued for each in statistics),
+            "idle connections": sum(device.statistics().idle_connections for device in devices),
+            "devices that are not connected": sum(device.status not in CONNECTED for device in devices),
+        }
+        return Report(take_sample(), busy)
+
+    async def _busy(self) -> list[str]:
+        """Count what goes on in the processes."""
+        reports = await self._reports()
+        return [
+            f"{count:,} {what} ({name})"
+            for name, report in reports.items()
+            for what, count in report.busy.items()
+            if count
+        ]
+
+    async def _idle_samples(self) -> dict[str, Idle]:
+        return {
+            "constellations": take_idle_sample(),
+            **{name: await each.report_idle() for name, each in self._processes.items()},
+        }
+
+    async def _leaks_since(self, before: dict[str, Idle]) -> list[str]:
+        """Wait until nothing goes on and the processes use no more than before: half-open connections end with their liveness timeout.
+
+        Returns:
+            What still goes on, or what is more than before, after `SECONDS`. None if nothing is.
+        """
+        problems: list[str] = []
+        ends_at = trio.current_time() + SECONDS
+        while trio.current_time() < ends_at:
+            busy = await self._busy()
+            problems = [f"everything should have ended after the load, but there are {what}" for what in busy]
             if not busy:
-                return samples
+                after = await self._idle_samples()
+                problems = [
+                    problem for name in before for problem in leaks_of(name, before[name], after[name], self._devices)
+                ]
+                if not problems:
+                    break
+            await trio.sleep(0.5)
+        return problems
+
+    async def _wait_idle(self) -> None:
+        ends_at = trio.current_time() + SECONDS
+        while busy := await self._busy():
+            if trio.current_time() > ends_at:
+                raise SoakEnded(f"before the load, these did not end within {SECONDS:g} s: {', '.join(busy)}")
             await trio.sleep(0.2)
 
-    async def _check_idle(self, before: dict[str, Sample]) -> None:
-        """Wait until the processes use no more than before. What half-open connections use is released after their liveness timeout."""
-        problems: list[str] = []
-        with trio.move_on_after(SECONDS):
-            while True:
-                after = await self._idle()
-                problems = [problem for name in before for problem in leaks_of(name, before[name], after[name])]
-                if not problems:
-                    return
-                await trio.sleep(0.5)
-        self.result.problems += problems or ["the processes were not idle within a minute after the load"]
-
-    async def _work_under_faults(self, proxy: Proxy) -> None:
-        """Submit tasks until the time is over, and wait for their endings."""
-        ends_at = trio.current_time() + self._seconds
-        async with trio.open_nursery() as nursery:
-            for constellation in self._constellations:
-                for device in constellation.devices.values():
-                    nursery.start_soon(self._submit, constellation.run_task, ends_at)
-                    nursery.start_soon(self._submit, device.run_task, ends_at)
-            nursery.start_soon(self._watch, ends_at)
-            nursery.start_soon(self._break, proxy, ends_at)
-            nursery.start_soon(self._report_progress, ends_at)
+    async def _work(self, seconds: float, proxy: Proxy | None = None) -> None:
+        """Submit tasks until the time is over, and wait for their endings, at most for `SECONDS`. The proxy's connections are broken."""
+        ends_at = trio.current_time() + seconds
+        with trio.move_on_at(ends_at + SECONDS):
+            async with trio.open_nursery() as nursery:
+                for constellation in self._constellations:
+                    for device in constellation.devices.values():
+                        nursery.start_soon(self._submit, constellation.run_task, ends_at)
+                        nursery.start_soon(self._submit, device.run_task, ends_at)
+                if proxy is not None:
+                    nursery.start_soon(self._watch, ends_at)
+                    nursery.start_soon(self._break, proxy, ends_at)
+                    nursery.start_soon(self._report_progress, ends_at)
 
     async def _watch(self, ends_at: float) -> None:
         while trio.current_time() < ends_at:
-            samples, _ = await self._sample()
-            for process, sample in samples.items():
-                self.result.samples.setdefault(process, []).append(sample)
+            for process, report in (await self._reports()).items():
+                self.result.samples.setdefault(process, []).append(report.sample)
             await trio.sleep(self._seconds / _SAMPLES)
 
     async def _report_progress(self, ends_at: float) -> None:
@@ -206,7 +249,7 @@ class _Soak:
         line.resume()
 
     async def _submit(self, run_task: RunTask, ends_at: float) -> None:
-        """Submit one task after another."""
+        """Submit one task after another. Half of them have no timeout, and so end only if they are notified of their end."""
         journals = self.result.journals
         while trio.current_time() < ends_at:
             number = journals.submitted
@@ -224,7 +267,7 @@ class _Soak:
         limit = self._random.uniform(0, 0.3) if self._random.random() < _CANCELLED else math.inf
         with trio.move_on_after(limit):
             try:
-                result = await run_task(request, timeout=_TIMEOUT)
+                result = await run_task(request, timeout=_TIMEOUT if self._random.random() < 0.5 else math.inf)
             except RequestRejected:
                 return Ending.REJECTED
             except RequestTimeout:
@@ -237,7 +280,7 @@ class _Soak:
         return Ending.CANCELLED
 
 
-async def soak(seconds: float, devices: int, faults_per_second: float, seed: int) -> Result:
+async def soak(seconds: float, devices: int, faults_per_second: float, seed: int, breakage: str = "") -> Result:
     """Run tasks under faults.
 
     Args:
@@ -245,8 +288,31 @@ async def soak(seconds: float, devices: int, faults_per_second: float, seed: int
         devices: The number of devices.
         faults_per_second: How often a connection is broken, on average.
         seed: Seed of the faults, the sizes and the cancellations.
+        breakage: The name of one of `BREAKAGES`, with which all processes run.
     """
-    return await _Soak(seconds, devices, faults_per_second, seed).run()
+    run = _Soak(seconds, devices, faults_per_second, seed, breakage)
+    with break_package(breakage):
+        try:
+            await run.run()
+        except* SoakEnded as ended:
+            run.result.problems.append(str(first_leaf(ended)))
+        except* Exception as crash:  # noqa: BLE001  # whatever is wrong with the package is a result
+            traceback.print_exception(crash)
+            first = first_leaf(crash)
+            run.result.problems.append(
+                f"the process of the constellations has crashed: {type(first).__name__}: {first}"
+            )
+    return run.result
+
+
+def find(breakage: Mutation) -> bool:
+    """Run a short soak with a breakage, print what it has shown, and return whether that is what it must show."""
+    print(f"{breakage.__name__}: {breakage.__doc__}", flush=True)
+    result = trio.run(soak, *SHORT, breakage.__name__)
+    found = any(BREAKAGES[breakage] in problem for problem in result.problems)
+    print(*(f"    {problem}" for problem in result.problems), sep="\n")
+    print("found." if found else f"NOT FOUND: no problem says {BREAKAGES[breakage]!r}.", flush=True)
+    return found
 
 
 def main() -> None:
@@ -256,7 +322,15 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=50)
     parser.add_argument("--faults-per-second", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--breakages", nargs="*", metavar="NAME", help="check that short soaks find these deliberate breakages, or all"
+    )
     arguments = parser.parse_args()
+    if arguments.breakages is not None:
+        chosen = [each for each in BREAKAGES if not arguments.breakages or each.__name__ in arguments.breakages]
+        missed = [breakage.__name__ for breakage in chosen if not find(breakage)]
+        print(f"{len(chosen)} breakages, {len(missed)} not found{': ' if missed else '.'}{', '.join(missed)}")
+        sys.exit(bool(missed))
     result = trio.run(soak, 60 * arguments.minutes, arguments.devices, arguments.faults_per_second, arguments.seed)
     print(result)
     sys.exit(bool(result.problems))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+import attrs
 import pytest
 
 from tests.soak.journals import Ending, Journals, broken_promises
-from tests.soak.samples import Sample, growth_of, leaks_of, table_of
-from tests.soak.soak import soak
+from tests.soak.processes import Process, SoakEnded
+from tests.soak.samples import BLOCKS, Idle, Sample, growth_of, leaks_of, table_of
+from tests.soak.soak import SHORT, soak
 
 _SAMPLE = Sample(memory=50, descriptors=100, threads=4, tasks=500)
 
 
 @pytest.mark.slow
 async def test_tasks_run_once_and_nothing_leaks_under_faults() -> None:
-    result = await soak(seconds=12, devices=20, faults_per_second=8, seed=1)
+    result = await soak(*SHORT)
     assert not result.problems, str(result)
     assert len(result.faults) > 3
 
@@ -65,7 +69,7 @@ def test_growth_in_the_second_half_is_found(figure: str, step: float) -> None:
         for number in range(40)
     ]
     [found] = growth_of("server", samples)
-    assert found.startswith(f"{figure} of the server grew from ")
+    assert found.startswith(f"{figure} in the process of the server grew from ")
 
 
 def _figures() -> dict[str, float]:
@@ -78,10 +82,48 @@ def test_growth_in_the_first_half_is_the_warm_up() -> None:
     assert "| server | memory (MiB) | 54 | 64 | 70 | 70 |" in table_of({"server": samples})
 
 
-def test_leaked_descriptor_or_task_of_an_idle_process_is_found() -> None:
-    assert leaks_of("server", _SAMPLE, _SAMPLE) == []
-    more = Sample(memory=90, descriptors=101, threads=9, tasks=501)
-    assert leaks_of("server", _SAMPLE, more) == [
-        "the idle server has 101 descriptors after the load, 100 before it",
-        "the idle server has 501 tasks after the load, 500 before it",
-    ]
+_BEFORE = Idle(_SAMPLE, {BLOCKS: 10_000, "galaxy_trio.Connection": 20})
+
+
+@pytest.mark.parametrize(
+    ("after", "more"),
+    [
+        (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, descriptors=101)), "101 descriptors (100 before)"),
+        (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, threads=5)), "5 threads (4 before)"),
+        (attrs.evolve(_BEFORE, sample=attrs.evolve(_SAMPLE, tasks=501)), "501 tasks (500 before)"),
+        (Idle(_SAMPLE, {BLOCKS: 11_001}), "11,001 blocks of memory (10,000 before)"),
+        (
+            Idle(_SAMPLE, {BLOCKS: 11_001, "trio.Event": 99, "galaxy_trio.A": 11, "galaxy_trio.B": 12}),
+            "11,001 blocks of memory (10,000 before), 12 galaxy_trio.B (0 before), 11 galaxy_trio.A (0 before), 99 trio.Event (0 before)",
+        ),
+        (
+            Idle(_SAMPLE, {BLOCKS: 10_000, **{f"trio.A{number}": 11 for number in range(10)}}),
+            f"{', '.join(f'11 trio.A{number} (0 before)' for number in range(8))}, and more of 2 other classes",
+        ),
+    ],
+)
+def test_what_an_idle_process_has_more_of_is_found(after: Idle, more: str) -> None:
+    [found] = leaks_of("server", _BEFORE, after, devices=10)
+    assert found == f"the idle process of the server has more than before the load: {more}"
+
+
+def test_idle_process_may_have_one_more_object_of_a_class_for_each_device() -> None:
+    after = Idle(
+        attrs.evolve(_SAMPLE, memory=90), {BLOCKS: 11_000, "galaxy_trio.Connection": 30, "galaxy_trio.Device": 10}
+    )
+    assert leaks_of("server", _BEFORE, after, devices=10) == []
+    assert leaks_of("server", after, _BEFORE, devices=10) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (SoakEnded("the process of the server has ended"), "the process of the server has ended"),
+        (KeyError("a"), "the process of the constellations has crashed: KeyError: 'a'"),
+    ],
+)
+async def test_crash_of_a_process_is_a_problem(error: Exception, problem: str) -> None:
+    with mock.patch.object(Process, "report", side_effect=error):
+        result = await soak(seconds=1, devices=1, faults_per_second=1, seed=1)
+    assert result.problems == [problem]
+    assert str(result).endswith(problem)

@@ -14,7 +14,7 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.url import parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.testing import PEER_URL, FaultyStream
 from tests.transport.support.memory_pair import MB, frames_of_a_client, listening_to, open_pair
 
@@ -68,7 +68,7 @@ async def test_a_receiving_end_answers_pings_and_ignores_pongs(before: bytes) ->
         await server.transport.abort()
 
 
-async def _receive_until_it_ends(transport: Transport) -> None:
+async def _receive_until_it_ends(transport: TrioWebSocket) -> None:
     with pytest.raises(TransportEnded):
         while True:
             await transport.receive()
@@ -76,7 +76,7 @@ async def _receive_until_it_ends(transport: Transport) -> None:
 
 async def test_no_pong_follows_a_close_frame() -> None:
     ends = trio.testing.memory_stream_pair()
-    client = Transport(FaultyStream(ends[0]), peer="the other", client=True, max_message_size=MB)
+    client = TrioWebSocket(FaultyStream(ends[0]), peer="the other", client=True, max_message_size=MB)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run_writer)

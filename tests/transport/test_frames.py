@@ -110,7 +110,7 @@ def test_large_frame_is_made_in_slices_and_read_as_one_message(size: int, masked
     assert read(slices, masked=masked, limit=len(frame)).messages == [text]
 
 
-def test_frame_of_a_small_message_is_made_at_once() -> None:
+def test_frame_of_a_small_message_is_made_in_one_step() -> None:
     assert isinstance(sending_frame("x" * 2**18, masked=False), bytes)
 
 

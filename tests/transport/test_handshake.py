@@ -11,7 +11,7 @@ import trio.testing
 
 from galaxy_trio import ConnectFailed
 from galaxy_trio._transport.interface import TransportEnded
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from tests.connection.support.leaks import chain
 from tests.transport.support.memory_pair import MB, accept
 
@@ -24,7 +24,7 @@ Judge: TypeAlias = "Callable[[str, list[tuple[bytes, bytes]]], int]"
 async def _ask(request: bytes, judge: Judge) -> bytes:
     """Return a server's whole answer to a request whose handshake must fail."""
     ours, theirs = trio.testing.memory_stream_pair()
-    server = Transport(theirs, peer="the client", client=False, max_message_size=MB)
+    server = TrioWebSocket(theirs, peer="the client", client=False, max_message_size=MB)
     answer = b""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -98,7 +98,7 @@ async def test_a_rejected_client_gets_the_status_and_the_judge_gets_its_whole_re
 
 async def test_an_extension_that_a_client_offers_is_declined() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    server = Transport(theirs, peer="the client", client=False, max_message_size=MB)
+    server = TrioWebSocket(theirs, peer="the client", client=False, max_message_size=MB)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run_writer)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import CloseReason, FrameProtocol
 
-from galaxy_trio._transport.inbound_limits import MAX_FRAGMENTS, MAX_HEAD, InboundWatch
+from galaxy_trio._transport.inbound_limits import MAX_FRAGMENTS, MAX_HEAD, MAX_HEAD_LINES, InboundWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -290,7 +290,7 @@ def test_the_handshake_ends_where_h11_sees_its_end(end: bytes) -> None:
         assert single.in_handshake
         single.feed(byte)
     assert (whole.in_handshake, single.in_handshake) == (False, False)
-    assert (whole.host, single.host) == (b"a.test", b"a.test")
+    assert whole.headers == single.headers == {b"host": b"a.test"}
 
 
 @given(st.lists(st.integers(0, len(HEAD)), max_size=10).map(sorted))
@@ -313,6 +313,31 @@ def test_the_size_of_an_endless_head_is_limited(step: int) -> None:
     assert (watching.in_handshake, watching.violation) == (True, None)
     assert watching.feed(b"x") == 0
     assert watching.violation == f"a handshake of more than {MAX_HEAD} bytes"
+
+
+@pytest.mark.parametrize("step", [1, MAX_HEAD])
+def test_the_number_of_headers_is_limited(step: int) -> None:
+    allowed = b"HTTP/1.1 101 x\r\n" + b"a:\r\n" * (MAX_HEAD_LINES - 2)
+    watching = InboundWatch(LIMIT)
+    assert feed(watching, [allowed + b"\r\n"]) == len(allowed) + 2
+    assert watching.violation is None
+    watching = InboundWatch(LIMIT)
+    endless = allowed + b"a:\r\n" * 2
+    feed(watching, [endless[start : start + step] for start in range(0, len(endless), step)])
+    assert watching.violation == f"a handshake of more than {MAX_HEAD_LINES} lines"
+
+
+def test_the_library_gets_few_frames_at_a_time_and_a_large_payload_in_large_portions() -> None:
+    watching = InboundWatch(100 * MAX_HEAD)
+    watching.feed(HEAD)
+    assert watching.portion == 4096
+    frame = message(2**20)
+    watching.feed(frame[:100])
+    assert watching.portion == 2 * MAX_HEAD
+    watching.feed(frame[100:-5000])
+    assert watching.portion == 5000
+    watching.feed(frame[-5000:])
+    assert watching.portion == 4096
 
 
 def test_a_bytearray_can_be_fed() -> None:

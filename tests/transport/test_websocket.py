@@ -10,7 +10,7 @@ import trio.testing
 
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.interface import TransportEnded
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from tests.transport.support.memory_pair import MB, accept, open_pair
 from tests.transport.support.messages import KB
 
@@ -49,7 +49,7 @@ async def test_messages_after_the_end_are_dropped_and_not_counted() -> None:
 
 async def test_a_server_accepts_a_request_whose_lines_end_without_a_carriage_return() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    server = Transport(ours, peer="the client", client=False, max_message_size=MB)
+    server = TrioWebSocket(ours, peer="the client", client=False, max_message_size=MB)
     request = b"GET /ws HTTP/1.1\nHost: a.test\nUpgrade: websocket\nConnection: Upgrade\n"
     key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n"
     with trio.fail_after(60):
@@ -65,7 +65,7 @@ async def test_a_server_accepts_a_request_whose_lines_end_without_a_carriage_ret
 
 async def test_receiving_before_the_handshake_raises() -> None:
     stream, _other = trio.testing.memory_stream_pair()
-    transport = Transport(stream, peer="the other", client=True, max_message_size=MB)
+    transport = TrioWebSocket(stream, peer="the other", client=True, max_message_size=MB)
     with pytest.raises(TransportEnded, match="never opened"):
         await transport.receive()
     await transport.aclose()
@@ -75,7 +75,7 @@ async def test_receiving_before_the_handshake_raises() -> None:
 
 async def test_a_close_frame_is_not_sent_before_the_handshake_is_done() -> None:
     stream, other = trio.testing.memory_stream_pair()
-    transport = Transport(stream, peer="the other", client=True, max_message_size=MB)
+    transport = TrioWebSocket(stream, peer="the other", client=True, max_message_size=MB)
     transport.send_close_nowait(1013, "try again later")
     assert transport.bytes_held == 0
     await transport.abort()

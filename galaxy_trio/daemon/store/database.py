@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from galaxy_trio.daemon.store.schema import METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -22,6 +25,10 @@ _BUSY: Final = 5.0
 
 class StoreError(GalaxyError):
     """The database could not be read or written; the message gives the reason and what to do. Accepted tasks stay on disk."""
+
+
+class DatabaseInUse(StoreError):
+    """Another daemon uses the database."""
 
 
 _REASONS: Final = {
@@ -51,35 +58,47 @@ def connect(path: Path) -> Engine:
     Raises:
         StoreError: The database cannot be used.
     """
-    url = URL.create("sqlite", database=str(path))
-    checker = create_engine(url)
-    engine = create_engine(url, connect_args={"timeout": _BUSY, "check_same_thread": False})
+    # A foreign file must not be changed, not even its journal mode.
+    is_new = check_content(path)
+    engine = create_engine(_url(path), connect_args={"timeout": _BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
+    event.listen(engine, "begin", partial(_on_begin, path, path.stat()))
     try:
-        # A foreign file must not be changed, not even its journal mode.
-        with checker.connect() as connection:
-            is_new = _check(path, connection)
         with engine.begin() as connection:
             if is_new:
                 METADATA.create_all(connection, checkfirst=False)
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
             else:
+                # Databases of the same version may lack them.
                 TASKS_QUEUED.create(connection, checkfirst=True)
+                DEPARTURES.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error
-    finally:
-        checker.dispose()
     return engine
 
 
-def _check(path: Path, connection: Connection) -> bool:
-    """Whether the database is new.
+def check_content(path: Path) -> bool:
+    """Check an existing database inside the block of its `lock`, without changing it. Returns whether it is new.
 
     Raises:
-        StoreError: It belongs to a newer version or to another program.
+        StoreError: It cannot be read, or belongs to a newer version or to another program.
     """
+    engine = create_engine(_url(path))
+    try:
+        with engine.connect() as connection:
+            return _check(path, connection)
+    except SQLAlchemyError as error:
+        raise explain(path, error) from error
+    finally:
+        engine.dispose()
+
+
+def _url(path: Path) -> URL:
+    return URL.create("sqlite", database=str(path))
+
+
+def _check(path: Path, connection: Connection) -> bool:
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > VERSION:
         raise StoreError(
@@ -101,5 +120,21 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes", True) else "BEGIN")
+def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", True)
+    if writes:
+        _check_present(path, opened)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_present(path: Path, opened: os.stat_result) -> None:
+    """Refuse to write to a file without a name: it could never be opened again.
+
+    Raises:
+        StoreError: The file has no longer the name under which it was opened.
+    """
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino):
+            return
+    raise StoreError(f"the database {path} was deleted or replaced while the daemon used it: restart the daemon")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError, check_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -29,8 +29,8 @@ def lock(path: Path) -> Generator[None]:
     locks.
 
     Raises:
-        StoreError: Another daemon has the lock, or the file is not a regular one, or others can read or write it or one of SQLite's further
-            files, or it cannot be opened.
+        DatabaseInUse: Another daemon has the lock.
+        StoreError: The file is not a regular one, or others can read or write it or one of SQLite's further files, or it cannot be opened.
     """
     number = _open(path)
     try:
@@ -48,6 +48,7 @@ def lock(path: Path) -> Generator[None]:
             raise _in_use(path) from error
         except OSError as error:
             raise StoreError(f"the database {path} cannot be locked: {error.strerror}") from error
+        _check_names(path, real, found)
         identity = (found.st_dev, found.st_ino)
         _locked.add(identity)
         try:
@@ -56,6 +57,41 @@ def lock(path: Path) -> Generator[None]:
             _locked.remove(identity)
     finally:
         os.close(number)
+
+
+def _check_names(path: Path, real: Path, found: os.stat_result) -> None:
+    """Refuse a file whose latest changes may be next to another of its names, and a new one next to which are those of a deleted file."""
+    if found.st_nlink > 1:
+        raise StoreError(
+            f"the database {path} has {found.st_nlink} names (hard links), and SQLite keeps its latest changes next to one of them: "
+            "remove the others, or copy the file"
+        )
+    if not found.st_size and any(real.with_name(real.name + suffix).exists() for suffix in _SUFFIXES):
+        raise StoreError(
+            f"the database {path} was deleted, but not what belongs to it: stop the daemon that uses it, if there is one, "
+            f"and move {real.name}-wal and {real.name}-shm away"
+        )
+
+
+def check(path: Path) -> None:
+    """Check whether a daemon could use the database. Creates and changes nothing.
+
+    Raises:
+        DatabaseInUse: A daemon uses it.
+        StoreError: It cannot be used, or not be created.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    failure = f"the database {path} cannot be opened"
+    if not folder.exists():
+        raise StoreError(f"{failure}: there is no directory {folder}: create it, or configure another path")
+    if not folder.is_dir():
+        raise StoreError(f"{failure}: {folder} is not a directory: configure another path")
+    # SQLite creates its further files there as well.
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"{failure}: give the daemon's user permission to write to the directory {folder}")
+    if path.exists():
+        with lock(path):
+            check_content(path)
 
 
 def _open(path: Path) -> int:
@@ -73,7 +109,7 @@ def _open(path: Path) -> int:
 
 
 def _in_use(path: Path) -> StoreError:
-    return StoreError(f"another daemon uses the database {path}: stop it, or configure another path")
+    return DatabaseInUse(f"another daemon uses the database {path}: stop it, or configure another path")
 
 
 def _check_kind(path: Path, found: os.stat_result) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final, cast
 import attrs
 from sqlalchemy import delete, func, select
 
+from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
+from galaxy_trio.daemon.store.departures import add_departure
 from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
@@ -105,7 +107,7 @@ def whole_request(connection: Connection, task_id: str) -> str:
     """
     request = connection.execute(statements.REQUEST, {"task_id": task_id}).scalar()
     if request is None:
-        raise _no_such_task(task_id)
+        raise _no_such_task(task_id, connection)
     return cast("str", request)
 
 
@@ -116,9 +118,9 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
         NoSuchTask: There is no such task.
         WrongState: It has not ended.
     """
-    known = _get(task_id, transaction.connection)
+    known = existing(transaction.connection, task_id)
     if not known.state.ended:
-        raise WrongState(f"task {task_id} is {known.state.value}: only a task that has ended can be retried")
+        raise WrongState(f"task {task_id} {known.state.in_words}: only a task that has ended can be retried")
     # The key belongs to the first task.
     whole = whole_request(transaction.connection, task_id)
     record = _insert(transaction, attrs.evolve(known.asked, request=whole, idempotency_key=None), retry_of=task_id)
@@ -164,11 +166,12 @@ def mark_running(transaction: Transaction, task_id: str, device: str) -> TaskRec
 
 
 def mark_queued(transaction: Transaction, task_id: str) -> TaskRecord:
-    """Change a task from `running` back to `queued`: it is known not to have run.
+    """Change a task from `running` back to `queued`: its device had left, and it is known not to have run.
 
     Raises:
         WrongState: It is not running.
     """
+    add_departure(transaction, task_id)
     return _changed(statements.MARK_QUEUED, {"task_id": task_id}, transaction.connection)
 
 
@@ -206,7 +209,7 @@ def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, b
     now = transaction.now.timestamp()
     values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
     cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
-    return (_get(task_id, transaction.connection), False) if cancelled is None else (cancelled, True)
+    return (existing(transaction.connection, task_id), False) if cancelled is None else (cancelled, True)
 
 
 def fail_queued(
@@ -290,6 +293,18 @@ def get(connection: Connection, task_id: str) -> TaskRecord | None:
     return _first(statements.BY_ID, {"task_id": task_id}, connection)
 
 
+def existing(connection: Connection, task_id: str) -> TaskRecord:
+    """A task.
+
+    Raises:
+        NoSuchTask: There is no such task.
+    """
+    record = get(connection, task_id)
+    if record is None:
+        raise _no_such_task(task_id, connection)
+    return record
+
+
 def page(
     connection: Connection,
     *,
@@ -356,19 +371,14 @@ def _changed(statement: Executable, values: Mapping[str, object], connection: Co
     record = _first(statement, values, connection)
     if record is None:
         task_id = str(values["task_id"])
-        raise WrongState(f"task {task_id} is {_get(task_id, connection).state.value}")
+        raise WrongState(f"task {task_id} {existing(connection, task_id).state.in_words}")
     return record
 
 
-def _get(task_id: str, connection: Connection) -> TaskRecord:
-    record = get(connection, task_id)
-    if record is None:
-        raise _no_such_task(task_id)
-    return record
-
-
-def _no_such_task(task_id: str) -> NoSuchTask:
-    return NoSuchTask(f"there is no task {task_id!r:.100}")
+def _no_such_task(task_id: str, connection: Connection) -> NoSuchTask:
+    """The error about an unknown id, with similar ones of the latest tasks."""
+    latest = select(TASKS.c.id).order_by(TASKS.c.number.desc()).limit(1_000)
+    return NoSuchTask(f"there is no task {task_id!r:.100}{did_you_mean(task_id, connection.execute(latest).scalars())}")
 
 
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:

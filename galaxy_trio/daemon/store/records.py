@@ -47,6 +47,17 @@ class TaskState(StrEnum):
         """Whether the state is final."""
         return self not in (TaskState.QUEUED, TaskState.RUNNING)
 
+    @property
+    def in_words(self) -> str:
+        """The state as the rest of a sentence about a task."""
+        match self:
+            case TaskState.COMPLETED | TaskState.FAILED:
+                return f"has {self.value}"
+            case TaskState.CANCELLED | TaskState.LOST:
+                return f"was {self.value}"
+            case _:
+                return f"is {self.value}"
+
 
 @attrs.frozen(cache_hash=True)
 class Requirement:
@@ -87,6 +98,21 @@ class TaskRequest:
     def requirement(self) -> Requirement:
         """The device that the task requires."""
         return Requirement(self.device, self.os, self.capabilities)
+
+
+@attrs.frozen
+class Departure:
+    """A device that was chosen for a task and had left before it ran.
+
+    Attributes:
+        device: The device's name.
+        chosen: When it was chosen.
+        left: When the task went back to its queue.
+    """
+
+    device: str
+    chosen: datetime
+    left: datetime
 
 
 @attrs.frozen

@@ -49,6 +49,17 @@ TASKS_QUEUED: Final = Index(
 )
 """The queued tasks by requirement, in order: finding one reads no others."""
 
+DEPARTURES = Table(
+    "departures",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("task", Integer, ForeignKey("tasks.number", ondelete="CASCADE"), nullable=False, index=True),
+    Column("device", Text, nullable=False),
+    Column("chosen", Float, nullable=False),
+    Column("left", Float, nullable=False),
+)
+"""The devices that were chosen for a task and had left before it ran."""
+
 RESULTS = Table(
     "results",
     METADATA,

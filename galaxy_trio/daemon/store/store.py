@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from galaxy_trio.daemon.store import queries
+from galaxy_trio.daemon.store import departures, queries
 from galaxy_trio.daemon.store.database import connect, explain
 from galaxy_trio.daemon.store.database_file import lock
 from galaxy_trio.daemon.store.group_commit import open_group_commit
@@ -75,9 +75,11 @@ class Store:
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
+    existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)
     accepted: Final = _read(queries.accepted)
     whole_request: Final = _read(queries.whole_request)
+    departures: Final = _read(departures.departures)
     count_queued: Final = _read(queries.count_queued)
     counts: Final = _read(queries.counts)
 

@@ -8,12 +8,14 @@ import attrs
 
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
+from galaxy_trio._codec.sliced_json import free
 from galaxy_trio._concurrency.slices import finish
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import TaskRequest
 
 if TYPE_CHECKING:
     from galaxy_trio import DeviceStatistics
+    from galaxy_trio._codec.sliced_json import Container
     from galaxy_trio.daemon.store.records import TaskRecord
 
 INLINE: Final = 2**20
@@ -46,6 +48,17 @@ async def parse_task(body: bytes) -> TaskRequest:
         document = await finish(parse_in_slices(body.decode("utf-8-sig"), _MAX_VALUES, unique_keys=True))
     except (UnicodeDecodeError, Unreadable) as error:
         raise BadRequest(f"the body cannot be read: {error}") from None
+    try:
+        return _read_task(document)
+    except BadRequest as error:
+        # Its traceback would keep the document.
+        refusal = error.with_traceback(None)
+    if isinstance(document, list | dict):
+        await finish(free(cast("Container", document)))
+    raise refusal
+
+
+def _read_task(document: object) -> TaskRequest:
     if not isinstance(document, dict):
         raise BadRequest('the body must be an object such as {"request": "Open Notepad", "device": "laptop"}')
     problems: list[str] = []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Send
 
     from galaxy_trio import Constellation
+    from galaxy_trio.daemon.store.records import TaskRecord
     from galaxy_trio.daemon.store.store import Store
     from galaxy_trio.daemon.task_queue import TaskQueue
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
@@ -42,7 +46,11 @@ RECONNECT_TIMEOUT: Final = 30.0
 MAX_CAPABILITIES_SIZE: Final = 4_000
 """Maximum characters of all capabilities that a task requires together: every queue and every list of tasks holds them."""
 _IN_ONE_PIECE: Final = 2**16
-"""Bytes of a task's texts up to which the task is sent in one piece."""
+"""Bytes that are sent in one piece, of a task's texts or of a list."""
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
+_UNBUFFERED: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-transform"}
+"""Headers of a stream of events: nginx passes each event on immediately, and no proxy compresses them together."""
 
 
 class Handlers:
@@ -87,11 +95,15 @@ class Handlers:
             before=request.query_params.get("before"),
         )
         following = records[-1].id if len(records) == limit else None
-        return JSONResponse({"tasks": [short_task(record) for record in records], "before": following})
+        return _Stream(_page(records, following), media_type="application/json")
 
     async def show_task(self, request: Request) -> Response:
         """A whole task, with its result if that is small. With ``wait``, wait for its end first."""
-        record = await self._task_queue.wait(request.path_params["id"], _seconds_to_wait(request))
+        task_id, seconds = request.path_params["id"], _seconds_to_wait(request)
+        if seconds:
+            async with _until_left(request):
+                await self._task_queue.wait(task_id, seconds)
+        record = await self._task_queue.wait(task_id, 0)
         result_size = INLINE + 1 if record.result_size is None else record.result_size
         with_result = result_size <= INLINE
         pieces = whole_task(self._store, record, with_result=with_result)
@@ -105,8 +117,8 @@ class Handlers:
         record = await self._task_queue.wait(request.path_params["id"], 0)
         if record.result_size is None:
             if record.state.ended:
-                raise NoSuchTask(f"task {record.id} has no result: it is {record.state.value}")
-            raise WrongState(f"task {record.id} has no result yet: it is {record.state.value}")
+                raise NoSuchTask(f"task {record.id} has no result: it {record.state.in_words}")
+            raise WrongState(f"task {record.id} has no result yet: it {record.state.in_words}")
         return _Stream(
             self._store.read_result(record.id),
             media_type="application/json",
@@ -135,19 +147,19 @@ class Handlers:
         return JSONResponse(self._device(request.path_params["id"]))
 
     def _device(self, name: str) -> dict[str, object]:
-        device = self._constellation.statistics().devices.get(name)
+        devices = self._constellation.statistics().devices
+        device = devices.get(name)
         if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
         return whole_device(device, self._task_queue.queued_for(name))
 
     async def reconnect_device(self, request: Request) -> Response:
         """Reconnect a device, and wait for it."""
         name = request.path_params["id"]
-        device = self._constellation.devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}")
+        self._device(name)
         with trio.move_on_after(RECONNECT_TIMEOUT):
-            await device.reconnect()
+            async with _until_left(request):
+                await self._constellation.devices[name].reconnect()
         return JSONResponse(self._device(name))
 
     async def listen(self, request: Request) -> Response:
@@ -155,10 +167,11 @@ class Handlers:
         await trio.lowlevel.checkpoint()
         if request.method == "HEAD":
             # The response has no body, so it ends here.
-            response = Response(media_type="text/event-stream")
+            response = Response(headers=_UNBUFFERED, media_type="text/event-stream")
             del response.headers["Content-Length"]
             return response
-        return _Stream(self._event_stream.listen(request.headers.get("Last-Event-ID")), media_type="text/event-stream")
+        events = self._event_stream.listen(request.headers.get("Last-Event-ID"))
+        return _Stream(events, media_type="text/event-stream", headers=_UNBUFFERED)
 
     async def health(self, _request: Request) -> Response:
         """Confirm that the daemon is alive."""
@@ -198,6 +211,31 @@ class Handlers:
         """The OpenAPI document."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(self._document)
+
+
+@asynccontextmanager
+async def _until_left(request: Request) -> AsyncGenerator[None]:
+    """End the block when the client closes its connection, which would keep its place among the connections until then."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        nursery.cancel_scope.cancel()
+
+    async with open_background() as nursery:
+        nursery.start_soon(watch)
+        yield
+
+
+async def _page(records: list[TaskRecord], following: str | None) -> AsyncGenerator[bytes]:
+    """A page of tasks as JSON, in pieces. As one text, a large page would hold the event loop, and take several megabytes."""
+    piece = bytearray(b'{"tasks":[')
+    for number, record in enumerate(records):
+        piece += b"," * (number > 0) + _encoder.encode(short_task(record)).encode()
+        if len(piece) > _IN_ONE_PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece) + b'],"before":' + _encoder.encode(following).encode() + b"}"
 
 
 class _Stream(StreamingResponse):

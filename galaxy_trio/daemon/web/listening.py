@@ -1,10 +1,11 @@
-"""Opens the daemon's listeners: a Unix socket for its owner alone, or a TCP port."""
+"""Opens the daemon's listeners: a Unix socket, by default for its owner alone, or a TCP port."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import os
+import shutil
 import socket
 import stat
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -19,14 +20,20 @@ from galaxy_trio import ConfigError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-_UNIX: Final = "unix:"
+UNIX: Final = "unix:"
+"""The beginning of the address of a Unix socket."""
 _MAX_PATH: Final = 107
 """Maximum bytes of a Unix socket's path on Linux."""
 _BACKLOG: Final = 128
+_IN_USE: Final = "another program listens there: stop it, or use another port"
 
 
 class ListenError(ConfigError):
     """The daemon cannot listen at the address; the message gives the reason and what to do."""
+
+
+class AddressInUse(ListenError):
+    """Another program listens at the address."""
 
 
 @attrs.frozen
@@ -45,7 +52,7 @@ class Address:
 
     def __str__(self) -> str:
         if self.path is not None:
-            return f"{_UNIX}{self.path}"
+            return f"{UNIX}{self.path}"
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
@@ -55,8 +62,8 @@ def parse_address(text: str) -> Address:
     Raises:
         ListenError: The text is neither, or the path is too long.
     """
-    if text.startswith(_UNIX):
-        path = Path(text.removeprefix(_UNIX)).absolute()
+    if text.startswith(UNIX):
+        path = Path(text.removeprefix(UNIX)).absolute()
         if len(os.fsencode(path)) > _MAX_PATH:
             raise ListenError(
                 f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
@@ -71,9 +78,15 @@ def parse_address(text: str) -> Address:
 
 @asynccontextmanager
 async def open_listeners(
-    address: Address, *, has_token: bool
+    address: Address, *, has_token: bool, socket_mode: int = 0o600, socket_group: str | None = None
 ) -> AsyncGenerator[tuple[Address, list[trio.SocketListener]]]:
     """Listen inside the block.
+
+    Args:
+        address: Where to listen.
+        has_token: Whether clients must send a token.
+        socket_mode: The mode of a Unix socket's file: who may write to it may connect.
+        socket_group: The name or the number of its group; `None` for the group of the process.
 
     Yields:
         The address with its actual port, and the listeners.
@@ -82,7 +95,7 @@ async def open_listeners(
         ListenError: The address is in use, or reachable from other machines without a token, or cannot be used for another reason.
     """
     if address.path is not None:
-        with _unix_socket(address.path) as listening:
+        with _unix_socket(address.path, socket_mode, socket_group) as listening:
             async with trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener:
                 yield address, [listener]
         return
@@ -90,7 +103,10 @@ async def open_listeners(
         listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
     except OSError as error:
         reason = _reasons(error)
-        raise ListenError(f"the daemon cannot listen at {address}: {reason}") from error
+        kind = AddressInUse if reason is _IN_USE else ListenError
+        raise kind(f"the daemon cannot listen at {address}: {reason}") from error
+    except UnicodeError as error:
+        raise ListenError(f"the daemon cannot listen at {address}: the host name is invalid") from error
     try:
         if not has_token:
             _check_loopback(address, listeners)
@@ -105,7 +121,7 @@ def _reasons(error: OSError) -> str:
     """The reason why none of the host's addresses could be used."""
     errors = [error, *(inner for inner in _inner(error) if isinstance(inner, OSError))]
     if any(one.errno == errno.EADDRINUSE for one in errors):
-        return "another program listens there: stop it, or use another port"
+        return _IN_USE
     if any(one.errno == errno.EACCES for one in errors):
         return "only root may use ports below 1024: use another port"
     return errors[-1].strerror or str(errors[-1])
@@ -126,19 +142,19 @@ def _check_loopback(address: Address, listeners: list[trio.SocketListener]) -> N
 
 
 @contextmanager
-def _unix_socket(path: Path) -> Generator[socket.socket]:
-    """Listen for this user alone. Leaving the block removes the file, unless it was replaced."""
+def _unix_socket(path: Path, mode: int, group: str | None) -> Generator[socket.socket]:
+    """Listen for the users that the mode allows. Leaving the block removes the file, unless it was replaced."""
     _remove_stale_socket(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
             listening.bind(os.fspath(path))
         except OSError as error:
-            raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
+            raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
         created = path.stat()
         try:
             # Before `listen`, so that other users can never connect.
-            path.chmod(0o600)
+            _set_access(path, mode, group)
             listening.listen(_BACKLOG)
             yield listening
         finally:
@@ -148,6 +164,27 @@ def _unix_socket(path: Path) -> Generator[socket.socket]:
                     path.unlink()
     finally:
         listening.close()
+
+
+def _set_access(path: Path, mode: int, group: str | None) -> None:
+    """Set the mode and the group of the socket's file.
+
+    Raises:
+        ListenError: There is no such group, or this user may not give the file to it.
+    """
+    try:
+        if group is not None:
+            shutil.chown(path, group=int(group) if group.isascii() and group.isdecimal() else group)
+        path.chmod(mode)
+    except (LookupError, OverflowError):
+        raise ListenError(
+            f"the daemon cannot listen at {UNIX}{path}: there is no group {group!r}, which socket_group names"
+        ) from None
+    except PermissionError as error:
+        raise ListenError(
+            f"the daemon cannot listen at {UNIX}{path}: only a member of the group {group!r} may give it to that group; "
+            "add the daemon's user to it, or leave out socket_group"
+        ) from error
 
 
 def _remove_stale_socket(path: Path) -> None:
@@ -161,7 +198,7 @@ def _remove_stale_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
+        raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
     if not stat.S_ISSOCK(found.st_mode):
         raise ListenError(f"{path} exists, and is not a socket: use another path, or move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
@@ -176,5 +213,5 @@ def _remove_stale_socket(path: Path) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EINPROGRESS):
-                raise ListenError(f"the daemon cannot listen at {_UNIX}{path}: {error.strerror}") from error
-    raise ListenError(f"another daemon listens at {_UNIX}{path}: stop it, or use another path")
+                raise ListenError(f"the daemon cannot listen at {UNIX}{path}: {error.strerror}") from error
+    raise AddressInUse(f"another daemon listens at {UNIX}{path}: stop it, or use another path")

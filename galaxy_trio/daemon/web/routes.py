@@ -13,7 +13,7 @@ from starlette.routing import Route
 from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
-from galaxy_trio.daemon.task_queue import DaemonBusy
+from galaxy_trio.daemon.task_queue import DaemonBusy, Impossible
 from galaxy_trio.daemon.web.bodies import INLINE, BadRequest
 from galaxy_trio.daemon.web.handlers import MAX_PAGE, MAX_WAIT, RECONNECT_TIMEOUT, Handlers
 from galaxy_trio.daemon.web.openapi import Operation, answer, make_document, parameter
@@ -36,6 +36,7 @@ _DEVICE_ID: Final = parameter("id", "The device's name.", where="path")
 _TASK: Final = ref("Task")
 _BAD_REQUEST: Final = answer("The request is invalid.")
 _NO_TASK: Final = answer("There is no such task.")
+_IMPOSSIBLE: Final = answer("No device can ever meet the task's requirements.")
 _NO_DEVICE: Final = answer("There is no such device.")
 _NOT_ENDED: Final = answer("The task has not ended.")
 _BUSY: Final = answer("Too many tasks are queued, or the daemon is stopping.")
@@ -63,6 +64,7 @@ OPERATIONS: Final = (
             409: answer("The idempotency key belongs to a task with a different request."),
             413: answer("The body is too large."),
             415: answer("The body is not declared as application/json."),
+            422: _IMPOSSIBLE,
             503: _BUSY,
             507: _NOT_WRITTEN,
         },
@@ -89,7 +91,14 @@ OPERATIONS: Final = (
     ),
     Operation(
         "POST", "/tasks/{id}/retry", Handlers.retry_task, "Rerun a finished task, as a new task.",
-        {202: answer("The new task.", _TASK), 404: _NO_TASK, 409: _NOT_ENDED, 503: _BUSY, 507: _NOT_WRITTEN},
+        {
+            202: answer("The new task.", _TASK),
+            404: answer("There is no such task, or its device was removed."),
+            409: _NOT_ENDED,
+            422: _IMPOSSIBLE,
+            503: _BUSY,
+            507: _NOT_WRITTEN,
+        },
         parameters=(_TASK_ID,),
     ),
     Operation(
@@ -145,6 +154,7 @@ _STATUSES: Final[Mapping[type[Exception], int]] = {
     NoSuchDevice: 404,
     IdempotencyConflict: 409,
     WrongState: 409,
+    Impossible: 422,
     DaemonBusy: 503,
     StoreError: 507,
 }
@@ -160,13 +170,16 @@ def make_app(
     """The HTTP interface, as an application for any ASGI server."""
     handlers = Handlers(store, constellation, task_queue, event_stream, metrics, DOCUMENT)
     paths = dict.fromkeys(operation.path for operation in OPERATIONS)
-    return Starlette(
+    app = Starlette(
         routes=[*(_route(path, handlers) for path in paths), *page_routes()],
         exception_handlers={
             **{error: _answer_with(status) for error, status in _STATUSES.items()},
             HTTPException: _answer_http_exception,
         },
     )
+    # The daemon redirects nothing: a client would send its token to wherever the Host header leads.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _route(path: str, handlers: Handlers) -> Route:

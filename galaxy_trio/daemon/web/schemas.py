@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import DeviceStatus
+from galaxy_trio.daemon.store.departures import MAX_DEPARTURES
 from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.web.bodies import INLINE, MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
+from galaxy_trio.daemon.web.history import EVENTS
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
@@ -84,6 +86,22 @@ SCHEMAS: Final[dict[str, JSON]] = {
             },
             "error_size": {"type": ["integer", "null"], "description": "The size of the whole error, in bytes."},
             "retry_of": _TEXT_OR_NULL,
+            "history": {
+                "type": "array",
+                "description": (
+                    f"What happened to it, the oldest first; of devices that had left before it ran, the last {MAX_DEPARTURES}. "
+                    "Only `GET /tasks/{id}` returns it."
+                ),
+                "items": {
+                    "type": "object",
+                    "required": ["time", "event"],
+                    "properties": {
+                        "time": {"type": "string", "format": "date-time"},
+                        "event": {"type": "string", "enum": list(EVENTS)},
+                        "device": {"type": "string", "description": "Where it was sent, or which device had left."},
+                    },
+                },
+            },
             "result_size": {"type": ["integer", "null"], "description": "In bytes."},
             "result_url": _TEXT_OR_NULL,
             "result": {"description": f"Its result, up to {INLINE:,} bytes. Only `GET /tasks/{{id}}` returns it."},

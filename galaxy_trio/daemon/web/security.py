@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio._config.hosts import Host, parse_host, parse_host_name
+from galaxy_trio._transport.interface import DAEMON, NO_WEBSOCKETS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +22,11 @@ MAX_HEADERS: Final = 16 * 1024
 """Maximum bytes of a request's target and headers."""
 _BODY_TIMEOUT: Final = 30.0
 """Maximum seconds until the body has arrived."""
+_MAX_PORT_DIGITS: Final = 5
+_WRONG_PORT: Final = (
+    "this is the HTTP port of a galaxy-trio daemon, which has no WebSockets: connect to the AIP server of its devices, "
+    "by the server_url in its devices file"
+)
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -94,9 +101,10 @@ class Security:
         )
         if size > MAX_HEADERS:
             raise Refusal(431, f"the request's target and headers are larger than {MAX_HEADERS} bytes")
-        host = _only(headers, b"host")
-        self._check_host(host)
-        _check_origin(headers, host, scope)
+        if _first(headers, b"sec-websocket-key"):
+            # Checked first: for such a client, the token and the host are not the problem.
+            raise Refusal(NO_WEBSOCKETS, _WRONG_PORT, ((b"server", DAEMON),))
+        self._check_origin(headers, self._check_host(headers), scope)
         needs_token = scope["path"] not in self._open_paths
         if needs_token:
             self._check_token(headers)
@@ -104,23 +112,54 @@ class Security:
             # Without a token, half a body would keep a connection's place.
             raise Refusal(400, f"a request for {scope['path']} has no body: send none")
 
-    def _check_host(self, host: str | None) -> None:
+    def _check_host(self, headers: list[tuple[bytes, bytes]]) -> Host:
         """Refuse host names that are not allowed, which protects against DNS rebinding. IP addresses cannot be rebound."""
-        if host is None:
+        text = _only(headers, b"host")
+        if text is None:
             raise Refusal(400, "the header Host is missing")
-        name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
-        port = host[len(name) :]
-        if port and not (port[0] == ":" and port[1:].isascii() and port[1:].isdecimal()):
+        host = parse_host(text)
+        if host is None:
             raise Refusal(400, "the header Host is invalid: send a host name or an IP address, and a port")
-        name = name.lower().removesuffix(".")
-        if name == "localhost" or name in (allowed.lower() for allowed in self._hosts()):
-            return
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
+        if not self._is_allowed(host):
+            raise Refusal(421, "the name in the header Host is not allowed: add it to allowed_hosts in galaxy.toml")
+        return host
+
+    def _is_allowed(self, host: Host) -> bool:
+        return host.is_ip_address or host.name == "localhost" or host.name in self._names()
+
+    def _names(self) -> list[str]:
+        return [name for name in map(parse_host_name, self._hosts()) if name is not None]
+
+    def _check_origin(self, headers: list[tuple[bytes, bytes]], host: Host, scope: Scope) -> None:
+        """Refuse requests that a page of another site makes through its visitor's browser."""
+        origin = _only(headers, b"origin")
+        if origin is not None and not any(own.is_origin(origin) for own in self._own_hosts(headers, host)):
             raise Refusal(
-                421, "the name in the header Host is not allowed: add it to allowed_hosts in galaxy.toml"
-            ) from None
+                403,
+                f"requests from pages of other sites are refused: this page's origin is {origin:.200}. If it is the daemon's own, "
+                "let the proxy pass on the header Host, or add the page's host to allowed_hosts in galaxy.toml",
+            )
+        site = _only(headers, b"sec-fetch-site")
+        # Following a link from another site to the page is allowed.
+        follows_link = (
+            scope["method"] == "GET" and _only(headers, b"sec-fetch-mode") == "navigate" and scope["path"] == "/"
+        )
+        if site not in (None, "same-origin", "none") and not follows_link:
+            raise Refusal(403, "requests from pages of other sites are refused")
+
+    def _own_hosts(self, headers: list[tuple[bytes, bytes]], host: Host) -> Iterator[Host]:
+        """The hosts by which a browser may know the daemon: the header ``Host``, what a proxy has put elsewhere, and the configured names.
+
+        No page can add ``X-Forwarded-Host`` to a request for another site unless that site allows it.
+        """
+        hosts = [host, *map(Host, self._names())]
+        forwarded = parse_host(_first(headers, b"x-forwarded-host"))
+        if forwarded is not None and self._is_allowed(forwarded):
+            hosts.append(forwarded)
+        yield from hosts
+        port = _first(headers, b"x-forwarded-port")
+        if port.isascii() and port.isdecimal() and len(port) <= _MAX_PORT_DIGITS:
+            yield from (Host(own.name, int(port)) for own in hosts if own.port is None)
 
     def _check_token(self, headers: list[tuple[bytes, bytes]]) -> None:
         tokens = self._tokens()
@@ -146,16 +185,10 @@ def _only(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return values[0].decode("latin-1") if values else None
 
 
-def _check_origin(headers: list[tuple[bytes, bytes]], host: str | None, scope: Scope) -> None:
-    """Refuse requests that a page of another site makes through its visitor's browser."""
-    origin = _only(headers, b"origin")
-    if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
-        raise Refusal(403, "requests from pages of other sites are refused")
-    site = _only(headers, b"sec-fetch-site")
-    # Following a link from another site to the page is allowed.
-    follows_link = scope["method"] == "GET" and _only(headers, b"sec-fetch-mode") == "navigate" and scope["path"] == "/"
-    if site not in (None, "same-origin", "none") and not follows_link:
-        raise Refusal(403, "requests from pages of other sites are refused")
+def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    """The value that the first of several proxies has given to a header; empty without one."""
+    value = next((value for key, value in headers if key.lower() == name), b"")
+    return value.decode("latin-1").partition(",")[0].strip()
 
 
 def _check_content(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -13,6 +13,7 @@ import attrs
 from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import MAX_EXCERPT
 from galaxy_trio.daemon.web.bodies import device_as_json, task_as_json
+from galaxy_trio.daemon.web.history import history_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -38,7 +39,7 @@ async def whole_task(store: Store, record: TaskRecord, *, with_result: bool) -> 
     Raises:
         NoSuchTask: The task was deleted.
     """
-    members = short_task(record)
+    members = {**short_task(record), "history": history_of(record, await store.departures(record.id))}
     cut: list[str] = []
     for name, size in (("request", record.request_size), ("error", record.error_size)):
         if (size or 0) > MAX_EXCERPT:

@@ -87,6 +87,7 @@ def network(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams) -> SimpleName
 def machine(monkeypatch: pytest.MonkeyPatch, datagrams: Datagrams, network: SimpleNamespace) -> DeviceInfo:
     """Replace every source of values by a known one."""
     monkeypatch.delenv("TERMUX_VERSION", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "version", lambda: "#1 SMP")

@@ -124,7 +124,9 @@ async def wait_for_thread(condition: Callable[[], bool]) -> None:
 async def failure_of(made: Tool, *, device: dict[str, Any] | None = None, **parameters: JSON) -> str:
     """Run a command that fails, check that the agent continues, and return the error."""
     async with open_commanded_agent([made, echo], **(device or {})) as (peer, agent, _):
-        failed, then = await results_of(peer, call(made.name, **parameters), call("echo", value="on"))
+        failed, then = await results_of(
+            peer, call(made.name, **parameters), call("echo", value="on"), stop_on_failure=False
+        )
         assert (then.status, then.result) == (SUCCESS, "on")
         assert (failed.status, failed.result, failed.call_id) == (FAILURE, None, "c0")
         assert agent.statistics().failures == 1

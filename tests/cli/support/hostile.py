@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import termios
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -94,9 +95,16 @@ async def open_fake_daemon(answers: Mapping[str, Answer]) -> AsyncGenerator[Fake
         nursery.cancel_scope.cancel()
 
 
-async def call_on_terminal(*arguments: str) -> str:
-    """Run a command on a pseudo-terminal to its end and return what the terminal gets: stdout and stderr."""
+async def call_on_terminal(*arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None) -> str:
+    """Run a command on a pseudo-terminal to its end and return what the terminal gets: stdout and stderr.
+
+    Args:
+        arguments: The command.
+        columns: The terminal's width.
+        variables: Further variables of the command's environment.
+    """
     terminal, its_end = os.openpty()
+    termios.tcsetwinsize(its_end, (24, columns))
     shown = b""
     async with trio.lowlevel.FdStream(terminal) as screen, trio.open_nursery() as nursery:
 
@@ -118,7 +126,7 @@ async def call_on_terminal(*arguments: str) -> str:
                     stdin=its_end,
                     stdout=its_end,
                     stderr=its_end,
-                    env=environment(),
+                    env={**environment(), **(variables or {})},
                 )
             finally:
                 os.close(its_end)

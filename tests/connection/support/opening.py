@@ -29,6 +29,7 @@ Answer: TypeAlias = Callable[[bytes], bytes]
 async def fail_to_open(
     url: str,
     *,
+    token: str | None = None,
     stream: trio.abc.Stream | None = None,
     connect_timeout: float = 600.0,
     register_timeout: float = 600.0,
@@ -39,6 +40,7 @@ async def fail_to_open(
         async with open_connection(
             url,
             "device_001",
+            token=token,
             stream=stream,
             options=ConnectionOptions(connect_timeout=connect_timeout, register_timeout=register_timeout),
         ):
@@ -97,11 +99,16 @@ async def listen(handler: Handler) -> AsyncGenerator[Listener]:
     assert open_sockets() <= before
 
 
+class ClientLeft(Exception):
+    """The client has ended its connection within its request."""
+
+
 async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
     head = b""
     while b"\r\n\r\n" not in head:
         data = await stream.receive_some()
-        assert data, "the client left before its request was complete"
+        if not data:
+            raise ClientLeft("the client left before its request was complete")
         head += data
     return head
 
@@ -154,7 +161,7 @@ class Resolver(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def fail_on_answer(answer: Answer, *, then_close: bool = False) -> ConnectFailed:
+async def fail_on_answer(answer: Answer, *, token: str | None = None, then_close: bool = False) -> ConnectFailed:
     """Open a connection to a server that gives this answer. The client must fail and leave without time passing."""
     client_end, server_end = trio.testing.memory_stream_pair()
     stream = FaultyStream(client_end)
@@ -168,7 +175,7 @@ async def fail_on_answer(answer: Answer, *, then_close: bool = False) -> Connect
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        error = await fail_to_open(PEER_URL, stream=stream)
+        error = await fail_to_open(PEER_URL, token=token, stream=stream)
         assert stream.closed
     assert trio.current_time() == start
     return error

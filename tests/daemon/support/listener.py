@@ -50,10 +50,19 @@ class Listener:
 @asynccontextmanager
 async def listen(daemon: RunningDaemon, last_id: str | None = None) -> AsyncGenerator[Listener]:
     """Listen on a new connection inside the block."""
-    headers = [("Host", "localhost"), *([] if last_id is None else [("Last-Event-ID", last_id)])]
-    async with await trio.open_unix_socket(daemon.directory / "s") as stream:
+    headers = [] if last_id is None else [("Last-Event-ID", last_id)]
+    async with listen_on(await trio.open_unix_socket(daemon.directory / "s"), "localhost", *headers) as listener:
+        yield listener
+
+
+@asynccontextmanager
+async def listen_on(stream: trio.abc.Stream, host: str, *headers: tuple[str, str]) -> AsyncGenerator[Listener]:
+    """Listen on a connection to this host inside the block, and close it."""
+    async with stream:
         http = h11.Connection(h11.CLIENT)
-        await stream.send_all(http.send(h11.Request(method="GET", target="/events", headers=headers)))
+        await stream.send_all(
+            http.send(h11.Request(method="GET", target="/events", headers=[("Host", host), *headers]))
+        )
         response = await _next_event(stream, http)
         assert isinstance(response, h11.Response)
         assert (b"content-type", b"text/event-stream; charset=utf-8") in response.headers
@@ -61,13 +70,13 @@ async def listen(daemon: RunningDaemon, last_id: str | None = None) -> AsyncGene
             yield Listener(lines)
 
 
-async def _next_event(stream: trio.SocketStream, http: h11.Connection) -> object:
+async def _next_event(stream: trio.abc.Stream, http: h11.Connection) -> object:
     while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await stream.receive_some())
+        http.receive_data(bytes(await stream.receive_some()))
     return event
 
 
-async def _lines(stream: trio.SocketStream, http: h11.Connection) -> AsyncGenerator[str]:
+async def _lines(stream: trio.abc.Stream, http: h11.Connection) -> AsyncGenerator[str]:
     rest = b""
     while isinstance(event := await _next_event(stream, http), h11.Data):
         *lines, rest = (rest + event.data).split(b"\n")

@@ -63,3 +63,10 @@ def test_command_runs_the_demonstration() -> None:
     assert version.stdout == f"galaxy-trio {galaxy_trio.__version__}\n"
     demo = subprocess.run([program, "demo"], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # ours
     assert (demo.returncode, demo.stderr) == (0, "")
+
+
+def test_command_reads_the_originals_files(tmp_path: Path) -> None:
+    (tmp_path / "devices.yaml").write_text("devices:\n  - device_id: a\n    server_url: ws://h/ws\n")
+    program = Path(sys.executable).with_name("galaxy-trio")
+    check = subprocess.run([program, "check", tmp_path / "devices.yaml"], capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    assert (check.returncode, check.stderr) == (0, "")

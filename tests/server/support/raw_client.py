@@ -15,7 +15,7 @@ from galaxy_trio._arguments import MAX_MESSAGE_SIZE
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio._transport.interface import TransportEnded
 from galaxy_trio._transport.url import parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Members: TypeAlias = dict[str, object]
 class RawClient:
     """One WebSocket to a server. Made by `open_raw_client`."""
 
-    def __init__(self, stream: trio.abc.Stream, transport: Transport) -> None:
+    def __init__(self, stream: trio.abc.Stream, transport: TrioWebSocket) -> None:
         self._stream = stream
         self._transport = transport
 
@@ -99,7 +99,7 @@ async def open_raw_client(
     stream: trio.abc.Stream, *, token: str | None = None, path: str = "/ws"
 ) -> AsyncGenerator[RawClient]:
     """Perform the handshake on a stream and enter the block. Its end closes the stream without a close handshake."""
-    transport = Transport(stream, peer="the server", client=True, max_message_size=MAX_MESSAGE_SIZE)
+    transport = TrioWebSocket(stream, peer="the server", client=True, max_message_size=MAX_MESSAGE_SIZE)
     async with open_background() as nursery:
         nursery.start_soon(transport.run_writer)
         try:

@@ -13,7 +13,7 @@ import trio.testing
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from galaxy_trio._transport.url import parse_url
-from galaxy_trio._transport.websocket import Transport
+from galaxy_trio._transport.websocket import TrioWebSocket
 from galaxy_trio.testing import PEER_URL, FaultyStream
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MB = 2**20
 class End:
     """One end of a WebSocket in memory."""
 
-    transport: Transport
+    transport: TrioWebSocket
     stream: FaultyStream
 
 
@@ -40,7 +40,7 @@ async def open_pair(max_message_size: int = MB) -> AsyncGenerator[tuple[End, End
     """Open a client's and a server's end of one WebSocket. Both must close their streams before the block ends."""
     streams = [FaultyStream(stream) for stream in trio.testing.memory_stream_pair()]
     client, server = (
-        End(Transport(stream, peer="the other", client=client, max_message_size=max_message_size), stream)
+        End(TrioWebSocket(stream, peer="the other", client=client, max_message_size=max_message_size), stream)
         for stream, client in zip(streams, (True, False), strict=True)
     )
 

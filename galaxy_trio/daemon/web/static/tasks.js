@@ -159,7 +159,7 @@ function draw() {
   }
   $("older").hidden = before === null;
   $("no-tasks").hidden = tasks.size > 0;
-  setText($("no-tasks-words"), wanted() ? `No task is ${$("state").selectedOptions[0].textContent}.` : "There are no tasks yet.");
+  setText($("no-tasks-words"), wanted() ? `There are no ${$("state").value} tasks.` : "There are no tasks yet.");
 }
 
 const drawSoon = throttled(draw);

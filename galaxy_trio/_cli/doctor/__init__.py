@@ -1,0 +1,1 @@
+"""``galaxy-trio doctor``: finds out what keeps devices from being reached."""

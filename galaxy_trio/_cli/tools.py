@@ -1,0 +1,97 @@
+"""``galaxy-trio tools``: the tools of a device, as a table."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import click
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from galaxy_trio._cli.destination import Destination, destination_options
+from galaxy_trio._cli.options import json_option, seconds, verbose
+from galaxy_trio._cli.signals import run_trio
+from galaxy_trio._cli.terminal import echo, echo_json, open_console
+from galaxy_trio._codec.strict_types import Mismatch
+from galaxy_trio._codec.tool_list import read_tools
+from galaxy_trio._printable import one_line
+from galaxy_trio.errors import TaskFailed
+
+if TYPE_CHECKING:
+    from galaxy_trio.messages import JSON, ToolInfo
+
+logger: Final = logging.getLogger(__name__)
+
+_REQUEST: Final = "list_tools"
+_NAME_WIDTH: Final = 40
+
+
+async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]:
+    """Ask for a device's tools with a task, which `galaxy-trio server` runs as a command.
+
+    Raises:
+        TaskFailed: The device has no list of tools, or the server runs other sessions.
+    """
+    async with destination.connect() as connection:
+        answer = (await connection.run_task(_REQUEST, timeout=timeout)).unwrap()
+    try:
+        return read_tools(answer, partial(logger.warning, "not shown: %s"))
+    except Mismatch as wrong:
+        raise TaskFailed(
+            f"the server answered the task {_REQUEST!r} with something else than a list of tools: use galaxy-trio server, "
+            "or a server whose session function returns the result of ServerTask.list_tools for this request"
+        ) from wrong
+
+
+def tools_table(tools: list[ToolInfo]) -> Table:
+    """Return a table of tools: parameters that may be left out are in brackets."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+    has_namespaces = len({each.namespace for each in tools}) > 1
+    longest = max((cell_len(one_line(each.tool_name)) for each in tools), default=0)
+    # Whole names, because commands need them.
+    table.add_column("tool", overflow="fold", min_width=min(longest, _NAME_WIDTH))
+    for title in (*(("namespace",) if has_namespaces else ()), "type", "parameters", "description"):
+        table.add_column(title, overflow="fold")
+    for each in tools:
+        cells = [each.tool_name, *((each.namespace,) if has_namespaces else ()), each.tool_type]
+        cells += [_parameters(each.input_schema or {}), _first_line(each.description or each.title or "")]
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    return table
+
+
+def _parameters(schema: dict[str, JSON]) -> str:
+    properties, required = schema.get("properties"), schema.get("required")
+    names = list(properties) if isinstance(properties, dict) else []
+    needed = required if isinstance(required, list) else []
+    return " ".join(name if name in needed else f"[{name}]" for name in names)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n\n")[0]
+
+
+@click.command("tools", epilog="\b\nExample:\n    galaxy-trio tools ws://127.0.0.1:5000/ws laptop")
+@destination_options
+@click.option(
+    "--timeout", type=seconds, default=60, show_default=True, metavar="SECONDS", help="Time limit for the list."
+)
+@json_option
+@verbose
+def tools_command(destination: Destination, *, timeout: float, as_json: bool) -> int:
+    """Show the tools of DEVICE: their names, parameters and purposes.
+
+    Parameters in brackets may be left out. --json also prints the schemas. This needs a server that runs the task "list_tools" as a
+    command, as galaxy-trio server does.
+    """
+    tools = run_trio(partial(list_tools, destination, timeout))
+    if as_json:
+        echo_json([attrs.asdict(each, recurse=False) for each in tools])
+    elif tools:
+        open_console().print(tools_table(tools))
+    else:
+        echo(f"{destination.device_id} has no tools")
+    return 0

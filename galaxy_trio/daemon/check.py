@@ -1,0 +1,79 @@
+"""Finds the reasons for which a daemon could not start, without starting it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from galaxy_trio import ConfigError, ConstellationConfig
+from galaxy_trio._counted import counted
+from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
+from galaxy_trio.daemon.store.database_file import check
+from galaxy_trio.daemon.web.listening import AddressInUse, ListenError, open_listeners, parse_address
+
+if TYPE_CHECKING:
+    from galaxy_trio.daemon.settings import Settings
+
+
+@attrs.frozen
+class CheckedStart:
+    """The result of a check.
+
+    Attributes:
+        devices: The configuration of the devices.
+        is_running: Whether a daemon is running with these settings: both its database and its address are in use.
+    """
+
+    devices: ConstellationConfig
+    is_running: bool
+
+
+async def check_start(settings: Settings) -> CheckedStart:
+    """Check everything that a daemon needs to start. It listens at its address for a moment, and creates no database.
+
+    Cancelling is safe.
+
+    Raises:
+        ConfigError: The daemon could not start: `ConfigError.problems` has every reason, with the key of its setting.
+    """
+    problems: list[str] = []
+    devices: ConstellationConfig | None = None
+    tokens: tuple[str, ...] | None = None
+    try:
+        devices = await trio.to_thread.run_sync(settings.read_devices)
+    except ConfigError as error:
+        problems += [f"{settings.devices.name}: {problem}" for problem in error.problems] or [f"devices: {error}"]
+    try:
+        tokens = await trio.to_thread.run_sync(settings.read_tokens)
+    except ConfigError as error:
+        problems.append(f"token_file: {error}")
+    in_use: list[str] = []
+    try:
+        await trio.to_thread.run_sync(check, settings.database)
+    except DatabaseInUse as error:
+        in_use.append(f"database: {error}")
+    except StoreError as error:
+        problems.append(f"database: {error}")
+    try:
+        # Tokens that cannot be read are one problem, not two.
+        async with open_listeners(
+            parse_address(settings.listen),
+            has_token=tokens != (),
+            socket_mode=settings.socket_mode,
+            socket_group=settings.socket_group,
+        ):
+            pass
+    except AddressInUse as error:
+        in_use.append(f"listen: {error}")
+    except ListenError as error:
+        problems.append(f"listen: {error}")
+    # Both are in use while the daemon runs, whose configuration may be checked before it is reloaded.
+    is_running = len(in_use) == 2
+    if not is_running:
+        problems += in_use
+    if problems or devices is None:
+        reasons = counted(len(problems), "reason")
+        raise ConfigError(f"the daemon cannot start, for {reasons}: " + "; ".join(problems), problems=problems)
+    return CheckedStart(devices, is_running)

@@ -1,0 +1,71 @@
+"""A daemon's task queue without HTTP, with devices in memory and a real database."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from galaxy_trio import Constellation, open_constellation
+from galaxy_trio.daemon.device_watch import watch_devices
+from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest
+from galaxy_trio.daemon.store.store import Store, open_store
+from galaxy_trio.daemon.task_queue import TaskQueue, open_task_queue
+from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
+from galaxy_trio.daemon.web.metrics import Metrics
+from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from galaxy_trio.testing.memory_fleet import MemoryFleet
+
+
+@attrs.frozen
+class Life:
+    """A daemon without HTTP. Made by `open_life`."""
+
+    store: Store
+    task_queue: TaskQueue
+    constellation: Constellation
+    changes: list[TaskRecord]
+
+
+@asynccontextmanager
+async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
+    """Run a store, a constellation and a task queue inside the block; they end with it, without a drain."""
+    event_stream = ServerSentEventStream()
+    changes: list[TaskRecord] = []
+    async with (
+        open_store(path) as store,
+        open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
+        constellation.subscribe() as events,
+        trio.open_nursery() as nursery,
+        open_task_queue(store, constellation, 10_000, changes.append, max_running=max_running) as task_queue,
+    ):
+        nursery.start_soon(
+            watch_devices,
+            events,
+            constellation,
+            task_queue,
+            event_stream,
+            Metrics(constellation, task_queue, event_stream),
+        )
+        await task_queue.resume()
+        yield Life(store, task_queue, constellation, changes)
+        nursery.cancel_scope.cancel()
+
+
+async def ended_tasks(life: Life, *tasks: TaskRecord) -> list[TaskRecord]:
+    """Wait for the end of tasks."""
+    return [await life.task_queue.wait(task.id, SECONDS) for task in tasks]
+
+
+async def submit(life: Life, request: str, device: str | None = None) -> TaskRecord:
+    """Submit a task."""
+    record, is_new = await life.task_queue.submit(TaskRequest(request, device))
+    assert is_new
+    return record
