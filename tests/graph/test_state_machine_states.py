@@ -14,7 +14,7 @@ from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.edit import GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.model import Edge, Node, When
-from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeRow, NodeState, StateMachine
+from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState, StateMachine
 
 from .support.naive_graph import NaiveEdge, NaiveGraph, Refused
 
@@ -55,7 +55,7 @@ class GraphStates(RuleBasedStateMachine):
         self.tables = MemoryTables()
         self.machine = StateMachine[LiveNode, LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
         self.naive = NaiveGraph()
-        self.held: list[list[NodeRow]] = []
+        self.held: list[list[LiveNode]] = []
 
     def _any(self, *states: NodeState) -> list[str]:
         return [name for name, state in self.naive.nodes.items() if state in states]
