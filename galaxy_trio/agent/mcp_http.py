@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio.agent.mcp_log import ServerLog
     from galaxy_trio.agent.mcp_server import Limits, McpServer
+    from galaxy_trio.agent.mcp_streams import SessionEvents
 
 _reading = ThreadLimit("reading the tokens of MCP servers", 4)
 
@@ -334,7 +336,7 @@ async def _headers_of(server: McpServer) -> list[tuple[str, str]]:
 
 @asynccontextmanager
 async def open_http(
-    server: McpServer, limits: Limits, log: ServerLog, ended: Callable[[], None]
+    server: McpServer, limits: Limits, log: ServerLog, events: SessionEvents
 ) -> AsyncGenerator[tuple[MemoryObjectReceiveStream[SessionMessage], HttpTransport]]:
     """Open the connection to a server, and end its session with the block.
 
@@ -344,7 +346,7 @@ async def open_http(
     headers = await _headers_of(server)
     received, reading = anyio.create_memory_object_stream[SessionMessage](0)
     share = limits.memory.open_share()
-    share.on_shortage = ended
+    share.on_shortage = partial(events.end, limits.shortage)
     # No limit for reading: a call has its own. Compressed replies could have any size.
     client = httpx2.AsyncClient(
         headers=[*headers, ("Accept-Encoding", "identity")],
@@ -353,7 +355,7 @@ async def open_http(
     )
     try:
         async with client, open_background() as nursery:
-            transport = HttpTransport(server, client, nursery, received, limits, share, log, ended)
+            transport = HttpTransport(server, client, nursery, received, limits, share, log, events.end)
             try:
                 yield reading, transport
             finally:

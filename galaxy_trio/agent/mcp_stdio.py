@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -147,9 +148,7 @@ async def open_process(
     share = limits.memory.open_share()
     # No checkpoint until the `try`: the process would stay.
     messages = ServerProcess(process, limits.max_message_size, share, log)
-    share.on_shortage = lambda: messages.stop(
-        f"it was stopped because all MCP servers together sent unfinished messages of {limits.memory.limit} bytes"
-    )
+    share.on_shortage = partial(messages.stop, limits.shortage)
     sending, to_send = anyio.create_memory_object_stream[SessionMessage](0)
     written = trio.Event()
     pipes = trio.CancelScope(shield=True)
