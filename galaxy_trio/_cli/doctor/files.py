@@ -12,7 +12,6 @@ from galaxy_trio import ConfigError, read_config
 from galaxy_trio._cli.doctor.findings import Section
 from galaxy_trio._cli.extras import missing_extra
 from galaxy_trio._cli.signals import run_trio
-from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._counted import counted
 from galaxy_trio.daemon.settings import Settings, is_daemon_file, read_settings
@@ -101,8 +100,8 @@ def _token_problem(device: DeviceConfig) -> str | None:
 def _check_certificates(section: Section, ca_file: str) -> None:
     try:
         trusting_context(ca_file)
-    except OSError as error:
-        section.problem(f"the certificates in {ca_file} cannot be used: {reason_of(error)}", "correct ca_file")
+    except ConfigError as error:
+        section.problem(str(error), "correct ca_file")
     else:
         section.ok(f"the certificates in {ca_file} can be used")
 
