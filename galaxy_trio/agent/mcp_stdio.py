@@ -63,8 +63,8 @@ class ServerProcess(ObjectReceiveStream[SessionMessage]):
         self._messages: deque[JSONRPCMessage] = deque()
         self._reading: trio.CancelScope | None = None
         self._stopped = False
-        self.at_end = trio.Event()
-        self.closed = False
+        self.at_end: trio.Event = trio.Event()
+        self.closed: bool = False
         """Whether the process has closed its stdout."""
         self.problem: str | None = None
         """Why the stream was ended; None if the process ended it."""
