@@ -81,8 +81,7 @@ def _check_devices(file: Path) -> tuple[Section, ConstellationConfig | None]:
         _check_secret(section, file, "the file", "which contains tokens or headers,")
     for token_file in sorted({device.token_file for device in config.devices if device.token_file is not None}):
         _check_secret(section, Path(token_file), "the token file")
-    unreadable = {_token_problem(device): device for device in config.devices}
-    for problem in filter(None, unreadable):
+    for problem in filter(None, dict.fromkeys(map(_token_problem, config.devices))):
         section.problem(problem, "give each device a token_file or token_env that this user can read")
     for ca_file in sorted({device.ca_file for device in config.devices if device.ca_file is not None}):
         _check_certificates(section, ca_file)
