@@ -35,6 +35,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from galaxy_trio._concurrency.background import first_leaf, open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._transport.url import check_headers
+from galaxy_trio.agent.command_runner import one_line
 from galaxy_trio.agent.mcp_events import open_events, read_body
 from galaxy_trio.agent.mcp_messages import parse_messages
 from galaxy_trio.errors import ConfigError, ToolError
@@ -248,7 +249,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                 self._ended()
                 return
             except (httpx2.HTTPError, httpx2.StreamError, ToolError) as error:
-                self._log.problem_with_output(f"its stream of notifications failed: {error}")
+                self._log.problem_with_output(one_line(f"its stream of notifications failed: {error}"))
             delay = _FIRST_DELAY if trio.current_time() - began > _MAX_DELAY else min(2 * delay, _MAX_DELAY)
             await trio.sleep(delay)
 
