@@ -55,7 +55,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(trio|ssl|collections|os|math|random|datetime|pytest|repr)\b.*"),
-    ("py:obj", r"[a-z_]+"),
+    ("py:obj", r"[a-z_]+|(.*\.)?E"),
     ("py:class", r"(.*\.)?(P|R_co|T|Ts|Random)"),
     ("py:exc", "TransportEnded"),
     (

@@ -1,7 +1,7 @@
 """Task graphs: plans over a constellation, edited while they run."""
 
 from galaxy_trio._exports import set_module
-from galaxy_trio.graph.conditions import Condition
+from galaxy_trio.graph.conditions import Comparison, Condition
 from galaxy_trio.graph.edit import GraphEdit
 from galaxy_trio.graph.events import (
     GraphEdited,
@@ -15,15 +15,19 @@ from galaxy_trio.graph.events import (
     NodeStarted,
     NodeWaiting,
 )
-from galaxy_trio.graph.model import Edge, Graph, Node, When
+from galaxy_trio.graph.model import Edge, EdgeCondition, Graph, Node, When
 from galaxy_trio.graph.node_requests import make_request
+from galaxy_trio.graph.planning import Change, Planner
 from galaxy_trio.graph.run import GraphRun, open_graph
 from galaxy_trio.graph.snapshot import GraphResult, GraphSnapshot, GraphState, GraphStatistics, NodeResult
 from galaxy_trio.graph.state_machine import NodeState
 
 __all__ = [
+    "Change",
+    "Comparison",
     "Condition",
     "Edge",
+    "EdgeCondition",
     "Graph",
     "GraphEdit",
     "GraphEdited",
@@ -44,6 +48,7 @@ __all__ = [
     "NodeStarted",
     "NodeState",
     "NodeWaiting",
+    "Planner",
     "When",
     "make_request",
     "open_graph",

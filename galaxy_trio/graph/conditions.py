@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Comparison: TypeAlias = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "exists", "truthy"]
+"""The test of a `Condition`."""
 
 _ABSENT: Final = object()
 _WITHOUT_VALUE: Final = ("exists", "truthy")
