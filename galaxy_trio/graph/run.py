@@ -196,7 +196,8 @@ class GraphRun:
         self._version += 1
         if edited.added:
             self._cancelled = False
-        for node_id in edited.removed:
+        # A new node may have the id of one that was removed by the same edit.
+        for node_id in (*edited.removed, *edited.added):
             self._dispatcher.withdraw(node_id)
         for node_id in edited.replaced:
             node = self._tables.node(node_id)
@@ -250,7 +251,7 @@ class GraphRun:
         Raises:
             NoSuchNode: There is no such node.
         """
-        rows = self._machine.hold(node_ids)
+        rows = self._machine.hold(dict.fromkeys(node_ids))
         for row in rows:
             if row.state is NodeState.READY:
                 self._dispatcher.withdraw(row.id)
@@ -297,6 +298,8 @@ class GraphRun:
         self._attempts -= 1
         self._machine.make_ready(node.id)
         self._events.publish(NodeReady(node.id))
+        if node.holds:
+            self._dispatcher.withdraw(node.id)
 
     def attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
         """Record the end of an attempt: the node ends, or is ready for another one."""

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
         (lambda: Graph([Node("b", "x")], [Edge("a", "b")]), "edge 'a' -> 'b': there is no node 'a'"),
         (
             lambda: GraphSnapshot(Graph(), nodes={"a": NodeResult()}),
-            "the snapshot has a node 'a' that its graph does not have",
+            "the snapshot has the node 'a', which its graph does not have",
         ),
         (
             lambda: GraphSnapshot(Graph(), decisions={"e": True}),
-            "the snapshot has a edge 'e' that its graph does not have",
+            "the snapshot has the edge 'e', which its graph does not have",
         ),
     ],
 )
