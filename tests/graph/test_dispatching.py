@@ -161,3 +161,19 @@ async def test_exception_of_make_request_comes_out_of_the_block(autojump_clock: 
     with pytest.raises(ZeroDivisionError):
         async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a")), make_request=broken):
             await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("steps", range(20, 60))
+async def test_node_that_is_cancelled_at_any_step_of_an_attempt_that_is_not_sent_ends(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    graph = Graph([Node("before", "before", device="d1")])
+    async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph) as run:
+        await _begin_without_a_device(tasks, run)
+        while run.states["a"] is not NodeState.RUNNING:
+            await trio.lowlevel.checkpoint()
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        run.cancel("a")
+        with trio.fail_after(1000):
+            assert (await run.wait()).results["a"].state is NodeState.CANCELLED

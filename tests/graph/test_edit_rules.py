@@ -156,15 +156,15 @@ def test_id_of_an_edge_is_its_own() -> None:
     assert rules.tables.edges["edge-1"].target == "c"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda edit: edit.replace(Node("a", "x")),
-        lambda edit: edit.remove("a"),
-        lambda edit: edit.connect(Edge("b", "a")),
-        lambda edit: edit.disconnect("b", "a"),
-    ],
-)
+CHANGES_OF_A: list[Callable[[GraphEdit], object]] = [
+    lambda edit: edit.replace(Node("a", "x")),
+    lambda edit: edit.remove("a"),
+    lambda edit: edit.connect(Edge("b", "a")),
+    lambda edit: edit.disconnect("b", "a"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_A)
 @pytest.mark.parametrize("end", [None, NodeState.COMPLETED, NodeState.FAILED])
 def test_node_that_has_started_does_not_change(change: Callable[[GraphEdit], object], end: NodeState | None) -> None:
     rules = Rules("ab")
@@ -174,17 +174,22 @@ def test_node_that_has_started_does_not_change(change: Callable[[GraphEdit], obj
     assert caught.value.state is (end or NodeState.RUNNING)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda edit: edit.replace(Node("x", "x")),
-        lambda edit: edit.remove("x"),
-        lambda edit: edit.connect(Edge("x", "a")),
-        lambda edit: edit.connect(Edge("a", "x")),
-        lambda edit: edit.disconnect("a", "x"),
-        lambda edit: (edit.remove("b"), edit.connect(Edge("b", "a"))),
-    ],
-)
+def remove_and_connect(edit: GraphEdit) -> None:
+    edit.remove("b")
+    edit.connect(Edge("b", "a"))
+
+
+CHANGES_OF_MISSING_NODES: list[Callable[[GraphEdit], object]] = [
+    lambda edit: edit.replace(Node("x", "x")),
+    lambda edit: edit.remove("x"),
+    lambda edit: edit.connect(Edge("x", "a")),
+    lambda edit: edit.connect(Edge("a", "x")),
+    lambda edit: edit.disconnect("a", "x"),
+    remove_and_connect,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES_OF_MISSING_NODES)
 def test_edit_of_a_node_that_is_not_there_is_refused(change: Callable[[GraphEdit], object]) -> None:
     rules = Rules("ab")
     with pytest.raises(NoSuchNode, match=r"there is no node '[xb]' in this graph"):

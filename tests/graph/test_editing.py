@@ -62,6 +62,7 @@ async def test_edit_of_an_old_version_is_refused_with_the_current_one(autojump_c
         assert caught.value.version == 1
         assert run.edit(lambda edit: edit.add(Node("c", "c")), version=1) == 2
         assert run.edit(lambda _: None) == 2
+        assert run.version == 2
 
 
 async def test_edit_names_what_is_not_there(autojump_clock: MockClock) -> None:
