@@ -35,7 +35,8 @@ class ReadyQueue:
         self._parked: dict[Hashable, list[_Entry]] = {}
 
     def add(self, node: Node) -> None:
-        """Add a node that became ready."""
+        """Add a node that became ready; one that is there goes to the end."""
+        self.discard(node.id)
         entry = self._entry_of[node.id] = (-node.priority, next(self._numbers), node.id)
         self._ready[entry] = node.device, node.os, node.capabilities, node.where
         heapq.heappush(self._queue, entry)

@@ -251,7 +251,7 @@ class GraphRun:
         Raises:
             NoSuchNode: There is no such node.
         """
-        rows = self._machine.hold(dict.fromkeys(node_ids))
+        rows = self._machine.hold(node_ids)
         for row in rows:
             if row.state is NodeState.READY:
                 self._dispatcher.withdraw(row.id)
@@ -263,13 +263,8 @@ class GraphRun:
     def _release(self, nodes: list[LiveNode]) -> None:
         changes = self._machine.release(nodes)
         for node in nodes:
-            newly = node.id in changes.ready
-            if (
-                node.state is NodeState.READY
-                and not node.holds
-                and not newly
-                and self._tables.nodes.get(node.id) is node
-            ):
+            waits = node.state is NodeState.READY and node.id not in changes.ready
+            if waits and not node.holds and self._tables.nodes.get(node.id) is node:
                 self._dispatcher.add(node)
         self._apply(changes)
 

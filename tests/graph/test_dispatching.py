@@ -120,7 +120,7 @@ async def test_node_that_gets_ready_under_a_hold_starts_after_it(autojump_clock:
 
 async def test_node_that_is_removed_and_added_again_runs_once_as_the_new_one(autojump_clock: MockClock) -> None:
     graph = Graph([Node("a", "a", device="d1"), Node("b", "old", device="d1")])
-    async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph, max_concurrent=1) as run:
+    async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph) as run:
         await trio.testing.wait_all_tasks_blocked()
         [running] = tasks.running
         waiting = {"a": "b", "old": "a"}[running]

@@ -54,3 +54,11 @@ def test_parked_node_that_is_discarded_lets_the_next_one_go() -> None:
     queue.discard("n100")
     queue.release((None, None, frozenset[str](), None))
     assert take_all(queue) == ["n101"]
+
+
+def test_node_that_is_added_twice_is_taken_once_and_not_after_it_is_discarded() -> None:
+    queue = ReadyQueue()
+    for name in "abab":
+        queue.add(Node(name, "x"))
+    queue.discard("a")
+    assert take_all(queue) == ["b"]
