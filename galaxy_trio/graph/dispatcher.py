@@ -140,8 +140,6 @@ class Dispatcher:
                 if node.not_before is not None:
                     await trio.sleep_until(node.not_before)
                 end = await self._run(attempt)
-        except _NoRoom:
-            self._ready.add(node.spec)
         finally:
             if self._attempts.get(node.id) is attempt:
                 del self._attempts[node.id]
@@ -165,12 +163,17 @@ class Dispatcher:
         self._claims -= attempt.claims
         attempt.claims = False
 
-    async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None]:
+    async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
         while True:
             try:
                 result = await self._run_task(attempt)
             except QueueFull:
                 await trio.sleep(_FULL_QUEUE)
+            except _NoRoom:
+                # One that was withdrawn meanwhile is not added again.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                self._ready.add(attempt.node.spec)
+                return None
             except (ConnectionLost, InvalidMessage, trio.ClosedResourceError) as error:
                 return NodeState.LOST if attempt.sent else NodeState.FAILED, None, str(error)
             except GalaxyError as error:
@@ -194,6 +197,8 @@ class Dispatcher:
 
         async def on_not_sent(device_id: str) -> None:
             del device_id
+            # One that was cancelled meanwhile counts as sent, so that it ends.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._running -= 1
             attempt.sent = False
             self._owner.not_sent(node)

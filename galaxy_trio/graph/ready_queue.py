@@ -34,11 +34,9 @@ class ReadyQueue:
         self._taken: Counter[Hashable] = Counter()
         self._parked: dict[Hashable, list[_Entry]] = {}
 
-    def __len__(self) -> int:
-        return len(self._ready)
-
     def add(self, node: Node) -> None:
-        """Add a node that became ready."""
+        """Add a node that became ready; one that is there goes to the end."""
+        self.discard(node.id)
         entry = self._entry_of[node.id] = (-node.priority, next(self._numbers), node.id)
         self._ready[entry] = node.device, node.os, node.capabilities, node.where
         heapq.heappush(self._queue, entry)
@@ -69,8 +67,11 @@ class ReadyQueue:
         self._taken[requirements] -= 1
         if not self._taken[requirements]:
             del self._taken[requirements]
-        parked = self._parked.get(requirements)
-        if parked:
-            heapq.heappush(self._queue, heapq.heappop(parked))
-            if not parked:
-                del self._parked[requirements]
+        parked = self._parked.get(requirements, [])
+        while parked:
+            entry = heapq.heappop(parked)
+            # One that was discarded takes no room.
+            if entry in self._ready:
+                heapq.heappush(self._queue, entry)
+                return
+        self._parked.pop(requirements, None)

@@ -196,7 +196,8 @@ class GraphRun:
         self._version += 1
         if edited.added:
             self._cancelled = False
-        for node_id in edited.removed:
+        # A new node may have the id of one that was removed by the same edit.
+        for node_id in (*edited.removed, *edited.added):
             self._dispatcher.withdraw(node_id)
         for node_id in edited.replaced:
             node = self._tables.node(node_id)
@@ -262,13 +263,8 @@ class GraphRun:
     def _release(self, nodes: list[LiveNode]) -> None:
         changes = self._machine.release(nodes)
         for node in nodes:
-            newly = node.id in changes.ready
-            if (
-                node.state is NodeState.READY
-                and not node.holds
-                and not newly
-                and self._tables.nodes.get(node.id) is node
-            ):
+            waits = node.state is NodeState.READY and node.id not in changes.ready
+            if waits and not node.holds and self._tables.nodes.get(node.id) is node:
                 self._dispatcher.add(node)
         self._apply(changes)
 
@@ -297,6 +293,8 @@ class GraphRun:
         self._attempts -= 1
         self._machine.make_ready(node.id)
         self._events.publish(NodeReady(node.id))
+        if node.holds:
+            self._dispatcher.withdraw(node.id)
 
     def attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
         """Record the end of an attempt: the node ends, or is ready for another one."""

@@ -92,7 +92,7 @@ class GraphSnapshot:
         ):
             unknown = next((name for name in given if name not in known), None)
             if unknown is not None:
-                raise GraphError(f"the snapshot has a {what} {unknown!r} that its graph does not have")
+                raise GraphError(f"the snapshot has the {what} {unknown!r}, which its graph does not have")
 
     def node(self, node_id: str) -> NodeResult:
         """Return what is known of a node."""

@@ -196,7 +196,7 @@ class StateMachine(Generic[N, E]):
                 return state in (NodeState.FAILED, NodeState.LOST)
             case When.CONDITION:
                 return state is NodeState.COMPLETED and self._is_met(edge)
-            case When.END:
+            case _:
                 return True
 
     def hold(self, node_ids: Iterable[str]) -> list[N]:

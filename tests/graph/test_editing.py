@@ -62,6 +62,7 @@ async def test_edit_of_an_old_version_is_refused_with_the_current_one(autojump_c
         assert caught.value.version == 1
         assert run.edit(lambda edit: edit.add(Node("c", "c")), version=1) == 2
         assert run.edit(lambda _: None) == 2
+        assert run.version == 2
 
 
 async def test_edit_names_what_is_not_there(autojump_clock: MockClock) -> None:
@@ -91,9 +92,10 @@ async def test_node_that_waits_for_a_device_is_replaced_and_runs_as_the_new_one(
 
 async def test_removed_node_leaves_the_devices_queue_and_what_waited_for_it_goes_on(autojump_clock: MockClock) -> None:
     graph = Graph([Node("a", "a", device="d1"), Node("b", "b", device="d1"), Node("c", "c")], [Edge("b", "c")])
-    async with open_tasks("d1", "d2") as tasks, open_graph(tasks.constellation, graph) as run, run.hold("b"):
-        await tasks.wait_running("a")
-        run.edit(lambda edit: edit.remove("b"))
+    async with open_tasks("d1", "d2") as tasks, open_graph(tasks.constellation, graph) as run:
+        with run.hold("b"):
+            await tasks.wait_running("a")
+            run.edit(lambda edit: edit.remove("b"))
         await tasks.wait_running("a", "c")
         assert states(run) == {"a": "running", "c": "running"}
 

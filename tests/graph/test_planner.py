@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio.errors import GraphError, PlannerFailed
+from galaxy_trio.errors import GraphError, NoSuchNode, NotEditable, PlannerFailed
 from galaxy_trio.graph import Edge, Graph, GraphState, Node, NodeEnded, open_graph
 
 from .support.sessions import open_tasks
@@ -129,3 +129,24 @@ async def test_wait_includes_a_planner_that_thinks_and_raises_inside_of_it(autoj
         await tasks.complete("a", "b")
         assert set((await run.wait()).results) == {"a", "b"}
     assert inside == ["a planner cannot wait for its own graph: return an edit, or None"] * 2
+
+
+async def test_node_whose_end_the_planner_thinks_about_is_not_retried(autojump_clock: MockClock) -> None:
+    think = trio.Event()
+
+    async def plan(ends: Sequence[NodeEnded], snapshot: GraphSnapshot, error: GraphError | None) -> None:
+        del ends, snapshot, error
+        await think.wait()
+
+    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a", "b")), planner=plan) as run:
+        await tasks.fail("a", "b")
+        for name in "ab":
+            with pytest.raises(NotEditable, match=f"the planner is thinking about the end of node '{name}'"):
+                run.retry(name)
+        with pytest.raises(NoSuchNode, match="no node 'x'"):
+            run.retry("x")
+        think.set()
+        await run.wait()
+        run.retry("a")
+        await tasks.complete("a")
+        assert (await run.wait()).state is GraphState.PARTIALLY_FAILED

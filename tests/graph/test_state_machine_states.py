@@ -84,6 +84,7 @@ class GraphStates(RuleBasedStateMachine):
             if self.naive.nodes[edge.target] in UNSTARTED
         ]
         kinds = ["add", "connect", "connect", "replace", "remove", *(["disconnect"] if edges else [])]
+        change: tuple[object, ...]
         match data.draw(st.sampled_from(kinds)):
             case "add":
                 change = ("add", data.draw(names), [data.draw(there)])
@@ -96,23 +97,23 @@ class GraphStates(RuleBasedStateMachine):
         self._edit([change])
 
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
-        copy = self.naive.edited()
+        copy, is_valid = self.naive.edited(), True
         try:
             made = dict[str, NaiveEdge]()
             for change in edit:
                 self._change_naive(copy, made, *change)
             copy.check_cycles()
         except Refused:
-            copy = None
+            is_valid = False
         change_all = GraphEdit(self.tables)
         try:
             for kind, *arguments in edit:
                 self._change(change_all, cast("str", kind), *arguments)
             change_all.apply(self.machine)
         except GraphError:
-            assert copy is None, "a valid edit was refused"
+            assert not is_valid, "a valid edit was refused"
             return
-        assert copy is not None, "an invalid edit was accepted"
+        assert is_valid, "an invalid edit was accepted"
         # The ids of new edges are made up: take them over.
         old = {name: edge for name, edge in copy.edges.items() if not name.startswith("new")}
         new = [edge for name, edge in copy.edges.items() if name.startswith("new")]
@@ -129,7 +130,7 @@ class GraphStates(RuleBasedStateMachine):
 
     def _change(self, edit: GraphEdit, kind: str, *arguments: object) -> None:
         match kind, *arguments:
-            case "add", str(name), list(after):
+            case "add", str(name), after:
                 edit.add(Node(name, "x"), after=cast("list[str]", after))
             case "replace", str(name):
                 edit.replace(Node(name, "y"))
@@ -155,7 +156,7 @@ class GraphStates(RuleBasedStateMachine):
             graph.edges[f"new{len(made)}" if name is None else name] = made[f"new{len(made)}"] = edge
 
         match kind, *arguments:
-            case "add", str(name), list(after):
+            case "add", str(name), after:
                 if name in graph.nodes:
                     raise Refused
                 graph.nodes[name] = NodeState.WAITING

@@ -61,7 +61,7 @@ class Tasks:
 
 
 @asynccontextmanager
-async def open_tasks(*device_ids: str) -> AsyncGenerator[Tasks]:
+async def open_tasks(*device_ids: str, max_queued: int = 1000) -> AsyncGenerator[Tasks]:
     """Run a constellation of devices in memory. A task's name is the first line of its text."""
     started, stopped, texts = list[str](), list[str](), dict[str, str]()
     running = dict[str, trio.MemorySendChannel["JSON | TaskFailed"]]()
@@ -88,7 +88,7 @@ async def open_tasks(*device_ids: str) -> AsyncGenerator[Tasks]:
 
     async with (
         open_memory_fleet(*(device_ids or ("d1", "d2", "d3", "d4")), session=session) as fleet,
-        open_constellation(fleet.configs, connect=fleet.connect) as constellation,
+        open_constellation(fleet.configs, connect=fleet.connect, max_queued=max_queued) as constellation,
     ):
         await constellation.wait_connected()
         yield Tasks(constellation, fleet, started, stopped, texts, running, changed)
