@@ -37,7 +37,7 @@ def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, .
     ("content", "reason"),
     [
         (b" \n\n", "there is no token in it; write one on a line of its own"),
-        (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
+        (SECRET.encode() + b"\xff", "it is not UTF-8 text: save it as UTF-8"),
         (SECRET.encode("utf-16"), "it is UTF-16 text: save it as UTF-8"),
     ],
 )
