@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import click
-from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from galaxy_trio._cli.destination import Destination, destination_options
 from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_trio
+from galaxy_trio._cli.table import Column, cell, lay_out, note
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.strict_types import Mismatch
 from galaxy_trio._codec.tool_list import read_tools
-from galaxy_trio._printable import one_line
 from galaxy_trio.errors import TaskFailed
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _REQUEST: Final = "list_tools"
-_NAME_WIDTH: Final = 40
+_NAME_WIDTH: Final = 24
+_TEXT_WIDTH: Final = 20
 
 
 async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]:
@@ -47,19 +47,35 @@ async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]
         ) from wrong
 
 
-def tools_table(tools: list[ToolInfo]) -> Table:
-    """Return a table of tools: parameters that may be left out are in brackets."""
+def tools_table(tools: list[ToolInfo], width: int) -> Table | Text:
+    """Return a table of tools: parameters that may be left out are in brackets. In a narrow terminal, texts are below their tools."""
+    titles = ["tool", *(["namespace"] if len({each.namespace for each in tools}) > 1 else []), "type"]
+    cells = [[cell(each.tool_name), cell(each.namespace), cell(each.tool_type)] for each in tools]
+    if len(titles) < len(cells[0]):
+        cells = [[name, kind] for name, _, kind in cells]
+    texts = [
+        [cell(_parameters(each.input_schema or {})), cell(_first_line(each.description or each.title or ""))]
+        for each in tools
+    ]
+    every_title = [*titles, "parameters", "description"]
+    every_row = [[*row, *both] for row, both in zip(cells, texts, strict=True)]
+    least = [
+        min(max(len(title), *(each.cell_len for each in column)), _NAME_WIDTH if title in titles else _TEXT_WIDTH)
+        for title, column in zip(every_title, zip(*every_row, strict=True), strict=True)
+    ]
+    if sum(least) + 2 * (len(least) - 1) > width:
+        columns = [Column("tool"), *(Column(title, optional=True, widest=30) for title in titles[1:])]
+        header, rows = lay_out(columns, cells, width)
+        lines = [header]
+        for row, both in zip(rows, texts, strict=True):
+            lines += [*row, *(line for text in both if text.plain for line in note(text.plain, width))]
+        return Text("\n").join(lines)
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-    has_namespaces = len({each.namespace for each in tools}) > 1
-    longest = max((cell_len(one_line(each.tool_name)) for each in tools), default=0)
-    # Whole names, because commands need them.
-    table.add_column("tool", overflow="fold", min_width=min(longest, _NAME_WIDTH))
-    for title in (*(("namespace",) if has_namespaces else ()), "type", "parameters", "description"):
-        table.add_column(title, overflow="fold")
-    for each in tools:
-        cells = [each.tool_name, *((each.namespace,) if has_namespaces else ()), each.tool_type]
-        cells += [_parameters(each.input_schema or {}), _first_line(each.description or each.title or "")]
-        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    for title, narrowest in zip(every_title, least, strict=True):
+        # Whole names, because commands need them.
+        table.add_column(title, overflow="fold", min_width=narrowest)
+    for row in every_row:
+        table.add_row(*row)
     return table
 
 
@@ -91,7 +107,8 @@ def tools_command(destination: Destination, *, timeout: float, as_json: bool) ->
     if as_json:
         echo_json([attrs.asdict(each, recurse=False) for each in tools])
     elif tools:
-        open_console().print(tools_table(tools))
+        console = open_console()
+        console.print(tools_table(tools, console.width))
     else:
         echo(f"{destination.device_id} has no tools")
     return 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import attrs
 import pytest
+from rich.console import Console
 
 from galaxy_trio._cli.server_session import run_as_command
 from galaxy_trio._cli.terminal import READABLE_WIDTH
+from galaxy_trio._cli.tools import tools_table
 from galaxy_trio.agent import open_agent, tool
-from galaxy_trio.messages import ToolType
+from galaxy_trio.messages import ToolInfo, ToolType
 from galaxy_trio.server import open_server
 from tests.agent.test_list_tools import RECORDED, click
 from tests.cli.support.command_line import DEVICE, TOKEN, Outcome, call_process
@@ -105,3 +109,24 @@ async def test_failed_task_is_an_error(request_: str) -> None:
     outcome = await tools_of(session=fail)
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.endswith(f"failed on device '{DEVICE}': {request_}\n")
+
+
+@pytest.mark.parametrize("width", [80, 60, 40, 30])
+def test_parameters_and_descriptions_are_whole_in_any_terminal(width: int) -> None:
+    name = "browser_take_screenshot_of_element_on_page"
+    described = ToolInfo(
+        tool_key=f"action::{name}",
+        tool_name=name,
+        namespace="browser",
+        tool_type=ToolType.ACTION,
+        description="Take a screenshot of the element that the selector finds, and write it to a file.",
+        input_schema={"properties": {"selector": {}, "file_name": {}, "quality": {}}, "required": ["selector"]},
+    )
+    other = attrs.evolve(described, namespace="default", tool_name="other")
+    for tools in ([described], [described, other]):
+        console = Console(width=width, file=io.StringIO())
+        console.print(tools_table(tools, width))
+        shown = cast("io.StringIO", console.file).getvalue()
+        assert max(map(len, shown.splitlines())) <= width
+        for word in f"selector [file_name] [quality] {described.description}".split():
+            assert word in shown
