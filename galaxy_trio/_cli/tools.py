@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import click
-from rich.table import Table
+from rich.cells import cell_len
 from rich.text import Text
 
 from galaxy_trio._cli.destination import Destination, destination_options
@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _REQUEST: Final = "list_tools"
-_NAME_WIDTH: Final = 24
-_TEXT_WIDTH: Final = 20
+_PARAMETERS: Final = 30
+"""Cells of the column of parameters."""
+_NAMESPACE: Final = Column("namespace", widest=20, optional=True)
+_COLUMNS: Final = (
+    Column("tool"),
+    _NAMESPACE,
+    Column("type", widest=15, optional=True),
+    Column("parameters", widest=_PARAMETERS, fill=True),
+)
 
 
 async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]:
@@ -47,36 +54,33 @@ async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]
         ) from wrong
 
 
-def tools_table(tools: list[ToolInfo], width: int) -> Table | Text:
-    """Return a table of tools: parameters that may be left out are in brackets. In a narrow terminal, texts are below their tools."""
-    titles = ["tool", *(["namespace"] if len({each.namespace for each in tools}) > 1 else []), "type"]
-    cells = [[cell(each.tool_name), cell(each.namespace), cell(each.tool_type)] for each in tools]
-    if len(titles) < len(cells[0]):
-        cells = [[name, kind] for name, _, kind in cells]
-    texts = [
-        [cell(_parameters(each.input_schema or {})), cell(_first_line(each.description or each.title or ""))]
-        for each in tools
+def tools_table(tools: list[ToolInfo], width: int) -> Text:
+    """Return a table of tools, none of whose lines is wider than the terminal.
+
+    Parameters that may be left out are in brackets. Those that have no room in their column are below the tool, as is its description.
+    """
+    has_namespaces = len({each.namespace for each in tools}) > 1
+    columns = [column for column in _COLUMNS if has_namespaces or column is not _NAMESPACE]
+    parameters = [_parameters(each.input_schema or {}) for each in tools]
+    rows = [
+        [
+            cell(each.tool_name),
+            *([cell(each.namespace)] if has_namespaces else []),
+            cell(each.tool_type),
+            cell(shown if cell_len(shown) <= _PARAMETERS else "…"),
+        ]
+        for each, shown in zip(tools, parameters, strict=True)
     ]
-    every_title = [*titles, "parameters", "description"]
-    every_row = [[*row, *both] for row, both in zip(cells, texts, strict=True)]
-    least = [
-        min(max(len(title), *(each.cell_len for each in column)), _NAME_WIDTH if title in titles else _TEXT_WIDTH)
-        for title, column in zip(every_title, zip(*every_row, strict=True), strict=True)
-    ]
-    if sum(least) + 2 * (len(least) - 1) > width:
-        columns = [Column("tool"), *(Column(title, optional=True, widest=30) for title in titles[1:])]
-        header, rows = lay_out(columns, cells, width)
-        lines = [header]
-        for row, both in zip(rows, texts, strict=True):
-            lines += [*row, *(line for text in both if text.plain for line in note(text.plain, width))]
-        return Text("\n").join(lines)
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
-    for title, narrowest in zip(every_title, least, strict=True):
-        # Whole names, because commands need them.
-        table.add_column(title, overflow="fold", min_width=narrowest)
-    for row in every_row:
-        table.add_row(*row)
-    return table
+    header, laid_out = lay_out(columns, rows, width)
+    lines = [header]
+    for each, shown, row in zip(tools, parameters, laid_out, strict=True):
+        lines += row
+        for text in (
+            shown if cell_len(shown) > _PARAMETERS else "",
+            _first_paragraph(each.description or each.title or ""),
+        ):
+            lines += note(text, width) if text else []
+    return Text("\n").join(lines)
 
 
 def _parameters(schema: dict[str, JSON]) -> str:
@@ -86,7 +90,7 @@ def _parameters(schema: dict[str, JSON]) -> str:
     return " ".join(name if name in needed else f"[{name}]" for name in names)
 
 
-def _first_line(text: str) -> str:
+def _first_paragraph(text: str) -> str:
     return text.strip().partition("\n\n")[0]
 
 
@@ -108,7 +112,7 @@ def tools_command(destination: Destination, *, timeout: float, as_json: bool) ->
         echo_json([attrs.asdict(each, recurse=False) for each in tools])
     elif tools:
         console = open_console()
-        console.print(tools_table(tools, console.width))
+        console.print(tools_table(tools, console.width), soft_wrap=True)
     else:
         echo(f"{destination.device_id} has no tools")
     return 0

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import attrs
 import pytest
-from rich.console import Console
 
 from galaxy_trio._cli.server_session import run_as_command
 from galaxy_trio._cli.terminal import READABLE_WIDTH
-from galaxy_trio._cli.tools import tools_table
 from galaxy_trio.agent import open_agent, tool
-from galaxy_trio.messages import ToolInfo, ToolType
+from galaxy_trio.messages import ToolType
 from galaxy_trio.server import open_server
 from tests.agent.test_list_tools import RECORDED, click
 from tests.cli.support.command_line import DEVICE, TOKEN, Outcome, call_process
@@ -53,8 +49,9 @@ def lines_of(outcome: Outcome) -> list[str]:
 
 async def test_tools_are_shown_as_a_table() -> None:
     assert lines_of(await tools_of(evil, tool(lambda: None, name="plain"))) == [
-        "tool                 type             parameters  description",
-        "evil\\u001b[31m name  data_collection  [path]      Turn it red.\\u001b[31m",
+        "tool                 type             parameters",
+        "evil\\u001b[31m name  data_collection  [path]",
+        "  Turn it red.\\u001b[31m",
         "plain                action",
     ]
 
@@ -62,11 +59,26 @@ async def test_tools_are_shown_as_a_table() -> None:
 async def test_namespaces_are_shown_if_there_are_several() -> None:
     table = lines_of(await tools_of(click, tool(lambda: None, name="click")))
     assert [line.split() for line in table if not line.startswith(" ")] == [
-        ["tool", "namespace", "type", "parameters", "description"],
-        ["click", "ui", "action", "control", "[button]", "[double]", "Click", "on", "a", "control."],
+        ["tool", "namespace", "type", "parameters"],
+        ["click", "ui", "action", "control", "[button]", "[double]"],
         ["default.click", "default", "action"],
     ]
     assert max(map(len, table)) <= READABLE_WIDTH
+
+
+async def test_parameters_without_room_in_their_column_and_descriptions_are_wrapped_at_words_below_the_tool() -> None:
+    words = "Search the notes by their words, their time and their place, and return the newest ones first."
+
+    def search(words: str, time: str, place: str, oldest: bool = False, maximum: int = 5) -> None: ...
+
+    search.__doc__ = words
+    assert lines_of(await tools_of(search)) == [
+        "tool    type    parameters",
+        "search  action  …",
+        "  words time place [oldest] [maximum]",
+        "  Search the notes by their words, their time and their place, and return the",
+        "  newest ones first.",
+    ]
 
 
 async def test_json_has_the_schemas() -> None:
@@ -97,7 +109,7 @@ async def test_invalid_tool_is_named_and_the_others_are_shown() -> None:
 
     outcome = await tools_of(session=one_is_broken)
     assert outcome.status == 0
-    assert outcome.out.splitlines()[1].split() == ["click", "action", "Click", "on", "a", "control."]
+    assert outcome.out.splitlines()[1:] == ["click  action", "  Click on a control."]
     assert "not shown: tool 'broken': tool_key is missing" in outcome.err
 
 
@@ -109,24 +121,3 @@ async def test_failed_task_is_an_error(request_: str) -> None:
     outcome = await tools_of(session=fail)
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.endswith(f"failed on device '{DEVICE}': {request_}\n")
-
-
-@pytest.mark.parametrize("width", [80, 60, 40, 30])
-def test_parameters_and_descriptions_are_whole_in_any_terminal(width: int) -> None:
-    name = "browser_take_screenshot_of_element_on_page"
-    described = ToolInfo(
-        tool_key=f"action::{name}",
-        tool_name=name,
-        namespace="browser",
-        tool_type=ToolType.ACTION,
-        description="Take a screenshot of the element that the selector finds, and write it to a file.",
-        input_schema={"properties": {"selector": {}, "file_name": {}, "quality": {}}, "required": ["selector"]},
-    )
-    other = attrs.evolve(described, namespace="default", tool_name="other")
-    for tools in ([described], [described, other]):
-        console = Console(width=width, file=io.StringIO())
-        console.print(tools_table(tools, width))
-        shown = cast("io.StringIO", console.file).getvalue()
-        assert max(map(len, shown.splitlines())) <= width
-        for word in f"selector [file_name] [quality] {described.description}".split():
-            assert word in shown
