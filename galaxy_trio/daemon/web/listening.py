@@ -69,6 +69,9 @@ def parse_address(text: str) -> Address:
                 f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
             )
         return Address(path)
+    if "/" in text or "@" in text:
+        # Not shown: it may contain a password.
+        raise ListenError("an address is no URL: use unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
