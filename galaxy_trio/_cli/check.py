@@ -98,5 +98,5 @@ def _file_problems(device: DeviceConfig) -> Iterator[str]:
     if device.ca_file is not None:
         try:
             trusting_context(device.ca_file)
-        except OSError as error:
-            yield f"the certificates cannot be read from {device.ca_file}: {error.strerror}"
+        except ConfigError as error:
+            yield str(error)

@@ -12,7 +12,6 @@ import attrs
 import click
 
 from galaxy_trio._cli.options import seconds, valid_text
-from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._config.tokens import read_token_file, read_token_variable, require_one
 from galaxy_trio._connection.connection import open_connection
@@ -134,8 +133,4 @@ def make_ssl_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
         return None
     if not url.lower().startswith("wss:"):
         raise ConfigError("--ca-file requires a URL that begins with wss://: other connections are not encrypted")
-    try:
-        return trusting_context(ca_file)
-    except OSError as error:
-        reason = error.strerror if isinstance(error, ssl.SSLError) else reason_of(error)
-        raise ConfigError(f"cannot read the certificates in {str(ca_file)!r}: {reason}") from error
+    return trusting_context(ca_file)

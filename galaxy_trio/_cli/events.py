@@ -10,7 +10,7 @@ import click
 
 from galaxy_trio._cli.devices_table import REASON_LENGTH
 from galaxy_trio._cli.options import json_option
-from galaxy_trio._cli.signals import exit_on_ctrl_c
+from galaxy_trio._cli.signals import exiting_on_ctrl_c
 from galaxy_trio._cli.task import Daemon, daemon_options
 from galaxy_trio._cli.terminal import echo_json, open_console, print_entry, print_hint
 from galaxy_trio._cli.times import duration, seconds_between, seconds_until
@@ -29,7 +29,7 @@ _AWAY: Final = ("disconnected", "failed", "needs attention")
 def events_command(daemon: Daemon, *, as_json: bool) -> int:
     """Print the daemon's events, one per line, until Ctrl-C. With --json, each has all that the daemon sends."""
     console = open_console()
-    with daemon.client() as client, exit_on_ctrl_c():
+    with daemon.client() as client, exiting_on_ctrl_c():
         print_hint("waiting for events; Ctrl-C ends this")
         for kind, data in client.events():
             if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import sys
@@ -38,6 +37,7 @@ from galaxy_trio._cli.terminal import (
     device_rows,
     echo,
     echo_json,
+    echo_result,
     logging_to_stderr,
     open_console,
     prepare_streams,
@@ -60,7 +60,7 @@ from galaxy_trio.errors import (
     RequestTimeout,
     TaskFailed,
 )
-from galaxy_trio.messages import JSON, DeviceInfo, TaskResult, TaskStatus
+from galaxy_trio.messages import DeviceInfo, TaskResult, TaskStatus
 from galaxy_trio.server import read_device_config
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def run_command(destination: Destination, *, request: str, timeout: float, as_js
         _print_object(result)
     elif result.status is TaskStatus.COMPLETED or result.result not in (None, "", [], {}):
         # The result of a failed task may say why it failed.
-        _print_result(result.result)
+        echo_result(result.result)
     result.unwrap()
     return 0
 
@@ -327,10 +327,6 @@ command_line.add_command(events_command)
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:
     echo_json(attrs.asdict(outcome, recurse=False))
-
-
-def _print_result(result: JSON) -> None:
-    echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
 
 
 def exit_status(error: GalaxyError) -> int:

@@ -76,9 +76,9 @@ def read_mcp_servers(
 
     Args:
         commands: As for `McpServer.parse`.
-        variables: ``[SERVER:]VARIABLE``, whose value is taken from this process's environment, or ``[SERVER:]VARIABLE=value``. Without
+        variables: ``[NAME:]VARIABLE``, whose value is taken from this process's environment, or ``[NAME:]VARIABLE=value``. Without
             a server's name, all that are commands get it.
-        token_files: ``[SERVER:]FILE``. The file is read again before each connection. Without a server's name, the only one with a URL
+        token_files: ``[NAME:]FILE``. The file is read again before each connection. Without a server's name, the only one with a URL
             gets it.
         header_files: As `token_files`.
 
@@ -91,7 +91,7 @@ def read_mcp_servers(
         which = f"--mcp-env number {number}" if len(variables) > 1 else "--mcp-env"
         found = _VARIABLE.fullmatch(text)
         if found is None:
-            raise ConfigError(f"{which} is not of the form [SERVER:]VARIABLE or [SERVER:]VARIABLE=value")
+            raise ConfigError(f"{which} is not of the form [NAME:]VARIABLE or [NAME:]VARIABLE=value")
         name, variable = found[1], found[2]
         value = os.environ.get(variable) if found[3] is None else found[3]
         if name not in given:

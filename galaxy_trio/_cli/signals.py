@@ -89,7 +89,7 @@ def run_trio(work: Callable[[], Awaitable[T]], stop: trio.Event | None = None, *
 
 
 @contextmanager
-def exit_on_ctrl_c() -> Generator[None]:
+def exiting_on_ctrl_c() -> Generator[None]:
     """Let Ctrl-C end the process immediately, with status 130, for the length of the block.
 
     For blocking work that needs no clean-up. A `KeyboardInterrupt` is lost if it is raised where Python ignores exceptions, such as in a

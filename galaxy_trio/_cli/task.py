@@ -19,7 +19,7 @@ from galaxy_trio._cli.extras import missing_extra
 from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.table import Column, cell, lay_out
 from galaxy_trio._cli.task_history import history_rows
-from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows, spinner
+from galaxy_trio._cli.terminal import echo, echo_json, echo_result, open_console, print_rows, spinner
 from galaxy_trio._config.text import BYTE_ORDER_MARK
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio._printable import one_line
@@ -333,7 +333,7 @@ def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
         return 0 if task["state"] == "completed" else 1
     result = task.get("result")
     if result is not None:
-        echo(result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False))
+        echo_result(result)
     if task["state"] != "completed":
         reason = str(task["error"] or "no reason was given")
         if len(reason) > _MAX_REASON:

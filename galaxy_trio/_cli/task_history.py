@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from galaxy_trio._cli.times import duration, local_time, seconds_between, seconds_until
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
-
-_ENDS: Final = ("completed", "failed", "cancelled", "lost")
 
 
 def history_rows(task: dict[str, JSON], device: dict[str, JSON] | None = None) -> list[tuple[str, str]]:

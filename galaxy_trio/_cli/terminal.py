@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, RenderableType
 
-    from galaxy_trio.messages import DeviceInfo
+    from galaxy_trio.messages import JSON, DeviceInfo
 
 READABLE_WIDTH: Final = 80
 _SENTENCE: Final = 2_000
@@ -45,6 +45,11 @@ def echo_json(value: object) -> None:
     """Print a value as JSON on one line."""
     # The characters that `printable` escapes stand in strings, where JSON allows it.
     echo(json.dumps(value))
+
+
+def echo_result(result: JSON) -> None:
+    """Print a task's result: a text as it is, any other as indented JSON."""
+    echo(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, indent=2))
 
 
 def reason_of(error: OSError) -> str:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import click
 from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
 from galaxy_trio._cli.destination import Destination, destination_options
 from galaxy_trio._cli.options import json_option, seconds, verbose
 from galaxy_trio._cli.signals import run_trio
+from galaxy_trio._cli.table import Column, cell, lay_out, note
 from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._codec.strict_types import Mismatch
 from galaxy_trio._codec.tool_list import read_tools
-from galaxy_trio._printable import one_line
 from galaxy_trio.errors import TaskFailed
 
 if TYPE_CHECKING:
@@ -27,7 +26,15 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _REQUEST: Final = "list_tools"
-_NAME_WIDTH: Final = 40
+_PARAMETERS: Final = 30
+"""Cells of the column of parameters."""
+_NAMESPACE: Final = Column("namespace", widest=20, optional=True)
+_COLUMNS: Final = (
+    Column("tool"),
+    _NAMESPACE,
+    Column("type", widest=15, optional=True),
+    Column("parameters", widest=_PARAMETERS, fill=True),
+)
 
 
 async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]:
@@ -47,20 +54,33 @@ async def list_tools(destination: Destination, timeout: float) -> list[ToolInfo]
         ) from wrong
 
 
-def tools_table(tools: list[ToolInfo]) -> Table:
-    """Return a table of tools: parameters that may be left out are in brackets."""
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+def tools_table(tools: list[ToolInfo], width: int) -> Text:
+    """Return a table of tools, none of whose lines is wider than the terminal.
+
+    Parameters that may be left out are in brackets. Those that have no room in their column are below the tool, as is its description.
+    """
     has_namespaces = len({each.namespace for each in tools}) > 1
-    longest = max((cell_len(one_line(each.tool_name)) for each in tools), default=0)
-    # Whole names, because commands need them.
-    table.add_column("tool", overflow="fold", min_width=min(longest, _NAME_WIDTH))
-    for title in (*(("namespace",) if has_namespaces else ()), "type", "parameters", "description"):
-        table.add_column(title, overflow="fold")
-    for each in tools:
-        cells = [each.tool_name, *((each.namespace,) if has_namespaces else ()), each.tool_type]
-        cells += [_parameters(each.input_schema or {}), _first_line(each.description or each.title or "")]
-        table.add_row(*(Text(one_line(cell)) for cell in cells))
-    return table
+    columns = [column for column in _COLUMNS if has_namespaces or column is not _NAMESPACE]
+    parameters = [_parameters(each.input_schema or {}) for each in tools]
+    rows = [
+        [
+            cell(each.tool_name),
+            *([cell(each.namespace)] if has_namespaces else []),
+            cell(each.tool_type),
+            cell(shown if cell_len(shown) <= _PARAMETERS else "…"),
+        ]
+        for each, shown in zip(tools, parameters, strict=True)
+    ]
+    header, laid_out = lay_out(columns, rows, width)
+    lines = [header]
+    for each, shown, row in zip(tools, parameters, laid_out, strict=True):
+        lines += row
+        for text in (
+            shown if cell_len(shown) > _PARAMETERS else "",
+            _first_paragraph(each.description or each.title or ""),
+        ):
+            lines += note(text, width) if text else []
+    return Text("\n").join(lines)
 
 
 def _parameters(schema: dict[str, JSON]) -> str:
@@ -70,7 +90,7 @@ def _parameters(schema: dict[str, JSON]) -> str:
     return " ".join(name if name in needed else f"[{name}]" for name in names)
 
 
-def _first_line(text: str) -> str:
+def _first_paragraph(text: str) -> str:
     return text.strip().partition("\n\n")[0]
 
 
@@ -91,7 +111,8 @@ def tools_command(destination: Destination, *, timeout: float, as_json: bool) ->
     if as_json:
         echo_json([attrs.asdict(each, recurse=False) for each in tools])
     elif tools:
-        open_console().print(tools_table(tools))
+        console = open_console()
+        console.print(tools_table(tools, console.width), soft_wrap=True)
     else:
         echo(f"{destination.device_id} has no tools")
     return 0

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from galaxy_trio._config.text import problem_of_text
+from galaxy_trio.errors import ConfigError
 
 
 def trusting_context(path: str | Path | None) -> ssl.SSLContext:
@@ -16,18 +17,20 @@ def trusting_context(path: str | Path | None) -> ssl.SSLContext:
         path: The certificates of authorities; None for the system's.
 
     Raises:
-        OSError: The file cannot be read, or contains no certificates: ``strerror`` is the reason.
+        ConfigError: The file cannot be read, or contains no certificates.
     """
-    data = b"" if path is None else Path(path).read_bytes()
+    data = b""
     try:
+        data = b"" if path is None else Path(path).read_bytes()
         if data.startswith(codecs.BOM_UTF8):
             # Text between the certificates may contain any characters.
             return ssl.create_default_context(cadata=data.decode("ascii", "ignore") + "\n")
         return ssl.create_default_context(cafile=path)
-    except ssl.SSLError as error:
-        problem = problem_of_text(data)
-        reason = "it contains no certificates in PEM format"
-        raise ssl.SSLError(error.errno, reason if problem is None else f"{reason}: {problem}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, ssl.SSLError):
+            reason = ": ".join(filter(None, ("it contains no certificates in PEM format", problem_of_text(data))))
+        raise ConfigError(f"the certificates cannot be read from {path}: {reason}") from error
 
 
 def encoding_problem(path: Path) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import reprlib
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -184,14 +184,11 @@ class ObjectReader:
         Args:
             extensions: Whether to accept keys that begin with ``_`` or ``x-``, whose values may be anything.
         """
-        lowered = {known.lower(): known for known in self._known}
         unknown = (key for key in self._members if key not in self._known and not (extensions and is_extension(key)))
         for key in islice(unknown, self._max_problems):
             name = key if isinstance(key, str) else describe(key)
-            # Comparing takes time in proportion to the length.
-            nearest = difflib.get_close_matches(name[:MAX_KEY].lower(), lowered, n=1)
-            hint = f"did you mean {lowered[nearest[0]]!r}?" if nearest else "known are " + ", ".join(self._known)
-            self._add(f"{member_path(self._path, key)}: unknown key; {hint}")
+            hint = did_you_mean(name, self._known) or f"; known are {', '.join(self._known)}"
+            self._add(f"{member_path(self._path, key)}: unknown key{hint}")
 
 
 def is_extension(key: object) -> bool:

@@ -39,9 +39,10 @@ def index_with_list_tools(tools: Iterable[Tool], sources: Iterable[ToolSource] =
             namespace: List only tools of this namespace.
             remove_meta: Leave out list_tools itself.
         """
-        await trio.lowlevel.checkpoint()
         listed: list[JSON] = []
         for name, each in index.current().items():
+            # Between two tools, because schemas may be large.
+            await trio.lowlevel.checkpoint()
             if each is list_tools and remove_meta:
                 continue
             # As on the original's device, list_tools is there for each type.

@@ -39,8 +39,7 @@ async def _parts(response: httpx2.Response) -> AsyncGenerator[Callable[[], Await
                 pass
 
 
-def _check(size: int, limit: int, share: MemoryShare) -> None:
-    share.set_incoming(size)
+def _check(size: int, limit: int) -> None:
     if size > limit:
         raise ToolError(f"its reply has more than {limit} bytes")
 
@@ -56,9 +55,10 @@ async def read_body(response: httpx2.Response, limit: int, share: MemoryShare) -
         async with _parts(response) as next_part:
             while (part := await next_part()) is not None:
                 body += part
-                _check(len(body), limit, share)
+                share.add(len(part))
+                _check(len(body), limit)
     finally:
-        share.set_incoming(0)
+        share.add(-len(body))
     return body.decode("utf-8-sig", errors="replace")
 
 
@@ -81,13 +81,15 @@ async def open_events(
                 while (found := _END_OF_EVENT.search(buffer, searched)) is None:
                     # An end may have begun.
                     searched = max(0, len(buffer) - 3)
-                    _check(len(buffer), limit, share)
+                    _check(len(buffer), limit)
                     part = await next_part()
                     if part is None:
                         return None
                     buffer.extend(part)
+                    share.add(len(part))
                 event = bytes(memoryview(buffer)[: found.start()])
                 del buffer[: found.end()]
+                share.add(-found.end())
                 searched = 0
                 if data := _data_of(event.decode("utf-8-sig", errors="replace")):
                     return data
@@ -95,7 +97,7 @@ async def open_events(
         try:
             yield next_event
         finally:
-            share.set_incoming(0)
+            share.add(-len(buffer))
 
 
 def _data_of(event: str) -> str:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -34,6 +35,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from galaxy_trio._concurrency.background import first_leaf, open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
 from galaxy_trio._transport.url import check_headers
+from galaxy_trio.agent.command_runner import one_line
 from galaxy_trio.agent.mcp_events import open_events, read_body
 from galaxy_trio.agent.mcp_messages import parse_messages
 from galaxy_trio.errors import ConfigError, ToolError
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from galaxy_trio._concurrency.memory_budget import MemoryShare
     from galaxy_trio.agent.mcp_log import ServerLog
     from galaxy_trio.agent.mcp_server import Limits, McpServer
+    from galaxy_trio.agent.mcp_streams import SessionEvents
 
 _reading = ThreadLimit("reading the tokens of MCP servers", 4)
 
@@ -247,7 +250,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                 self._ended()
                 return
             except (httpx2.HTTPError, httpx2.StreamError, ToolError) as error:
-                self._log.problem_with_output(f"its stream of notifications failed: {error}")
+                self._log.problem_with_output(one_line(f"its stream of notifications failed: {error}"))
             delay = _FIRST_DELAY if trio.current_time() - began > _MAX_DELAY else min(2 * delay, _MAX_DELAY)
             await trio.sleep(delay)
 
@@ -335,7 +338,7 @@ async def _headers_of(server: McpServer) -> list[tuple[str, str]]:
 
 @asynccontextmanager
 async def open_http(
-    server: McpServer, limits: Limits, log: ServerLog, ended: Callable[[], None]
+    server: McpServer, limits: Limits, log: ServerLog, events: SessionEvents
 ) -> AsyncGenerator[tuple[MemoryObjectReceiveStream[SessionMessage], HttpTransport]]:
     """Open the connection to a server, and end its session with the block.
 
@@ -345,7 +348,7 @@ async def open_http(
     headers = await _headers_of(server)
     received, reading = anyio.create_memory_object_stream[SessionMessage](0)
     share = limits.memory.open_share()
-    share.on_shortage = ended
+    share.on_shortage = partial(events.end, limits.shortage)
     # No limit for reading: a call has its own. Compressed replies could have any size.
     client = httpx2.AsyncClient(
         headers=[*headers, ("Accept-Encoding", "identity")],
@@ -354,7 +357,7 @@ async def open_http(
     )
     try:
         async with client, open_background() as nursery:
-            transport = HttpTransport(server, client, nursery, received, limits, share, log, ended)
+            transport = HttpTransport(server, client, nursery, received, limits, share, log, events.end)
             try:
                 yield reading, transport
             finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-import trio
 from mcp_types import (
     INTERNAL_ERROR,
     ErrorData,
@@ -21,6 +20,7 @@ from mcp_types import (
 
 from galaxy_trio._arguments import MAX_VALUES
 from galaxy_trio._codec.sliced_json import Refused, SlicedDecoder
+from galaxy_trio._concurrency.slices import finish
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
@@ -59,13 +59,7 @@ async def _decode(text: str) -> JSON:
     # At most as many as there are separators; those within strings count too.
     if text.count(",") + text.count(":") <= _DENSE:
         return cast("JSON", json.loads(text, parse_constant=_null))
-    slices = _sliced.decode(text, MAX_VALUES, len)
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            return cast("JSON", end.value)
-        await trio.lowlevel.checkpoint()
+    return cast("JSON", await finish(_sliced.decode(text, MAX_VALUES, len)))
 
 
 def _parsed(value: JSON) -> Parsed:

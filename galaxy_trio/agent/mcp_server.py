@@ -187,6 +187,11 @@ class Limits:
     max_message_size: int
     memory: MemoryBudget
 
+    @property
+    def shortage(self) -> str:
+        """The reason for ending a session because of the memory."""
+        return f"it was stopped because all MCP servers together sent unfinished messages of {self.memory.limit} bytes"
+
 
 class Session(Protocol):
     """A session with a running MCP server."""

@@ -232,7 +232,7 @@ async def open_session(server: McpServer, limits: Limits, log: ServerLog) -> Asy
                 started, writing = await stack.enter_async_context(open_process(server, limits, log))
                 process = reading = started
             else:
-                reading, writing = await stack.enter_async_context(open_http(server, limits, log, events.end))
+                reading, writing = await stack.enter_async_context(open_http(server, limits, log, events))
 
             async def received(message: IncomingMessage) -> None:
                 if isinstance(message, ToolListChangedNotification):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -62,8 +63,8 @@ class ServerProcess(ObjectReceiveStream[SessionMessage]):
         self._messages: deque[JSONRPCMessage] = deque()
         self._reading: trio.CancelScope | None = None
         self._stopped = False
-        self.at_end = trio.Event()
-        self.closed = False
+        self.at_end: trio.Event = trio.Event()
+        self.closed: bool = False
         """Whether the process has closed its stdout."""
         self.problem: str | None = None
         """Why the stream was ended; None if the process ended it."""
@@ -147,9 +148,7 @@ async def open_process(
     share = limits.memory.open_share()
     # No checkpoint until the `try`: the process would stay.
     messages = ServerProcess(process, limits.max_message_size, share, log)
-    share.on_shortage = lambda: messages.stop(
-        f"it was stopped because all MCP servers together sent unfinished messages of {limits.memory.limit} bytes"
-    )
+    share.on_shortage = partial(messages.stop, limits.shortage)
     sending, to_send = anyio.create_memory_object_stream[SessionMessage](0)
     written = trio.Event()
     pipes = trio.CancelScope(shield=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import trio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 if TYPE_CHECKING:
     from mcp.shared._stream_protocols import ReadStream, WriteStream
     from mcp.shared.message import SessionMessage
+    from mcp_types import RequestId
 
 _MAX_UNANSWERED: Final = 100
 """Number of a server's requests that wait to be answered. The SDK has a task for each, which waits until the server reads the answer."""
@@ -24,8 +28,8 @@ class SessionEvents:
         self._ended = False
         self._changed = False
         self._waiters = trio.lowlevel.ParkingLot()
-        self.unanswered = 0
-        """Number of the server's requests that have no answer."""
+        self.unanswered: Counter[RequestId] = Counter()
+        """The server's requests that have no answer, by their ids: more than one has the same if the server repeats it."""
         self.problem: str | None = None
         """Why the session was ended from this side; None if it was not."""
 
@@ -60,13 +64,15 @@ class WatchedInput(ObjectReceiveStream["SessionMessage"]):
     async def receive(self) -> SessionMessage:
         """Return the next message. Raises `anyio.EndOfStream` at the end."""
         item = await self._stream.receive()
-        message = item.message
+        message, unanswered = item.message, self._events.unanswered
         if isinstance(message, JSONRPCRequest):
-            self._events.unanswered += 1
+            unanswered[coerce_request_id(message.id)] += 1
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
-            # A request that the server has cancelled is not answered.
-            self._events.unanswered = max(0, self._events.unanswered - 1)
-        if self._events.unanswered > _MAX_UNANSWERED:
+            # A request that the server has cancelled is not answered. Of several with the same id, the SDK cancels only one.
+            cancelled = cancelled_request_id_from_params(message.params)
+            if cancelled is not None and unanswered[key := coerce_request_id(cancelled)] == 1:
+                del unanswered[key]
+        if unanswered.total() > _MAX_UNANSWERED:
             self._events.end(f"it sent more than {_MAX_UNANSWERED} requests without reading the answers")
             raise anyio.EndOfStream
         return item
@@ -87,8 +93,12 @@ class WatchedOutput(ObjectSendStream["SessionMessage"]):
     async def send(self, item: SessionMessage) -> None:
         """Send a message."""
         await self._stream.send(item)
-        if isinstance(item.message, JSONRPCResponse | JSONRPCError):
-            self._events.unanswered = max(0, self._events.unanswered - 1)
+        message, unanswered = item.message, self._events.unanswered
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
+            key = coerce_request_id(message.id)
+            unanswered[key] -= 1
+            if unanswered[key] <= 0:
+                del unanswered[key]
 
     async def aclose(self) -> None:
         """Close the stream."""

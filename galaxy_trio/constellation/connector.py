@@ -160,8 +160,6 @@ class Connector:
             path = self.config.ca_file
             try:
                 self._ssl_context = await self._tls_contexts.context(path)
-            except OSError as error:
-                raise ConfigError(
-                    f"the certificates for device {self.config.device_id!r} cannot be read from {path}: {error.strerror}"
-                ) from error
+            except ConfigError as error:
+                raise ConfigError(f"device {self.config.device_id!r}: {error}") from error
         return self._ssl_context

@@ -48,7 +48,7 @@ class TlsContexts:
             ca_file: The certificates in PEM format; None for the system's.
 
         Raises:
-            OSError: The file cannot be read, or contains no certificates: ``strerror`` is the reason.
+            ConfigError: The file cannot be read, or contains no certificates.
         """
         self._forget_old()
         loading = self._loadings.setdefault(ca_file, _Loading())
@@ -85,5 +85,9 @@ def _load(ca_file: str | None, fresh: ssl.SSLContext | None, version: _Version) 
 def _version(ca_file: str | None) -> _Version:
     if ca_file is None:
         return None
-    status = os.stat(ca_file)
+    try:
+        status = os.stat(ca_file)
+    except OSError:
+        # Reading the file gives the reason.
+        return None
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -12,7 +12,7 @@ import trio
 
 from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
 from galaxy_trio.daemon.device_slots import DeviceSlots
-from galaxy_trio.daemon.results import TooDeep, encode
+from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
@@ -214,10 +214,7 @@ class Attempts:
             return self._end_after_error(attempt, error)
         # The next task does not have to wait until this result is encoded and written.
         self._release(attempt)
-        try:
-            result = await encode(ended.result)
-        except TooDeep as error:
-            return _End(TaskState.FAILED, f"the task ended as {ended.status.value}, but {error}")
+        result = await encode(ended.result)
         if ended.status is TaskStatus.COMPLETED:
             return _End(TaskState.COMPLETED, None, result)
         return _End(TaskState.FAILED, ended.error, result)

@@ -18,19 +18,8 @@ _SMALL: Final = 4_500
 _threads: Final = ThreadLimit("encoding results", 2)
 
 
-class TooDeep(Exception):
-    """A result is nested too deep to be encoded."""
-
-
 async def encode(result: JSON) -> str:
-    """Encode a result as JSON, in ASCII.
-
-    Raises:
-        TooDeep: It is nested too deep.
-    """
-    try:
-        if json_size(result, _SMALL) <= _SMALL:
-            return json.dumps(result)
-        return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())
-    except RecursionError:
-        raise TooDeep("the result is nested too deep to be stored") from None
+    """Encode a result as JSON, in ASCII. If cancelled, its thread is waited for."""
+    if json_size(result, _SMALL) <= _SMALL:
+        return json.dumps(result)
+    return await trio.to_thread.run_sync(json.dumps, result, limiter=_threads.get())

@@ -369,6 +369,7 @@ async def open_server(
                 await server.serve_stream(trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True))
 
         await nursery.start(partial(serve_listeners, serve, listeners, handler_nursery=nursery, logger=logger))
+        nursery.start_soon(server._rejected.log_counts)  # noqa: SLF001  # same module
         logger.info("listening at %s", url)
         yield server
         await server.stop()

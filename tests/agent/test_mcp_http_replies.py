@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from functools import partial
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
@@ -15,11 +16,16 @@ from mcp_types import JSONRPCNotification
 
 from galaxy_trio._concurrency.memory_budget import MemoryBudget
 from galaxy_trio.agent import McpServer, mcp_http, open_mcp_tools
+from galaxy_trio.agent.mcp_events import read_body
 from galaxy_trio.agent.mcp_log import ServerLog
 from galaxy_trio.agent.mcp_server import Limits
+from galaxy_trio.agent.mcp_streams import SessionEvents
 from tests.agent.support.http_servers import EVENTS, JSON, Answer, open_odd_http_server, replies
 from tests.agent.test_mcp import call, failure, opened, until
 from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.programs
 
@@ -266,6 +272,42 @@ async def test_cancellation_of_a_request_that_has_its_reply_is_sent_and_ends_not
     limits, log = Limits(1_000, MemoryBudget(1_000)), ServerLog("web")
     cancelled = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params={"requestId": 5})
     async with open_odd_http_server(answer) as url:
-        async with mcp_http.open_http(McpServer("web", url=url), limits, log, trio.Event().set) as (_, transport):
+        async with mcp_http.open_http(McpServer("web", url=url), limits, log, SessionEvents()) as (_, transport):
             await transport.send(SessionMessage(cancelled))
     assert received == [{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}]
+
+
+class _Unfinished(httpx2.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"x" * 600
+        await trio.sleep_forever()
+
+
+async def test_unfinished_replies_of_one_server_count_together_until_they_are_dropped() -> None:
+    budget, is_short = MemoryBudget(1_000), trio.Event()
+    share = budget.open_share()
+    share.on_shortage = is_short.set
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(read_body, httpx2.Response(200, stream=_Unfinished()), 1_000, share)
+            await is_short.wait()
+            nursery.cancel_scope.cancel()
+    assert (share.held, budget.held) == (0, 0)
+
+
+async def test_session_with_too_large_unfinished_replies_is_opened_again_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def answer(method: str, body: bytes) -> Answer:
+        return replies(method, body, (200, EVENTS, b"data: " + b"x" * 5_000))
+
+    with trio.fail_after(SECONDS):
+        async with open_odd_http_server(answer) as url:
+            async with open_mcp_tools([McpServer("web", url=url)], memory_limit=1_000) as tools:
+                await failure(tools, "answer")
+
+                async def is_logged() -> bool:
+                    return "MCP server 'web': it was stopped because all MCP servers together sent" in caplog.text
+
+                await until(is_logged)

@@ -79,7 +79,7 @@ def test_each_error_has_an_exit_status(error: GalaxyError, status: int) -> None:
         (["info", "ws://[x", DEVICE], 2, "URL"),
         (["info", f"ws://127.0.0.1?a=b&token={TOKEN}", DEVICE], 2, "GALAXY_TRIO_TOKEN"),
         (["info", "URL", DEVICE, "--ca-file", "x"], 2, "wss://"),
-        (["info", "wss://x", DEVICE, "--ca-file", os.devnull + "/x"], 2, "cannot read the certificates"),
+        (["info", "wss://x", DEVICE, "--ca-file", os.devnull + "/x"], 2, "the certificates cannot be read"),
         (["info", "wss://x", DEVICE, "--ca-file", __file__], 2, "no certificates"),
         (["info", "URL"], 2, "Missing argument 'DEVICE'. See 'galaxy-trio info --help'."),
         (["run", "URL", DEVICE, "x", "--timeout", "0"], 2, "--timeout"),

@@ -117,7 +117,7 @@ async def test_every_commands_output_fits_into_80_columns(tmp_path: Path, url: s
 async def test_tables_and_texts_fit_into_a_narrow_terminal(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):
-            if case[0] in ("devices", "doctor", "task", "events"):
+            if case[0] in ("devices", "doctor", "task", "events", "tools"):
                 shown = await call_on_terminal(*case, columns=_NARROW)
                 assert not [line for line in _too_wide(shown, _NARROW) if str(tmp_path) not in line], _name(case)
 

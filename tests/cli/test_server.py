@@ -148,7 +148,7 @@ async def test_each_line_of_a_token_file_is_accepted_instead_of_the_environment(
         assert not await is_accepted(url, wrong)
     command.send_signal(signal.SIGTERM)
     output = (await command.end()).err
-    assert "one" not in output
+    assert not any(token in output for token in ("old-one", "new-one"))
     assert TOKEN not in output
 
 
@@ -183,7 +183,7 @@ async def test_only_allowed_origins_and_host_names_are_accepted(command: Command
     port = _port(url)
     assert await is_accepted(url, TOKEN, [("Origin", "https://a.example")])
     assert not await is_accepted(url, TOKEN, [("Origin", "https://b.example")])
-    for name, status in (("b.example", 101), ("localhost", 101), ("a.example", 403)):
+    for name, status in (("b.example", 101), ("localhost", 101), ("a.example", 421)):
         with trio.fail_after(SECONDS):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(_handshake(f"{name}:{port}"))

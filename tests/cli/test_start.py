@@ -39,7 +39,8 @@ async def _interrupt_after(module: str, program: Sequence[str]) -> tuple[int, by
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         check=False,
-        env=environment(),
+        # Ctrl-C while trio begins leaves its own sockets to the garbage collector.
+        env=environment() | {"PYTHONWARNINGS": "error,ignore::ResourceWarning"},
     )
     output = b""
     with trio.fail_after(SECONDS):

@@ -49,8 +49,9 @@ def lines_of(outcome: Outcome) -> list[str]:
 
 async def test_tools_are_shown_as_a_table() -> None:
     assert lines_of(await tools_of(evil, tool(lambda: None, name="plain"))) == [
-        "tool                 type             parameters  description",
-        "evil\\u001b[31m name  data_collection  [path]      Turn it red.\\u001b[31m",
+        "tool                 type             parameters",
+        "evil\\u001b[31m name  data_collection  [path]",
+        "  Turn it red.\\u001b[31m",
         "plain                action",
     ]
 
@@ -58,11 +59,26 @@ async def test_tools_are_shown_as_a_table() -> None:
 async def test_namespaces_are_shown_if_there_are_several() -> None:
     table = lines_of(await tools_of(click, tool(lambda: None, name="click")))
     assert [line.split() for line in table if not line.startswith(" ")] == [
-        ["tool", "namespace", "type", "parameters", "description"],
-        ["click", "ui", "action", "control", "[button]", "[double]", "Click", "on", "a", "control."],
+        ["tool", "namespace", "type", "parameters"],
+        ["click", "ui", "action", "control", "[button]", "[double]"],
         ["default.click", "default", "action"],
     ]
     assert max(map(len, table)) <= READABLE_WIDTH
+
+
+async def test_parameters_without_room_in_their_column_and_descriptions_are_wrapped_at_words_below_the_tool() -> None:
+    words = "Search the notes by their words, their time and their place, and return the newest ones first."
+
+    def search(words: str, time: str, place: str, oldest: bool = False, maximum: int = 5) -> None: ...
+
+    search.__doc__ = words
+    assert lines_of(await tools_of(search)) == [
+        "tool    type    parameters",
+        "search  action  …",
+        "  words time place [oldest] [maximum]",
+        "  Search the notes by their words, their time and their place, and return the",
+        "  newest ones first.",
+    ]
 
 
 async def test_json_has_the_schemas() -> None:
@@ -93,7 +109,7 @@ async def test_invalid_tool_is_named_and_the_others_are_shown() -> None:
 
     outcome = await tools_of(session=one_is_broken)
     assert outcome.status == 0
-    assert outcome.out.splitlines()[1].split() == ["click", "action", "Click", "on", "a", "control."]
+    assert outcome.out.splitlines()[1:] == ["click  action", "  Click on a control."]
     assert "not shown: tool 'broken': tool_key is missing" in outcome.err
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
+from galaxy_trio import ConfigError
 from galaxy_trio._config.certificates import encoding_problem, trusting_context
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ MARK = b"\xef\xbb\xbf"
 def pem() -> bytes:
     """The certificate of an authority."""
     return trustme.CA().cert_pem.bytes()
+
+
+def failure(folder: Path) -> str:
+    return f"the certificates cannot be read from {folder / 'ca.pem'}"
 
 
 @pytest.mark.parametrize("mark", [b"", MARK, MARK + "Zertifikat für uns\n".encode()])
@@ -41,22 +46,23 @@ def test_certificates_in_another_encoding_are_refused_with_the_reason(
     encoding: str, problem: str, pem: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").write_bytes(pem.decode().encode(encoding))
-    with pytest.raises(ssl.SSLError) as caught:
+    with pytest.raises(ConfigError) as caught:
         trusting_context(tmp_path / "ca.pem")
-    assert caught.value.strerror == f"it contains no certificates in PEM format{problem}"
+    assert str(caught.value) == f"{failure(tmp_path)}: it contains no certificates in PEM format{problem}"
 
 
 @pytest.mark.parametrize("data", [b"", MARK, b"text", MARK + b"text"])
 def test_a_file_without_certificates_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(data)
-    with pytest.raises(ssl.SSLError) as caught:
+    with pytest.raises(ConfigError) as caught:
         trusting_context(tmp_path / "ca.pem")
-    assert caught.value.strerror == "it contains no certificates in PEM format"
+    assert str(caught.value) == f"{failure(tmp_path)}: it contains no certificates in PEM format"
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ConfigError) as caught:
         trusting_context(tmp_path / "ca.pem")
+    assert str(caught.value) == f"{failure(tmp_path)}: No such file or directory"
 
 
 def test_the_encoding_of_a_file_that_openssl_reads_is_explained(pem: bytes, tmp_path: Path) -> None:

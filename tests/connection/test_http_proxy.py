@@ -204,7 +204,10 @@ async def test_first_line_of_a_refusal_is_enough(head: bytes, autojump_clock: tr
         (b"<html>", _NOT_HTTP),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>", _EXTRA),
         (ESTABLISHED + ESTABLISHED, _EXTRA),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * MAX_HEAD, f"the proxy sent a handshake of more than {MAX_HEAD} bytes"),
+        (
+            b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * MAX_HEAD,
+            f"the proxy sent a handshake of more than {MAX_HEAD} bytes",
+        ),
     ],
 )
 async def test_answer_that_opens_no_tunnel_fails_immediately(

@@ -107,7 +107,9 @@ async def test_file_without_certificates_gives_the_device_up_and_connect_tries_a
     async with open_secure_fleet(authorities[0], "a") as (_fleet, connect):
         async with open_constellation([secure_config("a", ca_file)], connect=connect) as constellation:
             device = constellation.devices["a"]
-            with pytest.raises(ConfigError, match=f"for device 'a' cannot be read from {ca_file}: No such file"):
+            with pytest.raises(
+                ConfigError, match=f"device 'a': the certificates cannot be read from {ca_file}: No such file"
+            ):
                 await constellation.wait_connected()
             ca_file.write_text("none at all")
             with pytest.raises(ConfigError, match="it contains no certificates in PEM format"):

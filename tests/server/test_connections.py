@@ -6,7 +6,8 @@ import gc
 import json
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ from galaxy_trio import ConfigError, ConnectFailed
 from galaxy_trio._transport.inbound_limits import MAX_HEAD
 from galaxy_trio._transport.send_buffer import HIGH_WATER_MARK
 from galaxy_trio._transport.websocket import TrioWebSocket
-from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask
+from galaxy_trio.server import ServerLimits, ServerStatistics, ServerTask, open_server
 from galaxy_trio.server.client_handler import ClientHandler
 from galaxy_trio.testing import FaultyStream, open_memory_server
 from tests.server.support.clients import (
@@ -35,6 +36,7 @@ from tests.server.support.clients import (
     submit,
 )
 from tests.server.support.raw_client import open_raw_client
+from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import ClientMessage
@@ -117,6 +119,19 @@ async def test_rejected_clients_are_logged_once_a_minute_and_counted(
     lines = [record.getMessage() for record in caplog.records]
     assert sum("was rejected" in line for line in lines) == 2
     assert "19 more problems like the last one not logged" in lines
+
+
+async def test_last_count_of_rejected_clients_is_logged_when_the_server_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="galaxy_trio.server")
+    with trio.fail_after(SECONDS):
+        async with open_server() as server:
+            for _ in range(2):
+                async with await trio.open_tcp_stream("127.0.0.1", cast("int", urlsplit(server.url).port)) as stream:
+                    await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                    while await stream.receive_some():
+                        pass
+            await trio.testing.wait_all_tasks_blocked(0.1)
+    assert "1 more problem like the last one not logged" in caplog.text
 
 
 async def test_message_above_the_limit_is_closed_with_1009_and_one_at_the_limit_is_answered() -> None:

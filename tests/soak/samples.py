@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 MIB: Final = 2**20
 _PACKAGES: Final = ("galaxy_trio.", "trio.", "trio_websocket.", "wsproto.")
-_KEPT_BY_TRIO: Final = "trio.CancelScope"
-"""Trio keeps a scope that has ended until its deadline."""
+_NOT_COUNTED: Final = (
+    # Trio keeps a scope that has ended until its deadline.
+    "trio.CancelScope",
+    # How many tasks wait, and do not run, in this moment. Tasks and descriptors are counted.
+    "trio._core._io_epoll.EpollWaiters",
+    "trio._core._traps.WaitTaskRescheduled",
+)
 BLOCKS: Final = "blocks of memory"
 """The name of the number of objects and other pieces of memory that Python has allocated, as an object's class."""
 _SHOWN: Final = 8
@@ -112,7 +117,7 @@ def take_idle_sample() -> Idle:
     """Measure this process, which is idle."""
     gc.collect()
     named = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
-    objects = {name: count for name, count in named.items() if name.startswith(_PACKAGES) and name != _KEPT_BY_TRIO}
+    objects = {name: count for name, count in named.items() if name.startswith(_PACKAGES) and name not in _NOT_COUNTED}
     return Idle(take_sample(), {BLOCKS: sys.getallocatedblocks(), **objects})
 
 

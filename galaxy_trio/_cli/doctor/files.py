@@ -12,7 +12,6 @@ from galaxy_trio import ConfigError, read_config
 from galaxy_trio._cli.doctor.findings import Section
 from galaxy_trio._cli.extras import missing_extra
 from galaxy_trio._cli.signals import run_trio
-from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio._config.certificates import trusting_context
 from galaxy_trio._counted import counted
 from galaxy_trio.daemon.settings import Settings, is_daemon_file, read_settings
@@ -82,8 +81,7 @@ def _check_devices(file: Path) -> tuple[Section, ConstellationConfig | None]:
         _check_secret(section, file, "the file", "which contains tokens or headers,")
     for token_file in sorted({device.token_file for device in config.devices if device.token_file is not None}):
         _check_secret(section, Path(token_file), "the token file")
-    unreadable = {_token_problem(device): device for device in config.devices}
-    for problem in filter(None, unreadable):
+    for problem in filter(None, dict.fromkeys(map(_token_problem, config.devices))):
         section.problem(problem, "give each device a token_file or token_env that this user can read")
     for ca_file in sorted({device.ca_file for device in config.devices if device.ca_file is not None}):
         _check_certificates(section, ca_file)
@@ -101,8 +99,8 @@ def _token_problem(device: DeviceConfig) -> str | None:
 def _check_certificates(section: Section, ca_file: str) -> None:
     try:
         trusting_context(ca_file)
-    except OSError as error:
-        section.problem(f"the certificates in {ca_file} cannot be used: {reason_of(error)}", "correct ca_file")
+    except ConfigError as error:
+        section.problem(str(error), "correct ca_file")
     else:
         section.ok(f"the certificates in {ca_file} can be used")
 

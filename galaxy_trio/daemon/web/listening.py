@@ -106,7 +106,7 @@ async def open_listeners(
         listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
     except OSError as error:
         reason = _reasons(error)
-        kind = AddressInUse if reason is _IN_USE else ListenError
+        kind = AddressInUse if reason == _IN_USE else ListenError
         raise kind(f"the daemon cannot listen at {address}: {reason}") from error
     except UnicodeError as error:
         raise ListenError(f"the daemon cannot listen at {address}: the host name is invalid") from error

@@ -54,7 +54,7 @@ async def whole_task(store: Store, record: TaskRecord, *, with_result: bool) -> 
     if with_result:
         yield b',"result":'
         size = 0
-        # The result is not decoded: it may be nested more deeply than Python can decode here.
+        # It is stored as JSON, and not decoded.
         async for piece in store.read_result(record.id):
             size += len(piece)
             yield piece

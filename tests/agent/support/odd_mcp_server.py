@@ -142,6 +142,7 @@ def act(wanted: str, params: dict[str, object]) -> None:
             sys.stdout.write("x" * 65_536)
     while wanted == "endless requests":
         send({"id": 1, "method": "ping"})
+        send({"method": "notifications/cancelled", "params": {"requestId": "of no request"}})
     if wanted == "many requests":
         for number in range(500):
             send({"id": number, "method": "ping"})

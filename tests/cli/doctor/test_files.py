@@ -91,8 +91,8 @@ def test_certificates_are_loaded(tmp_path: Path) -> None:
     texts = [finding.text.replace(f"{tmp_path}/", "") for finding in findings(write(tmp_path, *devices))[1:]]
     assert texts == [
         "the certificates in ca.pem can be used",
-        "the certificates in empty.pem cannot be used: it contains no certificates in pem format",
-        "the certificates in none.pem cannot be used: no such file or directory",
+        "the certificates cannot be read from empty.pem: it contains no certificates in PEM format",
+        "the certificates cannot be read from none.pem: No such file or directory",
     ]
 
 

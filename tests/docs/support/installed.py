@@ -12,8 +12,11 @@ from pathlib import Path
 
 import galaxy_trio
 
-# It imports the MCP SDK, an extra that is not installed here.
-_OPTIONAL = {"galaxy_trio.agent.mcp_session"}
+# They import the MCP SDK or its HTTP client, an extra that is not installed here.
+_OPTIONAL = {
+    f"galaxy_trio.agent.mcp_{name}"
+    for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
+}
 
 
 def test_installed_package_is_imported() -> None:
