@@ -36,7 +36,7 @@ def events_command(daemon: Daemon, *, as_json: bool) -> int:
                 echo_json({"event": kind, "data": _parsed(data)})
             elif (line := _line(kind, _parsed(data))) is not None:
                 print_entry(console, time.strftime("%H:%M:%S"), line)
-    raise ConnectFailed(f"the daemon at {daemon.address} closed the connection")
+    raise ConnectFailed(f"the daemon at {client.shown} closed the connection")
 
 
 def _parsed(data: str) -> JSON:

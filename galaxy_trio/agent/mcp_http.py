@@ -192,7 +192,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                         await self._deliver(parsed)
                         return None
             if not response.is_success:
-                return self._refused(response)
+                return self._refused(response, message.method)
             problem = (
                 "its reply is not a message of the protocol"
                 if kind == "application/json"
@@ -217,7 +217,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                         return True
         return False
 
-    def _refused(self, response: httpx2.Response) -> ErrorData:
+    def _refused(self, response: httpx2.Response, method: str) -> ErrorData:
         status = response.status_code
         if (location := _location(response)) is not None:
             return ErrorData(
@@ -231,7 +231,8 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
             self._lost = True
         shown = f"{self._where} replied with HTTP status {status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
         hint = _HINTS.get(status)
-        code = METHOD_NOT_FOUND if status in (_NOT_FOUND, _NOT_ALLOWED) else _FAILED
+        unknown = method == "initialize" and status in (_NOT_FOUND, _NOT_ALLOWED)
+        code = METHOD_NOT_FOUND if unknown else _FAILED
         return ErrorData(code=code, message=shown if hint is None else f"{shown}: {hint}")
 
     async def _listen(self) -> None:

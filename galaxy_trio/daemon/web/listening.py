@@ -70,6 +70,9 @@ def parse_address(text: str) -> Address:
                 f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
             )
         return Address(path)
+    if "/" in text or "@" in text:
+        # Not shown: it may contain a password.
+        raise ListenError("an address is no URL: use unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
     name, _, port = text.rpartition(":")
     host = name.removeprefix("[").removesuffix("]")
     is_port = port.isascii() and port.isdecimal() and int(port) <= 0xFFFF
