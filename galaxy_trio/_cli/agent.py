@@ -57,6 +57,8 @@ def _load(name: str) -> list[object]:
         why = ": ".join(filter(None, (type(error).__name__, str(error))))
         if isinstance(error, AttributeError) and isinstance(error.name, str):
             why += did_you_mean(error.name, [each for each in dir(error.obj) if not each.startswith("_")])
+        if isinstance(error, ModuleNotFoundError) and module_name.endswith(".py"):
+            why = "give the name of the module, without .py"
         raise ConfigError(f"the tool {name!r} cannot be imported: {why}") from error
     if path:
         return [loaded]

@@ -31,7 +31,8 @@ class DaemonClient:
 
     def __init__(self, client: httpx2.Client, shown: str) -> None:
         self._client = client
-        self._shown = shown
+        self.shown: Final = shown
+        """The daemon's address, in the form that may be shown."""
 
     def request(
         self, method: str, path: str, *, params: Mapping[str, str | int | float] | None = None, json: JSON = None
@@ -93,7 +94,7 @@ class DaemonClient:
             raise self._not_a_daemon(f": it redirects{where} (status {response.status_code})")
 
     def _not_a_daemon(self, what: str = "") -> RequestRejected:
-        return RequestRejected(f"the server at {self._shown} is not a galaxy-trio daemon{what}")
+        return RequestRejected(f"the server at {self.shown} is not a galaxy-trio daemon{what}")
 
     def events(self) -> Iterator[tuple[str, str]]:
         """Yield the kind and the data of each event until the daemon closes the stream.
@@ -179,7 +180,8 @@ def open_client(address: str, token: str | None, longest_wait: float) -> Generat
 def _shown(address: str) -> str | None:
     """Return an address in the form that may be shown; None if it is not a daemon's, or contains a password."""
     if address.startswith("unix:"):
-        return address if len(address) > len("unix:") else None
+        # What follows a question mark may be a token.
+        return address if len(address) > len("unix:") and "?" not in address else None
     try:
         parts = urlsplit(address)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -43,12 +43,12 @@ def devices_table(devices: Sequence[DeviceStatistics], *, width: int, rows: int 
     Args:
         devices: The devices.
         width: The terminal's width.
-        rows: The largest number of lines. If there are more, devices that are away come first, and the last line counts those that are
-            not shown.
+        rows: The largest number of lines. If there are more, devices that are away come first, in the order of their reasons, and the last
+            line counts those that are not shown.
     """
     lines, hidden = _lines(devices, width, rows)
     if hidden:
-        away_first = sorted(devices, key=lambda device: device.status in CONNECTED)
+        away_first = sorted(devices, key=_by_problem)
         lines, hidden = _lines(away_first, width, None if rows is None else rows - 1)
         counts = Counter(device.status.value for device in hidden)
         counted = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
@@ -102,7 +102,16 @@ def _cells(device: DeviceStatistics) -> list[Text]:
 
 
 def _problem(device: DeviceStatistics) -> str | None:
-    return None if device.status in CONNECTED else device.problem
+    if device.status in CONNECTED or device.problem is None:
+        return None
+    # Its row has its name: without it, devices that are away for the same reason have the same text.
+    return device.problem.replace(f" {device.device_id!r}", "")
+
+
+def _by_problem(device: DeviceStatistics) -> tuple[bool, bool, str]:
+    """Sort devices that are away for a known reason first, those with the same reason together, and connected ones last."""
+    problem = _problem(device)
+    return device.status in CONNECTED, problem is None, problem or ""
 
 
 def _reason(problem: str, devices: Iterable[DeviceStatistics]) -> str:

@@ -34,9 +34,9 @@ def events_command(daemon: Daemon, *, as_json: bool) -> int:
         for kind, data in client.events():
             if as_json:
                 echo_json({"event": kind, "data": _parsed(data)})
-            else:
-                print_entry(console, time.strftime("%H:%M:%S"), _line(kind, _parsed(data)))
-    raise ConnectFailed(f"the daemon at {daemon.address} closed the connection")
+            elif (line := _line(kind, _parsed(data))) is not None:
+                print_entry(console, time.strftime("%H:%M:%S"), line)
+    raise ConnectFailed(f"the daemon at {client.shown} closed the connection")
 
 
 def _parsed(data: str) -> JSON:
@@ -46,13 +46,13 @@ def _parsed(data: str) -> JSON:
         raise InvalidMessage("the daemon sent an event that is not JSON") from None
 
 
-def _line(kind: str, data: JSON) -> str:
-    """Describe an event. One of an unknown kind is shown as it is."""
+def _line(kind: str, data: JSON) -> str | None:
+    """Describe an event. One of an unknown kind is shown as it is. Returns None if another event says the same, and why."""
     if isinstance(data, dict):
         if kind == "task" and data.get("state"):
             return f"task {data.get('id')} {_task(data)}"
         if kind == "status" and data.get("status"):
-            return f"device {data.get('device_id')} is {data['status']}"
+            return None if data["status"] in _AWAY else f"device {data.get('device_id')} is {data['status']}"
         if kind == "device" and data.get("what"):
             return f"device {data.get('device_id')}: {_device(data)}"
         if kind == "reset":

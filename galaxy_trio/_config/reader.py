@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 import sys
+from datetime import date
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -45,7 +46,8 @@ class ObjectReader:
         self._is_object = isinstance(value, dict)
         self._members = cast("dict[object, object]", value) if self._is_object else {}
         if not self._is_object:
-            self._add(f"{path or 'the file'}: expected an object, got {describe(value)}")
+            given = "nothing" if value is None and not path else describe(value)
+            self._add(f"{path or 'the file'}: expected an object, got {given}")
 
     def report(self, key: str, problem: str) -> None:
         """Report a problem with a member."""
@@ -83,7 +85,10 @@ class ObjectReader:
             return cast("T", value)
         # Texts are never shown, because a misplaced token may be anywhere.
         hidden = secret or (is_kind and type(value) in _KINDS)
-        self.report(key, f"expected {expected}" if hidden else f"expected {expected}, got {describe(value)}")
+        given = "" if hidden else f", got {describe(value)}"
+        # YAML reads names such as no and 007 as other values.
+        hint = "; put it in quotes" if expected == "a string" and isinstance(value, bool | int | float | date) else ""
+        self.report(key, f"expected {expected}{given}{hint}")
         return None
 
     def text(

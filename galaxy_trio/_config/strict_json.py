@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems, member_path
+from galaxy_trio._config.text import backslash_hint
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def parse_json(text: str, shown: str) -> object:
         problems, problem = [], str(error)
     # Not chained: Python's error contains the whole text, tokens included.
     check_problems(shown, problems)
-    raise ConfigError(f"{shown} is not JSON: {problem}")
+    raise ConfigError(f"{shown} is not JSON: {problem}{backslash_hint(problem)}")
 
 
 def _refuse_constant(constant: str) -> object:

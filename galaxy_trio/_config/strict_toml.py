@@ -7,6 +7,7 @@ import tomllib
 from typing import Final
 
 from galaxy_trio._config.reader import check_problems, member_path
+from galaxy_trio._config.text import backslash_hint
 from galaxy_trio.errors import ConfigError
 
 _PART: Final = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
@@ -41,7 +42,7 @@ def parse_toml(text: str, shown: str) -> object:
         path, inline = _path(lines[:line]), _INLINE_KEY.match(problem)
         path = path if inline is None else member_path(path, inline[1])
         check_problems(shown, [f"{path}: is given twice, the second time in line {line}: leave out one"])
-    raise ConfigError(f"{shown} is not TOML: {problem}")
+    raise ConfigError(f"{shown} is not TOML: {problem}{backslash_hint(problem)}")
 
 
 def _path(lines: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 import yaml
 
 from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems, member_path
+from galaxy_trio._config.text import backslash_hint
 from galaxy_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def parse_yaml(text: str, shown: str) -> object:
     else:
         check_problems(shown, problems)
         return value
-    raise ConfigError(f"{shown} is not YAML: {problem}")
+    raise ConfigError(f"{shown} is not YAML: {problem}{backslash_hint(problem)}")
 
 
 def _parse(loader: yaml.SafeLoader) -> tuple[object, list[str]]:
@@ -103,6 +104,11 @@ def _key(loader: yaml.SafeLoader, node: yaml.Node) -> object:
 
 def _without_content(error: yaml.MarkedYAMLError) -> str:
     """Return the problem and its position. PyYAML also quotes the line, which may contain a token: so its error is not chained."""
-    problem = re.sub(r"""(['"]).{4,}\1""", "what stands there", error.problem or "it cannot be read")
+    problem = error.problem or "it cannot be read"
+    if problem.startswith("but "):
+        problem = f"{error.context} {problem}"
+    # PyYAML's own names, such as <document start>, are in quotes too.
+    problem = re.sub("'(<[a-z ]+>)'", r"\1", problem)
+    problem = re.sub(r"""(['"]).{4,}\1""", "what stands there", problem)
     mark = error.problem_mark
     return problem if mark is None else f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"

@@ -44,6 +44,11 @@ def read_text(path: str | os.PathLike[str], failure: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def backslash_hint(problem: str) -> str:
+    """Return the end of a parser's error that is about a backslash, as in a path of Windows; empty for any other error."""
+    return "; write / or two backslashes" if "escape" in problem or "hex value" in problem else ""
+
+
 def problem_of_text(data: bytes) -> str | None:
     """Return the reason for which the content of a file is not text that can be read; None if it can be."""
     if len(data) > MAX_TEXT:
@@ -55,7 +60,7 @@ def problem_of_text(data: bytes) -> str | None:
         data.decode()
     except UnicodeDecodeError:
         # This exception contains what was read, tokens included, and must not become the context of another one.
-        return "it is not UTF-8 text"
+        return "it is not UTF-8 text: save it as UTF-8"
     if b"\0" in data:
         return "it contains null characters, as UTF-16 text does: save it as UTF-8"
     return None

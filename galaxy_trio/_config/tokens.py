@@ -20,8 +20,8 @@ def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tu
         what: The subject of error messages.
 
     Raises:
-        ConfigError: The file cannot be read, is not UTF-8 text, or contains no token. The message shows the file's name only if there is
-            such a file: what names none may be a token that was given instead of a file.
+        ConfigError: The file cannot be read, is not UTF-8 text, contains no token, or one with invisible characters. The message shows the
+            file's name only if there is such a file: what names none may be a token that was given instead of a file.
     """
     exists = os.path.lexists(path)
     failure = f"{what} cannot be read from {path if exists else 'its file, whose name is not shown'}"
@@ -32,7 +32,7 @@ def read_token_file(path: str | os.PathLike[str], what: str = "the token") -> tu
             raise
         problem = str(error)
     else:
-        tokens = _lines(text)
+        tokens = _lines(text, failure)
         if not tokens:
             raise ConfigError(f"{failure}: there is no token in it; write one on a line of its own")
         return tokens
@@ -48,13 +48,14 @@ def read_token_variable(variable: str, what: str = "the token") -> tuple[str, ..
         what: The subject of error messages.
 
     Raises:
-        ConfigError: The variable is not valid UTF-8.
+        ConfigError: The variable is not valid UTF-8, or a token has invisible characters.
     """
     text = os.environ.get(variable, "")
+    failure = f"{what} cannot be read from the environment variable {variable}"
     # The system passes on invalid bytes as lone surrogates.
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConfigError(f"{what} cannot be read from the environment variable {variable}: it is not valid UTF-8")
-    return _lines(text)
+        raise ConfigError(f"{failure}: it is not valid UTF-8")
+    return _lines(text, failure)
 
 
 def require_one(tokens: Sequence[str], what: str = "the token", where: str = "it") -> str:
@@ -68,7 +69,11 @@ def require_one(tokens: Sequence[str], what: str = "the token", where: str = "it
     return tokens[0]
 
 
-def _lines(text: str) -> tuple[str, ...]:
+def _lines(text: str, failure: str) -> tuple[str, ...]:
     # A mark is also where files were joined, and in a variable that was set from a file.
     lines = (line.replace(BYTE_ORDER_MARK, "").strip() for line in text.splitlines())
-    return tuple(filter(None, lines))
+    tokens = tuple(filter(None, lines))
+    if not all(map(str.isprintable, tokens)):
+        # Copied from a web page or a document, a token may contain them.
+        raise ConfigError(f"{failure}: a token contains invisible characters: type it, or copy it again")
+    return tokens

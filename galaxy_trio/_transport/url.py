@@ -195,9 +195,10 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes
     """Check and encode the headers for the handshake.
 
     Raises:
-        ConfigError: A header cannot be sent, or belongs to the handshake. The error never contains its value.
+        ConfigError: A header cannot be sent, is given twice, or belongs to the handshake. The error never contains its value.
     """
     checked: list[tuple[bytes, bytes]] = []
+    names: set[str] = set()
     for number, (name, value) in enumerate(headers, 1):
         if not _HEADER_NAME.fullmatch(name):
             # Not shown: it may be a whole header line, with a token in it.
@@ -208,5 +209,8 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes
             raise ConfigError(
                 f"the value of the header {name!r} has a character that HTTP does not allow, such as a line break"
             )
+        if name.lower() in names:
+            raise ConfigError(f"the header {name!r} is given twice: leave out one")
+        names.add(name.lower())
         checked.append((name.encode("ascii"), value.strip(" \t").encode("latin-1")))
     return checked

@@ -59,7 +59,7 @@ async def read_body(response: httpx2.Response, limit: int, share: MemoryShare) -
                 _check(len(body), limit)
     finally:
         share.add(-len(body))
-    return body.decode(errors="replace")
+    return body.decode("utf-8-sig", errors="replace")
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def open_events(
                 del buffer[: found.end()]
                 share.add(-found.end())
                 searched = 0
-                if data := _data_of(event.decode(errors="replace")):
+                if data := _data_of(event.decode("utf-8-sig", errors="replace")):
                     return data
 
         try:

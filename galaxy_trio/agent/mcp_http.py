@@ -34,7 +34,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from galaxy_trio._concurrency.background import first_leaf, open_background
 from galaxy_trio._concurrency.thread_limit import ThreadLimit
-from galaxy_trio._transport.url import check_headers
+from galaxy_trio._transport.proxy import Proxy, proxy_in_environment
+from galaxy_trio._transport.url import Target, check_headers
 from galaxy_trio.agent.command_runner import one_line
 from galaxy_trio.agent.mcp_events import open_events, read_body
 from galaxy_trio.agent.mcp_messages import parse_messages
@@ -73,6 +74,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
 
     Args:
         server: The server, with a URL.
+        where: The server's address, and that of the proxy, for errors.
         client: Sends the requests, with the server's headers.
         nursery: Runs a task for each request.
         received: Gets the server's messages.
@@ -85,6 +87,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
     def __init__(
         self,
         server: McpServer,
+        where: str,
         client: httpx2.AsyncClient,
         nursery: trio.Nursery,
         received: MemoryObjectSendStream[SessionMessage],
@@ -94,7 +97,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         ended: Callable[[], None],
     ) -> None:
         self._url = server.url or ""
-        self._where = server.where
+        self._where = where
         self._client = client
         self._nursery = nursery
         self._received = received
@@ -155,7 +158,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
         with scope:
             try:
                 problem = await self._exchange(message, headers)
-            except (httpx2.ConnectError, httpx2.TimeoutException) as error:
+            except (httpx2.ConnectError, httpx2.ProxyError, httpx2.TimeoutException) as error:
                 self._lost = True
                 problem = ErrorData(code=_FAILED, message=f"cannot connect to {self._where}: {_reason(error)}")
             except (httpx2.HTTPError, httpx2.StreamError) as error:
@@ -189,7 +192,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                         await self._deliver(parsed)
                         return None
             if not response.is_success:
-                return self._refused(response)
+                return self._refused(response, message.method)
             problem = (
                 "its reply is not a message of the protocol"
                 if kind == "application/json"
@@ -214,7 +217,7 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
                         return True
         return False
 
-    def _refused(self, response: httpx2.Response) -> ErrorData:
+    def _refused(self, response: httpx2.Response, method: str) -> ErrorData:
         status = response.status_code
         if (location := _location(response)) is not None:
             return ErrorData(
@@ -228,7 +231,8 @@ class HttpTransport(ObjectSendStream[SessionMessage]):
             self._lost = True
         shown = f"{self._where} replied with HTTP status {status} {httpx2.codes.get_reason_phrase(status)}".rstrip()
         hint = _HINTS.get(status)
-        code = METHOD_NOT_FOUND if status in (_NOT_FOUND, _NOT_ALLOWED) else _FAILED
+        unknown = method == "initialize" and status in (_NOT_FOUND, _NOT_ALLOWED)
+        code = METHOD_NOT_FOUND if unknown else _FAILED
         return ErrorData(code=code, message=shown if hint is None else f"{shown}: {hint}")
 
     async def _listen(self) -> None:
@@ -303,6 +307,8 @@ def _location(response: httpx2.Response) -> str | None:
 def _reason(error: httpx2.HTTPError) -> str:
     if isinstance(error, httpx2.TimeoutException):
         return f"no answer within {_TIMEOUT:g} s"
+    if isinstance(error, httpx2.ProxyError):
+        return f"the proxy answered {str(error)[:100]}"
     reason = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
@@ -335,6 +341,25 @@ async def _headers_of(server: McpServer) -> list[tuple[str, str]]:
         raise ConfigError(f"{shown}: {error}") from error
 
 
+def _proxy_for(server: McpServer) -> Proxy | None:
+    """Return the proxy that the environment names for a server. httpx would also use it for this machine, and need a library for SOCKS."""
+    url = httpx2.URL(server.url or "")
+    secure = url.scheme == "https"
+    target = Target(url.host, url.port or (443 if secure else 80), secure, resource=url.path, shown=server.where)
+    try:
+        return proxy_in_environment(os.environ, target)
+    except ConfigError as error:
+        raise ConfigError(f"MCP server {server.name!r}: {error}") from error
+
+
+def _transport(proxy: Proxy | None) -> httpx2.AsyncHTTPTransport:
+    limits = httpx2.Limits(max_connections=None)
+    if proxy is None:
+        return httpx2.AsyncHTTPTransport(limits=limits)
+    headers = {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization.decode()}
+    return httpx2.AsyncHTTPTransport(limits=limits, proxy=httpx2.Proxy(proxy.shown, headers=headers))
+
+
 @asynccontextmanager
 async def open_http(
     server: McpServer, limits: Limits, log: ServerLog, events: SessionEvents
@@ -342,9 +367,10 @@ async def open_http(
     """Open the connection to a server, and end its session with the block.
 
     Raises:
-        ConfigError: The token or a header cannot be read or sent.
+        ConfigError: The token or a header cannot be read or sent, or the proxy cannot be used.
     """
-    headers = await _headers_of(server)
+    headers, proxy = await _headers_of(server), _proxy_for(server)
+    where = server.where if proxy is None else f"{server.where} through the proxy {proxy.shown}"
     received, reading = anyio.create_memory_object_stream[SessionMessage](0)
     share = limits.memory.open_share()
     share.on_shortage = partial(events.end, limits.shortage)
@@ -352,11 +378,11 @@ async def open_http(
     client = httpx2.AsyncClient(
         headers=[*headers, ("Accept-Encoding", "identity")],
         timeout=httpx2.Timeout(_TIMEOUT, read=None),
-        limits=httpx2.Limits(max_connections=None),
+        transport=_transport(proxy),
     )
     try:
         async with client, open_background() as nursery:
-            transport = HttpTransport(server, client, nursery, received, limits, share, log, events.end)
+            transport = HttpTransport(server, where, client, nursery, received, limits, share, log, events.end)
             try:
                 yield reading, transport
             finally:

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 _DENSE: Final = 20_000
 """Values and keys that are decoded in one step, within about 10 ms."""
 
-_sliced: Final = SlicedDecoder(int, float, float)
+
+def _null(constant: str) -> None:
+    """NaN and infinity as null, as JavaScript writes them."""
+
+
+_sliced: Final = SlicedDecoder(int, float, _null)
 
 Parsed: TypeAlias = "JSONRPCMessage | str"
 """A message, or the problem with it."""
@@ -53,7 +58,7 @@ async def parse_messages(text: str) -> list[Parsed]:
 async def _decode(text: str) -> JSON:
     # At most as many as there are separators; those within strings count too.
     if text.count(",") + text.count(":") <= _DENSE:
-        return cast("JSON", json.loads(text))
+        return cast("JSON", json.loads(text, parse_constant=_null))
     return cast("JSON", await finish(_sliced.decode(text, MAX_VALUES, len)))
 
 

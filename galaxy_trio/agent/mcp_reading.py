@@ -80,7 +80,7 @@ def _read_tool(listed: JSON, number: int, problems: list[str]) -> ListedTool | N
     def part(key: str, kind: type) -> JSON:
         value = listed.get(key)
         if value is None or isinstance(value, kind):
-            return value
+            return _sendable(value) if isinstance(value, str) else value
         problems.append(f"ignored the {key} of tool {shown}: it is {_kind(value)}, not {_KINDS[kind]}")
         return None
 
@@ -131,9 +131,7 @@ def read_result(result: dict[str, JSON]) -> JSON:
         an object with all of them.
     """
     content = [_value(block) for block in _blocks(result)]
-    others = {name: value for name, value in result.items() if name not in _PROTOCOLS_OWN}
-    if meta := _own_meta(result):
-        others["_meta"] = meta
+    others = _others(result)
     structure = result.get("structuredContent")
     if structure is None and not others:
         return content[0] if len(content) == 1 else content or None
@@ -154,7 +152,14 @@ def read_failure(result: dict[str, JSON]) -> str | None:
     reasons = [_reason(value) for value in content]
     if structure is not None and not _repeat(content, structure):
         reasons.append(_reason(structure))
+    if others := _others(result):
+        reasons.append(_reason(others))
     return one_line(" ".join(filter(None, reasons)))
+
+
+def error_reason(message: str, data: JSON) -> str:
+    """The reason in an error of the protocol; empty if it gives none."""
+    return one_line(message if data is None else f"{message} {_reason(data)}")
 
 
 def _reason(value: JSON) -> str:
@@ -177,6 +182,14 @@ def _blocks(result: dict[str, JSON]) -> list[JSON]:
     return content if isinstance(content, list) else [content]
 
 
+def _others(result: dict[str, JSON]) -> dict[str, JSON]:
+    """The members of a result that the protocol does not define."""
+    others = {name: value for name, value in result.items() if name not in _PROTOCOLS_OWN}
+    if meta := _own_meta(result):
+        others["_meta"] = meta
+    return others
+
+
 def _own_meta(result: dict[str, JSON]) -> JSON:
     meta = result.get("_meta")
     if not isinstance(meta, dict):
@@ -187,8 +200,14 @@ def _own_meta(result: dict[str, JSON]) -> JSON:
 def _value(block: JSON) -> JSON:
     """The text of a block that contains nothing else; any other block as it is."""
     if isinstance(block, dict) and block.keys() == {"type", "text"} and block["type"] == "text":
-        return block["text"]
+        text = block["text"]
+        return _sendable(text) if isinstance(text, str) else text
     return block
+
+
+def _sendable(text: str) -> str:
+    """Replace half emojis, as a text that was cut in JavaScript has them."""
+    return text if _can_be_sent(text) else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _repeat(content: list[JSON], structure: JSON) -> bool:

@@ -32,7 +32,7 @@ from galaxy_trio.agent.command_runner import one_line
 from galaxy_trio.agent.mcp_dispatcher import RawDispatcher, collecting_results
 from galaxy_trio.agent.mcp_http import open_http
 from galaxy_trio.agent.mcp_log import install_filter
-from galaxy_trio.agent.mcp_reading import read_failure, read_result, read_tools
+from galaxy_trio.agent.mcp_reading import ToolsPage, error_reason, read_failure, read_result, read_tools
 from galaxy_trio.agent.mcp_stdio import ServerProcess, open_process
 from galaxy_trio.agent.mcp_streams import SessionEvents, WatchedInput, WatchedOutput
 from galaxy_trio.errors import ConfigError, ToolError
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from mcp.shared.message import SessionMessage
 
     from galaxy_trio.agent.mcp_log import ServerLog
-    from galaxy_trio.agent.mcp_reading import ToolsPage
     from galaxy_trio.agent.mcp_server import Limits, ListedTool, McpServer
     from galaxy_trio.messages import JSON
 
@@ -142,7 +141,13 @@ class McpSession:
     async def _page(self, cursor: str | None, deadline: float) -> ToolsPage:
         params = None if cursor is None else PaginatedRequestParams(cursor=cursor)
         with trio.CancelScope(deadline=deadline), _reasons(), collecting_results() as results:
-            await self._session.list_tools(params=params)
+            try:
+                await self._session.list_tools(params=params)
+            except MCPError as error:
+                if cursor is not None or error.code != METHOD_NOT_FOUND:
+                    raise
+                # A server may have only prompts or resources.
+                return ToolsPage([], ["it offers no tools"], None)
             page = read_tools(results.received[-1])
             return page if self._session.protocol_version not in MODERN_PROTOCOL_VERSIONS else _callable(page)
         raise ToolError(f"it did not reply within {self._server.start_timeout:g} s")
@@ -289,7 +294,7 @@ def _reasons(ended_prefix: str = "") -> Generator[None]:
     except MCPError as error:
         if error.code == CONNECTION_CLOSED and error.message == "Connection closed":
             raise ToolError(f"{ended_prefix}it ended before it replied") from error
-        raise ToolError(one_line(error.message) or "it refused without a reason") from error
+        raise ToolError(error_reason(error.message, error.data) or "it refused without a reason") from error
     except ToolError:
         raise
     except Exception as error:  # the SDK raises several kinds

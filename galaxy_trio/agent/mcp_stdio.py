@@ -86,7 +86,7 @@ class ServerProcess(ObjectReceiveStream[SessionMessage]):
                 raise anyio.EndOfStream
             if not line.strip():
                 continue
-            for parsed in await parse_messages(line.decode(errors="replace")):
+            for parsed in await parse_messages(line.decode("utf-8-sig", errors="replace")):
                 if isinstance(parsed, str):
                     self._log.problem_with_output(f"ignored a line of its output: {parsed}")
                 else:

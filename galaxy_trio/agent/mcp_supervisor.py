@@ -37,6 +37,8 @@ _LOGGED_FAILURES: Final = 3
 """Number of failures in a row that are logged."""
 _PATIENCE: Final = 10.0
 """Seconds after which a first start is logged that takes long."""
+_LIST_PAUSE: Final = 1.0
+"""Seconds between two lists of tools: a server may report each list as changed."""
 MAX_MESSAGE_SIZE: Final = 32 * 2**20
 """Default size of a server's message in bytes."""
 MEMORY_LIMIT: Final = 4 * MAX_MESSAGE_SIZE
@@ -184,6 +186,7 @@ class _Supervisor:
                         failed = await self._list_tools(session)
                         if failed is not None:
                             self._log.problem_with_tools(f"failed to list its changed tools: {failed}")
+                        await trio.sleep(_LIST_PAUSE)
                 finally:
                     self._session = None
                     self._problem = "it has ended"

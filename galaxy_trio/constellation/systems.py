@@ -15,6 +15,8 @@ _NAMES: Final = {
     "ios": ("iphoneos", "ipados"),
 }
 _UNKNOWN: Final = ("", "unknown")
+_DISTRIBUTIONS: Final = ("centos", "debian", "fedora", "opensuse", "raspbian", "rhel", "suse", "ubuntu")
+_FIRST_WORD: Final = re.compile(r"[a-z]*")
 _COMMON: Final = {other: name for name, others in _NAMES.items() for other in (name, *others)}
 
 
@@ -28,8 +30,19 @@ def system_name(name: str) -> str:
 
 
 def known_system(name: str | None) -> str | None:
-    """Like `system_name`, and None for a name that says nothing, such as the original's ``unknown``."""
-    return None if name is None or name.strip().casefold() in _UNKNOWN else system_name(name)
+    """Like `system_name`, also for the name of a version or a distribution of a device, such as ``Windows 11`` or ``Ubuntu``.
+
+    Returns None for a name that says nothing, such as the original's ``unknown``.
+    """
+    if name is None or name.strip().casefold() in _UNKNOWN:
+        return None
+    common = system_name(name)
+    if common in _NAMES:
+        return common
+    [word] = _FIRST_WORD.findall(name.strip().casefold())[:1]
+    if word in _DISTRIBUTIONS or "linux" in name.casefold():
+        return "linux"
+    return _COMMON.get(word, name)
 
 
 def is_system(name: str | None, required: str | None) -> bool:

@@ -34,6 +34,7 @@ _PUBLISHED: Final[Mapping[type[object], str]] = {
     DeviceFailed: "failed",
     InformationUpdated: "information",
 }
+_WITH_REASON: Final = (DeviceDisconnected, DeviceNeedsAttention, DeviceFailed)
 
 
 async def watch_devices(
@@ -55,6 +56,7 @@ async def watch_devices(
             event_stream.publish("status", {"device_id": event.device_id, "status": event.status.value})
         elif type(event) in _PUBLISHED and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
-            logger.info("device %r: %s", event.device_id, _PUBLISHED[type(event)])
+            reason = f": {event.reason}" if isinstance(event, _WITH_REASON) else ""
+            logger.info("device %r: %s%s", event.device_id, _PUBLISHED[type(event)], reason)
             queued = task_queue.queued_for(event.device_id)
             event_stream.publish("device", {"what": _PUBLISHED[type(event)], **short_device(statistics, queued)})

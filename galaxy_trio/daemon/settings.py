@@ -117,7 +117,7 @@ def read_settings(path: str | Path) -> Settings:
     problems: list[str] = []
     text = read_text(path, f"{what} (--config names another) cannot be read")
     members = ObjectReader(parse_toml(text, what), "", problems)
-    token_file = _read_file_name(members, "token_file", secret=True)
+    token_file = _read_file_name(members, "token_file")
     listen = members.text("listen", "'unix:PATH' or 'HOST:PORT'", accept=bool) or "127.0.0.1:8765"
     socket_mode = members.text(
         "socket_mode", "'0600', '0660' or '0666': 6 for those who may connect", accept=_SOCKET_MODES.__contains__
@@ -158,7 +158,11 @@ def _is_name(text: str) -> bool:
     return text != "" and "\0" not in text
 
 
-def _read_file_name(members: ObjectReader, key: str, *, secret: bool = False) -> str | None:
+def _read_file_name(members: ObjectReader, key: str) -> str | None:
+    # It is secret, because a URL with a password or a token may be given in its place.
     return members.text(
-        key, "the name of a file", accept=lambda name: name != "" and can_name_a_file(name), secret=secret
+        key,
+        "the name of a file, not a URL",
+        accept=lambda name: name != "" and "://" not in name and can_name_a_file(name),
+        secret=True,
     )

@@ -66,7 +66,9 @@ def _json_problems(entry: object) -> list[str]:
     """Find what cannot be sent as JSON: dates, which YAML has, numbers out of range, and keys that are not text."""
     try:
         return [] if json.loads(json.dumps(entry, allow_nan=False)) == entry else ["keys must be text"]
-    except (TypeError, ValueError, RecursionError) as error:
+    except TypeError:
+        return ["contains a value that JSON does not have, such as a date: put it in quotes"]
+    except (ValueError, RecursionError) as error:
         return [str(error)]
 
 

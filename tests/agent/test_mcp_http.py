@@ -104,7 +104,10 @@ async def test_server_that_cannot_be_reached_is_tried_again_and_logged(caplog: p
     assert "s3cret" not in caplog.text
 
 
-@pytest.mark.parametrize(("token", "headers"), [("a\nb", ()), ("t0ken", [("X y", "1")]), (lambda: "\ud800", ())])
+@pytest.mark.parametrize(
+    ("token", "headers"),
+    [("a\nb", ()), ("t0ken", [("X y", "1")]), ("t0ken", [("authorization", "1")]), (lambda: "\ud800", ())],
+)
 async def test_credentials_that_cannot_be_sent_are_a_config_error(token: str, headers: list[tuple[str, str]]) -> None:
     with pytest.raises(ConfigError, match="MCP server 'web': ") as caught:
         async with open_mcp_tools([McpServer("web", url="http://127.0.0.1:9", token=token, headers=headers)]):

@@ -48,6 +48,8 @@ BROKEN: list[tuple[Answer, str]] = [
     ((200, JSON, b"not JSON"), "its reply is not a message of the protocol"),
     ((200, JSON, b'{"a": 1}'), "its reply is not a message of the protocol"),
     ((200, JSON, b'{"jsonrpc": "2.0", "id": ID, "error": "no"}'), "no"),
+    ((200, JSON, b'\xef\xbb\xbf{"jsonrpc": "2.0", "id": ID, "error": "no"}'), "no"),
+    ((200, EVENTS, b'\xef\xbb\xbfdata: {"jsonrpc": "2.0", "id": ID, "error": "no"}\n\n'), "no"),
     ((200, JSON, b'"' + b"x" * 200_000), "its reply has more than 100000 bytes"),
     ((200, EVENTS, b"data: not JSON\n\n"), "the connection ended before it replied"),
     (
@@ -224,6 +226,18 @@ async def test_stream_of_notifications_that_fails_is_opened_again_and_its_end_en
             with trio.fail_after(SECONDS):
                 await until(is_opened_again)
     assert "ignored an event: it is not JSON" in caplog.text
+
+
+async def test_status_of_http_is_not_taken_for_a_server_without_tools(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(method: str, body: bytes) -> Answer:
+        return (405, {}, b"") if b'"tools/list"' in body else replies(method, body)
+
+    async with open_odd_http_server(answer) as url, opened(McpServer("web", url=url)):
+
+        async def is_logged() -> bool:
+            return "replied with HTTP status 405" in caplog.text
+
+        await until(is_logged)
 
 
 @pytest.mark.parametrize("error", [httpx2.ConnectTimeout("slow"), httpx2.ConnectError("odd")])

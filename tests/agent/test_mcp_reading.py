@@ -100,12 +100,18 @@ def test_empty_cursor_is_the_end(cursor: JSON) -> None:
         ({"content": [TEXT], "_meta": 5}, {"content": ["20 degrees"], "_meta": 5}),
         ({"content": [TEXT], "_meta": {"io.modelcontextprotocol/serverInfo": {}}}, "20 degrees"),
         ({"toolResult": 5}, {"toolResult": 5}),
+        ({"content": [text("half a smile: \ud83d")]}, "half a smile: \ufffd"),
         ({"structuredContent": [1, 2], "content": [text("1"), text("3")]}, {"structuredContent": [1, 2], "content": ["1", "3"]}),
     ],
 )  # fmt: skip
 def test_nothing_of_a_result_is_dropped(result: dict[str, JSON], value: JSON) -> None:
     assert read_failure(result) is None
     assert read_result(result) == value
+
+
+def test_half_an_emoji_in_a_description_does_not_hide_the_tool() -> None:
+    page = read_tools({"tools": [{"name": "a", "description": "cut \udc00", "inputSchema": {}}]})
+    assert page.tools[0].description.text == "cut \ufffd"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,7 @@ def test_nothing_of_a_result_is_dropped(result: dict[str, JSON], value: JSON) ->
         ({"content": []}, ""),
         ({}, ""),
         ({"content": "no list"}, "no list"),
+        ({"content": [text("no")], "why": "late", "_meta": {"a": 1}}, 'no {"why": "late", "_meta": {"a": 1}}'),
     ],
 )
 def test_reason_of_a_failure_is_all_that_was_said(result: dict[str, JSON], reason: str) -> None:
@@ -167,6 +174,12 @@ async def test_messages_are_read_with_what_is_missing_or_wrong_in_them() -> None
     assert await parsed([5]) == "it is not a message"
     assert await parsed([]) == "it is an empty list"
     assert await parse_messages("{") == ["it is not JSON"]
+
+
+@pytest.mark.parametrize("values", [1, 50_000])
+async def test_numbers_that_json_lacks_are_read_as_null(values: int) -> None:
+    [message] = await parse_messages(f'{{"id": 1, "result": {{"a": [{"NaN, " * values}-Infinity]}}}}')
+    assert message == JSONRPCResponse(jsonrpc="2.0", id=1, result={"a": [None] * (values + 1)})
 
 
 async def test_large_message_is_read_in_slices_and_its_number_of_values_is_limited() -> None:

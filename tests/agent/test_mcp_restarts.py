@@ -166,11 +166,21 @@ async def test_changed_list_is_requested_and_the_old_one_stays_without_a_reply(
     coming["x"] = [Life(seconds=1e6, changes=([TOOL, other], [other], None))]
     async with open_mcp_tools([McpServer("x", "program")]) as tools:
         with trio.fail_after(10):
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(3)
             assert [tool.name for tool in tools.tools()] == ["other"]
             assert await say(tools) == "other"
     assert "failed to list its changed tools: it has forgotten them" in caplog.text
     assert len(starts) == 1
+
+
+async def test_list_that_changes_for_ever_is_requested_once_per_second(
+    lives: Lives, autojump_clock: trio.testing.MockClock
+) -> None:
+    coming, _ = lives
+    coming["x"] = [Life(seconds=1e6, changes=tuple([TOOL] * number for number in range(2, 1_000)))]
+    async with open_mcp_tools([McpServer("x", "program")]) as tools:
+        await trio.sleep(10.5)
+        assert len(tools.tools()) == 12
 
 
 async def test_block_is_entered_when_the_slowest_server_has_failed_once(

@@ -76,6 +76,12 @@ async def test_bad_handshake_is_accepted_if_it_names_a_version(caplog: pytest.Lo
         await until(is_logged)
 
 
+async def test_byte_order_mark_and_a_server_without_tools_are_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(odd("begins with a byte order mark"), odd("has only prompts")) as tools:
+        assert names_in(tools) == ["answer"]
+    assert caplog.messages == ["MCP server 'has only prompts': it offers no tools"]
+
+
 async def test_bad_lists_of_a_server_without_a_handshake_hide_no_tool(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(odd("is modern and lists badly"), odd("is modern and vague")) as tools:
         assert names_in(tools) == ["odd", "answer"]
@@ -115,6 +121,7 @@ async def test_broken_reply_fails_its_call_immediately_and_alone(caplog: pytest.
             "a list": "its reply has neither a result nor an error",
             "neither": "its reply has neither a result nor an error",
             "an error that is text": "no such luck",
+            "an error with data": 'no file {"name": "a.txt"}',
             "input": "MCP tool 'answer' asks for input during the call, which a device cannot give",
         }.items():
             assert await failure(tools, "answer", answer=answer) == reason

@@ -77,6 +77,7 @@ async def test_agent_lists_at_most_50_tools(command: Command, folder: Path) -> N
         (["nothing_here"], "'nothing_here' cannot be imported: ModuleNotFoundError: No module named 'nothing_here'"),
         (["good:wrok"], "module 'good' has no attribute 'wrok'; did you mean 'work'?\n"),
         (["good:robot.lift_it"], "has no attribute 'lift_it'; did you mean 'lift'?\n"),
+        (["good.py"], "'good.py' cannot be imported: give the name of the module, without .py"),
         (["good:nothing"], "'good:nothing' cannot be imported: AttributeError: "),
         (["good:robot.nothing"], "'good:robot.nothing' cannot be imported: AttributeError: "),
         ([""], "'' cannot be imported: ValueError: "),

@@ -53,6 +53,9 @@ def problems_of(call: Call, file: str) -> list[str]:
     [
         ({"listen": "0.0.0.0:0"}, "listen: other machines can reach http://0.0.0.0:0, and there is no token: "),
         ({"listen": "nonsense"}, "listen: 'nonsense' is not an address: use unix:PATH or HOST:PORT"),
+        ({"listen": "http://u:secret@127.0.0.1:0"}, "listen: an address is no URL: use unix:PATH or HOST:PORT"),
+        ({"database": "postgres://u:secret@h/db"}, "database: expected the name of a file, not a URL"),
+        ({"devices": "http://u:secret@h/d"}, "devices: expected the name of a file, not a URL"),
         ({"listen": "a..b:0"}, "listen: the daemon cannot listen at http://a..b:0: the host name is invalid"),
         ({"listen": "192.0.2.1:0"}, "listen: the daemon cannot listen at http://192.0.2.1:0: "),
         ({"listen": "unix:FOLDER/no/socket"}, "listen: the daemon cannot listen at unix:FOLDER/no/socket: No such file"),
@@ -76,6 +79,7 @@ def test_a_daemon_that_could_not_start_is_found_out(
     before = sorted(tmp_path.iterdir())
     [found] = problems_of(call, file)
     assert found.startswith(problem.replace("FOLDER", str(tmp_path)))
+    assert "secret" not in found
     assert sorted(tmp_path.iterdir()) == before
 
 

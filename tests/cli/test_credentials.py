@@ -67,7 +67,7 @@ def test_invalid_token_file_is_a_usage_error_that_does_not_show_its_content(
     file.write_bytes(b" \n")
     assert problem().endswith(": there is no token in it; write one on a line of its own\n")
     file.write_bytes(TOKEN.encode() + b"\xff")
-    assert problem().endswith("is not UTF-8 text\n")
+    assert problem().endswith("is not UTF-8 text: save it as UTF-8\n")
 
 
 def test_token_in_the_environment_that_is_not_utf_8_is_a_usage_error(

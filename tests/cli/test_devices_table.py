@@ -69,6 +69,26 @@ def test_reason_that_several_devices_have_in_a_row_is_shown_once() -> None:
     assert lines[3].startswith("  2 devices: cannot connect")
 
 
+def test_reason_that_names_its_device_is_shown_once_for_several() -> None:
+    refused = (
+        "the server refused the registration for device {0!r}: Target device {0!r} is not connected; is it running?"
+    )
+    lines = shown(*(away(f"d{number}", refused.format(f"d{number}")) for number in range(300)))
+    assert " ".join(map(str.strip, lines[301:])) == (
+        "300 devices: the server refused the registration for device: Target device is not connected; is it running?"
+    )
+
+
+def test_small_screen_shows_devices_with_the_same_reason_together() -> None:
+    devices = [away(f"d{number}", "HTTP 403" if number % 2 else REFUSED) for number in range(10)]
+    connecting = statistics("new", DeviceStatus.CONNECTING)
+    lines = shown(connecting, statistics("ok"), *devices, rows=11)
+    names = [line.split()[0] for line in lines[1:-1] if not line.startswith(" ")]
+    assert names == ["d1", "d3", "d5", "d7", "d9", "d0"]
+    assert lines[6] == "  5 devices: HTTP 403"
+    assert lines[-1] == "… 6 more: 1 connecting, 4 disconnected, 1 idle"
+
+
 @pytest.mark.parametrize("width", [200, 110, 80, 60, 40, 30, 24])
 def test_long_names_are_whole_at_any_width(width: int) -> None:
     names = ["warehouse-berlin-robot-0001", "x" * 90, "機器人" * 20]

@@ -92,6 +92,21 @@ async def test_each_event_is_a_line(kind: str, data: object, line: str) -> None:
     assert outcome.err == f"error: the daemon at {fake.url} closed the connection\n"
 
 
+async def test_device_that_is_away_has_one_line_with_the_reason() -> None:
+    away = {"device_id": "a", "what": "disconnected", "problem": "HTTP 403"}
+    events = ("status", {"device_id": "a", "status": "disconnected"}), ("device", away)
+    async with open_fake_daemon(_stream(*events)) as fake:
+        outcome = await call_process("events", "--url", fake.url)
+    assert [line[9:] for line in outcome.out.splitlines()] == ["device a: disconnected: HTTP 403"]
+
+
+async def test_path_of_the_daemons_url_is_not_in_the_error_at_the_end() -> None:
+    [answer] = _stream(("reset", {})).values()
+    async with open_fake_daemon({"/secret/events": answer}) as fake:
+        outcome = await call_process("events", "--url", f"{fake.url}/secret")
+    assert outcome.err == f"error: the daemon at {fake.url} closed the connection\n"
+
+
 async def test_long_event_is_wrapped_at_words_on_a_terminal_which_says_what_it_waits_for() -> None:
     error = "paper " * 30
     async with open_fake_daemon(_stream(("task", {**_TASK, "state": "failed", "error": error}))) as fake:

@@ -39,7 +39,16 @@ def test_refused_connection_to_the_daemon_says_what_to_do(call: Call, url: str) 
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://127.0.0.1", "127.0.0.1:8765", "http://[", "http://localhost:99999", "unix:", "http://a\x01b"]
+    "url",
+    [
+        "ftp://127.0.0.1",
+        "127.0.0.1:8765",
+        "http://[",
+        "http://localhost:99999",
+        "unix:",
+        "unix:/x?token=t",
+        "http://a\x01b",
+    ],
 )
 def test_invalid_address_of_the_daemon_is_a_usage_error(call: Call, url: str) -> None:
     outcome = call("task", "list", "--url", url)

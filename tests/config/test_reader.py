@@ -112,7 +112,7 @@ def test_an_invalid_member_is_reported_with_its_path_and_read_as_absent(kind: st
 def test_a_number_too_long_to_be_shown_is_reported_without_its_digits() -> None:
     problems: list[str] = []
     _READS["text"](ObjectReader({"key": 16**5000}, "", problems))
-    assert problems == ["key: expected a string, got a number of very many digits"]
+    assert problems == ["key: expected a string, got a number of very many digits; put it in quotes"]
 
 
 def test_each_invalid_item_of_a_list_is_reported_and_the_others_are_returned() -> None:

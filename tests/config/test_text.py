@@ -43,7 +43,7 @@ def test_marks_at_the_beginning_are_left_out_and_lines_end_alike(data: bytes, te
         (SECRET.encode("utf-32"), "it is UTF-32 text: save it as UTF-8"),
         (b"\0\0\xfe\xff" + SECRET.encode("utf-32-be"), "it is UTF-32 text: save it as UTF-8"),
         (SECRET.encode("utf-16-le"), "it contains null characters, as UTF-16 text does: save it as UTF-8"),
-        (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
+        (SECRET.encode() + b"\xff", "it is not UTF-8 text: save it as UTF-8"),
         (SECRET.encode() * (MAX_TEXT // 10), "it is larger than 16 MiB"),
     ],
     ids=["UTF-16", "UTF-16-BE", "UTF-32", "UTF-32-BE", "UTF-16 without a mark", "Latin", "large"],
@@ -84,3 +84,54 @@ def test_the_daemons_and_the_servers_files_may_begin_with_a_mark(tmp_path: Path)
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^the configuration .*none.json cannot be read: No such file"):
         read_configuration_file(tmp_path / "none.json", "the configuration")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("d.toml", r'devices = "C:\Users\d.toml"'),
+        ("d.toml", r'devices = "C:\me\d.toml"'),
+        ("d.json", r'{"devices": "C:\Users\d.json"}'),
+        ("d.json", r'{"devices": "C:\me\d.json"}'),
+        ("d.yaml", r'devices: "C:\Users\d.yaml"'),
+        ("d.yaml", r'devices: "C:\me\d.yaml"'),
+    ],
+)
+def test_path_of_windows_that_is_not_escaped_gets_a_hint(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=r"; write / or two backslashes$"):
+        read_config(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "[[devices]]\ndevice_id = 1\n",
+            "expected <document start>, but found <scalar> (at line 2, column 1)",
+        ),
+        (
+            "a: 1\n---\nb: 1",
+            "expected a single document in the stream but found another document (at line 2, column 1)",
+        ),
+        ("a: !secret-tag 1", "could not determine a constructor for the tag what stands there (at line 1, column 4)"),
+    ],
+)
+def test_file_that_is_not_yaml_is_refused_without_its_content(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path / "d.yaml")
+    assert str(caught.value).endswith(f"is not YAML: {problem}")
+
+
+@pytest.mark.parametrize("value", ["no", "007", "1.5", "2026-01-01", "2026-01-01 12:00:00"])
+def test_text_that_yaml_reads_as_another_value_is_to_be_quoted(value: str, tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(f"devices: [{{device_id: {value}, server_url: ws://h}}]")
+    with pytest.raises(ConfigError, match=r"devices\[0\]\.device_id: expected a string, got .*; put it in quotes$"):
+        read_config(tmp_path / "d.yaml")
+
+
+def test_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text("# devices\n")
+    with pytest.raises(ConfigError, match=r"the file: expected an object, got nothing$"):
+        read_config(tmp_path / "d.yaml")

@@ -37,7 +37,8 @@ def test_a_file_contains_one_token_per_line(content: bytes, tokens: tuple[str, .
     ("content", "reason"),
     [
         (b" \n\n", "there is no token in it; write one on a line of its own"),
-        (SECRET.encode() + b"\xff", "it is not UTF-8 text"),
+        (SECRET.encode() + b"\xff", "it is not UTF-8 text: save it as UTF-8"),
+        (f"{SECRET}\u200b\n".encode(), "a token contains invisible characters: type it, or copy it again"),
         (SECRET.encode("utf-16"), "it is UTF-16 text: save it as UTF-8"),
     ],
 )
@@ -77,6 +78,9 @@ def test_a_variable_contains_one_token_per_line_and_none_if_it_is_not_set(monkey
     assert read_token_variable(VARIABLE) == ("one", "two")
     monkeypatch.setenv(VARIABLE, "\ufeffone")
     assert read_token_variable(VARIABLE) == ("one",)
+    monkeypatch.setenv(VARIABLE, "o\u2060ne")
+    with pytest.raises(ConfigError, match=f"from the environment variable {VARIABLE}: a token contains invisible"):
+        read_token_variable(VARIABLE)
 
 
 def test_a_variable_that_is_not_valid_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

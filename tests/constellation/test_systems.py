@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         (("android", "Android OS"), "android"),
         (("ios", "iOS", "iPhone OS", "iPadOS"), "ios"),
         (("TempleOS",), "TempleOS"),
-        # A version is no alias: no device could be found for it, which is better than another version's.
+        # What a task requires is not simplified: no device could be found for it, which is better than another version's.
         (("Windows 11",), "Windows 11"),
     ],
 )
@@ -46,6 +46,28 @@ def test_any_system_is_the_required_one_if_none_is_and_an_unknown_one_never() ->
     assert not is_system(None, "linux")
     assert not is_system("linux", "windows")
     assert [known_system(name) for name in (None, "", " ", "unknown", "Unknown", "macOS")] == [None] * 5 + ["darwin"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "system"),
+    [
+        ("Windows 11", "windows"),
+        ("win10", "windows"),
+        ("Windows Server 2022", "windows"),
+        ("macOS 14.2", "darwin"),
+        ("Ubuntu 22.04 LTS", "linux"),
+        ("Debian GNU/Linux 12", "linux"),
+        ("Red Hat Enterprise Linux", "linux"),
+        ("Android 14", "android"),
+    ],
+)
+def test_a_version_or_distribution_of_a_device_is_its_system(configured: str, system: str) -> None:
+    config = DeviceConfig("d", "ws://h", os=configured)
+    # A task for the system waits for a device that is away.
+    assert Requirements(os=system).could_fit(profile_of(config))
+    assert contradiction_of(config, DeviceInfo("d", system)) is None
+    assert contradiction_of(config, DeviceInfo("d", "TempleOS")) is not None
+    assert known_system("11") == "11"
 
 
 @pytest.mark.parametrize("configured", ["macOS", "osx", "Darwin"])

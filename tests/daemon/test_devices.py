@@ -37,9 +37,10 @@ async def test_reconnect_request_reconnects_the_device(tmp_path: Path) -> None:
         await daemon.ask("POST", "/devices/d3/reconnect", 404)
 
 
-async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_device_that_cannot_be_connected_is_shown_and_logged_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "galaxy_trio.daemon")
     monkeypatch.setattr(galaxy_trio.daemon.web.handlers, "RECONNECT_TIMEOUT", 0.5)
     async with open_daemon(tmp_path, "d1") as daemon:
         await daemon.wait_connected(1)
@@ -47,6 +48,8 @@ async def test_device_that_cannot_be_connected_is_shown_with_the_reason(
         shown = await daemon.ask("POST", "/devices/d1/reconnect")
         assert shown["status"] != "idle"
         assert "no server is listening" in shown["problem"]
+        logged = [record.getMessage() for record in caplog.records if "d1" in record.getMessage()]
+        assert any(message.startswith("device 'd1': disconnected: cannot connect") for message in logged)
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "no device is connected"
 
 

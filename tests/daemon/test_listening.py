@@ -30,7 +30,19 @@ def test_an_address_is_a_path_or_a_host_and_a_port(text: str, address: Address, 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8765", ":8765", "localhost", "localhost:", "localhost:x", "localhost:-1", "h:65536", "h:\u00b2"]
+    "text",
+    [
+        "",
+        "8765",
+        ":8765",
+        "localhost",
+        "localhost:",
+        "localhost:x",
+        "localhost:-1",
+        "h:65536",
+        "h:\u00b2",
+        "http://h:1",
+    ],
 )
 def test_invalid_address_is_reported_with_an_example(text: str) -> None:
     with pytest.raises(ListenError, match="use unix:PATH or HOST:PORT, such as"):
@@ -186,7 +198,8 @@ async def test_address_that_other_machines_can_reach_needs_a_token(host: str) ->
     ("error", "sentence"),
     [
         (OSError(errno.EACCES, "Permission denied"), "only root may use ports below 1024"),
-        (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "Cannot assign requested address"),
+        (OSError(errno.EADDRNOTAVAIL, "not here"), "not here: use an address of this machine, such as 127.0.0.1"),
+        (socket.gaierror(-2, "no such name"), "no such name: use an address of this machine, such as 127.0.0.1"),
         (OSError("odd"), "odd"),
     ],
 )

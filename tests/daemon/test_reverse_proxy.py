@@ -74,12 +74,13 @@ async def test_page_works_behind_a_proxy_and_pages_of_other_sites_do_not(which: 
 
 
 @pytest.mark.parametrize("which", BEHIND)
-async def test_results_are_whole_behind_a_proxy(which: str, tmp_path: Path) -> None:
+async def test_results_and_lists_are_whole_behind_a_proxy(which: str, tmp_path: Path) -> None:
     async with _open(which, tmp_path) as (daemon, proxy), proxy.client() as client:
         request = f"echo {'x' * 900_000}"
         answer = await client.post("/tasks", json={"request": request, "device": "d1"})
         await daemon.ended_task(answer.json()["id"])
         assert len((await client.get(f"/tasks/{answer.json()['id']}/result")).content) > len(request)
+        assert len((await client.get("/tasks")).json()["tasks"]) == 1
 
 
 @pytest.mark.parametrize("which", ["nginx", "Caddy"])

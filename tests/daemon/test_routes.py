@@ -27,6 +27,20 @@ async def test_daemon_redirects_nothing(path: str, tmp_path: Path) -> None:
         await daemon.ask("GET", path, 404)
 
 
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/tasks?limt=2", "'limt' is no parameter here; did you mean 'limit'?"),
+        ("/tasks?state=queued&state=running", "state: is given twice: leave out one"),
+        ("/tasks/1?seconds=2", "'seconds' is no parameter here; known: 'wait'"),
+        ("/tasks/1?wait=1&wait=2", "wait: is given twice: leave out one"),
+    ],
+)
+async def test_query_with_an_unknown_or_repeated_parameter_is_refused(path: str, problem: str, tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        assert await daemon.ask("GET", path, 400) == {"error": problem}
+
+
 async def test_document_is_served(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         assert await daemon.ask("GET", "/openapi.json") == DOCUMENT

@@ -45,6 +45,7 @@ class App:
                 Route("/hello", self.hello, methods=["GET", "POST"]),
                 Route("/wait", self.wait),
                 Route("/much", self.much),
+                Route("/pieces", self.pieces),
                 Route("/fail", self.fail),
             ]
         )
@@ -72,6 +73,16 @@ class App:
                     yield b"x" * 65536
             finally:
                 self.cancelled.set()
+
+        return StreamingResponse(pieces())
+
+    async def pieces(self, _request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            yield b"some "
+            await trio.lowlevel.checkpoint()
+            yield b"pieces"
 
         return StreamingResponse(pieces())
 
@@ -144,6 +155,13 @@ async def test_connection_with_slow_headers_is_closed(monkeypatch: pytest.Monkey
                 with contextlib.suppress(trio.BrokenResourceError):
                     assert await stream.receive_some() == b""
                 nursery.cancel_scope.cancel()
+
+
+async def test_response_in_pieces_to_http_1_0_ends_with_its_connection() -> None:
+    async with open_http(App().app, secure=False) as http, await _connect(http) as stream:
+        await stream.send_all(b"GET /pieces HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        # In less than the limit of an idle connection.
+        assert (await _read_all(stream)).endswith(b"\r\n\r\nsome pieces")
 
 
 async def test_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

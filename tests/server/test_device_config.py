@@ -75,7 +75,7 @@ _BAD = {
         "devices: {a: {additional_features: [1]}}",
         r"devices\['a'\].additional_features\[0\]: expected a string, got 1",
     ),
-    "a date": ("d.yaml", "devices: {a: {since: 2026-01-01}}", r"devices\['a'\]: .*date.* not JSON serializable"),
+    "a date": ("d.yaml", "devices: {a: {since: 2026-01-01}}", r"devices\['a'\]: .* such as a date: put it in quotes"),
     "no number": ("d.yaml", "devices: {a: {x: .nan}}", r"devices\['a'\]: Out of range"),
     "a key that is no text": ("d.yaml", "devices: {a: {1: x}}", r"devices\['a'\]: keys must be text"),
     "tags that are null": (

@@ -276,3 +276,8 @@ def test_text_that_cannot_be_encoded_is_refused_and_not_shown(url: str, token: s
 @pytest.mark.parametrize("netloc", ["[::1]9000", "[::1]]x", "[::1", "a b", "a\x00b", "a%00b"])
 def test_text_around_a_host_is_refused(netloc: str) -> None:
     assert "host" in refusal(f"ws://{netloc}/ws")
+
+
+def test_header_that_is_given_twice_is_refused_without_its_values() -> None:
+    with pytest.raises(ConfigError, match=r"^the header 'x-note' is given twice: leave out one$"):
+        check_headers([("X-Note", SECRET), ("x-note", SECRET)])

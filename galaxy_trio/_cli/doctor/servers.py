@@ -34,6 +34,7 @@ from galaxy_trio._connection.backoff import says_not_connected
 from galaxy_trio._counted import counted
 from galaxy_trio._transport.proxy import find_proxy
 from galaxy_trio._transport.url import parse_url
+from galaxy_trio.constellation.profile import contradiction_of
 from galaxy_trio.events import ConnectionOpened
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ _ADVICE: Final = {
     "or renew the server's certificate for this name",
     "WebSocket handshake": "correct host, port and path in server_url: another program answers there, or none",
     "registration": "look at the server's log; is it an AIP server?",
+}
+_LOG: Final = "look at the log of the server, and of a proxy in front of it"
+_STATUS_ADVICE: Final = {
+    421: "use the server's own name in server_url, or let it accept this one, as with --allow-host of galaxy-trio server",
+    429: "try again later, or increase the server's limit of connections",
+    503: "try again later, or increase the server's limit of connections",
+    **dict.fromkeys((500, 502, 504), _LOG),
 }
 _REACHING: Final = ("DNS", "TCP", "proxy")
 _SILENT: Final = "restart the server, which accepts connections and says nothing, or correct the port in server_url"
@@ -94,6 +102,7 @@ class _Probe:
         opened: Whether the WebSocket was opened.
         failure: Why the device was not reached; None if it was.
         system: The device's operating system.
+        contradiction: How that contradicts the configuration; None if it does not.
         skew: Seconds by which the server's clock is ahead of ours; None if it is not known.
         strange_time: The server's time, if it cannot be read.
     """
@@ -102,6 +111,7 @@ class _Probe:
     opened: bool = False
     failure: _Failure | None = None
     system: str = ""
+    contradiction: str | None = None
     skew: float | None = None
     strange_time: str | None = None
 
@@ -183,7 +193,8 @@ async def _run(probe: _Probe, context: ssl.SSLContext | None, timeout: float) ->
             on_event=probe.on_event,
         ) as connection:
             _compare_clocks(probe, connection.server_timestamp)
-            probe.system = str((await connection.device_info(timeout=timeout)).platform)
+            info = await connection.device_info(timeout=timeout)
+            probe.system, probe.contradiction = str(info.platform), contradiction_of(device, info)
     except GalaxyError as error:
         probe.failure = await _failure(probe, error, timeout)
 
@@ -211,6 +222,8 @@ async def _failure(probe: _Probe, error: GalaxyError, timeout: float) -> _Failur
             return _Failure(None, str(error), "correct the configuration of this device")
         case HandshakeRejected() if error.status_code in _TOKEN_REFUSALS:
             return _Failure("WebSocket handshake", str(error), _TOKEN)
+        case HandshakeRejected() if error.status_code in _STATUS_ADVICE:
+            return _Failure("WebSocket handshake", str(error), _STATUS_ADVICE[error.status_code])
         case RegistrationRejected() | RequestRejected() if says_not_connected(error.words):
             url = parse_url(device.server_url).shown
             start = f"start the agent: galaxy-trio agent {url} {shlex.quote(device.device_id)}"
@@ -330,6 +343,10 @@ def _report_devices(section: Section, probes: Sequence[_Probe]) -> None:
         by_system.setdefault(probe.system, []).append(probe.device.device_id)
     for system, names in by_system.items():
         section.ok(f"{_named(names)} registered ({system})")
+    for probe in reached:
+        if probe.contradiction is not None:
+            problem, _, advice = probe.contradiction.rpartition(": ")
+            section.warn(f"device {probe.device.device_id}: {problem}", advice)
     reported: set[str] = set()
     for probe in probes:
         failure = probe.failure

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from galaxy_trio import DeviceStatus, NoSuchDevice
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._config.reader import MAX_KEY
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
@@ -84,15 +85,16 @@ class Handlers:
 
     async def list_tasks(self, request: Request) -> Response:
         """A page of tasks, the newest first."""
-        state = request.query_params.get("state")
+        query = _query(request, "state", "device", "limit", "before")
+        state = query.get("state")
         if state is not None and state not in list(TaskState):
             raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
-        limit = _page_size(request)
+        limit = _page_size(query.get("limit", "100"))
         records = await self._store.page(
             state=None if state is None else TaskState(state),
-            device=request.query_params.get("device"),
+            device=query.get("device"),
             limit=limit,
-            before=request.query_params.get("before"),
+            before=query.get("before"),
         )
         following = records[-1].id if len(records) == limit else None
         return _Stream(_page(records, following), media_type="application/json")
@@ -258,8 +260,19 @@ class _Stream(StreamingResponse):
                 logger.warning("a response is incomplete: %s", error)
 
 
-def _page_size(request: Request) -> int:
-    text = request.query_params.get("limit", "100")
+def _query(request: Request, *known: str) -> dict[str, str]:
+    """The parameters of a request's URL, each of which is known and given once."""
+    query: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise BadRequest(f"{name[:MAX_KEY]!r} is no parameter here{did_you_mean_or_known(name, known)}")
+        if name in query:
+            raise BadRequest(f"{name}: is given twice: leave out one")
+        query[name] = value
+    return query
+
+
+def _page_size(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE)) and 0 < int(text) <= MAX_PAGE):
         raise BadRequest(f"limit: expected a whole number from 1 to {MAX_PAGE}")
     return int(text)
@@ -267,7 +280,7 @@ def _page_size(request: Request) -> int:
 
 def _seconds_to_wait(request: Request) -> float:
     try:
-        seconds = float(request.query_params.get("wait", "0"))
+        seconds = float(_query(request, "wait").get("wait", "0"))
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= MAX_WAIT:

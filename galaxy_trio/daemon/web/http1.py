@@ -125,4 +125,6 @@ class Http1Server(TCPServer):
         """Carry out an event of the protocol."""
         if isinstance(event, Updated):
             self._set_idle(event.idle)
-        await super().protocol_send(event)
+        # Shielded: the end of a streamed response cancels the task that ends it, and the connection would stay open. Sending has a limit.
+        with trio.CancelScope(shield=True):
+            await super().protocol_send(event)

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from galaxy_trio import ConfigError
+from galaxy_trio._config.hosts import parse_host_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -69,9 +70,13 @@ def parse_address(text: str) -> Address:
                 f"the path {path} is longer than {_MAX_PATH} bytes, the maximum for a Unix socket: use a shorter one"
             )
         return Address(path)
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 0xFFFF:
+    if "/" in text or "@" in text:
+        # Not shown: it may contain a password.
+        raise ListenError("an address is no URL: use unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
+    name, _, port = text.rpartition(":")
+    host = name.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdecimal() and int(port) <= 0xFFFF
+    if not is_port or parse_host_name(f"[{host}]" if ":" in host else host) is None:
         raise ListenError(f"{text!r} is not an address: use unix:PATH or HOST:PORT, such as 127.0.0.1:8765")
     return Address(None, host, int(port))
 
@@ -124,7 +129,9 @@ def _reasons(error: OSError) -> str:
         return _IN_USE
     if any(one.errno == errno.EACCES for one in errors):
         return "only root may use ports below 1024: use another port"
-    return errors[-1].strerror or str(errors[-1])
+    is_elsewhere = any(one.errno == errno.EADDRNOTAVAIL or isinstance(one, socket.gaierror) for one in errors)
+    reason = errors[-1].strerror or str(errors[-1])
+    return f"{reason}: use an address of this machine, such as 127.0.0.1" if is_elsewhere else reason
 
 
 def _inner(error: OSError) -> tuple[BaseException, ...]:

@@ -96,6 +96,8 @@ def page(cursor: object) -> Message:
         return {"error": {"code": -32603, "message": "the rest is gone"}}
     if kind == "breaks its second page":
         return {"result": {"tools": [tool("answer")], "nextCursor": "more"}}
+    if kind == "has only prompts":
+        return {"error": {"code": -32601, "message": "Method not found"}}
     if kind == "lists badly":
         return {"result": {"tools": [*BAD_TOOLS, tool("answer")], "nextCursor": 5}}
     listed: Message = {"tools": [tool("answer")]}
@@ -119,6 +121,8 @@ def called(answer: object) -> Message:
             return {"result": cast("Message", [1])}
         case "an error that is text":
             return {"error": cast("Message", "no such luck")}
+        case "an error with data":
+            return {"error": {"code": -32602, "message": "no file", "data": {"name": "a.txt"}}}
         case "neither":
             return {}
         case "input":
@@ -194,6 +198,8 @@ if kind == "closes its input":
     os.close(0)
     answer(json.loads(first))
     time.sleep(1_000)
+if kind == "begins with a byte order mark":
+    sys.stdout.buffer.write(b"\xef\xbb\xbf")
 for line in sys.stdin:
     if kind == "never lists" and "tools/list" in line:
         continue

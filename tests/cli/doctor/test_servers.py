@@ -147,6 +147,21 @@ async def test_server_that_is_no_websocket_server_is_a_problem_of_the_handshake(
     assert "server_url" in problem.advice
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"), [("421 No", "--allow-host"), ("503 No", "try again later"), ("500 No", "log of the server")]
+)
+async def test_server_that_refuses_by_its_status_gets_advice_about_it(status: str, advice: str) -> None:
+    async with open_port(partial(answer, f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
+        assert advice in (await only_problem(DeviceConfig("a", f"ws://127.0.0.1:{port}"))).advice
+
+
+async def test_system_that_contradicts_the_configuration_is_a_warning_with_both() -> None:
+    async with open_world() as server:
+        *_, warning = await findings(DeviceConfig(DEVICE, server.url, token=TOKEN, os="solaris"))
+    assert (warning.level, warning.advice) == (Level.WARNING, "correct its configuration")
+    assert warning.text.startswith(f"device {DEVICE}: its os is configured as 'solaris', and the device reports '")
+
+
 async def test_wrong_token_is_a_problem_of_the_handshake_and_says_where_to_set_it() -> None:
     async with open_world() as server:
         problem = await only_problem(DeviceConfig(DEVICE, server.url, token="wrong"))
