@@ -210,13 +210,6 @@ class Constellation:
             # The device is chosen again for each attempt.
             return await run_task(task, lambda: self._acquire(self._lease(requirements, task)), self._waiting)
 
-    def _takes_now(self, device_id: str | None, requirements: Requirements) -> bool:
-        """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
-        if device_id is not None:
-            device = self._devices.get(device_id)
-            return device is not None and device._takes_now
-        return any(device._takes_now and requirements.fit(device.profile) for device in self._devices.values())
-
     async def _acquire(self, leasing: Awaitable[tuple[Device, Lease]]) -> tuple[TaskRunner, Lease]:
         device, lease = await leasing
         return device._runner, lease

@@ -115,6 +115,13 @@ class Scheduler:
         """The number of calls that wait in no device's queue."""
         return sum(waiter.unassigned for waiter in self._waiters)
 
+    def takes_now(self, device_id: str | None, requirements: Requirements) -> bool:
+        """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
+        if device_id is not None:
+            device = self._devices.get(device_id)
+            return device is not None and device._takes_now
+        return any(device._takes_now and requirements.fit(device.profile) for device in self._devices.values())
+
     def enter(self, requirements: Requirements, task: Task | None) -> Waiter:
         """Begin to wait for a device. `wait` must follow.
 

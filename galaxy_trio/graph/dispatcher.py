@@ -37,23 +37,23 @@ class _NoRoom(Exception):
 class GraphOwner(Protocol):
     """Decides what the end of an attempt means for the graph. Each call is one step."""
 
-    def node(self, node_id: str) -> LiveNode:
+    def _node(self, node_id: str) -> LiveNode:
         """Return a node."""
         ...
 
-    def text_of(self, node: LiveNode) -> str:
+    def _text_of(self, node: LiveNode) -> str:
         """Return the text to send for a node."""
         ...
 
-    def started(self, node: LiveNode, task_id: str, device_id: str) -> None:
+    def _started(self, node: LiveNode, task_id: str, device_id: str) -> None:
         """Record that an attempt is being sent."""
         ...
 
-    def not_sent(self, node: LiveNode) -> None:
+    def _not_sent(self, node: LiveNode) -> None:
         """Record that an attempt was not sent after all: the node waits for a device again."""
         ...
 
-    def attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
+    def _attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
         """Record the end of an attempt: the node ends, or is ready for another one."""
         ...
 
@@ -101,7 +101,7 @@ class Dispatcher:
 
     def _claims_slot(self, node: LiveNode) -> bool:
         spec = node.spec
-        return self._max_concurrent is not None and self._constellation._takes_now(
+        return self._max_concurrent is not None and self._constellation._scheduler.takes_now(
             spec.device, Requirements(spec.os, spec.capabilities, spec.where)
         )
 
@@ -120,7 +120,7 @@ class Dispatcher:
         """Begin to run nodes that are ready."""
         while self._may_begin and (taken := self._ready.take()) is not None:
             node_id, requirements = taken
-            node = self._owner.node(node_id)
+            node = self._owner._node(node_id)
             attempt = self._attempts[node_id] = _Attempt(node, claims=self._claims_slot(node))
             if attempt.claims:
                 self._claims += 1
@@ -150,7 +150,7 @@ class Dispatcher:
         if end is None and attempt.sent:
             end = NodeState.CANCELLED, None, "it was cancelled"
         if end is not None:
-            self._owner.attempt_ended(node, *end)
+            self._owner._attempt_ended(node, *end)
         self.start_ready()
 
     async def _end_claim_soon(self, attempt: _Attempt) -> None:
@@ -184,7 +184,7 @@ class Dispatcher:
 
     async def _run_task(self, attempt: _Attempt) -> TaskResult:
         node, spec = attempt.node, attempt.node.spec
-        text = self._owner.text_of(node)
+        text = self._owner._text_of(node)
 
         async def before_sending(device_id: str) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -193,7 +193,7 @@ class Dispatcher:
             self._running += 1
             attempt.sent = True
             self._end_claim(attempt)
-            self._owner.started(node, attempt.task_id, device_id)
+            self._owner._started(node, attempt.task_id, device_id)
 
         async def on_not_sent(device_id: str) -> None:
             del device_id
@@ -201,7 +201,7 @@ class Dispatcher:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._running -= 1
             attempt.sent = False
-            self._owner.not_sent(node)
+            self._owner._not_sent(node)
             self.start_ready()
             await trio.lowlevel.checkpoint()
 

@@ -178,7 +178,7 @@ class GraphEdit:
 
     # Applying it.
 
-    def apply(self, machine: StateMachine[LiveNode, LiveEdge]) -> Edited | None:
+    def _apply(self, machine: StateMachine[LiveNode, LiveEdge]) -> Edited | None:
         """Check the edit as a whole, and apply it; return None if it changes nothing.
 
         Raises:

@@ -48,7 +48,7 @@ class PlannedGraph(Protocol):
         """Change the graph."""
         ...
 
-    def planned(self, rows: Iterable[LiveNode], failure: PlannerFailed | None) -> None:
+    def _planned(self, rows: Iterable[LiveNode], failure: PlannerFailed | None) -> None:
         """Release the nodes whose ends the planner has thought about."""
         ...
 
@@ -93,7 +93,7 @@ class Planning:
             self._thinking, self._waiting = self._waiting, []
             failure = await self._plan([NodeEnded(node.id, node.state, node.error) for node in self._thinking])
             done, self._thinking = self._thinking, []
-            self._run.planned(done, failure)
+            self._run._planned(done, failure)
 
     async def _plan(self, ends: Sequence[NodeEnded]) -> PlannerFailed | None:
         refusal: GraphError | None = None

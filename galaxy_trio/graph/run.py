@@ -190,7 +190,7 @@ class GraphRun:
             )
         edit = GraphEdit(self._tables)
         change(edit)
-        edited = edit.apply(self._machine)
+        edited = edit._apply(self._machine)
         if edited is None:
             return self._version
         self._version += 1
@@ -270,16 +270,16 @@ class GraphRun:
 
     # What happens to it: the dispatcher's calls.
 
-    def node(self, node_id: str) -> LiveNode:
+    def _node(self, node_id: str) -> LiveNode:
         """Return a node."""
         return self._tables.node(node_id)
 
-    def text_of(self, node: LiveNode) -> str:
+    def _text_of(self, node: LiveNode) -> str:
         """Return the text to send for a node."""
         before = {edge.source: self._tables.node(edge.source).known() for edge in self._tables.incoming(node.id)}
         return self._make_request(node.spec, MappingProxyType(before))
 
-    def started(self, node: LiveNode, task_id: str, device_id: str) -> None:
+    def _started(self, node: LiveNode, task_id: str, device_id: str) -> None:
         """Record that an attempt is being sent."""
         self._machine.start(node.id)
         self._attempts += 1
@@ -287,7 +287,7 @@ class GraphRun:
         node.result = node.error = node.ended = None
         self._events.publish(NodeStarted(node.id, node.attempt, task_id, device_id))
 
-    def not_sent(self, node: LiveNode) -> None:
+    def _not_sent(self, node: LiveNode) -> None:
         """Record that an attempt was not sent after all."""
         node.attempt -= 1
         self._attempts -= 1
@@ -296,7 +296,7 @@ class GraphRun:
         if node.holds:
             self._dispatcher.withdraw(node.id)
 
-    def attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
+    def _attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
         """Record the end of an attempt: the node ends, or is ready for another one."""
         retries = state is NodeState.FAILED or (state is NodeState.LOST and node.spec.retry_lost)
         if node.state is NodeState.RUNNING and retries and node.attempt <= node.spec.retries and not self._cancelled:
@@ -348,7 +348,7 @@ class GraphRun:
             self._changed.set()
             self._changed = trio.Event()
 
-    def planned(self, rows: Iterable[LiveNode], failure: PlannerFailed | None) -> None:
+    def _planned(self, rows: Iterable[LiveNode], failure: PlannerFailed | None) -> None:
         """Release the nodes whose ends the planner has thought about."""
         self._failure = failure or self._failure
         self._release(list(rows))

@@ -184,7 +184,7 @@ async def test_a_wait_cancelled_in_the_step_of_its_event_loses_nothing() -> None
     fan_out = EventFanOut[Event]()
     received: list[Event | EventsLost] = []
 
-    async def wait(stream: EventStream, scope: trio.CancelScope) -> None:
+    async def wait(stream: EventStream[Event], scope: trio.CancelScope) -> None:
         with scope:
             received.append(await anext(stream))
 

@@ -49,7 +49,9 @@ def test_every_event_is_documented() -> None:
     assert there <= _documented(_page("reference/events"))
 
 
-@pytest.mark.parametrize("module", ["galaxy_trio", "galaxy_trio.graph", "galaxy_trio.server", "galaxy_trio.agent", "galaxy_trio.testing"])
+@pytest.mark.parametrize(
+    "module", ["galaxy_trio", "galaxy_trio.graph", "galaxy_trio.server", "galaxy_trio.agent", "galaxy_trio.testing"]
+)
 def test_every_public_name_is_documented(module: str) -> None:
     pages = "".join(path.read_text("utf-8") for path in (DOCS / "reference").rglob("*.md"))
     constants = {"PEER_URL"}
@@ -58,7 +60,17 @@ def test_every_public_name_is_documented(module: str) -> None:
 
 def test_api_pages_name_no_private_module() -> None:
     pages = "".join(path.read_text("utf-8") for path in (DOCS / "reference").rglob("*.md"))
-    packages = ("", ".agent", ".graph", ".server", ".testing", ".testing.pytest_plugin", ".errors", ".events", ".messages")
+    packages = (
+        "",
+        ".agent",
+        ".graph",
+        ".server",
+        ".testing",
+        ".testing.pytest_plugin",
+        ".errors",
+        ".events",
+        ".messages",
+    )
     public = {f"galaxy_trio{name}" for name in packages}
     assert set(re.findall(r"currentmodule:: (\S+)", pages)) <= public
 

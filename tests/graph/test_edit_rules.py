@@ -35,7 +35,7 @@ class Rules:
     def edit(self, change: Callable[[GraphEdit], object]) -> Edited | None:
         edit = GraphEdit(self.tables)
         change(edit)
-        return edit.apply(self.machine)
+        return edit._apply(self.machine)
 
     def run(self, name: str, end: NodeState | None = NodeState.COMPLETED) -> None:
         self.machine.start(name)

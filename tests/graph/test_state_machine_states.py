@@ -109,7 +109,7 @@ class GraphStates(RuleBasedStateMachine):
         try:
             for kind, *arguments in edit:
                 self._change(change_all, cast("str", kind), *arguments)
-            change_all.apply(self.machine)
+            change_all._apply(self.machine)
         except GraphError:
             assert not is_valid, "a valid edit was refused"
             return

@@ -147,7 +147,7 @@ def wait_for_a_subscriber() -> AbstractContextManager[object]:
     receive = TrioWebSocket.receive
     published = 0
 
-    def count(self: EventFanOut, event: Any) -> None:
+    def count(self: EventFanOut[Any], event: Any) -> None:
         nonlocal published
         published += 1
         publish(self, event)
