@@ -170,7 +170,7 @@ class Dispatcher:
             except QueueFull:
                 await trio.sleep(_FULL_QUEUE)
             except _NoRoom:
-                # One that was withdrawn meanwhile is not added again.
+                # One that was withdrawn is not added again.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 self._ready.add(attempt.node.spec)
                 return None
@@ -197,7 +197,7 @@ class Dispatcher:
 
         async def on_not_sent(device_id: str) -> None:
             del device_id
-            # One that was cancelled meanwhile counts as sent, so that it ends.
+            # One that was cancelled counts as sent, so that it ends.
             await trio.lowlevel.checkpoint_if_cancelled()
             self._running -= 1
             attempt.sent = False

@@ -47,7 +47,7 @@ class Rules:
         return {name: node.state.value for name, node in self.tables.nodes.items()}
 
 
-def test_edit_that_changes_nothing_is_none() -> None:
+def test_edit_without_changes_has_no_result() -> None:
     assert Rules("a").edit(lambda _: None) is None
 
 

@@ -143,7 +143,7 @@ def blame_the_newest() -> AbstractContextManager[object]:
 
 def wait_for_a_subscriber() -> AbstractContextManager[object]:
     """The receiver waits for a subscriber that lags."""
-    publish = EventFanOut.publish
+    publish = EventFanOut[Any].publish
     receive = TrioWebSocket.receive
     published = 0
 
