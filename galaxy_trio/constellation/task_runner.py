@@ -73,6 +73,8 @@ class TaskRunner:
         """
         shared = self._supervisor.connection
         if shared is None or not self._supervisor.stays_connected:
+            # The next attempt may begin in this step, and only the supervisor ends this state.
+            await trio.lowlevel.checkpoint()
             raise NotSent(0)
         try:
             with self._running.guard() as scope:
