@@ -228,7 +228,7 @@ async def test_invalid_argument_is_refused(name: str, value: object, words: str)
     [
         ("none.yaml", None, "cannot be read: No such file or directory"),
         ("c.yaml", "devices: [", "is not YAML: "),
-        ("c.yaml", "", "the file: expected an object, got null"),
+        ("c.yaml", "", "the file: expected an object, got nothing"),
         ("c.json", "{", "is not JSON: "),
         ("c.toml", "devices", "is not TOML: "),
         (
