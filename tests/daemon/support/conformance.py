@@ -23,6 +23,11 @@ async def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "tokens").write_text(TOKEN)
+        # A valid task may ask for what no device has: 422.
+        (directory / "schemathesis.toml").write_text(
+            "[checks.positive_data_acceptance]\n"
+            'expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "429", "5xx"]\n'
+        )
         async with open_daemon(
             directory, "d1", "d2", listen="127.0.0.1:0", settings='token_file = "tokens"\n', seconds=SECONDS
         ) as daemon:
