@@ -67,17 +67,6 @@ async def test_task_granted_a_slot_in_the_step_of_a_disconnection_waits_in_it(au
         assert waiting.echo == "1"
 
 
-async def test_task_that_begins_while_its_device_disconnects_lets_the_connection_end(autojump_clock: MockClock) -> None:
-    # trio runs the tasks of a step in random order: in half of the rounds the task comes second.
-    for _ in range(20):
-        async with open_world("a") as world, trio.open_nursery() as nursery:
-            nursery.start_soon(world.a.disconnect)
-            nursery.start_soon(world.a.run_task, "wait")
-            await world.a.wait_status(DeviceStatus.DISCONNECTED)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-
-
 async def test_concurrent_disconnects_all_return_and_end_an_abandoned_task(autojump_clock: MockClock) -> None:
     async with open_world("a") as world:
         async with trio.open_nursery() as nursery, recording(world.constellation) as journal:
