@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from galaxy_trio.errors import CycleError, GraphError, NoSuchNode, NotEditable
-from galaxy_trio.graph.model import Edge, check_size, show_cycle
+from galaxy_trio.graph.model import Edge, check_size, conditions_met, show_cycle
 from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 
 if TYPE_CHECKING:
@@ -176,6 +176,13 @@ class GraphEdit:
                     path[target] = None
                     branches.append(self._targets(target, connected))
 
+    def _condition_met(self, edge: Edge) -> bool | None:
+        """Evaluate the condition of a new edge that is decided immediately; None for any other edge."""
+        source = self._tables.nodes.get(edge.source)
+        if edge.condition is None or source is None or source.holds or source.state is not NodeState.COMPLETED:
+            return None
+        return conditions_met(edge, source.result)
+
     # Applying it.
 
     def _apply(self, machine: StateMachine[LiveNode, LiveEdge]) -> Edited | None:
@@ -193,6 +200,8 @@ class GraphEdit:
             len(tables.edges) + len(self._connected) - len(self._disconnected),
         )
         self._check_cycles()
+        # Before anything changes: a function may raise.
+        conditions = [self._condition_met(spec) for spec in self._connected]
         touched = dict[str, None]()
         for edge in self._disconnected.values():
             machine.remove_edge(edge)
@@ -208,8 +217,10 @@ class GraphEdit:
             touched[node.id] = None
         for node in self._replaced.values():
             tables.node(node.id).spec = node
-        for spec in self._connected:
-            machine.add_edge(tables.add_edge(spec))
+        for spec, met in zip(self._connected, conditions, strict=True):
+            edge = tables.add_edge(spec)
+            edge.met = met
+            machine.add_edge(edge)
             touched[spec.target] = None
         machine.await_edges(touched, changes)
         for source in {edge.source: None for edge in self._connected}:

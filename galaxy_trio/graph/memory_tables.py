@@ -59,9 +59,15 @@ class LiveNode(NodeRow):
 
 @attrs.define(eq=False, kw_only=True)
 class LiveEdge(EdgeRow):
-    """An edge as it was given, with its decision."""
+    """An edge as it was given, with its decision.
+
+    Attributes:
+        spec: The edge as it was given.
+        met: Whether its condition is met, if it was evaluated before the edge was added.
+    """
 
     spec: Edge
+    met: bool | None = None
 
 
 class MemoryTables:

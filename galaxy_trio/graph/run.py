@@ -354,7 +354,7 @@ class GraphRun:
         self._release(list(rows))
 
     def _is_met(self, edge: LiveEdge) -> bool:
-        return conditions_met(edge.spec, self._tables.node(edge.source).result)
+        return conditions_met(edge.spec, self._tables.node(edge.source).result) if edge.met is None else edge.met
 
 
 @asynccontextmanager

@@ -175,6 +175,19 @@ async def test_edge_from_a_node_that_has_ended_is_decided_immediately(autojump_c
         assert run.states["skipped"] is NodeState.SKIPPED
 
 
+async def test_condition_that_raises_leaves_the_graph_as_it_was(autojump_clock: MockClock) -> None:
+    def edit(change: GraphEdit) -> None:
+        change.add(Node("new", "new"))
+        change.connect(Edge("a", "new", When.CONDITION, condition=lambda result: result["exit_code"] == 0))
+
+    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a", "b"))) as run:
+        await tasks.complete("a", result=None)
+        before = run.snapshot()
+        with pytest.raises(TypeError):
+            run.edit(edit)
+        assert run.snapshot() == before
+
+
 async def test_subscriber_receives_a_snapshot_and_then_every_event_in_order(autojump_clock: MockClock) -> None:
     async with (
         open_tasks() as tasks,
