@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from galaxy_trio.graph import GraphEdit
+    from galaxy_trio.messages import JSON
 
 
 async def test_refused_edit_changes_nothing(autojump_clock: MockClock) -> None:
@@ -176,14 +177,17 @@ async def test_edge_from_a_node_that_has_ended_is_decided_immediately(autojump_c
 
 
 async def test_condition_that_raises_leaves_the_graph_as_it_was(autojump_clock: MockClock) -> None:
+    def broken(result: JSON) -> bool:
+        raise ZeroDivisionError(result)
+
     def edit(change: GraphEdit) -> None:
         change.add(Node("new", "new"))
-        change.connect(Edge("a", "new", When.CONDITION, condition=lambda result: result["exit_code"] == 0))
+        change.connect(Edge("a", "new", When.CONDITION, condition=broken))
 
     async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a", "b"))) as run:
         await tasks.complete("a", result=None)
         before = run.snapshot()
-        with pytest.raises(TypeError):
+        with pytest.raises(ZeroDivisionError):
             run.edit(edit)
         assert run.snapshot() == before
 
