@@ -142,3 +142,11 @@ async def test_answer_that_is_no_task_is_one_sentence(arguments: tuple[str, ...]
     assert outcome.status == 5
     assert outcome.err.startswith(f"error: the server at {fake.url} is not a galaxy-trio daemon")
     assert is_one_sentence(outcome)
+
+
+async def test_daemon_that_answers_a_wait_early_is_not_asked_again_immediately() -> None:
+    task = {"id": "1", "state": "of a newer version", "request": "look"}
+    async with open_fake_daemon({"/tasks/1": Answer(task)}) as fake:
+        outcome = await call_process("task", "wait", "1", "--timeout", "2", "--url", fake.url)
+    assert (outcome.status, outcome.err) == (4, "error: task 1 is still of a newer version after 2 s\n")
+    assert len(fake.requests) <= 4
