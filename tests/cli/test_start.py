@@ -18,7 +18,7 @@ from tests.cli.support.command_line import Outcome, call_process, environment
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 _SCRIPT: Final = """
 import sys
@@ -29,6 +29,14 @@ sys.exit(main())
 _MODULES: Final = ("attr", "trio._core._run", "galaxy_trio.messages", "click.core", "galaxy_trio._cli.demo.demo")
 _LAST: Final = "galaxy_trio._cli.main"
 """After it the command may run already: a service that is stopped exits with 0."""
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_not_ignored() -> Generator[None]:
+    """Let the programs begin as in a terminal. Shells ignore Ctrl-C in what they run in the background, and programs inherit that."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 async def _interrupt_after(module: str, program: Sequence[str]) -> tuple[int, bytes]:
