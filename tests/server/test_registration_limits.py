@@ -63,10 +63,14 @@ async def test_registration_of_many_values_is_refused_because_the_description_is
             assert (await client.receive())["type"] == "heartbeat"
 
 
-async def test_fragments_count_together(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("cut", [0, 2, 4], ids=["a whole header", "its length apart", "the end of its length apart"])
+async def test_fragments_count_together(cut: int, autojump_clock: trio.testing.MockClock) -> None:
     async with open_memory_server() as server, open_raw_client(server.connect()) as client:
         half = _LIMIT // 2 + 1
-        await client.send_bytes(_header(half, 0x01) + b"x" * half + _header(half, 0x80))
+        header = _header(half, 0x80)
+        await client.send_bytes(_header(half, 0x01) + b"x" * half + header[:cut])
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send_bytes(header[cut:])
         assert await client.close_code() == 1009
 
 
