@@ -228,6 +228,34 @@ async def test_stream_of_notifications_that_fails_is_opened_again_and_its_end_en
     assert "ignored an event: it is not JSON" in caplog.text
 
 
+async def test_stream_of_notifications_that_cannot_be_opened_again_ends_the_session(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mcp_http, "_FIRST_DELAY", 0.01)
+    gone = trio.Event()
+
+    def answer(method: str, body: bytes) -> Answer:
+        if method == "GET":
+            gone.set()
+            return 200, EVENTS, b""
+        return replies(method, body)
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        async with open_odd_http_server(answer) as url:
+            task_status.started(url)
+            await gone.wait()
+
+    async def is_logged() -> bool:
+        return "cannot connect to" in caplog.text
+
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(serve)
+        async with open_mcp_tools([McpServer("web", url=url)]):
+            with trio.fail_after(SECONDS):
+                await gone.wait()
+                await until(is_logged)
+
+
 async def test_status_of_http_is_not_taken_for_a_server_without_tools(caplog: pytest.LogCaptureFixture) -> None:
     def answer(method: str, body: bytes) -> Answer:
         return (405, {}, b"") if b'"tools/list"' in body else replies(method, body)
