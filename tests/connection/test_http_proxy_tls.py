@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-import trustme
 
 from galaxy_trio import ConnectFailed, ConnectionOptions, open_connection
 from galaxy_trio._transport.direct_socket import DirectSocketStream
@@ -21,32 +20,15 @@ from galaxy_trio.server import open_server
 from tests.connection.support.http_proxy import ESTABLISHED, LoopbackProxy, open_loopback_proxy
 from tests.connection.support.leaks import INFO
 from tests.connection.support.opening import listen, read_head
-from tests.connection.support.sockets import open_sockets
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    import trustme
 
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left_open() -> Generator[None]:
-    before = open_sockets()
-    yield
-    assert open_sockets() <= before
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """A client's context that trusts the authority."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
-    return context
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
 
 
 def _certified(authority: trustme.CA, name: str) -> ssl.SSLContext:

@@ -10,7 +10,6 @@ import attrs
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from galaxy_trio import ConnectFailed, ConnectionOptions, ConnectTimeout, DeviceInfo, HandshakeRejected, open_connection
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
@@ -26,34 +25,16 @@ from tests.connection.support.sockets import open_sockets
 from tests.support.waiting import close_without_a_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
+
+    import trustme
 
     from galaxy_trio.server.sessions import ServerTask
 
 MB = 1_000_000
 _INFO = DeviceInfo("device_001", "linux", hostname="behind-tls")
 
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left_open() -> Generator[None]:
-    """Check that neither the client nor the server leaves a socket open."""
-    before = open_sockets()
-    yield
-    assert open_sockets() <= before
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    """The authority that signs the servers' certificates."""
-    return trustme.CA()
-
-
-@pytest.fixture
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """A client's context that trusts the authority."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
-    return context
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
 
 
 @attrs.frozen

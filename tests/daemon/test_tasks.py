@@ -15,6 +15,7 @@ from galaxy_trio.daemon.store.store import Store
 from galaxy_trio.daemon.web.bodies import BadRequest, parse_task
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import open_daemon
+from tests.support.passes import counting_passes
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
@@ -125,20 +126,10 @@ async def test_request_may_begin_with_a_byte_order_mark() -> None:
 
 
 async def test_other_tasks_run_while_a_request_with_many_values_is_parsed() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(count)
+    async with counting_passes() as passes:
         with pytest.raises(BadRequest, match="unknown key"):
             await parse_task(b'{"request": "x", "lists": [' + b"[]," * 100_000 + b"[]]}")
-        nursery.cancel_scope.cancel()
-    assert turns > 20
+        assert passes.count > 20
 
 
 async def test_error_about_an_unknown_task_lists_similar_ids(tmp_path: Path) -> None:
