@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, TypeVar, cast
 
 import attrs
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.messages import JSON
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+T = TypeVar("T", float, str)
 
 Comparison: TypeAlias = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "exists", "truthy"]
 """The test of a `Condition`."""
 
 _ABSENT: Final = object()
 _WITHOUT_VALUE: Final = ("exists", "truthy")
-_ORDERED: Final[dict[str, Callable[[float | str, float | str], bool]]] = {
-    "lt": lambda left, right: left < right,  # type: ignore[operator]  # both are of one kind
-    "le": lambda left, right: left <= right,  # type: ignore[operator]
-    "gt": lambda left, right: left > right,  # type: ignore[operator]
-    "ge": lambda left, right: left >= right,  # type: ignore[operator]
-}
+_ORDERED: Final = ("lt", "le", "gt", "ge")
 _POINTER: Final = re.compile(r"(?:/(?:[^/~]|~[01])*)*", re.DOTALL)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _KINDS: Final = ("eq", "ne", *_ORDERED, "in", *_WITHOUT_VALUE)
@@ -69,9 +63,7 @@ class Condition:
             case "ne":
                 return not _equal(found, self.value)
             case _:
-                return _is_ordered(found, self.value) and _ORDERED[self.test](
-                    cast("float | str", found), cast("float | str", self.value)
-                )
+                return _in_order(self.test, found, self.value)
 
 
 def _resolve(pointer: str, value: object) -> object:
@@ -91,8 +83,23 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_ordered(left: object, right: object) -> bool:
-    return (_is_number(left) and _is_number(right)) or (isinstance(left, str) and isinstance(right, str))
+def _in_order(test: str, left: object, right: object) -> bool:
+    """Compare two numbers or two strings; other values are in no order."""
+    if _is_number(left) and _is_number(right):
+        return _compare(test, cast("float", left), cast("float", right))
+    return isinstance(left, str) and isinstance(right, str) and _compare(test, left, right)
+
+
+def _compare(test: str, left: T, right: T) -> bool:
+    match test:
+        case "lt":
+            return left < right
+        case "le":
+            return left <= right
+        case "gt":
+            return left > right
+        case _:
+            return left >= right
 
 
 def _equal(left: object, right: object) -> bool:
