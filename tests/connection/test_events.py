@@ -252,7 +252,7 @@ async def test_a_subscription_after_the_end_is_an_ended_stream() -> None:
 
 @pytest.mark.parametrize("backlog", [0, -1])
 def test_a_backlog_below_one_is_refused(backlog: int) -> None:
-    with pytest.raises(ValueError, match="at least one event"), EventFanOut().subscribe(backlog=backlog):
+    with pytest.raises(ValueError, match="at least one event"), EventFanOut[Event]().subscribe(backlog=backlog):
         raise AssertionError("not reached")
 
 
