@@ -30,10 +30,17 @@ SYSTEMS: Final = ("windows", "macos", "linux", "android", "ios")
 """The device types that are operating systems."""
 SERVICES: Final = ("web", "api")
 """The device types that are capabilities."""
-NULLABLE: Final = frozenset(
-    {"constellation_id", "created_at", "updated_at", "expected_output_type", "last_evaluation_time"}
+OFTEN_EMPTY: Final = frozenset(
+    {
+        "constellation_id",
+        "created_at",
+        "updated_at",
+        "expected_output_type",
+        "condition_description",
+        "last_evaluation_time",
+    }
 )
-"""The original's members that are not read, and may be null."""
+"""The original's members that are not read, and for which it writes null or an empty text if it does not know them."""
 WHENS: Final = {
     UNCONDITIONAL: When.END,
     "conditional": When.CONDITION,
@@ -103,10 +110,8 @@ def current_retry_of(attempt: int, *, was_sent: bool) -> int:
 
 
 def rest_of(members: Mapping[str, JSON], read: Collection[str]) -> dict[str, JSON]:
-    """Return the members that are not read, and are kept to be written again. The original writes null for what it does not know."""
-    return {
-        key: value for key, value in members.items() if key not in read and (value is not None or key not in NULLABLE)
-    }
+    """Return the members that are not read: they are kept, and written again."""
+    return {key: value for key, value in members.items() if key not in read and (value or key not in OFTEN_EMPTY)}
 
 
 def split_metadata(metadata: Mapping[str, JSON], key: str) -> tuple[dict[str, JSON], dict[str, JSON]]:
