@@ -188,7 +188,8 @@ class Graph:
             for end in (edge.source, edge.target):
                 if end not in ids:
                     raise GraphError(f"{edge}: there is no node {end!r}")
-        cycle = find_cycle(ids, self.edges)
+        # In their order, so that the same cycle is always shown in the same way.
+        cycle = find_cycle([node.id for node in self.nodes], self.edges)
         if cycle:
             raise CycleError(f"the edges form a cycle: {show_cycle(cycle)}", nodes=cycle)
 
