@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from galaxy_trio.graph.snapshot import GraphSnapshot
     from galaxy_trio.messages import JSON
 
-_CONSTELLATION_KEYS: Final = frozenset(
+CONSTELLATION_KEYS: Final = frozenset(
     {
         "name",
         "state",
@@ -33,9 +33,10 @@ _CONSTELLATION_KEYS: Final = frozenset(
     }
 )
 """The keys of a constellation that are read, or written from what is known of its tasks."""
-_DEPENDENCY_KEYS: Final = frozenset(
+DEPENDENCY_KEYS: Final = frozenset(
     {"line_id", "from_task_id", "to_task_id", "dependency_type", "metadata", "is_satisfied", "last_evaluation_result"}
 )
+"""The keys of a dependency that are read, or written from what is known of its tasks."""
 _TYPE: Final = "one of " + ", ".join(WHENS)
 _UNTOUCHED: Final = NodeResult()
 
@@ -77,7 +78,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
             assembly.add_edge(f"{place}.from_task_id", f"{place}.to_task_id", f"{place}.line_id", edge)
     if members.value("tasks") is None:
         members.report("tasks", "is missing")
-    rest = rest_of(cast("dict[str, JSON]", document), _CONSTELLATION_KEYS)
+    rest = rest_of(cast("dict[str, JSON]", document), CONSTELLATION_KEYS)
     return assembly.snapshot(
         name=name or None,
         metadata=joined_metadata(metadata, rest, "metadata"),
@@ -129,7 +130,7 @@ def _read_dependency(
             condition = read_condition(assembly.document, at, own, edge_id, conditions, problems)
     if source is None or target is None:
         return None
-    rest = rest_of(cast("dict[str, JSON]", value), _DEPENDENCY_KEYS)
+    rest = rest_of(cast("dict[str, JSON]", value), DEPENDENCY_KEYS)
     if given == UNCONDITIONAL:
         rest["dependency_type"] = given
     return Edge(

@@ -30,6 +30,7 @@ SYSTEMS: Final = ("windows", "macos", "linux", "android", "ios")
 """The device types that are operating systems."""
 SERVICES: Final = ("web", "api")
 """The device types that are capabilities."""
+DEVICE_TYPES: Final = (*SYSTEMS, *SERVICES)
 OFTEN_EMPTY: Final = frozenset(
     {
         "constellation_id",
