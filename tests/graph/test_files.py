@@ -333,7 +333,8 @@ def test_yaml_without_its_library_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_limits_are_named() -> None:
-    assert problems({"nodes": [A] * (MAX_NODES + 1), "edges": [{}] * (MAX_EDGES + 1)}) == [
+    nodes, edges = [A] * (MAX_NODES + 1), [A] * (MAX_EDGES + 1)
+    assert problems({"nodes": [*nodes], "edges": [*edges]}) == [
         "nodes: a graph has at most 10,000 nodes, and this one has 10,001",
         "edges: a graph has at most 250,000 edges, and this one has 250,001",
     ]
@@ -366,7 +367,8 @@ def test_text_of_more_values_than_are_read_is_not_parsed() -> None:
 
 
 def test_no_more_than_500_problems_are_reported() -> None:
-    found = problems({"nodes": [{"id": str(number), "x": 1} for number in range(2000)], "edges": [{}] * 2000})
+    nodes: list[JSON] = [{"id": str(number), "x": 1} for number in range(2000)]
+    found = problems({"nodes": nodes, "edges": nodes})
     assert len(found) == 500
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from hypothesis import strategies as st
 
 from galaxy_trio.errors import GraphFileError
-from galaxy_trio.graph import GraphSnapshot, graph_document, read_graph
+from galaxy_trio.graph import Edge, Graph, GraphSnapshot, Node, graph_document, read_graph
 from galaxy_trio.graph.files.texts import write_text
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState
 from tests.graph.support.snapshots import json_values, snapshots, texts
@@ -25,28 +26,11 @@ _SAMPLES: Final = [
     cast("dict[str, JSON]", json.loads(path.read_text("utf-8")))
     for path in sorted((Path(__file__).parent / "samples").glob("*.json"))
 ]
-_VALUES: Final[tuple[object, ...]] = (
-    None,
-    True,
-    -1,
-    10**400,
-    float("nan"),
-    float("inf"),
-    "",
-    "\ud800",
-    "x" * 300,
-    "function",
-    "condition",
-    "completed",
-    [],
-    {},
-    [[]],
-    {"galaxy_trio": 1},
-    {"original": 1},
-    {1: 2},
-    (),
-    b"x",
+_VALUES: Final = cast(
+    "list[object]",
+    [None, True, -1, 10**400, math.nan, math.inf, "", "\ud800", "x" * 300, "function", "condition", "completed", b"x"],
 )
+_CONTAINERS: Final = cast("list[object]", [[], {}, [[]], {"galaxy_trio": 1}, {"original": 1}, {1: 2}, ()])
 _ODD: Final = (*'"{}[]:,=\n\r\0\ud800', "- ", "&a ", "*a", "<<: *a", "!!x ", "\\u", "1e999", "nan")
 
 
@@ -81,9 +65,8 @@ def _check_valid(snapshot: GraphSnapshot) -> None:
     assert (
         read_graph(graph_document(snapshot), conditions={str(key): bool for key in functions}).graph == snapshot.graph
     )
-    if not any(
-        "galaxy_trio" in each.metadata for each in (snapshot.graph, *snapshot.graph.nodes, *snapshot.graph.edges)
-    ):
+    parts: list[Graph | Node | Edge] = [snapshot.graph, *snapshot.graph.nodes, *snapshot.graph.edges]
+    if not any("galaxy_trio" in part.metadata for part in parts):
         graph_document(snapshot, format="original")
 
 
@@ -102,25 +85,21 @@ def _containers(value: object) -> Iterator[dict[object, object] | list[object]]:
 
 def _damage(draw: st.DrawFn, document: dict[str, JSON]) -> None:
     """Change, remove, add, rename or repeat a member or an item."""
-    container = draw(st.sampled_from(list(_containers(document))))
-    keys: list[object] = [*container] if isinstance(container, dict) else [*range(len(container))]
-    other = draw(st.sampled_from(list(_containers(document))) | st.sampled_from(_VALUES) | json_values())
-    value = copy.deepcopy(other)
-    if not keys:
-        return
-    key = draw(st.sampled_from(keys))
-    match draw(st.sampled_from(["change", "remove", "add", "rename"])), container:
-        case "change", _:
-            container[key] = value  # type: ignore[index]  # pyright: ignore[reportArgumentType]
-        case "remove", _:
-            del container[key]  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        case "add", list():
-            container.append(value)
-        case "rename", dict():
-            container[draw(texts)] = container.pop(key)
-        case _, dict():
-            container[draw(texts)] = value
-        case _:
+    containers = list(_containers(document))
+    others = st.sampled_from(cast("list[object]", containers)) | st.sampled_from([*_VALUES, *_CONTAINERS])
+    value = copy.deepcopy(draw(others | json_values()))
+    container = draw(st.sampled_from(containers))
+    what = draw(st.sampled_from(["change", "remove", "add", "move"]))
+    if isinstance(container, dict):
+        keys = list(container)
+        key = draw(st.sampled_from(keys)) if keys and what != "add" else draw(texts)
+        old = container.pop(key, None) if what in ("remove", "move") else None
+        if what != "remove":
+            container[draw(texts) if what == "move" else key] = old if what == "move" else value
+    else:
+        index = draw(st.integers(0, len(container)))
+        container[index : index + (what != "add")] = [value] if what in ("change", "add") else []
+        if what == "move":
             container.reverse()
 
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, cast
 
 import pytest
@@ -27,6 +26,8 @@ from galaxy_trio.graph import (
 from galaxy_trio.graph.files.texts import MAX_SIZES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from galaxy_trio.messages import JSON
 
 GRAPH = Graph([Node("a", "x"), Node("b", "y")], [Edge("a", "b")])
@@ -146,8 +147,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if call == "write":
-        monkeypatch.setattr("galaxy_trio.graph.files.replacing.os.fsync", fail)
-        monkeypatch.setattr("builtins.open", lambda *arguments: _Full(Path(cast("str", arguments[0]))))
+        monkeypatch.setattr("builtins.open", _Full)
     else:
         monkeypatch.setattr(f"galaxy_trio.graph.files.replacing.os.{call}", fail)
     error = refusal(path)
@@ -161,7 +161,8 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
 class _Full:
     """A file on a disk that is full after the first bytes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: str) -> None:
+        assert mode == "xb"
         self._file = path.open("xb")
 
     def __enter__(self) -> Self:

@@ -27,7 +27,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = '"' if any(map(text.__contains__, _LINE_BREAKS)) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    # Its stub has no type for the value.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)  # pyright: ignore[reportUnknownMemberType]
 
 
 _Dumper.add_representer(str, _text)
