@@ -9,7 +9,7 @@ from galaxy_trio.graph.files.assembly import Assembly
 from galaxy_trio.graph.files.ids import free_ids
 from galaxy_trio.graph.files.members import read_condition, read_id
 from galaxy_trio.graph.files.original_task import read_task
-from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, joined_metadata, rest_of
+from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, exact_members, joined_metadata, rest_of
 from galaxy_trio.graph.model import Edge, When
 from galaxy_trio.graph.snapshot import NodeResult
 
@@ -56,7 +56,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
     assembly = Assembly(members, problems, "tasks", "dependencies")
     tasks, dependencies = _items(members, "tasks"), _items(members, "dependencies")
     name, metadata = members.text("name"), members.any_object("metadata")
-    exact = ObjectReader(metadata.get(EXACT) or {}, f"metadata.{EXACT}", problems)
+    exact = exact_members(metadata, "metadata", problems)
     version = exact.integer("version", minimum=0)
     exact.refuse_unknown()
     if not assembly.has_room(len(tasks), len(dependencies)):
@@ -119,7 +119,7 @@ def _read_dependency(
     when, condition = WHENS[given], None
     metadata = members.any_object("metadata")
     if when is When.CONDITION:
-        exact = ObjectReader(metadata.get(EXACT) or {}, f"{place}.metadata.{EXACT}", problems)
+        exact = exact_members(metadata, f"{place}.metadata", problems)
         is_failure = exact.text("when", When.FAILURE, accept=lambda word: word == When.FAILURE) is not None
         own = exact.value("condition")
         exact.refuse_unknown()

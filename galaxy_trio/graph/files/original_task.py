@@ -9,7 +9,6 @@ from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.graph.files.members import checked_request, read_id, read_time, read_timeout
 from galaxy_trio.graph.files.original_words import (
     DEVICE_TYPES,
-    EXACT,
     FOREVER,
     LOST,
     PRIORITIES,
@@ -17,6 +16,7 @@ from galaxy_trio.graph.files.original_words import (
     STATES,
     current_retry_of,
     device_type_of,
+    exact_members,
     joined_metadata,
     level_of,
     priority_of,
@@ -88,7 +88,7 @@ def read_task(
     timeout = members.number("timeout", zero=True)
     retries = members.integer("retry_count", minimum=0, maximum=MAX_RETRIES)
     task_data = members.any_object("task_data")
-    exact = ObjectReader(task_data.get(EXACT) or {}, f"{place}.task_data.{EXACT}", problems)
+    exact = exact_members(task_data, f"{place}.task_data", problems)
     backoff, retry_lost = exact.number("backoff", zero=True), exact.boolean("retry_lost")
     system, capabilities = _read_requirements(exact, device_type)
     priority = _read_priority(exact, 0 if level is None else priority_of(level) or 0)

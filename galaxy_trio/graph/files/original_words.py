@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.constellation.systems import system_name
 from galaxy_trio.graph.model import When
 from galaxy_trio.graph.state_machine import NodeState
@@ -108,6 +109,18 @@ def device_type_of(system: str | None, capabilities: Collection[str]) -> str | N
 def current_retry_of(attempt: int, *, was_sent: bool) -> int:
     """Return the number of attempts besides the first one."""
     return max(attempt - was_sent, 0)
+
+
+def exact_members(members: Mapping[str, JSON], place: str, problems: list[str]) -> ObjectReader:
+    """Return a reader of what the original's form has no words for.
+
+    Args:
+        members: The ``task_data`` or ``metadata`` that may contain it.
+        place: The path of these in the document.
+        problems: Receives the problems.
+    """
+    given = members.get(EXACT)
+    return ObjectReader({} if given is None else given, f"{place}.{EXACT}", problems)
 
 
 def rest_of(members: Mapping[str, JSON], read: Collection[str]) -> dict[str, JSON]:
