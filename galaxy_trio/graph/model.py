@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
@@ -34,6 +35,11 @@ MAX_RETRIES: Final = 1_000
 """The number of retries of a node."""
 MAX_PRIORITY: Final = 100
 """The highest priority. The lowest one is its negative."""
+TIMEOUT: Final = 1000.0
+"""The default timeout of a node, in seconds."""
+BACKOFF: Final = 1.0
+"""The default of the longest wait before a node's second attempt, in seconds."""
+_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 class When(StrEnum):
@@ -101,9 +107,9 @@ class Node:
     capabilities: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_name_set)
     where: Callable[[DeviceProfile], bool] | None = attrs.field(default=None, kw_only=True)
     priority: int = attrs.field(default=0, kw_only=True)
-    timeout: float = attrs.field(default=1000.0, kw_only=True)
+    timeout: float = attrs.field(default=TIMEOUT, kw_only=True)
     retries: int = attrs.field(default=0, kw_only=True)
-    backoff: float = attrs.field(default=1.0, kw_only=True)
+    backoff: float = attrs.field(default=BACKOFF, kw_only=True)
     retry_lost: bool = attrs.field(default=False, kw_only=True)
     name: str | None = attrs.field(default=None, kw_only=True)
     tips: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_strings)
@@ -144,6 +150,7 @@ class Edge:
         when: The ends of the source with which the target may run.
         condition: The condition of `When.CONDITION`.
         id: The edge's name in its graph; made up if it is not given.
+        metadata: Any further data.
     """
 
     source: str
@@ -151,6 +158,7 @@ class Edge:
     when: When = attrs.field(default=When.SUCCESS, converter=_when)
     condition: EdgeCondition | None = attrs.field(default=None, kw_only=True)
     id: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
@@ -171,6 +179,8 @@ class Graph:
     Args:
         nodes: The nodes, each with an id of its own.
         edges: The edges. Two nodes may have several.
+        name: A name for people.
+        metadata: Any further data.
 
     Raises:
         CycleError: The edges form a cycle, which the message names by its nodes.
@@ -180,8 +190,12 @@ class Graph:
 
     nodes: tuple[Node, ...] = attrs.field(default=(), converter=_nodes)
     edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
+    name: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        # Apart from the rest, which edits change.
+        check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
         check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
         ids = _unique("node", [node.id for node in self.nodes])
         _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
@@ -201,9 +215,11 @@ def node_size(node: Node) -> int:
 
 
 def edge_size(edge: Edge) -> int:
-    """Count the bytes of memory of an edge's condition, to the limit of a graph."""
-    condition = edge.condition
-    return json_size((condition.at, condition.value), MAX_SIZE) if isinstance(condition, Condition) else 0
+    """Count the bytes of memory of an edge's condition and metadata, to the limit of a graph."""
+    if not edge.metadata and not isinstance(edge.condition, Condition):
+        return 0
+    condition = attrs.astuple(edge.condition, recurse=False) if isinstance(edge.condition, Condition) else ()
+    return json_size((*condition, dict(edge.metadata)), MAX_SIZE)
 
 
 def check_size(nodes: int, edges: int, size: int) -> None:

@@ -11,7 +11,6 @@ import trio
 from galaxy_trio.errors import NotEditable, VersionConflict
 from galaxy_trio.events import BACKLOG
 from galaxy_trio.graph.edit import GraphEdit
-from galaxy_trio.graph.model import Graph
 from galaxy_trio.graph.planning import is_planning
 from galaxy_trio.graph.snapshot import GraphResult, GraphSnapshot, GraphState, GraphStatistics
 from galaxy_trio.graph.state_machine import NodeState
@@ -50,9 +49,7 @@ class GraphRun(GraphSteps):
     def snapshot(self) -> GraphSnapshot:
         """Return the graph as it is now, with the state of its nodes: for `write_graph`, or another `open_graph`."""
         return GraphSnapshot(
-            Graph(
-                [node.spec for node in self._tables.nodes.values()], [edge.spec for edge in self._tables.edges.values()]
-            ),
+            self._tables.graph(self._given),
             self._version,
             self._results(),
             {edge_id: edge.holds for edge_id, edge in self._tables.edges.items() if edge.holds is not None},

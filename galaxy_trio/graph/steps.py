@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import trio
 
 from galaxy_trio._concurrency import wall_clock
@@ -65,6 +66,8 @@ class GraphSteps:
         self._machine = StateMachine[LiveNode, LiveEdge](self._tables, self._is_met)
         self._dispatcher = Dispatcher(nursery, constellation, self, max_concurrent, random)
         self._events: EventFanOut[GraphEvent | GraphSnapshot] = EventFanOut(size_of=event_size)
+        # Its name and metadata: the tables have the rest.
+        self._given = attrs.evolve(snapshot.graph, nodes=(), edges=())
         self._version = snapshot.version
         self._attempts = 0
         self._cancelled = False
