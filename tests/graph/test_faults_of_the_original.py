@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio.graph import Condition, Edge, Graph, GraphEdit, GraphState, Node, NodeState, When, open_graph
+from galaxy_trio.graph import (
+    Condition,
+    Edge,
+    Graph,
+    GraphEdit,
+    GraphState,
+    Node,
+    NodeState,
+    When,
+    graph_document,
+    open_graph,
+    read_graph,
+)
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.state_machine import StateMachine
 
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.errors import GraphError
     from galaxy_trio.graph import Change, GraphSnapshot, NodeEnded
+    from galaxy_trio.messages import JSON
 
 CONDITION = Condition("/ok", "truthy")
 
@@ -95,6 +108,70 @@ async def test_edge_that_an_edit_adds_does_not_run_its_target_after_a_failure(
         result = await run.wait()
         assert sorted(tasks.started) == ["a", "x"]
     assert result.results["b"].state is NodeState.SKIPPED
+
+
+def _original_document(kind: str, *, written_by_model: bool) -> dict[str, JSON]:
+    """Make a document of the original with one dependency, in the form that it writes, or in that of its model."""
+    line: dict[str, JSON] = {"from_task_id": "a", "to_task_id": "b", "dependency_type": kind}
+    if kind.lower() == "conditional":
+        line |= {"line_id": "line_001"}
+    if written_by_model:
+        return {
+            "tasks": [{"task_id": name, "description": name, "priority": "HIGH"} for name in "ab"],
+            "dependencies": [line | {"dependency_type": kind.upper()}],
+        }
+    return {
+        "constellation_id": "c",
+        "tasks": {name: {"task_id": name, "description": name, "status": "pending"} for name in "ab"},
+        "dependencies": {"line_001": line | {"line_id": "line_001"}},
+    }
+
+
+@pytest.mark.parametrize("written_by_model", [False, True])
+@pytest.mark.parametrize("kind", ["success_only", "conditional"])
+async def test_import_does_not_make_edges_unconditional(
+    kind: str, written_by_model: bool, autojump_clock: MockClock
+) -> None:
+    snapshot = read_graph(
+        _original_document(kind, written_by_model=written_by_model), conditions={"line_001": lambda _: True}
+    )
+    async with open_tasks() as tasks, open_graph(tasks.constellation, snapshot) as run:
+        await tasks.fail("a", result={"ok": True})
+        result = await run.wait()
+        assert tasks.started == ["a"]
+    assert result.results["b"].state is NodeState.SKIPPED
+
+
+@pytest.mark.parametrize("written_by_model", [False, True])
+async def test_condition_of_an_imported_edge_is_not_ignored(written_by_model: bool, autojump_clock: MockClock) -> None:
+    for is_met in (True, False):
+        snapshot = read_graph(
+            _original_document("conditional", written_by_model=written_by_model),
+            conditions={"line_001": lambda result, is_met=is_met: is_met and result == 1},  # type: ignore[misc]
+        )
+        async with open_tasks() as tasks, open_graph(tasks.constellation, snapshot) as run:
+            await tasks.complete("a", result=1)
+            assert (run.states["b"] is NodeState.RUNNING) is is_met
+
+
+async def test_graph_that_is_written_and_imported_again_does_not_lose_the_kinds_of_its_edges(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph(
+        nodes("a", *(str(when) for when in When)),
+        [Edge("a", str(when), when, condition=CONDITION if when is When.CONDITION else None) for when in When],
+    )
+    for form in ("ours", "original"):
+        snapshot = read_graph(graph_document(graph, format=form))  # type: ignore[arg-type]
+        async with open_tasks() as tasks, open_graph(tasks.constellation, snapshot) as run:
+            await tasks.fail("a", result={"ok": True})
+            assert states(run) == {
+                "a": "failed",
+                "success": "skipped",
+                "failure": "running",
+                "condition": "skipped",
+                "end": "running",
+            }
 
 
 # Cancelling.
