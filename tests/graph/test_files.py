@@ -24,7 +24,7 @@ from galaxy_trio.graph import (
     read_graph,
 )
 from galaxy_trio.graph.files.json_values import MAX_DEPTH, MAX_VALUES
-from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_REQUEST
+from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_REQUEST, MAX_SIZE
 
 if TYPE_CHECKING:
     import os
@@ -153,6 +153,7 @@ def test_all_problems_are_reported_together_with_their_paths() -> None:
                 {"source": "b", "target": "c", "id": "e", "condition": {}},
                 {"source": "b", "target": "c", "id": "e", "when": "never"},
                 {"target": "c", "id": "\ud800"},
+                {"source": "x" * 201, "target": ""},
             ],
             "version": "x",
             "results": {"a": {"state": "done", "started": "yesterday"}, "z": {"state": "completed"}},
@@ -176,6 +177,8 @@ def test_all_problems_are_reported_together_with_their_paths() -> None:
         "edges[4].id: the edge id 'e' is given twice",
         "edges[5].source: is missing",
         "edges[5].id: expected a text of 1 to 200 characters that can be sent",
+        "edges[6].source: expected a text of 1 to 200 characters that can be sent",
+        "edges[6].target: expected a text of 1 to 200 characters that can be sent",
         "results.a.state: expected one of waiting, ready, running, completed, failed, cancelled, lost, skipped",
         'results.a.started: expected a time such as "2026-01-31T12:00:00+00:00"',
         "results.z: there is no node with this id",
@@ -341,6 +344,12 @@ def test_limits_are_named() -> None:
     assert problems({"nodes": [{"id": "a", "request": "x" * (MAX_REQUEST + 1)}]}) == [
         "nodes[0].request: a request has at most 1,048,576 characters, and this one has 1,048,577"
     ]
+    large: list[JSON] = [
+        {**A, "id": str(number), "request": "x" * MAX_REQUEST} for number in range(MAX_SIZE // MAX_REQUEST)
+    ]
+    assert problems({"nodes": large})[0].startswith(
+        "nodes: the requests, tips, metadata and conditions of a graph take at most"
+    )
     deep: JSON = []
     for _ in range(MAX_DEPTH):
         deep = [deep]
@@ -350,7 +359,7 @@ def test_limits_are_named() -> None:
 def test_data_that_contains_itself_is_too_deep() -> None:
     ring: list[JSON] = []
     ring.append(ring)
-    assert "550 levels" in problems({"nodes": [], "metadata": {"k": ring}})[0]
+    assert "550 levels" in problems({"nodes": [], "metadata": {"k": ring}})[-1]
 
 
 def test_yaml_that_grows_by_aliases_has_too_many_values(monkeypatch: pytest.MonkeyPatch) -> None:

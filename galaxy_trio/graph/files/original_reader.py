@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 from galaxy_trio._config.reader import ObjectReader, member_path
 from galaxy_trio.graph.files.assembly import Assembly
 from galaxy_trio.graph.files.ids import free_ids
-from galaxy_trio.graph.files.members import read_condition, read_id
+from galaxy_trio.graph.files.members import checked_name, read_condition, read_id
 from galaxy_trio.graph.files.original_task import read_task
 from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, exact_members, joined_metadata, rest_of
 from galaxy_trio.graph.model import Edge, When
@@ -113,7 +113,8 @@ def _read_dependency(
     problems: list[str],
 ) -> Edge | None:
     members = ObjectReader(value, place, problems)
-    source, target = members.text("from_task_id", required=True), members.text("to_task_id", required=True)
+    source = checked_name(members, "from_task_id", members.text("from_task_id", required=True))
+    target = checked_name(members, "to_task_id", members.text("to_task_id", required=True))
     edge_id = read_id(members, "line_id", key, new_id)
     given = (members.text("dependency_type", _TYPE, accept=lambda word: word.lower() in WHENS) or UNCONDITIONAL).lower()
     when, condition = WHENS[given], None
