@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
@@ -13,7 +13,7 @@ import attrs
 from galaxy_trio._arguments import check_name
 from galaxy_trio._json_size import json_size
 from galaxy_trio.constellation.profile import DeviceProfile
-from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge
+from galaxy_trio.errors import ConfigError, CycleError, GraphError, GraphTooLarge
 from galaxy_trio.events import shortened
 from galaxy_trio.graph.conditions import Condition
 from galaxy_trio.messages import JSON
@@ -62,6 +62,13 @@ def _strings(items: Iterable[str]) -> tuple[str, ...]:
 
 def _name_set(items: Iterable[str]) -> frozenset[str]:
     return frozenset(_strings(items))
+
+
+def _check_id(what: str, name: str, where: str = "") -> None:
+    try:
+        check_name(what, name, MAX_NODE_ID)
+    except ConfigError as error:
+        raise GraphError(f"{where}{error}") from None
 
 
 def _when(when: When | str) -> When:
@@ -116,7 +123,7 @@ class Node:
     metadata: Mapping[str, JSON] = attrs.field(factory=dict[str, JSON], kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        check_name("node id", self.id, MAX_NODE_ID)
+        _check_id("node id", self.id)
         where = f"node {self.id!r}"
         if len(self.request) > MAX_REQUEST:
             raise GraphTooLarge(
@@ -128,6 +135,8 @@ class Node:
             raise GraphError(
                 f"{where}: a priority is -{MAX_PRIORITY} to {MAX_PRIORITY}, and this one is {self.priority!r}"
             )
+        if not isinstance(self.where, Hashable):
+            raise GraphError(f"{where}: where is a function, or another callable that can be hashed")
         if not self.timeout >= 0:
             raise GraphError(f"{where}: a timeout is a number of seconds or math.inf, not {self.timeout!r}")
         if not 0 <= self.retries <= MAX_RETRIES:
@@ -162,7 +171,7 @@ class Edge:
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
-            check_name("edge id", self.id, MAX_NODE_ID)
+            _check_id("name", self.id, f"{self}: ")
         if max(len(self.source), len(self.target)) > MAX_NODE_ID:
             raise GraphError(f"{self}: a node id has at most {MAX_NODE_ID} characters")
         if (self.condition is not None) != (self.when is When.CONDITION):

@@ -127,6 +127,8 @@ class GraphRun(GraphSteps):
     def cancel(self, node_id: str | None = None) -> None:
         """Cancel a node, or the graph. What runs is stopped on its device, and ends a moment later.
 
+        The planner of a cancelled graph is stopped as well, and its edit is dropped. A graph that has ended stays as it ended.
+
         Raises:
             NoSuchNode: There is no such node.
         """
@@ -161,7 +163,8 @@ class GraphRun(GraphSteps):
     def hold(self, *node_ids: str) -> Generator[None]:
         """Let some nodes not start for the length of the block. The edges of those that end in it are decided at its end.
 
-        All other nodes go on. Holds nest: a node is held until all blocks have ended.
+        All other nodes go on. Holds nest: a node is held until all blocks have ended. Do not `wait` in the block: the graph does not end
+        while a node that could run is held.
 
         Raises:
             NoSuchNode: There is no such node.

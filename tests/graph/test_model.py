@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Unhashable:
+    """A function of which two are equal, and which cannot be a key."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, profile: object) -> bool:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -24,6 +36,10 @@ if TYPE_CHECKING:
         (lambda: Node("a", "x", device="d", capabilities="web"), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", device="d", where=lambda _: True), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", priority=101), "node 'a': a priority is -100 to 100, and this one is 101"),
+        (lambda: Node("", "x"), "a node id has 1 to 200 characters, and this one has 0"),
+        (lambda: Node("\ud800", "x"), "a node id is text, and this one contains a lone surrogate"),
+        (lambda: Edge("a", "b", id="x" * 201), "edge 'a' -> 'b': a name has 1 to 200 characters"),
+        (lambda: Node("a", "x", where=Unhashable()), "node 'a': where is a function, or another callable that can be"),
         (lambda: Node("a", "x", timeout=-1), "node 'a': a timeout is a number of seconds or math.inf, not -1"),
         (lambda: Node("a", "x", timeout=math.nan), "node 'a': a timeout is a number of seconds or math.inf, not nan"),
         (lambda: Node("a", "x", retries=1001), "node 'a': retries are 0 to 1,000, not 1001"),
