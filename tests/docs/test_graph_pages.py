@@ -1,0 +1,116 @@
+"""The pages about task graphs: their tutorial and examples run as shown, and their limits are those of the package."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from galaxy_trio import errors, events
+from galaxy_trio.graph import GraphState, NodeState, dispatcher, model, node_requests, planning, ready_queue
+from tests.cli.support.command_line import call_process, open_process
+from tests.docs.test_examples import EXAMPLES, URL, as_documented
+from tests.support.paths import DOCS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.programs
+
+TUTORIAL = (DOCS / "tutorial-graphs.md").read_text("utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the examples, as the current directory."""
+    shutil.copytree(EXAMPLES / "graphs", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _commands() -> list[tuple[list[str], str]]:
+    """Return each command of the tutorial, with the output that it shows."""
+    blocks: list[str] = re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)
+    entries = (entry.partition("\n") for block in blocks for entry in block.split("$ ")[1:])
+    return [(shlex.split(line), output) for line, _, output in entries]
+
+
+async def test_tutorial_prints_the_documented_output(folder: Path) -> None:
+    serve, laptop, desktop, *others = _commands()
+    assert [words[:2] for words, _ in (serve, laptop, desktop)] == [
+        ["galaxy-trio", word] for word in ("server", "agent", "agent")
+    ]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(open_process("server", "--port", "0", token=None))
+        url = (await server.wait_for_output("\n")).strip()
+        assert serve[1].strip() == URL
+        devices = folder / "devices.toml"
+        devices.write_text(devices.read_text("utf-8").replace(URL, url), "utf-8")
+        for words, output in (laptop, desktop):
+            arguments = [word.replace(URL, url) for word in words[1:]]
+            agent = await stack.enter_async_context(open_process(*arguments, token=None))
+            assert await agent.wait_for_output("\n") == output
+        for words, output in others:
+            if words[0] == "python":
+                name = words[1].removesuffix(".py")
+                assert as_documented(f"graph_{name}", await call_process(python=(words[1],), token=""))
+                assert (words[1:], output) == ([f"{name}.py"], "")
+            else:
+                outcome = await call_process(*words[1:], token="")
+                assert (outcome.status, outcome.err, outcome.out) == (0, "", output)
+
+
+@pytest.mark.parametrize("name", ["conditions", "editing"])
+async def test_examples_in_memory_print_the_documented_output(folder: Path, name: str) -> None:
+    outcome = await call_process(python=(f"{name}.py",), token="")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == (EXAMPLES / "output" / f"graph_{name}.txt").read_text("utf-8")
+
+
+async def test_planner_of_the_how_to_passes_its_test(folder: Path) -> None:
+    (folder / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n", "utf-8")
+    outcome = await call_process(python=("-m", "pytest", "-p", "no:cacheprovider", "test_planner.py"), token="")
+    assert "1 passed" in outcome.out, outcome.out + outcome.err
+
+
+def test_limits_of_the_reference_are_those_of_the_package() -> None:
+    page = (DOCS / "reference" / "api" / "graph.md").read_text("utf-8")
+    rows: list[tuple[str, str]] = re.findall(r"^\| (.+) \| ([\d,]+) \|$", page.partition("## Limits")[2], re.MULTILINE)
+    assert {name: int(value.replace(",", "")) for name, value in rows} == {
+        "nodes of a graph": model.MAX_NODES,
+        "edges of a graph": model.MAX_EDGES,
+        "characters of a node's request": model.MAX_REQUEST,
+        "characters of the id of a node or an edge": model.MAX_NODE_ID,
+        "retries of a node": model.MAX_RETRIES,
+        "seconds of the longest wait before another attempt": dispatcher._MAX_BACKOFF,
+        "priority, from its negative": model.MAX_PRIORITY,
+        "bytes of the results of the nodes before a node that are part of its text": node_requests.MAX_INPUTS,
+        "nodes with the same requirements that wait for devices together": ready_queue._WINDOW,
+        "edits that a planner may return for the same ends": planning._TRIES,
+        "events that may wait for a subscriber": events.BACKLOG,
+    }
+    limits = f"{model.MAX_NODES:,} nodes or {model.MAX_EDGES:,} edges, or a request more than {model.MAX_REQUEST:,}"
+    assert limits in (DOCS / "reference" / "errors.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("states", [NodeState, GraphState])
+def test_every_state_is_in_the_tables_of_the_reference(states: type[NodeState | GraphState]) -> None:
+    page = (DOCS / "reference" / "api" / "graph.md").read_text("utf-8")
+    what = "node" if states is NodeState else "graph"
+    table = page.partition(f"| state of a {what} |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([a-z ]+)` \|", table, re.MULTILINE)) == sorted(states)
+
+
+def test_every_error_of_graphs_is_in_the_table_of_the_reference() -> None:
+    page = (DOCS / "reference" / "api" / "graph.md").read_text("utf-8")
+    table = page.partition("\n## Errors")[2].partition("\n## ")[0]
+    there = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.GraphError | errors.GraphFailed | errors.PlannerFailed)
+    }
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == there
