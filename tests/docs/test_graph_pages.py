@@ -64,8 +64,8 @@ async def test_tutorial_prints_the_documented_output(folder: Path) -> None:
                 assert (outcome.status, outcome.err, outcome.out) == (0, "", output)
 
 
-@pytest.mark.parametrize("name", ["conditions", "editing"])
-async def test_examples_in_memory_print_the_documented_output(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["conditions", "editing", "convert"])
+async def test_examples_without_devices_print_the_documented_output(folder: Path, name: str) -> None:
     outcome = await call_process(python=(f"{name}.py",), token="")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out == (EXAMPLES / "output" / f"graph_{name}.txt").read_text("utf-8")
