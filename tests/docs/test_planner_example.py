@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 from galaxy_trio import open_constellation
-from galaxy_trio.errors import GraphError, PlannerFailed
+from galaxy_trio.errors import PlannerFailed
 from galaxy_trio.graph import Edge, Graph, GraphState, Node, Planner, open_graph
 from galaxy_trio.testing import open_memory_fleet
 from tests.docs.test_examples import EXAMPLES
@@ -28,7 +29,7 @@ PLAN = Graph([Node("a", "a"), Node("b", "b")], [Edge("a", "b")])
 
 @pytest.fixture(autouse=True)
 def _examples_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES / "graphs")
+    monkeypatch.setattr(sys, "path", [str(EXAMPLES / "graphs"), *sys.path])
 
 
 def planner_of(ask: Ask) -> Planner:
@@ -60,9 +61,9 @@ def replying(*answers: str, prompts: list[str] | None = None) -> Ask:
         ('{"nodes": "c"}', "'nodes' is a list"),
         ('{"remove": "b"}', "'remove' is a list"),
         ('{"remove": [1]}', "'remove' is a list"),
-        ('{"nodes": [{"id": "c"}]}', r"nodes\[0\].request"),
-        ('{"nodes": [{"id": "c", "request": "x", "where": "os.system"}]}', r"nodes\[0\].where: unknown key"),
-        ('{"nodes": [{"id": "c", "request": "x", "retries": 1e9}]}', r"nodes\[0\].retries"),
+        ('{"nodes": [{"id": "c"}]}', "nodes[0].request"),
+        ('{"nodes": [{"id": "c", "request": "x", "where": "os.system"}]}', "nodes[0].where: unknown key"),
+        ('{"nodes": [{"id": "c", "request": "x", "retries": 1e9}]}', "nodes[0].retries"),
         ('{"nodes": [{"id": "a", "request": "x"}]}', "'a' is given twice"),
         ('{"edges": [{"source": "b", "target": "q"}]}', "there is no node 'q'"),
         ('{"edges": [{"source": "b", "target": "b"}]}', "cycle"),
@@ -78,8 +79,7 @@ async def test_answer_that_was_not_asked_for_is_refused_and_changes_nothing(
         await tasks.complete("a", "b")
         assert list((await run.wait()).unwrap()) == ["a", "b"]
         assert run.version == 0
-    with pytest.raises(GraphError, match=problem):
-        raise GraphError(prompts[1].partition("nothing was changed: ")[2])
+    assert problem in prompts[1].partition("nothing was changed: ")[2]
 
 
 async def test_plan_goes_on_after_four_wrong_answers(autojump_clock: MockClock) -> None:
@@ -93,7 +93,6 @@ async def test_plan_goes_on_after_four_wrong_answers(autojump_clock: MockClock) 
 
 async def _silent(prompt: str) -> str:
     await trio.sleep_forever()
-    return prompt
 
 
 async def _unreachable(prompt: str) -> str:
