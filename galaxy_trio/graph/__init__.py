@@ -15,6 +15,8 @@ from galaxy_trio.graph.events import (
     NodeStarted,
     NodeWaiting,
 )
+from galaxy_trio.graph.files.reading import read_graph
+from galaxy_trio.graph.files.writing import graph_document, write_graph
 from galaxy_trio.graph.model import Edge, EdgeCondition, Graph, Node, When
 from galaxy_trio.graph.node_requests import make_request
 from galaxy_trio.graph.planning import Change, Planner
@@ -50,8 +52,11 @@ __all__ = [
     "NodeWaiting",
     "Planner",
     "When",
+    "graph_document",
     "make_request",
     "open_graph",
+    "read_graph",
+    "write_graph",
 ]
 
 set_module(globals())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from galaxy_trio.errors import NoSuchNode
-from galaxy_trio.graph.model import Edge, Node
+from galaxy_trio.graph.model import Edge, Graph, Node
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import UNSTARTED, EdgeRow, NodeRow, NodeState
 from galaxy_trio.messages import JSON
@@ -100,6 +100,11 @@ class MemoryTables:
             return self._nodes[node_id]
         except KeyError:
             raise NoSuchNode(f"there is no node {node_id!r} in this graph") from None
+
+    def graph(self, given: Graph) -> Graph:
+        """Return a graph with the current nodes and edges, and with all else that is given."""
+        nodes, edges = self._nodes.values(), self._edges.values()
+        return attrs.evolve(given, nodes=[node.spec for node in nodes], edges=[edge.spec for edge in edges])
 
     def incoming(self, node_id: str) -> Collection[LiveEdge]:
         """Return the edges to a node."""

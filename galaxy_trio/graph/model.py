@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
@@ -30,6 +31,11 @@ MAX_RETRIES: Final = 1_000
 """The number of retries of a node."""
 MAX_PRIORITY: Final = 100
 """The highest priority. The lowest one is its negative."""
+TIMEOUT: Final = 1000.0
+"""The default timeout of a node, in seconds."""
+BACKOFF: Final = 1.0
+"""The default of the longest wait before a node's second attempt, in seconds."""
+_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 class When(StrEnum):
@@ -90,9 +96,9 @@ class Node:
     capabilities: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_name_set)
     where: Callable[[DeviceProfile], bool] | None = attrs.field(default=None, kw_only=True)
     priority: int = attrs.field(default=0, kw_only=True)
-    timeout: float = attrs.field(default=1000.0, kw_only=True)
+    timeout: float = attrs.field(default=TIMEOUT, kw_only=True)
     retries: int = attrs.field(default=0, kw_only=True)
-    backoff: float = attrs.field(default=1.0, kw_only=True)
+    backoff: float = attrs.field(default=BACKOFF, kw_only=True)
     retry_lost: bool = attrs.field(default=False, kw_only=True)
     name: str | None = attrs.field(default=None, kw_only=True)
     tips: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_strings)
@@ -133,6 +139,7 @@ class Edge:
         when: The ends of the source with which the target may run.
         condition: The condition of `When.CONDITION`.
         id: The edge's name in its graph; made up if it is not given.
+        metadata: Any further data.
     """
 
     source: str
@@ -140,6 +147,7 @@ class Edge:
     when: When = When.SUCCESS
     condition: EdgeCondition | None = attrs.field(default=None, kw_only=True)
     id: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
@@ -158,6 +166,8 @@ class Graph:
     Args:
         nodes: The nodes, each with an id of its own.
         edges: The edges. Two nodes may have several.
+        name: A name for people.
+        metadata: Any further data.
 
     Raises:
         CycleError: The edges form a cycle, which the message names by its nodes.
@@ -167,6 +177,8 @@ class Graph:
 
     nodes: tuple[Node, ...] = attrs.field(default=(), converter=_nodes)
     edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
+    name: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_size(len(self.nodes), len(self.edges))

@@ -65,6 +65,7 @@ class GraphRun:
         self._machine = StateMachine[LiveNode, LiveEdge](self._tables, self._is_met)
         self._dispatcher = Dispatcher(nursery, constellation, self, max_concurrent, random)
         self._events: EventFanOut[GraphEvent | GraphSnapshot] = EventFanOut()
+        self._given = snapshot.graph
         self._version = snapshot.version
         self._attempts = 0
         self._cancelled = False
@@ -114,9 +115,7 @@ class GraphRun:
     def snapshot(self) -> GraphSnapshot:
         """Return the graph as it is now, with the state of its nodes: for `write_graph`, or another `open_graph`."""
         return GraphSnapshot(
-            Graph(
-                [node.spec for node in self._tables.nodes.values()], [edge.spec for edge in self._tables.edges.values()]
-            ),
+            self._tables.graph(self._given),
             self._version,
             self._results(),
             {edge_id: edge.holds for edge_id, edge in self._tables.edges.items() if edge.holds is not None},
