@@ -1,0 +1,147 @@
+"""``galaxy-trio graph run``: runs a graph, and shows how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from galaxy_trio._cli.graph.output import ENDS, JsonLines, Lines, Table, as_json_line
+from galaxy_trio._cli.graph.progress import counts_in_words
+from galaxy_trio._cli.graph.running import Running, check_devices, run_graph, to_continue
+from galaxy_trio._cli.options import json_option, verbose, whole_number
+from galaxy_trio._cli.signals import run_trio
+from galaxy_trio._cli.terminal import echo, open_console, print_rows
+from galaxy_trio._cli.times import duration
+from galaxy_trio._printable import one_line
+from galaxy_trio.constellation.config import read_config
+from galaxy_trio.errors import ConfigError
+from galaxy_trio.graph import NodeState, read_graph, write_graph
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from galaxy_trio.graph import Graph, GraphResult
+    from galaxy_trio.messages import JSON
+
+_SIGNAL: Final = 128
+"""The exit status of a signal is this and its number, as shells report it."""
+_MOST_ROWS: Final = 20
+"""The results, and the nodes that were stopped, that are printed."""
+_MAX_RESULT: Final = 500
+"""Characters of a result that are printed."""
+_MAX_NAME: Final = 40
+
+_path = click.Path(path_type=Path)
+
+
+@click.command(
+    "run",
+    epilog="\b\nExamples:\n    galaxy-trio graph run plan.json --devices devices.toml --output plan.json\n"
+    "    galaxy-trio graph run plan.json --devices devices.toml --retry",
+)
+@click.argument("file", type=_path)
+@click.option("--devices", type=_path, metavar="DEVICES", required=True, help="The file of the devices.")
+@click.option("--output", type=_path, metavar="OUT", help="Write the graph with its results to this file at the end.")
+@click.option("--retry", is_flag=True, help="Run nodes of FILE again that failed or were lost.")
+@click.option("--reset", is_flag=True, help="Forget the results in FILE, and run all nodes.")
+@click.option("--max-concurrent", type=whole_number(1), metavar="NUMBER", help="Run at most this many nodes at a time.")
+@json_option
+@verbose
+def run_command(
+    file: Path,
+    *,
+    devices: Path,
+    output: Path | None,
+    retry: bool,
+    reset: bool,
+    max_concurrent: int | None,
+    as_json: bool,
+) -> int:
+    """Run the graph in FILE on the devices in DEVICES.
+
+    On a terminal it shows a live table, in a pipe a line for each event. If FILE has results, those of nodes that completed, failed or were
+    lost stay, and the others run. Exits with 0 if the graph completed, and with 1 if a node failed or was lost.
+
+    Ctrl-C cancels the graph, stops what runs on the devices, and exits with 130. A second Ctrl-C does not wait for that.
+    """
+    config, snapshot = read_config(devices), to_continue(read_graph(file, reset=reset), retry=retry)
+    check_devices(snapshot, config, devices)
+    if output is not None:
+        check_output(output)
+    console = open_console()
+    shown = JsonLines() if as_json else Table(console) if console.is_interactive else Lines()
+    running = Running()
+    try:
+        result = run_trio(partial(run_graph, config, snapshot, shown, running, max_concurrent=max_concurrent))
+    finally:
+        if output is not None and running.run is not None:
+            write_graph(output, running.run.snapshot())
+    if as_json:
+        echo(as_json_line({"event": "GraphResult", "state": result.state, "results": result.results}))
+    else:
+        _print_end(console, snapshot.graph, running, result, output)
+    if running.signal_number is not None:
+        return _SIGNAL + running.signal_number
+    result.unwrap()
+    return 0
+
+
+def check_output(output: Path) -> None:
+    """Check that a file can be written, before hours of work depend on it.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    folder = output.parent
+    writable = os.access(output if output.exists() else folder, os.W_OK)
+    if output.is_dir() or not folder.is_dir() or not writable:
+        raise ConfigError(
+            f"the results cannot be written to {output}: name a file in a directory that exists and can be written"
+        )
+
+
+def _print_end(console: Console, graph: Graph, running: Running, result: GraphResult, output: Path | None) -> None:
+    """Print the results of the last nodes, what was stopped, and the number of nodes in each state."""
+    sources = {edge.source for edge in graph.edges}
+    _print_first(
+        console,
+        [
+            (f"result of {_name(node_id)}:", _text_of(node.result))
+            for node_id, node in result.results.items()
+            if node.state is NodeState.COMPLETED and node.result is not None and node_id not in sources
+        ],
+    )
+    _print_first(
+        console,
+        [
+            (f"{ENDS[result.results[node_id].state]}:", f"{node_id} on {result.results[node_id].device_id}")
+            for node_id in running.interrupted
+        ],
+    )
+    counts = Counter(node.state for node in result.results.values())
+    took = "" if running.seconds is None else f" after {duration(running.seconds)}"
+    echo(f"graph {result.state}{took}: {counts_in_words(counts)}")
+    if output is not None:
+        echo(f"written: {one_line(str(output))}")
+
+
+def _print_first(console: Console, rows: list[tuple[str, str]]) -> None:
+    print_rows(console, rows[:_MOST_ROWS], gap=1)
+    if len(rows) > _MOST_ROWS:
+        echo(f"… {len(rows) - _MOST_ROWS:,} more: --json and --output have all")
+
+
+def _name(node_id: str) -> str:
+    name = one_line(node_id)
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+
+
+def _text_of(result: JSON) -> str:
+    text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    return text if len(text) <= _MAX_RESULT else f"{text[:_MAX_RESULT]}… ({len(text):,} characters)"
