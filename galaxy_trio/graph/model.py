@@ -182,11 +182,13 @@ class Graph:
 
     def __attrs_post_init__(self) -> None:
         check_size(len(self.nodes), len(self.edges))
-        ids = _unique("node", [node.id for node in self.nodes])
+        # A list, so that a cycle is named the same way each time.
+        ids = [node.id for node in self.nodes]
+        known = _unique("node", ids)
         _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
         for edge in self.edges:
             for end in (edge.source, edge.target):
-                if end not in ids:
+                if end not in known:
                     raise GraphError(f"{edge}: there is no node {end!r}")
         cycle = find_cycle(ids, self.edges)
         if cycle:
