@@ -46,7 +46,7 @@ def check_command(file: Path, *, devices: Path | None) -> int:
     try:
         snapshot = read_graph(file)
         if devices is not None:
-            check_devices(snapshot, read_config(devices), devices)
+            check_devices(snapshot, read_config(devices), f"the graph {file}", devices)
     except (ConfigError, GraphFileError) as error:
         raise problems_printed(file, error) from error
     graph = snapshot.graph

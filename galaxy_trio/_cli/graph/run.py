@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,20 +13,22 @@ import click
 
 from galaxy_trio._cli.graph.output import ENDS, JsonLines, Lines, Table, as_json_line
 from galaxy_trio._cli.graph.progress import counts_in_words
-from galaxy_trio._cli.graph.running import Running, check_devices, run_graph, to_continue
+from galaxy_trio._cli.graph.running import Running, check_devices, request_only, run_graph, to_continue
 from galaxy_trio._cli.options import json_option, verbose, whole_number
 from galaxy_trio._cli.signals import run_trio
+from galaxy_trio._cli.table import cell
 from galaxy_trio._cli.terminal import echo, open_console, print_rows
 from galaxy_trio._cli.times import duration
-from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import read_config
 from galaxy_trio.errors import ConfigError
-from galaxy_trio.graph import NodeState, read_graph, write_graph
+from galaxy_trio.graph import NodeState, make_request, read_graph, write_graph
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from rich.console import Console
 
-    from galaxy_trio.graph import Graph, GraphResult
+    from galaxy_trio.graph import Graph, GraphResult, GraphSnapshot
     from galaxy_trio.messages import JSON
 
 _SIGNAL: Final = 128
@@ -35,7 +37,6 @@ _MOST_ROWS: Final = 20
 """The results, and the nodes that were stopped, that are printed."""
 _MAX_RESULT: Final = 500
 """Characters of a result that are printed."""
-_MAX_NAME: Final = 40
 
 _path = click.Path(path_type=Path)
 
@@ -51,6 +52,13 @@ _path = click.Path(path_type=Path)
 @click.option("--retry", is_flag=True, help="Run nodes of FILE again that failed or were lost.")
 @click.option("--reset", is_flag=True, help="Forget the results in FILE, and run all nodes.")
 @click.option("--max-concurrent", type=whole_number(1), metavar="NUMBER", help="Run at most this many nodes at a time.")
+@click.option(
+    "--request-only",
+    "only_request",
+    is_flag=True,
+    help="Send each node's request without its tips and the results of those before it: for a server that runs requests as commands, as "
+    "galaxy-trio server does.",
+)
 @json_option
 @verbose
 def run_command(
@@ -61,6 +69,7 @@ def run_command(
     retry: bool,
     reset: bool,
     max_concurrent: int | None,
+    only_request: bool,
     as_json: bool,
 ) -> int:
     """Run the graph in FILE on the devices in DEVICES.
@@ -71,48 +80,59 @@ def run_command(
     Ctrl-C cancels the graph, stops what runs on the devices, and exits with 130. A second Ctrl-C does not wait for that.
     """
     config, snapshot = read_config(devices), to_continue(read_graph(file, reset=reset), retry=retry)
-    check_devices(snapshot, config, devices)
-    if output is not None:
-        check_output(output)
-    console = open_console()
+    check_devices(snapshot, config, f"the graph {file}", devices)
+    console, running = open_console(), Running()
     shown = JsonLines() if as_json else Table(console) if console.is_interactive else Lines()
-    running = Running()
-    try:
-        result = run_trio(partial(run_graph, config, snapshot, shown, running, max_concurrent=max_concurrent))
-    finally:
-        if output is not None and running.run is not None:
-            write_graph(output, running.run.snapshot())
-    if as_json:
-        echo(as_json_line({"event": "GraphResult", "state": result.state, "results": result.results}))
-    else:
-        _print_end(console, snapshot.graph, running, result, output)
+    with _saving(output, snapshot, running):
+        result = run_trio(
+            partial(
+                run_graph,
+                config,
+                snapshot,
+                shown,
+                running,
+                max_concurrent=max_concurrent,
+                make_request=request_only if only_request else make_request,
+            )
+        )
+        if as_json:
+            echo(as_json_line({"event": "GraphResult", "state": result.state, "results": result.results}))
+        else:
+            _print_end(console, snapshot.graph, running, result)
     if running.signal_number is not None:
         return _SIGNAL + running.signal_number
     result.unwrap()
     return 0
 
 
-def check_output(output: Path) -> None:
-    """Check that a file can be written, before hours of work depend on it.
+@contextmanager
+def _saving(output: Path | None, snapshot: GraphSnapshot, running: Running) -> Generator[None]:
+    """Write the graph to a file at the end of the block, however it ends.
 
-    Raises:
-        ConfigError: It cannot.
+    It is written at the beginning as well: a file that cannot be written is an error before hours of work depend on it.
     """
-    folder = output.parent
-    writable = os.access(output if output.exists() else folder, os.W_OK)
-    if output.is_dir() or not folder.is_dir() or not writable:
+    if output is None:
+        yield
+        return
+    if output.suffix.lower() == ".toml":
         raise ConfigError(
-            f"the results cannot be written to {output}: name a file in a directory that exists and can be written"
+            f"the results cannot be written to {output}, because TOML has no null: name it .json or .yaml"
         )
+    write_graph(output, snapshot)
+    try:
+        yield
+    finally:
+        if running.run is not None:
+            write_graph(output, running.run.snapshot())
 
 
-def _print_end(console: Console, graph: Graph, running: Running, result: GraphResult, output: Path | None) -> None:
+def _print_end(console: Console, graph: Graph, running: Running, result: GraphResult) -> None:
     """Print the results of the last nodes, what was stopped, and the number of nodes in each state."""
     sources = {edge.source for edge in graph.edges}
     _print_first(
         console,
         [
-            (f"result of {_name(node_id)}:", _text_of(node.result))
+            (f"result of {_name(console, node_id)}:", _text_of(node.result))
             for node_id, node in result.results.items()
             if node.state is NodeState.COMPLETED and node.result is not None and node_id not in sources
         ],
@@ -126,9 +146,7 @@ def _print_end(console: Console, graph: Graph, running: Running, result: GraphRe
     )
     counts = Counter(node.state for node in result.results.values())
     took = "" if running.seconds is None else f" after {duration(running.seconds)}"
-    echo(f"graph {result.state}{took}: {counts_in_words(counts)}")
-    if output is not None:
-        echo(f"written: {one_line(str(output))}")
+    print_rows(console, [("graph", f"{result.state}{took}: {counts_in_words(counts)}")], gap=1)
 
 
 def _print_first(console: Console, rows: list[tuple[str, str]]) -> None:
@@ -137,9 +155,12 @@ def _print_first(console: Console, rows: list[tuple[str, str]]) -> None:
         echo(f"… {len(rows) - _MOST_ROWS:,} more: --json and --output have all")
 
 
-def _name(node_id: str) -> str:
-    name = one_line(node_id)
-    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+def _name(console: Console, node_id: str) -> str:
+    """Cut a name so that it has room on a terminal."""
+    name = cell(node_id)
+    if not console.soft_wrap:
+        name.truncate(console.width // 2, overflow="ellipsis")
+    return name.plain
 
 
 def _text_of(result: JSON) -> str:

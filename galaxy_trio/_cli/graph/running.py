@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from galaxy_trio._cli.signals import wait_signalled
+from galaxy_trio._cli.terminal import spinner
+from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems
 from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.errors import ConfigError
-from galaxy_trio.graph import GraphRun, GraphSnapshot, NodeState, open_graph
+from galaxy_trio.graph import GraphRun, GraphSnapshot, NodeState, make_request, open_graph
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from galaxy_trio._cli.graph.output import Output
     from galaxy_trio.constellation.config import ConstellationConfig
-    from galaxy_trio.graph import GraphResult
+    from galaxy_trio.graph import GraphResult, Node, NodeResult
 
 
 @attrs.define
@@ -47,6 +50,7 @@ async def run_graph(
     running: Running,
     *,
     max_concurrent: int | None = None,
+    make_request: Callable[[Node, Mapping[str, NodeResult]], str] = make_request,
 ) -> GraphResult:
     """Run a graph on the devices of a file until it has ended.
 
@@ -58,26 +62,36 @@ async def run_graph(
         output: Shows it.
         running: Receives the graph, and the signal that cancelled it.
         max_concurrent: The number of nodes that run at a time; None for no limit.
+        make_request: Makes the text that is sent for a node.
     """
-    async with (
-        open_constellation(_connecting(config, snapshot), options=ConnectionOptions(proxy=True)) as constellation,
-        open_graph(constellation, snapshot, max_concurrent=max_concurrent) as run,
-        trio.open_nursery() as nursery,
-    ):
-        running.run, started = run, trio.current_time()
+    with ExitStack() as closing:
+        async with (
+            open_constellation(_connecting(config, snapshot), options=ConnectionOptions(proxy=True)) as constellation,
+            open_graph(constellation, snapshot, max_concurrent=max_concurrent, make_request=make_request) as run,
+            trio.open_nursery() as nursery,
+        ):
+            running.run, started = run, trio.current_time()
 
-        def cancel(signal_number: int) -> None:
-            running.signal_number = signal_number
-            running.interrupted = [node_id for node_id, state in run.states.items() if state is NodeState.RUNNING]
-            run.cancel()
-            output.stopping()
+            def cancel(signal_number: int) -> None:
+                running.signal_number = signal_number
+                running.interrupted = [node_id for node_id, state in run.states.items() if state is NodeState.RUNNING]
+                run.cancel()
+                output.stopping()
 
-        nursery.start_soon(wait_signalled, cancel)
-        await output.show(run, constellation)
-        result = await run.wait()
-        running.seconds = trio.current_time() - started
-        nursery.cancel_scope.cancel()
+            nursery.start_soon(wait_signalled, cancel)
+            await output.show(run, constellation)
+            result = await run.wait()
+            running.seconds = trio.current_time() - started
+            nursery.cancel_scope.cancel()
+            # A server that does not answer delays this by a few seconds.
+            closing.enter_context(spinner("closing the connections; Ctrl-C leaves immediately"))
     return result
+
+
+def request_only(node: Node, results: Mapping[str, NodeResult]) -> str:
+    """Send a node's request alone, without tips and the results of the nodes before it."""
+    del results
+    return node.request
 
 
 def _connecting(config: ConstellationConfig, snapshot: GraphSnapshot) -> ConstellationConfig:
@@ -103,18 +117,25 @@ def to_continue(snapshot: GraphSnapshot, *, retry: bool) -> GraphSnapshot:
     return GraphSnapshot(snapshot.graph, snapshot.version, kept)
 
 
-def check_devices(snapshot: GraphSnapshot, config: ConstellationConfig, file: Path) -> None:
+def check_devices(snapshot: GraphSnapshot, config: ConstellationConfig, shown: str, file: Path) -> None:
     """Check that a file has the devices that the nodes name.
 
+    Args:
+        snapshot: The graph.
+        config: The devices.
+        shown: The subject of the error: the graph.
+        file: The file of the devices.
+
     Raises:
-        ConfigError: It does not. The error has a problem for each node.
+        ConfigError: It does not. The error names each node.
     """
     known = [device.device_id for device in config.devices]
     ids = set(known)
-    problems = [
-        f"node {node.id!r}: there is no device {node.device!r} in {file}{did_you_mean_or_known(node.device, known)}"
-        for node in snapshot.graph.nodes
-        if node.device is not None and node.device not in ids
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems), problems=problems)
+    check_problems(
+        shown,
+        [
+            f"node {node.id!r}: there is no device {node.device!r} in {file}{did_you_mean_or_known(node.device, known)}"
+            for node in snapshot.graph.nodes
+            if node.device is not None and node.device not in ids
+        ][:MAX_PROBLEMS],
+    )
