@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -132,3 +133,20 @@ def test_every_error_of_graphs_is_in_the_table_of_the_reference() -> None:
         if isinstance(value, type) and issubclass(value, errors.GraphError | errors.GraphFailed | errors.PlannerFailed)
     }
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == there
+
+
+def _programs() -> list[str]:
+    """Return the programs that are in the text of the pages."""
+    pages = ("howto/planner", "howto/graph-conditions", "howto/graph-edits", "howto/from-task-constellation")
+    return [
+        block
+        for name in pages
+        for block in re.findall(
+            r"^```python\n(.*?)^```", (DOCS / f"{name}.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+        )
+    ]
+
+
+@pytest.mark.parametrize("program", _programs())
+def test_programs_in_the_text_can_be_compiled(program: str) -> None:
+    compile(program, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

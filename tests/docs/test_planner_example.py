@@ -13,13 +13,15 @@ import pytest
 import trio
 
 from galaxy_trio import open_constellation
-from galaxy_trio.errors import PlannerFailed
+from galaxy_trio.errors import GraphError, PlannerFailed
 from galaxy_trio.graph import Edge, Graph, GraphState, Node, Planner, open_graph
 from galaxy_trio.testing import open_memory_fleet
 from tests.docs.test_examples import EXAMPLES
 from tests.graph.support.sessions import open_tasks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trio.testing import MockClock
 
 Ask: TypeAlias = Callable[[str], Awaitable[str]]
@@ -80,6 +82,19 @@ async def test_answer_that_was_not_asked_for_is_refused_and_changes_nothing(
         assert list((await run.wait()).unwrap()) == ["a", "b"]
         assert run.version == 0
     assert problem in prompts[1].partition("nothing was changed: ")[2]
+
+
+async def test_first_plan_is_read_from_the_answer(autojump_clock: MockClock, tmp_path: Path) -> None:
+    make_plan: Callable[[Ask, str], Awaitable[Graph]] = import_module("planner").make_plan
+    prompts: list[str] = []
+    answer = '{"nodes": [{"id": "a", "request": "a"}, {"id": "b", "request": "b"}], "edges": [{"source": "a", "target": "b"}]}'
+    assert await make_plan(replying(answer, prompts=prompts), "Mail the report") == PLAN
+    assert prompts[0].endswith("Mail the report")
+    (tmp_path / "plan.json").write_text(answer, "utf-8")
+    # A model reads no file.
+    for wrong in (str(tmp_path / "plan.json"), json.dumps(str(tmp_path / "plan.json"))):
+        with pytest.raises(GraphError, match="the answer is not"):
+            await make_plan(replying(wrong), "Mail the report")
 
 
 async def test_plan_goes_on_after_four_wrong_answers(autojump_clock: MockClock) -> None:

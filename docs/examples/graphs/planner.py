@@ -1,4 +1,4 @@
-"""A planner that asks a language model what to change whenever nodes have ended."""
+"""A plan by a language model, and a planner that asks it what to change whenever nodes have ended."""
 
 import json
 import logging
@@ -8,12 +8,19 @@ import trio
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph import Change, Edge, Graph, GraphEdit, GraphSnapshot, Node, NodeEnded, Planner, read_graph
+from galaxy_trio.messages import JSON
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a prompt to a model and returns its answer: the only function that knows the model's library."""
 
 MAX_NODES = 50
 MAX_TEXT = 2_000
+
+FIRST_PLAN = """\
+Make a plan of tasks that run on devices. Reply with one JSON object and nothing else:
+{"nodes": [{"id": "…", "request": "…"}], "edges": [{"source": "…", "target": "…"}]}
+The target of an edge waits for its source, and is sent with its result. Nodes without edges between them run concurrently. The request:
+"""
 
 INSTRUCTIONS = """\
 You supervise a plan of tasks that run on devices. Below are its nodes, its edges, and the nodes that have just ended.
@@ -48,18 +55,29 @@ def make_prompt(ends: Sequence[NodeEnded], snapshot: GraphSnapshot, error: Graph
     return f"{INSTRUCTIONS}\n{json.dumps(plan, ensure_ascii=False)}{refusal}"
 
 
-def read_answer(text: str, graph: Graph) -> tuple[Sequence[Node], Sequence[Edge], Sequence[str]]:
-    """Return the new nodes, the new edges, and the ids of the nodes to remove.
-
-    Raises:
-        GraphError: The answer is not what was asked for. Names every problem.
-    """
+def parse_object(text: str) -> dict[str, JSON]:
+    """Parse the text of a model. Raises GraphError if it is not a JSON object."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise GraphError(f"the answer is not JSON: {error}") from error
     if not isinstance(answer, dict):
         raise GraphError("the answer is not a JSON object")
+    return answer
+
+
+async def make_plan(ask: Ask, request: str) -> Graph:
+    """Ask for the first plan. Raises GraphError if the answer is not a plan."""
+    return read_graph(parse_object(await ask(f"{FIRST_PLAN}{request}"))).graph
+
+
+def read_answer(text: str, graph: Graph) -> tuple[Sequence[Node], Sequence[Edge], Sequence[str]]:
+    """Return the new nodes, the new edges, and the ids of the nodes to remove.
+
+    Raises:
+        GraphError: The answer is not what was asked for. Names every problem.
+    """
+    answer = parse_object(text)
     nodes, remove = answer.pop("nodes", []), answer.pop("remove", [])
     if not isinstance(nodes, list) or not isinstance(remove, list) or not all(isinstance(name, str) for name in remove):
         raise GraphError("'nodes' is a list of nodes, and 'remove' is a list of ids")
