@@ -149,7 +149,7 @@ def _closed_pipe() -> Generator[None]:
     In zsh and fish, use zsh_source and fish_source.
 
     \b
-    Exit status: 0 success, 1 the task failed, 2 invalid usage,
+    Exit status: 0 success, 1 the task or the graph failed, 2 invalid usage,
     3 the connection failed or was lost, 4 timeout,
     5 refused by the server, 130 Ctrl-C.""",
 )

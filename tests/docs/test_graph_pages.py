@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from galaxy_trio import errors, events
-from galaxy_trio.graph import GraphState, NodeState, dispatcher, model, node_requests, planning, ready_queue
+from galaxy_trio.graph import GraphState, Node, NodeState, dispatcher, model, node_requests, planning, ready_queue
 from tests.cli.support.command_line import Outcome, call_process, open_process
 from tests.docs.test_examples import EXAMPLES, URL, as_documented
 from tests.support.paths import DOCS
@@ -96,6 +96,16 @@ async def test_planner_of_the_how_to_passes_its_test(folder: Path) -> None:
     assert "1 passed" in outcome.out, outcome.out + outcome.err
 
 
+def highest_priority() -> int:
+    """Return the highest priority that a node may have."""
+    highest = 0
+    with pytest.raises(errors.GraphError):
+        while True:
+            Node("a", "a", priority=highest + 1)
+            highest += 1
+    return highest
+
+
 def test_limits_of_the_reference_are_those_of_the_package() -> None:
     page = (DOCS / "reference" / "api" / "graph.md").read_text("utf-8")
     rows: list[tuple[str, str]] = re.findall(r"^\| (.+) \| ([\d,]+) \|$", page.partition("## Limits")[2], re.MULTILINE)
@@ -106,7 +116,7 @@ def test_limits_of_the_reference_are_those_of_the_package() -> None:
         "characters of the id of a node or an edge": model.MAX_NODE_ID,
         "retries of a node": model.MAX_RETRIES,
         "seconds of the longest wait before another attempt": dispatcher._MAX_BACKOFF,
-        "priority, from its negative": model.MAX_PRIORITY,
+        "priority, from its negative": highest_priority(),
         "bytes of the results of the nodes before a node that are part of its text": node_requests.MAX_INPUTS,
         "nodes with the same requirements that wait for devices together": ready_queue._WINDOW,
         "edits that a planner may return for the same ends": planning._TRIES,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
@@ -24,12 +25,23 @@ from galaxy_trio.errors import ConfigError, GraphFileError
 from galaxy_trio.graph import NodeState, graph_document, read_graph, write_graph
 from galaxy_trio.graph.files.reading import is_original, load_document
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 _path = click.Path(path_type=Path)
 
 
 @click.group("graph")
 def graph_command() -> None:
     """Check, show, run and export task graphs."""
+
+
+@contextmanager
+def _printing_problems(file: Path) -> Generator[None]:
+    try:
+        yield
+    except (ConfigError, GraphFileError) as error:
+        raise problems_printed(file, error) from error
 
 
 @graph_command.command("check", epilog="\b\nExample:\n    galaxy-trio graph check plan.json --devices devices.toml")
@@ -43,12 +55,13 @@ def check_command(file: Path, *, devices: Path | None) -> int:
 
     FILE is JSON, YAML or TOML in the form of this package, or JSON in either form of the original.
     """
-    try:
+    with _printing_problems(file):
         snapshot = read_graph(file)
-        if devices is not None:
-            check_devices(snapshot, read_config(devices), f"the graph {file}", devices)
-    except (ConfigError, GraphFileError) as error:
-        raise problems_printed(file, error) from error
+    if devices is not None:
+        with _printing_problems(devices):
+            config = read_config(devices)
+        with _printing_problems(file):
+            check_devices(snapshot, config, f"the graph {file}", devices)
     graph = snapshot.graph
     parts = [
         counted(len(graph.nodes), "node"),

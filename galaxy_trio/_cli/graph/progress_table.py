@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     Column("node"),
-    Column("layer", right=True, widest=6),
+    Column("layer", right=True, widest=6, optional=True),
     Column("state", widest=9),
     Column("device", widest=16, optional=True),
     Column("time", right=True, widest=7, optional=True),

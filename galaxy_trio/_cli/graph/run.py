@@ -13,15 +13,16 @@ import click
 
 from galaxy_trio._cli.graph.output import ENDS, JsonLines, Lines, Table, as_json_line
 from galaxy_trio._cli.graph.progress import counts_in_words
-from galaxy_trio._cli.graph.running import Running, check_devices, request_only, run_graph, to_continue
+from galaxy_trio._cli.graph.running import Running, check_devices, run_graph, to_continue
 from galaxy_trio._cli.options import json_option, verbose, whole_number
 from galaxy_trio._cli.signals import run_trio
 from galaxy_trio._cli.table import cell
 from galaxy_trio._cli.terminal import echo, open_console, print_rows
 from galaxy_trio._cli.times import duration
+from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import read_config
 from galaxy_trio.errors import ConfigError
-from galaxy_trio.graph import NodeState, make_request, read_graph, write_graph
+from galaxy_trio.graph import NodeState, read_graph, write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -52,13 +53,6 @@ _path = click.Path(path_type=Path)
 @click.option("--retry", is_flag=True, help="Run nodes of FILE again that failed or were lost.")
 @click.option("--reset", is_flag=True, help="Forget the results in FILE, and run all nodes.")
 @click.option("--max-concurrent", type=whole_number(1), metavar="NUMBER", help="Run at most this many nodes at a time.")
-@click.option(
-    "--request-only",
-    "only_request",
-    is_flag=True,
-    help="Send each node's request without its tips and the results of those before it: for a server that runs requests as commands, as "
-    "galaxy-trio server does.",
-)
 @json_option
 @verbose
 def run_command(
@@ -69,7 +63,6 @@ def run_command(
     retry: bool,
     reset: bool,
     max_concurrent: int | None,
-    only_request: bool,
     as_json: bool,
 ) -> int:
     """Run the graph in FILE on the devices in DEVICES.
@@ -84,21 +77,15 @@ def run_command(
     console, running = open_console(), Running()
     shown = JsonLines() if as_json else Table(console) if console.is_interactive else Lines()
     with _saving(output, snapshot, running):
-        result = run_trio(
-            partial(
-                run_graph,
-                config,
-                snapshot,
-                shown,
-                running,
-                max_concurrent=max_concurrent,
-                make_request=request_only if only_request else make_request,
-            )
-        )
+        result = run_trio(partial(run_graph, config, snapshot, shown, running, max_concurrent=max_concurrent))
         if as_json:
             echo(as_json_line({"event": "GraphResult", "state": result.state, "results": result.results}))
         else:
-            _print_end(console, snapshot.graph, running, result)
+            if output is None:
+                _print_results(console, snapshot.graph, result)
+            _print_end(console, running, result)
+    if output is not None and not as_json:
+        echo(f"written: {one_line(str(output))}")
     if running.signal_number is not None:
         return _SIGNAL + running.signal_number
     result.unwrap()
@@ -126,17 +113,19 @@ def _saving(output: Path | None, snapshot: GraphSnapshot, running: Running) -> G
             write_graph(output, running.run.snapshot())
 
 
-def _print_end(console: Console, graph: Graph, running: Running, result: GraphResult) -> None:
-    """Print the results of the last nodes, what was stopped, and the number of nodes in each state."""
-    sources = {edge.source for edge in graph.edges}
+def _print_results(console: Console, graph: Graph, result: GraphResult) -> None:
+    """Print the results of the nodes that completed, and after which no other node did."""
+    completed = {node_id for node_id, node in result.results.items() if node.state is NodeState.COMPLETED}
+    last = completed - {edge.source for edge in graph.edges if edge.target in completed}
+    results = ((node_id, node.result) for node_id, node in result.results.items() if node_id in last)
     _print_first(
         console,
-        [
-            (f"result of {_name(console, node_id)}:", _text_of(node.result))
-            for node_id, node in result.results.items()
-            if node.state is NodeState.COMPLETED and node.result is not None and node_id not in sources
-        ],
+        [(f"result of {_name(console, node_id)}:", _text_of(value)) for node_id, value in results if value is not None],
     )
+
+
+def _print_end(console: Console, running: Running, result: GraphResult) -> None:
+    """Print what was stopped, and the number of nodes in each state."""
     _print_first(
         console,
         [

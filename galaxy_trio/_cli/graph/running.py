@@ -15,15 +15,14 @@ from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems
 from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.graph import GraphRun, GraphSnapshot, NodeState, make_request, open_graph
+from galaxy_trio.graph import GraphRun, GraphSnapshot, NodeState, open_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from galaxy_trio._cli.graph.output import Output
     from galaxy_trio.constellation.config import ConstellationConfig
-    from galaxy_trio.graph import GraphResult, Node, NodeResult
+    from galaxy_trio.graph import GraphResult
 
 
 @attrs.define
@@ -50,7 +49,6 @@ async def run_graph(
     running: Running,
     *,
     max_concurrent: int | None = None,
-    make_request: Callable[[Node, Mapping[str, NodeResult]], str] = make_request,
 ) -> GraphResult:
     """Run a graph on the devices of a file until it has ended.
 
@@ -62,12 +60,11 @@ async def run_graph(
         output: Shows it.
         running: Receives the graph, and the signal that cancelled it.
         max_concurrent: The number of nodes that run at a time; None for no limit.
-        make_request: Makes the text that is sent for a node.
     """
     with ExitStack() as closing:
         async with (
             open_constellation(_connecting(config, snapshot), options=ConnectionOptions(proxy=True)) as constellation,
-            open_graph(constellation, snapshot, max_concurrent=max_concurrent, make_request=make_request) as run,
+            open_graph(constellation, snapshot, max_concurrent=max_concurrent) as run,
             trio.open_nursery() as nursery,
         ):
             running.run, started = run, trio.current_time()
@@ -86,12 +83,6 @@ async def run_graph(
             # A server that does not answer delays this by a few seconds.
             closing.enter_context(spinner("closing the connections; Ctrl-C leaves immediately"))
     return result
-
-
-def request_only(node: Node, results: Mapping[str, NodeResult]) -> str:
-    """Send a node's request alone, without tips and the results of the nodes before it."""
-    del results
-    return node.request
 
 
 def _connecting(config: ConstellationConfig, snapshot: GraphSnapshot) -> ConstellationConfig:

@@ -51,19 +51,22 @@ class Server:
     Attributes:
         url: Its URL.
         requests: The requests that have arrived, in their order.
+        texts: The texts with which they were sent.
         stopped: The requests of the tasks that were cancelled.
         changed: Wakes those who wait for a change.
     """
 
     url: str = ""
     requests: list[str] = attrs.Factory(list[str])
+    texts: list[str] = attrs.Factory(list[str])
     stopped: list[str] = attrs.Factory(list[str])
     changed: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     async def session(self, task: ServerTask) -> object:
         """Run a task: one whose name begins with "wait" runs until it is cancelled, with "fail" fails, "flaky" fails at first."""
         name = task.request.split("\n")[0].removeprefix("Task Description: ")
-        self.requests.append(task.request)
+        self.requests.append(name)
+        self.texts.append(task.request)
         self.changed.unpark_all()
         try:
             if name.startswith("wait"):
@@ -72,7 +75,7 @@ class Server:
             self.stopped.append(name)
             self.changed.unpark_all()
             raise
-        if name.startswith("fail") or (name.startswith("flaky") and self.requests.count(task.request) == 1):
+        if name.startswith("fail") or (name.startswith("flaky") and self.requests.count(name) == 1):
             raise TaskFailed("there is no paper")
         return f"did {name}"
 

@@ -119,6 +119,19 @@ async def test_each_event_is_a_json_object(autojump_clock: MockClock, capsys: py
     assert events[-1] == {"event": "GraphEnded", "state": "partially failed"}
 
 
+async def test_cancelling_a_large_graph_loses_no_events(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [Node(str(number), "x") for number in range(3_000)]
+    graph = Graph(nodes, [Edge("0", node.id) for node in nodes[1:]])
+    async with open_tasks("d1") as tasks, open_shown(graph, JsonLines(), tasks) as run:
+        await tasks.wait_running("x")
+        run.cancel()
+    shown = capsys.readouterr().out
+    assert shown.count('"NodeEnded"') == 3_000
+    assert "EventsLost" not in shown
+
+
 async def test_graph_that_has_ended_is_shown_and_has_no_events(capsys: pytest.CaptureFixture[str]) -> None:
     ended = GraphSnapshot(Graph([Node("a", "a")]), nodes={"a": NodeResult(NodeState.COMPLETED)})
     async with open_tasks() as tasks:

@@ -45,10 +45,8 @@ async def test_graph_runs_on_a_real_server_and_agents(tmp_path: Path) -> None:
             agent = await stack.enter_async_context(open_process("agent", url, device, "--tools", EXAMPLE_TOOLS))
             await agent.wait_for_output("registered")
         devices, output = write_devices(tmp_path, url, "one", "two"), str(tmp_path / "out.json")
-        outcome = await call_process(
-            "graph", "run", plan, "--devices", devices, "--request-only", "--json", "--output", output
-        )
-        again = await call_process("graph", "run", output, "--devices", devices, "--request-only")
+        outcome = await call_process("graph", "run", plan, "--devices", devices, "--json", "--output", output)
+        again = await call_process("graph", "run", output, "--devices", devices)
     assert outcome.status == again.status == 1
     last = cast("dict[str, dict[str, dict[str, object]]]", json.loads(outcome.out.splitlines()[-1]))
     results = {name: (node["state"], node["result"]) for name, node in last["results"].items()}

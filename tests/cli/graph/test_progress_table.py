@@ -90,7 +90,7 @@ async def test_notes_have_a_few_lines_at_most() -> None:
         st.tuples(st.sampled_from(NodeState), st.text(min_size=1, max_size=60), st.none() | st.text(max_size=300)),
         max_size=30,
     ),
-    st.integers(28, 200),
+    st.integers(20, 200),
     st.integers(1, 60),
 )
 def test_table_never_exceeds_the_terminal(
@@ -110,7 +110,7 @@ def test_table_never_exceeds_the_terminal(
     trio.run(show)
 
 
-@pytest.mark.parametrize("width", [30, 40, 80, 200])
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
 async def test_names_and_reasons_control_nothing_and_fit(width: int) -> None:
     names = [f"{EVIL}{number}{'長い' * 50}" for number in range(3)]
     graph = Graph([Node(name, "x", device=EVIL) for name in names])

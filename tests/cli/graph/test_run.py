@@ -45,8 +45,8 @@ async def test_graph_runs_and_each_step_is_a_line(command: Command, tmp_path: Pa
         "result of b: did b",
         "graph completed : 2 completed",
     ]
-    assert server.requests[0] == "a"
-    assert server.requests[1].startswith("Task Description: b\n")
+    assert server.texts[0] == "a"
+    assert server.texts[1].startswith("Task Description: b\n")
 
 
 @with_command
@@ -87,6 +87,7 @@ async def test_ctrl_c_stops_what_runs_and_the_file_goes_on_where_it_stopped(comm
         assert outcome.status == 130
         assert re.search(r"^was stopped: wait on (laptop|phone)$", outcome.out, re.MULTILINE)
         assert re.search(r"^graph cancelled after \d+ s: 2 cancelled, 2 completed$", outcome.out, re.MULTILINE)
+        assert outcome.out.endswith(f"\nwritten: {output}\n")
         assert "error" not in outcome.err
         assert server.stopped == ["wait"]
         assert states_in(output) == {
@@ -98,7 +99,7 @@ async def test_ctrl_c_stops_what_runs_and_the_file_goes_on_where_it_stopped(comm
             (await trio.Path(output).read_text()).replace('"request": "wait"', '"request": "short"')
         )
         server.requests.clear()
-        command.start("graph", "run", output, "--devices", devices, "--output", output, "--request-only")
+        command.start("graph", "run", output, "--devices", devices, "--output", output)
         assert (await command.end()).status == 0
     assert server.requests == ["short", "last"]
     assert set(states_in(output).values()) == {"completed"}
@@ -130,10 +131,10 @@ async def test_failed_and_lost_nodes_stay_unless_retried_and_reset_runs_everythi
         devices = write_devices(tmp_path, server.url, "laptop", "phone")
         for options, status, requests in (((), 1, "e"), (("--retry",), 0, "bcde"), (("--reset",), 0, "abcde")):
             server.requests.clear()
-            command.start("graph", "run", plan, "--devices", devices, "--request-only", *options)
+            command.start("graph", "run", plan, "--devices", devices, *options)
             outcome = await command.end()
             assert (outcome.status, sorted(server.requests)) == (status, [*requests])
-    assert TOKEN not in outcome.out + outcome.err
+            assert TOKEN not in outcome.out + outcome.err
 
 
 @with_command
@@ -164,6 +165,25 @@ async def test_limit_of_concurrent_nodes_and_a_device_that_is_not_connected_at_t
 
 
 @with_command
+async def test_results_of_the_last_nodes_that_completed_are_printed_unless_a_file_has_them(
+    command: Command, tmp_path: Path
+) -> None:
+    results = {
+        "a": {"state": "completed", "result": "of a"},
+        "b": {"state": "completed", "result": "of b"},
+        "c": {"state": "skipped"},
+        "d": {"state": "completed"},
+    }
+    edges = [{"source": "a", "target": "b"}, {"source": "b", "target": "c", "when": "failure"}]
+    plan = write_plan(tmp_path, {node_id: {} for node_id in results}, edges=edges, results=results)
+    devices = write_devices(tmp_path, NO_SERVER, "laptop")
+    for options, shown in (((), 1), (("--output", str(tmp_path / "out.json")), 0)):
+        command.start("graph", "run", plan, "--devices", devices, *options)
+        outcome = await command.end()
+        assert outcome.out.count("result of ") == outcome.out.count("result of b: of b\n") == shown
+
+
+@with_command
 async def test_many_results_are_cut_and_counted(command: Command, tmp_path: Path) -> None:
     results = {f"n{number}": {"state": "completed", "result": "x" * 10_000} for number in range(50)}
     plan = write_plan(tmp_path, {node_id: {} for node_id in results}, results=results)
@@ -187,7 +207,7 @@ async def test_many_results_are_cut_and_counted(command: Command, tmp_path: Path
 def test_each_mistake_is_one_sentence_before_anything_runs(
     call: Call, tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
-    node = {} if options else {"device": "laptpo"}
+    node: dict[str, object] = {} if options else {"device": "laptpo"}
     plan, devices = write_plan(tmp_path, {"a": node}), write_devices(tmp_path, NO_SERVER, "laptop")
     given = [option.format(folder=tmp_path) for option in options]
     outcome = call("graph", "run", plan, "--devices", devices, *given)
