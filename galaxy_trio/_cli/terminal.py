@@ -49,8 +49,8 @@ async def echo_in_thread(text: str) -> None:
     """
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):
-        # It is in memory, or closed.
+    except (AttributeError, OSError, ValueError):
+        # It is in memory, or closed: `sys.stdout` may be None.
         echo(text)
         await trio.lowlevel.checkpoint()
         return

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from contextlib import AsyncExitStack
@@ -176,6 +177,24 @@ async def test_pipe_that_is_closed_ends_the_command_and_stops_its_tasks(tmp_path
         finally:
             os.close(writing_end)
     assert errors == b""
+
+
+async def test_stdout_that_was_closed_before_changes_nothing(tmp_path: Path) -> None:
+    plan, closed = write_plan(tmp_path, {"a": {}, "fail": {}}), tmp_path / "out.json"
+    async with open_devices() as server:
+        devices = write_devices(tmp_path, server.url, "laptop", "phone")
+        words = " ".join(
+            map(shlex.quote, command_of("graph", "run", plan, "--devices", devices, "--output", str(closed)))
+        )
+        with trio.fail_after(SECONDS):
+            done = await trio.run_process(  # noqa: S604  # to close it
+                f"{words} >&-", shell=True, capture_stderr=True, check=False, env=environment()
+            )
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"error: the graph is partially failed: node 'fail' is failed: there is no paper\n",
+    )
+    assert json.loads(await trio.Path(closed).read_text())["results"]["a"]["state"] == "completed"
 
 
 async def test_closed_terminal_stops_the_tasks(tmp_path: Path) -> None:
