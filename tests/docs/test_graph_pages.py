@@ -73,8 +73,8 @@ async def test_tutorial_prints_the_documented_output(folder: Path) -> None:
 def check_run(out: str, shown: str) -> None:
     """Compare the lines of a graph that ran in a pipe with the table that the tutorial shows, which is for terminals."""
     seconds = re.compile(r"\d+ s")
-    *table, counts, ended = seconds.sub("N s", shown).splitlines()
-    assert seconds.sub("N s", out).splitlines()[-1] == ended
+    *table, counts, ended, written = seconds.sub("N s", shown).splitlines()
+    assert seconds.sub("N s", out).splitlines()[-2:] == [ended, written]
     assert ended.endswith(f": {counts}")
     document = json.loads(Path("done.json").read_text("utf-8"))
     rows = {words[0]: (words[2], words[3]) for words in map(str.split, table[1:])}
