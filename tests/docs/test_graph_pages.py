@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from galaxy_trio import errors, events
-from galaxy_trio.graph import GraphState, Node, NodeState, dispatcher, model, node_requests, planning, ready_queue
+from galaxy_trio.graph import (
+    GraphState,
+    Node,
+    NodeState,
+    dispatcher,
+    memory_tables,
+    model,
+    node_requests,
+    planning,
+    ready_queue,
+)
 from tests.cli.support.command_line import Outcome, call_process, open_process
 from tests.docs.test_examples import EXAMPLES, URL, as_documented
 from tests.support.paths import DOCS
@@ -113,6 +123,10 @@ def test_limits_of_the_reference_are_those_of_the_package() -> None:
         "nodes of a graph": model.MAX_NODES,
         "edges of a graph": model.MAX_EDGES,
         "characters of a node's request": model.MAX_REQUEST,
+        "bytes of memory of the requests, tips, metadata and conditions of a graph together": model.MAX_SIZE,
+        "bytes of memory of the results of a graph's nodes together; a node whose result is above it fails": (
+            memory_tables.MAX_RESULTS
+        ),
         "characters of the id of a node or an edge": model.MAX_NODE_ID,
         "retries of a node": model.MAX_RETRIES,
         "seconds of the longest wait before another attempt": dispatcher._MAX_BACKOFF,
