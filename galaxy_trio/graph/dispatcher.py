@@ -12,13 +12,11 @@ import trio
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
 from galaxy_trio.graph.memory_tables import LiveNode
-from galaxy_trio.graph.ready_queue import ReadyQueue
+from galaxy_trio.graph.ready_queue import ReadyQueue, Taken
 from galaxy_trio.graph.state_machine import NodeState
 from galaxy_trio.messages import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.messages import JSON, TaskResult
 
@@ -100,10 +98,15 @@ class Dispatcher:
         return self._max_concurrent is None or self._running + self._claims < self._max_concurrent
 
     def _claims_slot(self, node: LiveNode) -> bool:
+        if self._max_concurrent is None or node.not_before is not None:
+            return False
         spec = node.spec
-        return self._max_concurrent is not None and self._constellation._scheduler.takes_now(
-            spec.device, Requirements(spec.os, spec.capabilities, spec.where)
-        )
+        try:
+            return self._constellation._scheduler.takes_now(
+                spec.device, Requirements(spec.os, spec.capabilities, spec.where)
+            )
+        except Exception:  # noqa: BLE001  # `where` raised it: its attempt asks it again, and raises it
+            return False
 
     def add(self, node: LiveNode) -> None:
         """Run a node that is ready, when its turn comes."""
@@ -119,24 +122,25 @@ class Dispatcher:
     def start_ready(self) -> None:
         """Begin to run nodes that are ready."""
         while self._may_begin and (taken := self._ready.take()) is not None:
-            node_id, requirements = taken
-            node = self._owner._node(node_id)
-            attempt = self._attempts[node_id] = _Attempt(node, claims=self._claims_slot(node))
+            node = self._owner._node(taken.node_id)
+            attempt = self._attempts[node.id] = _Attempt(node, taken, claims=self._claims_slot(node))
             if attempt.claims:
                 self._claims += 1
                 self._nursery.start_soon(self._end_claim_soon, attempt)
-            self._nursery.start_soon(self._run_attempt, attempt, requirements)
+            self._nursery.start_soon(self._run_attempt, attempt)
 
     def wait_before(self, node: LiveNode) -> float:
         """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
         ceiling = min(node.spec.backoff * 2 ** min(node.attempt - 1, 30), _MAX_BACKOFF)
         return self._random.uniform(0, ceiling)
 
-    async def _run_attempt(self, attempt: _Attempt, requirements: Hashable) -> None:
+    async def _run_attempt(self, attempt: _Attempt) -> None:
         """Wait for a device, run the node there, and report the end."""
         node, end = attempt.node, None
         try:
             with attempt.scope:
+                # It may have been withdrawn before it began.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if node.not_before is not None:
                     await trio.sleep_until(node.not_before)
                 end = await self._run(attempt)
@@ -145,10 +149,10 @@ class Dispatcher:
                 del self._attempts[node.id]
             self._running -= attempt.sent
             self._end_claim(attempt)
-            self._ready.release(requirements)
-        # Without a checkpoint since the end, so that nothing comes between.
-        if end is None and attempt.sent:
-            end = NodeState.CANCELLED, None, "it was cancelled"
+            self._ready.release(attempt.taken.requirements)
+        # Without a checkpoint since the end, so that nothing comes between. But it may have been withdrawn in the step in which it ended.
+        if attempt.scope.cancel_called and (end is None or end[0] is not NodeState.COMPLETED):
+            end = (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
         if end is not None:
             self._owner._attempt_ended(node, *end)
         self.start_ready()
@@ -164,15 +168,18 @@ class Dispatcher:
         attempt.claims = False
 
     async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
+        text = self._owner._text_of(attempt.node)
+        if not _can_be_sent(text):
+            return NodeState.FAILED, None, "its text contains a lone surrogate, which cannot be sent"
         while True:
             try:
-                result = await self._run_task(attempt)
+                result = await self._run_task(attempt, text)
             except QueueFull:
                 await trio.sleep(_FULL_QUEUE)
             except _NoRoom:
                 # One that was withdrawn is not added again.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                self._ready.add(attempt.node.spec)
+                self._ready.add(attempt.node.spec, attempt.taken.turn)
                 return None
             except (ConnectionLost, InvalidMessage, trio.ClosedResourceError) as error:
                 return NodeState.LOST if attempt.sent else NodeState.FAILED, None, str(error)
@@ -182,9 +189,8 @@ class Dispatcher:
                 completed = result.status is TaskStatus.COMPLETED
                 return NodeState.COMPLETED if completed else NodeState.FAILED, result.result, result.error
 
-    async def _run_task(self, attempt: _Attempt) -> TaskResult:
+    async def _run_task(self, attempt: _Attempt, text: str) -> TaskResult:
         node, spec = attempt.node, attempt.node.spec
-        text = self._owner._text_of(node)
 
         async def before_sending(device_id: str) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -228,6 +234,14 @@ class Dispatcher:
         )
 
 
+def _can_be_sent(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _new_task_id() -> str:
     return str(uuid.uuid4())
 
@@ -238,6 +252,7 @@ class _Attempt:
 
     Attributes:
         node: The node.
+        taken: Its place in the queue of ready nodes.
         task_id: The id of its task.
         scope: Stops it.
         claims: Whether a slot was free for it, and it has not been sent.
@@ -245,6 +260,7 @@ class _Attempt:
     """
 
     node: LiveNode
+    taken: Taken
     claims: bool
     task_id: str = attrs.Factory(_new_task_id)
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)

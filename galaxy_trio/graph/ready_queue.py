@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -15,7 +15,24 @@ if TYPE_CHECKING:
 _WINDOW: Final = 100
 """The number of nodes with the same requirements that wait for devices together. Each takes a task; the others wait here."""
 
+_STALE: Final = 1_000
+"""The number of entries that are out of date and may stay, besides one for each node."""
+
 _Entry: TypeAlias = tuple[int, int, str]
+
+
+class Taken(NamedTuple):
+    """A node that was taken from the queue.
+
+    Attributes:
+        node_id: The node's id.
+        requirements: Its requirements, for `ReadyQueue.release`.
+        turn: Its turn among the nodes with its priority, for `ReadyQueue.add`.
+    """
+
+    node_id: str
+    requirements: Hashable
+    turn: int
 
 
 class ReadyQueue:
@@ -33,13 +50,24 @@ class ReadyQueue:
         self._entry_of: dict[str, _Entry] = {}
         self._taken: Counter[Hashable] = Counter()
         self._parked: dict[Hashable, list[_Entry]] = {}
+        self._entries = 0
 
-    def add(self, node: Node) -> None:
-        """Add a node that became ready; one that is there goes to the end."""
+    def add(self, node: Node, turn: int | None = None) -> None:
+        """Add a node that became ready, at the end or with the turn that it had before; one that is there moves."""
         self.discard(node.id)
-        entry = self._entry_of[node.id] = (-node.priority, next(self._numbers), node.id)
+        entry = self._entry_of[node.id] = (-node.priority, next(self._numbers) if turn is None else turn, node.id)
         self._ready[entry] = node.device, node.os, node.capabilities, node.where
         heapq.heappush(self._queue, entry)
+        self._entries += 1
+        if self._entries > 2 * len(self._ready) + _STALE:
+            self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        """Drop the entries that are out of date."""
+        for queue in (self._queue, *self._parked.values()):
+            queue[:] = [entry for entry in queue if entry in self._ready]
+            heapq.heapify(queue)
+        self._entries = len(self._ready)
 
     def discard(self, node_id: str) -> None:
         """Remove a node, if it is there."""
@@ -47,19 +75,22 @@ class ReadyQueue:
         if entry is not None:
             del self._ready[entry]
 
-    def take(self) -> tuple[str, Hashable] | None:
-        """Remove and return the next node that may wait for a device, with its requirements for `release`; None if there is none."""
+    def take(self) -> Taken | None:
+        """Remove and return the next node that may wait for a device; None if there is none."""
         while self._queue:
             entry = heapq.heappop(self._queue)
             if entry not in self._ready:
+                self._entries -= 1
                 continue
             requirements = self._ready[entry]
             if self._taken[requirements] >= _WINDOW:
                 heapq.heappush(self._parked.setdefault(requirements, []), entry)
                 continue
             self._taken[requirements] += 1
-            self.discard(entry[2])
-            return entry[2], requirements
+            self._entries -= 1
+            _, turn, node_id = entry
+            self.discard(node_id)
+            return Taken(node_id, requirements, turn)
         return None
 
     def release(self, requirements: Hashable) -> None:
@@ -74,4 +105,5 @@ class ReadyQueue:
             if entry in self._ready:
                 heapq.heappush(self._queue, entry)
                 return
+            self._entries -= 1
         self._parked.pop(requirements, None)

@@ -96,6 +96,17 @@ class GraphStates(RuleBasedStateMachine):
                 change = (kind, data.draw(unstarted))
         self._edit([change])
 
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data(), when=whens, met=st.booleans())
+    def connect_twice_with_an_id_that_could_be_made_up(self, data: st.DataObject, when: When, met: bool) -> None:
+        unstarted = st.sampled_from(self._any(*UNSTARTED))
+        there = st.sampled_from(sorted(self.naive.nodes))
+        number = data.draw(st.integers(1, 3)) + max(
+            (int(name.removeprefix("edge-")) for name in self.naive.edges if name.startswith("edge-")), default=0
+        )
+        names = data.draw(st.permutations([None, f"edge-{number}"]))
+        self._edit([("connect", data.draw(there), data.draw(unstarted), when, met, name) for name in names])
+
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy, is_valid = self.naive.edited(), True
         try:
