@@ -60,7 +60,7 @@ async def echo_in_thread(text: str) -> None:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    # Not through Python's buffer: a thread that was abandoned would hold its lock, for which Python's exit waits.
+    # Not through Python's buffer, whose lock an abandoned thread would hold.
     while data:
         data = data[os.write(descriptor, data) :]
 

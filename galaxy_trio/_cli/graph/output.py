@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import attrs
@@ -108,7 +109,9 @@ class Table:
             notes = [_STOPPING] if self._stopping else []
             # A person asks why a node does not start.
             absences = _absences(constellation) if progress.counts[NodeState.READY] else ()
-            live.update(self._table(progress, [*notes, *absences]), refresh=True)
+            table = self._table(progress, [*notes, *absences])
+            # A person may have stopped the terminal with Ctrl-S.
+            await trio.to_thread.run_sync(partial(live.update, table, refresh=True))
             await trio.sleep(_REFRESH_INTERVAL)
 
     def _table(self, progress: GraphProgress, notes: Iterable[str]) -> Text:

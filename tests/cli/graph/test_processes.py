@@ -11,6 +11,7 @@ import signal
 import subprocess
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -136,6 +137,23 @@ async def test_full_pipe_keeps_no_node_waiting_and_is_read_later(tmp_path: Path)
     assert outcome.status == 0
     assert json.loads(outcome.out.splitlines()[-1])["state"] == "completed"
     assert outcome.out.count('"NodeEnded"') == 60
+
+
+async def test_terminal_that_is_stopped_with_ctrl_s_keeps_no_node_waiting(tmp_path: Path) -> None:
+    # Long enough for several updates of the table.
+    steps = [f"step {number}" for number in range(30)]
+    plan = write_plan(
+        tmp_path, {"wait": {"device": "phone"}, **{step: {"device": "laptop"} for step in steps}}, *pairwise(steps)
+    )
+    async with open_devices() as server:
+        devices = write_devices(tmp_path, server.url, "laptop", "phone")
+        async with open_terminal("graph", "run", plan, "--devices", devices) as terminal:
+            await terminal.wait_for_output("step 0")
+            terminal.press(b"\x13")
+            await server.wait_for("step 29")
+            terminal.press(b"\x03")
+            await terminal.wait_for_output("cancelled after")
+            assert await terminal.end() == 130
 
 
 async def test_ctrl_c_ends_a_command_whose_pipe_is_full(tmp_path: Path) -> None:
