@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import GraphError, GraphFailed
 from galaxy_trio.events import shortened
 from galaxy_trio.graph.model import Graph
@@ -132,7 +133,7 @@ class GraphResult:
             return f"the graph was {self.state}"
         first, node = next(iter(bad.items()))
         reason = f": {shortened(node.error)}" if node.error else ""
-        more = f", and {len(bad) - 1} more nodes did not complete" if len(bad) > 1 else ""
+        more = f", and {counted(len(bad) - 1, 'more node')} did not complete" if len(bad) > 1 else ""
         return f"the graph is {self.state}: node {first!r} is {node.state}{reason}{more}"
 
 
