@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from galaxy_trio.graph import GraphEdit
+    from galaxy_trio.messages import JSON
 
 HUGE = "x" * 2_500
+MUCH: list[JSON] = [HUGE] * 4
 TOO_LARGE = "take at most 10,000 bytes of memory together, and those of this one take"
 
 
@@ -57,10 +59,10 @@ def _when(value: str) -> Edge:
         lambda: Graph([Node(f"n{number}", HUGE) for number in range(4)]),
         lambda: Graph([Node("a", "x", tips=[HUGE] * 4)]),
         lambda: Graph([Node("a", "x", name=HUGE), Node("b", "x", os=HUGE), *nodes("c")], [_when(HUGE), _when(HUGE)]),
-        lambda: Graph([Node("a", "x", metadata={"a": [HUGE, HUGE]}), Node("b", "x", metadata={HUGE: {"b": HUGE}})]),
+        lambda: Graph([Node("a", "x", metadata={"a": MUCH[:2]}), Node("b", "x", metadata={HUGE: {"b": HUGE}})]),
         lambda: Graph([Node("a", "x", capabilities=[HUGE]), Node("b", "x", device=HUGE + HUGE + HUGE)]),
-        lambda: Graph(nodes("a", "b"), [Edge("a", "b", metadata={"a": [HUGE, HUGE, HUGE, HUGE]})]),
-        lambda: Graph(nodes("a", "b"), metadata={"a": [HUGE, HUGE, HUGE, HUGE]}),
+        lambda: Graph(nodes("a", "b"), [Edge("a", "b", metadata={"a": MUCH})]),
+        lambda: Graph(nodes("a", "b"), metadata={"a": MUCH}),
     ],
 )
 @pytest.mark.usefixtures("low_limits")
