@@ -142,8 +142,6 @@ class GraphProgress:
                 self._end(node, event.state, event.error)
             case NodeSkipped():
                 self._move(node, NodeState.SKIPPED)
-            case _:
-                pass
         return node
 
     def _end(self, node: NodeProgress, state: NodeState, error: str | None) -> None:

@@ -102,6 +102,7 @@ async def test_ctrl_c_stops_what_runs_and_the_file_goes_on_where_it_stopped(comm
         command.start("graph", "run", output, "--devices", devices, "--output", output)
         assert (await command.end()).status == 0
     assert server.requests == ["short", "last"]
+    assert '"state": "completed", "result": "did short"' in server.texts[-1]
     assert set(states_in(output).values()) == {"completed"}
 
 
