@@ -197,11 +197,13 @@ class Graph:
         # Apart from the rest, which edits change.
         check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
         check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
-        ids = _unique("node", [node.id for node in self.nodes])
+        # A list, so that a cycle is named the same way each time.
+        ids = [node.id for node in self.nodes]
+        known = _unique("node", ids)
         _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
         for edge in self.edges:
             for end in (edge.source, edge.target):
-                if end not in ids:
+                if end not in known:
                     raise GraphError(f"{edge}: there is no node {end!r}")
         cycle = find_cycle(ids, self.edges)
         if cycle:
