@@ -68,7 +68,7 @@ class GraphSteps:
         self._events: EventFanOut[GraphEvent | GraphSnapshot] = EventFanOut(size_of=event_size)
         # Its name and metadata: the tables have the rest.
         self._given = attrs.evolve(snapshot.graph, nodes=(), edges=())
-        self._version = snapshot.version
+        self._version: int = snapshot.version
         self._attempts = 0
         self._cancelled = False
         self._planning: Planning | None = None
@@ -159,7 +159,7 @@ class GraphSteps:
     def _release(self, nodes: Collection[LiveNode]) -> None:
         try:
             changes = self._machine.release(nodes)
-        except Exception as error:  # noqa: BLE001  # a condition raised it: it ends the graph's block, whoever releases
+        except Exception as error:  # noqa: BLE001  # a condition raised it: it ends the graph's block
             self._nursery.start_soon(_raise, error)
             return
         became_ready = set(changes.ready)
