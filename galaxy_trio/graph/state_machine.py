@@ -106,7 +106,7 @@ class Changes:
 
     Attributes:
         ready: The nodes that became ready, in this order.
-        waiting: The nodes that were ready, and wait again.
+        waiting: The nodes that wait again: they were ready, were skipped, or are retried.
         skipped: The nodes that were skipped, each with the edge that does not hold.
     """
 
@@ -261,6 +261,8 @@ class StateMachine(Generic[N, E]):
         self._move(node, NodeState.WAITING)
         self._reopen(node, changes)
         self.settle([node_id], changes)
+        if node.state is NodeState.WAITING:
+            changes.waiting.append(node_id)
         return changes
 
     def _reopen(self, node: N, changes: Changes) -> None:
@@ -284,6 +286,7 @@ class StateMachine(Generic[N, E]):
                     refusals[target.id] -= 1
                     if not refusals[target.id]:
                         self._move(target, NodeState.WAITING)
+                        changes.waiting.append(target.id)
                         reset.append(target)
 
     def _move(self, node: NodeRow, state: NodeState) -> None:
