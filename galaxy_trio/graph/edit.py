@@ -192,8 +192,9 @@ class GraphEdit:
             ]
 
         suspects = nodes_between(new_sources, new_targets, after, before)
+        # Sorted, so that a cycle is named the same way each time.
         cycle = find_cycle(
-            {node_id: [target for target in after(node_id) if target in suspects] for node_id in suspects}
+            {node_id: [target for target in after(node_id) if target in suspects] for node_id in sorted(suspects)}
         )
         if cycle:
             raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)

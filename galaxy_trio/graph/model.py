@@ -205,7 +205,10 @@ class Graph:
         # Apart from the rest, which edits change.
         check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
         check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
-        targets: dict[str, list[str]] = {node_id: [] for node_id in _unique("node", [node.id for node in self.nodes])}
+        ids = [node.id for node in self.nodes]
+        _unique("node", ids)
+        # In the nodes' order, so that a cycle is named the same way each time.
+        targets: dict[str, list[str]] = {node_id: [] for node_id in ids}
         edge_ids = _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
         for edge in self.edges:
             for end in (edge.source, edge.target):

@@ -52,5 +52,5 @@ def test_all_problems_are_reported_together_with_their_paths() -> None:
         'nodes[2].timeout: expected a number of seconds of 0 or more, or "inf", got -1',
         "nodes[2].id: the node id 'a' is given twice",
         "edges[2].target: there is no node 'c'",
-        "edges: they form a cycle: 'a' -> 'b' -> 'a'",
+        "edges: they form a cycle: 'b' -> 'a' -> 'b'",
     ]
