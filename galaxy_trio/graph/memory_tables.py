@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -187,12 +187,13 @@ class MemoryTables:
         """Add edges, and make up ids for those that have none: others than those of the rest."""
         given = {spec.id for spec in specs}
         free_ids = (edge_id for edge_id in self._free_ids if edge_id not in given)
-        return [self._add_edge(spec if spec.id is not None else name_edge(spec, next(free_ids))) for spec in specs]
+        return [self._add_edge(spec, next(free_ids) if spec.id is None else spec.id) for spec in specs]
 
-    def _add_edge(self, spec: Edge) -> LiveEdge:
+    def _add_edge(self, spec: Edge, edge_id: str) -> LiveEdge:
         self._graph = None
         self._size += edge_size(spec)
-        edge_id = cast("str", spec.id)
+        if spec.id is None:
+            spec = name_edge(spec, edge_id)
         edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=spec)
         self._edges[edge_id] = self._outgoing[spec.source][edge_id] = self._incoming[spec.target][edge_id] = edge
         return edge

@@ -58,12 +58,15 @@ def _shown(name: str, result: NodeResult, share: int) -> str:
 
 def _parts(name: str, result: NodeResult, share: int) -> Iterable[str]:
     value, error = result.result, result.error
-    if json_size((value, error), share) > share:
+    if isinstance(value, dict | list) and json_size(value, share) > share:
         # A large result is not written whole.
         return _ENCODER.iterencode({"task": name, "state": result.state, "result": value, "error": error})
-    return (f'{{"task": {_json(name)}, "state": "{result.state}", "result": {_json(value)}, "error": {_json(error)}}}',)
+    shown = [_json(item, share) for item in (name, value, error)]
+    return ('{{"task": {}, "state": "{}", "result": {}, "error": {}}}'.format(shown[0], result.state, *shown[1:]),)
 
 
-def _json(value: JSON) -> str:
-    # The encoder is slow for all but strings, and most results and errors are short or missing.
-    return "null" if value is None else _ENCODER.encode(value)
+def _json(value: JSON, share: int) -> str:
+    if value is None:
+        # The encoder is slow for all but strings.
+        return "null"
+    return _ENCODER.encode(value[:share] if isinstance(value, str) else value)
