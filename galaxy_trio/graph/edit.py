@@ -227,14 +227,16 @@ class GraphEdit:
         connected = [edge for edges in self._connected.values() for edge in edges]
         if not (self._added or self._replaced or self._removed or connected or self._disconnected):
             return None
+        size = self._size()
         check_size(
             len(tables.nodes) + len(self._added) - len(self._removed),
             len(tables.edges) + len(connected) - len(self._disconnected),
-            self._size(),
+            size,
         )
         self._check_cycles()
         # Before anything changes: a function may raise.
         conditions = [self._condition_met(spec) for spec in connected]
+        tables.size = size
         touched = dict[str, None]()
         for edge in self._disconnected.values():
             machine.remove_edge(edge)

@@ -10,7 +10,7 @@ import attrs
 
 from galaxy_trio._json_size import json_size
 from galaxy_trio.errors import NoSuchNode
-from galaxy_trio.graph.model import Edge, Graph, Node, edge_size, evolve_unchecked, free_edge_ids, name_edge, node_size
+from galaxy_trio.graph.model import Edge, Graph, Node, evolve_unchecked, free_edge_ids, name_edge
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import UNSTARTED, EdgeRow, NodeRow, NodeState
 from galaxy_trio.messages import JSON
@@ -109,7 +109,8 @@ class MemoryTables:
         self._outgoing: dict[str, dict[str, LiveEdge]] = {}
         self._free_ids = free_edge_ids(self._edges)
         self._graph: Graph | None = None
-        self._size = 0
+        self.size = 0
+        """Bytes of memory of the texts and data of all nodes and edges. An edit counts them."""
         self._results_size = 0
 
     @property
@@ -127,11 +128,6 @@ class MemoryTables:
         """The edges by id."""
         return self._edges
 
-    @property
-    def size(self) -> int:
-        """Bytes of memory of the texts and data of all nodes and edges."""
-        return self._size
-
     def node(self, node_id: str) -> LiveNode:
         """Return a node.
 
@@ -148,7 +144,7 @@ class MemoryTables:
         if self._graph is None:
             nodes = tuple([node.spec for node in self._nodes.values()])
             edges = tuple([edge.spec for edge in self._edges.values()])
-            self._graph = evolve_unchecked(given, nodes=nodes, edges=edges, _named_edges=edges)
+            self._graph = evolve_unchecked(given, nodes=nodes, edges=edges, _named_edges=edges, _size=self.size)
         return self._graph
 
     def incoming(self, node_id: str) -> Collection[LiveEdge]:
@@ -163,7 +159,6 @@ class MemoryTables:
         """Add a node."""
         self._graph = None
         node = self._nodes[spec.id] = LiveNode(spec.id, spec=spec)
-        self._size += node_size(spec)
         self._incoming[spec.id] = {}
         self._outgoing[spec.id] = {}
         return node
@@ -173,15 +168,12 @@ class MemoryTables:
         self._graph = None
         node = self._nodes.pop(node_id)
         del self._incoming[node_id], self._outgoing[node_id]
-        self._size -= node_size(node.spec)
         self._results_size -= node.size
 
     def replace_node(self, spec: Node) -> None:
         """Replace what was given for a node."""
         self._graph = None
-        node = self._nodes[spec.id]
-        self._size += node_size(spec) - node_size(node.spec)
-        node.spec = spec
+        self._nodes[spec.id].spec = spec
 
     def add_edges(self, specs: Sequence[Edge]) -> list[LiveEdge]:
         """Add edges, and make up ids for those that have none: others than those of the rest."""
@@ -191,7 +183,6 @@ class MemoryTables:
 
     def _add_edge(self, spec: Edge, edge_id: str) -> LiveEdge:
         self._graph = None
-        self._size += edge_size(spec)
         if spec.id is None:
             spec = name_edge(spec, edge_id)
         edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=spec)
@@ -202,7 +193,6 @@ class MemoryTables:
         """Remove an edge."""
         self._graph = None
         del self._edges[edge.id], self._outgoing[edge.source][edge.id], self._incoming[edge.target][edge.id]
-        self._size -= edge_size(edge.spec)
 
     def keep_result(self, node: LiveNode, result: JSON, error: str | None) -> bool:
         """Replace the result and the error of a node; return whether all results together are within their limit.

@@ -198,13 +198,16 @@ class Graph:
     edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
     name: str | None = attrs.field(default=None, kw_only=True)
     metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
-    # The edges, each with an id: for a large graph that takes long, and so it is done here and not while a graph is opened.
+    # For a large graph these take long, and so they are made here and not while it is opened: the edges, each with an id, and the bytes of
+    # memory of the texts and data of all nodes and edges.
     _named_edges: tuple[Edge, ...] = attrs.field(init=False, eq=False, repr=False)
+    _size: int = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         # Apart from the rest, which edits change.
         check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
-        check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
+        size = sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges))
+        check_size(len(self.nodes), len(self.edges), size)
         ids = [node.id for node in self.nodes]
         _unique("node", ids)
         # In the nodes' order, so that a cycle is named the same way each time.
@@ -221,6 +224,7 @@ class Graph:
         free = free_edge_ids(edge_ids)
         named = tuple([edge if edge.id is not None else name_edge(edge, next(free)) for edge in self.edges])
         object.__setattr__(self, "_named_edges", named)
+        object.__setattr__(self, "_size", size)
 
 
 def free_edge_ids(taken: Collection[str]) -> Iterator[str]:

@@ -83,6 +83,7 @@ class GraphSteps:
     async def _load(self, snapshot: GraphSnapshot) -> None:
         """Fill the tables, in steps between which other tasks have a turn. Nothing starts before the last one."""
         nodes, edges = snapshot.graph.nodes, snapshot.graph._named_edges
+        self._tables.size = snapshot.graph._size
         for start in range(0, len(nodes), _ROWS_PER_STEP):
             self._load_nodes(nodes[start : start + _ROWS_PER_STEP], snapshot)
             await trio.lowlevel.checkpoint()
