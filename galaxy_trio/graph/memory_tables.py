@@ -65,7 +65,8 @@ class LiveNode(NodeRow):
         """Take over what was known of a node before, except for its result. One that ran then is lost: nothing waits for its end."""
         if known.state not in UNSTARTED:
             self.state = NodeState.LOST if known.state is NodeState.RUNNING else known.state
-        self.attempt, self.task_id, self.device_id = known.attempt, known.task_id, known.device_id
+        self.attempt: int = known.attempt
+        self.task_id, self.device_id = known.task_id, known.device_id
         self.started, self.ended = known.started, known.ended
 
 

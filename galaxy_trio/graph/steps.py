@@ -170,7 +170,7 @@ class GraphSteps:
     def _release(self, nodes: Collection[LiveNode]) -> None:
         try:
             changes = self._machine.release(nodes)
-        except Exception as error:  # noqa: BLE001  # a condition raised it: it ends the graph's block, whoever releases
+        except Exception as error:  # noqa: BLE001  # a condition raised it: it ends the graph's block
             self._nursery.start_soon(_raise, error)
             return
         became_ready = set(changes.ready)

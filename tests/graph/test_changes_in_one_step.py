@@ -229,7 +229,7 @@ async def test_exception_of_where_comes_out_of_the_block_and_not_of_what_started
     assert edited
 
 
-async def test_condition_that_raises_at_the_end_of_a_hold_ends_the_block_whoever_catches_it(
+async def test_condition_that_raises_at_the_end_of_a_hold_ends_the_block_although_it_is_caught(
     autojump_clock: MockClock,
 ) -> None:
     def broken(result: JSON) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from galaxy_trio.errors import GraphError
-    from galaxy_trio.graph import GraphRun, GraphSnapshot, NodeEnded
+    from galaxy_trio.graph import Change, GraphRun, GraphSnapshot, NodeEnded
 
     from .support.sessions import Tasks
 
@@ -181,7 +181,7 @@ async def test_edit_of_a_planner_that_returns_after_its_graph_was_cancelled_is_d
 ) -> None:
     go_on = trio.Event()
 
-    async def plan(*_: object) -> Callable[..., None]:
+    async def plan(*_: object) -> Change:
         with trio.CancelScope(shield=True):
             await go_on.wait()
         return lambda edit: edit.add(Node("more", "more"))
@@ -195,7 +195,7 @@ async def test_edit_of_a_planner_that_returns_after_its_graph_was_cancelled_is_d
 
 
 async def test_edit_of_a_planner_that_returns_after_its_time_is_dropped(autojump_clock: MockClock) -> None:
-    async def plan(*_: object) -> Callable[..., None]:
+    async def plan(*_: object) -> Change:
         with trio.CancelScope(shield=True):
             await trio.sleep(31)
         return lambda edit: edit.add(Node("more", "more"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
@@ -161,8 +161,9 @@ async def test_graph_that_is_written_and_imported_again_does_not_lose_the_kinds_
         nodes("a", *(str(when) for when in When)),
         [Edge("a", str(when), when, condition=CONDITION if when is When.CONDITION else None) for when in When],
     )
-    for form in ("ours", "original"):
-        snapshot = read_graph(graph_document(graph, format=form))  # type: ignore[arg-type]
+    forms: tuple[Literal["ours", "original"], ...] = ("ours", "original")
+    for form in forms:
+        snapshot = read_graph(graph_document(graph, format=form))
         async with open_tasks() as tasks, open_graph(tasks.constellation, snapshot) as run:
             await tasks.fail("a", result={"ok": True})
             assert states(run) == {

@@ -111,8 +111,8 @@ class GraphStates(RuleBasedStateMachine):
 
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy, is_valid = self.naive.edited(), True
+        made = dict[str, NaiveEdge]()
         try:
-            made = dict[str, NaiveEdge]()
             for change in edit:
                 self._change_naive(copy, made, *change)
             copy.check_cycles()
