@@ -14,6 +14,8 @@ from .test_run import nodes
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from galaxy_trio.graph import Change
+
 LARGE = Graph(
     [Node("first", "first"), *(Node(f"n{number}", "work") for number in range(3_000))],
     [Edge("first", f"n{number}") for number in range(3_000)],
@@ -65,13 +67,14 @@ async def test_snapshot_that_is_not_checked_equals_one_that_is(autojump_clock: M
         await tasks.complete("a")
         first = run.snapshot()
         assert first.graph is run.snapshot().graph
-        for change in (
+        changes: list[Change] = [
             lambda edit: edit.connect(Edge("a", "c")),
             lambda edit: edit.replace(Node("c", "other")),
             lambda edit: edit.add(Node("d", "d")),
             lambda edit: edit.disconnect("a", "c"),
             lambda edit: edit.remove("d"),
-        ):
+        ]
+        for change in changes:
             run.edit(change)
             now = run.snapshot()
             assert now != first
@@ -79,8 +82,7 @@ async def test_snapshot_that_is_not_checked_equals_one_that_is(autojump_clock: M
             assert now == GraphSnapshot(graph, now.version, now.nodes, now.decisions)
             assert Graph(now.graph.nodes, now.graph.edges)._size == now.graph._size
             first = now
-        assert [edge.id for edge in now.graph.edges] == ["edge-2", "edge-3"]
-        assert now.node("a") is first.node("a")
+        assert [edge.id for edge in first.graph.edges] == ["edge-2", "edge-3"]
 
 
 async def test_ended_node_that_is_retried_is_known_as_it_is_then(autojump_clock: MockClock) -> None:
