@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -229,7 +228,9 @@ class Graph:
 
 def free_edge_ids(taken: Collection[str]) -> Iterator[str]:
     """Make up ids of edges that are not taken. The first number is above that of the ids: most of those below are taken."""
-    for number in itertools.count(len(taken) + 1):
+    number = len(taken)
+    while True:
+        number += 1
         edge_id = f"edge-{number}"
         if edge_id not in taken:
             yield edge_id
