@@ -1,4 +1,4 @@
-"""What is done so that large graphs hold nobody up: opened in steps, snapshots without checks, states without copies."""
+"""What is done so that large graphs hold no other task up: opened in steps, snapshots without checks, states without copies."""
 
 from __future__ import annotations
 
