@@ -317,7 +317,7 @@ class GraphStates(RuleBasedStateMachine):
     @invariant()
     def counts_are_exact(self) -> None:
         counts = Counter(node.state for node in self.tables.nodes.values())
-        assert +self.machine.moved == counts
+        assert +Counter(self.machine.moved) == counts
         for name, node in self.tables.nodes.items():
             assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
             assert node.attempt == self.attempts[name]
