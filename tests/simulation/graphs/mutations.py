@@ -254,12 +254,7 @@ def retry_immediately() -> AbstractContextManager[object]:
 
 def skip_after_a_skip() -> AbstractContextManager[object]:
     """An edge that always holds does not hold after a node that was skipped."""
-    holds = StateMachine[Any, Any]._holds
-
-    def holds_seldom(self: Machine, edge: LiveEdge, state: NodeState) -> bool:
-        return state is not NodeState.SKIPPED and holds(self, edge, state)
-
-    return mock.patch.object(StateMachine, "_holds", holds_seldom)
+    return mock.patch.dict(state_machine._HOLDING, {NodeState.SKIPPED: frozenset()})
 
 
 def keep_edges_of_removed_nodes() -> AbstractContextManager[object]:
