@@ -8,7 +8,8 @@ from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._config.reader import MAX_PROBLEMS, member_path
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.errors import CycleError, GraphTooLarge
-from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, Graph, show_cycle
+from galaxy_trio.graph.cycles import show_cycle
+from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, Graph
 from galaxy_trio.graph.snapshot import GraphSnapshot, NodeResult
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState
 
