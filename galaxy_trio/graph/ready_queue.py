@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ReadyQueue:
         # Ready nodes that have not been taken, each with its requirements. Entries of others are out of date.
         self._ready: dict[_Entry, Hashable] = {}
         self._entry_of: dict[str, _Entry] = {}
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: defaultdict[Hashable, int] = defaultdict(int)
         self._parked: dict[Hashable, list[_Entry]] = {}
         self._entries = 0
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from galaxy_trio.errors import CycleError, GraphError, GraphFailed, GraphTooLarge
-from galaxy_trio.graph import Condition, Edge, Graph, GraphResult, GraphSnapshot, GraphState, Node, NodeResult, When
+from galaxy_trio.graph import (
+    Condition,
+    Edge,
+    Graph,
+    GraphResult,
+    GraphSnapshot,
+    GraphState,
+    Node,
+    NodeResult,
+    NodeState,
+    When,
+)
 from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_REQUEST
 
 if TYPE_CHECKING:
@@ -105,3 +116,17 @@ def test_single_name_is_one_capability_and_one_tip() -> None:
 def test_cancelled_graph_without_bad_nodes_says_that_it_was_cancelled() -> None:
     with pytest.raises(GraphFailed, match="the graph was cancelled"):
         GraphResult(GraphState.CANCELLED, {}).unwrap()
+
+
+@pytest.mark.parametrize(
+    ("failed", "message"),
+    [
+        (1, r"the graph is failed: node 'n0' is failed: it broke$"),
+        (2, r"the graph is failed: node 'n0' is failed: it broke, and 1 more node did not complete$"),
+        (3, r"the graph is failed: node 'n0' is failed: it broke, and 2 more nodes did not complete$"),
+    ],
+)
+def test_failed_graph_names_the_first_node_and_counts_the_others(failed: int, message: str) -> None:
+    results = {f"n{number}": NodeResult(NodeState.FAILED, error="it broke") for number in range(failed)}
+    with pytest.raises(GraphFailed, match=message):
+        GraphResult(GraphState.FAILED, results).unwrap()

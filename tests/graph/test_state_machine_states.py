@@ -268,7 +268,7 @@ class GraphStates(RuleBasedStateMachine):
                 self.machine.retry(name)
             return
         after = self.naive.nodes
-        waited = {other for other in after if before[other] is NodeState.READY and after[other] is NodeState.WAITING}
+        waited = {other for other in after if NodeState.WAITING is after[other] is not before[other]}
         ready = {other for other in after if before[other] is NodeState.READY} - waited
         self._compare(self.machine.retry(name), waited, ready, before)
 
@@ -301,7 +301,7 @@ class GraphStates(RuleBasedStateMachine):
 
         Args:
             reported: What it reported.
-            waited: The nodes that were ready, and waited at least for a moment.
+            waited: The nodes that had another state, and waited at least for a moment.
             ready: The nodes that were ready all the time, if they are now.
             before: The states before.
         """
@@ -325,7 +325,7 @@ class GraphStates(RuleBasedStateMachine):
     @invariant()
     def counts_are_exact(self) -> None:
         counts = Counter(node.state for node in self.tables.nodes.values())
-        assert +self.machine.moved == counts
+        assert +Counter(self.machine.moved) == counts
         for name, node in self.tables.nodes.items():
             assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
             assert node.attempt == self.attempts[name]
