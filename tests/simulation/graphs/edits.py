@@ -138,7 +138,9 @@ def edit(referee: Referee, changes: Sequence[Change], *, outdated: bool, raises:
             raise_at_the_end(edit)
 
     try:
-        version = run.edit(change, version=model.version - 1 if outdated else None)
+        # Every other edit is for the version that there is.
+        current = model.version if len(changes) % 2 else None
+        version = run.edit(change, version=model.version - 1 if outdated else current)
     except (GraphError, _Raised) as error:
         if edited is not None:
             referee.report(f"an edit was refused: {error!r}")
