@@ -24,10 +24,10 @@ class Grants:
     Args:
         limit: Counts the slots in use on all devices together.
         bring: Called with the rank of the next call, if there is one, and the devices that had a free slot since the last grant. Moves a
-            call of a higher priority that waits elsewhere to the queue of one of them, and returns whether there was one.
+            call of a higher priority that waits elsewhere to the queue of one of them, and returns that device.
     """
 
-    def __init__(self, limit: TaskLimit, bring: Callable[[Rank | None, Collection[Slots]], bool]) -> None:
+    def __init__(self, limit: TaskLimit, bring: Callable[[Rank | None, Collection[Slots]], Slots | None]) -> None:
         self._limit = limit
         self._bring = bring
         # Devices with a free slot and a queue, by the rank of the first in it.
@@ -53,17 +53,22 @@ class Grants:
         else:
             self._free.pop(slots, None)
 
-    def grant_next(self) -> bool:
-        """Grant a slot to the call that is next. Returns False when there is no such call, otherwise it must be called again."""
+    def grant_next(self) -> Slots | None:
+        """Grant a slot to the call that is next, or bring it to a device that can grant one.
+
+        Returns:
+            The device. Call this again, until it returns None.
+        """
         if not self._limit.has_room:
-            return False
-        if self._free and self._bring(self._ready.first_rank, self._free):
-            return True
+            return None
+        brought = self._bring(self._ready.first_rank, self._free) if self._free else None
+        if brought is not None:
+            return brought
         slots = self._ready.first
         if slots is None:
             # All calls have seen these devices.
             self._free.clear()
-            return False
+            return None
         slots.grant()
         self.update(slots)
-        return True
+        return slots

@@ -206,7 +206,11 @@ class Scheduler:
                     self._reconsider(_pop_first(self._changed))
                 elif self._rechecked:
                     self._recheck(_pop_first(self._rechecked))
-                elif not self._grants.grant_next() and not self._changed:
+                elif (slots := self._grants.grant_next()) is not None:
+                    if self._has_overflow:
+                        # Its queue has a place now.
+                        self._changed[self._devices[slots.device_id]] = None
+                elif not self._changed:
                     return
         finally:
             self._settling = False
@@ -276,7 +280,7 @@ class Scheduler:
                 return
             push_first(group)
 
-    def _bring(self, rank: Rank | None, free: Collection[Slots]) -> bool:
+    def _bring(self, rank: Rank | None, free: Collection[Slots]) -> Slots | None:
         """Move the first call with a higher priority that fits one of these devices to the queue of the device.
 
         Args:
@@ -284,11 +288,11 @@ class Scheduler:
             free: Devices with a free slot.
 
         Returns:
-            Whether there is such a call.
+            The device; None if there is no such call.
         """
         first = _first_of(self._waiting)
         if first is None or not has_higher_priority(first.rank, rank):
-            return False
+            return None
         firsts = [(first.rank, group) for group in self._groups.values() if (first := _first_of(group.waiting))]
         devices = [self._devices[slots.device_id] for slots in free]
         for _, group in sorted(firsts):
@@ -296,9 +300,10 @@ class Scheduler:
             # It may be another one, if `where` raised.
             first = _first_of(group.waiting)
             if fitting and first is not None and has_higher_priority(first.rank, rank):
-                self._move(first, min(fitting, key=_load), may_refuse=False)
-                return True
-        return False
+                device = min(fitting, key=_load)
+                self._move(first, device, may_refuse=False)
+                return device._slots
+        return None
 
     def _fits(self, group: _Group, device: Device) -> bool:
         """Whether a device fits a group's calls. What the caller's `where` raises is raised in the first of them."""

@@ -217,6 +217,11 @@ class Slots:
         return self._size - len(self._free)
 
     @property
+    def free(self) -> int:
+        """The number of free slots."""
+        return len(self._free)
+
+    @property
     def busy(self) -> bool:
         """Whether a slot is in use, or will be when the gate is opened."""
         return self.taken > 0 or self.queued > 0
@@ -229,7 +234,7 @@ class Slots:
     @property
     def load(self) -> tuple[bool, int, int]:
         """A sort key for devices: idle before busy, then the shortest queue, then the longest idle."""
-        return self.busy, self.queued - len(self._free), self._idle_since
+        return self.busy, self.queued - self.free, self._idle_since
 
     @property
     def closed(self) -> bool:
