@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from galaxy_trio.constellation.slots import Place, PlaceMoved, Slot
 from galaxy_trio.errors import QueueFull
 from tests.constellation.support.slots import GrantedSlots, enter, open_slots
+
 SIZE, MAX_QUEUED = 2, 3
 
 
