@@ -89,7 +89,9 @@ class Model:
         if len(self._running) == self._size:
             return None
         taken = [sum(call.device == device for call in self._running) for device in range(len(_SIZES))]
-        usable = [call for call in self._waiting if self._open[call.device] and taken[call.device] < _SIZES[call.device]]
+        usable = [
+            call for call in self._waiting if self._open[call.device] and taken[call.device] < _SIZES[call.device]
+        ]
         return min(usable, key=lambda call: call.rank, default=None)
 
 

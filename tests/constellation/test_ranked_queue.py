@@ -35,7 +35,9 @@ def test_highest_priority_is_first_then_what_was_accepted_first() -> None:
         queue.pop()
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "add", "discard", "add again", "pop", "clear"]), st.integers(0, 400))))
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "add", "discard", "add again", "pop", "clear"]), st.integers(0, 400)))
+)
 def test_any_sequence_agrees_with_a_sorted_list(steps: list[tuple[str, int]]) -> None:
     queue = RankedQueue[int]()
     model: list[tuple[tuple[int, int], int]] = []
