@@ -106,12 +106,14 @@ class Call:
 
     Attributes:
         wanted: The device's id, or the feature.
+        priority: Its priority.
         granted: Whether a slot was granted.
         ended: Whether it has ended without a slot.
         lease: Its slot, when it knows of it.
     """
 
     wanted: str
+    priority: int
     rank: Rank
     task: _FakeTask = attrs.field(factory=_FakeTask)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -147,13 +149,13 @@ class OfflineFleet:
 
     def call(self, wanted: str, priority: int) -> None:
         """Make a call."""
-        self._enter(Call(wanted, next_rank(priority)))
+        self._enter(Call(wanted, priority, next_rank(priority)))
 
     def call_again(self, call: Call) -> None:
         """Let a call that could not use its slot wait again."""
         assert call.lease is not None
         self.calls.remove(call)
-        self._enter(Call(call.wanted, call.rank, _FakeTask(had_slot=True)))
+        self._enter(Call(call.wanted, call.priority, call.rank, _FakeTask(had_slot=True)))
         call.lease.release()
 
     def _enter(self, call: Call) -> None:
@@ -196,9 +198,9 @@ class OfflineFleet:
             if not other.waiting or other is granted:
                 continue
             if any(other.fits(each) for each in usable):
-                assert other.rank[0] >= granted.rank[0], "a call of a higher priority waits"
-            if other.wanted == device.device_id:
-                assert other.rank > granted.rank, "a call that precedes it waits for the device"
+                assert other.priority <= granted.priority, "a call of a higher priority waits"
+            if other.wanted == device.device_id and other.priority == granted.priority:
+                assert other.rank > granted.rank, "a call that was accepted earlier waits for the device"
         granted.granted = True
 
     def check(self) -> None:
