@@ -43,7 +43,7 @@ class Grants:
         previous = self._ranks.get(slots)
         if rank != previous:
             if previous is not None:
-                self._ready.discard(previous)
+                self._ready.discard(previous, slots)
                 del self._ranks[slots]
             if rank is not None:
                 self._ready.add(rank, slots)

@@ -68,14 +68,16 @@ class RankedQueue(Generic[T]):
         return None if rank is None else self._items[rank]
 
     def add(self, rank: Rank, item: T) -> None:
-        """Add an item, whose rank no other one has."""
+        """Add an item, in place of one with the same rank."""
         self._items[rank] = item
         heapq.heappush(self._heap, rank)
 
-    def discard(self, rank: Rank) -> None:
-        """Remove the item with this rank, if it is there."""
-        if self._items.pop(rank, None) is not None and len(self._heap) > 2 * len(self._items) + _SLACK:
-            self._heap = sorted(self._items)
+    def discard(self, rank: Rank, item: T) -> None:
+        """Remove an item, if it is there, and not another one that has its rank now."""
+        if self._items.get(rank) is item:
+            del self._items[rank]
+            if len(self._heap) > 2 * len(self._items) + _SLACK:
+                self._heap = sorted(self._items)
 
     def pop(self) -> T:
         """Remove and return the first item.

@@ -143,7 +143,7 @@ class Scheduler:
                 self._in_queue_of.pop(waiter.device, None)
         elif waiter.unassigned:
             self._unassigned -= 1
-            self._groups[waiter.requirements.key].unassigned.discard(waiter.rank)
+            self._groups[waiter.requirements.key].unassigned.discard(waiter.rank, waiter)
 
     def _move(self, waiter: Waiter, device: Device | None, *, may_refuse: bool = True) -> None:
         """Move a call to the queue of this device; to no queue for None.
@@ -163,10 +163,10 @@ class Scheduler:
 
     def _forget(self, waiter: Waiter) -> None:
         self._remove_from_queue(waiter)
-        self._waiting.discard(waiter.rank)
+        self._waiting.discard(waiter.rank, waiter)
         group = self._groups.get(waiter.requirements.key)
         if group is not None:
-            group.waiting.discard(waiter.rank)
+            group.waiting.discard(waiter.rank, waiter)
             if not group.waiting:
                 del self._groups[waiter.requirements.key]
 

@@ -281,7 +281,7 @@ class Slots:
 
     def remove(self, place: Place) -> None:
         """Remove a place from the queue. Called by `Place.leave`."""
-        self._queue.discard(place.rank)
+        self._queue.discard(place.rank, place)
         self._on_change()
 
     def grant(self) -> None:

@@ -68,10 +68,10 @@ class ReadyQueue:
         ready = self._nodes.pop(node_id, None)
         if ready is None:
             return
-        self._queue.discard(ready.rank)
+        self._queue.discard(ready.rank, ready)
         for place, queues in ((ready.window, self._parked), (ready.requirements, self._refused)):
             if place in queues:
-                queues[place].discard(ready.rank)
+                queues[place].discard(ready.rank, ready)
 
     def take(self) -> ReadyNode | None:
         """Remove and return the next node that may wait for a device; None if there is none. `release` must follow."""

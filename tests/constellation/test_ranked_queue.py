@@ -55,8 +55,9 @@ def test_any_sequence_agrees_with_a_sorted_list(steps: list[tuple[str, int]]) ->
                 model.append(entry)
             case "discard" if model:
                 entry = model.pop(which % len(model))
-                queue.discard(entry[0])
-                queue.discard(entry[0])
+                queue.discard(entry[0], -1)
+                queue.discard(*entry)
+                queue.discard(*entry)
                 removed.append(entry)
             case "pop" if model:
                 entry = min(model)
@@ -80,8 +81,8 @@ def test_100_000_items_take_few_comparisons_each() -> None:
     for number, rank in enumerate(ranks):
         queue.add(rank, number)
         assert queue.first_rank is not None
-    for rank in ranks[::2]:
-        queue.discard(rank)
+    for number, rank in list(enumerate(ranks))[::2]:
+        queue.discard(rank, number)
     while queue:
         queue.pop()
     assert CountedRank.comparisons / _COUNT < 60
@@ -93,6 +94,6 @@ def test_removed_items_leave_nothing_behind_in_a_queue_whose_first_item_stays() 
     for number in range(10_000):
         rank = next_rank(0)
         queue.add(rank, number)
-        queue.discard(rank)
+        queue.discard(rank, number)
     assert len(queue) == 1
     assert len(queue._heap) < 100
