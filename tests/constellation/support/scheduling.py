@@ -110,6 +110,7 @@ class Call:
         granted: Whether a slot was granted.
         ended: Whether it has ended without a slot.
         lease: Its slot, when it knows of it.
+        place: Its place, if it is for one device.
     """
 
     wanted: str
@@ -120,11 +121,12 @@ class Call:
     granted: bool = False
     ended: bool = False
     lease: Lease | None = None
+    place: Place | None = None
 
     @property
     def waiting(self) -> bool:
         """Whether it waits for a slot."""
-        return not self.granted and not self.ended
+        return not self.granted and not self.ended and (self.place is None or self.place.waiting)
 
     def fits(self, device: OfflineDevice) -> bool:
         """Whether the device can run it."""
@@ -163,8 +165,8 @@ class OfflineFleet:
         task = cast("Task", call.task)
         try:
             if call.wanted in self.devices:
-                place = self.devices[call.wanted].enter_queue(call.rank, task)
-                self._nursery.start_soon(self._wait_for_place, call, self.devices[call.wanted], place)
+                call.place = self.devices[call.wanted].enter_queue(call.rank, task)
+                self._nursery.start_soon(self._wait_for_place, call, self.devices[call.wanted], call.place)
             else:
                 waiter = self.scheduler.enter(Requirements(capabilities=[call.wanted]), call.rank, task)
                 self._nursery.start_soon(self._wait, call, self.scheduler.wait(waiter))
