@@ -23,7 +23,10 @@ if TYPE_CHECKING:
         (lambda: Node("a", "x", device="d", os="linux"), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", device="d", capabilities="web"), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", device="d", where=lambda _: True), "node 'a': give a device, or the properties"),
-        (lambda: Node("a", "x", priority=101), "node 'a': a priority is -100 to 100, and this one is 101"),
+        (
+            lambda: Node("a", "x", priority=101),
+            "node 'a': a priority is a whole number from -100 to 100, and this one is 101",
+        ),
         (lambda: Node("a", "x", timeout=-1), "node 'a': a timeout is a number of seconds or math.inf, not -1"),
         (lambda: Node("a", "x", timeout=math.nan), "node 'a': a timeout is a number of seconds or math.inf, not nan"),
         (lambda: Node("a", "x", retries=1001), "node 'a': retries are 0 to 1,000, not 1001"),
