@@ -182,7 +182,7 @@ class Slots:
         max_queued: The number of places in the queue; one more is refused.
         limit: Counts the slots in use on all devices together.
         on_change: Called when a place left the queue, a slot was released, or the gate was opened: a slot may be granted. Must not block
-            or raise. Whoever enters the queue calls it.
+            or raise. The caller of `enter` calls it too.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ async def test_task_that_was_not_sent_keeps_its_place_among_its_priority_and_let
         world.nothing_is_held()
 
 
-async def test_cancelled_task_of_the_highest_priority_holds_nobody_up(autojump_clock: MockClock) -> None:
+async def test_cancelled_task_of_the_highest_priority_delays_no_other_task(autojump_clock: MockClock) -> None:
     async with open_world("a", max_queued=2) as world, trio.open_nursery() as nursery:
         await start(nursery, partial(world.a.run_task, "hold 0"))
         low = await start(nursery, partial(world.a.run_task, "echo low"))
