@@ -166,6 +166,18 @@ class GraphError(GalaxyError, ValueError):
     """A task graph, or a change of one, is invalid. Nothing was changed."""
 
 
+class GraphFileError(GraphError):
+    """A file or another document of a graph cannot be read or written.
+
+    Attributes:
+        problems: All problems of the document, each with its path in it; empty if the message says everything.
+    """
+
+    def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems: tuple[str, ...] = tuple(problems)
+
+
 class CycleError(GraphError):
     """The edges of a graph form a cycle.
 

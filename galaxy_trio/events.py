@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 BACKLOG: Final = 1_024
 """The default number of events that may wait for a subscriber."""
 MAX_INFORMATION: Final = 2**24
-"""Bytes of memory of all device information in the events that wait for a subscriber. Other events have texts of limited length."""
+"""Bytes of memory of all device information, or ids of edited nodes, in the events that wait for a subscriber. Other events have texts of
+limited length."""
 MAX_TEXT: Final = 1_000
 """The maximum length of a text in an event, in characters. A peer may send more, and a backlog must not hold it."""
 
@@ -279,7 +280,7 @@ class EventStream(Generic[E]):
     """The events of one subscription, as an async iterator. It ends when its connection, constellation or graph has ended."""
 
     def __init__(self, backlog: int) -> None:
-        # Each event with the size of its information.
+        # Each event with its size.
         self._events: deque[tuple[E, int]] = deque()
         self._size = 0
         self._backlog = backlog
@@ -288,7 +289,7 @@ class EventStream(Generic[E]):
         self._arrival = trio.lowlevel.ParkingLot()
 
     def _put_nowait(self, event: E, size: int) -> None:
-        """Add an event and the size of its information. If the backlog is full, drop the oldest."""
+        """Add an event with its size. If the backlog is full, drop the oldest."""
         while self._events and (len(self._events) >= self._backlog or self._size + size > MAX_INFORMATION):
             self._pop()
             self._lost += 1
@@ -322,15 +323,25 @@ class EventStream(Generic[E]):
         return self._pop()
 
 
+def _information_size(event: object) -> int:
+    if not isinstance(event, InformationUpdated):
+        return 0
+    return json_size(attrs.astuple(event.information, recurse=False), MAX_INFORMATION)
+
+
 class EventFanOut(Generic[E]):
     """Delivers each event to every subscriber without waiting for any.
 
     Args:
         on_event: Called with each event before the subscribers receive it. It must not block or raise.
+        size_of: Counts the bytes of memory of an event that may be large; 0 for others.
     """
 
-    def __init__(self, on_event: Callable[[E], None] | None = None) -> None:
+    def __init__(
+        self, on_event: Callable[[E], None] | None = None, size_of: Callable[[E], int] = _information_size
+    ) -> None:
         self._on_event = on_event
+        self._size_of = size_of
         self._streams: set[EventStream[E]] = set()
         self._ended = False
 
@@ -338,11 +349,7 @@ class EventFanOut(Generic[E]):
         """Deliver an event to all current subscribers. Never blocks."""
         if self._on_event is not None:
             self._on_event(event)
-        size = (
-            json_size(attrs.astuple(event.information, recurse=False), MAX_INFORMATION)
-            if isinstance(event, InformationUpdated)
-            else 0
-        )
+        size = self._size_of(event)
         for stream in self._streams:
             stream._put_nowait(event, size)  # noqa: SLF001  # its own module
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from galaxy_trio._config.strict_json import parse_json
 from galaxy_trio._config.strict_toml import parse_toml
-from galaxy_trio._config.text import read_text
+from galaxy_trio._config.text import MAX_TEXT, read_text
 from galaxy_trio.errors import ConfigError
 
 
@@ -29,11 +29,38 @@ def read_configuration_file(path: str | os.PathLike[str], what: str) -> object:
     Raises:
         ConfigError: The file cannot be read or parsed, or a key is given twice in it.
     """
+    text = read_named_text(path, what)
+    return parse_configuration(text, Path(path).suffix, f"{what} {path}")
+
+
+def read_named_text(path: str | os.PathLike[str], what: str, max_size: int = MAX_TEXT) -> str:
+    """Read the text of a file.
+
+    Args:
+        path: The file.
+        what: The subject of error messages.
+        max_size: The size in bytes of the largest file that is read.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
     if not can_name_a_file(os.fspath(path)):
         raise ConfigError(f"{what} {os.fspath(path)!r} cannot be read: no file can have this name")
-    shown = f"{what} {path}"
-    text = read_text(path, f"{shown} cannot be read")
-    match Path(path).suffix.lower():
+    return read_text(path, f"{what} {path} cannot be read", max_size)
+
+
+def parse_configuration(text: str, suffix: str, shown: str) -> object:
+    """Parse a text as the suffix of its file says.
+
+    Args:
+        text: The text.
+        suffix: ``.json``, ``.toml``, or any other for YAML.
+        shown: The subject of error messages.
+
+    Raises:
+        ConfigError: The text cannot be parsed, or a key is given twice in it.
+    """
+    match suffix.lower():
         case ".json":
             return parse_json(text, shown)
         case ".toml":

@@ -178,6 +178,11 @@ class ObjectReader:
         """Read an object with any members."""
         return self.read(key, "an object", dict) or {}
 
+    def value(self, key: str) -> object:
+        """Return a member of any kind, unchecked; None if it is absent."""
+        self._known.append(key)
+        return self._members.get(key)
+
     def unused(self, *keys: str) -> list[str]:
         """Accept members with any values, which are not read. Returns the keys of those that are given."""
         self._known += keys

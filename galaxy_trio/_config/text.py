@@ -22,22 +22,23 @@ _OTHER_ENCODINGS: Final = (
 )
 
 
-def read_text(path: str | os.PathLike[str], failure: str) -> str:
+def read_text(path: str | os.PathLike[str], failure: str, max_size: int = MAX_TEXT) -> str:
     """Read a text file. Byte order marks at its beginning are left out, and lines end as in Python.
 
     Args:
         path: The file.
         failure: The beginning of the error message, before the reason.
+        max_size: The size in bytes of the largest file that is read.
 
     Raises:
         ConfigError: The file cannot be read, is too large, or is not UTF-8 text. Nothing of its content is in the error.
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_TEXT + 1)
+            data = file.read(max_size + 1)
     except OSError as error:
         raise ConfigError(f"{failure}: {error.strerror or error}") from error
-    problem = problem_of_text(data)
+    problem = problem_of_text(data, max_size)
     if problem is not None:
         raise ConfigError(f"{failure}: {problem}")
     text = data.decode().lstrip(BYTE_ORDER_MARK)
@@ -49,10 +50,10 @@ def backslash_hint(problem: str) -> str:
     return "; write / or two backslashes" if "escape" in problem or "hex value" in problem else ""
 
 
-def problem_of_text(data: bytes) -> str | None:
+def problem_of_text(data: bytes, max_size: int = MAX_TEXT) -> str | None:
     """Return the reason for which the content of a file is not text that can be read; None if it can be."""
-    if len(data) > MAX_TEXT:
-        return f"it is larger than {MAX_TEXT // 2**20} MiB"
+    if len(data) > max_size:
+        return f"it is larger than {max_size // 2**20} MiB"
     for mark, name in _OTHER_ENCODINGS:
         if data.startswith(mark):
             return f"it is {name} text: save it as UTF-8"

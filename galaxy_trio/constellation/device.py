@@ -321,6 +321,11 @@ class Device:
         return place
 
     @property
+    def _has_room(self) -> bool:
+        """Whether a task would run immediately."""
+        return self._takes_now and self._slots.free > 0 and not self._slots.queued
+
+    @property
     def _takes_now(self) -> bool:
         """Whether the device is connected and accepts tasks."""
         return self.connected and self._takes_tasks

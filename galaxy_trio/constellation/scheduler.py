@@ -75,8 +75,8 @@ class Scheduler:
         """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
         if device_id is not None:
             device = self._devices.get(device_id)
-            return device is not None and device._takes_now
-        return any(device._takes_now and requirements.fit(device.profile) for device in self._devices.values())
+            return device is not None and device._has_room
+        return any(device._has_room and requirements.fit(device.profile) for device in self._devices.values())
 
     def enter(self, requirements: Requirements, rank: Rank, task: Task | None) -> Waiter:
         """Begin to wait for a device. `wait` must follow.

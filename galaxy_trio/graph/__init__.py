@@ -15,10 +15,13 @@ from galaxy_trio.graph.events import (
     NodeStarted,
     NodeWaiting,
 )
+from galaxy_trio.graph.files.reading import read_graph
+from galaxy_trio.graph.files.writing import graph_document, write_graph
 from galaxy_trio.graph.model import Edge, EdgeCondition, Graph, Node, When
 from galaxy_trio.graph.node_requests import make_request
+from galaxy_trio.graph.opening import open_graph
 from galaxy_trio.graph.planning import Change, Planner
-from galaxy_trio.graph.run import GraphRun, open_graph
+from galaxy_trio.graph.run import GraphRun
 from galaxy_trio.graph.snapshot import GraphResult, GraphSnapshot, GraphState, GraphStatistics, NodeResult
 from galaxy_trio.graph.state_machine import NodeState
 
@@ -50,8 +53,11 @@ __all__ = [
     "NodeWaiting",
     "Planner",
     "When",
+    "graph_document",
     "make_request",
     "open_graph",
+    "read_graph",
+    "write_graph",
 ]
 
 set_module(globals())

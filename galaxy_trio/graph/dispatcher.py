@@ -105,10 +105,15 @@ class Dispatcher:
         return self._max_concurrent is None or self._running + len(self._claims) < self._max_concurrent
 
     def _claims_slot(self, node: LiveNode) -> bool:
+        if self._max_concurrent is None or node.not_before is not None:
+            return False
         spec = node.spec
-        return self._max_concurrent is not None and self._constellation._scheduler.takes_now(
-            spec.device, Requirements(spec.os, spec.capabilities, spec.where)
-        )
+        try:
+            return self._constellation._scheduler.takes_now(
+                spec.device, Requirements(spec.os, spec.capabilities, spec.where)
+            )
+        except Exception:  # noqa: BLE001  # `where` raised it: its attempt asks it again, and raises it
+            return False
 
     def add(self, node: LiveNode) -> None:
         """Run a node that is ready, when its turn comes."""
@@ -143,6 +148,8 @@ class Dispatcher:
         node, end = attempt.node, None
         try:
             with attempt.scope:
+                # It may have been withdrawn before it began.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if node.not_before is not None:
                     await trio.sleep_until(node.not_before)
                 end = await self._run(attempt)
@@ -152,9 +159,9 @@ class Dispatcher:
             self._running -= attempt.sent
             self._end_claim(attempt)
             self._ready.release(attempt.ready)
-        # Without a checkpoint since the end, so that nothing comes between.
-        if end is None and attempt.sent:
-            end = NodeState.CANCELLED, None, "it was cancelled"
+        # Without a checkpoint since the end, so that nothing comes between. But it may have been withdrawn in the step in which it ended.
+        if attempt.scope.cancel_called and (end is None or end[0] is not NodeState.COMPLETED):
+            end = (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
         if end is not None:
             self._owner._attempt_ended(node, *end)
         self.start_ready()
@@ -169,8 +176,11 @@ class Dispatcher:
         self._claims.pop(attempt, None)
 
     async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
+        text = self._owner._text_of(attempt.node)
+        if not _can_be_sent(text):
+            return NodeState.FAILED, None, "its text contains a lone surrogate, which cannot be sent"
         try:
-            result = await self._run_task(attempt)
+            result = await self._run_task(attempt, text)
         except (QueueFull, _NoRoom) as refusal:
             # One that was withdrawn is not added again.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -191,9 +201,8 @@ class Dispatcher:
         self._ready.accept(requirements)
         self.start_ready()
 
-    async def _run_task(self, attempt: _Attempt) -> TaskResult:
+    async def _run_task(self, attempt: _Attempt, text: str) -> TaskResult:
         node, spec = attempt.node, attempt.node.spec
-        text = self._owner._text_of(node)
 
         async def before_sending(device_id: str) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -237,6 +246,14 @@ class Dispatcher:
             before_sending=before_sending,
             on_not_sent=on_not_sent,
         )
+
+
+def _can_be_sent(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _new_task_id() -> str:

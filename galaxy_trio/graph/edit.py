@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from galaxy_trio.errors import CycleError, GraphError, NoSuchNode, NotEditable
-from galaxy_trio.graph.model import Edge, check_size, conditions_met, show_cycle
+from galaxy_trio.graph.model import Edge, check_size, conditions_met, edge_size, node_size, show_cycle
 from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ class Edited:
         added: The ids of the new nodes.
         replaced: The ids of the nodes that were replaced.
         removed: The ids of the nodes that were removed.
+        outdated: The ids of the nodes that stay ready, and whose request or results of nodes before them changed.
         changes: What followed from it.
     """
 
     added: tuple[str, ...]
     replaced: tuple[str, ...]
     removed: tuple[str, ...]
+    outdated: tuple[str, ...]
     changes: Changes
 
 
@@ -47,8 +49,10 @@ class GraphEdit:
         # The changes against the tables. A node that is removed and added again is in both.
         self._added: dict[str, Node] = {}
         self._replaced: dict[str, Node] = {}
-        self._removed: set[str] = set()
-        self._connected: list[Edge] = []
+        self._removed: dict[str, None] = {}
+        self._connected: dict[tuple[str, str], list[Edge]] = {}
+        self._new_ids = set[str]()
+        self._new_pairs: dict[str, set[tuple[str, str]]] = {}
         self._disconnected: dict[str, LiveEdge] = {}
 
     def add(self, node: Node, after: Iterable[str] = ()) -> None:
@@ -65,8 +69,12 @@ class GraphEdit:
         if self._exists(node.id):
             raise GraphError(f"there is a node {node.id!r} already: replace it, or give this one another id")
         self._added[node.id] = node
-        for source in [after] if isinstance(after, str) else after:
-            self.connect(Edge(source, node.id))
+        try:
+            for source in [after] if isinstance(after, str) else after:
+                self.connect(Edge(source, node.id))
+        except GraphError:
+            self.remove(node.id)
+            raise
 
     def replace(self, node: Node) -> None:
         """Replace the node with the same id. Its edges stay.
@@ -90,10 +98,11 @@ class GraphEdit:
             del self._added[node_id]
         else:
             self._replaced.pop(node_id, None)
-            self._removed.add(node_id)
+            self._removed[node_id] = None
             for edge in (*self._tables.incoming(node_id), *self._tables.outgoing(node_id)):
                 self._disconnected[edge.id] = edge
-        self._connected = [edge for edge in self._connected if node_id not in (edge.source, edge.target)]
+        for pair in self._new_pairs.pop(node_id, ()):
+            self._take_back(*pair)
 
     def connect(self, edge: Edge) -> None:
         """Add an edge to a node that has not started. If its source has ended, it is decided immediately.
@@ -106,9 +115,14 @@ class GraphEdit:
         if not self._exists(edge.source):
             raise NoSuchNode(f"{edge}: there is no node {edge.source!r} in this graph")
         self._check_editable(edge.target)
-        if edge.id is not None and any(edge.id == other.id for other in self._edges()):
-            raise GraphError(f"{edge}: there is an edge {edge.id!r} already: give this one another id")
-        self._connected.append(edge)
+        if edge.id is not None:
+            if edge.id in self._new_ids or (edge.id in self._tables.edges and edge.id not in self._disconnected):
+                raise GraphError(f"{edge}: there is an edge {edge.id!r} already: give this one another id")
+            self._new_ids.add(edge.id)
+        pair = edge.source, edge.target
+        self._connected.setdefault(pair, []).append(edge)
+        for node_id in pair:
+            self._new_pairs.setdefault(node_id, set()).add(pair)
 
     def disconnect(self, source: str, target: str) -> None:
         """Remove all edges from one node to another, which has not started.
@@ -119,12 +133,17 @@ class GraphEdit:
             GraphError: There is no such edge.
         """
         self._check_editable(target)
-        new = [edge for edge in self._connected if (edge.source, edge.target) == (source, target)]
+        new = self._take_back(source, target)
         old = [edge for edge in self._between(source, target) if edge.id not in self._disconnected]
         if not new and not old:
             raise GraphError(f"there is no {Edge(source, target)}")
-        self._connected = [edge for edge in self._connected if edge not in new]
         self._disconnected |= {edge.id: edge for edge in old}
+
+    def _take_back(self, source: str, target: str) -> list[Edge]:
+        """Take back the new edges from one node to another."""
+        edges = self._connected.pop((source, target), [])
+        self._new_ids.difference_update(edge.id for edge in edges if edge.id is not None)
+        return edges
 
     # The graph as it will be.
 
@@ -143,9 +162,13 @@ class GraphEdit:
             return []
         return [edge for edge in self._tables.incoming(target) if edge.source == source]
 
-    def _edges(self) -> Iterator[Edge]:
-        yield from self._connected
-        yield from (edge.spec for edge in self._tables.edges.values() if edge.id not in self._disconnected)
+    def _size(self) -> int:
+        """Count the bytes of memory of the texts and data."""
+        new = (*self._added.values(), *self._replaced.values())
+        old = [self._tables.node(node_id).spec for node_id in (*self._removed, *self._replaced)]
+        edges = sum(edge_size(edge) for edges in self._connected.values() for edge in edges)
+        gone = sum(edge_size(edge.spec) for edge in self._disconnected.values())
+        return self._tables.size + sum(map(node_size, new)) - sum(map(node_size, old)) + edges - gone
 
     def _targets(self, node_id: str, connected: dict[str, list[str]]) -> Iterator[str]:
         yield from connected.get(node_id, ())
@@ -155,26 +178,26 @@ class GraphEdit:
     def _check_cycles(self) -> None:
         """Search for a cycle through a new edge, from the new edges on."""
         connected: dict[str, list[str]] = {}
-        for edge in self._connected:
-            connected.setdefault(edge.source, []).append(edge.target)
+        for source, target in self._connected:
+            connected.setdefault(source, []).append(target)
         finished = set[str]()
-        for begin in {edge.target for edge in self._connected}:
+        for begin in dict.fromkeys(target for _, target in self._connected):
             if begin in finished:
                 continue
             path = {begin: None}
             branches = [self._targets(begin, connected)]
             while branches:
-                target = next(branches[-1], None)
-                if target is None:
+                following = next(branches[-1], None)
+                if following is None:
                     branches.pop()
                     finished.add(path.popitem()[0])
-                elif target in path:
+                elif following in path:
                     nodes = list(path)
-                    cycle = nodes[nodes.index(target) :]
+                    cycle = nodes[nodes.index(following) :]
                     raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)
-                elif target not in finished:
-                    path[target] = None
-                    branches.append(self._targets(target, connected))
+                elif following not in finished:
+                    path[following] = None
+                    branches.append(self._targets(following, connected))
 
     def _condition_met(self, edge: Edge) -> bool | None:
         """Evaluate the condition of a new edge that is decided immediately; None for any other edge."""
@@ -190,18 +213,20 @@ class GraphEdit:
 
         Raises:
             CycleError: The edges would form a cycle.
-            GraphTooLarge: The graph would have too many nodes or edges.
+            GraphTooLarge: The graph would be above a limit.
         """
         tables, changes = self._tables, Changes()
-        if not (self._added or self._replaced or self._removed or self._connected or self._disconnected):
+        connected = [edge for edges in self._connected.values() for edge in edges]
+        if not (self._added or self._replaced or self._removed or connected or self._disconnected):
             return None
         check_size(
             len(tables.nodes) + len(self._added) - len(self._removed),
-            len(tables.edges) + len(self._connected) - len(self._disconnected),
+            len(tables.edges) + len(connected) - len(self._disconnected),
+            self._size(),
         )
         self._check_cycles()
         # Before anything changes: a function may raise.
-        conditions = [self._condition_met(spec) for spec in self._connected]
+        conditions = [self._condition_met(spec) for spec in connected]
         touched = dict[str, None]()
         for edge in self._disconnected.values():
             machine.remove_edge(edge)
@@ -216,14 +241,20 @@ class GraphEdit:
             machine.count_new(node.id)
             touched[node.id] = None
         for node in self._replaced.values():
-            tables.node(node.id).spec = node
-        for spec, met in zip(self._connected, conditions, strict=True):
-            edge = tables.add_edge(spec)
+            tables.replace_node(node)
+        for edge, met in zip(tables.add_edges(connected), conditions, strict=True):
             edge.met = met
             machine.add_edge(edge)
-            touched[spec.target] = None
+            touched[edge.target] = None
         machine.await_edges(touched, changes)
-        for source in {edge.source: None for edge in self._connected}:
+        for source in dict.fromkeys(edge.source for edge in connected):
             machine.decide(tables.node(source), changes)
         machine.settle(touched, changes)
-        return Edited(tuple(self._added), tuple(self._replaced), tuple(self._removed - self._added.keys()), changes)
+        became_ready = set(changes.ready)
+        outdated = [
+            node_id
+            for node_id in dict.fromkeys((*self._replaced, *touched))
+            if node_id not in became_ready and tables.node(node_id).state is NodeState.READY
+        ]
+        removed = tuple(node_id for node_id in self._removed if node_id not in self._added)
+        return Edited(tuple(self._added), tuple(self._replaced), removed, tuple(outdated), changes)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from galaxy_trio.events import shortened_if_any
+from galaxy_trio._json_size import json_size
+from galaxy_trio.events import MAX_INFORMATION, shortened_if_any
 from galaxy_trio.graph.snapshot import GraphState
 from galaxy_trio.graph.state_machine import NodeState
 
@@ -113,3 +114,10 @@ class GraphEnded(GraphEvent):
     """
 
     state: GraphState
+
+
+def event_size(event: object) -> int:
+    """Count the bytes of memory of an event that may be large, to the limit of a subscriber's backlog."""
+    if not isinstance(event, GraphEdited):
+        return 0
+    return json_size((*event.added, *event.replaced, *event.removed), MAX_INFORMATION)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from galaxy_trio._arguments import MAX_PRIORITY, check_name, is_priority
+from galaxy_trio._json_size import json_size
 from galaxy_trio.constellation.profile import DeviceProfile
 from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge
+from galaxy_trio.events import shortened
 from galaxy_trio.graph.conditions import Condition
 from galaxy_trio.messages import JSON
 
@@ -24,10 +27,17 @@ MAX_EDGES: Final = 250_000
 """The number of edges of a graph."""
 MAX_REQUEST: Final = 2**20
 """The length of a node's request, in characters."""
+MAX_SIZE: Final = 2**28
+"""Bytes of memory of the requests, tips, metadata and conditions of a graph together."""
 MAX_NODE_ID: Final = 200
 """The length of a node's or an edge's id, in characters."""
 MAX_RETRIES: Final = 1_000
 """The number of retries of a node."""
+TIMEOUT: Final = 1000.0
+"""The default timeout of a node, in seconds."""
+BACKOFF: Final = 1.0
+"""The default of the longest wait before a node's second attempt, in seconds."""
+_NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 class When(StrEnum):
@@ -50,6 +60,13 @@ def _strings(items: Iterable[str]) -> tuple[str, ...]:
 
 def _name_set(items: Iterable[str]) -> frozenset[str]:
     return frozenset(_strings(items))
+
+
+def _when(when: When | str) -> When:
+    try:
+        return When(when)
+    except ValueError:
+        raise GraphError(f"an edge's when is one of {', '.join(When)}, not {when!r}") from None
 
 
 def _nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
@@ -88,9 +105,9 @@ class Node:
     capabilities: frozenset[str] = attrs.field(default=frozenset(), kw_only=True, converter=_name_set)
     where: Callable[[DeviceProfile], bool] | None = attrs.field(default=None, kw_only=True)
     priority: int = attrs.field(default=0, kw_only=True)
-    timeout: float = attrs.field(default=1000.0, kw_only=True)
+    timeout: float = attrs.field(default=TIMEOUT, kw_only=True)
     retries: int = attrs.field(default=0, kw_only=True)
-    backoff: float = attrs.field(default=1.0, kw_only=True)
+    backoff: float = attrs.field(default=BACKOFF, kw_only=True)
     retry_lost: bool = attrs.field(default=False, kw_only=True)
     name: str | None = attrs.field(default=None, kw_only=True)
     tips: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_strings)
@@ -131,22 +148,26 @@ class Edge:
         when: The ends of the source with which the target may run.
         condition: The condition of `When.CONDITION`.
         id: The edge's name in its graph; made up if it is not given.
+        metadata: Any further data.
     """
 
     source: str
     target: str
-    when: When = When.SUCCESS
+    when: When = attrs.field(default=When.SUCCESS, converter=_when)
     condition: EdgeCondition | None = attrs.field(default=None, kw_only=True)
     id: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
             check_name("edge id", self.id, MAX_NODE_ID)
+        if max(len(self.source), len(self.target)) > MAX_NODE_ID:
+            raise GraphError(f"{self}: a node id has at most {MAX_NODE_ID} characters")
         if (self.condition is not None) != (self.when is When.CONDITION):
             raise GraphError(f"{self}: a condition belongs to an edge with When.CONDITION, and to no other")
 
     def __str__(self) -> str:
-        return f"edge {self.source!r} -> {self.target!r}"
+        return f"edge {shortened(self.source)!r} -> {shortened(self.target)!r}"
 
 
 @attrs.frozen
@@ -156,6 +177,8 @@ class Graph:
     Args:
         nodes: The nodes, each with an id of its own.
         edges: The edges. Two nodes may have several.
+        name: A name for people.
+        metadata: Any further data.
 
     Raises:
         CycleError: The edges form a cycle, which the message names by its nodes.
@@ -165,26 +188,51 @@ class Graph:
 
     nodes: tuple[Node, ...] = attrs.field(default=(), converter=_nodes)
     edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
+    name: str | None = attrs.field(default=None, kw_only=True)
+    metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        check_size(len(self.nodes), len(self.edges))
-        ids = _unique("node", [node.id for node in self.nodes])
+        # Apart from the rest, which edits change.
+        check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
+        check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
+        # A list, so that a cycle is named the same way each time.
+        ids = [node.id for node in self.nodes]
+        known = _unique("node", ids)
         _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
         for edge in self.edges:
             for end in (edge.source, edge.target):
-                if end not in ids:
+                if end not in known:
                     raise GraphError(f"{edge}: there is no node {end!r}")
         cycle = find_cycle(ids, self.edges)
         if cycle:
             raise CycleError(f"the edges form a cycle: {show_cycle(cycle)}", nodes=cycle)
 
 
-def check_size(nodes: int, edges: int) -> None:
-    """Raise `GraphTooLarge` for a graph with too many nodes or edges."""
+def node_size(node: Node) -> int:
+    """Count the bytes of memory of a node's texts and data, to the limit of a graph."""
+    texts = (node.request, node.name, node.device, node.os, *node.capabilities, *node.tips)
+    return json_size((*texts, dict(node.metadata)), MAX_SIZE)
+
+
+def edge_size(edge: Edge) -> int:
+    """Count the bytes of memory of an edge's condition and metadata, to the limit of a graph."""
+    if not edge.metadata and not isinstance(edge.condition, Condition):
+        return 0
+    condition = attrs.astuple(edge.condition, recurse=False) if isinstance(edge.condition, Condition) else ()
+    return json_size((*condition, dict(edge.metadata)), MAX_SIZE)
+
+
+def check_size(nodes: int, edges: int, size: int) -> None:
+    """Raise `GraphTooLarge` for a graph with too many nodes, edges, or bytes of texts and data."""
     if nodes > MAX_NODES:
         raise GraphTooLarge(f"a graph has at most {MAX_NODES:,} nodes, and this one has {nodes:,}")
     if edges > MAX_EDGES:
         raise GraphTooLarge(f"a graph has at most {MAX_EDGES:,} edges, and this one has {edges:,}")
+    if size > MAX_SIZE:
+        raise GraphTooLarge(
+            f"the requests, tips, metadata and conditions of a graph take at most {MAX_SIZE:,} bytes of memory together, "
+            f"and those of this one take {size:,}"
+        )
 
 
 def _unique(what: str, ids: Sequence[str]) -> set[str]:

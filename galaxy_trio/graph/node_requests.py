@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 MAX_INPUTS: Final = 64 * 1024
 """Bytes of the results of all nodes before a node that are part of its text."""
+_LEAST: Final = 1024
+"""The least share of them that a result has. If there are more results than shares, the last ones are left out."""
+_MARK: Final = "… (cut)"
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
 def make_request(node: Node, results: Mapping[str, NodeResult]) -> str:
     """Make the text that is sent for a node.
 
     A node without tips and without nodes before it is sent as its request alone. The others have the form that the original's devices
-    are prompted with, followed by the state, result and error of each node before them, as JSON. Long results are cut; the cut is marked.
+    are prompted with, followed by the state, result and error of each node before them, as JSON: at most 64 KiB together. Long results are
+    cut, and marked as cut. All have the same share, of 1 KiB at least; the results that have none are counted.
 
     Args:
         node: The node.
@@ -30,16 +35,21 @@ def make_request(node: Node, results: Mapping[str, NodeResult]) -> str:
     tips = ["Tips for Completion:", *(f" - {tip}" for tip in node.tips)] if node.tips else ["No tips available."]
     lines = [f"Task Description: {node.request}", *tips]
     if results:
-        share = MAX_INPUTS // len(results)
-        lines += ["Results of the tasks before it:", *(_shown(name, result, share) for name, result in results.items())]
+        share = max(MAX_INPUTS // len(results), _LEAST)
+        shown = list(results.items())[: MAX_INPUTS // share]
+        lines += ["Results of the tasks before it:", *(_shown(name, result, share) for name, result in shown)]
+        if len(shown) < len(results):
+            lines.append(f"… ({len(results) - len(shown):,} more results)")
     return "\n".join(lines)
 
 
 def _shown(name: str, result: NodeResult, share: int) -> str:
-    """Write a node's result as one line of at most `share` bytes, without the marks."""
-    shown = json.dumps(
-        {"task": name, "state": result.state, "result": result.result, "error": result.error}, ensure_ascii=False
-    ).encode(errors="replace")
-    if len(shown) <= share:
-        return shown.decode()
-    return f"{shown[:share].decode(errors='ignore')}… (cut: {len(shown):,} bytes)"
+    """Write a node's result as one line of at most `share` bytes."""
+    line = {"task": name, "state": result.state, "result": result.result, "error": result.error}
+    shown = bytearray()
+    # In parts: a large result is not written whole.
+    for part in _ENCODER.iterencode(line):
+        shown += part.encode(errors="replace")
+        if len(shown) >= share:
+            return f"{shown[: share - 1 - len(_MARK.encode())].decode(errors='ignore')}{_MARK}"
+    return shown.decode()

@@ -14,7 +14,7 @@ from galaxy_trio.graph.events import NodeEnded
 from galaxy_trio.graph.snapshot import GraphSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from galaxy_trio.graph.memory_tables import LiveNode
     from galaxy_trio.graph.state_machine import NodeRow
@@ -29,12 +29,12 @@ edit. While it thinks, the edges of the nodes that ended are not decided; everyt
 _TRIES: Final = 4
 """The number of edits for the same ends that a planner may return: a refused one goes back to it three times."""
 
-_planned: ContextVar[object] = ContextVar("_planned", default=None)
+_planned_graphs: ContextVar[tuple[object, ...]] = ContextVar("_planned_graphs", default=())
 
 
 def is_planning(run: object) -> bool:
-    """Whether the planner of a graph is calling."""
-    return _planned.get() is run
+    """Whether the planner of a graph is calling, or the planner of another graph that it runs."""
+    return run in _planned_graphs.get()
 
 
 class PlannedGraph(Protocol):
@@ -48,7 +48,7 @@ class PlannedGraph(Protocol):
         """Change the graph."""
         ...
 
-    def _planned(self, rows: Iterable[LiveNode], failure: PlannerFailed | None) -> None:
+    def _planned(self, rows: Collection[LiveNode], failure: PlannerFailed | None) -> None:
         """Release the nodes whose ends the planner has thought about."""
         ...
 
@@ -66,8 +66,10 @@ class Planning:
         self._run = run
         self._planner = planner
         self._timeout = timeout
-        self._waiting: list[LiveNode] = []
-        self._thinking: list[LiveNode] = []
+        # Nodes that ended, by id: those for the next call, and those of this one. They are held, so that they stay in the graph.
+        self._waiting: dict[str, LiveNode] = {}
+        self._thinking: dict[str, LiveNode] = {}
+        self._scope = trio.CancelScope()
         self._arrived = trio.lowlevel.ParkingLot()
 
     @property
@@ -77,29 +79,39 @@ class Planning:
 
     def is_held(self, node: NodeRow) -> bool:
         """Whether the planner holds the end of a node."""
-        return node in self._waiting or node in self._thinking
+        return node.id in self._waiting or node.id in self._thinking
 
     def take(self, rows: Iterable[LiveNode]) -> None:
         """Take nodes that ended, and are held."""
-        self._waiting += rows
+        self._waiting |= {node.id: node for node in rows}
         self._arrived.unpark_all()
+
+    def stop(self) -> list[LiveNode]:
+        """Cancel the current call, and return the nodes for the next one: the graph was cancelled."""
+        self._scope.cancel()
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
 
     async def run(self) -> None:
         """Call the planner whenever nodes have ended, until cancelled. Its exceptions are raised."""
-        _planned.set(self._run)
+        _planned_graphs.set((*_planned_graphs.get(), self._run))
         while True:
             while not self._waiting:
                 await self._arrived.park()
-            self._thinking, self._waiting = self._waiting, []
-            failure = await self._plan([NodeEnded(node.id, node.state, node.error) for node in self._thinking])
-            done, self._thinking = self._thinking, []
-            self._run._planned(done, failure)
+            self._thinking, self._waiting = self._waiting, {}
+            failure = None
+            with trio.CancelScope() as self._scope:
+                failure = await self._plan([NodeEnded(row.id, row.state, row.error) for row in self._thinking.values()])
+            thought_about, self._thinking = self._thinking, {}
+            self._run._planned(thought_about.values(), failure)
 
     async def _plan(self, ends: Sequence[NodeEnded]) -> PlannerFailed | None:
         refusal: GraphError | None = None
         with trio.move_on_after(self._timeout):
             for _ in range(_TRIES):
                 change = await self._planner(ends, self._run.snapshot(), refusal)
+                # A planner that did not notice its end is too late.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if change is None:
                     return None
                 try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from galaxy_trio.errors import GraphError, GraphFailed
+from galaxy_trio.events import shortened
 from galaxy_trio.graph.model import Graph
 from galaxy_trio.graph.state_machine import ENDED, NodeState
 from galaxy_trio.messages import JSON
@@ -130,7 +131,7 @@ class GraphResult:
         if not bad:
             return f"the graph was {self.state}"
         first, node = next(iter(bad.items()))
-        reason = f": {node.error}" if node.error else ""
+        reason = f": {shortened(node.error)}" if node.error else ""
         more = f", and {len(bad) - 1} more nodes did not complete" if len(bad) > 1 else ""
         return f"the graph is {self.state}: node {first!r} is {node.state}{reason}{more}"
 

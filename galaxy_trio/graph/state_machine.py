@@ -208,9 +208,10 @@ class StateMachine(Generic[N, E]):
 
     def release(self, nodes: Iterable[N]) -> Changes:
         """Take back a hold, and decide the edges of those that ended. Nodes that were removed do no harm."""
-        changes = Changes()
-        for node in nodes:
+        changes, released = Changes(), list(nodes)
+        for node in released:
             node.holds -= 1
+        for node in released:
             self.decide(node, changes)
         return changes
 
@@ -243,7 +244,7 @@ class StateMachine(Generic[N, E]):
     def retry(self, node_id: str) -> Changes:
         """Let a node that failed, was lost or was cancelled run again, and take back what its end decided.
 
-        Nodes that were skipped through it wait again. Nodes that have run stay as they are.
+        Nodes that were skipped through it wait again. Nodes that run or have run keep their states.
 
         Raises:
             NotEditable: The node has another state, or one of its own edges does not hold.
@@ -270,7 +271,8 @@ class StateMachine(Generic[N, E]):
         while reset:
             for edge in self._tables.outgoing(reset.pop().id):
                 target = self._tables.node(edge.target)
-                if edge.holds is None or target.state not in UNSTARTED | {NodeState.SKIPPED}:
+                # A node that runs does not ask its edges again. One that has ended does if it is retried.
+                if edge.holds is None or target.state is NodeState.RUNNING:
                     continue
                 if target.state is NodeState.SKIPPED and target.id not in refusals:
                     refusals[target.id] = sum(other.holds is False for other in self._tables.incoming(target.id))

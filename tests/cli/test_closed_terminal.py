@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,7 +67,7 @@ async def test_closed_terminal_ends_the_daemon_when_its_running_tasks_have_ended
             assert await terminal.end() == 0
     assert not cancelled.is_set()
     assert not (tmp_path / "s").exists()
-    with sqlite3.connect(tmp_path / "galaxy.db") as database:
+    with closing(sqlite3.connect(tmp_path / "galaxy.db")) as database, database:
         [[state]] = database.execute("SELECT state FROM tasks").fetchall()
     assert state == "completed"
 

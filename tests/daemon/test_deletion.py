@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkey
             while (await daemon.client.get(f"/tasks/{task}")).status_code != 404:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert await daemon.state(tasks[2]) == "completed"
-    with sqlite3.connect(tmp_path / "galaxy.db") as database:
+    with closing(sqlite3.connect(tmp_path / "galaxy.db")) as database, database:
         database.execute("UPDATE tasks SET ended = ?", [(datetime.now(UTC) - timedelta(days=31)).timestamp()])
     database.close()
     async with open_daemon(tmp_path, "d1") as daemon:

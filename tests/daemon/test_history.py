@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ async def test_database_without_departures_gets_the_table(tmp_path: Path) -> Non
     path = tmp_path / "db"
     async with open_store(path) as store:
         task = await add_ended_task(store)
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("DROP TABLE departures")
     database.close()
     async with open_store(path) as store:

@@ -26,6 +26,14 @@ async def _wait_known(daemon: RunningDaemon) -> None:
         await trio.sleep(0.005)
 
 
+async def _configure(daemon: RunningDaemon, *names: str, **more: JSON) -> None:
+    """Reload the configuration with these devices, and wait until it has them."""
+    daemon.devices(*names, **more)
+    await daemon.reload()
+    while {device["device_id"] for device in (await daemon.ask("GET", "/devices"))["devices"]} != set(names):  # noqa: ASYNC110
+        await trio.sleep(0.005)
+
+
 async def _refusal(daemon: RunningDaemon, **wants: JSON) -> str:
     answer = await daemon.ask("POST", "/tasks", 422, json={"request": "echo", **wants})
     return str(answer["error"])
@@ -43,8 +51,7 @@ async def test_task_that_no_device_can_ever_run_is_refused_with_what_is_missing(
 async def test_task_is_accepted_while_a_device_may_still_turn_out_to_fit(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await _wait_known(daemon)
-        daemon.devices("d1", NEVER_RUNNING)
-        await daemon.reload()
+        await _configure(daemon, "d1", NEVER_RUNNING)
         wanted: list[dict[str, JSON]] = [{"os": "windows"}, {"capabilities": ["gpu"]}]
         for wants in wanted:
             task_id = await daemon.submit("echo", None, **wants)
@@ -54,8 +61,7 @@ async def test_task_is_accepted_while_a_device_may_still_turn_out_to_fit(tmp_pat
 async def test_configuration_of_a_device_that_never_registered_contradicts_an_operating_system(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await _wait_known(daemon)
-        daemon.devices("d1", NEVER_RUNNING, os="linux")
-        await daemon.reload()
+        await _configure(daemon, "d1", NEVER_RUNNING, os="linux")
         assert "none runs 'windows'; there are: 'linux'" in await _refusal(daemon, os="windows")
         # Its capabilities are not complete before it registers.
         assert await daemon.state(await daemon.submit("echo", None, capabilities=["gpu"])) == "queued"
@@ -64,12 +70,10 @@ async def test_configuration_of_a_device_that_never_registered_contradicts_an_op
 async def test_task_that_was_accepted_before_is_returned_for_its_key_although_it_can_never_run(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await _wait_known(daemon)
-        daemon.devices("d1", NEVER_RUNNING)
-        await daemon.reload()
+        await _configure(daemon, "d1", NEVER_RUNNING)
         body: JSON = {"request": "echo", "os": "windows", "idempotency_key": "k"}
         accepted = await daemon.ask("POST", "/tasks", 202, json=body)
-        daemon.devices("d1")
-        await daemon.reload()
+        await _configure(daemon, "d1")
         assert (await daemon.ended_task(accepted["id"]))["state"] == "failed"
         assert (await daemon.ask("POST", "/tasks", 200, json=body))["id"] == accepted["id"]
         answer = await daemon.ask("POST", f"/tasks/{accepted['id']}/retry", 422)
@@ -81,8 +85,7 @@ async def test_retry_is_refused_if_the_device_was_removed_and_of_a_task_that_has
         task_id = await daemon.submit("echo", "d2")
         await daemon.ended_task(task_id)
         queued = await daemon.submit("hold x", "d1")
-        daemon.devices("d1")
-        await daemon.reload()
+        await _configure(daemon, "d1")
         assert (await daemon.ask("POST", f"/tasks/{task_id}/retry", 404))["error"].startswith("there is no device 'd2'")
         answer = await daemon.ask("POST", f"/tasks/{queued}/retry", 409)
         assert "only a task that has ended can be retried" in answer["error"]
@@ -100,8 +103,7 @@ async def test_task_submit_exits_with_2_and_prints_what_is_missing(tmp_path: Pat
 async def test_task_for_a_device_that_was_given_up_is_accepted_because_it_may_be_reconnected(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         await _wait_known(daemon)
-        daemon.devices("d1", NEVER_RUNNING, max_retries=0)
-        await daemon.reload()
+        await _configure(daemon, "d1", NEVER_RUNNING, max_retries=0)
         while (await daemon.ask("GET", f"/devices/{NEVER_RUNNING}"))["status"] != "failed":  # noqa: ASYNC110
             await trio.sleep(0.005)
         task = await daemon.ended_task(await daemon.submit("echo", None, os="windows"))

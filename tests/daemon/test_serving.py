@@ -259,11 +259,18 @@ async def test_failing_connections_are_logged_in_one_line_and_counted_and_the_ot
         for _ in range(50):
             assert await http.raw(LAST) == b""
         assert parse(await http.raw(LAST)).status == 200
-        await until(lambda: len(caplog.records) == 2)
-    assert caplog.messages == [
-        "a connection failed: RuntimeError: a bug of another library",
-        "49 more problems like the last one not logged",
+        await until(lambda: "not logged" in caplog.text)
+    logged = [
+        message
+        for message in caplog.messages
+        if message == "a connection failed: RuntimeError: a bug of another library"
     ]
+    # On a busy machine they take several intervals.
+    counted = [
+        int(message.split()[0]) for message in caplog.messages if message.endswith(" like the last one not logged")
+    ]
+    assert len(logged) + len(counted) == len(caplog.messages) < 20
+    assert len(logged) + sum(counted) == 50
     assert "Traceback" not in caplog.text
 
 

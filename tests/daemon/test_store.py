@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import weakref
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -227,7 +228,7 @@ async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
         assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], queued)]
         assert await read_result(store, old[0].id) == ""
         assert await store.delete_old(NOW, 3) == 0
-    with sqlite3.connect(tmp_path / "db") as database:
+    with closing(sqlite3.connect(tmp_path / "db")) as database, database:
         assert database.execute("SELECT count(*) FROM results").fetchone() == (3,)
     database.close()
 

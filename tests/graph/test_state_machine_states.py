@@ -14,7 +14,7 @@ from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.edit import GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.model import Edge, Node, When
-from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState, StateMachine
+from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, Changes, NodeState, StateMachine
 
 from .support.naive_graph import NaiveEdge, NaiveGraph, Refused
 
@@ -56,18 +56,20 @@ class GraphStates(RuleBasedStateMachine):
         self.machine = StateMachine[LiveNode, LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
         self.naive = NaiveGraph()
         self.held: list[list[LiveNode]] = []
+        self.attempts = Counter[str]()
 
     def _any(self, *states: NodeState) -> list[str]:
         return [name for name, state in self.naive.nodes.items() if state in states]
 
-    @initialize(edges=graphs)
-    def begin(self, edges: list[tuple[tuple[str, str], When, bool]]) -> None:
+    @initialize(edges=graphs, held=st.lists(st.sampled_from(NAMES[:-2]), max_size=2))
+    def begin(self, edges: list[tuple[tuple[str, str], When, bool]], held: list[str]) -> None:
         self._edit(
             [
                 *(("add", name, []) for name in NAMES[:-2]),
                 *(("connect", *pair, when, met, None) for pair, when, met in edges if not {*pair} & {*NAMES[-2:]}),
             ]
         )
+        self._hold(held)
 
     @rule(edit=st.lists(any_changes, min_size=1, max_size=4))
     def edit_anything(self, edit: list[tuple[object, ...]]) -> None:
@@ -96,10 +98,21 @@ class GraphStates(RuleBasedStateMachine):
                 change = (kind, data.draw(unstarted))
         self._edit([change])
 
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data(), when=whens, met=st.booleans())
+    def connect_twice_with_an_id_that_could_be_made_up(self, data: st.DataObject, when: When, met: bool) -> None:
+        unstarted = st.sampled_from(self._any(*UNSTARTED))
+        there = st.sampled_from(sorted(self.naive.nodes))
+        number = data.draw(st.integers(1, 3)) + max(
+            (int(name.removeprefix("edge-")) for name in self.naive.edges if name.startswith("edge-")), default=0
+        )
+        names = data.draw(st.permutations([None, f"edge-{number}"]))
+        self._edit([("connect", data.draw(there), data.draw(unstarted), when, met, name) for name in names])
+
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy, is_valid = self.naive.edited(), True
+        made = dict[str, NaiveEdge]()
         try:
-            made = dict[str, NaiveEdge]()
             for change in edit:
                 self._change_naive(copy, made, *change)
             copy.check_cycles()
@@ -109,11 +122,12 @@ class GraphStates(RuleBasedStateMachine):
         try:
             for kind, *arguments in edit:
                 self._change(change_all, cast("str", kind), *arguments)
-            change_all._apply(self.machine)
+            edited = change_all._apply(self.machine)
         except GraphError:
             assert not is_valid, "a valid edit was refused"
             return
         assert is_valid, "an invalid edit was accepted"
+        before = self.naive.nodes
         # The ids of new edges are made up: take them over.
         old = {name: edge for name, edge in copy.edges.items() if not name.startswith("new")}
         new = [edge for name, edge in copy.edges.items() if name.startswith("new")]
@@ -127,6 +141,17 @@ class GraphStates(RuleBasedStateMachine):
         copy.edges = old
         copy.settle()
         self.naive = copy
+        if edited is None:
+            return
+        for name in edited.added:
+            self.attempts.pop(name, None)
+        kept = before.keys() - set(edited.added)
+        # A node with a new edge waits for it, if only within the edit.
+        there = set(map(id, copy.edges.values()))
+        with_new_edges = {edge.target for edge in made.values() if id(edge) in there}
+        waited = {name for name in kept & with_new_edges if before[name] is NodeState.READY}
+        ready = {name for name in kept - waited if before[name] is NodeState.READY}
+        self._compare(edited.changes, waited, ready, {name: before[name] for name in kept})
 
     def _change(self, edit: GraphEdit, kind: str, *arguments: object) -> None:
         match kind, *arguments:
@@ -189,6 +214,7 @@ class GraphStates(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self._any(NodeState.READY)))
         self.machine.start(name)
         self.naive.nodes[name] = NodeState.RUNNING
+        self.attempts[name] += 1
 
     @precondition(lambda self: self._any(NodeState.RUNNING))
     @rule(data=st.data())
@@ -218,19 +244,32 @@ class GraphStates(RuleBasedStateMachine):
     @precondition(lambda self: self.naive.nodes)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.naive.nodes)))
+        self._retry(data.draw(st.sampled_from(sorted(self.naive.nodes))))
+
+    @precondition(lambda self: self._any(*RETRYABLE))
+    @rule(data=st.data())
+    def retry_one(self, data: st.DataObject) -> None:
+        self._retry(data.draw(st.sampled_from(self._any(*RETRYABLE))))
+
+    def _retry(self, name: str) -> None:
+        before = dict(self.naive.nodes)
         try:
             self.naive.retry(name)
         except Refused:
             with pytest.raises(GraphError):
                 self.machine.retry(name)
-        else:
-            self.machine.retry(name)
+            return
+        after = self.naive.nodes
+        waited = {other for other in after if before[other] is NodeState.READY and after[other] is NodeState.WAITING}
+        ready = {other for other in after if before[other] is NodeState.READY} - waited
+        self._compare(self.machine.retry(name), waited, ready, before)
 
     @precondition(lambda self: self.naive.nodes)
     @rule(data=st.data())
     def hold(self, data: st.DataObject) -> None:
-        some = data.draw(st.lists(st.sampled_from(sorted(self.naive.nodes)), min_size=1, max_size=3))
+        self._hold(data.draw(st.lists(st.sampled_from(sorted(self.naive.nodes)), min_size=1, max_size=3)))
+
+    def _hold(self, some: list[str]) -> None:
         self.held.append(self.machine.hold(some))
         self.naive.holds.update(some)
 
@@ -243,17 +282,30 @@ class GraphStates(RuleBasedStateMachine):
                 self.naive.holds[row.id] -= 1
         self._compare_changes(lambda: self.machine.release(rows), self.naive.settle)
 
-    def _compare_changes(self, change: Callable[[], object], naively: Callable[[], None]) -> None:
+    def _compare_changes(self, change: Callable[[], Changes], naively: Callable[[], None]) -> None:
         before = dict(self.naive.nodes)
         naively()
-        reported = change()
+        ready = {name for name in before if before[name] is NodeState.READY}
+        self._compare(change(), set(), ready, before)
+
+    def _compare(self, reported: Changes, waited: set[str], ready: set[str], before: dict[str, NodeState]) -> None:
+        """Compare what the machine reported with the states before and after it.
+
+        Args:
+            reported: What it reported.
+            waited: The nodes that were ready, and waited at least for a moment.
+            ready: The nodes that were ready all the time, if they are now.
+            before: The states before.
+        """
         after = self.naive.nodes
-        assert sorted(reported.ready) == sorted(  # type: ignore[attr-defined]
-            name for name in after if after[name] is NodeState.READY and before[name] is NodeState.WAITING
+        assert sorted(reported.waiting) == sorted(waited & after.keys())
+        assert sorted(reported.ready) == sorted(
+            name for name in after if after[name] is NodeState.READY and name not in ready
         )
-        assert sorted(name for name, _ in reported.skipped) == sorted(  # type: ignore[attr-defined]
-            name for name in after if after[name] is NodeState.SKIPPED and before[name] is not NodeState.SKIPPED
+        assert sorted(name for name, _ in reported.skipped) == sorted(
+            name for name in after if after[name] is NodeState.SKIPPED and before.get(name) is not NodeState.SKIPPED
         )
+        assert all(edge.target == name and edge.holds is False for name, edge in reported.skipped)
 
     @invariant()
     def both_agree(self) -> None:
@@ -268,6 +320,7 @@ class GraphStates(RuleBasedStateMachine):
         assert +self.machine.moved == counts
         for name, node in self.tables.nodes.items():
             assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
+            assert node.attempt == self.attempts[name]
 
     @invariant()
     def nothing_waits_for_ever(self) -> None:

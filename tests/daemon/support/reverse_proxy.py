@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,28 +88,28 @@ async def open_nginx(directory: Path, server: str, ports: dict[str, str]) -> Asy
     """
     uses_tls = "ssl_certificate" in server
     tls = _certificate(directory) if uses_tls else None
-    socket = directory / "n"
+    path = directory / "n"
     server = _replaced(
-        server, {**ports, "listen 443 ssl": f"listen unix:{socket} ssl", "listen 80": f"listen unix:{socket}"}
+        server, {**ports, "listen 443 ssl": f"listen unix:{path} ssl", "listen 80": f"listen unix:{path}"}
     )
     server = server.replace("/etc/ssl/galaxy", str(directory / "galaxy"))
     (directory / "nginx.conf").write_text(_NGINX.format(directory=directory, server=server))
     options = ("-p", str(directory), "-c", str(directory / "nginx.conf"), "-e", str(directory / "log"))
-    async with _running("nginx", *options, socket=socket, log=directory / "log"):
-        yield Proxy(f"{'https' if uses_tls else 'http'}://{NAME}", socket, tls)
+    async with _running("nginx", *options, path=path, log=directory / "log"):
+        yield Proxy(f"{'https' if uses_tls else 'http'}://{NAME}", path, tls)
 
 
 @asynccontextmanager
 async def open_caddy(directory: Path, site: str, ports: dict[str, str]) -> AsyncGenerator[Proxy]:
     """Like `open_nginx`, for Caddy and a site of its configuration."""
     tls = _certificate(directory)
-    socket = directory / "c"
-    options = f"bind unix/{socket}\n    tls {directory}/galaxy.pem {directory}/galaxy.key"
+    path = directory / "c"
+    options = f"bind unix/{path}\n    tls {directory}/galaxy.pem {directory}/galaxy.key"
     site = _replaced(site, {**ports, f"{NAME} {{": f"{NAME} {{\n    {options}"})
     (directory / "Caddyfile").write_text(_CADDY.format(site=site))
     arguments = ("run", "--adapter", "caddyfile", "--config", str(directory / "Caddyfile"))
-    async with _running("caddy", *arguments, socket=socket, log=directory / "log"):
-        yield Proxy(f"https://{NAME}", socket, tls)
+    async with _running("caddy", *arguments, path=path, log=directory / "log"):
+        yield Proxy(f"https://{NAME}", path, tls)
 
 
 def _replaced(text: str, replacements: dict[str, str]) -> str:
@@ -128,8 +129,14 @@ def _certificate(directory: Path) -> ssl.SSLContext:
     return context
 
 
+def _listens(path: Path) -> bool:
+    # The file is there before the program listens.
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @asynccontextmanager
-async def _running(program: str, *arguments: str, socket: Path, log: Path) -> AsyncGenerator[None]:
+async def _running(program: str, *arguments: str, path: Path, log: Path) -> AsyncGenerator[None]:
     found = shutil.which(program, path=_PATH)
     if found is None:
         pytest.skip(f"{program} is not installed")
@@ -137,7 +144,7 @@ async def _running(program: str, *arguments: str, socket: Path, log: Path) -> As
     with log.with_suffix(".out").open("wb") as output:
         process = await trio.lowlevel.open_process([found, *arguments], stdout=output, stderr=output, env=home)
     try:
-        await until(lambda: socket.exists() or process.poll() is not None)
+        await until(lambda: _listens(path) or process.poll() is not None)
         assert process.poll() is None, await trio.Path(log.with_suffix(".out")).read_text()
         yield
     finally:

@@ -72,7 +72,7 @@ class NaiveGraph:
         reset = {node}
         while reset:
             for edge in self.edges.values():
-                if edge.source in reset and self.nodes[edge.target] in UNSTARTED | {NodeState.SKIPPED}:
+                if edge.source in reset and self.nodes[edge.target] is not NodeState.RUNNING:
                     edge.holds = None
             reset = {
                 other

@@ -1,0 +1,80 @@
+"""The order in which ready nodes start when only some may run at a time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from galaxy_trio.graph import Edge, Graph, GraphState, Node, NodeState, open_graph
+
+from .support.sessions import open_tasks
+from .test_run import states
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def test_nodes_for_a_busy_device_delay_no_others(autojump_clock: MockClock) -> None:
+    graph = Graph([*(Node(f"busy{n}", "x", device="d1") for n in range(300)), Node("here", "here", device="d2")])
+    async with open_tasks("d1", "d2") as tasks, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(tasks.constellation.devices["d1"].run_task, "other"))
+        await tasks.wait_running("other")
+        async with open_graph(tasks.constellation, graph, max_concurrent=2):
+            begin = trio.current_time()
+            await tasks.wait_running("other", "here")
+            assert trio.current_time() == begin
+        await tasks.complete("other")
+
+
+async def test_node_that_waits_for_its_next_attempt_delays_no_others(autojump_clock: MockClock) -> None:
+    graph = Graph([Node("a", "a", retries=1, backoff=300, priority=1), Node("b", "b")])
+    async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph, max_concurrent=1):
+        await tasks.wait_running("a")
+        begin = trio.current_time()
+        await tasks.fail("a")
+        await tasks.wait_running("b")
+        assert trio.current_time() == begin
+
+
+async def test_node_whose_turn_came_while_no_more_might_run_keeps_its_turn(autojump_clock: MockClock) -> None:
+    """It was ready before the others, and its device was busy."""
+    graph = Graph(
+        [Node("first", "first", device="d1"), *(Node(name, name, device="d2") for name in ("x", "y", "z"))],
+    )
+    async with open_tasks("d1", "d2") as tasks, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(tasks.constellation.devices["d1"].run_task, "other"))
+        await tasks.wait_running("other")
+        async with open_graph(tasks.constellation, graph, max_concurrent=1) as run:
+            await tasks.wait_running("other", "x")
+            await tasks.complete("other")
+            await trio.sleep(5)
+            assert (tasks.running, states(run)["first"]) == ({"x"}, "ready")
+            for name in ("first", "y", "z"):
+                await tasks.complete(*tasks.running)
+                await tasks.wait_running(name)
+            await tasks.complete("z")
+            assert (await run.wait()).state is GraphState.COMPLETED
+
+
+@pytest.mark.parametrize("width", [1, 3])
+async def test_no_more_nodes_run_than_allowed_whatever_they_wait_for(width: int, autojump_clock: MockClock) -> None:
+    graph = Graph(
+        [Node(f"n{n}", f"n{n}", device=f"d{n % 3}" if n % 2 else None, priority=n % 5) for n in range(20)],
+        [Edge(f"n{n}", f"n{n + 7}") for n in range(13)],
+    )
+    most = 0
+    async with (
+        open_tasks("d0", "d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph, max_concurrent=width) as run,
+    ):
+        while run.state is GraphState.RUNNING:
+            await trio.sleep(5)
+            most = max(most, len(tasks.running))
+            assert len(tasks.running) <= width
+            assert sum(state is NodeState.RUNNING for state in run.states.values()) <= width
+            await tasks.complete(*list(tasks.running)[:1])
+        assert (await run.wait()).state is GraphState.COMPLETED
+    assert most == width
