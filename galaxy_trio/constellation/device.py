@@ -65,8 +65,7 @@ class Device:
         self._removed = False
         self._ended = trio.Event()
         self._supervisor = Supervisor(connector, self._status_changed, self._information_received, publish)
-        size = self._config.max_concurrent_tasks
-        self._slots = Slots(self._config.device_id, size, max_queued, limit, self._slots_changed)
+        self._slots = Slots(self.device_id, self._config.max_concurrent_tasks, max_queued, limit, self._slots_changed)
         # Tasks that run, and tasks that hold a slot while they wait.
         self._running, self._waiting = CancelGroup(), CancelGroup()
         self._pool = ConnectionPool(connector, nursery, self._supervisor.forward, connector.settings.keepalive_expiry)
