@@ -290,6 +290,8 @@ class Scheduler:
         Returns:
             The device; None if there is no such call.
         """
+        if not self._groups:
+            return None
         first = _first_of(self._waiting)
         if first is None or not has_higher_priority(first.rank, rank):
             return None

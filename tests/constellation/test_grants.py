@@ -41,6 +41,8 @@ class Model:
         self._open = [False] * len(_SIZES)
         self._waiting: list[Call] = []
         self._running: list[Call] = []
+        for device in range(len(_SIZES)):
+            self.gate(device)
 
     def enter(self, which: int) -> None:
         device = which % len(_SIZES)
@@ -102,7 +104,7 @@ _STEPS = st.tuples(
 )
 
 
-@given(st.integers(1, 4), st.lists(_STEPS, max_size=60))
+@given(st.integers(1, 4), st.lists(_STEPS, min_size=10, max_size=60))
 def test_any_sequence_grants_slots_of_all_devices_by_rank(limit: int, steps: list[Step]) -> None:
     model = Model(limit)
     for what, which in steps:
