@@ -126,13 +126,13 @@ def page(session: nox.Session) -> None:
 
 @_tests_something
 def simulation(session: nox.Session) -> None:
-    """200 simulated runs, deliberate breakages that must be found, servers and daemons that are killed; without coverage."""
+    """200 simulated runs and 100 of graphs, deliberate breakages that must be found, kills of servers and daemons; without coverage."""
     _run(session, "pytest", *(session.posargs or ["-m", "simulation", *_PARALLEL]))
 
 
 @_tests_something
 def simulate(session: nox.Session) -> None:
-    """Simulated runs under faults: ``-- --seeds 1000 --first-seed 0``; see docs/reliability.md."""
+    """Simulated runs under faults: ``-- --seeds 1000 --first-seed 0``, and ``--graphs`` for task graphs; see docs/reliability.md."""
     _run(session, "python", "-m", "tests.simulation.simulate", *session.posargs)
 
 

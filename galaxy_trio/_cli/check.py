@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.config import DeviceConfig
     from galaxy_trio.daemon.check import CheckedStart
     from galaxy_trio.daemon.settings import Settings
+    from galaxy_trio.errors import GraphFileError
 
 
 @click.command("check", epilog="\b\nExamples:\n    galaxy-trio check devices.toml\n    galaxy-trio check galaxy.toml")
@@ -42,7 +43,7 @@ def check_command(file: Path) -> int:
     try:
         config = read_config(file)
     except ConfigError as error:
-        raise _printed(file, error) from error
+        raise problems_printed(file, error) from error
     servers = {urlsplit(device.server_url).netloc.rpartition("@")[2].lower() for device in config.devices}
     echo(f"{one_line(str(file))}: {counted(len(config.devices), 'device')}, {counted(len(servers), 'server')}")
     _print_notes(config)
@@ -58,7 +59,7 @@ def check_daemon(file: Path) -> int:
     try:
         checked = _check_start(read_settings(file))
     except ConfigError as error:
-        raise _printed(file, error) from error
+        raise problems_printed(file, error) from error
     echo(f"{one_line(str(file))} is valid: {counted(len(checked.devices.devices), 'device')}")
     if checked.is_running:
         echo("a daemon is running with this configuration")
@@ -74,7 +75,7 @@ def _check_start(settings: Settings) -> CheckedStart:
     return run_trio(partial(check_start, settings))
 
 
-def _printed(file: Path, error: ConfigError) -> ConfigError:
+def problems_printed(file: Path, error: ConfigError | GraphFileError) -> Exception:
     """Print the problems of an error, and return the one that ends the command."""
     for problem in error.problems:
         echo(one_line(problem), err=True)

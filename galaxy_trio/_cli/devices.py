@@ -33,8 +33,6 @@ from galaxy_trio.events import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from galaxy_trio.events import Event
-
 _REFRESH_INTERVAL: Final = 0.5
 """Seconds between two updates of the live table."""
 _JSON_INTERVAL: Final = 1.0
@@ -97,12 +95,13 @@ async def _show_live_table(constellation: Constellation, console: Console) -> No
 async def _print_changes(constellation: Constellation) -> None:
     async with constellation.subscribe() as events:
         async for event in events:
-            line = _line_of(event)
+            line = line_of(event)
             if line is not None:
                 echo(f"{datetime.now().astimezone():%H:%M:%S} {one_line(line)}")
 
 
-def _line_of(event: Event | EventsLost) -> str | None:
+def line_of(event: object) -> str | None:
+    """Describe an event of a device, or lost events, in a sentence; None for an event that is not shown."""
     match event:
         case DeviceConnected():
             return f"{event.device_id} is connected"

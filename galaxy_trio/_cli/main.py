@@ -27,6 +27,7 @@ from galaxy_trio._cli.destination import (
 from galaxy_trio._cli.devices import devices_command
 from galaxy_trio._cli.doctor.command import doctor_command
 from galaxy_trio._cli.events import events_command
+from galaxy_trio._cli.graph.command import graph_command
 from galaxy_trio._cli.mcp import mcp_options
 from galaxy_trio._cli.options import host_name, json_option, log_options, seconds, valid_text, verbose, whole_number
 from galaxy_trio._cli.server import read_server_certificate, serve
@@ -53,6 +54,7 @@ from galaxy_trio.errors import (
     ConnectionLost,
     ConnectTimeout,
     GalaxyError,
+    GraphFailed,
     HandshakeRejected,
     InvalidMessage,
     RegistrationRejected,
@@ -80,6 +82,7 @@ _EXTRA_ARGUMENTS: Final = re.compile(r"(Got unexpected extra arguments?) \(.*\)"
 # The first match counts: subclasses come before their base classes.
 _STATUSES: Mapping[type[Exception], int] = {
     TaskFailed: 1,
+    GraphFailed: 1,
     ConnectTimeout: 4,
     RequestTimeout: 4,
     HandshakeRejected: 5,
@@ -146,7 +149,7 @@ def _closed_pipe() -> Generator[None]:
     In zsh and fish, use zsh_source and fish_source.
 
     \b
-    Exit status: 0 success, 1 the task failed, 2 invalid usage,
+    Exit status: 0 success, 1 the task or the graph failed, 2 invalid usage,
     3 the connection failed or was lost, 4 timeout,
     5 refused by the server, 130 Ctrl-C.""",
 )
@@ -320,6 +323,7 @@ command_line.add_command(tools_command)
 command_line.add_command(devices_command)
 command_line.add_command(check_command)
 command_line.add_command(doctor_command)
+command_line.add_command(graph_command)
 command_line.add_command(daemon_command)
 command_line.add_command(task_command)
 command_line.add_command(events_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
@@ -26,19 +27,22 @@ USAGE: Final = (
 _ECHO: Final = "echo"
 _DEVICE: Final = "device:"
 """Before the name of a device's tool, which may be that of a built-in command."""
+_PROMPT: Final = re.compile(r"Task Description: (.*?)(?:\n(?:Tips for Completion:|No tips available\.).*)?", re.DOTALL)
+"""The text that constellations send for a node of a task graph: its request, tips, and the results of other nodes."""
 
 
 async def run_as_command(task: ServerTask) -> object:
     """Run a task: ``echo TEXT`` returns ``{"echo": TEXT}``; ``TOOL {json}``, or ``TOOL`` alone, runs that tool on the device.
 
     A name in quotes, as a JSON string, may contain spaces. A name in quotes, and a name after ``device:``, is always that of a tool
-    on the device.
+    on the device. Of the text for a node of a task graph, only its request is run.
 
     Raises:
         TaskFailed: The request has no such form, or the command failed.
     """
     logger.info("task for %r: %s", task.device_id, shorten(task.request))
-    request = task.request.strip()
+    prompt = _PROMPT.fullmatch(task.request)
+    request = (prompt[1] if prompt else task.request).strip()
     if not request:
         raise TaskFailed(f"the request is empty: {USAGE}")
     word, *rest = request.split(None, 1)

@@ -40,6 +40,20 @@ def is_ignored(name: str) -> bool:
     return number is None or signal.getsignal(number) is signal.SIG_IGN
 
 
+def _ending_signals(*, hangup: bool) -> tuple[signal.Signals, ...]:
+    hangups = () if not hangup or is_ignored("SIGHUP") else (signal.SIGHUP,)
+    return (*_FROM_PEOPLE, *hangups)
+
+
+async def wait_signalled(on_signal: Callable[[int], None]) -> None:
+    """Wait for Ctrl-C, SIGTERM or the end of the terminal, and call a function with the signal's number.
+
+    For work in `run_until_signalled` that ends in good order then. The next signal is left to that function, which cancels the work.
+    """
+    with trio.open_signal_receiver(*_ending_signals(hangup=True)) as signals:
+        on_signal(await anext(signals))
+
+
 async def run_until_signalled(
     work: Callable[[], Awaitable[T]], stop: trio.Event | None = None, *, hangup: bool = True
 ) -> T:
@@ -54,8 +68,7 @@ async def run_until_signalled(
         Interrupted: A signal cancelled the work.
     """
     signalled: list[int] = []
-    hangups = () if not hangup or is_ignored("SIGHUP") else (signal.SIGHUP,)
-    with trio.open_signal_receiver(*_FROM_PEOPLE, *hangups) as signals:
+    with trio.open_signal_receiver(*_ending_signals(hangup=hangup)) as signals:
         try:
             async with open_background() as nursery:
                 with trio.CancelScope() as scope:

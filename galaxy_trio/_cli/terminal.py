@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 import click
+import trio
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -39,6 +40,29 @@ _NARROWEST: Final = 20
 def echo(text: str, *, err: bool = False) -> None:
     """Print a text, made printable, and a line end."""
     click.echo(printable(text), err=err)
+
+
+async def echo_in_thread(text: str) -> None:
+    """Print like `echo`, in a thread: a pipe that its reader does not empty keeps no other task waiting.
+
+    Cancelling returns immediately. The rest of the text may not be printed.
+    """
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        # It is in memory, or closed: `sys.stdout` may be None.
+        echo(text)
+        await trio.lowlevel.checkpoint()
+        return
+    data = f"{printable(text)}\n".encode(sys.stdout.encoding, "backslashreplace")
+    limiter = trio.CapacityLimiter(1)
+    await trio.to_thread.run_sync(_write_all, descriptor, data, abandon_on_cancel=True, limiter=limiter)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    # Not through Python's buffer, whose lock an abandoned thread would hold.
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def echo_json(value: object) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from galaxy_trio.errors import CycleError, GraphError, NoSuchNode, NotEditable
-from galaxy_trio.graph.model import Edge, check_size, conditions_met, edge_size, node_size, show_cycle
+from galaxy_trio.graph.cycles import find_cycle, nodes_between, show_cycle
+from galaxy_trio.graph.model import Edge, check_size, conditions_met, edge_size, node_size
 from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable
 
     from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
     from galaxy_trio.graph.model import Node
@@ -170,34 +171,41 @@ class GraphEdit:
         gone = sum(edge_size(edge.spec) for edge in self._disconnected.values())
         return self._tables.size + sum(map(node_size, new)) - sum(map(node_size, old)) + edges - gone
 
-    def _targets(self, node_id: str, connected: dict[str, list[str]]) -> Iterator[str]:
-        yield from connected.get(node_id, ())
-        if node_id in self._tables.nodes and node_id not in self._removed:
-            yield from (edge.target for edge in self._tables.outgoing(node_id) if edge.id not in self._disconnected)
-
     def _check_cycles(self) -> None:
-        """Search for a cycle through a new edge, from the new edges on."""
-        connected: dict[str, list[str]] = {}
+        """Search for a cycle through a new edge. All its nodes are behind a new edge, and in front of one."""
+        new_targets: dict[str, list[str]] = {}  # by source
+        new_sources: dict[str, list[str]] = {}  # by target
         for source, target in self._connected:
-            connected.setdefault(source, []).append(target)
-        finished = set[str]()
-        for begin in dict.fromkeys(target for _, target in self._connected):
-            if begin in finished:
-                continue
-            path = {begin: None}
-            branches = [self._targets(begin, connected)]
-            while branches:
-                following = next(branches[-1], None)
-                if following is None:
-                    branches.pop()
-                    finished.add(path.popitem()[0])
-                elif following in path:
-                    nodes = list(path)
-                    cycle = nodes[nodes.index(following) :]
-                    raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)
-                elif following not in finished:
-                    path[following] = None
-                    branches.append(self._targets(following, connected))
+            new_targets.setdefault(source, []).append(target)
+            new_sources.setdefault(target, []).append(source)
+
+        def after(node_id: str) -> list[str]:
+            return [
+                *new_targets.get(node_id, ()),
+                *(edge.target for edge in self._left(node_id, self._tables.outgoing)),
+            ]
+
+        def before(node_id: str) -> list[str]:
+            return [
+                *new_sources.get(node_id, ()),
+                *(edge.source for edge in self._left(node_id, self._tables.incoming)),
+            ]
+
+        suspects = nodes_between(new_sources, new_targets, after, before)
+        # Sorted, so that a cycle is named the same way each time.
+        cycle = find_cycle(
+            {node_id: [target for target in after(node_id) if target in suspects] for node_id in sorted(suspects)}
+        )
+        if cycle:
+            raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)
+
+    def _left(self, node_id: str, edges: Callable[[str], Collection[LiveEdge]]) -> Collection[LiveEdge]:
+        """Return those old edges of a node that stay."""
+        if node_id not in self._tables.nodes or node_id in self._removed:
+            return ()
+        if not self._disconnected:
+            return edges(node_id)
+        return [edge for edge in edges(node_id) if edge.id not in self._disconnected]
 
     def _condition_met(self, edge: Edge) -> bool | None:
         """Evaluate the condition of a new edge that is decided immediately; None for any other edge."""
@@ -219,14 +227,16 @@ class GraphEdit:
         connected = [edge for edges in self._connected.values() for edge in edges]
         if not (self._added or self._replaced or self._removed or connected or self._disconnected):
             return None
+        size = self._size()
         check_size(
             len(tables.nodes) + len(self._added) - len(self._removed),
             len(tables.edges) + len(connected) - len(self._disconnected),
-            self._size(),
+            size,
         )
         self._check_cycles()
         # Before anything changes: a function may raise.
         conditions = [self._condition_met(spec) for spec in connected]
+        tables.size = size
         touched = dict[str, None]()
         for edge in self._disconnected.values():
             machine.remove_edge(edge)

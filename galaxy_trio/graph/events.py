@@ -31,7 +31,7 @@ class NodeReady(NodeEvent):
 
 @attrs.frozen
 class NodeWaiting(NodeEvent):
-    """The node was ready, and waits for an edge again: the graph was edited, or a node before it is retried."""
+    """The node waits for an edge again: the graph was edited, or the node, or one before it, is retried."""
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -10,13 +10,13 @@ import attrs
 
 from galaxy_trio._json_size import json_size
 from galaxy_trio.errors import NoSuchNode
-from galaxy_trio.graph.model import Edge, Graph, Node, edge_size, node_size
+from galaxy_trio.graph.model import Edge, Graph, Node, evolve_unchecked, free_edge_ids, name_edge
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import UNSTARTED, EdgeRow, NodeRow, NodeState
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 MAX_RESULTS: Final = 2**30
 """Bytes of memory of the results of a graph's nodes together."""
@@ -48,11 +48,18 @@ class LiveNode(NodeRow):
     not_before: float | None = None
     size: int = 0
 
+    _known: NodeResult = attrs.field(default=NodeResult(), init=False)
+    _fields: tuple[object, ...] = attrs.field(default=(), init=False)
+
     def known(self) -> NodeResult:
         """Return what is known of the node, as it is now."""
-        return NodeResult(
+        fields = (
             self.state, self.attempt, self.result, self.error, self.task_id, self.device_id, self.started, self.ended
-        )
+        )  # fmt: skip
+        # Each edge to a later node asks for it, and each snapshot.
+        if fields != self._fields:
+            self._known, self._fields = NodeResult(*fields), fields
+        return self._known
 
     def load(self, known: NodeResult) -> None:
         """Take over what was known of a node before, except for its result. One that ran then is lost: nothing waits for its end."""
@@ -76,6 +83,23 @@ class LiveEdge(EdgeRow):
     met: bool | None = None
 
 
+class _States(Mapping[str, NodeState]):
+    def __init__(self, nodes: Mapping[str, LiveNode]) -> None:
+        self._nodes = nodes
+
+    def __getitem__(self, node_id: str) -> NodeState:
+        return self._nodes[node_id].state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 class MemoryTables:
     """The nodes and edges of a graph, in the order in which they were added."""
 
@@ -84,9 +108,16 @@ class MemoryTables:
         self._edges: dict[str, LiveEdge] = {}
         self._incoming: dict[str, dict[str, LiveEdge]] = {}
         self._outgoing: dict[str, dict[str, LiveEdge]] = {}
-        self._numbers = itertools.count(1)
-        self._size = 0
+        self._free_ids = free_edge_ids(self._edges)
+        self._graph: Graph | None = None
+        self.size = 0
+        """Bytes of memory of the texts and data of all nodes and edges. An edit counts them."""
         self._results_size = 0
+
+    @property
+    def states(self) -> Mapping[str, NodeState]:
+        """The nodes' states by id, as they are when they are read."""
+        return _States(self._nodes)
 
     @property
     def nodes(self) -> Mapping[str, LiveNode]:
@@ -97,11 +128,6 @@ class MemoryTables:
     def edges(self) -> Mapping[str, LiveEdge]:
         """The edges by id."""
         return self._edges
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory of the texts and data of all nodes and edges."""
-        return self._size
 
     def node(self, node_id: str) -> LiveNode:
         """Return a node.
@@ -115,9 +141,12 @@ class MemoryTables:
             raise NoSuchNode(f"there is no node {node_id!r} in this graph") from None
 
     def graph(self, given: Graph) -> Graph:
-        """Return a graph with the current nodes and edges, and with all else that is given."""
-        nodes, edges = self._nodes.values(), self._edges.values()
-        return attrs.evolve(given, nodes=[node.spec for node in nodes], edges=[edge.spec for edge in edges])
+        """Return a graph with the current nodes and edges, and with all else that is given. It is the same until they change."""
+        if self._graph is None:
+            nodes = tuple([node.spec for node in self._nodes.values()])
+            edges = tuple([edge.spec for edge in self._edges.values()])
+            self._graph = evolve_unchecked(given, nodes=nodes, edges=edges, _named_edges=edges, _size=self.size)
+        return self._graph
 
     def incoming(self, node_id: str) -> Collection[LiveEdge]:
         """Return the edges to a node."""
@@ -129,47 +158,42 @@ class MemoryTables:
 
     def add_node(self, spec: Node) -> LiveNode:
         """Add a node."""
+        self._graph = None
         node = self._nodes[spec.id] = LiveNode(spec.id, spec=spec)
-        self._size += node_size(spec)
         self._incoming[spec.id] = {}
         self._outgoing[spec.id] = {}
         return node
 
     def remove_node(self, node_id: str) -> None:
         """Remove a node, which has no edges left."""
+        self._graph = None
         node = self._nodes.pop(node_id)
         del self._incoming[node_id], self._outgoing[node_id]
-        self._size -= node_size(node.spec)
         self._results_size -= node.size
 
     def replace_node(self, spec: Node) -> None:
         """Replace what was given for a node."""
-        node = self._nodes[spec.id]
-        self._size += node_size(spec) - node_size(node.spec)
-        node.spec = spec
+        self._graph = None
+        self._nodes[spec.id].spec = spec
 
     def add_edges(self, specs: Sequence[Edge]) -> list[LiveEdge]:
         """Add edges, and make up ids for those that have none: others than those of the rest."""
         given = {spec.id for spec in specs}
-        return [self._add_edge(spec, self._free_id(given) if spec.id is None else spec.id) for spec in specs]
+        free_ids = (edge_id for edge_id in self._free_ids if edge_id not in given)
+        return [self._add_edge(spec, next(free_ids) if spec.id is None else spec.id) for spec in specs]
 
     def _add_edge(self, spec: Edge, edge_id: str) -> LiveEdge:
-        edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=attrs.evolve(spec, id=edge_id))
+        self._graph = None
+        if spec.id is None:
+            spec = name_edge(spec, edge_id)
+        edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=spec)
         self._edges[edge_id] = self._outgoing[spec.source][edge_id] = self._incoming[spec.target][edge_id] = edge
-        self._size += edge_size(edge.spec)
         return edge
-
-    def _free_id(self, given: Collection[str | None]) -> str:
-        return next(
-            edge_id
-            for edge_id in map("edge-{}".format, self._numbers)
-            if edge_id not in self._edges and edge_id not in given
-        )
 
     def remove_edge(self, edge: LiveEdge) -> None:
         """Remove an edge."""
+        self._graph = None
         del self._edges[edge.id], self._outgoing[edge.source][edge.id], self._incoming[edge.target][edge.id]
-        self._size -= edge_size(edge.spec)
 
     def keep_result(self, node: LiveNode, result: JSON, error: str | None) -> bool:
         """Replace the result and the error of a node; return whether all results together are within their limit.

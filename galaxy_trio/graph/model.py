@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
 
 from galaxy_trio._arguments import MAX_PRIORITY, check_name, is_priority
 from galaxy_trio._json_size import json_size
 from galaxy_trio.constellation.profile import DeviceProfile
-from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge
+from galaxy_trio.errors import ConfigError, CycleError, GraphError, GraphTooLarge
 from galaxy_trio.events import shortened
 from galaxy_trio.graph.conditions import Condition
+from galaxy_trio.graph.cycles import find_cycle, show_cycle
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
+
+T = TypeVar("T", bound=attrs.AttrsInstance)
 
 MAX_NODES: Final = 10_000
 """The number of nodes of a graph."""
@@ -62,7 +65,16 @@ def _name_set(items: Iterable[str]) -> frozenset[str]:
     return frozenset(_strings(items))
 
 
+def _check_id(what: str, name: str, where: str = "") -> None:
+    try:
+        check_name(what, name, MAX_NODE_ID)
+    except ConfigError as error:
+        raise GraphError(f"{where}{error}") from None
+
+
 def _when(when: When | str) -> When:
+    if isinstance(when, When):
+        return when
     try:
         return When(when)
     except ValueError:
@@ -114,7 +126,7 @@ class Node:
     metadata: Mapping[str, JSON] = attrs.field(factory=dict[str, JSON], kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        check_name("node id", self.id, MAX_NODE_ID)
+        _check_id("node id", self.id)
         where = f"node {self.id!r}"
         if len(self.request) > MAX_REQUEST:
             raise GraphTooLarge(
@@ -126,6 +138,8 @@ class Node:
             raise GraphError(
                 f"{where}: a priority is a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, and this one is {self.priority!r}"
             )
+        if not isinstance(self.where, Hashable):
+            raise GraphError(f"{where}: where is a function, or another callable that can be hashed")
         if not self.timeout >= 0:
             raise GraphError(f"{where}: a timeout is a number of seconds or math.inf, not {self.timeout!r}")
         if not 0 <= self.retries <= MAX_RETRIES:
@@ -160,7 +174,7 @@ class Edge:
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
-            check_name("edge id", self.id, MAX_NODE_ID)
+            _check_id("name", self.id, f"{self}: ")
         if max(len(self.source), len(self.target)) > MAX_NODE_ID:
             raise GraphError(f"{self}: a node id has at most {MAX_NODE_ID} characters")
         if (self.condition is not None) != (self.when is When.CONDITION):
@@ -190,22 +204,57 @@ class Graph:
     edges: tuple[Edge, ...] = attrs.field(default=(), converter=_edges)
     name: str | None = attrs.field(default=None, kw_only=True)
     metadata: Mapping[str, JSON] = attrs.field(default=_NOTHING, kw_only=True)
+    # For a large graph these take long, and so they are made here and not while it is opened: the edges, each with an id, and the bytes of
+    # memory of the texts and data of all nodes and edges.
+    _named_edges: tuple[Edge, ...] = attrs.field(init=False, eq=False, repr=False)
+    _size: int = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         # Apart from the rest, which edits change.
         check_size(0, 0, json_size((self.name, dict(self.metadata)), MAX_SIZE))
-        check_size(len(self.nodes), len(self.edges), sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges)))
-        # A list, so that a cycle is named the same way each time.
+        size = sum(map(node_size, self.nodes)) + sum(map(edge_size, self.edges))
+        check_size(len(self.nodes), len(self.edges), size)
         ids = [node.id for node in self.nodes]
-        known = _unique("node", ids)
-        _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
+        _unique("node", ids)
+        # In the nodes' order, so that a cycle is named the same way each time.
+        targets: dict[str, list[str]] = {node_id: [] for node_id in ids}
+        edge_ids = _unique("edge", [edge.id for edge in self.edges if edge.id is not None])
         for edge in self.edges:
             for end in (edge.source, edge.target):
-                if end not in known:
+                if end not in targets:
                     raise GraphError(f"{edge}: there is no node {end!r}")
-        cycle = find_cycle(ids, self.edges)
+            targets[edge.source].append(edge.target)
+        cycle = find_cycle(targets)
         if cycle:
             raise CycleError(f"the edges form a cycle: {show_cycle(cycle)}", nodes=cycle)
+        free = free_edge_ids(edge_ids)
+        named = tuple([edge if edge.id is not None else name_edge(edge, next(free)) for edge in self.edges])
+        object.__setattr__(self, "_named_edges", named)
+        object.__setattr__(self, "_size", size)
+
+
+def free_edge_ids(taken: Collection[str]) -> Iterator[str]:
+    """Make up ids of edges that are not taken. The first number is above that of the ids: most of those below are taken."""
+    number = len(taken)
+    while True:
+        number += 1
+        edge_id = f"edge-{number}"
+        if edge_id not in taken:
+            yield edge_id
+
+
+def name_edge(edge: Edge, edge_id: str) -> Edge:
+    """Return the same edge with an id."""
+    # Twice as fast as `attrs.evolve`.
+    return Edge(edge.source, edge.target, edge.when, condition=edge.condition, id=edge_id, metadata=edge.metadata)
+
+
+def evolve_unchecked(given: T, **changes: object) -> T:
+    """Return a copy of an immutable object with other values, which are known to be valid: a check of a large graph takes long."""
+    evolved = object.__new__(type(given))
+    for field in attrs.fields(type(given)):
+        object.__setattr__(evolved, field.name, changes.get(field.name, getattr(given, field.name)))
+    return evolved
 
 
 def node_size(node: Node) -> int:
@@ -242,39 +291,6 @@ def _unique(what: str, ids: Sequence[str]) -> set[str]:
         twice = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
         raise GraphError(f"the {what} id {twice!r} is given twice")
     return found
-
-
-def find_cycle(nodes: Collection[str], edges: Iterable[Edge]) -> list[str]:
-    """Return the nodes of a cycle in its order, or nothing if there is none. Takes a time that grows with nodes and edges."""
-    targets: dict[str, list[str]] = {node: [] for node in nodes}
-    undecided = dict.fromkeys(nodes, 0)
-    for edge in edges:
-        targets[edge.source].append(edge.target)
-        undecided[edge.target] += 1
-    free = [node for node, count in undecided.items() if not count]
-    while free:
-        node = free.pop()
-        del undecided[node]
-        for target in targets[node]:
-            undecided[target] -= 1
-            if not undecided[target]:
-                free.append(target)
-    # Each of the rest has a predecessor in the rest: going back from one, a node comes again.
-    source_of = {target: node for node in undecided for target in targets[node]}
-    path = dict[str, None]()
-    node = next(iter(undecided), "")
-    while node and node not in path:
-        path[node] = None
-        node = source_of[node]
-    nodes = list(path)
-    return nodes[nodes.index(node) :][::-1] if node else []
-
-
-def show_cycle(nodes: Sequence[str]) -> str:
-    """Name the nodes of a cycle, the first 20 of a long one."""
-    most = 20
-    shown = [repr(node) for node in (*nodes[:most], *(() if len(nodes) > most else nodes[:1]))]
-    return " -> ".join(shown if len(nodes) <= most else [*shown, f"… ({len(nodes):,} nodes)"])
 
 
 def conditions_met(edge: Edge, result: JSON) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio._json_size import json_size
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from galaxy_trio.graph.model import Node
     from galaxy_trio.graph.snapshot import NodeResult
+    from galaxy_trio.messages import JSON
 
 MAX_INPUTS: Final = 64 * 1024
 """Bytes of the results of all nodes before a node that are part of its text."""
@@ -45,11 +48,25 @@ def make_request(node: Node, results: Mapping[str, NodeResult]) -> str:
 
 def _shown(name: str, result: NodeResult, share: int) -> str:
     """Write a node's result as one line of at most `share` bytes."""
-    line = {"task": name, "state": result.state, "result": result.result, "error": result.error}
     shown = bytearray()
-    # In parts: a large result is not written whole.
-    for part in _ENCODER.iterencode(line):
+    for part in _parts(name, result, share):
         shown += part.encode(errors="replace")
         if len(shown) >= share:
             return f"{shown[: share - 1 - len(_MARK.encode())].decode(errors='ignore')}{_MARK}"
     return shown.decode()
+
+
+def _parts(name: str, result: NodeResult, share: int) -> Iterable[str]:
+    value, error = result.result, result.error
+    if isinstance(value, dict | list) and json_size(value, share) > share:
+        # A large result is not written whole.
+        return _ENCODER.iterencode({"task": name, "state": result.state, "result": value, "error": error})
+    shown = [_json(item, share) for item in (name, value, error)]
+    return ('{{"task": {}, "state": "{}", "result": {}, "error": {}}}'.format(shown[0], result.state, *shown[1:]),)
+
+
+def _json(value: JSON, share: int) -> str:
+    if value is None:
+        # The encoder is slow for all but strings.
+        return "null"
+    return _ENCODER.encode(value[:share] if isinstance(value, str) else value)

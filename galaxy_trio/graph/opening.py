@@ -60,6 +60,7 @@ async def open_graph(
         async with open_background() as nursery:
             run = GraphRun(nursery, constellation, snapshot, max_concurrent, make_request, random)
             stack.callback(run._close)
+            await run._load(snapshot)
             planning = None if planner is None else Planning(run, planner, planner_timeout)
             if planning is not None:
                 nursery.start_soon(planning.run)

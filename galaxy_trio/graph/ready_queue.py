@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +46,7 @@ class ReadyQueue:
     def __init__(self) -> None:
         self._queue = RankedQueue[ReadyNode]()
         self._nodes: dict[str, ReadyNode] = {}
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: defaultdict[Hashable, int] = defaultdict(int)
         # Nodes whose window is full, and nodes whose devices have full queues.
         self._parked: dict[Hashable, RankedQueue[ReadyNode]] = {}
         self._refused: dict[Hashable, RankedQueue[ReadyNode]] = {}

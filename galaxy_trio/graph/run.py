@@ -11,6 +11,7 @@ import trio
 from galaxy_trio.errors import NotEditable, VersionConflict
 from galaxy_trio.events import BACKLOG
 from galaxy_trio.graph.edit import GraphEdit
+from galaxy_trio.graph.model import evolve_unchecked
 from galaxy_trio.graph.planning import is_planning
 from galaxy_trio.graph.snapshot import GraphResult, GraphSnapshot, GraphState, GraphStatistics
 from galaxy_trio.graph.state_machine import NodeState
@@ -33,8 +34,8 @@ class GraphRun(GraphSteps):
 
     @property
     def states(self) -> Mapping[str, NodeState]:
-        """The nodes' states by id."""
-        return MappingProxyType({node_id: node.state for node_id, node in self._tables.nodes.items()})
+        """The nodes' states by id, as they are when they are read."""
+        return self._tables.states
 
     @property
     def state(self) -> GraphState:
@@ -48,11 +49,13 @@ class GraphRun(GraphSteps):
 
     def snapshot(self) -> GraphSnapshot:
         """Return the graph as it is now, with the state of its nodes: for `write_graph`, or another `open_graph`."""
-        return GraphSnapshot(
-            self._tables.graph(self._given),
-            self._version,
-            self._results(),
-            {edge_id: edge.holds for edge_id, edge in self._tables.edges.items() if edge.holds is not None},
+        edges = self._tables.edges.items()
+        return evolve_unchecked(
+            GraphSnapshot(self._given),
+            graph=self._tables.graph(self._given),
+            version=self._version,
+            nodes=MappingProxyType(self._results()),
+            decisions=MappingProxyType({edge_id: edge.holds for edge_id, edge in edges if edge.holds is not None}),
         )
 
     def statistics(self) -> GraphStatistics:
@@ -60,7 +63,7 @@ class GraphRun(GraphSteps):
         return GraphStatistics(
             state=self.state,
             version=self._version,
-            nodes=MappingProxyType({state: self._count(state) for state in NodeState}),
+            nodes=MappingProxyType(dict(self._machine.moved)),
             edges=len(self._tables.edges),
             attempts=self._attempts,
             planning=self._planning is not None and self._planning.busy,
@@ -127,6 +130,8 @@ class GraphRun(GraphSteps):
     def cancel(self, node_id: str | None = None) -> None:
         """Cancel a node, or the graph. What runs is stopped on its device, and ends a moment later.
 
+        The planner of a cancelled graph is stopped as well, and its edit is dropped. A graph that has ended stays as it ended.
+
         Raises:
             NoSuchNode: There is no such node.
         """
@@ -161,7 +166,8 @@ class GraphRun(GraphSteps):
     def hold(self, *node_ids: str) -> Generator[None]:
         """Let some nodes not start for the length of the block. The edges of those that end in it are decided at its end.
 
-        All other nodes go on. Holds nest: a node is held until all blocks have ended.
+        All other nodes go on. Holds nest: a node is held until all blocks have ended. Do not `wait` in the block: the graph does not end
+        while a node that could run is held.
 
         Raises:
             NoSuchNode: There is no such node.

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import attrs
 
+from galaxy_trio._counted import counted
 from galaxy_trio.errors import GraphError, GraphFailed
 from galaxy_trio.events import shortened
 from galaxy_trio.graph.model import Graph
-from galaxy_trio.graph.state_machine import ENDED, NodeState
+from galaxy_trio.graph.state_machine import NodeState
 from galaxy_trio.messages import JSON
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class GraphState(StrEnum):
@@ -132,19 +129,19 @@ class GraphResult:
             return f"the graph was {self.state}"
         first, node = next(iter(bad.items()))
         reason = f": {shortened(node.error)}" if node.error else ""
-        more = f", and {len(bad) - 1} more nodes did not complete" if len(bad) > 1 else ""
+        more = f", and {counted(len(bad) - 1, 'more node')} did not complete" if len(bad) > 1 else ""
         return f"the graph is {self.state}: node {first!r} is {node.state}{reason}{more}"
 
 
-def state_of(counts: Callable[[NodeState], int], *, cancelled: bool) -> GraphState:
+def state_of(counts: Mapping[NodeState, int], *, cancelled: bool) -> GraphState:
     """Return the state of a graph, from the number of its nodes in each state."""
-    if any(counts(state) for state in NodeState if state not in ENDED):
+    if counts[NodeState.WAITING] or counts[NodeState.READY] or counts[NodeState.RUNNING]:
         return GraphState.RUNNING
     if cancelled:
         return GraphState.CANCELLED
-    if not any(counts(state) for state in (NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED)):
+    if not (counts[NodeState.FAILED] or counts[NodeState.LOST] or counts[NodeState.CANCELLED]):
         return GraphState.COMPLETED
-    return GraphState.PARTIALLY_FAILED if counts(NodeState.COMPLETED) else GraphState.FAILED
+    return GraphState.PARTIALLY_FAILED if counts[NodeState.COMPLETED] else GraphState.FAILED
 
 
 @attrs.frozen

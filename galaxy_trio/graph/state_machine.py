@@ -6,7 +6,6 @@ database. A step loads only the rows that it may change.
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -40,6 +39,14 @@ class NodeState(StrEnum):
 UNSTARTED: Final = frozenset({NodeState.WAITING, NodeState.READY})
 ENDED: Final = frozenset(NodeState) - UNSTARTED - {NodeState.RUNNING}
 RETRYABLE: Final = frozenset({NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED})
+_HOLDING: Final[dict[NodeState, frozenset[When]]] = {
+    NodeState.COMPLETED: frozenset({When.SUCCESS, When.CONDITION, When.END}),
+    NodeState.FAILED: frozenset({When.FAILURE, When.END}),
+    NodeState.LOST: frozenset({When.FAILURE, When.END}),
+    NodeState.CANCELLED: frozenset({When.END}),
+    NodeState.SKIPPED: frozenset({When.END}),
+}
+"""The edges that hold after each end of their source; those with a condition only if it is met."""
 
 
 @attrs.define(eq=False)
@@ -100,19 +107,22 @@ class Tables(Protocol[N_co, E_co]):
         ...
 
 
-@attrs.define
+@attrs.define(init=False)
 class Changes:
     """What a step of the machine changed, besides the node that it was asked to change.
 
     Attributes:
         ready: The nodes that became ready, in this order.
-        waiting: The nodes that were ready, and wait again.
+        waiting: The nodes that wait again: they were ready, were skipped, or are retried.
         skipped: The nodes that were skipped, each with the edge that does not hold.
     """
 
-    ready: list[str] = attrs.Factory(list[str])
-    waiting: list[str] = attrs.Factory(list[str])
-    skipped: list[tuple[str, EdgeRow]] = attrs.Factory(list[tuple[str, EdgeRow]])
+    ready: list[str]
+    waiting: list[str]
+    skipped: list[tuple[str, EdgeRow]]
+
+    def __init__(self) -> None:
+        self.ready, self.waiting, self.skipped = [], [], []
 
 
 N = TypeVar("N", bound=NodeRow)
@@ -130,7 +140,7 @@ class StateMachine(Generic[N, E]):
     def __init__(self, tables: Tables[N, E], is_met: Callable[[E], bool]) -> None:
         self._tables = tables
         self._is_met = is_met
-        self.moved: Counter[NodeState] = Counter()
+        self.moved = dict.fromkeys(NodeState, 0)
         """How many more nodes are in each state than at the beginning."""
 
     def settle(self, node_ids: Iterable[str], changes: Changes) -> None:
@@ -172,32 +182,27 @@ class StateMachine(Generic[N, E]):
             node = ended.pop()
             if node.state not in ENDED or node.holds:
                 continue
-            undecided = [edge for edge in self._tables.outgoing(node.id) if edge.holds is None]
+            holding, condition = _HOLDING[node.state], When.CONDITION
             # Conditions first: an exception of one leaves the node undecided as a whole.
-            for edge, holds in [(edge, self._holds(edge, node.state)) for edge in undecided]:
+            decided = [
+                (edge, edge.when in holding and (edge.when is not condition or self._is_met(edge)))
+                for edge in self._tables.outgoing(node.id)
+                if edge.holds is None
+            ]
+            for edge, holds in decided:
                 edge.holds = holds
                 target = self._tables.node(edge.target)
                 target.undecided -= 1
-                if target.state is not NodeState.WAITING:
+                # Of many edges to a node only one can skip it, and only the last one can make it ready.
+                if (holds and target.undecided) or target.state is not NodeState.WAITING:
                     continue
-                if not holds:
+                if holds:
+                    self._move(target, NodeState.READY)
+                    changes.ready.append(target.id)
+                else:
                     self._move(target, NodeState.SKIPPED)
                     changes.skipped.append((target.id, edge))
                     ended.append(target)
-                elif not target.undecided:
-                    self._move(target, NodeState.READY)
-                    changes.ready.append(target.id)
-
-    def _holds(self, edge: E, state: NodeState) -> bool:
-        match edge.when:
-            case When.SUCCESS:
-                return state is NodeState.COMPLETED
-            case When.FAILURE:
-                return state in (NodeState.FAILED, NodeState.LOST)
-            case When.CONDITION:
-                return state is NodeState.COMPLETED and self._is_met(edge)
-            case _:
-                return True
 
     def hold(self, node_ids: Iterable[str]) -> list[N]:
         """Let some nodes not start, and decide no edges when they end, until `release` of what is returned. Holds are counted."""
@@ -261,6 +266,8 @@ class StateMachine(Generic[N, E]):
         self._move(node, NodeState.WAITING)
         self._reopen(node, changes)
         self.settle([node_id], changes)
+        if node.state is NodeState.WAITING:
+            changes.waiting.append(node_id)
         return changes
 
     def _reopen(self, node: N, changes: Changes) -> None:
@@ -284,6 +291,7 @@ class StateMachine(Generic[N, E]):
                     refusals[target.id] -= 1
                     if not refusals[target.id]:
                         self._move(target, NodeState.WAITING)
+                        changes.waiting.append(target.id)
                         reset.append(target)
 
     def _move(self, node: NodeRow, state: NodeState) -> None:

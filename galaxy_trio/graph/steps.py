@@ -31,17 +31,19 @@ from galaxy_trio.graph.snapshot import GraphSnapshot, GraphState, NodeResult, st
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, Changes, NodeState, StateMachine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
     from random import Random
 
     from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.graph.edit import Edited
-    from galaxy_trio.graph.model import Node
+    from galaxy_trio.graph.model import Edge, Node
     from galaxy_trio.graph.planning import Planning
     from galaxy_trio.messages import JSON
 
     MakeRequest = Callable[[Node, Mapping[str, NodeResult]], str]
 
+_ROWS_PER_STEP: Final = 1_000
+"""The number of nodes or edges that are loaded before other tasks have a turn."""
 _RESULTS: Final = f"the results of a graph take at most {MAX_RESULTS:,} bytes of memory together"
 
 
@@ -77,16 +79,28 @@ class GraphSteps:
         self._was_over = False
         self._in_step = False
         self._closed = False
-        self._load(snapshot)
 
-    def _load(self, snapshot: GraphSnapshot) -> None:
-        for spec in snapshot.graph.nodes:
+    async def _load(self, snapshot: GraphSnapshot) -> None:
+        """Fill the tables, in steps between which other tasks have a turn. Nothing starts before the last one."""
+        nodes, edges = snapshot.graph.nodes, snapshot.graph._named_edges
+        self._tables.size = snapshot.graph._size
+        for start in range(0, len(nodes), _ROWS_PER_STEP):
+            self._load_nodes(nodes[start : start + _ROWS_PER_STEP], snapshot)
+            await trio.lowlevel.checkpoint()
+        for start in range(0, len(edges), _ROWS_PER_STEP):
+            self._load_edges(edges[start : start + _ROWS_PER_STEP], snapshot)
+            await trio.lowlevel.checkpoint()
+
+    def _load_nodes(self, specs: Sequence[Node], snapshot: GraphSnapshot) -> None:
+        for spec in specs:
             node, known = self._tables.add_node(spec), snapshot.node(spec.id)
             node.load(known)
             if not self._tables.keep_result(node, known.result, known.error):
                 raise GraphTooLarge(f"the snapshot's results are too large: {_RESULTS}")
             self._machine.count_new(spec.id)
-        for edge in self._tables.add_edges(snapshot.graph.edges):
+
+    def _load_edges(self, specs: Sequence[Edge], snapshot: GraphSnapshot) -> None:
+        for edge in self._tables.add_edges(specs):
             edge.holds = snapshot.decisions.get(edge.id)
             if edge.holds is None:
                 self._machine.add_edge(edge)
@@ -125,15 +139,12 @@ class GraphSteps:
         finally:
             self._in_step = False
 
-    def _count(self, state: NodeState) -> int:
-        return self._machine.moved[state]
-
     def _results(self) -> dict[str, NodeResult]:
         return {node_id: node.known() for node_id, node in self._tables.nodes.items()}
 
     @property
     def _state(self) -> GraphState:
-        return state_of(self._count, cancelled=self._cancelled)
+        return state_of(self._machine.moved, cancelled=self._cancelled)
 
     @property
     def _is_over(self) -> bool:
@@ -228,9 +239,10 @@ class GraphSteps:
     def _end(self, node_ids: list[str], state: NodeState, error: str | None) -> None:
         if not node_ids:
             return
+        now = wall_clock.now()
         for node_id in node_ids:
             node = self._tables.node(node_id)
-            node.ended, node.error = wall_clock.now(), error
+            node.ended, node.error = now, error
         # The planner of a graph that was cancelled is called no more.
         if self._planning is not None and not self._cancelled:
             self._planning.take(self._machine.hold(node_ids))

@@ -17,6 +17,7 @@ from .daemon_start import bench_daemon_start
 from .effort import FULL, QUICK
 from .event_loop import bench_event_loop
 from .fleet import bench_fleet
+from .graphs import bench_graphs
 from .import_time import bench_import
 from .large_result import bench_large_result
 from .limits import bench_limits
@@ -41,6 +42,7 @@ _ALONE: Final = {
     "event-loop": bench_event_loop,
     "constellation": bench_constellation,
     "outage": bench_outage,
+    "graphs": bench_graphs,
 }
 _PARTS: Final = (*_ON_PEER, *_OF_TREES, *_ALONE, "fleet")
 

@@ -64,7 +64,8 @@ class LongestStep(trio.abc.Instrument):
         return step
 
 
-async def _watch() -> LongestStep:
+async def watch_steps() -> LongestStep:
+    """Measure the steps of all tasks from now on."""
     longest = LongestStep()
     trio.lowlevel.add_instrument(longest)
     # The step in which it was added is not seen.
@@ -89,7 +90,7 @@ async def _receive(url: str, receiver: Receiver, shape: Shape) -> list[Step]:
     """Receive a message of each size, valid and broken."""
     steps: list[Step] = []
     async with open_server(session=_fail) as server:
-        longest = await _watch()
+        longest = await watch_steps()
         for delivery in _deliveries(receiver, shape):
             gc.collect()
             async with open_connection(url, DEVICE_ID) as connection:
@@ -104,7 +105,7 @@ async def _receive_results(url: str) -> list[Step]:
     """Receive a message with many results, as a server."""
     steps: list[Step] = []
     async with open_server(session=_fail) as server:
-        longest = await _watch()
+        longest = await watch_steps()
         for count in _MANY:
             gc.collect()
             async with open_connection(url, DEVICE_ID) as connection, trio.open_nursery() as nursery:
@@ -121,7 +122,7 @@ async def _receive_results(url: str) -> list[Step]:
 async def _receive_commands(url: str) -> list[Step]:
     """Receive a message with many commands, as an agent, and answer it."""
     steps: list[Step] = []
-    longest = await _watch()
+    longest = await watch_steps()
     for count in _MANY:
         gc.collect()
         async with open_agent(url, str(count), system_info=DeviceInfo(str(count), "linux")) as agent:
@@ -136,7 +137,7 @@ async def _receive_commands(url: str) -> list[Step]:
 async def _send(url: str) -> list[Step]:
     """Send a request at the limit."""
     async with open_connection(url, DEVICE_ID) as connection:
-        longest = await _watch()
+        longest = await watch_steps()
         with trio.move_on_after(5):
             await connection.run_task("x" * (LIMIT - MARGIN))
         return [longest.take("100 MiB")]

@@ -29,6 +29,10 @@ def _measure(what: str, name: str, arguments: list[str]) -> object:
         from .event_loop import measure_hold  # noqa: PLC0415
 
         return measure_hold(name, *arguments)
+    if what == "graph":
+        from .graph_measurements import MEASUREMENTS  # noqa: PLC0415
+
+        return MEASUREMENTS[name](*arguments)
     module = importlib.import_module(f"{__package__}.contender_{name}")
     if what == "tasks":
         url, peer_pid, devices, tasks, together = arguments

@@ -48,7 +48,7 @@ def demo_in_a_pipe() -> subprocess.CompletedProcess[bytes]:
 def test_all_checks_pass(demo_in_a_pipe: subprocess.CompletedProcess[bytes]) -> None:
     assert (demo_in_a_pipe.returncode, demo_in_a_pipe.stderr) == (0, b"")
     last = demo_in_a_pipe.stdout.decode().splitlines()[-1]
-    assert re.fullmatch(r"All checks passed: 22 in \d+\.\d s\.", last)
+    assert re.fullmatch(r"All checks passed: 28 in \d+\.\d s\.", last)
 
 
 def test_output_in_a_pipe_is_plain_lines_of_at_most_80_columns(
@@ -80,6 +80,10 @@ def test_output_in_a_pipe_is_plain_lines_of_at_most_80_columns(
         r"its task +failed: .*disconnected\n +back +connected again .* m?s later\n",
         r"the others +5 of 5 completed, including the one queued for that device\n",
         r"total +6 of 6 ran on the device of their system\n +after +0 tasks run, 0 are queued\n",
+        r"graph +8 nodes, 7 edges, 4 layers\n +first +3 nodes run, on 3 devices\n",
+        r"merge +failed: it fails on purpose; retried .* m?s later\n +completed on attempt 2\n",
+        r"skipped +repair, repeat: they run after a failure of merge\n +archive +completed; sent .* m?s after the end of merge\n",
+        r"the graph +completed: 7 nodes completed, 2 were skipped\n",
         r"12 got a ConnectionLost each, .* after the stop\n +steps +1 pass of trio's scheduler",
         r"0 pending requests; a new one raises ConnectionLost immediately",
     ],
@@ -123,6 +127,8 @@ async def test_failed_checks_are_printed_and_exit_with_1(monkeypatch: pytest.Mon
     assert "completed 0 of 20" in text
     assert "UNEXPECTED: check failed: all tasks completed, each with its own result." in text
     assert "UNEXPECTED: check failed: the task timed out." in text
+    assert "UNEXPECTED: check failed: the node that failed was sent once more, and completed." in text
+    assert "UNEXPECTED: check failed: the graph completed." in text
     assert text.endswith(f"UNEXPECTED results: {text.count('UNEXPECTED: ')}, see above.")
 
 

@@ -75,6 +75,15 @@ def _cases(folder: Path, url: str, daemon: str) -> list[tuple[str, ...]]:
     broken.write_text(json.dumps({"devices": [{"device_id": 5, "server_ulr": "ws://x"}]}))
     galaxy.write_text('devices = "devices.json"\nlisten = "127.0.0.1:0"\n')
     task = str(TASK["id"])
+    plan, wrong = folder / "plan.json", folder / "wrong.json"
+    nodes = [{"id": LONG, "request": "fail", "retries": 1, "backoff": 0.01}, {"id": "b", "request": "x" * 200}]
+    results = {"c": {"state": "failed", "error": _ERROR}}
+    nodes.append({"id": "c", "request": "[bold]c[/bold]", "name": "a long name for people " * 4})
+    edges = [{"source": LONG, "target": "b", "when": "end"}, {"source": LONG, "target": "c"}]
+    plan.write_text(json.dumps({"nodes": nodes, "edges": edges, "results": results}))
+    wrong.write_text(json.dumps({"nodes": [{"id": 5, "reqest": "x", "device": LONG * 3}], "edges": [{}]}))
+    mine = folder / "mine.json"
+    mine.write_text(json.dumps({"devices": devices[:1]}))
     return [
         ("info", url, DEVICE),
         ("info", url, LONG),
@@ -87,6 +96,12 @@ def _cases(folder: Path, url: str, daemon: str) -> list[tuple[str, ...]]:
         ("doctor", str(fleet)),
         ("doctor", str(galaxy)),
         ("daemon", "--check", "--config", str(galaxy)),
+        ("graph", "check", str(plan)),
+        ("graph", "check", str(wrong)),
+        ("graph", "show", str(plan)),
+        ("graph", "show", str(wrong)),
+        ("graph", "run", str(plan), "--devices", str(mine)),
+        ("graph", "export", str(plan)),
         ("task", "list", "--url", daemon),
         ("task", "show", task, "--url", daemon),
         ("task", "logs", task, "--url", daemon),
@@ -117,7 +132,8 @@ async def test_every_commands_output_fits_into_80_columns(tmp_path: Path, url: s
 async def test_tables_and_texts_fit_into_a_narrow_terminal(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):
-            if case[0] in ("devices", "doctor", "task", "events", "tools"):
+            laid_out = case[0] in ("devices", "doctor", "task", "events", "tools")
+            if laid_out or case[:2] in (("graph", "show"), ("graph", "run")):
                 shown = await call_on_terminal(*case, columns=_NARROW)
                 assert not [line for line in _too_wide(shown, _NARROW) if str(tmp_path) not in line], _name(case)
 
@@ -137,7 +153,7 @@ async def test_every_commands_output_controls_nothing_in_a_pipe_and_its_tables_a
 async def test_there_are_no_colours_with_no_color(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):
-            if case[0] in ("devices", "doctor", "nothing"):
+            if case[0] in ("devices", "doctor", "nothing") or case[:2] == ("graph", "run"):
                 assert re.search(r"\x1b\[3\dm", await call_on_terminal(*case)), _name(case)
                 shown = await call_on_terminal(*case, variables={"NO_COLOR": "1"})
                 assert not re.search(r"\x1b\[[0-9;]*[34]\d", shown), _name(case)
@@ -156,16 +172,21 @@ def test_help_fits_into_80_columns_and_names_its_values(
     assert not re.search(r"_TEXT|INTEGER|RANGE|\.\.\.$", outcome.out.partition("\n")[2], re.MULTILINE)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), (), ("task", "--help"), ("check", "FILE")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), (), ("task", "--help"), ("check", "FILE"), ("graph", "show", "PLAN")]
+)
 async def test_pipe_that_is_closed_ends_every_output_with_141(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     file = tmp_path / "devices.json"
     file.write_text(json.dumps({"devices": [{"device_id": "a", "server_url": "ws://a"}]}))
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"nodes": [{"id": "a", "request": "x"}]}))
+    files = {"FILE": str(file), "PLAN": str(plan)}
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
     try:
         with trio.fail_after(SECONDS):
             done = await trio.run_process(
-                command_of(*(str(file) if word == "FILE" else word for word in arguments)),
+                command_of(*(files.get(word, word) for word in arguments)),
                 stdout=writing_end,
                 capture_stderr=True,
                 check=False,

@@ -16,6 +16,7 @@ from galaxy_trio import (
 )
 from galaxy_trio._cli.server_session import USAGE, run_as_command
 from galaxy_trio.agent import open_agent, tool
+from galaxy_trio.graph import Node, NodeResult, NodeState, make_request
 from galaxy_trio.messages import Command as WireCommand
 from galaxy_trio.messages import CommandResult, ResultStatus, ToolType
 from galaxy_trio.server import ServerTask, open_server
@@ -63,6 +64,28 @@ DONE = CommandResult(ResultStatus.SUCCESS, result={"height": 2})
 )
 async def test_echo_returns_the_text_without_the_device(request_: str, text: str) -> None:
     assert await do(request_) == ({"echo": text}, [])
+
+
+@pytest.mark.parametrize(
+    ("tips", "results"),
+    [
+        ((), {"fetch": NodeResult(NodeState.COMPLETED, result="No tips available.")}),
+        (("be quick",), {}),
+        (("be quick",), {"fetch": NodeResult(NodeState.FAILED, error="no\npaper")}),
+    ],
+)
+async def test_request_of_a_node_is_run_without_tips_and_results(
+    tips: Sequence[str], results: dict[str, NodeResult]
+) -> None:
+    lift = Node("lift", 'lift\n{"height": 2}', tips=tuple(tips))
+    assert await do(make_request(lift, results), DONE) == (
+        {"height": 2},
+        [WireCommand("lift", ToolType.ACTION, {"height": 2})],
+    )
+
+
+async def test_request_of_a_node_may_end_with_its_description() -> None:
+    assert await do("Task Description: echo hello") == ({"echo": "hello"}, [])
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ from galaxy_trio import (
     DeviceInfo,
 )
 from galaxy_trio._cli.main import run_command_line
-from galaxy_trio._cli.terminal import logging_to_stderr, silence
+from galaxy_trio._cli.terminal import echo_in_thread, logging_to_stderr, silence
 from tests.cli.support.command_line import (
     DEVICE,
     NO_SERVER,
     Call,
     environment,
 )
+from tests.cli.support.hostile import EVIL, harmful_characters
 from tests.cli.support.world import INFO, open_world
 from tests.support.waiting import SECONDS
 
@@ -115,3 +116,10 @@ def test_verbose_options_set_the_log_level_during_the_command(
     assert call("info", "ws://x", DEVICE, *options).status == 0
     assert levels == [level, level]
     assert logging.getLogger("galaxy_trio").level == before
+
+
+async def test_text_that_is_printed_in_a_thread_controls_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    await echo_in_thread(f"{EVIL}\nä")
+    shown = capfd.readouterr().out
+    assert shown.endswith("\nä\n")
+    assert not harmful_characters(shown)

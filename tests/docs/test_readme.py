@@ -82,11 +82,16 @@ async def test_commands_and_programs_of_the_readme_print_what_it_shows(
         for process in reversed(processes):
             process.send_signal(signal.SIGINT)
             assert (await process.end()).status == 0
-    first, second = printed
+    first, second, third = printed
     assert re.fullmatch(r"laptop: \w+, \d+ cores\n", first[0])
     assert sorted(first[1:]) == ["1 + 2 = 3.0\n", "3 + 4 = 7.0\n"]
     assert second[0].startswith("desktop {'host': ")
     assert second[1].startswith("TaskResult(")
+    assert third[0] == "sum is completed on laptop\n"
+    assert third[2] == "list is completed on desktop\n"
+    assert [line.partition(" on ")[0] for line in third] == [
+        f"{name} is completed" for name in ("sum", "where", "list", "check")
+    ]
 
 
 async def run_program(program: str) -> list[str]:
@@ -102,4 +107,4 @@ async def run_program(program: str) -> list[str]:
 def test_programs_of_the_readme_are_files_of_the_documentation() -> None:
     files = {path.read_text("utf-8") for path in (DOCS / "examples").glob("readme_*.py")}
     assert set(PROGRAMS) == files
-    assert len(files) == 2
+    assert len(files) == 3

@@ -18,8 +18,10 @@ from galaxy_trio.graph import (
     Node,
     NodeEnded,
     NodeReady,
+    NodeSkipped,
     NodeStarted,
     NodeState,
+    NodeWaiting,
     When,
     open_graph,
 )
@@ -211,6 +213,24 @@ async def test_subscriber_receives_a_snapshot_and_then_every_event_in_order(auto
         NodeStarted,
         NodeEnded,
         GraphEnded,
+    ]
+
+
+async def test_subscriber_learns_which_nodes_wait_again_because_of_a_retry(autojump_clock: MockClock) -> None:
+    async with (
+        open_tasks() as tasks,
+        open_graph(tasks.constellation, chain("a", "b", "c")) as run,
+        run.subscribe() as events,
+    ):
+        await tasks.wait_running("a")
+        run.cancel("b")
+        run.retry("b")
+        seen = [await anext(events) for _ in range(6)]
+    assert seen[2:] == [
+        NodeEnded("b", NodeState.CANCELLED, "it was cancelled"),
+        NodeSkipped("c", "edge-2"),
+        NodeWaiting("c"),
+        NodeWaiting("b"),
     ]
 
 

@@ -9,11 +9,34 @@ from typing import TYPE_CHECKING
 import pytest
 
 from galaxy_trio.errors import CycleError, GraphError, GraphFailed, GraphTooLarge
-from galaxy_trio.graph import Condition, Edge, Graph, GraphResult, GraphSnapshot, GraphState, Node, NodeResult, When
+from galaxy_trio.graph import (
+    Condition,
+    Edge,
+    Graph,
+    GraphResult,
+    GraphSnapshot,
+    GraphState,
+    Node,
+    NodeResult,
+    NodeState,
+    When,
+)
 from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class Unhashable:
+    """A function of which two are equal, and which cannot be a key."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, profile: object) -> bool:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -27,6 +50,10 @@ if TYPE_CHECKING:
             lambda: Node("a", "x", priority=101),
             "node 'a': a priority is a whole number from -100 to 100, and this one is 101",
         ),
+        (lambda: Node("", "x"), "a node id has 1 to 200 characters, and this one has 0"),
+        (lambda: Node("\ud800", "x"), "a node id is text, and this one contains a lone surrogate"),
+        (lambda: Edge("a", "b", id="x" * 201), "edge 'a' -> 'b': a name has 1 to 200 characters"),
+        (lambda: Node("a", "x", where=Unhashable()), "node 'a': where is a function, or another callable that can be"),
         (lambda: Node("a", "x", timeout=-1), "node 'a': a timeout is a number of seconds or math.inf, not -1"),
         (lambda: Node("a", "x", timeout=math.nan), "node 'a': a timeout is a number of seconds or math.inf, not nan"),
         (lambda: Node("a", "x", retries=1001), "node 'a': retries are 0 to 1,000, not 1001"),
@@ -92,3 +119,17 @@ def test_single_name_is_one_capability_and_one_tip() -> None:
 def test_cancelled_graph_without_bad_nodes_says_that_it_was_cancelled() -> None:
     with pytest.raises(GraphFailed, match="the graph was cancelled"):
         GraphResult(GraphState.CANCELLED, {}).unwrap()
+
+
+@pytest.mark.parametrize(
+    ("failed", "message"),
+    [
+        (1, r"the graph is failed: node 'n0' is failed: it broke$"),
+        (2, r"the graph is failed: node 'n0' is failed: it broke, and 1 more node did not complete$"),
+        (3, r"the graph is failed: node 'n0' is failed: it broke, and 2 more nodes did not complete$"),
+    ],
+)
+def test_failed_graph_names_the_first_node_and_counts_the_others(failed: int, message: str) -> None:
+    results = {f"n{number}": NodeResult(NodeState.FAILED, error="it broke") for number in range(failed)}
+    with pytest.raises(GraphFailed, match=message):
+        GraphResult(GraphState.FAILED, results).unwrap()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from galaxy_trio import open_constellation
 from galaxy_trio.graph import Edge, Graph, GraphState, Node, NodeState, open_graph
+from galaxy_trio.testing import open_memory_fleet
 
 from .support.sessions import open_tasks
 from .test_run import states
@@ -31,7 +33,7 @@ async def test_nodes_for_a_busy_device_delay_no_others(autojump_clock: MockClock
 
 async def test_node_that_waits_for_its_next_attempt_delays_no_others(autojump_clock: MockClock) -> None:
     graph = Graph([Node("a", "a", retries=1, backoff=300, priority=1), Node("b", "b")])
-    async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph, max_concurrent=1):
+    async with open_tasks("d1", "d2") as tasks, open_graph(tasks.constellation, graph, max_concurrent=1):
         await tasks.wait_running("a")
         begin = trio.current_time()
         await tasks.fail("a")
@@ -56,6 +58,35 @@ async def test_node_whose_turn_came_while_no_more_might_run_keeps_its_turn(autoj
                 await tasks.complete(*tasks.running)
                 await tasks.wait_running(name)
             await tasks.complete("z")
+            assert (await run.wait()).state is GraphState.COMPLETED
+
+
+async def test_node_that_is_removed_while_its_turn_passes_does_not_come_back(autojump_clock: MockClock) -> None:
+    """Its device is free, and no more nodes may run: at each step of finding that out."""
+    graph = Graph([Node("first", "first", device="d1"), Node("x", "x", device="d2")])
+    async with open_tasks("d1", "d2") as tasks, trio.open_nursery() as nursery:
+        for steps in range(60):
+            nursery.start_soon(partial(tasks.constellation.devices["d1"].run_task, "other"))
+            await tasks.wait_running("other")
+            async with open_graph(tasks.constellation, graph, max_concurrent=1) as run:
+                await tasks.wait_running("other", "x")
+                tasks.complete_nowait("other")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                run.edit(lambda edit: edit.remove("first"))
+                await tasks.complete("x")
+                assert set((await run.wait()).results) == {"x"}
+    assert "first" not in tasks.started
+
+
+async def test_more_nodes_than_may_wait_for_a_device_together_all_run(autojump_clock: MockClock) -> None:
+    graph = Graph([Node(f"n{number}", "x", device="d1") for number in range(130)])
+    async with (
+        open_memory_fleet("d1") as fleet,
+        open_constellation(fleet.configs, connect=fleet.connect) as constellation,
+        open_graph(constellation, graph) as run,
+    ):
+        with trio.fail_after(1000):
             assert (await run.wait()).state is GraphState.COMPLETED
 
 

@@ -109,6 +109,14 @@ class GraphStates(RuleBasedStateMachine):
         names = data.draw(st.permutations([None, f"edge-{number}"]))
         self._edit([("connect", data.draw(there), data.draw(unstarted), when, met, name) for name in names])
 
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data(), when=whens)
+    def connect_and_remove(self, data: st.DataObject, when: When) -> None:
+        source = data.draw(st.sampled_from(sorted(self.naive.nodes)))
+        target = data.draw(st.sampled_from(self._any(*UNSTARTED)))
+        removed = data.draw(st.sampled_from([source, target]))
+        self._edit([("connect", source, target, when, True, None), ("remove", removed)])
+
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy, is_valid = self.naive.edited(), True
         made = dict[str, NaiveEdge]()
@@ -260,7 +268,7 @@ class GraphStates(RuleBasedStateMachine):
                 self.machine.retry(name)
             return
         after = self.naive.nodes
-        waited = {other for other in after if before[other] is NodeState.READY and after[other] is NodeState.WAITING}
+        waited = {other for other in after if NodeState.WAITING is after[other] is not before[other]}
         ready = {other for other in after if before[other] is NodeState.READY} - waited
         self._compare(self.machine.retry(name), waited, ready, before)
 
@@ -293,7 +301,7 @@ class GraphStates(RuleBasedStateMachine):
 
         Args:
             reported: What it reported.
-            waited: The nodes that were ready, and waited at least for a moment.
+            waited: The nodes that had another state, and waited at least for a moment.
             ready: The nodes that were ready all the time, if they are now.
             before: The states before.
         """
@@ -317,7 +325,7 @@ class GraphStates(RuleBasedStateMachine):
     @invariant()
     def counts_are_exact(self) -> None:
         counts = Counter(node.state for node in self.tables.nodes.values())
-        assert +self.machine.moved == counts
+        assert +Counter(self.machine.moved) == counts
         for name, node in self.tables.nodes.items():
             assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
             assert node.attempt == self.attempts[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from functools import partial
 from random import Random
@@ -14,10 +13,12 @@ import trio
 from galaxy_trio import ConnectFailed, ConnectionOptions, GalaxyError, NoSuchDevice, open_connection
 from galaxy_trio.constellation.config import DeviceConfig
 from galaxy_trio.constellation.constellation import open_constellation
-from galaxy_trio.events import DeviceStatus, StatusChanged
+from galaxy_trio.events import StatusChanged
 from galaxy_trio.messages import TaskResult
 from galaxy_trio.testing import run
+from tests.simulation.disturbances import check_connections, connect_if_any, disturb
 from tests.simulation.journal import ErrorLog, Journal
+from tests.simulation.leftovers import left_in, left_on_server
 from tests.simulation.plan import Disturbance, Plan, PlannedCall, PlannedConnection, TaskSeries
 from tests.simulation.planner import make_plan
 from tests.simulation.promises import broken_promises
@@ -129,14 +130,14 @@ class _Run:
                             # The plan lasts until all series have ended.
                             steps.start_soon(done.wait)
                         case Disturbance():
-                            steps.start_soon(self._disturb, world, constellation, step)
+                            steps.start_soon(disturb, world, constellation, step, self._broken)
             self._faults = None
             if plan.closes_at is None:
                 await self._settle(world, constellation, callers)
             else:
                 self._journal.write("world", "closes", "constellation")
         for each in plan.devices:
-            self._check_connections(world, each.name, "the constellation was closed")
+            check_connections(world, each.name, "the constellation was closed", self._broken)
 
     async def _write_events(self, constellation: Constellation, *, task_status: trio.TaskStatus[None]) -> None:
         async with constellation.subscribe(1_000_000) as events:
@@ -151,52 +152,9 @@ class _Run:
             async for _event in events:
                 await trio.sleep(100)
 
-    async def _disturb(self, world: World, constellation: Constellation, step: Disturbance) -> None:
-        """Change the configuration, or have the world cause a fault."""
-        device = constellation.devices.get(step.device)
-        match step.kind:
-            case "disconnect" | "reconnect" | "removal" | "immediate removal":
-                self._journal.write("world", "disturbs", step.kind, f"{step.device}, {step.number}")
-            case _:
-                await world.disturb(step)
-                return
-        if device is None:
-            return
-        if step.kind in ("disconnect", "immediate removal"):
-            self._journal.write("world", "stops", step.device)
-        match step.kind:
-            case "disconnect":
-                await device.disconnect()
-                if device.status is DeviceStatus.DISCONNECTED:
-                    self._check_connections(world, step.device, "it was disconnected")
-                await trio.sleep(step.seconds)
-                await self._connect(device.connect)
-            case "reconnect":
-                await self._connect(device.reconnect)
-            case _:
-                try:
-                    await constellation.remove_device(step.device, wait=step.kind == "removal")
-                except NoSuchDevice:
-                    return
-                if step.device not in constellation.devices:
-                    self._check_connections(world, step.device, "it was removed")
-                await trio.sleep(step.seconds)
-                if step.number % 2 and step.device not in constellation.devices:
-                    constellation.add_device(device.config)
-        self._journal.write("world", "mends", step.kind, f"{step.device}, {step.number}")
-
     async def _disturb_later(self, world: World, constellation: Constellation, step: Disturbance) -> None:
         await trio.sleep(step.at)
-        await self._disturb(world, constellation, step)
-
-    async def _connect(self, connect: Callable[[], Awaitable[None]]) -> None:
-        # The device may have been removed.
-        with contextlib.suppress(trio.ClosedResourceError):
-            await connect()
-
-    def _check_connections(self, world: World, device: str, after: str) -> None:
-        if count := world.open_connections(device):
-            self._broken.append(f"{count} connections of {device} are open after {after}")
+        await disturb(world, constellation, step, self._broken)
 
     async def _make(self, constellation: Constellation, call: PlannedCall) -> object:
         device = constellation.devices.get(call.device.name)
@@ -329,11 +287,11 @@ class _Run:
         await world.mend_all()
         for device in constellation.devices.values():
             # Corrupted data may have reached this side as well.
-            callers.start_soon(self._connect, device.reconnect if self._plan.has("corruption") else device.connect)
+            callers.start_soon(connect_if_any, device.reconnect if self._plan.has("corruption") else device.connect)
         await self._wait_all_ended("although all faults were mended")
         left = "unknown"
         with trio.move_on_after(_PATIENCE):
-            while left := self._left(world, constellation):  # noqa: ASYNC110  # there is no single event for it
+            while left := left_in(constellation, world):  # noqa: ASYNC110  # there is no single event for it
                 await trio.sleep(1)
         if left:
             self._broken.append(f"not everything was released: {left}")
@@ -347,37 +305,11 @@ class _Run:
                     f"{device.device_id} is {device.status}, but its last event says {published[device.device_id]}"
                 )
 
-    def _left(self, world: World, constellation: Constellation) -> str:
-        statistics = constellation.statistics()
-        if (statistics.running, statistics.queued, statistics.unassigned) != (0, 0, 0):
-            return f"{statistics.running} running, {statistics.queued} queued, {statistics.unassigned} unassigned"
-        for device in statistics.devices.values():
-            if device.status is not DeviceStatus.IDLE or device.connection is None:
-                return f"{device.device_id} is {device.status}: {device.problem}"
-            if device.connection.pending:
-                return f"{device.connection.pending} requests pending on {device.device_id}"
-        # One task for each device, and one that waits for cancellation: idle connections have expired.
-        tasks = len(constellation._nursery.child_tasks)
-        if tasks != len(statistics.devices) + 1:
-            return f"{tasks} tasks in the nursery for {len(statistics.devices)} devices"
-        return self._left_on_server(world, len(statistics.devices))
-
-    def _left_on_server(self, world: World, constellations: int) -> str:
-        if world.fleet.server is None:
-            return "no server"
-        held = world.fleet.server.statistics()
-        expected = (len(self._plan.devices), constellations, 0, 0, len(self._plan.devices) + constellations)
-        found = (held.devices, held.constellations, held.sessions, held.ending_sessions, held.connections)
-        if found != expected:
-            return f"{found} instead of {expected} devices, constellations, sessions, ending sessions, connections"
-        working = [name for name, count in world.working.items() if count]
-        return f"devices still work on {working}" if working else ""
-
     async def _check_server(self, world: World, *, constellations: int) -> None:
         await world.mend_all()
         left = "unknown"
         with trio.move_on_after(_PATIENCE):
-            while left := self._left_on_server(world, constellations):  # noqa: ASYNC110
+            while left := left_on_server(world, constellations):  # noqa: ASYNC110
                 await trio.sleep(1)
         if left:
             self._broken.append(f"not everything was released on the server: {left}")

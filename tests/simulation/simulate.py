@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from tests.simulation.run import simulate
+from tests.simulation.graphs.run import GraphSimulation, simulate_graph
+from tests.simulation.run import Run, simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
-
-    from tests.simulation.run import Run
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 _EVERY: Final = 10.0
 """Seconds between two progress lines."""
@@ -38,6 +37,12 @@ def summary_of(seed: int) -> Summary:
     return Summary(seed, report_of(run) if run.broken else "", _counts_of(run))
 
 
+def summary_of_graph(seed: int) -> Summary:
+    """Carry out the plan of one seed of a graph."""
+    run = simulate_graph(seed)
+    return Summary(seed, report_of(run) if run.broken else "", run.counts)
+
+
 def _counts_of(run: Run) -> Counter[str]:
     ends = run.journal.of("caller", "ends")
     endings = Counter(entry.detail.partition(":")[0] for entry in ends)
@@ -56,25 +61,26 @@ def _counts_of(run: Run) -> Counter[str]:
 
 
 @contextmanager
-def _summaries_of(seeds: range, jobs: int) -> Generator[Iterable[Summary]]:
+def _summaries_of(summarize: Callable[[int], Summary], seeds: range, jobs: int) -> Generator[Iterable[Summary]]:
     """Carry out the plans in so many processes; in this one if it is one."""
     if jobs == 1:
-        yield map(summary_of, seeds)
+        yield map(summarize, seeds)
     else:
         with multiprocessing.Pool(jobs) as pool:
-            yield pool.imap_unordered(summary_of, seeds, chunksize=4)
+            yield pool.imap_unordered(summarize, seeds, chunksize=4)
 
 
-def report_of(run: Run) -> str:
+def report_of(run: Run | GraphSimulation) -> str:
     """Report the broken promises, the plan, and the command that repeats the run."""
+    graphs = "--graphs " if isinstance(run, GraphSimulation) else ""
     return "\n".join(
         [
             str(run.plan),
             "",
             *(f"BROKEN: {promise}" for promise in run.broken),
             "",
-            f"again:        nox -s simulate -- --first-seed {run.plan.seed} --seeds 1",
-            f"with journal: nox -s simulate -- --first-seed {run.plan.seed} --seeds 1 --journal",
+            f"again:        nox -s simulate -- {graphs}--first-seed {run.plan.seed} --seeds 1",
+            f"with journal: nox -s simulate -- {graphs}--first-seed {run.plan.seed} --seeds 1 --journal",
         ]
     )
 
@@ -82,6 +88,7 @@ def report_of(run: Run) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
+    parser.add_argument("--graphs", action="store_true", help="simulate task graphs")
     parser.add_argument("--seeds", type=int, default=200, help="number of seeds (200)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="concurrent processes")
@@ -90,10 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.journal:
         for seed in seeds:
-            print(simulate(seed).journal)
+            print((simulate_graph if options.graphs else simulate)(seed).journal)
     began = printed_at = time.perf_counter()
     counts: Counter[str] = Counter()
-    with _summaries_of(seeds, options.jobs) as summaries:
+    with _summaries_of(summary_of_graph if options.graphs else summary_of, seeds, options.jobs) as summaries:
         for count, summary in enumerate(summaries, 1):
             counts += summary.counts
             if summary.report:

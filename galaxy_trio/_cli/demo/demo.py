@@ -10,6 +10,7 @@ import trio
 
 from galaxy_trio import __version__
 from galaxy_trio._cli.demo.fleet import Fleet
+from galaxy_trio._cli.demo.graph import show_graph
 from galaxy_trio._cli.demo.report import Report, SchedulerPasses, Stopwatch, progress_bar, show_time
 from galaxy_trio._cli.demo.work import Work, seconds_of_work
 from galaxy_trio._cli.terminal import device_rows
@@ -278,7 +279,13 @@ class Demonstration:
             "A constellation keeps devices of three systems connected. Each gets two tasks by its system: one runs, one "
             "is queued. Then one device is killed and reconnects.",
         )
-        await Fleet(self.report, server, self.token, self.work, self.pace).show()
+        async with Fleet(self.report, server, self.token, self.work, self.pace).show() as constellation:
+            await self._begin(
+                "A task graph",
+                "Eight tasks, some of which wait for others. One fails and is retried; the tasks for its failure are skipped. "
+                "A ninth one is added while the first three run.",
+            )
+            await show_graph(self.report, constellation, self.work, self.pace)
 
     async def _show_loss(self, connection: Connection, device: DeviceConnection) -> None:
         await self._begin(

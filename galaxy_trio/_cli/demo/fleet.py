@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ from galaxy_trio.events import CONNECTED, DeviceStatus
 from galaxy_trio.messages import DeviceInfo, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from galaxy_trio._cli.demo.report import Report
     from galaxy_trio._cli.demo.work import Work
     from galaxy_trio.constellation.constellation import Constellation
@@ -54,8 +57,9 @@ class Fleet:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._results: dict[str, TaskResult] = {}
 
-    async def show(self) -> None:
-        """Run the step."""
+    @asynccontextmanager
+    async def show(self) -> AsyncGenerator[Constellation]:
+        """Run the step. Yields the constellation, for the next one."""
         configs = [DeviceConfig(name_of(system), self._server.url, token=self._token) for system in SYSTEMS]
         async with open_background() as nursery:
             for system in SYSTEMS:
@@ -65,6 +69,7 @@ class Fleet:
                 await constellation.wait_connected()
                 self._report.show(("connected", f"{len(SYSTEMS)} devices in {show_time(stopwatch.lap())}"))
                 await self._show_reconnect(constellation, nursery)
+                yield constellation
 
     async def _run_device(self, system: str, *, task_status: trio.TaskStatus[None]) -> None:
         info = DeviceInfo(name_of(system), system)

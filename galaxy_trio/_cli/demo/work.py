@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from galaxy_trio.errors import TaskFailed
+
 if TYPE_CHECKING:
     from galaxy_trio.server import ServerTask
 
@@ -35,6 +37,7 @@ class Work:
         self._running = 0
         self._released = trio.Event()
         self._released.set()
+        self._failing: set[str] = set()
         self.all_begun: trio.Event = trio.Event()
         self.cancelled: trio.Event = trio.Event()
         self.most_at_once: int = 0
@@ -52,8 +55,16 @@ class Work:
         """Let sessions end when their work is done."""
         self._released.set()
 
+    def fail_once(self, request: str) -> None:
+        """Let the next session with this request fail when its work is done."""
+        self._failing.add(request)
+
     async def session(self, task: ServerTask) -> object:
-        """Work for the seconds that the request names."""
+        """Work for the seconds that the request names.
+
+        Raises:
+            TaskFailed: `fail_once` said so.
+        """
         self._running += 1
         self.most_at_once = max(self.most_at_once, self._running)
         if self._running >= self._expected:
@@ -62,6 +73,9 @@ class Work:
             await self.all_begun.wait()
             await trio.sleep(float(task.request) * self._pace)
             await self._released.wait()
+            if task.request in self._failing:
+                self._failing.remove(task.request)
+                raise TaskFailed("it fails on purpose")
         except trio.Cancelled:
             self.cancelled.set()
             raise

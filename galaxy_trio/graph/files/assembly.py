@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from galaxy_trio._codec.strict_types import shorten
 from galaxy_trio._config.reader import MAX_PROBLEMS, member_path
 from galaxy_trio._nearest import did_you_mean
-from galaxy_trio.errors import CycleError
-from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, Graph, show_cycle
+from galaxy_trio.errors import CycleError, GraphTooLarge
+from galaxy_trio.graph.cycles import show_cycle
+from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, Graph
 from galaxy_trio.graph.snapshot import GraphSnapshot, NodeResult
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState
 
@@ -106,6 +107,9 @@ class Assembly:
             graph = Graph(self._nodes.values(), self._edges, name=name, metadata=metadata)
         except CycleError as error:
             self.document.report(self._edges_key, f"they form a cycle: {show_cycle(error.nodes)}")
+            graph = Graph()
+        except GraphTooLarge as error:
+            self.document.report(self._nodes_key, str(error))
             graph = Graph()
         return GraphSnapshot(Graph()) if self._problems else GraphSnapshot(graph, version, results, decisions)
 

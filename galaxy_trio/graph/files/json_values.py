@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from galaxy_trio._config.reader import MAX_PROBLEMS, describe, member_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sized
 
 MAX_VALUES: Final = 10_000_000
 """The number of values and keys of a graph's document."""
@@ -34,25 +37,20 @@ def find_unfit_values(document: object, *, without_null: str | None = None) -> l
     while remaining and len(problems) < MAX_PROBLEMS:
         container, place, depth = remaining.pop()
         inner: list[tuple[object, _Place | None, int]] = []
+        items: Iterable[tuple[str | int, object]]
         if isinstance(container, dict):
-            members = cast("dict[object, object]", container)
-            for key in members:
-                if not isinstance(key, str):
-                    problems.append(f"{member_path(_path(place), key)}: a key must be a string: put it in quotes")
-                elif not key.isascii() and _has_lone_surrogate(key):
-                    problems.append(
-                        f"{_path(place) or 'the file'}: a key contains a lone surrogate, which cannot be sent"
-                    )
-            items: list[tuple[str | int, object]] = [
-                (key, value) for key, value in members.items() if isinstance(key, str)
-            ]
+            items = cast("dict[str, object]", container).items()
+            problems += _problems_of_keys(cast("dict[object, object]", container), place)
         else:
-            items = [*enumerate(cast("list[object]", container))]
-        values += 2 * len(items)
+            items = enumerate(cast("list[object]", container))
+        values += 2 * len(cast("Sized", container))
         if values > MAX_VALUES:
             return [f"{_path(place) or 'the file'}: there are more than {MAX_VALUES:,} values"]
         for key, value in items:
             kind = type(value)
+            # Most values are short texts.
+            if kind is str and cast("str", value).isascii():
+                continue
             if kind is dict or kind is list:
                 if depth >= MAX_DEPTH:
                     return [
@@ -65,27 +63,33 @@ def find_unfit_values(document: object, *, without_null: str | None = None) -> l
     return problems[:MAX_PROBLEMS]
 
 
+def _problems_of_keys(members: dict[object, object], place: _Place | None) -> list[str]:
+    problems: list[str] = []
+    for key in members:
+        if type(key) is not str:
+            problems.append(f"{member_path(_path(place), key)}: a key must be a string: put it in quotes")
+        elif has_lone_surrogate(key):
+            problems.append(f"{_path(place) or 'the file'}: a key contains a lone surrogate, which cannot be sent")
+    return problems
+
+
 def _problem_of(value: object, without_null: str | None) -> str | None:
     kind = type(value)
     if kind is str:
-        text = cast("str", value)
-        return (
-            None
-            if text.isascii() or not _has_lone_surrogate(text)
-            else "contains a lone surrogate, which cannot be sent"
-        )
-    if kind is int:
-        return None if -_BOUND < cast("int", value) < _BOUND else f"a whole number of more than {MAX_DIGITS} digits"
-    if kind is float:
-        return None if math.isfinite(cast("float", value)) else "a number that JSON does not have: infinite, or none"
+        return "contains a lone surrogate, which cannot be sent" if has_lone_surrogate(cast("str", value)) else None
+    if kind is int and not -_BOUND < cast("int", value) < _BOUND:
+        return f"a whole number of more than {MAX_DIGITS} digits"
+    if kind is float and not math.isfinite(cast("float", value)):
+        return "a number that JSON does not have: infinite, or none"
     if value is None:
         return without_null
-    return (
-        None if kind is bool else f"{describe(value)} is a value that JSON does not have: write it as text, in quotes"
-    )
+    if kind in (bool, int, float):
+        return None
+    return f"{describe(value)} is a value that JSON does not have: write it as text, in quotes"
 
 
-def _has_lone_surrogate(text: str) -> bool:
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text contains half of a pair of surrogates, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.conditions import Condition
+from galaxy_trio.graph.files.json_values import has_lone_surrogate
 from galaxy_trio.graph.model import MAX_NODE_ID, MAX_REQUEST
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _PLACEHOLDER: Final = Condition("", "exists")
 
 def checked_name(members: ObjectReader, key: str, name: str | None) -> str | None:
     """Report a text that cannot be the id of a node or an edge. Returns it if it can."""
-    if name is None or (0 < len(name) <= MAX_NODE_ID and not _has_lone_surrogate(name)):
+    if name is None or (0 < len(name) <= MAX_NODE_ID and not has_lone_surrogate(name)):
         return name
     members.report(key, f"expected a text of 1 to {MAX_NODE_ID} characters that can be sent")
     return None
@@ -45,10 +46,6 @@ def read_id(members: ObjectReader, id_key: str, key: str | None, new_id: Callabl
     if given is not None and key is not None and given != key:
         members.report(id_key, "it differs from the key of its object")
     return checked_name(members, id_key, given or key or new_id())
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def checked_request(members: ObjectReader, key: str, request: str | None) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, cast
 from galaxy_trio._config.reader import ObjectReader, member_path
 from galaxy_trio.graph.files.assembly import Assembly
 from galaxy_trio.graph.files.ids import free_ids
-from galaxy_trio.graph.files.members import read_condition, read_id
+from galaxy_trio.graph.files.members import checked_name, read_condition, read_id
 from galaxy_trio.graph.files.original_task import read_task
-from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, joined_metadata, rest_of
+from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, exact_members, joined_metadata, rest_of
 from galaxy_trio.graph.model import Edge, When
 from galaxy_trio.graph.snapshot import NodeResult
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from galaxy_trio.graph.snapshot import GraphSnapshot
     from galaxy_trio.messages import JSON
 
-_CONSTELLATION_KEYS: Final = frozenset(
+CONSTELLATION_KEYS: Final = frozenset(
     {
         "name",
         "state",
@@ -33,9 +33,10 @@ _CONSTELLATION_KEYS: Final = frozenset(
     }
 )
 """The keys of a constellation that are read, or written from what is known of its tasks."""
-_DEPENDENCY_KEYS: Final = frozenset(
+DEPENDENCY_KEYS: Final = frozenset(
     {"line_id", "from_task_id", "to_task_id", "dependency_type", "metadata", "is_satisfied", "last_evaluation_result"}
 )
+"""The keys of a dependency that are read, or written from what is known of its tasks."""
 _TYPE: Final = "one of " + ", ".join(WHENS)
 _UNTOUCHED: Final = NodeResult()
 
@@ -55,7 +56,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
     assembly = Assembly(members, problems, "tasks", "dependencies")
     tasks, dependencies = _items(members, "tasks"), _items(members, "dependencies")
     name, metadata = members.text("name"), members.any_object("metadata")
-    exact = ObjectReader(metadata.get(EXACT) or {}, f"metadata.{EXACT}", problems)
+    exact = exact_members(metadata, "metadata", problems)
     version = exact.integer("version", minimum=0)
     exact.refuse_unknown()
     if not assembly.has_room(len(tasks), len(dependencies)):
@@ -77,7 +78,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
             assembly.add_edge(f"{place}.from_task_id", f"{place}.to_task_id", f"{place}.line_id", edge)
     if members.value("tasks") is None:
         members.report("tasks", "is missing")
-    rest = rest_of(cast("dict[str, JSON]", document), _CONSTELLATION_KEYS)
+    rest = rest_of(cast("dict[str, JSON]", document), CONSTELLATION_KEYS)
     return assembly.snapshot(
         name=name or None,
         metadata=joined_metadata(metadata, rest, "metadata"),
@@ -112,13 +113,14 @@ def _read_dependency(
     problems: list[str],
 ) -> Edge | None:
     members = ObjectReader(value, place, problems)
-    source, target = members.text("from_task_id", required=True), members.text("to_task_id", required=True)
+    source = checked_name(members, "from_task_id", members.text("from_task_id", required=True))
+    target = checked_name(members, "to_task_id", members.text("to_task_id", required=True))
     edge_id = read_id(members, "line_id", key, new_id)
     given = (members.text("dependency_type", _TYPE, accept=lambda word: word.lower() in WHENS) or UNCONDITIONAL).lower()
     when, condition = WHENS[given], None
     metadata = members.any_object("metadata")
     if when is When.CONDITION:
-        exact = ObjectReader(metadata.get(EXACT) or {}, f"{place}.metadata.{EXACT}", problems)
+        exact = exact_members(metadata, f"{place}.metadata", problems)
         is_failure = exact.text("when", When.FAILURE, accept=lambda word: word == When.FAILURE) is not None
         own = exact.value("condition")
         exact.refuse_unknown()
@@ -129,7 +131,7 @@ def _read_dependency(
             condition = read_condition(assembly.document, at, own, edge_id, conditions, problems)
     if source is None or target is None:
         return None
-    rest = rest_of(cast("dict[str, JSON]", value), _DEPENDENCY_KEYS)
+    rest = rest_of(cast("dict[str, JSON]", value), DEPENDENCY_KEYS)
     if given == UNCONDITIONAL:
         rest["dependency_type"] = given
     return Edge(

@@ -9,16 +9,15 @@ from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.graph.files.members import checked_request, read_id, read_time, read_timeout
 from galaxy_trio.graph.files.original_words import (
-    EXACT,
+    DEVICE_TYPES,
     FOREVER,
     LOST,
     PRIORITIES,
-    SERVICES,
     STATE_WORDS,
     STATES,
-    SYSTEMS,
     current_retry_of,
     device_type_of,
+    exact_members,
     joined_metadata,
     level_of,
     priority_of,
@@ -61,8 +60,7 @@ KEYS: Final = frozenset(
 """The keys of a task that are read, or written from what is known."""
 _WITHOUT_WORD: Final = (NodeState.READY, NodeState.SKIPPED, NodeState.LOST)
 """The states that the original does not have."""
-_DEVICE_TYPES: Final = (*SYSTEMS, *SERVICES)
-_DEVICE_TYPE: Final = "one of " + ", ".join(_DEVICE_TYPES)
+_DEVICE_TYPE: Final = "one of " + ", ".join(DEVICE_TYPES)
 _PRIORITY: Final = f"a number from 1 to {len(PRIORITIES)}, or one of {', '.join(PRIORITIES)}"
 _STATUS: Final = "one of " + ", ".join(STATES)
 _EXACT_STATE: Final = "one of " + ", ".join(_WITHOUT_WORD)
@@ -86,12 +84,12 @@ def read_task(
     request = checked_request(members, "description", members.text("description", required=older is None) or older)
     name, tips = members.text("name"), members.texts("tips")
     device = members.text("target_device_id") or None
-    device_type = _read_word(members, "device_type", _DEVICE_TYPE, _DEVICE_TYPES)
+    device_type = _read_word(members, "device_type", _DEVICE_TYPE, DEVICE_TYPES)
     level: int | str | None = members.read("priority", _PRIORITY, int, str, accept=_is_priority)
     timeout = members.number("timeout", zero=True)
     retries = members.integer("retry_count", minimum=0, maximum=MAX_RETRIES)
     task_data = members.any_object("task_data")
-    exact = ObjectReader(task_data.get(EXACT) or {}, f"{place}.task_data.{EXACT}", problems)
+    exact = exact_members(task_data, f"{place}.task_data", problems)
     backoff, retry_lost = exact.number("backoff", zero=True), exact.boolean("retry_lost")
     system, capabilities = _read_requirements(exact, device_type)
     priority = _read_priority(exact, 0 if level is None else priority_of(level) or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.constellation.systems import system_name
 from galaxy_trio.graph.model import When
 from galaxy_trio.graph.state_machine import NodeState
@@ -30,10 +31,18 @@ SYSTEMS: Final = ("windows", "macos", "linux", "android", "ios")
 """The device types that are operating systems."""
 SERVICES: Final = ("web", "api")
 """The device types that are capabilities."""
-NULLABLE: Final = frozenset(
-    {"constellation_id", "created_at", "updated_at", "expected_output_type", "last_evaluation_time"}
+DEVICE_TYPES: Final = (*SYSTEMS, *SERVICES)
+OFTEN_EMPTY: Final = frozenset(
+    {
+        "constellation_id",
+        "created_at",
+        "updated_at",
+        "expected_output_type",
+        "condition_description",
+        "last_evaluation_time",
+    }
 )
-"""The original's members that are not read, and may be null."""
+"""The original's members that are not read, and for which it writes null or an empty text if it does not know them."""
 WHENS: Final = {
     UNCONDITIONAL: When.END,
     "conditional": When.CONDITION,
@@ -102,11 +111,21 @@ def current_retry_of(attempt: int, *, was_sent: bool) -> int:
     return max(attempt - was_sent, 0)
 
 
+def exact_members(members: Mapping[str, JSON], place: str, problems: list[str]) -> ObjectReader:
+    """Return a reader of what the original's form has no words for.
+
+    Args:
+        members: The ``task_data`` or ``metadata`` that may contain it.
+        place: The path of these in the document.
+        problems: Receives the problems.
+    """
+    given = members.get(EXACT)
+    return ObjectReader({} if given is None else given, f"{place}.{EXACT}", problems)
+
+
 def rest_of(members: Mapping[str, JSON], read: Collection[str]) -> dict[str, JSON]:
-    """Return the members that are not read, and are kept to be written again. The original writes null for what it does not know."""
-    return {
-        key: value for key, value in members.items() if key not in read and (value is not None or key not in NULLABLE)
-    }
+    """Return the members that are not read: they are kept, and written again."""
+    return {key: value for key, value in members.items() if key not in read and (value or key not in OFTEN_EMPTY)}
 
 
 def split_metadata(metadata: Mapping[str, JSON], key: str) -> tuple[dict[str, JSON], dict[str, JSON]]:

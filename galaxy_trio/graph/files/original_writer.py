@@ -90,7 +90,7 @@ def _graph_state(states: Iterable[NodeState]) -> str:
     counts = Counter(states)
     if counts.keys() <= UNSTARTED:
         return "created"
-    return _GRAPH_STATES[state_of(lambda state: counts[state], cancelled=False)]
+    return _GRAPH_STATES[state_of(counts, cancelled=False)]
 
 
 def _task(node: Node, known: NodeResult, place: str, problems: list[str], neighbours: Mapping[str, JSON]) -> JSON:

@@ -119,7 +119,8 @@ def _read_edge(
     value: object, place: str, assembly: Assembly, conditions: Conditions, problems: list[str]
 ) -> Edge | None:
     members = ObjectReader(value, place, problems)
-    source, target = members.text("source", required=True), members.text("target", required=True)
+    source = checked_name(members, "source", members.text("source", required=True))
+    target = checked_name(members, "target", members.text("target", required=True))
     when = When(members.text("when", _WHEN, accept=_WHENS.__contains__) or When.SUCCESS)
     given: object = members.read("condition", f'an object, or "{FUNCTION}"', dict, str, accept=_is_condition)
     edge_id, metadata = checked_name(members, "id", members.text("id")), members.any_object("metadata")

@@ -50,7 +50,7 @@ def read_graph(
             nodes.
     """
     try:
-        document, shown = _load(source)
+        document, shown = load_document(source)
         problems: list[str] = []
         snapshot = _read(document, problems, conditions or {})
         check_problems(shown, problems)
@@ -59,7 +59,12 @@ def read_graph(
     return GraphSnapshot(snapshot.graph, snapshot.version) if reset else snapshot
 
 
-def _load(source: str | os.PathLike[str] | Mapping[str, JSON]) -> tuple[object, str]:
+def is_original(document: Mapping[str, object]) -> bool:
+    """Whether a document is in one of the original's forms."""
+    return "nodes" not in document and any(key in document for key in _OF_THE_ORIGINAL)
+
+
+def load_document(source: str | os.PathLike[str] | Mapping[str, JSON]) -> tuple[object, str]:
     """Return the document, and the subject of errors about it."""
     if isinstance(source, Mapping):
         return dict(source), _WHAT
@@ -78,8 +83,7 @@ def _read(document: object, problems: list[str], conditions: Mapping[str, Callab
         return GraphSnapshot(Graph())
     members = cast("dict[str, object]", document)
     unfit = find_unfit_values(members)
-    is_original = "nodes" not in members and any(key in members for key in _OF_THE_ORIGINAL)
-    read = read_original_graph if is_original else read_our_graph
+    read = read_original_graph if is_original(members) else read_our_graph
     snapshot = read(members, problems, conditions)
     # A value that is wrong in its place is reported once.
     places = {problem.partition(": ")[0] for problem in problems}

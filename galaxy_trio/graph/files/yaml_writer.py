@@ -5,14 +5,16 @@ PyYAML belongs to extras: only `galaxy_trio.graph.files.texts` imports this modu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
-_WIDTH = 120
+_WIDTH: Final = 120
+_LINE_BREAKS: Final = ("\x85", "\u2028", "\u2029")
+"""Characters that PyYAML writes as they are, and reads as spaces."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -21,6 +23,15 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         del data
         return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if any(map(text.__contains__, _LINE_BREAKS)) else None
+    # Its stub has no type for the value.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)  # pyright: ignore[reportUnknownMemberType]
+
+
+_Dumper.add_representer(str, _text)
 
 
 def yaml_text(document: dict[str, JSON]) -> str:

@@ -131,6 +131,16 @@ class Process:
     def send_signal(self, number: int) -> None:
         self._process.send_signal(number)
 
+    @property
+    def stdout(self) -> trio.lowlevel.FdStream | None:
+        """Its output, as far as it was not read."""
+        return cast("trio.lowlevel.FdStream | None", self._process.stdout)
+
+    async def wait(self) -> int:
+        """Wait until the command has ended, without reading its output, and return its status."""
+        with trio.fail_after(SECONDS):
+            return await self._process.wait()
+
     async def end(self) -> Outcome:
         """Wait until the command has ended."""
         with trio.fail_after(SECONDS):

@@ -40,6 +40,10 @@ class Terminal:
         await until(has_words)
         return self._output.decode()
 
+    def press(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._descriptor, keys)
+
     def close(self) -> None:
         """Close the terminal, as closing its window does."""
         os.close(self._descriptor)

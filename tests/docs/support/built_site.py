@@ -52,6 +52,7 @@ SIGNATURES = {
         "await run_task(",
         "await remove_device(",
     ],
+    "graph": ["async with galaxy_trio.graph.open_graph(", "async with subscribe(", "with hold(", "await wait("],
     "server": ["async with galaxy_trio.server.open_server(", "await execute("],
     "agent": ["async with galaxy_trio.agent.open_agent(", "await wait_registered("],
     "testing": ["async with galaxy_trio.testing.open_memory_fleet(", "await kill_server("],

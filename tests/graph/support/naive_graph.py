@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 
 import attrs
@@ -88,7 +87,8 @@ class NaiveGraph:
 
     def edited(self) -> NaiveGraph:
         """Return a copy for an edit."""
-        return copy.deepcopy(self)
+        edges = {name: attrs.evolve(edge) for name, edge in self.edges.items()}
+        return NaiveGraph(dict(self.nodes), edges, Counter(self.holds))
 
     def check_editable(self, node: str) -> None:
         """Refuse a node that is not there or has started."""

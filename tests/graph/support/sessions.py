@@ -53,8 +53,12 @@ class Tasks:
             with trio.fail_after(600):
                 while request not in self._running:
                     await self._changed.park()
-            self._running.pop(request).send_nowait(result)
+            self.complete_nowait(request, result=result)
         await trio.testing.wait_all_tasks_blocked()
+
+    def complete_nowait(self, request: str, *, result: JSON = None) -> None:
+        """End a task that has begun, in this step."""
+        self._running.pop(request).send_nowait(result)
 
     async def fail(self, *requests: str, why: str = "it broke", result: JSON = None) -> None:
         """Let tasks fail, each after it has begun."""

@@ -1,0 +1,1 @@
+"""Simulated runs of task graphs: edited, held, cancelled, retried and planned, over the same faulty network."""
