@@ -161,8 +161,8 @@ def keep_the_version() -> AbstractContextManager[object]:
 def go_on_after_a_cancel() -> AbstractContextManager[object]:
     """A node that is cancelled or takes too long continues on its device."""
 
-    def abandon(request: str, timeout: float, task_id: str | None, _: object, *rest: Any) -> Task:
-        return make_task(request, timeout, task_id, "abandon", *rest)
+    def abandon(request: str, priority: int, timeout: float, task_id: str | None, _: object, *rest: Any) -> Task:
+        return make_task(request, priority, timeout, task_id, "abandon", *rest)
 
     return both(mock.patch.object(constellation, "make_task", abandon), mock.patch.object(device, "make_task", abandon))
 
@@ -231,7 +231,7 @@ def end_what_was_withdrawn() -> AbstractContextManager[object]:
                 del self._attempts[node.id]
             self._running -= attempt.sent
             self._end_claim(attempt)
-            self._ready.release(attempt.taken.requirements)
+            self._ready.release(attempt.ready)
         if end is None and attempt.sent:
             end = NodeState.CANCELLED, None, "it was cancelled"
         if end is not None:
