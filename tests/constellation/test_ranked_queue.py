@@ -97,3 +97,13 @@ def test_removed_items_leave_nothing_behind_in_a_queue_whose_first_item_stays() 
         queue.discard(rank, number)
     assert len(queue) == 1
     assert len(queue._heap) < 100
+
+
+def test_item_that_took_the_rank_of_another_one_stays_when_that_one_is_removed() -> None:
+    queue = RankedQueue[str]()
+    rank = next_rank(0)
+    queue.add(rank, "old")
+    queue.add(rank, "new")
+    queue.discard(rank, "old")
+    assert list(queue) == ["new"]
+    assert queue.pop() == "new"
