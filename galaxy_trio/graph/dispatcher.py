@@ -143,10 +143,8 @@ class Dispatcher:
         return self._random.uniform(0, ceiling)
 
     async def _run_next_attempt(self) -> None:
-        await self._run_attempt(self._starting.pop())
-
-    async def _run_attempt(self, attempt: _Attempt) -> None:
         """Wait for a device, run the node there, and report the end."""
+        attempt = self._starting.pop()
         node, end = attempt.node, None
         try:
             with attempt.scope:
