@@ -16,6 +16,8 @@ MEMORY_BUDGET: Final = 2**30
 """The default maximum number of bytes that the connections of one server, agent or constellation hold together."""
 MAX_PARTS: Final = 10_000
 """The number of commands or results of one message."""
+MAX_PRIORITY: Final = 100
+"""The highest priority of a task. The lowest one is its negative."""
 _MAX_NAME: Final = 64
 """The maximum length of client names and task ids, in characters. Together they form a session id, which an error must be able to quote."""
 
@@ -70,3 +72,18 @@ def check_positive(**numbers: float | None) -> None:
     for name, number in numbers.items():
         if number is not None and not number > 0:
             raise ConfigError(f"{name} must be above 0, and is {number!r}")
+
+
+def is_priority(value: object) -> bool:
+    """Whether a value is a priority of a task: a whole number from -100 to 100."""
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_PRIORITY <= value <= MAX_PRIORITY
+
+
+def check_priority(priority: int) -> None:
+    """Check the priority of a task.
+
+    Raises:
+        ValueError: It is not a whole number from -100 to 100.
+    """
+    if not is_priority(priority):
+        raise ValueError(f"a priority is a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, not {priority!r}")

@@ -305,3 +305,23 @@ def _find(folder: Path, name: str) -> Path:
         return path
     places = (path, folder / Path(name).name, *(parent / name for parent in folder.absolute().parents))
     return next(filter(os.path.exists, places), path)
+
+
+def checked_devices(devices: object) -> tuple[DeviceConfig, ...]:
+    """Check the devices of a list, before anything is connected.
+
+    Raises:
+        ConfigError: One is not a `DeviceConfig`, or two have the same id.
+    """
+    if not isinstance(devices, Iterable):
+        raise ConfigError(
+            f"devices must be a file or a list of DeviceConfig, not {type(devices).__name__}: write [device]"
+        )
+    checked: dict[str, DeviceConfig] = {}
+    for device in cast("Iterable[object]", devices):
+        if not isinstance(device, DeviceConfig):
+            raise ConfigError(f"a device must be a DeviceConfig, not {type(device).__name__}")
+        if device.device_id in checked:
+            raise ConfigError(f"the device {device.device_id!r} is given twice: give each a different id")
+        checked[device.device_id] = device
+    return tuple(checked.values())

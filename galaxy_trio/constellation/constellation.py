@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from contextlib import ExitStack, asynccontextmanager
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import trio
@@ -18,13 +18,15 @@ from galaxy_trio._connection.link import CLOSE_TIMEOUT
 from galaxy_trio._connection.options import ConnectionOptions
 from galaxy_trio._counted import counted
 from galaxy_trio._nearest import did_you_mean_or_known
-from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, read_config
+from galaxy_trio.constellation.config import ConstellationConfig, DeviceConfig, checked_devices, read_config
 from galaxy_trio.constellation.connector import ConnectLimits, Connector, DeviceSettings
 from galaxy_trio.constellation.device import MAX_QUEUED, Device
 from galaxy_trio.constellation.device_statistics import ConstellationStatistics
+from galaxy_trio.constellation.ranked_queue import Rank, next_rank
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.scheduler import Scheduler, Waiter
+from galaxy_trio.constellation.scheduler import Scheduler
+from galaxy_trio.constellation.slots import Lease, TaskLimit
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
 from galaxy_trio.constellation.task_runner import TaskRunner, run_task
 from galaxy_trio.constellation.tls_contexts import TlsContexts
@@ -32,11 +34,11 @@ from galaxy_trio.errors import ConfigError, ConnectionLost, GalaxyError, NoSuchD
 from galaxy_trio.events import BACKLOG, Event, EventFanOut, EventStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from random import Random
 
     from galaxy_trio.constellation.profile import DeviceProfile
-    from galaxy_trio.constellation.slots import Lease
+    from galaxy_trio.constellation.waiter import Waiter
     from galaxy_trio.messages import TaskResult
 
     Where = Callable[[DeviceProfile], bool]
@@ -57,12 +59,12 @@ class Constellation:
         self._settings = settings
         self._memory = settings.connection.make_budget()
         self._max_queued = max_queued
-        self._total = None if max_concurrent_tasks is None else trio.CapacityLimiter(max_concurrent_tasks)
+        self._limit = TaskLimit(math.inf if max_concurrent_tasks is None else max_concurrent_tasks)
         self._limits = ConnectLimits()
         self._tls_contexts = TlsContexts()
         self._events = EventFanOut[Event]()
         self._devices: dict[str, Device] = {}
-        self._scheduler = Scheduler(self._devices, max_queued)
+        self._scheduler = Scheduler(self._devices, self._limit, max_queued)
         # Tasks that wait between two attempts, on no device.
         self._waiting = CancelGroup()
         self._closed = False
@@ -92,7 +94,7 @@ class Constellation:
         device = Device(
             connector,
             self._nursery,
-            self._total,
+            self._limit,
             self._events.publish,
             self._scheduler.reconsider,
             self._scheduler.recheck,
@@ -172,6 +174,7 @@ class Constellation:
         os: str | None = None,
         capabilities: Iterable[str] = (),
         where: Where | None = None,
+        priority: int = 0,
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
@@ -192,6 +195,7 @@ class Constellation:
                 ``"macOS"`` is ``"darwin"``.
             capabilities: The capabilities, all of which the device must have.
             where: A function that takes a `DeviceProfile` and returns whether the device fits.
+            priority: As for `Device.run_task`, among the tasks of all devices.
             timeout: As for `Device.run_task`.
             task_id: As for `Device.run_task`.
             on_cancel: As for `Device.run_task`.
@@ -204,11 +208,13 @@ class Constellation:
             QueueFull: Too many tasks wait already.
             Exception: As for `Device.run_task`.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
+        task = make_task(request, priority, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         requirements = Requirements(os, capabilities, where)
         with PublishingEnd(task, self._events.publish):
             # The device is chosen again for each attempt.
-            return await run_task(task, lambda: self._acquire(self._lease(requirements, task)), self._waiting)
+            return await run_task(
+                task, lambda: self._acquire(self._lease(requirements, task.rank, task)), self._waiting
+            )
 
     async def _acquire(self, leasing: Awaitable[tuple[Device, Lease]]) -> tuple[TaskRunner, Lease]:
         device, lease = await leasing
@@ -216,26 +222,31 @@ class Constellation:
 
     @asynccontextmanager
     async def reserve(
-        self, *, os: str | None = None, capabilities: Iterable[str] = (), where: Where | None = None
+        self,
+        *,
+        os: str | None = None,
+        capabilities: Iterable[str] = (),
+        where: Where | None = None,
+        priority: int = 0,
     ) -> AsyncGenerator[Reservation]:
         """Wait for a slot on the device that fits best, and hold it for the length of the block. Nothing is sent yet.
 
         Arguments and errors are those of `run_task`.
         """
-        device, lease = await self._lease(Requirements(os, capabilities, where), None)
+        device, lease = await self._lease(Requirements(os, capabilities, where), next_rank(priority), None)
         try:
             yield Reservation(device.device_id, lease, device._run_reserved)
         finally:
             lease.end()
 
-    def _lease(self, requirements: Requirements, task: Task | None) -> Awaitable[tuple[Device, Lease]]:
+    def _lease(self, requirements: Requirements, rank: Rank, task: Task | None) -> Awaitable[tuple[Device, Lease]]:
         """Enter the queue in this step. Awaiting the result, which must begin in the same step, waits for a slot."""
         self._check_open()
-        return self._wait(self._scheduler.enter(requirements, task))
+        return self._wait(self._scheduler.enter(requirements, rank, task))
 
     async def _wait(self, waiter: Waiter) -> tuple[Device, Lease]:
         device, slot = await self._scheduler.wait(waiter)
-        return device, await device._lease(slot)
+        return device, Lease(device._slots, slot)
 
     @asynccontextmanager
     async def subscribe(self, backlog: int = BACKLOG) -> AsyncGenerator[EventStream[Event]]:
@@ -308,22 +319,6 @@ def _closed_error() -> Exception:
     return trio.ClosedResourceError("the constellation was closed")
 
 
-def _checked(devices: object) -> tuple[DeviceConfig, ...]:
-    """Check the devices of a list, before anything is connected."""
-    if not isinstance(devices, Iterable):
-        raise ConfigError(
-            f"devices must be a file or a list of DeviceConfig, not {type(devices).__name__}: write [device]"
-        )
-    checked: dict[str, DeviceConfig] = {}
-    for device in cast("Iterable[object]", devices):
-        if not isinstance(device, DeviceConfig):
-            raise ConfigError(f"a device must be a DeviceConfig, not {type(device).__name__}")
-        if device.device_id in checked:
-            raise ConfigError(f"the device {device.device_id!r} is given twice: give each a different id")
-        checked[device.device_id] = device
-    return tuple(checked.values())
-
-
 @asynccontextmanager
 async def open_constellation(
     devices: str | PathLike[str] | ConstellationConfig | Iterable[DeviceConfig],
@@ -370,7 +365,7 @@ async def open_constellation(
     elif isinstance(devices, str | PathLike):
         config = await trio.to_thread.run_sync(read_config, devices, abandon_on_cancel=True)
     else:
-        config = ConstellationConfig(_checked(devices))
+        config = ConstellationConfig(checked_devices(devices))
     max_concurrent_tasks = config.max_concurrent_tasks if max_concurrent_tasks is None else max_concurrent_tasks
     check_positive(max_concurrent_tasks=max_concurrent_tasks, max_queued=max_queued)
     if not drain >= 0:

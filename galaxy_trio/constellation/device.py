@@ -1,4 +1,4 @@
-"""One device of a constellation, which is kept connected and runs tasks in the order of their submission."""
+"""One device of a constellation, which is kept connected and runs tasks by priority, then in the order of their submission."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from galaxy_trio._concurrency.cancel_group import CancelGroup
 from galaxy_trio.constellation.device_statistics import DeviceStatistics
 from galaxy_trio.constellation.pool import ConnectionPool
 from galaxy_trio.constellation.profile import DeviceProfile, profile_of
+from galaxy_trio.constellation.ranked_queue import Rank, next_rank
 from galaxy_trio.constellation.reservation import Reservation
-from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
+from galaxy_trio.constellation.slots import Lease, Place, Slots, TaskLimit
 from galaxy_trio.constellation.status import StatusTracker
 from galaxy_trio.constellation.supervisor import Supervisor
 from galaxy_trio.constellation.task import BeforeSending, NotSentCallback, OnCancel, PublishingEnd, Task, make_task
@@ -38,14 +39,14 @@ MAX_QUEUED: Final = 1_000
 class Device:
     """A device of a constellation. Made by `open_constellation` and `Constellation.add_device`.
 
-    The device is kept connected. Tasks wait for it in a first-in, first-out queue. Any number of tasks may use it concurrently.
+    The device is kept connected. Tasks wait for it in a queue, by priority and then first in, first out. Any number of tasks may use it.
     """
 
     def __init__(
         self,
         connector: Connector,
         nursery: trio.Nursery,
-        total: trio.CapacityLimiter | None,
+        limit: TaskLimit,
         publish: Callable[[Event], None],
         on_change: Callable[[Device], None],
         on_certainty: Callable[[Device], None],
@@ -62,10 +63,9 @@ class Device:
         # Whether the supervised connection is up; the status also says whether tasks run.
         self._is_up = False
         self._removed = False
-        self._total = total
         self._ended = trio.Event()
         self._supervisor = Supervisor(connector, self._status_changed, self._information_received, publish)
-        self._slots = Slots(self._config.device_id, self._config.max_concurrent_tasks, max_queued, self._slots_changed)
+        self._slots = Slots(self.device_id, self._config.max_concurrent_tasks, max_queued, limit, self._slots_changed)
         # Tasks that run, and tasks that hold a slot while they wait.
         self._running, self._waiting = CancelGroup(), CancelGroup()
         self._pool = ConnectionPool(connector, nursery, self._supervisor.forward, connector.settings.keepalive_expiry)
@@ -231,6 +231,7 @@ class Device:
         self,
         request: str,
         *,
+        priority: int = 0,
         timeout: float = 1000.0,
         task_id: str | None = None,
         on_cancel: OnCancel = "stop",
@@ -246,6 +247,7 @@ class Device:
 
         Args:
             request: The task, in words.
+            priority: -100 to 100. Of the tasks that wait, the highest gets the next slot, then the one that was accepted first.
             timeout: Seconds to wait for the end, counted from sending; `math.inf` for no limit.
             task_id: A unique id of at most 64 characters; a fresh uuid if not given.
             on_cancel: With ``"abandon"`` the task is sent on the device's shared connection, which is cheaper. When the call is cancelled
@@ -267,23 +269,26 @@ class Device:
             NoSuchDevice: The device was removed.
             trio.ClosedResourceError: The constellation was closed.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
+        task = make_task(request, priority, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         with PublishingEnd(task, self._publish):
-            lease = await self._lease(await self._enter_queue(task).wait())
+            lease = Lease(self._slots, await self._enter_queue(task.rank, task).wait())
             try:
                 return await run_task(task, partial(self._hold, lease), self._waiting)
             finally:
                 lease.release()
 
     @asynccontextmanager
-    async def reserve(self) -> AsyncGenerator[Reservation]:
+    async def reserve(self, *, priority: int = 0) -> AsyncGenerator[Reservation]:
         """Wait for a slot, and hold it for the length of the block. Nothing is sent yet.
+
+        Args:
+            priority: As for `run_task`.
 
         Raises:
             QueueFull: Too many tasks wait for the device.
             Exception: As for `run_task`, if the device is given up or removed, or the constellation is closed.
         """
-        lease = await self._lease(await self._enter_queue().wait())
+        lease = Lease(self._slots, await self._enter_queue(next_rank(priority)).wait())
         try:
             yield Reservation(self.device_id, lease, self._run_reserved)
         finally:
@@ -304,20 +309,15 @@ class Device:
 
     # For the constellation and its scheduler.
 
-    def _enter_queue(self, task: Task | None = None) -> Place:
-        """Enter the device's queue. Pass the slot to `_lease`."""
-        place = self._slots.enter(task.turn if task is not None and task.had_slot else None)
+    def _enter_queue(self, rank: Rank, task: Task | None = None, *, may_refuse: bool = True) -> Place:
+        """Enter the device's queue. The caller makes a `Lease` of the slot, and releases it."""
+        had_slot = task is not None and task.had_slot
+        place = self._slots.enter(rank, may_refuse=may_refuse and not had_slot)
         if task is not None:
             task.device_id = self.device_id
             self._publish(TaskQueued(self.device_id, task.task_id))
         self._slots_changed()
         return place
-
-    async def _lease(self, slot: Slot) -> Lease:
-        """Lease a slot, once the number of tasks on all devices allows it. The caller releases the lease."""
-        lease = Lease(self._slots, slot, self._total)
-        await lease.acquire(self._waiting)
-        return lease
 
     @property
     def _has_room(self) -> bool:

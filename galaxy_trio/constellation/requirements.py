@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from galaxy_trio.constellation.systems import is_system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from galaxy_trio.constellation.profile import DeviceProfile
 
@@ -31,6 +31,8 @@ class Requirements:
         # A single name would be split into its letters.
         self._capabilities = frozenset([capabilities] if isinstance(capabilities, str) else capabilities)
         self._where = where
+        self.key: Hashable = self._os, self._capabilities, id(where)
+        """Equal for equal requirements, while they are in use."""
 
     def fit(self, profile: DeviceProfile) -> bool:
         """Whether a device meets the requirements, as far as is known."""

@@ -51,5 +51,5 @@ class Reservation:
             trio.BusyResourceError: Another task runs in the slot.
             trio.ClosedResourceError: The block has ended.
         """
-        task = make_task(request, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
+        task = make_task(request, 0, timeout, task_id, on_cancel, before_sending, on_not_sent, task_status)
         return await self._run_in_slot(task, self._lease)

@@ -1,8 +1,9 @@
-"""A device's task slots and their first-in, first-out queue."""
+"""A device's task slots and the queue for them."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import insort
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,12 +12,11 @@ import attrs
 import trio
 
 from galaxy_trio._counted import counted
+from galaxy_trio.constellation.ranked_queue import Rank, RankedQueue
 from galaxy_trio.errors import QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-    from galaxy_trio._concurrency.cancel_group import CancelGroup
 
 
 @attrs.frozen(eq=False)
@@ -30,19 +30,35 @@ class Slot:
     number: int
 
 
+@attrs.define(eq=False)
+class TaskLimit:
+    """The slots that are in use on all devices together, and the number of those that may be.
+
+    Attributes:
+        size: The largest number; infinity for no limit.
+        taken: The number now.
+    """
+
+    size: float = math.inf
+    taken: int = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another slot may be granted on any device."""
+        return self.taken < self.size
+
+
 class Lease:
     """A slot that a call or a block holds, with any work that continues after it. The slot is free when all holders have released it.
 
     Args:
         slots: The device's slots.
         slot: The slot, taken from `slots`.
-        total: The limit of the leases of all devices together, acquired on behalf of this lease.
     """
 
-    def __init__(self, slots: Slots, slot: Slot, total: trio.CapacityLimiter | None) -> None:
+    def __init__(self, slots: Slots, slot: Slot) -> None:
         self._slots = slots
         self._slot = slot
-        self._total = total
         self._holders = 1
         self._exclusive = False
         self.ended: bool = False
@@ -52,20 +68,6 @@ class Lease:
     def slot(self) -> int:
         """The slot's number."""
         return self._slot.number
-
-    async def acquire(self, waiting: CancelGroup) -> None:
-        """Wait until the limit of all devices together has room. The slot is released if the wait fails or is cancelled.
-
-        Args:
-            waiting: Ends the wait.
-        """
-        if self._total is not None:
-            try:
-                with waiting.guard():
-                    await self._total.acquire_on_behalf_of(self)
-            except BaseException:
-                self._slots.release(self._slot)
-                raise
 
     @contextmanager
     def exclusive(self) -> Generator[None]:
@@ -95,8 +97,6 @@ class Lease:
         """Release the slot, once for each `hold`."""
         self._holders -= 1
         if not self._holders:
-            if self._total is not None:
-                self._total.release_on_behalf_of(self)
             self._slots.release(self._slot)
 
     def end(self) -> None:
@@ -109,11 +109,6 @@ class Lease:
 _ticks = itertools.count(1)
 
 
-def next_turn() -> int:
-    """The number of a call in the order in which calls began to wait."""
-    return next(_ticks)
-
-
 class PlaceMoved(Exception):
     """The call was moved to the queue of another device."""
 
@@ -121,10 +116,10 @@ class PlaceMoved(Exception):
 class Place:
     """A place in the queue for a slot. Made by `Slots.enter`, which must be followed by `wait` or `leave`."""
 
-    def __init__(self, slots: Slots, turn: int) -> None:
+    def __init__(self, slots: Slots, rank: Rank) -> None:
         self._slots = slots
-        self.turn = turn
-        """The number of its call in the order in which calls began to wait."""
+        self.rank = rank
+        """The rank of its call."""
         self._done = trio.Event()
         self._slot: Slot | None = None
         self._error: Exception | None = None
@@ -179,24 +174,28 @@ class Place:
 
 
 class Slots:
-    """The slots of a device, and the queue for them. Slots are granted only while the gate is open.
+    """The slots of a device, and the queue for them. `Grants` grants them while the gate is open.
 
     Args:
         device_id: The device, for error messages.
         size: The number of slots.
         max_queued: The number of places in the queue; one more is refused.
-        on_change: Called when a place left the queue, or a slot was released and perhaps granted again. Must not block or raise.
+        limit: Counts the slots in use on all devices together.
+        on_change: Called when a place left the queue, a slot was released, or the gate was opened: a slot may be granted. Must not block
+            or raise. The caller of `enter` calls it too.
     """
 
-    def __init__(self, device_id: str, size: int, max_queued: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, device_id: str, size: int, max_queued: int, limit: TaskLimit, on_change: Callable[[], None]
+    ) -> None:
         self._device_id = device_id
         # The lowest number is granted first: a slot's connections have its number in their names.
         self._free = [Slot(number) for number in reversed(range(size))]
         self._size = size
         self._max_queued = max_queued
+        self._limit = limit
         self._on_change = on_change
-        # A dict is ordered, and removal from the middle is cheap.
-        self._queue: dict[Place, None] = {}
+        self._queue = RankedQueue[Place]()
         self._open = False
         self._idle_since = 0
         self._closed: Callable[[], Exception] | None = None
@@ -228,14 +227,29 @@ class Slots:
         return self.taken > 0 or self.queued > 0
 
     @property
+    def full(self) -> bool:
+        """Whether another place in the queue is refused."""
+        return self.queued >= self._max_queued
+
+    @property
     def load(self) -> tuple[bool, int, int]:
         """A sort key for devices: idle before busy, then the shortest queue, then the longest idle."""
-        return self.taken > 0, self.queued - self.free, self._idle_since
+        return self.busy, self.queued - self.free, self._idle_since
 
     @property
     def closed(self) -> bool:
         """Whether `enter` is refused."""
         return self._closed is not None
+
+    @property
+    def can_grant(self) -> bool:
+        """Whether a slot is free, and may be granted."""
+        return self._open and self._closed is None and bool(self._free)
+
+    @property
+    def first_rank(self) -> Rank | None:
+        """The rank of the place that gets the next slot; None for an empty queue."""
+        return self._queue.first_rank
 
     async def wait_all_free(self) -> None:
         """Wait until no slot is in use."""
@@ -243,12 +257,12 @@ class Slots:
         while self.taken:
             await self._all_free.wait()
 
-    def enter(self, turn: int | None = None) -> Place:
-        """Enter the queue. If a slot is free, it is granted immediately.
+    def enter(self, rank: Rank, *, may_refuse: bool = True) -> Place:
+        """Enter the queue, behind all places with a smaller rank.
 
         Args:
-            turn: The turn of a call that had a slot already and could not use it: it enters before all calls that came after it, and
-                is never refused because the queue is full.
+            rank: The rank of the call.
+            may_refuse: Whether a full queue refuses it, whatever its rank.
 
         Raises:
             QueueFull: The queue is full.
@@ -256,44 +270,43 @@ class Slots:
         """
         if self._closed is not None:
             raise self._closed()
-        place = Place(self, next_turn() if turn is None else turn)
-        self._queue[place] = None
-        if turn is not None:
-            for later in [other for other in self._queue if other.turn > turn]:
-                # To the end, behind the new place, in the same order.
-                self._queue[later] = self._queue.pop(later)
-        self._grant_free()
-        if len(self._queue) > self._max_queued and turn is None:
-            del self._queue[place]
+        if may_refuse and self.full:
             raise QueueFull(
                 f"the queue of device {self._device_id!r} is full, with {counted(self._max_queued, 'task')}: this one was not taken; "
                 "wait for some to end, or raise max_queued"
             )
+        place = Place(self, rank)
+        self._queue.add(rank, place)
         return place
 
     def remove(self, place: Place) -> None:
         """Remove a place from the queue. Called by `Place.leave`."""
-        del self._queue[place]
+        self._queue.discard(place.rank, place)
         self._on_change()
 
+    def grant(self) -> None:
+        """Grant a slot to the first place, when there is one and `can_grant`."""
+        self._limit.taken += 1
+        self._queue.pop().grant(self._free.pop())
+
     def release(self, slot: Slot) -> None:
-        """Release a slot. The first place in the queue gets it."""
+        """Release a slot."""
+        self._limit.taken -= 1
         insort(self._free, slot, key=lambda free: -free.number)
-        self._grant_free()
+        self._on_change()
         if not self.taken:
             self._idle_since = next(_ticks)
             self._all_free.set()
             self._all_free = trio.Event()
-        self._on_change()
 
     def open_gate(self) -> None:
-        """Grant slots from now on."""
+        """Let slots be granted from now on."""
         self._open = True
         self._idle_since = next(_ticks)
-        self._grant_free()
+        self._on_change()
 
     def shut_gate(self) -> None:
-        """Grant no slots until the gate is opened again. Places stay in the queue."""
+        """Let no slot be granted until the gate is opened again. Places stay in the queue."""
         self._open = False
 
     def close(self, error: Callable[[], Exception]) -> None:
@@ -306,9 +319,3 @@ class Slots:
     def reopen(self) -> None:
         """Accept calls into the queue again, after `close`."""
         self._closed = None
-
-    def _grant_free(self) -> None:
-        while self._open and self._free and self._queue:
-            place = next(iter(self._queue))
-            del self._queue[place]
-            place.grant(self._free.pop())

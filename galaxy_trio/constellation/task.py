@@ -13,7 +13,7 @@ import trio
 from galaxy_trio._arguments import check_task_id
 from galaxy_trio._concurrency.background import contains_cancelled
 from galaxy_trio._connection.backoff import Backoff
-from galaxy_trio.constellation.slots import next_turn
+from galaxy_trio.constellation.ranked_queue import Rank, next_rank
 from galaxy_trio.errors import ConnectionLost, RequestRejected, RequestTimeout
 from galaxy_trio.events import TaskEnded, TaskOutcome
 
@@ -57,8 +57,8 @@ class Task:
         before_sending: Awaited before each attempt to send.
         on_not_sent: Awaited when the task has not run although `before_sending` was awaited.
         prepared: Whether `before_sending` was awaited, and `on_not_sent` not yet.
-        turn: The number of the task in the order in which calls began to wait.
-        had_slot: Whether it had a slot and was not sent. It waits again before the calls that came after it.
+        rank: The place of the task among all calls, which it keeps when it waits again.
+        had_slot: Whether it had a slot and was not sent. A full queue does not refuse it.
     """
 
     request: str
@@ -66,6 +66,7 @@ class Task:
     on_cancel: OnCancel
     task_id: str
     accepted: Callable[[], None]
+    rank: Rank
     device_id: str = ""
     sent: bool = False
     abandoned: bool = False
@@ -73,7 +74,6 @@ class Task:
     before_sending: BeforeSending | None = None
     on_not_sent: NotSentCallback | None = None
     prepared: bool = False
-    turn: int = attrs.field(factory=next_turn)
     had_slot: bool = False
 
     async def prepare(self) -> None:
@@ -91,6 +91,7 @@ class Task:
 
 def make_task(
     request: str,
+    priority: int,
     timeout: float,
     task_id: str | None,
     on_cancel: OnCancel,
@@ -110,7 +111,16 @@ def make_task(
         raise ValueError(f"a timeout is a number of seconds or math.inf, not {timeout!r}")
     task_id = str(uuid.uuid4()) if task_id is None else check_task_id(task_id)
     accepted = partial(task_status.started, task_id)
-    return Task(request, timeout, on_cancel, task_id, accepted, before_sending=before_sending, on_not_sent=on_not_sent)
+    return Task(
+        request,
+        timeout,
+        on_cancel,
+        task_id,
+        accepted,
+        next_rank(priority),
+        before_sending=before_sending,
+        on_not_sent=on_not_sent,
+    )
 
 
 class PublishingEnd:

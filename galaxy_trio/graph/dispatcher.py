@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
+from galaxy_trio.constellation.ranked_queue import RankedQueue
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
 from galaxy_trio.graph.memory_tables import LiveNode
-from galaxy_trio.graph.ready_queue import ReadyQueue, Taken
+from galaxy_trio.graph.ready_queue import ReadyNode, ReadyQueue
 from galaxy_trio.graph.state_machine import NodeState
 from galaxy_trio.messages import TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.messages import JSON, TaskResult
 
 _FULL_QUEUE: Final = 1.0
-"""Seconds until the next attempt to enter a device's queue that is full."""
+"""Seconds until the next attempts to enter a device's queue that is full."""
 _CLAIM: Final = 1.0
 """Seconds for which a node that found a free slot counts as running before it is sent."""
 _MAX_BACKOFF: Final = 300.0
@@ -29,7 +32,7 @@ _MAX_BACKOFF: Final = 300.0
 
 
 class _NoRoom(Exception):
-    """The graph's limit was reached while the node waited for its device."""
+    """The graph's limit was reached while the node waited for its device, or a node that precedes it takes the last place."""
 
 
 class GraphOwner(Protocol):
@@ -84,18 +87,22 @@ class Dispatcher:
         self._ready = ReadyQueue()
         # The latest attempt of each node that waits for a device, or runs.
         self._attempts: dict[str, _Attempt] = {}
+        # Attempts whose tasks have not begun: trio begins them in any order.
+        self._starting = RankedQueue[_Attempt]()
         self._running = 0
         # Attempts that were begun for a free slot and have not been sent: with a limit, a later one must not overtake them.
-        self._claims = 0
+        self._claims: dict[_Attempt, None] = {}
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another node may run now."""
-        return self._max_concurrent is None or self._running < self._max_concurrent
+    def _has_room(self, attempt: _Attempt) -> bool:
+        """Whether an attempt may be sent now, with room for those that precede it."""
+        if self._max_concurrent is None or self._running + len(self._claims) < self._max_concurrent:
+            return True
+        preceding = sum(claim.ready.rank < attempt.ready.rank for claim in self._claims)
+        return self._running + preceding < self._max_concurrent
 
     @property
     def _may_begin(self) -> bool:
-        return self._max_concurrent is None or self._running + self._claims < self._max_concurrent
+        return self._max_concurrent is None or self._running + len(self._claims) < self._max_concurrent
 
     def _claims_slot(self, node: LiveNode) -> bool:
         if self._max_concurrent is None or node.not_before is not None:
@@ -121,21 +128,23 @@ class Dispatcher:
 
     def start_ready(self) -> None:
         """Begin to run nodes that are ready."""
-        while self._may_begin and (taken := self._ready.take()) is not None:
-            node = self._owner._node(taken.node_id)
-            attempt = self._attempts[node.id] = _Attempt(node, taken, claims=self._claims_slot(node))
-            if attempt.claims:
-                self._claims += 1
+        while self._may_begin and (ready := self._ready.take()) is not None:
+            node = self._owner._node(ready.id)
+            attempt = self._attempts[node.id] = _Attempt(node, ready)
+            if self._claims_slot(node):
+                self._claims[attempt] = None
                 self._nursery.start_soon(self._end_claim_soon, attempt)
-            self._nursery.start_soon(self._run_attempt, attempt)
+            self._starting.add(ready.rank, attempt)
+            self._nursery.start_soon(self._run_next_attempt)
 
     def wait_before(self, node: LiveNode) -> float:
         """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
         ceiling = min(node.spec.backoff * 2 ** min(node.attempt - 1, 30), _MAX_BACKOFF)
         return self._random.uniform(0, ceiling)
 
-    async def _run_attempt(self, attempt: _Attempt) -> None:
+    async def _run_next_attempt(self) -> None:
         """Wait for a device, run the node there, and report the end."""
+        attempt = self._starting.pop()
         node, end = attempt.node, None
         try:
             with attempt.scope:
@@ -149,7 +158,7 @@ class Dispatcher:
                 del self._attempts[node.id]
             self._running -= attempt.sent
             self._end_claim(attempt)
-            self._ready.release(attempt.taken.requirements)
+            self._ready.release(attempt.ready)
         # Without a checkpoint since the end, so that nothing comes between. But it may have been withdrawn in the step in which it ended.
         if attempt.scope.cancel_called and (end is None or end[0] is not NodeState.COMPLETED):
             end = (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
@@ -164,37 +173,40 @@ class Dispatcher:
         self.start_ready()
 
     def _end_claim(self, attempt: _Attempt) -> None:
-        self._claims -= attempt.claims
-        attempt.claims = False
+        self._claims.pop(attempt, None)
 
     async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
         text = self._owner._text_of(attempt.node)
         if not _can_be_sent(text):
             return NodeState.FAILED, None, "its text contains a lone surrogate, which cannot be sent"
-        while True:
-            try:
-                result = await self._run_task(attempt, text)
-            except QueueFull:
-                await trio.sleep(_FULL_QUEUE)
-            except _NoRoom:
-                # One that was withdrawn is not added again.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                self._ready.add(attempt.node.spec, attempt.taken.turn)
-                return None
-            except (ConnectionLost, InvalidMessage, trio.ClosedResourceError) as error:
-                return NodeState.LOST if attempt.sent else NodeState.FAILED, None, str(error)
-            except GalaxyError as error:
-                return NodeState.FAILED, None, str(error)
-            else:
-                completed = result.status is TaskStatus.COMPLETED
-                return NodeState.COMPLETED if completed else NodeState.FAILED, result.result, result.error
+        try:
+            result = await self._run_task(attempt, text)
+        except (QueueFull, _NoRoom) as refusal:
+            # One that was withdrawn is not added again.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if isinstance(refusal, QueueFull) and self._ready.refuse(attempt.ready.requirements):
+                self._nursery.start_soon(self._accept_soon, attempt.ready.requirements)
+            self._ready.put_back(attempt.ready)
+            return None
+        except (ConnectionLost, InvalidMessage, trio.ClosedResourceError) as error:
+            return NodeState.LOST if attempt.sent else NodeState.FAILED, None, str(error)
+        except GalaxyError as error:
+            return NodeState.FAILED, None, str(error)
+        completed = result.status is TaskStatus.COMPLETED
+        return NodeState.COMPLETED if completed else NodeState.FAILED, result.result, result.error
+
+    async def _accept_soon(self, requirements: Hashable) -> None:
+        """Try again later to enter the queues that were full, all nodes in their order."""
+        await trio.sleep(_FULL_QUEUE)
+        self._ready.accept(requirements)
+        self.start_ready()
 
     async def _run_task(self, attempt: _Attempt, text: str) -> TaskResult:
         node, spec = attempt.node, attempt.node.spec
 
         async def before_sending(device_id: str) -> None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if not self.has_room:
+            if not self._has_room(attempt):
                 raise _NoRoom
             self._running += 1
             attempt.sent = True
@@ -217,6 +229,7 @@ class Dispatcher:
                 os=spec.os,
                 capabilities=spec.capabilities,
                 where=spec.where,
+                priority=spec.priority,
                 timeout=spec.timeout,
                 task_id=attempt.task_id,
                 before_sending=before_sending,
@@ -227,6 +240,7 @@ class Dispatcher:
             raise NoSuchDevice(f"there is no device {spec.device!r} in this constellation")
         return await device.run_task(
             text,
+            priority=spec.priority,
             timeout=spec.timeout,
             task_id=attempt.task_id,
             before_sending=before_sending,
@@ -252,16 +266,14 @@ class _Attempt:
 
     Attributes:
         node: The node.
-        taken: Its place in the queue of ready nodes.
+        ready: Its place among the ready nodes.
         task_id: The id of its task.
         scope: Stops it.
-        claims: Whether a slot was free for it, and it has not been sent.
         sent: Whether it is being sent, or may have run.
     """
 
     node: LiveNode
-    taken: Taken
-    claims: bool
+    ready: ReadyNode
     task_id: str = attrs.Factory(_new_task_id)
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     sent: bool = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
 
-from galaxy_trio._arguments import check_name
+from galaxy_trio._arguments import MAX_PRIORITY, check_name, is_priority
 from galaxy_trio._json_size import json_size
 from galaxy_trio.constellation.profile import DeviceProfile
 from galaxy_trio.errors import ConfigError, CycleError, GraphError, GraphTooLarge
@@ -36,8 +36,6 @@ MAX_NODE_ID: Final = 200
 """The length of a node's or an edge's id, in characters."""
 MAX_RETRIES: Final = 1_000
 """The number of retries of a node."""
-MAX_PRIORITY: Final = 100
-"""The highest priority. The lowest one is its negative."""
 TIMEOUT: Final = 1000.0
 """The default timeout of a node, in seconds."""
 BACKOFF: Final = 1.0
@@ -136,9 +134,9 @@ class Node:
             )
         if self.device is not None and (self.os is not None or self.capabilities or self.where is not None):
             raise GraphError(f"{where}: give a device, or the properties that one must have, not both")
-        if not -MAX_PRIORITY <= self.priority <= MAX_PRIORITY:
+        if not is_priority(self.priority):
             raise GraphError(
-                f"{where}: a priority is -{MAX_PRIORITY} to {MAX_PRIORITY}, and this one is {self.priority!r}"
+                f"{where}: a priority is a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, and this one is {self.priority!r}"
             )
         if not isinstance(self.where, Hashable):
             raise GraphError(f"{where}: where is a function, or another callable that can be hashed")

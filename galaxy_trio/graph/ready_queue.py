@@ -2,108 +2,111 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from galaxy_trio.constellation.ranked_queue import Rank, RankedQueue, next_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from galaxy_trio.graph.model import Node
 
 _WINDOW: Final = 100
-"""The number of nodes with the same requirements that wait for devices together. Each takes a task; the others wait here."""
-
-_STALE: Final = 1_000
-"""The number of entries that are out of date and may stay, besides one for each node."""
-
-_Entry: TypeAlias = tuple[int, int, str]
+"""The number of nodes with the same requirements and priority that wait for devices together. Each takes a task; the others wait here."""
 
 
-class Taken(NamedTuple):
-    """A node that was taken from the queue.
+@attrs.frozen
+class ReadyNode:
+    """A node that is ready.
 
     Attributes:
-        node_id: The node's id.
-        requirements: Its requirements, for `ReadyQueue.release`.
-        turn: Its turn among the nodes with its priority, for `ReadyQueue.add`.
+        rank: Its place among the ready nodes: by priority, then by the order in which they became ready.
+        requirements: The requirements of its device.
     """
 
-    node_id: str
+    id: str
+    rank: Rank
     requirements: Hashable
-    turn: int
+
+    @property
+    def window(self) -> Hashable:
+        """The nodes that wait for devices together: a lower priority does not take the place of a higher one."""
+        return self.requirements, self.rank[0]
 
 
 class ReadyQueue:
     """Ready nodes, by priority and then by the order in which they became ready.
 
-    At most 100 nodes with the same requirements of a device wait for one together. So nodes that wait for an absent device cost little,
-    and delay none that another device can run.
+    At most 100 nodes with the same requirements of a device, and the same priority, wait for one together. So nodes that wait for an absent
+    device cost little, and delay none that another device can run.
     """
 
     def __init__(self) -> None:
-        self._numbers = itertools.count()
-        self._queue: list[_Entry] = []
-        # Ready nodes that have not been taken, each with its requirements. Entries of others are out of date.
-        self._ready: dict[_Entry, Hashable] = {}
-        self._entry_of: dict[str, _Entry] = {}
+        self._queue = RankedQueue[ReadyNode]()
+        self._nodes: dict[str, ReadyNode] = {}
         self._taken: defaultdict[Hashable, int] = defaultdict(int)
-        self._parked: dict[Hashable, list[_Entry]] = {}
-        self._entries = 0
+        # Nodes whose window is full, and nodes whose devices have full queues.
+        self._parked: dict[Hashable, RankedQueue[ReadyNode]] = {}
+        self._refused: dict[Hashable, RankedQueue[ReadyNode]] = {}
 
-    def add(self, node: Node, turn: int | None = None) -> None:
-        """Add a node that became ready, at the end or with the turn that it had before; one that is there moves."""
+    def add(self, node: Node) -> None:
+        """Add a node that became ready; one that is there goes to the end."""
         self.discard(node.id)
-        entry = self._entry_of[node.id] = (-node.priority, next(self._numbers) if turn is None else turn, node.id)
-        self._ready[entry] = node.device, node.os, node.capabilities, node.where
-        heapq.heappush(self._queue, entry)
-        self._entries += 1
-        if self._entries > 2 * len(self._ready) + _STALE:
-            self._drop_stale()
+        self.put_back(
+            ReadyNode(node.id, next_rank(node.priority), (node.device, node.os, node.capabilities, node.where))
+        )
 
-    def _drop_stale(self) -> None:
-        """Drop the entries that are out of date."""
-        for queue in (self._queue, *self._parked.values()):
-            queue[:] = [entry for entry in queue if entry in self._ready]
-            heapq.heapify(queue)
-        self._entries = len(self._ready)
+    def put_back(self, ready: ReadyNode) -> None:
+        """Add a node that was taken, and is not there, in its old place."""
+        self._nodes[ready.id] = ready
+        self._queue.add(ready.rank, ready)
 
     def discard(self, node_id: str) -> None:
         """Remove a node, if it is there."""
-        entry = self._entry_of.pop(node_id, None)
-        if entry is not None:
-            del self._ready[entry]
+        ready = self._nodes.pop(node_id, None)
+        if ready is None:
+            return
+        self._queue.discard(ready.rank, ready)
+        for place, queues in ((ready.window, self._parked), (ready.requirements, self._refused)):
+            if place in queues:
+                queues[place].discard(ready.rank, ready)
 
-    def take(self) -> Taken | None:
-        """Remove and return the next node that may wait for a device; None if there is none."""
+    def take(self) -> ReadyNode | None:
+        """Remove and return the next node that may wait for a device; None if there is none. `release` must follow."""
         while self._queue:
-            entry = heapq.heappop(self._queue)
-            if entry not in self._ready:
-                self._entries -= 1
-                continue
-            requirements = self._ready[entry]
-            if self._taken[requirements] >= _WINDOW:
-                heapq.heappush(self._parked.setdefault(requirements, []), entry)
-                continue
-            self._taken[requirements] += 1
-            self._entries -= 1
-            _, turn, node_id = entry
-            self.discard(node_id)
-            return Taken(node_id, requirements, turn)
+            ready = self._queue.pop()
+            if ready.requirements in self._refused:
+                self._refused[ready.requirements].add(ready.rank, ready)
+            elif self._taken[ready.window] >= _WINDOW:
+                self._parked.setdefault(ready.window, RankedQueue()).add(ready.rank, ready)
+            else:
+                self._taken[ready.window] += 1
+                del self._nodes[ready.id]
+                return ready
         return None
 
-    def release(self, requirements: Hashable) -> None:
-        """Make room for another node with these requirements."""
-        self._taken[requirements] -= 1
-        if not self._taken[requirements]:
-            del self._taken[requirements]
-        parked = self._parked.get(requirements, [])
-        while parked:
-            entry = heapq.heappop(parked)
-            # One that was discarded takes no room.
-            if entry in self._ready:
-                heapq.heappush(self._queue, entry)
-                return
-            self._entries -= 1
-        self._parked.pop(requirements, None)
+    def release(self, taken: ReadyNode) -> None:
+        """Make room for another node like this one."""
+        self._taken[taken.window] -= 1
+        if not self._taken[taken.window]:
+            del self._taken[taken.window]
+        parked = self._parked.get(taken.window)
+        if parked:
+            ready = parked.pop()
+            self._queue.add(ready.rank, ready)
+        else:
+            self._parked.pop(taken.window, None)
+
+    def refuse(self, requirements: Hashable) -> bool:
+        """Take no nodes with these requirements until `accept`: the queues of their devices are full. Returns whether this is new."""
+        if requirements in self._refused:
+            return False
+        self._refused[requirements] = RankedQueue()
+        return True
+
+    def accept(self, requirements: Hashable) -> None:
+        """Take nodes with these requirements again."""
+        for ready in self._refused.pop(requirements):
+            self._queue.add(ready.rank, ready)

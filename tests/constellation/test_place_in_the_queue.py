@@ -10,11 +10,13 @@ import trio
 import trio.testing
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.constellation.slots import Place, Slots
 from tests.constellation.support.calls import open_world, start
+from tests.constellation.support.slots import enter, open_slots
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from galaxy_trio.constellation.slots import Place
 
 
 async def _nothing(_device_id: str) -> None:
@@ -136,12 +138,11 @@ async def test_task_whose_only_device_was_removed_before_it_waits_again_is_repor
 
 
 def test_place_of_a_call_that_had_a_slot_is_before_those_of_later_calls_only() -> None:
-    slots = Slots("a", 1, 1, lambda: None)
-    slots.open_gate()
-    running = slots.enter()
-    last = slots.enter()
+    slots = open_slots("a", 1, 1)
+    running = enter(slots)
+    last = enter(slots)
     # It was moved here, and waits behind a later call.
-    again = slots.enter(running.turn)
+    again = enter(slots, rank=running.rank, may_refuse=False)
     assert (slots.queued, last.waiting, again.waiting) == (2, True, True)
     running.leave()
     assert (last.waiting, again.waiting) == (True, False)
@@ -149,9 +150,9 @@ def test_place_of_a_call_that_had_a_slot_is_before_those_of_later_calls_only() -
 
 @pytest.mark.parametrize("turn", [0, 10**9])
 def test_queue_keeps_the_order_of_the_others_when_a_call_enters_again(turn: int) -> None:
-    slots = Slots("a", 1, 10, lambda: None)
-    places = [slots.enter() for _ in range(4)]
-    again = slots.enter(turn)
+    slots = open_slots("a", 1, 10, gate_open=False)
+    places = [enter(slots) for _ in range(4)]
+    again = enter(slots, rank=(0, turn))
     expected = [again, *places] if turn == 0 else [*places, again]
     granted: list[Place] = []
     slots.open_gate()

@@ -255,26 +255,27 @@ async def test_all_devices_together_run_at_most_max_concurrent_tasks(autojump_cl
             world.fleet.work.release(world.begun[number][-1])
             await trio.sleep(1)
         assert sorted(call.echo for call in calls) == list("012345")
-        # A task that holds a slot and waits for the total limit may be cancelled.
+        # A task that waits for the total limit may be cancelled.
         held = [await start(nursery, partial(world.constellation.run_task, "wait")) for _ in range(3)]
-        assert (world.constellation.statistics().running, len(world.begun)) == (3, 8)
+        statistics = world.constellation.statistics()
+        assert (statistics.running, statistics.queued, len(world.begun)) == (2, 1, 8)
         waiting = next(call for call in held[2:])
         waiting.scope.cancel()
         await waiting.ended.wait()
-        assert world.constellation.statistics().running == 2
+        assert world.constellation.statistics().queued == 0
         world.fleet.work.finish.set()
     assert sum(world.fleet.work.running.values()) == 0
 
 
 @pytest.mark.parametrize("on_cancel", ["stop", "abandon"])
-async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_moves_when_its_device_leaves(
+async def test_task_that_waits_for_the_total_limit_moves_when_its_device_leaves(
     on_cancel: OnCancel, autojump_clock: MockClock
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:
         a, b = world.constellation.devices.values()
         first = await start(nursery, partial(b.run_task, "hold 1"))
         waiting = await start(nursery, partial(world.constellation.run_task, "echo 2", on_cancel=on_cancel))
-        assert (a.running, a.queued) == (1, 0)
+        assert (a.running, a.queued) == (0, 1)
         await a.disconnect()
         assert not waiting.ended.is_set()
         world.fleet.work.release("1")
@@ -284,7 +285,7 @@ async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_moves_when_i
         assert world.fleet.work.most == {"b": 1}
 
 
-async def test_task_that_holds_a_slot_and_waits_for_the_total_limit_fails_when_its_device_is_removed(
+async def test_task_that_waits_for_the_total_limit_fails_when_its_device_is_removed(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(*_devices("a", "b"), max_concurrent_tasks=1) as world, trio.open_nursery() as nursery:

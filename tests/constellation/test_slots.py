@@ -12,8 +12,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_trio.constellation.slots import Place, PlaceMoved, Slot, Slots
+from galaxy_trio.constellation.slots import Place, PlaceMoved, Slot
 from galaxy_trio.errors import QueueFull
+from tests.constellation.support.slots import GrantedSlots, enter, open_slots
 
 SIZE, MAX_QUEUED = 2, 3
 
@@ -22,20 +23,13 @@ class Closed(Exception):
     """An error for `Slots.close`."""
 
 
-def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = True) -> Slots:
-    slots = Slots("a", size, max_queued, _nothing)
-    if gate_open:
-        slots.open_gate()
-    return slots
-
-
-def _nothing() -> None:
-    """Ignore the change."""
+def _slots(size: int = SIZE, max_queued: int = MAX_QUEUED, *, gate_open: bool = True) -> GrantedSlots:
+    return open_slots("a", size, max_queued, gate_open=gate_open)
 
 
 async def test_slots_are_granted_first_in_first_out_and_the_lowest_free_number_first() -> None:
     slots = _slots()
-    places = [slots.enter() for _ in range(4)]
+    places = [enter(slots) for _ in range(4)]
     first, second = [await place.wait() for place in places[:2]]
     assert (first.number, second.number) == (0, 1)
     assert [place.waiting for place in places] == [False, False, True, True]
@@ -49,21 +43,21 @@ async def test_slots_are_granted_first_in_first_out_and_the_lowest_free_number_f
     assert fourth.number == 1
     slots.release(third)
     slots.release(fourth)
-    assert (await slots.enter().wait()).number == 0
+    assert (await enter(slots).wait()).number == 0
 
 
 async def test_full_queue_refuses_immediately_unless_a_slot_is_free() -> None:
     slots = _slots(1, 1)
-    slots.enter()
-    slots.enter()
+    enter(slots)
+    enter(slots)
     with pytest.raises(QueueFull, match=r"^the queue of device 'a' is full, with 1 task: this one was not taken; wait"):
-        slots.enter()
+        enter(slots)
     assert (slots.taken, slots.queued) == (1, 1)
 
 
 async def test_places_stay_in_the_queue_while_the_gate_is_shut() -> None:
     slots = _slots(gate_open=False)
-    places = [slots.enter() for _ in range(3)]
+    places = [enter(slots) for _ in range(3)]
     assert slots.queued == 3
     slots.open_gate()
     assert slots.queued == 1
@@ -76,7 +70,7 @@ async def test_places_stay_in_the_queue_while_the_gate_is_shut() -> None:
 
 async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_reopened() -> None:
     slots = _slots(1)
-    holder, *others = [slots.enter() for _ in range(3)]
+    holder, *others = [enter(slots) for _ in range(3)]
     slots.close(partial(Closed, "gone"))
     raised: list[Exception] = []
     for place in others:
@@ -85,9 +79,9 @@ async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_re
         raised.append(caught.value)
     assert raised[0] is not raised[1]
     with pytest.raises(Closed):
-        slots.enter()
+        enter(slots)
     slots.reopen()
-    place = slots.enter()
+    place = enter(slots)
     # Slots in use stay in use, and go to the next place when released.
     slots.release(await holder.wait())
     assert not place.waiting
@@ -95,7 +89,7 @@ async def test_closed_queue_fails_each_place_and_refuses_new_ones_until_it_is_re
 
 async def test_place_that_was_left_gets_no_slot_however_often_it_is_left() -> None:
     slots = _slots(1)
-    holder, place = slots.enter(), slots.enter()
+    holder, place = enter(slots), enter(slots)
     place.leave()
     place.leave()
     assert slots.queued == 0
@@ -108,9 +102,10 @@ async def test_place_that_was_left_gets_no_slot_however_often_it_is_left() -> No
 
 async def test_on_change_is_called_for_a_released_slot_and_for_a_place_that_is_left() -> None:
     seen: list[tuple[int, int]] = []
-    slots = Slots("a", 1, MAX_QUEUED, lambda: seen.append((slots.taken, slots.queued)))
+    slots = GrantedSlots("a", 1, MAX_QUEUED, on_change=lambda: seen.append((slots.taken, slots.queued)))
     slots.open_gate()
-    first, second, third = slots.enter(), slots.enter(), slots.enter()
+    first, second, third = enter(slots), enter(slots), enter(slots)
+    seen.clear()
     third.leave()
     slots.release(await first.wait())
     # The place is left in the step in which the slot was granted: only the queue knows of the slot.
@@ -121,7 +116,7 @@ async def test_on_change_is_called_for_a_released_slot_and_for_a_place_that_is_l
 async def test_any_number_of_tasks_may_wait_until_all_slots_are_free() -> None:
     slots = _slots()
     await slots.wait_all_free()
-    held = [await slots.enter().wait() for _ in range(2)]
+    held = [await enter(slots).wait() for _ in range(2)]
     freed: list[int] = []
 
     async def wait(number: int) -> None:
@@ -142,13 +137,13 @@ async def test_any_number_of_tasks_may_wait_until_all_slots_are_free() -> None:
 
 async def test_wait_all_free_continues_when_a_slot_is_taken_before_the_waiter_runs() -> None:
     slots = _slots(1)
-    held = await slots.enter().wait()
+    held = await enter(slots).wait()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slots.wait_all_free)
             await trio.testing.wait_all_tasks_blocked()
             slots.release(held)
-            held = await slots.enter().wait()
+            held = await enter(slots).wait()
             await trio.testing.wait_all_tasks_blocked()
             assert len(nursery.child_tasks) == 1
             slots.release(held)
@@ -202,13 +197,13 @@ class Model:
     def enter(self, _which: int) -> None:
         if self.closed:
             with pytest.raises(Closed):
-                self.slots.enter()
+                enter(self.slots)
             return
         if len(self.queue) == MAX_QUEUED:
             with pytest.raises(QueueFull):
-                self.slots.enter()
+                enter(self.slots)
             return
-        waiter = Waiter(self.slots.enter())
+        waiter = Waiter(enter(self.slots))
         self.all_waiters.append(waiter)
         self.queue.append(waiter)
         self._give_out()

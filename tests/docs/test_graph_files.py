@@ -9,6 +9,7 @@ from enum import StrEnum
 import attrs
 import pytest
 
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio.errors import GraphFileError
 from galaxy_trio.graph import (
     Condition,
@@ -28,7 +29,7 @@ from galaxy_trio.graph.files.original_reader import CONSTELLATION_KEYS, DEPENDEN
 from galaxy_trio.graph.files.original_task import KEYS
 from galaxy_trio.graph.files.original_words import DEVICE_TYPES, PRIORITIES, STATES, WHENS
 from galaxy_trio.graph.files.texts import MAX_SIZES
-from galaxy_trio.graph.model import MAX_EDGES, MAX_NODE_ID, MAX_NODES, MAX_PRIORITY, MAX_REQUEST, MAX_RETRIES, MAX_SIZE
+from galaxy_trio.graph.model import MAX_EDGES, MAX_NODE_ID, MAX_NODES, MAX_REQUEST, MAX_RETRIES, MAX_SIZE
 from tests.support.paths import DOCS
 
 PAGE = (DOCS / "reference" / "graph-files.md").read_text("utf-8")

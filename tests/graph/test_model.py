@@ -46,7 +46,10 @@ class Unhashable:
         (lambda: Node("a", "x", device="d", os="linux"), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", device="d", capabilities="web"), "node 'a': give a device, or the properties"),
         (lambda: Node("a", "x", device="d", where=lambda _: True), "node 'a': give a device, or the properties"),
-        (lambda: Node("a", "x", priority=101), "node 'a': a priority is -100 to 100, and this one is 101"),
+        (
+            lambda: Node("a", "x", priority=101),
+            "node 'a': a priority is a whole number from -100 to 100, and this one is 101",
+        ),
         (lambda: Node("", "x"), "a node id has 1 to 200 characters, and this one has 0"),
         (lambda: Node("\ud800", "x"), "a node id is text, and this one contains a lone surrogate"),
         (lambda: Edge("a", "b", id="x" * 201), "edge 'a' -> 'b': a name has 1 to 200 characters"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from galaxy_trio.graph import Node
-from galaxy_trio.graph.ready_queue import ReadyQueue
+from galaxy_trio.graph.ready_queue import ReadyNode, ReadyQueue
+
+
+def take_nodes(queue: ReadyQueue) -> list[ReadyNode]:
+    taken: list[ReadyNode] = []
+    while (ready := queue.take()) is not None:
+        taken.append(ready)
+    return taken
 
 
 def take_all(queue: ReadyQueue) -> list[str]:
-    taken: list[str] = []
-    while (item := queue.take()) is not None:
-        taken.append(item[0])
-    return taken
+    return [ready.id for ready in take_nodes(queue)]
 
 
 def test_highest_priority_goes_first_then_what_was_ready_first() -> None:
@@ -36,23 +40,54 @@ def test_at_most_100_nodes_with_the_same_requirements_wait_together() -> None:
     for number in range(103):
         queue.add(Node(f"n{number}", "x", device="d1"))
     queue.add(Node("other", "x", device="d2"))
-    taken = take_all(queue)
-    assert taken == [*(f"n{number}" for number in range(100)), "other"]
-    queue.add(Node("urgent", "x", device="d1", priority=1))
-    assert take_all(queue) == []
-    requirements = ("d1", None, frozenset[str](), None)
-    for expected in ("urgent", "n100", "n101", "n102"):
-        queue.release(requirements)
+    taken = take_nodes(queue)
+    assert [ready.id for ready in taken] == [*(f"n{number}" for number in range(100)), "other"]
+    for expected in ("n100", "n101", "n102"):
+        queue.release(taken[0])
         assert take_all(queue) == [expected]
+    for ready in taken:
+        queue.release(ready)
+
+
+def test_node_of_a_higher_priority_does_not_wait_for_100_lower_ones_with_the_same_requirements() -> None:
+    queue = ReadyQueue()
+    for number in range(101):
+        queue.add(Node(f"n{number}", "x", device="d1"))
+    take_all(queue)
+    queue.add(Node("urgent", "x", device="d1", priority=1))
+    [urgent] = take_nodes(queue)
+    assert urgent.id == "urgent"
+    queue.release(urgent)
+    assert take_all(queue) == []
+
+
+def test_nodes_whose_queues_are_full_wait_in_their_old_order_and_delay_no_others() -> None:
+    queue = ReadyQueue()
+    for name in "abc":
+        queue.add(Node(name, "x", device="d1"))
+    first, second = queue.take(), queue.take()
+    assert first is not None
+    assert second is not None
+    assert queue.refuse(first.requirements) is True
+    assert queue.refuse(second.requirements) is False
+    for ready in (second, first):
+        queue.put_back(ready)
+        queue.release(ready)
+    queue.add(Node("other", "x", device="d2"))
+    queue.add(Node("d", "x", device="d1"))
+    assert take_all(queue) == ["other"]
+    queue.discard("c")
+    queue.accept(first.requirements)
+    assert take_all(queue) == ["a", "b", "d"]
 
 
 def test_parked_node_that_is_discarded_lets_the_next_one_go() -> None:
     queue = ReadyQueue()
     for number in range(102):
         queue.add(Node(f"n{number}", "x"))
-    take_all(queue)
+    taken = take_nodes(queue)
     queue.discard("n100")
-    queue.release((None, None, frozenset[str](), None))
+    queue.release(taken[0])
     assert take_all(queue) == ["n101"]
 
 

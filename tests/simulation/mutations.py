@@ -15,6 +15,8 @@ from galaxy_trio._connection.requests import Requests
 from galaxy_trio._transport.frames import text_frame
 from galaxy_trio._transport.send_buffer import BufferedStream
 from galaxy_trio._transport.websocket import TrioWebSocket
+from galaxy_trio.constellation import task as task_module
+from galaxy_trio.constellation.ranked_queue import Rank, next_rank
 from galaxy_trio.constellation.slots import Lease, Place, Slot, Slots
 from galaxy_trio.constellation.task import NotSent, Task
 from galaxy_trio.constellation.task_runner import TaskRunner
@@ -249,6 +251,16 @@ def drop_frames() -> AbstractContextManager[object]:
     return mock.patch.object(BufferedStream, "append", append_most)
 
 
+def ignore_priorities() -> AbstractContextManager[object]:
+    """Tasks get their slots in the order of their acceptance alone."""
+
+    def next_rank_of_all(priority: int) -> Rank:
+        del priority
+        return next_rank(0)
+
+    return mock.patch.object(task_module, "next_rank", next_rank_of_all)
+
+
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     register_after_send,
     forget_to_remove_on_cancel,
@@ -269,5 +281,6 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     free_an_abandoned_device,
     deliver_twice,
     drop_frames,
+    ignore_priorities,
     *POOL_MUTATIONS,
 )

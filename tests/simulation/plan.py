@@ -53,6 +53,7 @@ class PlannedCall:
         seconds: Seconds for which the device works on it.
         size: Characters in the result.
         cancel_after: Seconds until the call is cancelled.
+        priority: Its priority, if it waits for a slot.
     """
 
     at: float
@@ -65,6 +66,7 @@ class PlannedCall:
     on_cancel: OnCancel
     timeout: float
     cancel_after: float | None
+    priority: int = 0
 
     def __str__(self) -> str:
         limits = f"within {self.timeout:g} s"
@@ -75,6 +77,7 @@ class PlannedCall:
             task = "requests the information"
         elif self.kind == "hold":
             task = f"holds a slot for {self.seconds:g} s and runs nothing"
+        limits += f", priority {self.priority}" if self.priority else ""
         return f"{self.at:8.3f} {self.name}: {self.kind} {self.device.name}: {task}, {limits}"
 
 

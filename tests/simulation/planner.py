@@ -96,6 +96,8 @@ class _StepMaker:
         self._devices = devices
         self._span = span
         self._count = 0
+        # Another source: the rest of the plan stays what it was without priorities.
+        self._priorities = Random(f"priorities {random.getstate()}")
         # Often all callers want the same device: most faults concern queues.
         self._wanted = devices[:1] if random.random() < 0.4 else devices
 
@@ -119,6 +121,7 @@ class _StepMaker:
             on_cancel="stop" if random.random() < 0.6 else "abandon",
             timeout=random.choice([0.5, 5.0, 30.0, 60.0, 60.0]),
             cancel_after=self._cancel_after(),
+            priority=self._priorities.choice([0, 0, 0, -5, 5]),
         )
 
     def _cancel_after(self) -> float | None:

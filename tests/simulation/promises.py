@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.constellation.pool import FRESH
 from galaxy_trio.events import StatusChanged, TaskEnded, TaskOutcome
+from tests.simulation.order_promises import broken_promises_of_order
 from tests.simulation.slot_promises import OF_DEVICES, OF_POOL, broken_promises_of_slots, times_of_submission
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def broken_promises(plan: Plan, journal: Journal) -> list[str]:
         *_Calls(plan, journal).problems(),
         *_of_events(plan, journal),
         *broken_promises_of_slots(plan, journal),
+        *broken_promises_of_order(plan, journal),
     ]
 
 

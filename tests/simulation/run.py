@@ -164,6 +164,7 @@ class _Run:
                 request,
                 os=call.device.platform,
                 capabilities=[call.device.feature],
+                priority=call.priority,
                 timeout=call.timeout,
                 on_cancel=call.on_cancel,
                 task_id=call.name,
@@ -171,10 +172,12 @@ class _Run:
         if device is None:
             raise NoSuchDevice("it was removed")
         if call.kind == "device":
-            return await device.run_task(request, timeout=call.timeout, on_cancel=call.on_cancel, task_id=call.name)
+            return await device.run_task(
+                request, priority=call.priority, timeout=call.timeout, on_cancel=call.on_cancel, task_id=call.name
+            )
         if call.kind == "information":
             return await device.device_info(timeout=call.timeout)
-        async with device.reserve() as reservation:
+        async with device.reserve(priority=call.priority) as reservation:
             if call.kind == "hold":
                 await trio.sleep(call.seconds)
                 return "held"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.graph.files.members import checked_request, read_id, read_time, read_timeout
 from galaxy_trio.graph.files.original_words import (
@@ -23,7 +24,7 @@ from galaxy_trio.graph.files.original_words import (
     requirements_of,
     rest_of,
 )
-from galaxy_trio.graph.model import BACKOFF, MAX_PRIORITY, MAX_RETRIES, TIMEOUT, Node
+from galaxy_trio.graph.model import BACKOFF, MAX_RETRIES, TIMEOUT, Node
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import NodeState
 

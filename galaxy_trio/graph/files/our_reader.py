@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._config.reader import ObjectReader, member_path
 from galaxy_trio.graph.files.assembly import Assembly
 from galaxy_trio.graph.files.members import (
@@ -14,7 +15,7 @@ from galaxy_trio.graph.files.members import (
     read_time,
     read_timeout,
 )
-from galaxy_trio.graph.model import BACKOFF, MAX_PRIORITY, MAX_RETRIES, TIMEOUT, Edge, Node, When
+from galaxy_trio.graph.model import BACKOFF, MAX_RETRIES, TIMEOUT, Edge, Node, When
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import NodeState
 

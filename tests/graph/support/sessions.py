@@ -41,6 +41,12 @@ class Tasks:
             while self.running != set(requests):
                 await self._changed.park()
 
+    async def wait_started(self, count: int) -> None:
+        """Wait until this many tasks have begun so far."""
+        with trio.fail_after(600):
+            while len(self.started) < count:
+                await self._changed.park()
+
     async def complete(self, *requests: str, result: JSON = None) -> None:
         """End tasks, each after it has begun."""
         for request in requests:
