@@ -28,7 +28,7 @@ from galaxy_trio.graph.files.original_reader import CONSTELLATION_KEYS, DEPENDEN
 from galaxy_trio.graph.files.original_task import KEYS
 from galaxy_trio.graph.files.original_words import DEVICE_TYPES, PRIORITIES, STATES, WHENS
 from galaxy_trio.graph.files.texts import MAX_SIZES
-from galaxy_trio.graph.model import MAX_EDGES, MAX_NODE_ID, MAX_NODES, MAX_PRIORITY, MAX_REQUEST, MAX_RETRIES
+from galaxy_trio.graph.model import MAX_EDGES, MAX_NODE_ID, MAX_NODES, MAX_PRIORITY, MAX_REQUEST, MAX_RETRIES, MAX_SIZE
 from tests.support.paths import DOCS
 
 PAGE = (DOCS / "reference" / "graph-files.md").read_text("utf-8")
@@ -116,6 +116,7 @@ def test_documented_words_and_limits_are_those_of_the_code() -> None:
     limits = dict(re.findall(r"^\| (.*) \| (.*) \|$", _section("Limits"), re.MULTILINE))
     assert limits["nodes, edges"] == f"{MAX_NODES:,} and {MAX_EDGES:,}"
     assert limits["a request"] == f"{MAX_REQUEST:,} characters"
+    assert limits["requests, tips, metadata and conditions together"] == f"{MAX_SIZE // 2**20} MiB of memory"
     assert limits["a JSON document"] == f"{MAX_SIZES['.json'] // 2**20} MiB"
     assert {MAX_SIZES[".yaml"], MAX_SIZES[".yml"], MAX_SIZES[".toml"]} == {16 * 2**20}
     assert limits["a YAML or TOML document"].startswith("16 MiB;")

@@ -281,6 +281,14 @@ def test_retry_leaves_what_has_run_and_what_another_failure_skipped() -> None:
     } | {"s": "completed"}
 
 
+def test_retry_leaves_what_runs_and_resets_what_was_skipped_after_it() -> None:
+    rules = Rules("arb", Edge("a", "r", When.FAILURE), "ab")
+    rules.run("a", NodeState.FAILED)
+    rules.run("r", None)
+    rules.machine.retry("a")
+    assert rules.states == {"a": "ready", "r": "running", "b": "waiting"}
+
+
 def test_retry_under_a_hold_does_not_touch_what_is_undecided() -> None:
     rules = Rules("ab", "ab")
     held = rules.machine.hold(["a"])

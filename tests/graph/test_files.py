@@ -232,6 +232,12 @@ def test_function_of_a_condition_is_found_by_the_id_of_its_edge() -> None:
     assert (edge.id, edge.condition) == ("edge-1", bool)
 
 
+def test_function_takes_precedence_over_the_condition_of_the_document() -> None:
+    edge: JSON = {"source": "a", "target": "b", "when": "condition", "id": "e", "condition": {"at": "", "is": "exists"}}
+    [read] = read_graph({"nodes": [A, B], "edges": [edge]}, conditions={"e": bool}).graph.edges
+    assert read.condition is bool
+
+
 def test_made_up_id_is_not_the_id_of_another_edge() -> None:
     edges = [Edge("a", "b", When.CONDITION, condition=bool), Edge("a", "b", id="edge-1")]
     document = graph_document(Graph(GRAPH.nodes, edges))

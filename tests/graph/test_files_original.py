@@ -134,7 +134,7 @@ def test_unknown_keys_and_the_names_that_metadata_uses_survive_in_our_form() -> 
     }
     assert cast("dict[str, JSON]", alert.metadata["original"])["task_data"] == {"original": "kept"}
     assert snapshot.graph.metadata["asked_by"] == "Kim"
-    assert cast("dict[str, JSON]", snapshot.graph.metadata["original"])["session"] == "a key that is not known"
+    assert cast("dict[str, JSON]", snapshot.graph.metadata["original"])["session"] == "an unknown key"
 
 
 @pytest.mark.parametrize(

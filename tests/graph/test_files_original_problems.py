@@ -35,8 +35,10 @@ def test_conditional_line_without_a_condition_says_what_it_needs() -> None:
 
 
 def test_limits_are_named() -> None:
-    document: dict[str, JSON] = {"tasks": [None] * 10_001, "dependencies": {}}
-    assert problems(document) == ["tasks: a graph has at most 10,000 nodes, and this one has 10,001"]
+    tasks: list[JSON] = [None] * 10_001
+    assert problems({"tasks": tasks, "dependencies": {}}) == [
+        "tasks: a graph has at most 10,000 nodes, and this one has 10,001"
+    ]
 
 
 def test_key_of_a_task_is_its_id_unless_it_says_so_itself() -> None:

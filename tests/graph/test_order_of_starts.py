@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from galaxy_trio import open_constellation
 from galaxy_trio.graph import Edge, Graph, GraphState, Node, NodeState, open_graph
+from galaxy_trio.testing import open_memory_fleet
 
 from .support.sessions import open_tasks
 from .test_run import states
@@ -75,6 +77,17 @@ async def test_node_that_is_removed_while_its_turn_passes_does_not_come_back(aut
                 await tasks.complete("x")
                 assert set((await run.wait()).results) == {"x"}
     assert "first" not in tasks.started
+
+
+async def test_more_nodes_than_may_wait_for_a_device_together_all_run(autojump_clock: MockClock) -> None:
+    graph = Graph([Node(f"n{number}", "x", device="d1") for number in range(130)])
+    async with (
+        open_memory_fleet("d1") as fleet,
+        open_constellation(fleet.configs, connect=fleet.connect) as constellation,
+        open_graph(constellation, graph) as run,
+    ):
+        with trio.fail_after(1000):
+            assert (await run.wait()).state is GraphState.COMPLETED
 
 
 @pytest.mark.parametrize("width", [1, 3])

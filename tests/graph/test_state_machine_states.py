@@ -109,6 +109,14 @@ class GraphStates(RuleBasedStateMachine):
         names = data.draw(st.permutations([None, f"edge-{number}"]))
         self._edit([("connect", data.draw(there), data.draw(unstarted), when, met, name) for name in names])
 
+    @precondition(lambda self: self._any(*UNSTARTED))
+    @rule(data=st.data(), when=whens)
+    def connect_and_remove(self, data: st.DataObject, when: When) -> None:
+        source = data.draw(st.sampled_from(sorted(self.naive.nodes)))
+        target = data.draw(st.sampled_from(self._any(*UNSTARTED)))
+        removed = data.draw(st.sampled_from([source, target]))
+        self._edit([("connect", source, target, when, True, None), ("remove", removed)])
+
     def _edit(self, edit: list[tuple[object, ...]]) -> None:
         copy, is_valid = self.naive.edited(), True
         made = dict[str, NaiveEdge]()
