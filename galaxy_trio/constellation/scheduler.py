@@ -131,7 +131,7 @@ class Scheduler:
     def _add_to_queue(self, waiter: Waiter) -> None:
         if waiter.device is not None:
             self._in_queue_of.setdefault(waiter.device, {})[waiter] = None
-        elif waiter.unassigned:
+        else:
             self._unassigned += 1
             self._groups[waiter.requirements.key].unassigned.add(waiter.rank, waiter)
 

@@ -58,7 +58,9 @@ async def test_removing_a_device_fails_queued_tasks_immediately_and_waits_for_ru
         await device.disconnect()
 
 
-async def test_task_granted_a_slot_in_the_step_of_a_removal_does_not_start(autojump_clock: MockClock) -> None:
+# In half of the runs the task has its turn before the connection ends.
+@pytest.mark.parametrize("_", range(20))
+async def test_task_granted_a_slot_in_the_step_of_a_removal_does_not_start(_: int, autojump_clock: MockClock) -> None:
     async with open_world("a") as world, trio.open_nursery() as nursery:
         async with world.a.reserve():
             waiting = await start(nursery, partial(world.a.run_task, "wait"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -200,6 +201,30 @@ async def test_error_of_where_comes_out_of_the_call_that_gave_it_when_a_slot_is_
         await good.ended.wait()
         assert world.begun[2] == "echo good"
         world.nothing_is_held()
+
+
+async def test_error_of_where_about_a_free_device_is_raised_in_a_call_that_waits_for_another_one(
+    autojump_clock: MockClock,
+) -> None:
+    broken = False
+
+    def where(_profile: DeviceProfile) -> bool:
+        if broken:
+            raise LookupError
+        return True
+
+    async with open_world("a", "b") as world, trio.open_nursery() as nursery, AsyncExitStack() as reservations:
+        blocks = {device: AsyncExitStack() for device in world.constellation.devices.values()}
+        for device, block in blocks.items():
+            await reservations.enter_async_context(block)
+            await block.enter_async_context(device.reserve())
+        waiting = await start(nursery, partial(world.constellation.run_task, "echo", where=where))
+        broken = True
+        [other] = [device for device in blocks if not device.queued]
+        await blocks[other].aclose()
+        await waiting.ended.wait()
+        assert isinstance(waiting.ending, LookupError)
+        assert world.begun == []
 
 
 async def test_where_is_asked_once_for_all_waiting_tasks_that_share_it(autojump_clock: MockClock) -> None:

@@ -18,7 +18,6 @@ from galaxy_trio.graph import (
     NodeEvent,
     NodeReady,
     NodeRetried,
-    NodeSkipped,
     NodeStarted,
     NodeState,
     NodeWaiting,
@@ -140,7 +139,8 @@ class GraphProgress:
                 node.next_try = trio.current_time() + event.wait
             case NodeEnded():
                 self._end(node, event.state, event.error)
-            case NodeSkipped():
+            case _:
+                # NodeSkipped.
                 self._move(node, NodeState.SKIPPED)
         return node
 
