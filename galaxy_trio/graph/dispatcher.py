@@ -95,7 +95,7 @@ class Dispatcher:
 
     def _has_room(self, attempt: _Attempt) -> bool:
         """Whether an attempt may be sent now, with room for those that precede it."""
-        if self._max_concurrent is None:
+        if self._max_concurrent is None or self._running + len(self._claims) < self._max_concurrent:
             return True
         preceding = sum(claim.ready.rank < attempt.ready.rank for claim in self._claims)
         return self._running + preceding < self._max_concurrent
@@ -143,10 +143,8 @@ class Dispatcher:
         return self._random.uniform(0, ceiling)
 
     async def _run_next_attempt(self) -> None:
-        await self._run_attempt(self._starting.pop())
-
-    async def _run_attempt(self, attempt: _Attempt) -> None:
         """Wait for a device, run the node there, and report the end."""
+        attempt = self._starting.pop()
         node, end = attempt.node, None
         try:
             with attempt.scope:

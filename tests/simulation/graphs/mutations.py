@@ -13,7 +13,7 @@ from galaxy_trio.constellation import constellation, device
 from galaxy_trio.constellation.task import make_task
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph import state_machine
-from galaxy_trio.graph.dispatcher import Dispatcher, _Attempt
+from galaxy_trio.graph.dispatcher import Dispatcher
 from galaxy_trio.graph.edit import GraphEdit
 from galaxy_trio.graph.planning import Planning
 from galaxy_trio.graph.run import GraphRun
@@ -141,7 +141,7 @@ def send_a_stale_text() -> AbstractContextManager[object]:
 
 def forget_the_limit_before_sending() -> AbstractContextManager[object]:
     """The limit of nodes that run is checked when a node begins to wait for a device, and not when it is sent."""
-    return mock.patch.object(Dispatcher, "has_room", new=True)
+    return mock.patch.object(Dispatcher, "_has_room", return_value=True)
 
 
 def keep_the_version() -> AbstractContextManager[object]:
@@ -191,13 +191,13 @@ def wait_for_the_planner() -> AbstractContextManager[object]:
 
 def forget_the_room_of_an_end() -> AbstractContextManager[object]:
     """The end of a node does not wake those that wait for the graph's limit."""
-    run_attempt = Dispatcher._run_attempt
+    run_attempt = Dispatcher._run_next_attempt
 
-    async def run_quietly(self: Dispatcher, attempt: Any) -> None:
+    async def run_quietly(self: Dispatcher) -> None:
         with mock.patch.object(self, "start_ready"):
-            await run_attempt(self, attempt)
+            await run_attempt(self)
 
-    return mock.patch.object(Dispatcher, "_run_attempt", run_quietly)
+    return mock.patch.object(Dispatcher, "_run_next_attempt", run_quietly)
 
 
 def _withdrawing_late(run: GraphRun) -> AbstractContextManager[object]:
@@ -219,7 +219,8 @@ def run_what_was_replaced() -> AbstractContextManager[object]:
 def end_what_was_withdrawn() -> AbstractContextManager[object]:
     """A node that is cancelled or edited in the step in which its attempt fails also ends as that attempt did."""
 
-    async def run_attempt(self: Dispatcher, attempt: _Attempt) -> None:
+    async def run_attempt(self: Dispatcher) -> None:
+        attempt = self._starting.pop()
         node, end = attempt.node, None
         try:
             with attempt.scope:
@@ -238,7 +239,7 @@ def end_what_was_withdrawn() -> AbstractContextManager[object]:
             self._owner._attempt_ended(node, *end)
         self.start_ready()
 
-    return mock.patch.object(Dispatcher, "_run_attempt", run_attempt)
+    return mock.patch.object(Dispatcher, "_run_next_attempt", run_attempt)
 
 
 def retry_immediately() -> AbstractContextManager[object]:
