@@ -22,7 +22,8 @@ def broken_promises_of_order(plan: Plan, journal: Journal) -> Iterator[str]:
     if plan.has("removal", "immediate removal"):
         # A device that was added again has other slots than the one that its last task still holds.
         return
-    calls = {call.name: call for call in plan.calls}
+    separate = {call.name for call in plan.separate_calls}
+    calls = {call.name: call for call in plan.calls if call.name not in separate}
     order = [entry.name for entry in journal.of("caller", "calls")]
     accepted = {entry.name: entry.at for entry in journal.of("caller", "calls")}
     ended = {entry.name: entry.at for entry in journal.of("caller", "ends")}
