@@ -140,7 +140,7 @@ class StateMachine(Generic[N, E]):
     def __init__(self, tables: Tables[N, E], is_met: Callable[[E], bool]) -> None:
         self._tables = tables
         self._is_met = is_met
-        self.moved = dict.fromkeys(NodeState, 0)
+        self.moved: dict[NodeState, int] = dict.fromkeys(NodeState, 0)
         """How many more nodes are in each state than at the beginning."""
 
     def settle(self, node_ids: Iterable[str], changes: Changes) -> None:
