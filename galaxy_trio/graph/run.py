@@ -160,6 +160,8 @@ class GraphRun(GraphSteps):
             changes = self._machine.retry(node_id)
             self._cancelled = False
             node.ended = node.error = node.not_before = None
+            self._repeated.update((node_id, *changes.waiting, *changes.ready))
+            self._renew_texts(node)
             self._apply(changes)
 
     @contextmanager

@@ -72,6 +72,8 @@ class GraphSteps:
         self._given = attrs.evolve(snapshot.graph, nodes=(), edges=())
         self._version: int = snapshot.version
         self._attempts = 0
+        # Nodes that run again after nodes that wait for them no more: those that have run stay as they are.
+        self._repeated: set[str] = set()
         self._cancelled = False
         self._planning: Planning | None = None
         self._failure: PlannerFailed | None = None
@@ -104,7 +106,10 @@ class GraphSteps:
             edge.holds = snapshot.decisions.get(edge.id)
             if edge.holds is None:
                 self._machine.add_edge(edge)
-            elif not edge.holds and self._tables.node(edge.target).state in UNSTARTED:
+                continue
+            if self._tables.node(edge.source).state not in ENDED:
+                self._repeated.add(edge.source)
+            if not edge.holds and self._tables.node(edge.target).state in UNSTARTED:
                 raise GraphError(
                     f"the snapshot's node {edge.target!r} waits, although its edge {edge.id!r} does not hold"
                 )
@@ -153,6 +158,7 @@ class GraphSteps:
     def _apply_edit(self, edited: Edited) -> None:
         if edited.added:
             self._cancelled = False
+        self._repeated.difference_update(edited.removed)
         # A new node may have the id of one that was removed by the same edit.
         for node_id in (*edited.removed, *edited.added, *edited.outdated):
             self._dispatcher.withdraw(node_id)
@@ -184,6 +190,16 @@ class GraphSteps:
             if node.state is NodeState.READY and not node.holds:
                 self._dispatcher.add(node)
 
+    def _renew_texts(self, node: LiveNode) -> None:
+        """Let ready nodes see what changed of a node before them. Their edges are decided, so it ran before, and so have they."""
+        if node.id not in self._repeated:
+            return
+        targets = dict.fromkeys(edge.target for edge in self._tables.outgoing(node.id))
+        ready = [target for target in map(self._tables.node, targets) if target.state is NodeState.READY]
+        for target in ready:
+            self._dispatcher.withdraw(target.id)
+        self._add_unheld(ready)
+
     def _node(self, node_id: str) -> LiveNode:
         """Return a node."""
         return self._tables.node(node_id)
@@ -201,6 +217,9 @@ class GraphSteps:
         node.ended = None
         self._tables.keep_result(node, None, None)
         self._events.publish(NodeStarted(node.id, node.attempt, task_id, device_id))
+        if node.id in self._repeated:
+            self._renew_texts(node)
+            self._dispatcher.start_ready()
 
     def _not_sent(self, node: LiveNode) -> None:
         """Record that an attempt was not sent after all."""
@@ -209,6 +228,7 @@ class GraphSteps:
         node.task_id = node.device_id = node.started = None
         self._machine.make_ready(node.id)
         self._events.publish(NodeReady(node.id))
+        self._renew_texts(node)
         if node.holds:
             self._dispatcher.withdraw(node.id)
 
@@ -235,6 +255,7 @@ class GraphSteps:
         self._machine.make_ready(node.id)
         self._events.publish(NodeRetried(node.id, node.attempt, error, wait))
         self._add_unheld([node])
+        self._renew_texts(node)
 
     def _end(self, node_ids: list[str], state: NodeState, error: str | None) -> None:
         if not node_ids:
@@ -249,6 +270,7 @@ class GraphSteps:
         changes = self._machine.end_all(node_ids, state)
         for node_id in node_ids:
             self._events.publish(NodeEnded(node_id, state, error))
+            self._renew_texts(self._tables.node(node_id))
         self._apply(changes)
 
     def _apply(self, changes: Changes) -> None:

@@ -10,7 +10,19 @@ import trio
 
 from galaxy_trio.errors import GraphError, NoSuchDevice, NoSuchNode
 from galaxy_trio.events import TaskEnded
-from galaxy_trio.graph import Edge, Graph, GraphEnded, GraphState, Node, NodeEnded, NodeState, When, open_graph
+from galaxy_trio.graph import (
+    Edge,
+    Graph,
+    GraphEnded,
+    GraphSnapshot,
+    GraphState,
+    Node,
+    NodeEnded,
+    NodeResult,
+    NodeState,
+    When,
+    open_graph,
+)
 
 from .support.sessions import open_tasks
 from .test_run import chain, nodes, states
@@ -21,7 +33,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from galaxy_trio.events import Event
-    from galaxy_trio.graph import GraphEdit, GraphRun, NodeResult
+    from galaxy_trio.graph import GraphEdit, GraphRun
     from galaxy_trio.messages import JSON
 
     from .support.sessions import Tasks
@@ -131,6 +143,50 @@ async def test_edge_that_is_removed_from_before_a_ready_node_is_not_in_its_text(
         await tasks.complete(running, waiting)
         await run.wait()
     assert tasks.texts[waiting] == waiting
+
+
+async def test_node_that_is_tried_again_sees_the_results_that_those_before_it_have_then(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph(
+        [Node("a", "a", device="d1"), Node("b", "b", device="d2", retries=1, backoff=0)], [Edge("a", "b", When.FAILURE)]
+    )
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph) as run,
+        trio.open_nursery() as nursery,
+    ):
+        await tasks.fail("a")
+        await tasks.wait_running("b")
+        run.retry("a")
+        await tasks.wait_running("a", "b")
+        nursery.start_soon(tasks.constellation.devices["d2"].run_task, "another")
+        await tasks.fail("b")
+        # It waits for its device, and a has no result yet.
+        assert (tasks.running, states(run)["b"]) == ({"a", "another"}, "ready")
+        await tasks.complete("a", result="of a")
+        await tasks.complete("another", "b")
+        assert (await run.wait()).state is GraphState.COMPLETED
+    assert "of a" in tasks.texts["b"]
+
+
+async def test_node_of_a_snapshot_sees_the_results_that_those_before_it_have_when_it_runs(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph([Node("a", "a", device="d1"), Node("b", "b", device="d2")], [Edge("a", "b", When.FAILURE, id="e")])
+    # a failed, and was retried; b is tried again.
+    snapshot = GraphSnapshot(
+        graph, nodes={"a": NodeResult(attempt=1), "b": NodeResult(attempt=1)}, decisions={"e": True}
+    )
+    async with open_tasks("d1", "d2") as tasks, trio.open_nursery() as nursery:
+        nursery.start_soon(tasks.constellation.devices["d2"].run_task, "another")
+        await tasks.wait_running("another")
+        async with open_graph(tasks.constellation, snapshot) as run:
+            await tasks.wait_running("a", "another")
+            await tasks.complete("a", result="of a")
+            await tasks.complete("another", "b")
+            assert (await run.wait()).state is GraphState.COMPLETED
+    assert "of a" in tasks.texts["b"]
 
 
 # Functions that the graph calls.
