@@ -55,6 +55,7 @@ async def echo_in_thread(text: str) -> None:
         await trio.lowlevel.checkpoint()
         return
     data = f"{printable(text)}\n".encode(sys.stdout.encoding, "backslashreplace")
+    # Its own: a thread that was abandoned keeps its place for ever, and the callers print one line after the other.
     limiter = trio.CapacityLimiter(1)
     await trio.to_thread.run_sync(_write_all, descriptor, data, abandon_on_cancel=True, limiter=limiter)
 

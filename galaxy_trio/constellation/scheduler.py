@@ -284,7 +284,7 @@ class Scheduler:
         """Move the first call with a higher priority that fits one of these devices to the queue of the device.
 
         Args:
-            rank: The rank of the call that is next otherwise; None if there is none.
+            rank: The rank of the call that is next otherwise; None without such a call.
             free: Devices with a free slot.
 
         Returns:

@@ -29,6 +29,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except BaseException:
+        # Whatever stops it, also Ctrl-C, leaves no other file behind.
         with suppress(OSError):
             temporary.unlink()
         raise
