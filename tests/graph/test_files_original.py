@@ -321,5 +321,5 @@ def test_satisfied_lines_are_those_that_hold() -> None:
     assert {key: (each["is_satisfied"], each["last_evaluation_result"]) for key, each in lines.items()} == {
         "l": (True, True),
         "m": (False, False),
-        "line_001": (False, None),
+        "edge-3": (False, None),
     }

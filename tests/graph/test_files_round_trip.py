@@ -61,8 +61,10 @@ def test_every_snapshot_without_null_is_the_same_after_toml(snapshot: GraphSnaps
 
 def _as_the_original_says(snapshot: GraphSnapshot) -> GraphSnapshot:
     """Return what is left of a snapshot in the original's form: all lines have ids, nothing runs, decisions are made again."""
-    numbers = iter(f"line_{number:03}" for number in range(1, 100))
-    edges = [attrs.evolve(edge, id=next(numbers)) if edge.id is None else edge for edge in snapshot.graph.edges]
+    given = {edge.id for edge in snapshot.graph.edges} - {None}
+    # As a run makes them up.
+    ids = (made for number in range(len(given) + 1, 1000) if (made := f"edge-{number}") not in given)
+    edges = [attrs.evolve(edge, id=next(ids)) if edge.id is None else edge for edge in snapshot.graph.edges]
     nodes = {
         node_id: attrs.evolve(
             node, state=NodeState.LOST, error=node.error or "it was running when the document was written"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._config.reader import ObjectReader, member_path
 from galaxy_trio.graph.files.assembly import Assembly
-from galaxy_trio.graph.files.ids import free_ids
 from galaxy_trio.graph.files.members import checked_name, read_condition, read_id
 from galaxy_trio.graph.files.original_task import read_task
 from galaxy_trio.graph.files.original_words import EXACT, UNCONDITIONAL, WHENS, exact_members, joined_metadata, rest_of
@@ -14,7 +13,7 @@ from galaxy_trio.graph.model import Edge, When
 from galaxy_trio.graph.snapshot import NodeResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from galaxy_trio.graph.files.members import Conditions
     from galaxy_trio.graph.snapshot import GraphSnapshot
@@ -62,7 +61,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
     if not assembly.has_room(len(tasks), len(dependencies)):
         tasks, dependencies = [], []
     results = dict[str, NodeResult]()
-    new_id = free_ids("task_{:03}", _ids(tasks, "task_id"))
+    new_id = _free_ids("task_{:03}", _ids(tasks, "task_id"))
     for place, key, value in assembly.until_full(tasks):
         task = read_task(value, place, key, new_id, problems)
         if task is None:
@@ -71,7 +70,7 @@ def read_original_graph(document: object, problems: list[str], conditions: Condi
         assembly.add_node(f"{place}.task_id", node)
         if result != _UNTOUCHED:
             results[node.id] = result
-    new_id = free_ids("line_{:03}", _ids(dependencies, "line_id"))
+    new_id = _free_ids("line_{:03}", _ids(dependencies, "line_id"))
     for place, key, value in assembly.until_full(dependencies):
         edge = _read_dependency(value, place, key, new_id, assembly, conditions, problems)
         if edge is not None:
@@ -95,6 +94,21 @@ def _items(members: ObjectReader, key: str) -> list[tuple[str, str | None, objec
         named = cast("dict[str, object]", given)
         return [(member_path(key, name), name, value) for name, value in named.items()]
     return [(f"{key}[{index}]", None, value) for index, value in enumerate(cast("list[object]", given or []))]
+
+
+def _free_ids(pattern: str, taken: Collection[object]) -> Callable[[], str]:
+    """Return a function that makes up an id with each call."""
+    number = 0
+
+    def new_id() -> str:
+        nonlocal number
+        while True:
+            number += 1
+            made = pattern.format(number)
+            if made not in taken:
+                return made
+
+    return new_id
 
 
 def _ids(items: list[tuple[str, str | None, object]], id_key: str) -> set[object]:

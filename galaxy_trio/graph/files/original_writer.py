@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio._config.reader import member_path
-from galaxy_trio.graph.files.ids import free_ids
 from galaxy_trio.graph.files.original_words import (
     EXACT,
     FOREVER,
@@ -57,12 +56,10 @@ def write_original_graph(snapshot: GraphSnapshot, problems: list[str]) -> dict[s
         check_node(node, place, problems)
         neighbours: dict[str, JSON] = {"dependencies": [*sources[node.id]], "dependents": [*targets[node.id]]}
         tasks[node.id] = _task(node, snapshot.node(node.id), place, problems, neighbours)
-    new_id = free_ids("line_{:03}", {edge.id for edge in graph.edges})
     dependencies: dict[str, JSON] = {}
-    for edge in graph.edges:
-        line_id = edge.id or new_id()
-        holds = snapshot.decisions.get(line_id)
-        dependencies[line_id] = _dependency(edge, line_id, holds, member_path("dependencies", line_id), problems)
+    for edge in graph._named_edges:
+        place = member_path("dependencies", str(edge.id))
+        dependencies[str(edge.id)] = _dependency(edge, snapshot.decisions.get(str(edge.id)), place, problems)
     metadata, rest = split_metadata(graph.metadata, "metadata")
     _add_exact(metadata, {"version": snapshot.version or None}, "metadata", problems)
     nodes = [snapshot.node(node.id) for node in graph.nodes]
@@ -140,7 +137,7 @@ def _task(node: Node, known: NodeResult, place: str, problems: list[str], neighb
     return _with_rest(written, rest)
 
 
-def _dependency(edge: Edge, line_id: str, holds: bool | None, place: str, problems: list[str]) -> JSON:
+def _dependency(edge: Edge, holds: bool | None, place: str, problems: list[str]) -> JSON:
     metadata, rest = split_metadata(edge.metadata, "metadata")
     exact: dict[str, JSON] = {
         "when": edge.when.value if edge.when is When.FAILURE else None,
@@ -149,7 +146,7 @@ def _dependency(edge: Edge, line_id: str, holds: bool | None, place: str, proble
     _add_exact(metadata, exact, f"{place}.metadata", problems)
     is_unconditional = edge.when is When.END and rest.get("dependency_type") == UNCONDITIONAL
     written: dict[str, JSON] = {
-        "line_id": line_id,
+        "line_id": edge.id,
         "from_task_id": edge.source,
         "to_task_id": edge.target,
         "dependency_type": UNCONDITIONAL if is_unconditional else WHEN_WORDS[edge.when],

@@ -6,14 +6,11 @@ import math
 from typing import TYPE_CHECKING, Final, cast
 
 from galaxy_trio.graph.conditions import Condition
-from galaxy_trio.graph.files.ids import free_ids
 from galaxy_trio.graph.files.members import FUNCTION, INFINITE
 from galaxy_trio.graph.model import BACKOFF, TIMEOUT, When
 from galaxy_trio.graph.snapshot import NodeResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from galaxy_trio.graph.model import Edge, EdgeCondition, Node
     from galaxy_trio.graph.snapshot import GraphSnapshot
     from galaxy_trio.messages import JSON
@@ -26,11 +23,10 @@ def write_our_graph(snapshot: GraphSnapshot, problems: list[str]) -> dict[str, J
     graph = snapshot.graph
     for index, node in enumerate(graph.nodes):
         check_node(node, f"nodes[{index}]", problems)
-    new_id = free_ids("edge-{}", {edge.id for edge in graph.edges})
     document: dict[str, JSON] = {} if graph.name is None else {"name": graph.name}
     document |= {
         "nodes": [_node(node) for node in graph.nodes],
-        "edges": [_edge(edge, new_id) for edge in graph.edges],
+        "edges": [_edge(edge, named.id) for edge, named in zip(graph.edges, graph._named_edges, strict=True)],
     }
     if graph.metadata:
         document["metadata"] = dict(graph.metadata)
@@ -86,11 +82,11 @@ def _node(node: Node) -> JSON:
     return without_nulls(written)
 
 
-def _edge(edge: Edge, new_id: Callable[[], str]) -> JSON:
+def _edge(edge: Edge, made_up_id: str | None) -> JSON:
     is_function = edge.condition is not None and not isinstance(edge.condition, Condition)
     written: dict[str, JSON] = {
         # The function of the condition is found by it.
-        "id": new_id() if edge.id is None and is_function else edge.id,
+        "id": made_up_id if is_function else edge.id,
         "source": edge.source,
         "target": edge.target,
         "when": None if edge.when is When.SUCCESS else edge.when.value,
