@@ -54,8 +54,15 @@ class LiveNode(NodeRow):
     def known(self) -> NodeResult:
         """Return what is known of the node, as it is now."""
         fields = (
-            self.state, self.attempt, self.result, self.error, self.task_id, self.device_id, self.started, self.ended
-        )  # fmt: skip
+            self.state,
+            self.attempt,
+            self.result,
+            self.error,
+            self.task_id,
+            self.device_id,
+            self.started,
+            self.ended,
+        )
         # Each edge to a later node asks for it, and each snapshot.
         if fields != self._fields:
             self._known, self._fields = NodeResult(*fields), fields
