@@ -36,6 +36,7 @@ class LiveNode(NodeRow):
         ended: When it ended.
         not_before: When the next attempt may begin, on trio's clock.
         size: Bytes of memory of its result and error.
+        repeated: Whether it runs again after a retry. Nodes after it that ran before keep their decided edges.
     """
 
     spec: Node
@@ -47,6 +48,7 @@ class LiveNode(NodeRow):
     ended: datetime | None = None
     not_before: float | None = None
     size: int = 0
+    repeated: bool = False
 
     _known: NodeResult = attrs.field(default=NodeResult(), init=False)
     _fields: tuple[object, ...] = attrs.field(default=(), init=False)

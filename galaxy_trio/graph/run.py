@@ -160,8 +160,8 @@ class GraphRun(GraphSteps):
             changes = self._machine.retry(node_id)
             self._cancelled = False
             node.ended = node.error = node.not_before = None
-            self._repeated.update((node_id, *changes.waiting, *changes.ready))
-            self._renew_texts(node)
+            for repeated in (node_id, *changes.waiting):
+                self._tables.node(repeated).repeated = True
             self._apply(changes)
 
     @contextmanager

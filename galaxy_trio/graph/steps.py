@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.graph.edit import Edited
+    from galaxy_trio.graph.events import NodeEvent
     from galaxy_trio.graph.model import Edge, Node
     from galaxy_trio.graph.planning import Planning
     from galaxy_trio.messages import JSON
@@ -72,8 +73,6 @@ class GraphSteps:
         self._given = attrs.evolve(snapshot.graph, nodes=(), edges=())
         self._version: int = snapshot.version
         self._attempts = 0
-        # Nodes that run again after nodes that wait for them no more: those that have run stay as they are.
-        self._repeated: set[str] = set()
         self._cancelled = False
         self._planning: Planning | None = None
         self._failure: PlannerFailed | None = None
@@ -107,8 +106,8 @@ class GraphSteps:
             if edge.holds is None:
                 self._machine.add_edge(edge)
                 continue
-            if self._tables.node(edge.source).state not in ENDED:
-                self._repeated.add(edge.source)
+            source = self._tables.node(edge.source)
+            source.repeated = source.state not in ENDED
             if not edge.holds and self._tables.node(edge.target).state in UNSTARTED:
                 raise GraphError(
                     f"the snapshot's node {edge.target!r} waits, although its edge {edge.id!r} does not hold"
@@ -158,7 +157,6 @@ class GraphSteps:
     def _apply_edit(self, edited: Edited) -> None:
         if edited.added:
             self._cancelled = False
-        self._repeated.difference_update(edited.removed)
         # A new node may have the id of one that was removed by the same edit.
         for node_id in (*edited.removed, *edited.added, *edited.outdated):
             self._dispatcher.withdraw(node_id)
@@ -190,15 +188,18 @@ class GraphSteps:
             if node.state is NodeState.READY and not node.holds:
                 self._dispatcher.add(node)
 
-    def _renew_texts(self, node: LiveNode) -> None:
-        """Let ready nodes see what changed of a node before them. Their edges are decided, so it ran before, and so have they."""
-        if node.id not in self._repeated:
-            return
-        targets = dict.fromkeys(edge.target for edge in self._tables.outgoing(node.id))
-        ready = [target for target in map(self._tables.node, targets) if target.state is NodeState.READY]
-        for target in ready:
-            self._dispatcher.withdraw(target.id)
-        self._add_unheld(ready)
+    def _report(self, event: NodeEvent) -> None:
+        """Publish an event of a node, and let nodes that are ready see what has changed of it.
+
+        Only a node that is repeated has such nodes after it: the edges from all others are not decided before they end.
+        """
+        self._events.publish(event)
+        if self._tables.node(event.node_id).repeated:
+            targets = dict.fromkeys(edge.target for edge in self._tables.outgoing(event.node_id))
+            ready = [target for target in map(self._tables.node, targets) if target.state is NodeState.READY]
+            for target in ready:
+                self._dispatcher.withdraw(target.id)
+            self._add_unheld(ready)
 
     def _node(self, node_id: str) -> LiveNode:
         """Return a node."""
@@ -216,10 +217,7 @@ class GraphSteps:
         node.task_id, node.device_id, node.started = task_id, device_id, wall_clock.now()
         node.ended = None
         self._tables.keep_result(node, None, None)
-        self._events.publish(NodeStarted(node.id, node.attempt, task_id, device_id))
-        if node.id in self._repeated:
-            self._renew_texts(node)
-            self._dispatcher.start_ready()
+        self._report(NodeStarted(node.id, node.attempt, task_id, device_id))
 
     def _not_sent(self, node: LiveNode) -> None:
         """Record that an attempt was not sent after all."""
@@ -227,8 +225,7 @@ class GraphSteps:
         self._attempts -= 1
         node.task_id = node.device_id = node.started = None
         self._machine.make_ready(node.id)
-        self._events.publish(NodeReady(node.id))
-        self._renew_texts(node)
+        self._report(NodeReady(node.id))
         if node.holds:
             self._dispatcher.withdraw(node.id)
 
@@ -253,9 +250,8 @@ class GraphSteps:
         node.not_before = trio.current_time() + wait
         self._tables.keep_result(node, None, error)
         self._machine.make_ready(node.id)
-        self._events.publish(NodeRetried(node.id, node.attempt, error, wait))
+        self._report(NodeRetried(node.id, node.attempt, error, wait))
         self._add_unheld([node])
-        self._renew_texts(node)
 
     def _end(self, node_ids: list[str], state: NodeState, error: str | None) -> None:
         if not node_ids:
@@ -269,19 +265,18 @@ class GraphSteps:
             self._planning.take(self._machine.hold(node_ids))
         changes = self._machine.end_all(node_ids, state)
         for node_id in node_ids:
-            self._events.publish(NodeEnded(node_id, state, error))
-            self._renew_texts(self._tables.node(node_id))
+            self._report(NodeEnded(node_id, state, error))
         self._apply(changes)
 
     def _apply(self, changes: Changes) -> None:
         """Report what followed from a change, and start what can start."""
         for node_id in changes.waiting:
             self._dispatcher.withdraw(node_id)
-            self._events.publish(NodeWaiting(node_id))
+            self._report(NodeWaiting(node_id))
         for node_id, edge in changes.skipped:
-            self._events.publish(NodeSkipped(node_id, edge.id))
+            self._report(NodeSkipped(node_id, edge.id))
         for node_id in changes.ready:
-            self._events.publish(NodeReady(node_id))
+            self._report(NodeReady(node_id))
         self._add_unheld(map(self._tables.node, changes.ready))
         self._dispatcher.start_ready()
         self._check_over()

@@ -170,6 +170,58 @@ async def test_node_that_is_tried_again_sees_the_results_that_those_before_it_ha
     assert "of a" in tasks.texts["b"]
 
 
+async def test_node_that_is_tried_again_sees_that_the_one_before_it_runs_again(autojump_clock: MockClock) -> None:
+    graph = Graph(
+        [Node("a", "a", device="d1"), Node("b", "b", device="d2", retries=1, backoff=0)], [Edge("a", "b", When.FAILURE)]
+    )
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph) as run,
+        trio.open_nursery() as nursery,
+    ):
+        await tasks.fail("a")
+        await tasks.wait_running("b")
+        for device_id in ("d1", "d2"):
+            nursery.start_soon(tasks.constellation.devices[device_id].run_task, f"on {device_id}")
+        await tasks.wait_running("b", "on d1")
+        run.retry("a")
+        await tasks.fail("b")
+        # Both wait for their devices.
+        assert states(run) == {"a": "ready", "b": "ready"}
+        await tasks.complete("on d1")
+        await tasks.wait_running("a", "on d2")
+        await tasks.complete("on d2")
+        await tasks.wait_running("a", "b")
+        assert '"state": "running"' in tasks.texts["b"]
+        await tasks.complete("a", "b")
+        await run.wait()
+
+
+async def test_node_that_is_tried_again_sees_the_result_of_one_that_was_skipped_when_it_ran_first(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph(
+        [Node("a", "a", device="d1"), Node("b", "b", device="d1"), Node("c", "c", device="d2", retries=1, backoff=0)],
+        [Edge("a", "b"), Edge("b", "c", When.END)],
+    )
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph) as run,
+        trio.open_nursery() as nursery,
+    ):
+        await tasks.fail("a")
+        await tasks.wait_running("c")
+        run.retry("a")
+        nursery.start_soon(tasks.constellation.devices["d2"].run_task, "another")
+        await tasks.fail("c")
+        await tasks.complete("a")
+        await tasks.complete("b", result="of b")
+        assert states(run)["c"] == "ready"
+        await tasks.complete("another", "c")
+        assert (await run.wait()).state is GraphState.COMPLETED
+    assert "of b" in tasks.texts["c"]
+
+
 async def test_node_of_a_snapshot_sees_the_results_that_those_before_it_have_when_it_runs(
     autojump_clock: MockClock,
 ) -> None:
