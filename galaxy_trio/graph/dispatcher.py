@@ -89,6 +89,8 @@ class Dispatcher:
         self._attempts: dict[str, _Attempt] = {}
         # Attempts whose tasks have not begun: trio begins them in any order.
         self._starting = RankedQueue[_Attempt]()
+        # Whether a task that has ended its attempt takes the next one that begins, in this step.
+        self._is_idle = False
         self._running = 0
         # Attempts that were begun for a free slot and have not been sent: with a limit, a later one must not overtake them.
         self._claims: dict[_Attempt, None] = {}
@@ -135,16 +137,31 @@ class Dispatcher:
                 self._claims[attempt] = None
                 self._nursery.start_soon(self._end_claim_soon, attempt)
             self._starting.add(ready.rank, attempt)
-            self._nursery.start_soon(self._run_next_attempt)
+            if self._is_idle:
+                self._is_idle = False
+            else:
+                self._nursery.start_soon(self._run_attempts)
 
     def wait_before(self, node: LiveNode) -> float:
         """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
         ceiling = min(node.spec.backoff * 2 ** min(node.attempt - 1, 30), _MAX_BACKOFF)
         return self._random.uniform(0, ceiling)
 
-    async def _run_next_attempt(self) -> None:
-        """Wait for a device, run the node there, and report the end."""
-        attempt = self._starting.pop()
+    async def _run_attempts(self) -> None:
+        """Run an attempt. If its end begins others, run one of them as well: a task for each would take longer."""
+        while not self._is_idle:
+            await trio.lowlevel.checkpoint()
+            attempt = self._starting.pop()
+            end = await self._run_attempt(attempt)
+            # Without a checkpoint since the end, so that nothing comes between.
+            self._is_idle = True
+            if end is not None:
+                self._owner._attempt_ended(attempt.node, *end)
+            self.start_ready()
+        self._is_idle = False
+
+    async def _run_attempt(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
+        """Wait for a device, run the node there, and return the end; None if it was not sent."""
         node, end = attempt.node, None
         try:
             with attempt.scope:
@@ -159,12 +176,10 @@ class Dispatcher:
             self._running -= attempt.sent
             self._end_claim(attempt)
             self._ready.release(attempt.ready)
-        # Without a checkpoint since the end, so that nothing comes between. But it may have been withdrawn in the step in which it ended.
+        # It may have been withdrawn in the step in which it ended.
         if attempt.scope.cancel_called and (end is None or end[0] is not NodeState.COMPLETED):
-            end = (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
-        if end is not None:
-            self._owner._attempt_ended(node, *end)
-        self.start_ready()
+            return (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
+        return end
 
     async def _end_claim_soon(self, attempt: _Attempt) -> None:
         """Let others go first if an attempt has not been sent in time: another task took the slot, or the device has left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio._json_size import json_size
@@ -48,25 +49,31 @@ def make_request(node: Node, results: Mapping[str, NodeResult]) -> str:
 
 def _shown(name: str, result: NodeResult, share: int) -> str:
     """Write a node's result as one line of at most `share` bytes."""
+    value, error = result.result, result.error
+    if value is not None and not isinstance(value, str) and json_size(value, share) > share:
+        # A large result is not written whole.
+        parts = _ENCODER.iterencode({"task": name, "state": result.state, "result": value, "error": error})
+        return _shortened(parts, share)
+    line = (
+        f'{{"task": {_json(name, share)}, "state": "{result.state}", '
+        f'"result": {_json(value, share)}, "error": {_json(error, share)}}}'
+    )
+    # Most lines are short, and can be sent as they are.
+    return line if len(line) < share and line.isascii() else _shortened([line], share)
+
+
+def _shortened(parts: Iterable[str], share: int) -> str:
+    """Join the parts of a line, up to `share` bytes of UTF-8."""
     shown = bytearray()
-    for part in _parts(name, result, share):
+    for part in parts:
         shown += part.encode(errors="replace")
         if len(shown) >= share:
             return f"{shown[: share - 1 - len(_MARK.encode())].decode(errors='ignore')}{_MARK}"
     return shown.decode()
 
 
-def _parts(name: str, result: NodeResult, share: int) -> Iterable[str]:
-    value, error = result.result, result.error
-    if isinstance(value, dict | list) and json_size(value, share) > share:
-        # A large result is not written whole.
-        return _ENCODER.iterencode({"task": name, "state": result.state, "result": value, "error": error})
-    shown = [_json(item, share) for item in (name, value, error)]
-    return ('{{"task": {}, "state": "{}", "result": {}, "error": {}}}'.format(shown[0], result.state, *shown[1:]),)
-
-
 def _json(value: JSON, share: int) -> str:
+    # The encoder is slow for all but strings.
     if value is None:
-        # The encoder is slow for all but strings.
         return "null"
-    return _ENCODER.encode(value[:share] if isinstance(value, str) else value)
+    return encode_basestring(value[:share]) if isinstance(value, str) else _ENCODER.encode(value)

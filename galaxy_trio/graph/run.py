@@ -96,7 +96,7 @@ class GraphRun(GraphSteps):
                 raise failure
             if self._is_over:
                 return GraphResult(self.state, MappingProxyType(self._results()))
-            if self._closed:
+            if self._step.closed:
                 raise closed_error()
             await self._changed.wait()
 
@@ -118,7 +118,7 @@ class GraphRun(GraphSteps):
             raise VersionConflict(
                 f"the graph has version {self._version}, not {version}: look at it again", version=self._version
             )
-        with self._step():
+        with self._step:
             edit = GraphEdit(self._tables)
             change(edit)
             edited = edit._apply(self._machine)
@@ -135,7 +135,7 @@ class GraphRun(GraphSteps):
         Raises:
             NoSuchNode: There is no such node.
         """
-        with self._step():
+        with self._step:
             if node_id is not None:
                 self._cancel([self._tables.node(node_id)])
             elif not self._is_over:
@@ -156,7 +156,7 @@ class GraphRun(GraphSteps):
             raise NotEditable(
                 f"the planner is thinking about the end of node {node_id!r}: retry it later", state=node.state
             )
-        with self._step():
+        with self._step:
             changes = self._machine.retry(node_id)
             self._cancelled = False
             node.ended = node.error = node.not_before = None
@@ -174,7 +174,7 @@ class GraphRun(GraphSteps):
         Raises:
             NoSuchNode: There is no such node.
         """
-        with self._step():
+        with self._step:
             rows = self._machine.hold(node_ids)
             for row in rows:
                 if row.state is NodeState.READY:
@@ -182,6 +182,6 @@ class GraphRun(GraphSteps):
         try:
             yield
         finally:
-            if not self._closed:
-                with self._step():
+            if not self._step.closed:
+                with self._step:
                     self._release(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +30,7 @@ from galaxy_trio.graph.snapshot import GraphSnapshot, GraphState, NodeResult, st
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, Changes, NodeState, StateMachine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from random import Random
 
     from galaxy_trio.constellation.constellation import Constellation
@@ -78,8 +77,8 @@ class GraphSteps:
         self._failure: PlannerFailed | None = None
         self._changed = trio.Event()
         self._was_over = False
-        self._in_step = False
-        self._closed = False
+        self._step: Final = _Step()
+        """Change the graph in the block, which calls no function that changes it as well."""
 
     async def _load(self, snapshot: GraphSnapshot) -> None:
         """Fill the tables, in steps between which other tasks have a turn. Nothing starts before the last one."""
@@ -115,7 +114,7 @@ class GraphSteps:
 
     def _begin(self, planning: Planning | None) -> None:
         self._planning = planning
-        with self._step():
+        with self._step:
             changes = Changes()
             for node in list(self._tables.nodes.values()):
                 self._machine.decide(node, changes)
@@ -124,24 +123,9 @@ class GraphSteps:
 
     def _close(self) -> None:
         """End the events, and raise in calls that wait: the block has ended."""
-        self._closed = True
+        self._step.closed = True
         self._events.end()
         self._changed.set()
-
-    @contextmanager
-    def _step(self) -> Generator[None]:
-        """Change the graph in the block, which calls no function that changes it as well."""
-        if self._closed:
-            raise closed_error()
-        if self._in_step:
-            raise RuntimeError(
-                "a function that is called while the graph changes cannot change it: collect the changes, and make them afterwards"
-            )
-        self._in_step = True
-        try:
-            yield
-        finally:
-            self._in_step = False
 
     def _results(self) -> dict[str, NodeResult]:
         return {node_id: node.known() for node_id, node in self._tables.nodes.items()}
@@ -231,7 +215,7 @@ class GraphSteps:
 
     def _attempt_ended(self, node: LiveNode, state: NodeState, result: JSON, error: str | None) -> None:
         """Record the end of an attempt: the node ends, or is ready for another one."""
-        with self._step():
+        with self._step:
             retries = state is NodeState.FAILED or (state is NodeState.LOST and node.spec.retry_lost)
             if (
                 node.state is NodeState.RUNNING
@@ -294,11 +278,31 @@ class GraphSteps:
     def _planned(self, rows: Collection[LiveNode], failure: PlannerFailed | None) -> None:
         """Release the nodes whose ends the planner has thought about."""
         self._failure = failure or self._failure
-        with self._step():
+        with self._step:
             self._release(rows)
 
     def _is_met(self, edge: LiveEdge) -> bool:
         return conditions_met(edge.spec, self._tables.node(edge.source).result) if edge.met is None else edge.met
+
+
+class _Step:
+    """The block of a step. Steps are too short for a generator."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self.closed = False
+
+    def __enter__(self) -> None:
+        if self.closed:
+            raise closed_error()
+        if self._taken:
+            raise RuntimeError(
+                "a function that is called while the graph changes cannot change it: collect the changes, and make them afterwards"
+            )
+        self._taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._taken = False
 
 
 def closed_error() -> Exception:
