@@ -349,9 +349,10 @@ class EventFanOut(Generic[E]):
         """Deliver an event to all current subscribers. Never blocks."""
         if self._on_event is not None:
             self._on_event(event)
-        size = self._size_of(event)
-        for stream in self._streams:
-            stream._put_nowait(event, size)  # noqa: SLF001  # its own module
+        if self._streams:
+            size = self._size_of(event)
+            for stream in self._streams:
+                stream._put_nowait(event, size)  # noqa: SLF001  # its own module
 
     def end(self) -> None:
         """End all streams, including those opened later."""

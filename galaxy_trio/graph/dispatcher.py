@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 import trio
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from galaxy_trio.constellation.constellation import Constellation
     from galaxy_trio.messages import JSON, TaskResult
 
+End: TypeAlias = "tuple[NodeState, JSON, str | None]"
+"""How an attempt ended: the state, the result, and the error."""
+
 _FULL_QUEUE: Final = 1.0
 """Seconds until the next attempts to enter a device's queue that is full."""
 _CLAIM: Final = 1.0
 """Seconds for which a node that found a free slot counts as running before it is sent."""
+_MAX_RESTING: Final = 100
+"""The number of tasks that wait for attempts, at most. Each takes some KiB of memory."""
 _MAX_BACKOFF: Final = 300.0
 """The longest wait before another attempt, in seconds."""
 
@@ -89,7 +94,8 @@ class Dispatcher:
         self._attempts: dict[str, _Attempt] = {}
         # Attempts whose tasks have not begun: trio begins them in any order.
         self._starting = RankedQueue[_Attempt]()
-        # Whether a task that has ended its attempt takes the next one that begins, in this step.
+        # Tasks that wait for attempts, and whether the current one, which has ended its attempt, takes the next one.
+        self._resting = trio.lowlevel.ParkingLot()
         self._is_idle = False
         self._running = 0
         # Attempts that were begun for a free slot and have not been sent: with a limit, a later one must not overtake them.
@@ -126,7 +132,9 @@ class Dispatcher:
         self._ready.discard(node_id)
         attempt = self._attempts.get(node_id)
         if attempt is not None:
-            attempt.scope.cancel()
+            attempt.withdrawn = True
+            if attempt.scope is not None:
+                attempt.scope.cancel()
 
     def start_ready(self) -> None:
         """Begin to run nodes that are ready."""
@@ -139,6 +147,8 @@ class Dispatcher:
             self._starting.add(ready.rank, attempt)
             if self._is_idle:
                 self._is_idle = False
+            elif self._resting:
+                self._resting.unpark()
             else:
                 self._nursery.start_soon(self._run_attempts)
 
@@ -148,38 +158,54 @@ class Dispatcher:
         return self._random.uniform(0, ceiling)
 
     async def _run_attempts(self) -> None:
-        """Run an attempt. If its end begins others, run one of them as well: a task for each would take longer."""
-        while not self._is_idle:
-            await trio.lowlevel.checkpoint()
-            attempt = self._starting.pop()
-            end = await self._run_attempt(attempt)
-            # Without a checkpoint since the end, so that nothing comes between.
-            self._is_idle = True
-            if end is not None:
-                self._owner._attempt_ended(attempt.node, *end)
-            self.start_ready()
-        self._is_idle = False
+        """Run attempts one after the other.
 
-    async def _run_attempt(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
-        """Wait for a device, run the node there, and return the end; None if it was not sent."""
-        node, end = attempt.node, None
-        try:
-            with attempt.scope:
-                # It may have been withdrawn before it began.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                if node.not_before is not None:
-                    await trio.sleep_until(node.not_before)
-                end = await self._run(attempt)
-        finally:
-            if self._attempts.get(node.id) is attempt:
-                del self._attempts[node.id]
-            self._running -= attempt.sent
-            self._end_claim(attempt)
-            self._ready.release(attempt.ready)
+        A task and a cancel scope for each attempt would take longer than all else that happens to it here.
+        """
+        while True:
+            attempt, end = None, None
+            with trio.CancelScope() as scope:
+                while (attempt := await self._next_attempt()) is not None:
+                    attempt.scope, end = scope, None
+                    try:
+                        end = await self._run(attempt)
+                    finally:
+                        self._leave(attempt)
+                    if scope.cancel_called:
+                        break
+                    self._finish(attempt, end)
+                    if self._starting:
+                        await trio.lowlevel.checkpoint()
+            if attempt is None:
+                return
+            # It was withdrawn, and the scope with it.
+            self._finish(attempt, end)
+
+    async def _next_attempt(self) -> _Attempt | None:
+        """Wait for an attempt that begins. Returns None if enough tasks wait for one."""
+        while not self._starting:
+            if len(self._resting) >= _MAX_RESTING:
+                return None
+            await self._resting.park()
+        return self._starting.pop()
+
+    def _leave(self, attempt: _Attempt) -> None:
+        if self._attempts.get(attempt.node.id) is attempt:
+            del self._attempts[attempt.node.id]
+        self._running -= attempt.sent
+        self._end_claim(attempt)
+        self._ready.release(attempt.ready)
+
+    def _finish(self, attempt: _Attempt, end: End | None) -> None:
+        """Report the end of an attempt. There is no checkpoint after `_leave`, so that nothing comes between."""
+        self._is_idle = True
         # It may have been withdrawn in the step in which it ended.
-        if attempt.scope.cancel_called and (end is None or end[0] is not NodeState.COMPLETED):
-            return (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
-        return end
+        if attempt.withdrawn and (end is None or end[0] is not NodeState.COMPLETED):
+            end = (NodeState.CANCELLED, None, "it was cancelled") if attempt.sent else None
+        if end is not None:
+            self._owner._attempt_ended(attempt.node, *end)
+        self.start_ready()
+        self._is_idle = False
 
     async def _end_claim_soon(self, attempt: _Attempt) -> None:
         """Let others go first if an attempt has not been sent in time: another task took the slot, or the device has left."""
@@ -190,8 +216,13 @@ class Dispatcher:
     def _end_claim(self, attempt: _Attempt) -> None:
         self._claims.pop(attempt, None)
 
-    async def _run(self, attempt: _Attempt) -> tuple[NodeState, JSON, str | None] | None:
-        text = self._owner._text_of(attempt.node)
+    async def _run(self, attempt: _Attempt) -> End | None:
+        node = attempt.node
+        if attempt.withdrawn:
+            return None
+        if node.not_before is not None:
+            await trio.sleep_until(node.not_before)
+        text = self._owner._text_of(node)
         if not _can_be_sent(text):
             return NodeState.FAILED, None, "its text contains a lone surrogate, which cannot be sent"
         try:
@@ -271,10 +302,6 @@ def _can_be_sent(text: str) -> bool:
     return True
 
 
-def _new_task_id() -> str:
-    return str(uuid.uuid4())
-
-
 @attrs.define(eq=False)
 class _Attempt:
     """An attempt to run a node.
@@ -283,12 +310,14 @@ class _Attempt:
         node: The node.
         ready: Its place among the ready nodes.
         task_id: The id of its task.
-        scope: Stops it.
+        scope: Stops it, once it has begun.
+        withdrawn: Whether it was stopped, or is not to begin.
         sent: Whether it is being sent, or may have run.
     """
 
     node: LiveNode
     ready: ReadyNode
-    task_id: str = attrs.Factory(_new_task_id)
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    task_id: str = attrs.Factory(token_hex)
+    scope: trio.CancelScope | None = None
+    withdrawn: bool = False
     sent: bool = False

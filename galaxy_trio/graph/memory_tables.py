@@ -187,17 +187,18 @@ class MemoryTables:
 
     def add_edges(self, specs: Sequence[Edge]) -> list[LiveEdge]:
         """Add edges, and make up ids for those that have none: others than those of the rest."""
-        given = {spec.id for spec in specs}
-        free_ids = (edge_id for edge_id in self._free_ids if edge_id not in given)
-        return [self._add_edge(spec, next(free_ids) if spec.id is None else spec.id) for spec in specs]
-
-    def _add_edge(self, spec: Edge, edge_id: str) -> LiveEdge:
         self._graph = None
-        if spec.id is None:
-            spec = name_edge(spec, edge_id)
-        edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=spec)
-        self._edges[edge_id] = self._outgoing[spec.source][edge_id] = self._incoming[spec.target][edge_id] = edge
-        return edge
+        given = {spec.id for spec in specs}
+        added: list[LiveEdge] = []
+        for given_spec in specs:
+            spec = given_spec
+            if (edge_id := spec.id) is None:
+                edge_id = next(free_id for free_id in self._free_ids if free_id not in given)
+                spec = name_edge(spec, edge_id)
+            edge = LiveEdge(edge_id, spec.source, spec.target, spec.when, spec=spec)
+            self._edges[edge_id] = self._outgoing[spec.source][edge_id] = self._incoming[spec.target][edge_id] = edge
+            added.append(edge)
+        return added
 
     def remove_edge(self, edge: LiveEdge) -> None:
         """Remove an edge."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from galaxy_trio._arguments import check_positive
 from galaxy_trio._concurrency.background import open_background
+from galaxy_trio._concurrency.slices import finish
 from galaxy_trio.graph.node_requests import make_request as make_default_request
 from galaxy_trio.graph.planning import Planning
 from galaxy_trio.graph.run import GraphRun
@@ -60,7 +61,7 @@ async def open_graph(
         async with open_background() as nursery:
             run = GraphRun(nursery, constellation, snapshot, max_concurrent, make_request, random)
             stack.callback(run._close)
-            await run._load(snapshot)
+            await finish(run._load(snapshot))
             planning = None if planner is None else Planning(run, planner, planner_timeout)
             if planning is not None:
                 nursery.start_soon(planning.run)

@@ -30,7 +30,7 @@ from galaxy_trio.graph.snapshot import GraphSnapshot, GraphState, NodeResult, st
 from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, Changes, NodeState, StateMachine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
     from random import Random
 
     from galaxy_trio.constellation.constellation import Constellation
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     MakeRequest = Callable[[Node, Mapping[str, NodeResult]], str]
 
-_ROWS_PER_STEP: Final = 1_000
+_ROWS_PER_SLICE: Final = 1_000
 """The number of nodes or edges that are loaded before other tasks have a turn."""
 _RESULTS: Final = f"the results of a graph take at most {MAX_RESULTS:,} bytes of memory together"
 
@@ -80,16 +80,16 @@ class GraphSteps:
         self._step: Final = _Step()
         """Change the graph in the block, which calls no function that changes it as well."""
 
-    async def _load(self, snapshot: GraphSnapshot) -> None:
-        """Fill the tables, in steps between which other tasks have a turn. Nothing starts before the last one."""
+    def _load(self, snapshot: GraphSnapshot) -> Generator[None]:
+        """Fill the tables, in slices between which other tasks have a turn. Nothing starts before the last one."""
         nodes, edges = snapshot.graph.nodes, snapshot.graph._named_edges
         self._tables.size = snapshot.graph._size
-        for start in range(0, len(nodes), _ROWS_PER_STEP):
-            self._load_nodes(nodes[start : start + _ROWS_PER_STEP], snapshot)
-            await trio.lowlevel.checkpoint()
-        for start in range(0, len(edges), _ROWS_PER_STEP):
-            self._load_edges(edges[start : start + _ROWS_PER_STEP], snapshot)
-            await trio.lowlevel.checkpoint()
+        for start in range(0, len(nodes), _ROWS_PER_SLICE):
+            self._load_nodes(nodes[start : start + _ROWS_PER_SLICE], snapshot)
+            yield
+        for start in range(0, len(edges), _ROWS_PER_SLICE):
+            self._load_edges(edges[start : start + _ROWS_PER_SLICE], snapshot)
+            yield
 
     def _load_nodes(self, specs: Sequence[Node], snapshot: GraphSnapshot) -> None:
         for spec in specs:
@@ -100,10 +100,11 @@ class GraphSteps:
             self._machine.count_new(spec.id)
 
     def _load_edges(self, specs: Sequence[Edge], snapshot: GraphSnapshot) -> None:
+        decisions, add_edge = snapshot.decisions, self._machine.add_edge
         for edge in self._tables.add_edges(specs):
-            edge.holds = snapshot.decisions.get(edge.id)
+            edge.holds = decisions.get(edge.id) if decisions else None
             if edge.holds is None:
-                self._machine.add_edge(edge)
+                add_edge(edge)
                 continue
             source = self._tables.node(edge.source)
             source.repeated = source.state not in ENDED

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import attrs
-import trio
 
 from galaxy_trio.constellation import constellation, device
 from galaxy_trio.constellation.task import make_task
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.constellation.task import Task
     from galaxy_trio.errors import PlannerFailed
+    from galaxy_trio.graph.dispatcher import End, _Attempt
     from galaxy_trio.graph.edit import Edited
     from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode
     from galaxy_trio.graph.planning import Change
@@ -191,13 +191,13 @@ def wait_for_the_planner() -> AbstractContextManager[object]:
 
 def forget_the_room_of_an_end() -> AbstractContextManager[object]:
     """The end of a node does not wake those that wait for the graph's limit."""
-    run_attempt = Dispatcher._run_next_attempt
+    finish = Dispatcher._finish
 
-    async def run_quietly(self: Dispatcher) -> None:
+    def finish_quietly(self: Dispatcher, attempt: _Attempt, end: End | None) -> None:
         with mock.patch.object(self, "start_ready"):
-            await run_attempt(self)
+            finish(self, attempt, end)
 
-    return mock.patch.object(Dispatcher, "_run_next_attempt", run_quietly)
+    return mock.patch.object(Dispatcher, "_finish", finish_quietly)
 
 
 def _withdrawing_late(run: GraphRun) -> AbstractContextManager[object]:
@@ -217,29 +217,20 @@ def run_what_was_replaced() -> AbstractContextManager[object]:
 
 
 def end_what_was_withdrawn() -> AbstractContextManager[object]:
-    """A node that is cancelled or edited in the step in which its attempt fails also ends as that attempt did."""
+    """A node that is cancelled or edited before its attempt begins runs, and one in whose step its attempt fails ends as that did."""
+    run, finish = Dispatcher._run, Dispatcher._finish
 
-    async def run_attempt(self: Dispatcher) -> None:
-        attempt = self._starting.pop()
-        node, end = attempt.node, None
-        try:
-            with attempt.scope:
-                if node.not_before is not None:
-                    await trio.sleep_until(node.not_before)
-                end = await self._run(attempt)
-        finally:
-            if self._attempts.get(node.id) is attempt:
-                del self._attempts[node.id]
-            self._running -= attempt.sent
-            self._end_claim(attempt)
-            self._ready.release(attempt.ready)
-        if end is None and attempt.sent:
-            end = NodeState.CANCELLED, None, "it was cancelled"
-        if end is not None:
-            self._owner._attempt_ended(node, *end)
-        self.start_ready()
+    async def run_all(self: Dispatcher, attempt: _Attempt) -> End | None:
+        attempt.withdrawn = False
+        return await run(self, attempt)
 
-    return mock.patch.object(Dispatcher, "_run_next_attempt", run_attempt)
+    def finish_as_it_did(self: Dispatcher, attempt: _Attempt, end: End | None) -> None:
+        attempt.withdrawn = attempt.withdrawn and end is None
+        finish(self, attempt, end)
+
+    return both(
+        mock.patch.object(Dispatcher, "_run", run_all), mock.patch.object(Dispatcher, "_finish", finish_as_it_did)
+    )
 
 
 def retry_immediately() -> AbstractContextManager[object]:
