@@ -319,10 +319,9 @@ class Device:
         self._slots_changed()
         return place
 
-    @property
-    def _has_room(self) -> bool:
-        """Whether a task would run immediately."""
-        return self._takes_now and self._slots.free > 0 and not self._slots.queued
+    def _has_room(self, promised: int) -> bool:
+        """Whether a task would run immediately, also when others have taken some slots."""
+        return self._takes_now and self._slots.free > promised and not self._slots.queued
 
     @property
     def _takes_now(self) -> bool:

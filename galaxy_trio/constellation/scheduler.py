@@ -71,12 +71,28 @@ class Scheduler:
         """The number of calls that wait in no device's queue."""
         return self._unassigned
 
-    def takes_now(self, device_id: str | None, requirements: Requirements) -> bool:
-        """Whether a task for a device, or for any that fits, would not have to wait in a queue."""
-        if device_id is not None:
-            device = self._devices.get(device_id)
-            return device is not None and device._has_room
-        return any(device._has_room and requirements.fit(device.profile) for device in self._devices.values())
+    def find_free(self, device_id: str | None, requirements: Requirements, promised: Mapping[str, int]) -> str | None:
+        """Find the device on which a task would get a slot now: a given one, or the best one that fits.
+
+        Args:
+            device_id: The device; None for any.
+            requirements: The requirements.
+            promised: How many slots of each device others are about to take.
+        """
+
+        def load(device: Device) -> tuple[bool, int, int]:
+            taken = promised.get(device.device_id, 0)
+            busy, waiting, idle_since = _load(device)
+            return busy or taken > 0, waiting + taken, idle_since
+
+        free = [
+            device
+            for device in self._devices.values()
+            if device_id in {None, device.device_id}
+            and device._has_room(promised.get(device.device_id, 0))
+            and requirements.fit(device.profile)
+        ]
+        return min(free, key=load).device_id if free else None
 
     def enter(self, requirements: Requirements, rank: Rank, task: Task | None) -> Waiter:
         """Begin to wait for a device. `wait` must follow.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -98,8 +99,12 @@ class Dispatcher:
         self._resting = trio.lowlevel.ParkingLot()
         self._is_idle = False
         self._running = 0
-        # Attempts that were begun for a free slot and have not been sent: with a limit, a later one must not overtake them.
-        self._claims: dict[_Attempt, None] = {}
+        # Attempts that were begun for a free slot and have not been sent, and until when they count as running: with a limit, a later one
+        # must not overtake them.
+        self._claims: dict[_Attempt, float] = {}
+        self._ends_claims = False
+        # The slots of each device that attempts take when they begin.
+        self._promised = Counter[str]()
 
     def _has_room(self, attempt: _Attempt) -> bool:
         """Whether an attempt may be sent now, with room for those that precede it."""
@@ -112,16 +117,23 @@ class Dispatcher:
     def _may_begin(self) -> bool:
         return self._max_concurrent is None or self._running + len(self._claims) < self._max_concurrent
 
-    def _claims_slot(self, node: LiveNode) -> bool:
-        if self._max_concurrent is None or node.not_before is not None:
-            return False
-        spec = node.spec
+    def _claim(self, attempt: _Attempt) -> None:
+        """Let an attempt count as running, with a limit, if it will get a slot when it begins."""
+        if self._max_concurrent is None or attempt.node.not_before is not None:
+            return
+        spec = attempt.node.spec
+        requirements = Requirements(spec.os, spec.capabilities, spec.where)
         try:
-            return self._constellation._scheduler.takes_now(
-                spec.device, Requirements(spec.os, spec.capabilities, spec.where)
-            )
-        except Exception:  # noqa: BLE001  # `where` raised it: its attempt asks it again, and raises it
-            return False
+            device_id = self._constellation._scheduler.find_free(spec.device, requirements, self._promised)
+        except Exception:  # noqa: BLE001  # `where` raised it: the attempt asks it again, and raises it
+            return
+        if device_id is not None:
+            attempt.promised_by = device_id
+            self._promised[device_id] += 1
+            self._claims[attempt] = trio.current_time() + _CLAIM
+            if not self._ends_claims:
+                self._ends_claims = True
+                self._nursery.start_soon(self._end_claims)
 
     def add(self, node: LiveNode) -> None:
         """Run a node that is ready, when its turn comes."""
@@ -141,9 +153,7 @@ class Dispatcher:
         while self._may_begin and (ready := self._ready.take()) is not None:
             node = self._owner._node(ready.id)
             attempt = self._attempts[node.id] = _Attempt(node, ready)
-            if self._claims_slot(node):
-                self._claims[attempt] = None
-                self._nursery.start_soon(self._end_claim_soon, attempt)
+            self._claim(attempt)
             self._starting.add(ready.rank, attempt)
             if self._is_idle:
                 self._is_idle = False
@@ -187,7 +197,10 @@ class Dispatcher:
             if len(self._resting) >= _MAX_RESTING:
                 return None
             await self._resting.park()
-        return self._starting.pop()
+        attempt = self._starting.pop()
+        if attempt.promised_by is not None:
+            self._promised[attempt.promised_by] -= 1
+        return attempt
 
     def _leave(self, attempt: _Attempt) -> None:
         if self._attempts.get(attempt.node.id) is attempt:
@@ -207,11 +220,15 @@ class Dispatcher:
         self.start_ready()
         self._is_idle = False
 
-    async def _end_claim_soon(self, attempt: _Attempt) -> None:
+    async def _end_claims(self) -> None:
         """Let others go first if an attempt has not been sent in time: another task took the slot, or the device has left."""
-        await trio.sleep(_CLAIM)
-        self._end_claim(attempt)
-        self.start_ready()
+        while self._claims:
+            await trio.sleep_until(next(iter(self._claims.values())))
+            now = trio.current_time()
+            for attempt in [attempt for attempt, end in self._claims.items() if end <= now]:
+                self._end_claim(attempt)
+            self.start_ready()
+        self._ends_claims = False
 
     def _end_claim(self, attempt: _Attempt) -> None:
         self._claims.pop(attempt, None)
@@ -311,6 +328,7 @@ class _Attempt:
         ready: Its place among the ready nodes.
         task_id: The id of its task.
         scope: Stops it, once it has begun.
+        promised_by: The device that has a slot for it, until it begins.
         withdrawn: Whether it was stopped, or is not to begin.
         sent: Whether it is being sent, or may have run.
     """
@@ -320,4 +338,5 @@ class _Attempt:
     task_id: str = attrs.Factory(token_hex)
     scope: trio.CancelScope | None = None
     withdrawn: bool = False
+    promised_by: str | None = None
     sent: bool = False

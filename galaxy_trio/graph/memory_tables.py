@@ -51,11 +51,23 @@ class LiveNode(NodeRow):
     repeated: bool = False
 
     _known: NodeResult = attrs.field(default=NodeResult(), init=False)
-    _fields: tuple[object, ...] = attrs.field(default=(), init=False)
 
     def known(self) -> NodeResult:
         """Return what is known of the node, as it is now."""
-        fields = (
+        known = self._known
+        # Each edge to a later node asks for it, and each snapshot.
+        if (
+            known.state is self.state
+            and known.ended is self.ended
+            and known.started is self.started
+            and known.task_id is self.task_id
+            and known.device_id is self.device_id
+            and known.attempt == self.attempt
+            and known.result is self.result
+            and known.error is self.error
+        ):
+            return known
+        self._known = NodeResult(
             self.state,
             self.attempt,
             self.result,
@@ -65,9 +77,6 @@ class LiveNode(NodeRow):
             self.started,
             self.ended,
         )
-        # Each edge to a later node asks for it, and each snapshot.
-        if fields != self._fields:
-            self._known, self._fields = NodeResult(*fields), fields
         return self._known
 
     def load(self, known: NodeResult) -> None:

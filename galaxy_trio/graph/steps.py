@@ -192,7 +192,8 @@ class GraphSteps:
 
     def _text_of(self, node: LiveNode) -> str:
         """Return the text to send for a node."""
-        before = {edge.source: self._tables.node(edge.source).known() for edge in self._tables.incoming(node.id)}
+        nodes = self._tables.nodes
+        before = {edge.source: nodes[edge.source].known() for edge in self._tables.incoming(node.id)}
         return self._make_request(node.spec, MappingProxyType(before))
 
     def _started(self, node: LiveNode, task_id: str, device_id: str) -> None:

@@ -31,6 +31,30 @@ async def test_nodes_for_a_busy_device_delay_no_others(autojump_clock: MockClock
         await tasks.complete("other")
 
 
+async def test_nodes_that_are_ready_together_for_one_free_slot_delay_no_others(autojump_clock: MockClock) -> None:
+    """Only the first of them takes it."""
+    graph = Graph([*(Node(f"a{n}", f"a{n}", device="d1") for n in range(3)), Node("b", "b", device="d2")])
+    async with open_tasks("d1", "d2") as tasks:
+        begin = trio.current_time()
+        async with open_graph(tasks.constellation, graph, max_concurrent=2):
+            await tasks.wait_running("a0", "b")
+            assert trio.current_time() == begin
+
+
+async def test_nodes_for_any_device_take_the_free_slots_of_all_before_those_for_one(autojump_clock: MockClock) -> None:
+    """The slots that are free are shared out as the scheduler will: the third node for d1 is not promised the slot of the second."""
+    nodes = [Node("any1", "any1"), Node("any2", "any2"), Node("d1", "d1", device="d1"), Node("d3", "d3", device="d3")]
+    async with open_tasks("d1", "d2", "d3") as tasks, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(tasks.constellation.devices["d3"].run_task, "other"))
+        await tasks.wait_running("other")
+        async with open_graph(tasks.constellation, Graph(nodes), max_concurrent=3):
+            await tasks.wait_running("other", "any1", "any2")
+            begin = trio.current_time()
+            await tasks.complete("other")
+            await tasks.wait_running("any1", "any2", "d3")
+            assert trio.current_time() == begin
+
+
 async def test_node_that_waits_for_its_next_attempt_delays_no_others(autojump_clock: MockClock) -> None:
     graph = Graph([Node("a", "a", retries=1, backoff=300, priority=1), Node("b", "b")])
     async with open_tasks("d1", "d2") as tasks, open_graph(tasks.constellation, graph, max_concurrent=1):

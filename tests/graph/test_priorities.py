@@ -76,16 +76,19 @@ async def test_node_that_waits_for_a_full_queue_can_be_cancelled(autojump_clock:
 
 
 async def test_limit_of_the_graph_leaves_room_for_a_ready_node_of_a_higher_priority(autojump_clock: MockClock) -> None:
+    """Also if its device ran another node before."""
     nodes = [
+        Node("0", "0", device="d2"),
         Node("1", "1", device="d1"),
         Node("2", "2", device="d1"),
         Node("urgent", "urgent", device="d2", priority=1),
     ]
-    graph = Graph(nodes, [Edge("1", "urgent")])
+    graph = Graph(nodes, [Edge("0", "1"), Edge("0", "2"), Edge("1", "urgent")])
     async with open_tasks("d1", "d2") as tasks:
         await tasks.fleet.kill_device("d1")
         await trio.sleep(100)
         async with open_graph(tasks.constellation, graph, max_concurrent=1) as run:
+            await tasks.complete("0")
             await trio.sleep(100)
             # Both wait for the device, which is absent.
             device = tasks.constellation.devices["d1"]
@@ -93,7 +96,7 @@ async def test_limit_of_the_graph_leaves_room_for_a_ready_node_of_a_higher_prior
             await tasks.fleet.start_device("d1")
             await tasks.complete("1", "urgent", "2")
             assert (await run.wait()).state is GraphState.COMPLETED
-        assert tasks.started == ["1", "urgent", "2"]
+        assert tasks.started == ["0", "1", "urgent", "2"]
 
 
 async def test_node_that_found_no_room_keeps_its_place(autojump_clock: MockClock) -> None:
