@@ -172,31 +172,25 @@ class Dispatcher:
 
         A task and a cancel scope for each attempt would take longer than all else that happens to it here.
         """
-        while True:
-            attempt, end = None, None
+        attempt = following = self._next_attempt()
+        end: End | None = None
+        while following is not None:
             with trio.CancelScope() as scope:
-                while (attempt := await self._next_attempt()) is not None:
-                    attempt.scope, end = scope, None
+                while following is not None:
+                    attempt, end = following, None
+                    attempt.scope = scope
                     try:
                         end = await self._run(attempt)
                     finally:
                         self._leave(attempt)
                     if scope.cancel_called:
                         break
-                    self._finish(attempt, end)
-                    if self._starting:
-                        await trio.lowlevel.checkpoint()
-            if attempt is None:
-                return
-            # It was withdrawn, and the scope with it.
-            self._finish(attempt, end)
+                    following = await self._finish(attempt, end)
+            if scope.cancel_called:
+                following = await self._finish(attempt, end)
 
-    async def _next_attempt(self) -> _Attempt | None:
-        """Wait for an attempt that begins. Returns None if enough tasks wait for one."""
-        while not self._starting:
-            if len(self._resting) >= _MAX_RESTING:
-                return None
-            await self._resting.park()
+    def _next_attempt(self) -> _Attempt:
+        """Take the next attempt that begins."""
         attempt = self._starting.pop()
         if attempt.promised_by is not None:
             self._promised[attempt.promised_by] -= 1
@@ -209,8 +203,11 @@ class Dispatcher:
         self._end_claim(attempt)
         self._ready.release(attempt.ready)
 
-    def _finish(self, attempt: _Attempt, end: End | None) -> None:
-        """Report the end of an attempt. There is no checkpoint after `_leave`, so that nothing comes between."""
+    async def _finish(self, attempt: _Attempt, end: End | None) -> _Attempt | None:
+        """Report the end of an attempt, and wait for the next one in this task. Returns None if enough tasks wait for one.
+
+        There is no checkpoint between `_leave` and the report.
+        """
         self._is_idle = True
         # It may have been withdrawn in the step in which it ended.
         if attempt.withdrawn and (end is None or end[0] is not NodeState.COMPLETED):
@@ -218,7 +215,14 @@ class Dispatcher:
         if end is not None:
             self._owner._attempt_ended(attempt.node, *end)
         self.start_ready()
-        self._is_idle = False
+        has_next, self._is_idle = not self._is_idle, False
+        if has_next:
+            await trio.lowlevel.checkpoint()
+        elif len(self._resting) < _MAX_RESTING:
+            await self._resting.park()
+        else:
+            return None
+        return self._next_attempt()
 
     async def _end_claims(self) -> None:
         """Let others go first if an attempt has not been sent in time: another task took the slot, or the device has left."""

@@ -49,6 +49,21 @@ async def test_graph_that_is_cancelled_while_it_is_opened_starts_nothing(autojum
         assert (scope.cancelled_caught, tasks.started) == (True, [])
 
 
+async def test_graph_whose_nodes_waited_together_keeps_few_tasks(autojump_clock: MockClock) -> None:
+    """At most 100 of them wait for other nodes."""
+    device_ids = ["d0", "d1", "d2"]
+    graph = Graph([Node(f"n{number}", "work", device=device_ids[number % 3]) for number in range(300)])
+    async with open_tasks(*device_ids) as tasks, open_graph(tasks.constellation, graph) as run:
+        await trio.sleep(10)
+        waiting = trio.lowlevel.current_statistics().tasks_living
+        run.cancel()
+        await run.wait()
+        await trio.sleep(10)
+        assert trio.lowlevel.current_statistics().tasks_living <= waiting - 200
+        run.edit(lambda edit: edit.add(Node("last", "last")))
+        await tasks.complete("last")
+
+
 async def test_states_are_those_at_the_time_when_they_are_read(autojump_clock: MockClock) -> None:
     graph = Graph(nodes("a", "b"), [Edge("a", "b")])
     async with open_tasks() as tasks, open_graph(tasks.constellation, graph) as run:

@@ -191,13 +191,13 @@ def wait_for_the_planner() -> AbstractContextManager[object]:
 
 def forget_the_room_of_an_end() -> AbstractContextManager[object]:
     """The end of a node does not wake those that wait for the graph's limit."""
-    finish = Dispatcher._finish
+    start_ready = Dispatcher.start_ready
 
-    def finish_quietly(self: Dispatcher, attempt: _Attempt, end: End | None) -> None:
-        with mock.patch.object(self, "start_ready"):
-            finish(self, attempt, end)
+    def start_unless_an_attempt_ended(self: Dispatcher) -> None:
+        if not self._is_idle:
+            start_ready(self)
 
-    return mock.patch.object(Dispatcher, "_finish", finish_quietly)
+    return mock.patch.object(Dispatcher, "start_ready", start_unless_an_attempt_ended)
 
 
 def _withdrawing_late(run: GraphRun) -> AbstractContextManager[object]:
@@ -224,9 +224,9 @@ def end_what_was_withdrawn() -> AbstractContextManager[object]:
         attempt.withdrawn = False
         return await run(self, attempt)
 
-    def finish_as_it_did(self: Dispatcher, attempt: _Attempt, end: End | None) -> None:
+    async def finish_as_it_did(self: Dispatcher, attempt: _Attempt, end: End | None) -> _Attempt | None:
         attempt.withdrawn = attempt.withdrawn and end is None
-        finish(self, attempt, end)
+        return await finish(self, attempt, end)
 
     return both(
         mock.patch.object(Dispatcher, "_run", run_all), mock.patch.object(Dispatcher, "_finish", finish_as_it_did)
