@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 from unittest import mock
 
-import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,41 +16,26 @@ from galaxy_trio.errors import CycleError, GraphError
 from galaxy_trio.graph import model
 from galaxy_trio.graph.edit import Edited, GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
-from galaxy_trio.graph.model import Edge, Node, When, conditions_met
+from galaxy_trio.graph.model import Node, conditions_met
 from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, Changes, NodeState, StateMachine
 
+from .support.any_edits import NAMES, Change, draw_changes, first_changes, make_changes, result_of
 from .support.naive_edits import AnyCondition, EditableGraph, RefusedAs
 from .support.naive_graph import NaiveGraph, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-Change: TypeAlias = "tuple[str, tuple[object, ...]]"
-"""A method of `GraphEdit`, and its arguments."""
-
-NAMES: Final = "abcdefgh"
 ENDS: Final = (NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED)
-KINDS: Final = ("add", "connect", "connect", "connect", "replace", "remove", "disconnect")
 MAX_NODES: Final = 7
 MAX_EDGES: Final = 14
 MAX_SIZE: Final = 2_500
 
-names = st.sampled_from(NAMES)
-whens = st.sampled_from(list(When))
 requests = st.integers(1, 30).map("x".__mul__)
-# From earlier to later names, so that they form no cycle.
-graphs = st.lists(
-    st.tuples(st.sampled_from([a + b for a in NAMES for b in NAMES if a < b]), whens, st.booleans()), max_size=14
-)
 
 
-def result_of(name: str) -> str:
-    return f"the result of {name}"
-
-
-def make_edge(pair: Sequence[str], when: When, met: bool | None, name: str | None, size: int = 0) -> Edge:
-    condition = AnyCondition(met, result_of(pair[0])) if when is When.CONDITION else None
-    return Edge(*pair, when, condition=condition, id=name, metadata={"": "x" * size} if size else {})
+def make_node(draw: st.DrawFn, name: str) -> Node:
+    return Node(name, draw(requests))
 
 
 def is_met(edge: LiveEdge) -> bool:
@@ -84,69 +68,18 @@ class GraphStates(RuleBasedStateMachine):
     def _any(self, *states: NodeState) -> list[str]:
         return [name for name, state in self.naive.nodes.items() if state in states]
 
-    @initialize(edges=graphs, held=st.lists(st.sampled_from(NAMES[:-2]), max_size=2))
-    def begin(self, edges: list[tuple[str, When, bool]], held: list[str]) -> None:
-        changes: list[Change] = [("add", (Node(name, "x"),)) for name in NAMES[:-2]]
-        changes += [
-            ("connect", (make_edge(pair, when, met, None),)) for pair, when, met in edges if not {*pair} & {*NAMES[-2:]}
-        ]
+    @initialize(changes=first_changes(make_node), held=st.lists(st.sampled_from(NAMES[:-2]), max_size=2))
+    def begin(self, changes: list[Change], held: list[str]) -> None:
         self._edit(lambda _: changes.pop(0) if changes else None)
         self._hold(held)
 
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def edit(self, data: st.DataObject, count: int) -> None:
-        counts, recent = iter(range(count)), list[str]()
-
-        def draw(edited: EditableGraph) -> Change | None:
-            return None if next(counts, None) is None else self._draw_change(data.draw, edited, recent)
-
-        self._edit(draw)
-
-    def _draw_change(self, draw: st.DrawFn, edited: EditableGraph, recent: list[str]) -> Change:
-        """Draw a change of which most are accepted, often of what the edit has changed already."""
-        there = list(edited.nodes)
-        unstarted = [name for name in there if edited.states.nodes[name] in UNSTARTED]
-        targets = st.sampled_from(
-            draw(st.sampled_from([each for each in (recent, unstarted, unstarted) if each] or [NAMES]))
-        )
-        target = draw(st.one_of(targets, targets, targets, names))
-        recent.append(target)
-        node = Node(target, draw(requests))
-        match draw(st.sampled_from(KINDS)):
-            case "add":
-                name = draw(st.sampled_from([name for name in NAMES if name not in there] or NAMES))
-                recent.append(name)
-                after = draw(st.none() | names | st.lists(st.sampled_from(there or NAMES), max_size=2))
-                return "add", (attrs.evolve(node, id=name), *(() if after is None else (after,)))
-            case "replace":
-                return "replace", (node,)
-            case "remove":
-                return "remove", (target,)
-            case "disconnect":
-                pairs = [
-                    (edge.source, edge.target) for edge in edited.edges.values() if edge.target in (target, *unstarted)
-                ]
-                return "disconnect", draw(st.sampled_from(pairs) if pairs else st.tuples(names, names))
-        earlier = [name for name in there if name < target]
-        source = draw(st.sampled_from(earlier) if earlier and draw(st.integers(0, 5)) else names)
-        recent.append(source)
-        when, met = draw(whens), draw(st.booleans())
-        given = [edge.id for edge in edited.edges.values() if edge.id is not None]
-        made_up = [f"edge-{len(edited.edges) + number}" for number in (1, 2, 3)]
-        name = draw(st.none() | st.sampled_from(["1", *given, *self.tables.edges, *made_up]))
-        # It is asked immediately, so that no edge stays whose condition raises.
-        if (
-            when is When.CONDITION
-            and edited.states.nodes.get(source) is NodeState.COMPLETED
-            and not edited.states.holds[source]
-        ):
-            met = draw(st.sampled_from([True, False, None]))
-        return "connect", (make_edge((source, target), when, met, name, draw(st.sampled_from([0, 0, 5, 50]))),)
+    @rule(data=st.data())
+    def edit(self, data: st.DataObject) -> None:
+        self._edit(draw_changes(data.draw, make_node))
 
     def _edit(self, draw: Callable[[EditableGraph], Change | None]) -> None:
-        before, edited, edit = self.graph, self.graph.copy(), GraphEdit(self.tables)
-        while (change := draw(edited)) is not None:
-            edited = self._change(edit, edited, *change)
+        before, edit = self.graph, GraphEdit(self.tables)
+        edited = make_changes(before, draw, edit)
         try:
             edited.check()
         except RefusedAs as refused:
@@ -162,21 +95,6 @@ class GraphStates(RuleBasedStateMachine):
         self.graph = edited
         self._check_edited(result, before)
 
-    def _change(
-        self, edit: GraphEdit, edited: EditableGraph, method: str, arguments: tuple[object, ...]
-    ) -> EditableGraph:
-        """Make a change of both. If it is refused, the edit goes on without it."""
-        tried = edited.copy()
-        try:
-            getattr(tried, method)(*arguments)
-        except RefusedAs as refused:
-            with pytest.raises(GraphError) as caught:
-                getattr(edit, method)(*arguments)
-            assert caught.type is refused.error  # noqa: PT017
-            return edited
-        getattr(edit, method)(*arguments)
-        return tried
-
     def _check_refused(self, edit: GraphEdit, edited: EditableGraph, error: type[GraphError]) -> None:
         with pytest.raises(error) as caught:
             edit._apply(self.machine)
@@ -188,8 +106,8 @@ class GraphStates(RuleBasedStateMachine):
     def _check_edited(self, edited: Edited | None, before: EditableGraph) -> None:
         after, states = self.graph, before.states.nodes
         added, replaced = after.added_since(before), after.replaced_since(before)
+        assert (edited is not None) == after.is_changed_since(before)
         if edited is None:
-            assert (before.nodes, before.serials, before.edges) == (after.nodes, after.serials, after.edges)
             return
         assert (set(edited.added), set(edited.replaced)) == (added, replaced)
         assert set(edited.removed) == before.nodes.keys() - after.nodes.keys()

@@ -56,6 +56,7 @@ class EditableGraph:
         nodes: The nodes as they were given.
         serials: A number for each node, which another node with the same id does not have.
         edges: The edges as they were given, by the keys of `states.edges`.
+        names_before: The ids of the edges before the edit.
     """
 
     max_nodes: int
@@ -65,6 +66,7 @@ class EditableGraph:
     nodes: dict[str, Node] = attrs.Factory(dict[str, Node])
     serials: dict[str, int] = attrs.Factory(dict[str, int])
     edges: dict[str, Edge] = attrs.Factory(dict[str, Edge])
+    names_before: list[str] = attrs.Factory(list[str])
 
     def copy(self) -> EditableGraph:
         """Return a copy, whose changes do not change this one."""
@@ -166,6 +168,15 @@ class EditableGraph:
             unnamed.remove(key)
             self.edges[name], self.states.edges[name] = self.edges.pop(key), self.states.edges.pop(key)
         assert not unnamed
+        self.names_before = list(named)
+
+    def is_changed_since(self, before: EditableGraph) -> bool:
+        """Whether anything was changed, and not changed back."""
+        return (
+            self.serials != before.serials
+            or any(self.nodes[name] is not node for name, node in before.nodes.items())
+            or sorted(map(id, self.edges.values())) != sorted(map(id, before.edges.values()))
+        )
 
     def added_since(self, before: EditableGraph) -> set[str]:
         """Return the nodes that were added."""

@@ -1,0 +1,132 @@
+"""Any edits of a graph, most of which are accepted, made both of the graph and of its model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import pytest
+from hypothesis import strategies as st
+
+from galaxy_trio.errors import GraphError
+from galaxy_trio.graph.model import Edge, Node, When
+from galaxy_trio.graph.state_machine import UNSTARTED, NodeState
+
+from .naive_edits import AnyCondition, EditableGraph, RefusedAs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from galaxy_trio.graph import GraphEdit
+
+    MakeNode = Callable[[st.DrawFn, str], Node]
+
+Change: TypeAlias = "tuple[str, tuple[object, ...]]"
+"""A method of `GraphEdit`, and its arguments."""
+
+NAMES: Final = tuple(f"n{number}" for number in range(8))
+_KINDS: Final = ("add", "connect", "connect", "connect", "replace", "remove", "disconnect")
+_names: Final = st.sampled_from(NAMES)
+_whens: Final = st.sampled_from(list(When))
+_sizes: Final = st.sampled_from([0, 0, 5, 50])
+
+
+def result_of(name: str) -> str:
+    """Return the result with which a node completes."""
+    return f"the result of {name}"
+
+
+def make_edge(
+    source: str, target: str, when: When, met: bool | None = None, *, name: str | None = None, size: int = 0
+) -> Edge:
+    """Make an edge, perhaps with a condition, an id, and metadata of some size."""
+    condition = AnyCondition(met, result_of(source)) if when is When.CONDITION else None
+    return Edge(source, target, when, condition=condition, id=name, metadata={"": "x" * size} if size else {})
+
+
+@st.composite
+def first_changes(draw: st.DrawFn, make_node: MakeNode) -> list[Change]:
+    """Draw the changes that make a first graph, without the last two names."""
+    names = NAMES[:-2]
+    pairs = st.sampled_from([(source, target) for source in names for target in names if source < target])
+    edges = draw(st.lists(st.tuples(pairs, _whens, st.booleans()), max_size=12))
+    return [
+        *[("add", (make_node(draw, name),)) for name in names],
+        *[("connect", (make_edge(*pair, when, met),)) for pair, when, met in edges],
+    ]
+
+
+def draw_changes(draw: st.DrawFn, make_node: MakeNode) -> Callable[[EditableGraph], Change | None]:
+    """Return a function that draws the next change for a graph as it is then, until it returns None."""
+    left, recent = draw(st.integers(1, 5)), list[str]()
+
+    def draw_next(graph: EditableGraph) -> Change | None:
+        nonlocal left
+        left -= 1
+        return None if left < 0 else _draw_change(draw, make_node, graph, recent)
+
+    return draw_next
+
+
+def _draw_change(draw: st.DrawFn, make_node: MakeNode, graph: EditableGraph, recent: list[str]) -> Change:
+    """Draw a change, often of what the edit has changed already, which is then in `recent`."""
+    there = list(graph.nodes)
+    unstarted = [name for name in there if graph.states.nodes[name] in UNSTARTED]
+    pools = [each for each in (recent, unstarted, unstarted) if each]
+    target = draw(st.sampled_from(draw(st.sampled_from([*pools, NAMES]))))
+    recent.append(target)
+    match draw(st.sampled_from(_KINDS)):
+        case "add":
+            name = draw(st.sampled_from([name for name in NAMES if name not in there] or NAMES))
+            recent.append(name)
+            after = draw(st.none() | _names | st.lists(st.sampled_from(there or NAMES), max_size=2))
+            return "add", (make_node(draw, name), *(() if after is None else (after,)))
+        case "replace":
+            return "replace", (make_node(draw, target),)
+        case "remove":
+            return "remove", (target,)
+        case "disconnect":
+            pairs = [(edge.source, edge.target) for edge in graph.edges.values() if edge.target in (target, *unstarted)]
+            return "disconnect", draw(st.sampled_from(pairs) if pairs else st.tuples(_names, _names))
+        case _:
+            # Mostly from an earlier to a later name, so that few edges form a cycle.
+            earlier = [name for name in there if name < target]
+            source = draw(st.sampled_from(earlier) if earlier and draw(st.integers(0, 5)) else _names)
+            recent.append(source)
+            return "connect", (_draw_edge(draw, graph, source, target),)
+
+
+def _draw_edge(draw: st.DrawFn, graph: EditableGraph, source: str, target: str) -> Edge:
+    when, met = draw(_whens), draw(st.booleans())
+    given = [edge.id for edge in graph.edges.values() if edge.id is not None]
+    made_up = [f"edge-{len(graph.edges) + number}" for number in (1, 2, 3)]
+    name = draw(st.none() | st.sampled_from(["1", *given, *graph.names_before, *made_up]))
+    # It is asked immediately, so that no edge stays whose condition raises.
+    is_asked = graph.states.nodes.get(source) is NodeState.COMPLETED and not graph.states.holds[source]
+    return make_edge(
+        source,
+        target,
+        when,
+        draw(st.sampled_from([True, False, None])) if is_asked else met,
+        name=name,
+        size=draw(_sizes),
+    )
+
+
+def make_changes(
+    graph: EditableGraph, draw: Callable[[EditableGraph], Change | None], edit: GraphEdit
+) -> EditableGraph:
+    """Make changes of an edit, and of a copy of the model, which is returned. If one is refused, the edit goes on without it."""
+    edited = graph.copy()
+    while (change := draw(edited)) is not None:
+        method, arguments = change
+        tried = edited.copy()
+        try:
+            getattr(tried, method)(*arguments)
+        except RefusedAs as refused:
+            with pytest.raises(GraphError) as caught:
+                getattr(edit, method)(*arguments)
+            assert caught.type is refused.error, caught.value  # noqa: PT017
+        else:
+            getattr(edit, method)(*arguments)
+            edited = tried
+    return edited
