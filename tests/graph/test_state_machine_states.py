@@ -19,7 +19,7 @@ from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.model import Node, conditions_met
 from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, Changes, NodeState, StateMachine
 
-from .support.any_edits import NAMES, Change, draw_changes, first_changes, make_changes, result_of
+from .support.any_edits import NAMES, Change, Draw, draw_changes, first_changes, make_changes, plan_changes, result_of
 from .support.naive_edits import AnyCondition, EditableGraph, RefusedAs
 from .support.naive_graph import NaiveGraph, Refused
 
@@ -34,7 +34,7 @@ MAX_SIZE: Final = 2_500
 requests = st.integers(1, 30).map("x".__mul__)
 
 
-def make_node(draw: st.DrawFn, name: str) -> Node:
+def make_node(draw: Draw, name: str) -> Node:
     return Node(name, draw(requests))
 
 
@@ -79,7 +79,8 @@ class GraphStates(RuleBasedStateMachine):
 
     def _edit(self, draw: Callable[[EditableGraph], Change | None]) -> None:
         before, edit = self.graph, GraphEdit(self.tables)
-        edited = make_changes(before, draw, edit)
+        edited, plan = plan_changes(before, draw)
+        make_changes(edit, plan)
         try:
             edited.check()
         except RefusedAs as refused:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import pytest
 from hypothesis import strategies as st
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
 
     from galaxy_trio.graph import GraphEdit
 
-    MakeNode = Callable[[st.DrawFn, str], Node]
+    MakeNode = Callable[["Draw", str], Node]
+
+T = TypeVar("T")
 
 Change: TypeAlias = "tuple[str, tuple[object, ...]]"
 """A method of `GraphEdit`, and its arguments."""
+Plan: TypeAlias = "list[tuple[str, tuple[object, ...], type[GraphError] | None]]"
+"""Changes, each with the error with which it is refused."""
+
+
+class Draw(Protocol):
+    """Draws a value."""
+
+    def __call__(self, strategy: st.SearchStrategy[T], /) -> T:
+        """Draw a value."""
+        ...
+
 
 NAMES: Final = tuple(f"n{number}" for number in range(8))
 _KINDS: Final = ("add", "connect", "connect", "connect", "replace", "remove", "disconnect")
@@ -55,9 +69,9 @@ def first_changes(draw: st.DrawFn, make_node: MakeNode) -> list[Change]:
     ]
 
 
-def draw_changes(draw: st.DrawFn, make_node: MakeNode) -> Callable[[EditableGraph], Change | None]:
+def draw_changes(draw: Draw, make_node: MakeNode) -> Callable[[EditableGraph], Change | None]:
     """Return a function that draws the next change for a graph as it is then, until it returns None."""
-    left, recent = draw(st.integers(1, 5)), list[str]()
+    left, recent = draw(st.integers(1, 6)), list[str]()
 
     def draw_next(graph: EditableGraph) -> Change | None:
         nonlocal left
@@ -67,7 +81,7 @@ def draw_changes(draw: st.DrawFn, make_node: MakeNode) -> Callable[[EditableGrap
     return draw_next
 
 
-def _draw_change(draw: st.DrawFn, make_node: MakeNode, graph: EditableGraph, recent: list[str]) -> Change:
+def _draw_change(draw: Draw, make_node: MakeNode, graph: EditableGraph, recent: list[str]) -> Change:
     """Draw a change, often of what the edit has changed already, which is then in `recent`."""
     there = list(graph.nodes)
     unstarted = [name for name in there if graph.states.nodes[name] in UNSTARTED]
@@ -85,7 +99,8 @@ def _draw_change(draw: st.DrawFn, make_node: MakeNode, graph: EditableGraph, rec
         case "remove":
             return "remove", (target,)
         case "disconnect":
-            pairs = [(edge.source, edge.target) for edge in graph.edges.values() if edge.target in (target, *unstarted)]
+            edges = [*graph.edges.values(), *graph.edges_before.values()]
+            pairs = [(edge.source, edge.target) for edge in edges if edge.target in (target, *unstarted)]
             return "disconnect", draw(st.sampled_from(pairs) if pairs else st.tuples(_names, _names))
         case _:
             # Mostly from an earlier to a later name, so that few edges form a cycle.
@@ -95,11 +110,10 @@ def _draw_change(draw: st.DrawFn, make_node: MakeNode, graph: EditableGraph, rec
             return "connect", (_draw_edge(draw, graph, source, target),)
 
 
-def _draw_edge(draw: st.DrawFn, graph: EditableGraph, source: str, target: str) -> Edge:
+def _draw_edge(draw: Draw, graph: EditableGraph, source: str, target: str) -> Edge:
     when, met = draw(_whens), draw(st.booleans())
-    given = [edge.id for edge in graph.edges.values() if edge.id is not None]
     made_up = [f"edge-{len(graph.edges) + number}" for number in (1, 2, 3)]
-    name = draw(st.none() | st.sampled_from(["1", *given, *graph.names_before, *made_up]))
+    name = draw(st.sampled_from([None, None, "1", draw(st.sampled_from([*graph.edges_before, *made_up]))]))
     # It is asked immediately, so that no edge stays whose condition raises.
     is_asked = graph.states.nodes.get(source) is NodeState.COMPLETED and not graph.states.holds[source]
     return make_edge(
@@ -112,21 +126,25 @@ def _draw_edge(draw: st.DrawFn, graph: EditableGraph, source: str, target: str) 
     )
 
 
-def make_changes(
-    graph: EditableGraph, draw: Callable[[EditableGraph], Change | None], edit: GraphEdit
-) -> EditableGraph:
-    """Make changes of an edit, and of a copy of the model, which is returned. If one is refused, the edit goes on without it."""
+def plan_changes(graph: EditableGraph, draw: Callable[[EditableGraph], Change | None]) -> tuple[EditableGraph, Plan]:
+    """Make changes of a copy of the model. Returns it, and the changes with the errors of those that are to be refused."""
+    plan: Plan = []
     edited = graph.copy()
     while (change := draw(edited)) is not None:
-        method, arguments = change
         tried = edited.copy()
         try:
-            getattr(tried, method)(*arguments)
+            getattr(tried, change[0])(*change[1])
         except RefusedAs as refused:
-            with pytest.raises(GraphError) as caught:
-                getattr(edit, method)(*arguments)
-            assert caught.type is refused.error, caught.value  # noqa: PT017
+            plan.append((*change, refused.error))
         else:
-            getattr(edit, method)(*arguments)
+            plan.append((*change, None))
             edited = tried
-    return edited
+    return edited, plan
+
+
+def make_changes(edit: GraphEdit, plan: Plan) -> None:
+    """Make planned changes of an edit. If one is refused, the edit goes on without it."""
+    for method, arguments, error in plan:
+        with nullcontext() if error is None else pytest.raises(GraphError) as caught:
+            getattr(edit, method)(*arguments)
+        assert caught is None or caught.type is error, caught

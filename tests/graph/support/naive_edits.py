@@ -56,7 +56,7 @@ class EditableGraph:
         nodes: The nodes as they were given.
         serials: A number for each node, which another node with the same id does not have.
         edges: The edges as they were given, by the keys of `states.edges`.
-        names_before: The ids of the edges before the edit.
+        edges_before: The edges before the edit, by their ids.
     """
 
     max_nodes: int
@@ -66,7 +66,7 @@ class EditableGraph:
     nodes: dict[str, Node] = attrs.Factory(dict[str, Node])
     serials: dict[str, int] = attrs.Factory(dict[str, int])
     edges: dict[str, Edge] = attrs.Factory(dict[str, Edge])
-    names_before: list[str] = attrs.Factory(list[str])
+    edges_before: dict[str, Edge] = attrs.Factory(dict[str, Edge])
 
     def copy(self) -> EditableGraph:
         """Return a copy, whose changes do not change this one."""
@@ -168,7 +168,7 @@ class EditableGraph:
             unnamed.remove(key)
             self.edges[name], self.states.edges[name] = self.edges.pop(key), self.states.edges.pop(key)
         assert not unnamed
-        self.names_before = list(named)
+        self.edges_before = dict(self.edges)
 
     def is_changed_since(self, before: EditableGraph) -> bool:
         """Whether anything was changed, and not changed back."""
