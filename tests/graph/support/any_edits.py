@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.model import Edge, Node, When
-from galaxy_trio.graph.state_machine import UNSTARTED, NodeState
+from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState
 
 from .naive_edits import AnyCondition, EditableGraph, RefusedAs
 
@@ -101,17 +101,21 @@ def _draw_change(draw: Draw, make_node: MakeNode, graph: EditableGraph, recent: 
         case "disconnect":
             edges = [*graph.edges.values(), *graph.edges_before.values()]
             pairs = [(edge.source, edge.target) for edge in edges if edge.target in (target, *unstarted)]
-            return "disconnect", draw(st.sampled_from(pairs) if pairs else st.tuples(_names, _names))
+            pair = draw(st.sampled_from(pairs) if pairs else st.tuples(_names, _names))
+            recent += pair
+            return "disconnect", pair
         case _:
             # Mostly from an earlier to a later name, so that few edges form a cycle.
             earlier = [name for name in there if name < target]
-            source = draw(st.sampled_from(earlier) if earlier and draw(st.integers(0, 5)) else _names)
+            ended = [name for name in there if graph.states.nodes[name] in ENDED]
+            pools = [each for each in (earlier, earlier, earlier, ended, ended, recent) if each]
+            source = draw(st.sampled_from(draw(st.sampled_from([*pools, NAMES]))))
             recent.append(source)
             return "connect", (_draw_edge(draw, graph, source, target),)
 
 
 def _draw_edge(draw: Draw, graph: EditableGraph, source: str, target: str) -> Edge:
-    when, met = draw(_whens), draw(st.booleans())
+    when, met = draw(_whens | st.just(When.CONDITION)), draw(st.booleans())
     made_up = [f"edge-{len(graph.edges) + number}" for number in (1, 2, 3)]
     name = draw(st.sampled_from([None, None, "1", draw(st.sampled_from([*graph.edges_before, *made_up]))]))
     # It is asked immediately, so that no edge stays whose condition raises.
