@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ENDS: Final = (NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED)
 MAX_NODES: Final = 7
-MAX_EDGES: Final = 14
+MAX_EDGES: Final = 10
 MAX_SIZE: Final = 2_500
 
 requests = st.integers(1, 30).map("x".__mul__)

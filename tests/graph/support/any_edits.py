@@ -62,7 +62,7 @@ def first_changes(draw: st.DrawFn, make_node: MakeNode) -> list[Change]:
     """Draw the changes that make a first graph, without the last two names."""
     names = NAMES[:-2]
     pairs = st.sampled_from([(source, target) for source in names for target in names if source < target])
-    edges = draw(st.lists(st.tuples(pairs, _whens, st.booleans()), max_size=12))
+    edges = draw(st.lists(st.tuples(pairs, _whens, st.booleans()), max_size=10))
     return [
         *[("add", (make_node(draw, name),)) for name in names],
         *[("connect", (make_edge(*pair, when, met),)) for pair, when, met in edges],
