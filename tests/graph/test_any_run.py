@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from galaxy_trio.errors import NotEditable, PlannerFailed, VersionConflict
 from galaxy_trio.graph import Graph, GraphRun, GraphState, Node, NodeState, open_graph
 from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_SIZE
-from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED
 from galaxy_trio.testing import run
 
 from .support.any_edits import draw_changes, first_changes, make_changes, plan_changes, result_of
 from .support.naive_edits import EditableGraph, RefusedAs
-from .support.naive_graph import Refused
+from .support.naive_graph import ENDED, RETRYABLE, UNSTARTED, Refused
 from .support.sessions import Tasks, open_tasks
 
 if TYPE_CHECKING:
@@ -219,7 +218,10 @@ class AnyRun:
                 self.run.retry(name)
         else:
             self.run.retry(name)
+            assert self.run.snapshot().nodes[name].error is None
             self.graph, self.cancelled = tried, False
+            # It does not wait for what was left of a wait.
+            self.backing_off.discard(self.graph.serials[name])
 
     def hold(self, draw: Draw) -> None:
         names = draw(st.lists(st.sampled_from(sorted(self.graph.nodes)), min_size=1, max_size=3))
@@ -295,6 +297,9 @@ class AnyRun:
         assert {name: node.attempt for name, node in known.items()} == {
             name: self.attempts[serial] for name, serial in self.graph.serials.items()
         }
+        has_ended = {*self._any(*RETRYABLE, NodeState.COMPLETED)}
+        assert {name for name, node in known.items() if node.ended is not None} == has_ended
+        assert all(known[name].error is None for name in self._any(NodeState.COMPLETED))
         assert self.run.statistics().attempts == sum(self.attempts.values()) == len(self.task_ids)
         assert (self.run.version, self.run.state) == (self.version, self._state())
 
@@ -324,7 +329,8 @@ class AnyRun:
         assert result.state is self._state()
 
 
-@settings(max_examples=50)
+# To draw is part of each step.
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), max_concurrent=st.integers(1, 3), is_planned=st.booleans(), goes_to_its_end=st.booleans())
 def test_any_sequence_of_steps_keeps_the_promises_of_a_graph(
     data: st.DataObject, max_concurrent: int, is_planned: bool, goes_to_its_end: bool

@@ -17,11 +17,11 @@ from galaxy_trio.graph import model
 from galaxy_trio.graph.edit import Edited, GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
 from galaxy_trio.graph.model import Node, conditions_met
-from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, Changes, NodeState, StateMachine
+from galaxy_trio.graph.state_machine import Changes, NodeState, StateMachine
 
 from .support.any_edits import NAMES, Change, Draw, draw_changes, first_changes, make_changes, plan_changes, result_of
 from .support.naive_edits import AnyCondition, EditableGraph, RefusedAs
-from .support.naive_graph import NaiveGraph, Refused
+from .support.naive_graph import ENDED, RETRYABLE, UNSTARTED, NaiveGraph, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from galaxy_trio.errors import GraphError
 from galaxy_trio.graph.model import Edge, Node, When
-from galaxy_trio.graph.state_machine import ENDED, UNSTARTED, NodeState
+from galaxy_trio.graph.state_machine import NodeState
 
 from .naive_edits import AnyCondition, EditableGraph, RefusedAs
+from .naive_graph import ENDED, UNSTARTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
