@@ -125,10 +125,7 @@ class GraphStates(RuleBasedStateMachine):
     @precondition(lambda self: self._any(NodeState.READY))
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(self._any(NodeState.READY)))
-        self.machine.start(name)
-        self.naive.nodes[name] = NodeState.RUNNING
-        self.attempts[name] += 1
+        self._start(data.draw(st.sampled_from(self._any(NodeState.READY))))
 
     @precondition(lambda self: self._any(NodeState.RUNNING))
     @rule(data=st.data())
@@ -140,7 +137,21 @@ class GraphStates(RuleBasedStateMachine):
     @precondition(lambda self: self._any(NodeState.RUNNING))
     @rule(data=st.data(), state=st.sampled_from(ENDS))
     def end(self, data: st.DataObject, state: NodeState) -> None:
-        name = data.draw(st.sampled_from(self._any(NodeState.RUNNING)))
+        self._end(data.draw(st.sampled_from(self._any(NodeState.RUNNING))), state)
+
+    @precondition(lambda self: self._any(NodeState.READY))
+    @rule(data=st.data(), state=st.sampled_from(ENDS))
+    def start_and_end(self, data: st.DataObject, state: NodeState) -> None:
+        name = data.draw(st.sampled_from(self._any(NodeState.READY)))
+        self._start(name)
+        self._end(name, state)
+
+    def _start(self, name: str) -> None:
+        self.machine.start(name)
+        self.naive.nodes[name] = NodeState.RUNNING
+        self.attempts[name] += 1
+
+    def _end(self, name: str, state: NodeState) -> None:
         self.tables.node(name).result = result_of(name)
         self._compare_changes(lambda: self.machine.end(name, state), lambda: self.naive.end(name, state))
 
@@ -266,4 +277,4 @@ class GraphStates(RuleBasedStateMachine):
 
 
 TestGraphStates = GraphStates.TestCase
-TestGraphStates.settings = settings(max_examples=200, stateful_step_count=30)
+TestGraphStates.settings = settings(max_examples=120, stateful_step_count=30)

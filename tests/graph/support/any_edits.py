@@ -63,7 +63,7 @@ def first_changes(draw: st.DrawFn, make_node: MakeNode) -> list[Change]:
     """Draw the changes that make a first graph, without the last two names."""
     names = NAMES[:-2]
     pairs = st.sampled_from([(source, target) for source in names for target in names if source < target])
-    edges = draw(st.lists(st.tuples(pairs, _whens, st.booleans()), max_size=10))
+    edges = draw(st.lists(st.tuples(pairs, _whens, st.booleans()), min_size=3, max_size=10))
     return [
         *[("add", (make_node(draw, name),)) for name in names],
         *[("connect", (make_edge(*pair, when, met),)) for pair, when, met in edges],
@@ -116,19 +116,14 @@ def _draw_change(draw: Draw, make_node: MakeNode, graph: EditableGraph, recent: 
 
 
 def _draw_edge(draw: Draw, graph: EditableGraph, source: str, target: str) -> Edge:
-    when, met = draw(_whens | st.just(When.CONDITION)), draw(st.booleans())
     made_up = [f"edge-{len(graph.edges) + number}" for number in (1, 2, 3)]
     name = draw(st.sampled_from([None, None, "1", draw(st.sampled_from([*graph.edges_before, *made_up]))]))
-    # It is asked immediately, so that no edge stays whose condition raises.
-    is_asked = graph.states.nodes.get(source) is NodeState.COMPLETED and not graph.states.holds[source]
-    return make_edge(
-        source,
-        target,
-        when,
-        draw(st.sampled_from([True, False, None])) if is_asked else met,
-        name=name,
-        size=draw(_sizes),
-    )
+    is_completed = graph.states.nodes.get(source) is NodeState.COMPLETED
+    when = draw(_whens | st.just(When.CONDITION) if is_completed else _whens)
+    # One that raises is asked immediately, so that its edge does not stay.
+    is_asked = is_completed and not graph.states.holds[source]
+    met = draw(st.sampled_from([True, False, None] if is_asked else [True, False]))
+    return make_edge(source, target, when, met, name=name, size=draw(_sizes))
 
 
 def plan_changes(graph: EditableGraph, draw: Callable[[EditableGraph], Change | None]) -> tuple[EditableGraph, Plan]:
