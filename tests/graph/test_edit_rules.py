@@ -38,6 +38,7 @@ class Rules:
         return edit._apply(self.machine)
 
     def run(self, name: str, end: NodeState | None = NodeState.COMPLETED) -> None:
+        assert self.states[name] == "ready"
         self.machine.start(name)
         if end is not None:
             self.machine.end(name, end)
