@@ -12,7 +12,7 @@ from galaxy_trio.graph.model import Edge, check_size, conditions_met, edge_size,
 from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
     from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
     from galaxy_trio.graph.model import Node
@@ -143,7 +143,7 @@ class GraphEdit:
     def _take_back(self, source: str, target: str) -> list[Edge]:
         """Take back the new edges from one node to another."""
         edges = self._connected.pop((source, target), [])
-        self._new_ids.difference_update(edge.id for edge in edges if edge.id is not None)
+        self._new_ids.difference_update(edge.id for edge in edges)
         return edges
 
     # The graph as it will be.
@@ -174,37 +174,31 @@ class GraphEdit:
     def _check_cycles(self) -> None:
         """Search for a cycle through a new edge. All its nodes are behind a new edge, and in front of one."""
         new_targets: dict[str, list[str]] = {}  # by source
-        new_sources: dict[str, list[str]] = {}  # by target
         for source, target in self._connected:
             new_targets.setdefault(source, []).append(target)
-            new_sources.setdefault(target, []).append(source)
 
         def after(node_id: str) -> list[str]:
-            return [
-                *new_targets.get(node_id, ()),
-                *(edge.target for edge in self._left(node_id, self._tables.outgoing)),
-            ]
+            return [edge.target for edge in self._left(node_id, self._tables.outgoing)]
 
         def before(node_id: str) -> list[str]:
-            return [
-                *new_sources.get(node_id, ()),
-                *(edge.source for edge in self._left(node_id, self._tables.incoming)),
-            ]
+            return [edge.source for edge in self._left(node_id, self._tables.incoming)]
 
-        suspects = nodes_between(new_sources, new_targets, after, before)
+        # Old edges suffice here: both ends of each new one are among the nodes from which the search begins.
+        suspects = nodes_between({target for _, target in self._connected}, new_targets, after, before)
         # Sorted, so that a cycle is named the same way each time.
         cycle = find_cycle(
-            {node_id: [target for target in after(node_id) if target in suspects] for node_id in sorted(suspects)}
+            {
+                node_id: [target for target in (*new_targets.get(node_id, ()), *after(node_id)) if target in suspects]
+                for node_id in sorted(suspects)
+            }
         )
         if cycle:
             raise CycleError(f"the edges would form a cycle: {show_cycle(cycle)}", nodes=cycle)
 
-    def _left(self, node_id: str, edges: Callable[[str], Collection[LiveEdge]]) -> Collection[LiveEdge]:
+    def _left(self, node_id: str, edges: Callable[[str], Iterable[LiveEdge]]) -> list[LiveEdge]:
         """Return those old edges of a node that stay."""
-        if node_id not in self._tables.nodes or node_id in self._removed:
-            return ()
-        if not self._disconnected:
-            return edges(node_id)
+        if node_id not in self._tables.nodes:
+            return []
         return [edge for edge in edges(node_id) if edge.id not in self._disconnected]
 
     def _condition_met(self, edge: Edge) -> bool | None:

@@ -38,6 +38,7 @@ class Rules:
         return edit._apply(self.machine)
 
     def run(self, name: str, end: NodeState | None = NodeState.COMPLETED) -> None:
+        assert self.states[name] == "ready"
         self.machine.start(name)
         if end is not None:
             self.machine.end(name, end)
@@ -154,6 +155,19 @@ def test_id_of_an_edge_is_its_own() -> None:
 
     rules.edit(change)
     assert rules.tables.edges["edge-1"].target == "c"
+
+
+def test_id_of_a_new_edge_that_is_removed_again_is_free() -> None:
+    def change(edit: GraphEdit) -> None:
+        edit.connect(Edge("a", "b", id="x"))
+        with pytest.raises(GraphError, match="there is an edge 'x' already"):
+            edit.connect(Edge("a", "c", id="x"))
+        edit.disconnect("a", "b")
+        edit.connect(Edge("a", "c", id="x"))
+
+    rules = Rules("abc")
+    rules.edit(change)
+    assert {name: edge.target for name, edge in rules.tables.edges.items()} == {"x": "c"}
 
 
 CHANGES_OF_A: list[Callable[[GraphEdit], object]] = [
@@ -304,3 +318,14 @@ def test_conditional_edge_asks_only_about_what_completed() -> None:
     rules.run("a")
     rules.run("c", NodeState.FAILED)
     assert rules.states == {"a": "completed", "b": "ready", "c": "failed", "d": "skipped"}
+
+
+def test_condition_of_a_new_edge_from_a_held_node_is_not_asked_before_the_release() -> None:
+    def broken(_: object) -> bool:
+        raise ZeroDivisionError
+
+    rules = Rules("ab")
+    rules.machine.hold(["a"])
+    rules.run("a")
+    rules.edit(lambda edit: edit.connect(Edge("a", "b", When.CONDITION, condition=broken)))
+    assert rules.states == {"a": "completed", "b": "waiting"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from galaxy_trio.graph import Node
 from galaxy_trio.graph.ready_queue import ReadyNode, ReadyQueue
 
@@ -45,6 +48,8 @@ def test_at_most_100_nodes_with_the_same_requirements_wait_together() -> None:
     for expected in ("n100", "n101", "n102"):
         queue.release(taken[0])
         assert take_all(queue) == [expected]
+    queue.add(Node("n103", "x", device="d1"))
+    assert take_all(queue) == []
     for ready in taken:
         queue.release(ready)
 
@@ -97,3 +102,20 @@ def test_node_that_is_added_twice_is_taken_once_and_not_after_it_is_discarded() 
         queue.add(Node(name, "x"))
     queue.discard("a")
     assert take_all(queue) == ["b"]
+
+
+def test_nothing_is_left_of_nodes_that_were_taken_and_released() -> None:
+    def where(_: object) -> bool:
+        return True
+
+    queue = ReadyQueue()
+    for number in range(102):
+        queue.add(Node(f"n{number}", "x", where=where))
+    requirements = weakref.ref(where)
+    del where
+    taken = take_nodes(queue)
+    while taken:
+        queue.release(taken.pop())
+        taken += take_nodes(queue)
+    gc.collect()
+    assert requirements() is None

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+from unittest import mock
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from galaxy_trio.errors import GraphError
-from galaxy_trio.graph.edit import GraphEdit
+from galaxy_trio.errors import CycleError, GraphError
+from galaxy_trio.graph import model
+from galaxy_trio.graph.edit import Edited, GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
-from galaxy_trio.graph.model import Edge, Node, When
-from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, Changes, NodeState, StateMachine
+from galaxy_trio.graph.model import Node, conditions_met
+from galaxy_trio.graph.state_machine import Changes, NodeState, StateMachine
 
-from .support.naive_graph import NaiveEdge, NaiveGraph, Refused
+from .support.any_edits import NAMES, Change, Draw, draw_changes, first_changes, make_changes, plan_changes, result_of
+from .support.naive_edits import AnyCondition, EditableGraph, RefusedAs
+from .support.naive_graph import ENDED, RETRYABLE, UNSTARTED, NaiveGraph, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAMES = "abcdefgh"
-names = st.sampled_from(NAMES)
-ends = st.sampled_from([NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED])
-whens = st.sampled_from(list(When))
+ENDS: Final = (NodeState.COMPLETED, NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED)
+MAX_NODES: Final = 7
+MAX_EDGES: Final = 10
+MAX_SIZE: Final = 2_500
 
-# Mostly from earlier to later names, so that few edges form a cycle.
-_later = [(a, b) for a in NAMES for b in NAMES if a < b]
-
-graphs = st.lists(st.tuples(st.sampled_from(_later), whens, st.booleans()), min_size=3, max_size=14)
-any_changes = st.one_of(
-    st.tuples(st.just("add"), names, st.lists(names, max_size=2)),
-    st.tuples(st.just("replace"), names),
-    st.tuples(st.just("remove"), names),
-    st.tuples(st.just("connect"), names, names, whens, st.booleans(), st.none() | st.sampled_from(["1", "2"])),
-    st.tuples(st.just("disconnect"), names, names),
-)
+requests = st.integers(1, 30).map("x".__mul__)
 
 
-def _always(_: object) -> bool:
-    return True
+def make_node(draw: Draw, name: str) -> Node:
+    return Node(name, draw(requests))
 
 
-def _never(_: object) -> bool:
-    return False
+def is_met(edge: LiveEdge) -> bool:
+    """Use what was evaluated before the edge was added, as a running graph does."""
+    if edge.met is not None:
+        return edge.met
+    return conditions_met(edge.spec, result_of(edge.source))
 
 
 class GraphStates(RuleBasedStateMachine):
@@ -52,177 +50,82 @@ class GraphStates(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits = mock.patch.multiple(model, MAX_NODES=MAX_NODES, MAX_EDGES=MAX_EDGES, MAX_SIZE=MAX_SIZE)
+        self.limits.start()
         self.tables = MemoryTables()
-        self.machine = StateMachine[LiveNode, LiveEdge](self.tables, lambda edge: edge.spec.condition is _always)
-        self.naive = NaiveGraph()
+        self.machine = StateMachine[LiveNode, LiveEdge](self.tables, is_met)
+        self.graph = EditableGraph(MAX_NODES, MAX_EDGES, MAX_SIZE)
         self.held: list[list[LiveNode]] = []
         self.attempts = Counter[str]()
+
+    def teardown(self) -> None:
+        self.limits.stop()
+
+    @property
+    def naive(self) -> NaiveGraph:
+        return self.graph.states
 
     def _any(self, *states: NodeState) -> list[str]:
         return [name for name, state in self.naive.nodes.items() if state in states]
 
-    @initialize(edges=graphs, held=st.lists(st.sampled_from(NAMES[:-2]), max_size=2))
-    def begin(self, edges: list[tuple[tuple[str, str], When, bool]], held: list[str]) -> None:
-        self._edit(
-            [
-                *(("add", name, []) for name in NAMES[:-2]),
-                *(("connect", *pair, when, met, None) for pair, when, met in edges if not {*pair} & {*NAMES[-2:]}),
-            ]
-        )
+    @initialize(changes=first_changes(make_node), held=st.lists(st.sampled_from(NAMES[:-2]), max_size=2))
+    def begin(self, changes: list[Change], held: list[str]) -> None:
+        self._edit(lambda _: changes.pop(0) if changes else None)
         self._hold(held)
 
-    @rule(edit=st.lists(any_changes, min_size=1, max_size=4))
-    def edit_anything(self, edit: list[tuple[object, ...]]) -> None:
-        self._edit(edit)
+    @rule(data=st.data())
+    def edit(self, data: st.DataObject) -> None:
+        self._edit(draw_changes(data.draw, make_node))
 
-    @precondition(lambda self: self._any(*UNSTARTED))
-    @rule(data=st.data(), when=whens, met=st.booleans())
-    def edit_one(self, data: st.DataObject, when: When, met: bool) -> None:
-        unstarted = st.sampled_from(self._any(*UNSTARTED))
-        there = st.sampled_from(sorted(self.naive.nodes))
-        edges = [
-            (edge.source, edge.target)
-            for edge in self.naive.edges.values()
-            if self.naive.nodes[edge.target] in UNSTARTED
-        ]
-        kinds = ["add", "connect", "connect", "replace", "remove", *(["disconnect"] if edges else [])]
-        change: tuple[object, ...]
-        match data.draw(st.sampled_from(kinds)):
-            case "add":
-                change = ("add", data.draw(names), [data.draw(there)])
-            case "connect":
-                change = ("connect", data.draw(there), data.draw(unstarted), when, met, None)
-            case "disconnect":
-                change = ("disconnect", *data.draw(st.sampled_from(edges)))
-            case kind:
-                change = (kind, data.draw(unstarted))
-        self._edit([change])
-
-    @precondition(lambda self: self._any(*UNSTARTED))
-    @rule(data=st.data(), when=whens, met=st.booleans())
-    def connect_twice_with_an_id_that_could_be_made_up(self, data: st.DataObject, when: When, met: bool) -> None:
-        unstarted = st.sampled_from(self._any(*UNSTARTED))
-        there = st.sampled_from(sorted(self.naive.nodes))
-        number = data.draw(st.integers(1, 3)) + max(
-            (int(name.removeprefix("edge-")) for name in self.naive.edges if name.startswith("edge-")), default=0
-        )
-        names = data.draw(st.permutations([None, f"edge-{number}"]))
-        self._edit([("connect", data.draw(there), data.draw(unstarted), when, met, name) for name in names])
-
-    @precondition(lambda self: self._any(*UNSTARTED))
-    @rule(data=st.data(), when=whens)
-    def connect_and_remove(self, data: st.DataObject, when: When) -> None:
-        source = data.draw(st.sampled_from(sorted(self.naive.nodes)))
-        target = data.draw(st.sampled_from(self._any(*UNSTARTED)))
-        removed = data.draw(st.sampled_from([source, target]))
-        self._edit([("connect", source, target, when, True, None), ("remove", removed)])
-
-    def _edit(self, edit: list[tuple[object, ...]]) -> None:
-        copy, is_valid = self.naive.edited(), True
-        made = dict[str, NaiveEdge]()
+    def _edit(self, draw: Callable[[EditableGraph], Change | None]) -> None:
+        before, edit = self.graph, GraphEdit(self.tables)
+        edited, plan = plan_changes(before, draw)
+        make_changes(edit, plan)
         try:
-            for change in edit:
-                self._change_naive(copy, made, *change)
-            copy.check_cycles()
-        except Refused:
-            is_valid = False
-        change_all = GraphEdit(self.tables)
-        try:
-            for kind, *arguments in edit:
-                self._change(change_all, cast("str", kind), *arguments)
-            edited = change_all._apply(self.machine)
-        except GraphError:
-            assert not is_valid, "a valid edit was refused"
+            edited.check()
+        except RefusedAs as refused:
+            self._check_refused(edit, edited, refused.error)
             return
-        assert is_valid, "an invalid edit was accepted"
-        before = self.naive.nodes
-        # The ids of new edges are made up: take them over.
-        old = {name: edge for name, edge in copy.edges.items() if not name.startswith("new")}
-        new = [edge for name, edge in copy.edges.items() if name.startswith("new")]
-        for name, edge in self.tables.edges.items():
-            if name not in old:
-                like = (edge.source, edge.target, edge.when, edge.spec.condition is _always)
-                match = next(other for other in new if (other.source, other.target, other.when, other.met) == like)
-                new.remove(match)
-                old[name] = match
-        assert not new
-        copy.edges = old
-        copy.settle()
-        self.naive = copy
+        if edited.raises:
+            with pytest.raises(ZeroDivisionError):
+                edit._apply(self.machine)
+            return
+        result = edit._apply(self.machine)
+        edited.name_edges({name: edge.spec for name, edge in self.tables.edges.items()})
+        edited.states.settle()
+        self.graph = edited
+        self._check_edited(result, before)
+
+    def _check_refused(self, edit: GraphEdit, edited: EditableGraph, error: type[GraphError]) -> None:
+        with pytest.raises(error) as caught:
+            edit._apply(self.machine)
+        if isinstance(caught.value, CycleError):
+            cycle = caught.value.nodes
+            pairs = {(edge.source, edge.target) for edge in edited.edges.values()}
+            assert pairs.issuperset(pairwise((*cycle, cycle[0])))
+
+    def _check_edited(self, edited: Edited | None, before: EditableGraph) -> None:
+        after, states = self.graph, before.states.nodes
+        added, replaced = after.added_since(before), after.replaced_since(before)
+        assert (edited is not None) == after.is_changed_since(before)
         if edited is None:
             return
-        for name in edited.added:
+        assert (set(edited.added), set(edited.replaced)) == (added, replaced)
+        assert set(edited.removed) == before.nodes.keys() - after.nodes.keys()
+        for name in added:
             self.attempts.pop(name, None)
-        kept = before.keys() - set(edited.added)
+        kept = {name: state for name, state in states.items() if name in after.nodes and name not in added}
+        was_ready = {name for name in kept if kept[name] is NodeState.READY}
         # A node with a new edge waits for it, if only within the edit.
-        there = set(map(id, copy.edges.values()))
-        with_new_edges = {edge.target for edge in made.values() if id(edge) in there}
-        waited = {name for name in kept & with_new_edges if before[name] is NodeState.READY}
-        ready = {name for name in kept - waited if before[name] is NodeState.READY}
-        self._compare(edited.changes, waited, ready, {name: before[name] for name in kept})
-
-    def _change(self, edit: GraphEdit, kind: str, *arguments: object) -> None:
-        match kind, *arguments:
-            case "add", str(name), after:
-                edit.add(Node(name, "x"), after=cast("list[str]", after))
-            case "replace", str(name):
-                edit.replace(Node(name, "y"))
-            case "remove", str(name):
-                edit.remove(name)
-            case "connect", str(source), str(target), When() as when, bool(met), name:
-                condition = (_always if met else _never) if when is When.CONDITION else None
-                edit.connect(Edge(source, target, when, condition=condition, id=cast("str | None", name)))
-            case _, str(source), str(target):
-                edit.disconnect(source, target)
-            case _:
-                raise AssertionError(arguments)
-
-    def _change_naive(  # noqa: C901  # one case for each kind of change
-        self, graph: NaiveGraph, made: dict[str, NaiveEdge], kind: object, *arguments: object
-    ) -> None:
-        def connect(source: str, target: str, when: When, met: bool, name: str | None) -> None:
-            if source not in graph.nodes or (name is not None and name in graph.edges):
-                raise Refused
-            graph.check_editable(target)
-            # A condition that is never asked counts as not met.
-            edge = NaiveEdge(source, target, when, met and when is When.CONDITION)
-            graph.edges[f"new{len(made)}" if name is None else name] = made[f"new{len(made)}"] = edge
-
-        match kind, *arguments:
-            case "add", str(name), after:
-                if name in graph.nodes:
-                    raise Refused
-                graph.nodes[name] = NodeState.WAITING
-                graph.holds.pop(name, None)
-                for source in cast("list[str]", after):
-                    connect(source, name, When.SUCCESS, False, None)
-            case "replace", str(name):
-                graph.check_editable(name)
-            case "remove", str(name):
-                graph.check_editable(name)
-                del graph.nodes[name]
-                graph.holds.pop(name, None)
-                for key in [key for key, edge in graph.edges.items() if name in (edge.source, edge.target)]:
-                    del graph.edges[key]
-            case "connect", str(source), str(target), When() as when, bool(met), name:
-                connect(source, target, when, met, cast("str | None", name))
-            case _, str(source), str(target):
-                graph.check_editable(target)
-                keys = [key for key, edge in graph.edges.items() if (edge.source, edge.target) == (source, target)]
-                if not keys:
-                    raise Refused
-                for key in keys:
-                    del graph.edges[key]
-            case _:
-                raise AssertionError(arguments)
+        waited = was_ready & after.with_new_edges(before)
+        is_ready = {name for name in was_ready - waited if self.naive.nodes[name] is NodeState.READY}
+        assert set(edited.outdated) == is_ready & (replaced | after.without_old_edges(before))
+        self._compare(edited.changes, waited, was_ready - waited, kept)
 
     @precondition(lambda self: self._any(NodeState.READY))
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(self._any(NodeState.READY)))
-        self.machine.start(name)
-        self.naive.nodes[name] = NodeState.RUNNING
-        self.attempts[name] += 1
+        self._start(data.draw(st.sampled_from(self._any(NodeState.READY))))
 
     @precondition(lambda self: self._any(NodeState.RUNNING))
     @rule(data=st.data())
@@ -232,9 +135,24 @@ class GraphStates(RuleBasedStateMachine):
         self.naive.nodes[name] = NodeState.READY
 
     @precondition(lambda self: self._any(NodeState.RUNNING))
-    @rule(data=st.data(), state=ends)
+    @rule(data=st.data(), state=st.sampled_from(ENDS))
     def end(self, data: st.DataObject, state: NodeState) -> None:
-        name = data.draw(st.sampled_from(self._any(NodeState.RUNNING)))
+        self._end(data.draw(st.sampled_from(self._any(NodeState.RUNNING))), state)
+
+    @precondition(lambda self: self._any(NodeState.READY))
+    @rule(data=st.data(), state=st.sampled_from(ENDS))
+    def start_and_end(self, data: st.DataObject, state: NodeState) -> None:
+        name = data.draw(st.sampled_from(self._any(NodeState.READY)))
+        self._start(name)
+        self._end(name, state)
+
+    def _start(self, name: str) -> None:
+        self.machine.start(name)
+        self.naive.nodes[name] = NodeState.RUNNING
+        self.attempts[name] += 1
+
+    def _end(self, name: str, state: NodeState) -> None:
+        self.tables.node(name).result = result_of(name)
         self._compare_changes(lambda: self.machine.end(name, state), lambda: self.naive.end(name, state))
 
     @precondition(lambda self: self._any(*UNSTARTED))
@@ -318,14 +236,31 @@ class GraphStates(RuleBasedStateMachine):
     @invariant()
     def both_agree(self) -> None:
         assert {name: node.state for name, node in self.tables.nodes.items()} == self.naive.nodes
-        assert {name: edge.holds for name, edge in self.tables.edges.items()} == {
-            name: edge.holds for name, edge in self.naive.edges.items()
-        }
+        assert {name: node.spec for name, node in self.tables.nodes.items()} == self.graph.nodes
+        assert {
+            name: (edge.source, edge.target, edge.when, edge.holds) for name, edge in self.tables.edges.items()
+        } == {name: (edge.source, edge.target, edge.when, edge.holds) for name, edge in self.naive.edges.items()}
+
+    @invariant()
+    def edges_are_those_of_their_nodes(self) -> None:
+        for name in self.tables.nodes:
+            assert [*self.tables.incoming(name)] == [edge for edge in self.tables.edges.values() if edge.target == name]
+            assert [*self.tables.outgoing(name)] == [edge for edge in self.tables.edges.values() if edge.source == name]
+
+    @invariant()
+    def conditions_are_asked_once_each(self) -> None:
+        for name, edge in self.graph.edges.items():
+            if isinstance(edge.condition, AnyCondition):
+                is_asked = (
+                    self.naive.edges[name].holds is not None and self.naive.nodes[edge.source] is NodeState.COMPLETED
+                )
+                assert edge.condition.asked == is_asked
 
     @invariant()
     def counts_are_exact(self) -> None:
         counts = Counter(node.state for node in self.tables.nodes.values())
         assert +Counter(self.machine.moved) == counts
+        assert self.tables.size == self.graph.size <= MAX_SIZE
         for name, node in self.tables.nodes.items():
             assert node.undecided == sum(edge.holds is None for edge in self.tables.incoming(name))
             assert node.attempt == self.attempts[name]
@@ -342,4 +277,4 @@ class GraphStates(RuleBasedStateMachine):
 
 
 TestGraphStates = GraphStates.TestCase
-TestGraphStates.settings = settings(max_examples=200, stateful_step_count=30)
+TestGraphStates.settings = settings(max_examples=120, stateful_step_count=30)

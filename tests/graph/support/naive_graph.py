@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import attrs
 
 from galaxy_trio.graph.model import When
-from galaxy_trio.graph.state_machine import ENDED, RETRYABLE, UNSTARTED, NodeState
+from galaxy_trio.graph.state_machine import NodeState
+
+UNSTARTED: Final = frozenset({NodeState.WAITING, NodeState.READY})
+RETRYABLE: Final = frozenset({NodeState.FAILED, NodeState.LOST, NodeState.CANCELLED})
+ENDED: Final = RETRYABLE | {NodeState.COMPLETED, NodeState.SKIPPED}
 
 
 @attrs.define
