@@ -66,7 +66,7 @@ class GraphOwner(Protocol):
 
 
 class Dispatcher:
-    """Sends ready nodes to devices, each in a task of the nursery.
+    """Sends ready nodes to devices, in tasks of the nursery.
 
     Args:
         nursery: Runs the attempts; ends with the graph.
