@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -134,10 +135,12 @@ class AnyRun:
 
     async def reply(self, draw: Draw) -> None:
         """Let the planner return an edit, or None."""
-        edited, change = self.graph, None
+        edited = self.graph
+        change: Callable[[GraphEdit], None] | None = None
         if draw(st.booleans()):
             edited, plan = plan_changes(self.graph, draw_changes(draw, make_node))
-            change = None if edited.raises else lambda edit: make_changes(edit, plan)
+            # A condition that raises would end the graph's block.
+            change = None if edited.raises else partial(make_changes, plan=plan)
         is_refused = change is not None and self._refusal_of(edited) is not None
         self.replies.send_nowait(change)
         await trio.testing.wait_all_tasks_blocked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,6 +105,19 @@ async def test_node_that_fails_under_a_hold_has_its_next_attempt_after_it(autoju
             assert (states(run), tasks.started) == ({"a": "ready"}, ["a"])
         await tasks.complete("a")
         assert (await run.wait()).state is GraphState.COMPLETED
+
+
+async def test_node_that_is_retried_does_not_wait_for_the_backoff_of_an_earlier_attempt(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph([Node("a", "a", retries=1, backoff=100)])
+    async with open_tasks() as tasks, open_graph(tasks.constellation, graph, random=Random(0)) as run:
+        await tasks.fail("a")
+        run.cancel("a")
+        run.retry("a")
+        begin = trio.current_time()
+        await tasks.wait_running("a")
+        assert trio.current_time() - begin < 1
 
 
 async def test_node_that_gets_ready_under_a_hold_starts_after_it(autojump_clock: MockClock) -> None:

@@ -301,6 +301,7 @@ def test_retry_leaves_what_runs_and_resets_what_was_skipped_after_it() -> None:
     rules.run("r", None)
     rules.machine.retry("a")
     assert rules.states == {"a": "ready", "r": "running", "b": "waiting"}
+    assert {edge.target: edge.holds for edge in rules.tables.edges.values()} == {"r": True, "b": None}
 
 
 def test_retry_under_a_hold_does_not_touch_what_is_undecided() -> None:

@@ -216,6 +216,19 @@ async def test_subscriber_receives_a_snapshot_and_then_every_event_in_order(auto
     ]
 
 
+async def test_subscriber_learns_of_the_end_of_a_graph_once_although_a_node_is_held_later(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a"))) as run:
+        await tasks.complete("a")
+        async with run.subscribe() as events:
+            with run.hold("a"):
+                pass
+            run.edit(lambda edit: edit.add(Node("b", "b")))
+            seen = [await anext(events) for _ in range(2)]
+    assert [type(event) for event in seen] == [GraphSnapshot, GraphEdited]
+
+
 async def test_subscriber_learns_which_nodes_wait_again_because_of_a_retry(autojump_clock: MockClock) -> None:
     async with (
         open_tasks() as tasks,

@@ -100,6 +100,22 @@ async def test_planner_that_takes_too_long_is_cancelled_and_the_graph_goes_on(au
         await tasks.complete("b")
 
 
+async def test_failure_of_the_planner_is_raised_although_a_later_call_succeeds(autojump_clock: MockClock) -> None:
+    async def plan(ends: Sequence[NodeEnded], snapshot: GraphSnapshot, error: GraphError | None) -> None:
+        del snapshot, error
+        if ends[0].node_id == "a":
+            await trio.sleep_forever()
+
+    async with (
+        open_tasks() as tasks,
+        open_graph(tasks.constellation, chain("a", "b"), planner=plan, planner_timeout=30) as run,
+    ):
+        await tasks.complete("a", "b")
+        with pytest.raises(PlannerFailed, match="within 30 s"):
+            await run.wait()
+        assert (await run.wait()).state is GraphState.COMPLETED
+
+
 async def test_exception_of_the_planner_comes_out_of_the_block(autojump_clock: MockClock) -> None:
     async def plan(ends: Sequence[NodeEnded], snapshot: GraphSnapshot, error: GraphError | None) -> None:
         await trio.lowlevel.checkpoint()

@@ -120,3 +120,19 @@ async def test_node_that_found_no_room_keeps_its_place(autojump_clock: MockClock
 def test_priority_of_a_node_is_a_whole_number_in_range(priority: object) -> None:
     with pytest.raises(GraphError, match=r"^node 'a': a priority is a whole number from -100 to 100, and this one is "):
         Node("a", "x", priority=priority)  # type: ignore[arg-type]
+
+
+async def test_node_that_gets_ready_goes_before_those_of_a_lower_priority_that_wait_since_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    graph = Graph([Node(name, name) for name in "abcd"])
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph, max_concurrent=2) as run,
+    ):
+        await tasks.wait_running("a", "b")
+        await tasks.fail("a")
+        await tasks.wait_running("b", "c")
+        run.edit(lambda edit: edit.add(Node("urgent", "urgent", priority=1)))
+        await tasks.complete("c")
+        assert tasks.running == {"b", "urgent"}

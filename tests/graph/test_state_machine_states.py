@@ -277,4 +277,4 @@ class GraphStates(RuleBasedStateMachine):
 
 
 TestGraphStates = GraphStates.TestCase
-TestGraphStates.settings = settings(max_examples=120, stateful_step_count=30)
+TestGraphStates.settings = settings(max_examples=200, stateful_step_count=30)
