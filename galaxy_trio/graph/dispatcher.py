@@ -136,17 +136,23 @@ class Dispatcher:
                 self._nursery.start_soon(self._end_claims)
 
     def add(self, node: LiveNode) -> None:
-        """Run a node that is ready, when its turn comes."""
+        """Run a node that is ready, when its turn comes.
+
+        If no more nodes may run, those of a lower priority leave the queues of their devices: they would get the next slot.
+        """
         self._ready.add(node.spec)
+        if not self._may_begin:
+            for attempt in list(self._attempts.values()):
+                if attempt.waits and attempt not in self._claims and attempt.node.spec.priority < node.spec.priority:
+                    attempt.withdraw()
+                    self._ready.put_back(attempt.ready)
 
     def withdraw(self, node_id: str) -> None:
         """Run a node no more, or stop its attempt. A running one ends as cancelled."""
         self._ready.discard(node_id)
         attempt = self._attempts.get(node_id)
         if attempt is not None:
-            attempt.withdrawn = True
-            if attempt.scope is not None:
-                attempt.scope.cancel()
+            attempt.withdraw()
 
     def start_ready(self) -> None:
         """Begin to run nodes that are ready."""
@@ -344,3 +350,14 @@ class _Attempt:
     withdrawn: bool = False
     promised_by: str | None = None
     sent: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a device, or for its time."""
+        return not (self.sent or self.withdrawn)
+
+    def withdraw(self) -> None:
+        """Stop it, or let it not begin."""
+        self.withdrawn = True
+        if self.scope is not None:
+            self.scope.cancel()
