@@ -162,10 +162,7 @@ class GraphSteps:
         except Exception as error:  # noqa: BLE001  # a condition raised it: it ends the graph's block
             self._nursery.start_soon(_raise, error)
             return
-        became_ready = set(changes.ready)
-        self._add_unheld(
-            node for node in nodes if node.id not in became_ready and self._tables.nodes.get(node.id) is node
-        )
+        self._add_unheld(node for node in nodes if self._tables.nodes.get(node.id) is node)
         self._apply(changes)
 
     def _add_unheld(self, nodes: Iterable[LiveNode]) -> None:
@@ -219,12 +216,7 @@ class GraphSteps:
         """Record the end of an attempt: the node ends, or is ready for another one."""
         with self._step:
             retries = state is NodeState.FAILED or (state is NodeState.LOST and node.spec.retry_lost)
-            if (
-                node.state is NodeState.RUNNING
-                and retries
-                and node.attempt <= node.spec.retries
-                and not self._cancelled
-            ):
+            if node.state is NodeState.RUNNING and retries and node.attempt <= node.spec.retries:
                 self._retry_later(node, error)
             elif self._tables.keep_result(node, result, error):
                 self._end([node.id], state, error)

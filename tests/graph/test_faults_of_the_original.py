@@ -22,14 +22,15 @@ from galaxy_trio.graph import (
     open_graph,
     read_graph,
 )
-from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
+from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode
 from galaxy_trio.graph.state_machine import StateMachine
 
+from .support.counting_tables import CountingTables
 from .support.sessions import open_tasks
 from .test_run import chain, nodes, states
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from trio.testing import MockClock
 
@@ -279,24 +280,6 @@ async def test_added_node_does_not_wait_for_the_end_of_one_that_runs(autojump_cl
 # Large graphs.
 
 
-class _CountingTables(MemoryTables):
-    """Counts the rows that are loaded."""
-
-    loaded = 0
-
-    def node(self, node_id: str) -> LiveNode:
-        self.loaded += 1
-        return super().node(node_id)
-
-    def incoming(self, node_id: str) -> Collection[LiveEdge]:
-        self.loaded += len(super().incoming(node_id))
-        return super().incoming(node_id)
-
-    def outgoing(self, node_id: str) -> Collection[LiveEdge]:
-        self.loaded += len(super().outgoing(node_id))
-        return super().outgoing(node_id)
-
-
 def _layers(count: int, width: int) -> Graph:
     """Make layers of nodes, each connected to all of the next layer."""
     layers = [[f"n{layer}-{number}" for number in range(width)] for layer in range(count)]
@@ -309,7 +292,7 @@ def _layers(count: int, width: int) -> Graph:
 @pytest.mark.parametrize(("count", "width"), [(2_000, 1), (20, 20)])
 @pytest.mark.parametrize("end", [NodeState.COMPLETED, NodeState.FAILED])
 def test_scheduling_does_not_look_at_all_nodes_for_each_end(count: int, width: int, end: NodeState) -> None:
-    tables = _CountingTables()
+    tables = CountingTables()
     machine = StateMachine[LiveNode, LiveEdge](tables, lambda _: True)
     graph = _layers(count, width)
 
