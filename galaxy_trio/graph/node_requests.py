@@ -54,9 +54,11 @@ def _shown(name: str, result: NodeResult, share: int) -> str:
         # A large result is not written whole.
         parts = _ENCODER.iterencode({"task": name, "state": result.state, "result": value, "error": error})
         return _shortened(parts, share)
+    # The encoder is slow for all but strings.
+    shown_value = "null" if value is None else _json(value, share)
+    shown_error = "null" if error is None else _json(error, share)
     line = (
-        f'{{"task": {_json(name, share)}, "state": "{result.state}", '
-        f'"result": {_json(value, share)}, "error": {_json(error, share)}}}'
+        f'{{"task": {_json(name, share)}, "state": "{result.state}", "result": {shown_value}, "error": {shown_error}}}'
     )
     # Most lines are short, and can be sent as they are.
     return line if len(line) < share and line.isascii() else _shortened([line], share)
@@ -73,7 +75,4 @@ def _shortened(parts: Iterable[str], share: int) -> str:
 
 
 def _json(value: JSON, share: int) -> str:
-    # The encoder is slow for all but strings.
-    if value is None:
-        return "null"
     return encode_basestring(value[:share]) if isinstance(value, str) else _ENCODER.encode(value)
