@@ -1,4 +1,4 @@
-"""How these tests run: Hypothesis without deadlines, which would depend on the machine, and with new examples each time."""
+"""How these tests run: Hypothesis without limits of time, which would depend on the machine, and with new examples each time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-settings.register_profile("galaxy_trio", deadline=None, derandomize=False, max_examples=100, print_blob=True)
+settings.register_profile(
+    "galaxy_trio",
+    deadline=None,
+    derandomize=False,
+    max_examples=100,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 # For the time between two commits (`nox -s fast`).
 settings.register_profile("short", settings.get_profile("galaxy_trio"), max_examples=20)
 settings.load_profile("galaxy_trio")

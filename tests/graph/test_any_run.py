@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galaxy_trio.errors import NotEditable, PlannerFailed, VersionConflict
@@ -332,8 +332,7 @@ class AnyRun:
         assert result.state is self._state()
 
 
-# To draw is part of each step.
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(data=st.data(), max_concurrent=st.integers(1, 3), is_planned=st.booleans(), goes_to_its_end=st.booleans())
 def test_any_sequence_of_steps_keeps_the_promises_of_a_graph(
     data: st.DataObject, max_concurrent: int, is_planned: bool, goes_to_its_end: bool
