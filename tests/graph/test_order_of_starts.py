@@ -104,9 +104,9 @@ async def test_node_that_is_removed_while_its_turn_passes_does_not_come_back(aut
 
 
 async def test_more_nodes_than_may_wait_for_a_device_together_all_run(autojump_clock: MockClock) -> None:
-    graph = Graph([Node(f"n{number}", "x", device="d1") for number in range(130)])
+    graph = Graph([Node(f"n{number}", "x", device=f"d{number % 2}") for number in range(260)])
     async with (
-        open_memory_fleet("d1") as fleet,
+        open_memory_fleet("d0", "d1") as fleet,
         open_constellation(fleet.configs, connect=fleet.connect) as constellation,
         open_graph(constellation, graph) as run,
     ):
