@@ -33,7 +33,7 @@ from galaxy_trio.daemon.store.rows import (
     requirement_columns,
     text_beginning,
 )
-from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS, VERSION
+from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,8 +142,9 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "created": transaction.now.timestamp(),
         "retry_of": retry_of,
     }
-    number = transaction.connection.execute(statements.INSERT_TASK, values).scalar_one()
+    # Before the statement, whose error would not be this one: a lone surrogate cannot be encoded.
     text = request.request.encode()
+    number = transaction.connection.execute(statements.INSERT_TASK, values).scalar_one()
     return TaskRecord(
         task_id,
         attrs.evolve(request, request=text_beginning(text[:MAX_EXCERPT])),
@@ -281,11 +282,6 @@ def _old(older_than: datetime, keep: int) -> Select[tuple[int]]:
     return select(TASKS.c.number).where(
         ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept)
     )
-
-
-def check_writable(transaction: Transaction) -> None:
-    """Write the same version again, which fails if nothing can be written: it takes room on the disk as a task does."""
-    transaction.connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
 
 def get(connection: Connection, task_id: str) -> TaskRecord | None:

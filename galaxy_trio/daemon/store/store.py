@@ -12,17 +12,17 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import departures, queries
-from galaxy_trio.daemon.store.database import connect, explain
-from galaxy_trio.daemon.store.database_file import lock
+from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.group_commit import open_group_commit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
+    from galaxy_trio.daemon.store.database import Database
     from galaxy_trio.daemon.store.group_commit import GroupCommit, Transaction
+    from galaxy_trio.daemon.store.location import Location
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,9 +57,9 @@ class Store:
     failed write is on disk, and later operations are not affected. Cancelling a write is safe: it is either not done, or waited for.
     """
 
-    def __init__(self, path: Path, engine: Engine, group: GroupCommit) -> None:
-        self._path = path
-        self._engine = engine.execution_options(writes=False)
+    def __init__(self, database: Database, reading: Engine, group: GroupCommit) -> None:
+        self._database = database
+        self._engine = reading
         self._group = group
         self._readers = trio.CapacityLimiter(_MAX_READERS)
 
@@ -71,7 +71,6 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
-    check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued)
     get: Final = _read(queries.get)
@@ -87,6 +86,10 @@ class Store:
     def commits(self) -> int:
         """Transactions until now."""
         return self._group.commits
+
+    async def check_writable(self) -> None:
+        """Raise `StoreError` if nothing can be written."""
+        await self.write(lambda transaction: self._database.check_writable(transaction.connection))
 
     async def delete_old(self, older_than: datetime, keep: int) -> int:
         """Delete the tasks that ended before a time, and the oldest ended ones beyond a number of them, with their results.
@@ -132,14 +135,14 @@ class Store:
         try:
             return await self._group.write(operation)
         except SQLAlchemyError as error:
-            raise explain(self._path, error) from error
+            raise self._database.explain(error) from error
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Run an operation that only reads; reads run concurrently with each other and with writes."""
         try:
             return await trio.to_thread.run_sync(self._in_transaction, operation, limiter=self._readers)
         except SQLAlchemyError as error:
-            raise explain(self._path, error) from error
+            raise self._database.explain(error) from error
 
     def _in_transaction(self, operation: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:
@@ -151,17 +154,12 @@ def _utc_now() -> datetime:
 
 
 @asynccontextmanager
-async def open_store(path: Path, *, clock: Callable[[], datetime] = _utc_now) -> AsyncGenerator[Store]:
-    """Open the database inside the block, and create it if it does not exist. No other daemon can open it at the same time.
+async def open_store(location: Location, *, clock: Callable[[], datetime] = _utc_now) -> AsyncGenerator[Store]:
+    """Open the database inside the block, and create its tables if it is empty. No other daemon can open it at the same time.
 
     Raises:
         StoreError: The database cannot be used; the message gives the reason.
     """
-    with lock(path):
-        engine = await trio.to_thread.run_sync(connect, path)
-        try:
-            async with open_group_commit(engine, clock) as group:
-                yield Store(path, engine, group)
-        finally:
-            # It closes files and waits for nothing.
-            engine.dispose()
+    database = database_at(location)
+    async with database.open() as engines, open_group_commit(engines.writing, clock) as group:
+        yield Store(database, engines.reading, group)
