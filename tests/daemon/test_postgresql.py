@@ -226,7 +226,7 @@ async def test_service_of_the_environment_gives_what_the_url_does_not(
 async def test_missing_driver_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, dialect.__name__)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert "pip install 'galaxy_trio[postgres]'" in await _refusal(PostgresqlLocation(POSTGRESQL))
+    assert 'pip install "galaxy_trio[postgres]"' in await _refusal(PostgresqlLocation(POSTGRESQL))
 
 
 async def test_one_daemon_at_a_time_uses_a_cluster(location: PostgresqlLocation) -> None:

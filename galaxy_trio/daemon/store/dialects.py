@@ -25,6 +25,6 @@ def database_at(location: Location) -> Database:
         from galaxy_trio.daemon.store.postgresql import Postgresql  # noqa: PLC0415  # the extra "postgres" may not be installed
     except ImportError as error:
         raise StoreError(
-            "the database is PostgreSQL, whose driver is not installed: pip install 'galaxy_trio[postgres]'"
+            'the database is PostgreSQL, whose driver is not installed: pip install "galaxy_trio[postgres]"'
         ) from error
     return Postgresql(location)

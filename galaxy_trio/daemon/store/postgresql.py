@@ -85,12 +85,16 @@ class Postgresql:
     """
 
     def __init__(self, location: PostgresqlLocation) -> None:
-        self._cluster = location.cluster
+        self.cluster: Final = location.cluster
         self._parameters = _CLIENT | _parse(location.url)
 
     def __str__(self) -> str:
         shown = {key: self._parameters[key] for key in _SHOWN if key in self._parameters}
         return f"the database {make_conninfo(**shown)}".rstrip()
+
+    def connection_string(self) -> bytes:
+        """The driver's parameters, which may contain a password."""
+        return make_conninfo(**self._parameters).encode()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Engines]:
@@ -120,7 +124,7 @@ class Postgresql:
     def explain(self, error: SQLAlchemyError) -> StoreError:
         """See `Database.explain`."""
         cause = error.orig if isinstance(error, DBAPIError) else None
-        return StoreError(f"{self} failed: {_explain(cause or error)}")
+        return StoreError(f"{self} failed: {reason_of(cause or error)}")
 
     def check_writable(self, connection: Connection) -> None:
         """See `Database.check_writable`. It writes the same version again."""
@@ -148,11 +152,11 @@ class Postgresql:
         connection.autocommit = True
         connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}s'".encode())
         try:
-            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"galaxy_trio {self._cluster}"])
+            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"galaxy_trio {self.cluster}"])
         except psycopg.errors.LockNotAvailable as error:
             connection.close()
             raise DatabaseInUse(
-                f"another daemon uses {self}, cluster {self._cluster}: stop it, or configure another database or cluster"
+                f"another daemon uses {self}, cluster {self.cluster}: stop it, or configure another database or cluster"
             ) from error
         self._begin_session(connection)
 
@@ -162,7 +166,7 @@ class Postgresql:
 
     def _begin_session(self, connection: psycopg.Connection) -> None:
         connection.autocommit = True
-        connection.execute(session_settings(self._cluster))
+        connection.execute(session_settings(self.cluster))
         connection.autocommit = False
 
     def _create_tables(self, engine: Engine) -> None:
@@ -170,8 +174,8 @@ class Postgresql:
             with engine.begin() as connection:
                 if self._check(connection):
                     # An administrator may have made it for a user that may not.
-                    if not inspect(connection).has_schema(self._cluster):
-                        connection.execute(CreateSchema(self._cluster))
+                    if not inspect(connection).has_schema(self.cluster):
+                        connection.execute(CreateSchema(self.cluster))
                     METADATA.create_all(connection, checkfirst=False)
                     _SCHEMA_VERSION.create(connection, checkfirst=False)
                     connection.execute(_SCHEMA_VERSION.insert().values(version=VERSION))
@@ -184,24 +188,24 @@ class Postgresql:
         Raises:
             StoreError: The user may not use or create it, or it belongs to a newer version or to another program.
         """
-        schema = f"schema {self._cluster}"
+        schema = f"schema {self.cluster}"
         encoding, read_only, user, may_create = connection.execute(_SERVER).one()
         if encoding != "UTF8":
             raise StoreError(f"{self} has the encoding {encoding}: create one with the encoding UTF8")
         if read_only == "on":
             raise StoreError(f"{self} failed: {_REASONS['25006']}")
-        found = connection.execute(_SCHEMA, {"name": self._cluster}).one_or_none()
+        found = connection.execute(_SCHEMA, {"name": self.cluster}).one_or_none()
         if found is None:
             if not may_create:
                 raise StoreError(
-                    f'{self} has no {schema}, and the user may not create it: run CREATE SCHEMA "{self._cluster}" '
+                    f'{self} has no {schema}, and the user may not create it: run CREATE SCHEMA "{self.cluster}" '
                     f'AUTHORIZATION "{user}" in the database'
                 )
             return True
         may_use, may_create, tables = found
         if not may_use or not (tables or may_create):
             raise StoreError(
-                f'the user may not use the {schema} of {self}: run GRANT USAGE, CREATE ON SCHEMA "{self._cluster}" '
+                f'the user may not use the {schema} of {self}: run GRANT USAGE, CREATE ON SCHEMA "{self.cluster}" '
                 f'TO "{user}" in the database'
             )
         if not tables:
@@ -254,7 +258,8 @@ def _parse(url: str) -> dict[str, Any]:
     raise StoreError(_NOT_A_URL)
 
 
-def _explain(cause: BaseException) -> str:
+def reason_of(cause: BaseException) -> str:
+    """An error of the driver, as a reason and what to do."""
     state: str | None = getattr(cause, "sqlstate", None)
     if state in _REASONS:
         return _REASONS[state]

@@ -90,7 +90,7 @@ def find_programs() -> Path:
     found = [path.parent for path in _VERSIONS.glob("*/bin/initdb")]
     if found and find_spec("psycopg") is not None:
         return max(found, key=lambda path: float(path.parent.name))
-    reason = "PostgreSQL is not installed: apt-get install postgresql, and pip install 'galaxy_trio[postgres]'"
+    reason = 'PostgreSQL is not installed: apt-get install postgresql, and pip install "galaxy_trio[postgres]"'
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import galaxy_trio
 
-# They import the MCP SDK or its HTTP client, an extra that is not installed here.
+# They import the MCP SDK or its HTTP client, or PostgreSQL's driver: extras that are not installed here.
 _OPTIONAL = {
-    f"galaxy_trio.agent.mcp_{name}"
-    for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
+    *(
+        f"galaxy_trio.agent.mcp_{name}"
+        for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
+    ),
+    "galaxy_trio.daemon.store.postgresql",
+    "galaxy_trio.daemon.store.notifications",
 }
 
 
