@@ -47,9 +47,22 @@ _PRIMARY: Final = 0xFF
 def explain(path: Path, error: SQLAlchemyError) -> StoreError:
     """An error of the database, as a sentence for the daemon's operator."""
     cause = error.orig if isinstance(error, DBAPIError) else None
-    code: int | None = getattr(cause, "sqlite_errorcode", None)
-    reason = None if code is None else _REASONS.get(code & _PRIMARY)
+    code = _primary_code(error)
+    reason = None if code is None else _REASONS.get(code)
     return StoreError(f"the database {path} failed: {reason or cause or error}")
+
+
+_TEMPORARY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether a transaction that failed with this error may succeed if it is repeated a moment later."""
+    return isinstance(error, DBAPIError) and _primary_code(error) in _TEMPORARY
+
+
+def _primary_code(error: SQLAlchemyError) -> int | None:
+    code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & _PRIMARY
 
 
 def connect(path: Path) -> Engine:

@@ -1,4 +1,4 @@
-"""The tables of the daemon's SQLite database."""
+"""The tables of the daemon's database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in database.py."""
 
 METADATA = MetaData()
@@ -30,11 +30,13 @@ TASKS = Table(
     Column("error", Text),
     Column("result_size", Integer),
     Column("retry_of", Text),
+    Column("attempt", Text),
     Index("tasks_by_state", "state", "number"),
     Index("tasks_by_device", "device", "number"),
     sqlite_autoincrement=True,
 )
-"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them."""
+"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them. `attempt` is the token of the
+latest attempt to run the task."""
 
 IS_QUEUED: Final = TASKS.c.state == text("'queued'")
 """The value is a literal: with a bound parameter, SQLite would not use the partial index below."""
@@ -46,6 +48,7 @@ TASKS_QUEUED: Final = Index(
     TASKS.c.capabilities,
     TASKS.c.number,
     sqlite_where=IS_QUEUED,
+    postgresql_where=IS_QUEUED,
 )
 """The queued tasks by requirement, in order: finding one reads no others."""
 
@@ -68,3 +71,11 @@ RESULTS = Table(
     Column("body", LargeBinary, nullable=False),
 )
 """Results in pieces, so that none has to be in memory as a whole."""
+
+COMMITS = Table(
+    "commits",
+    METADATA,
+    Column("writer", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+)
+"""The token of each writer's last transaction, by which it knows whether a commit without an answer took place."""

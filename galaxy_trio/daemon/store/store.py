@@ -12,9 +12,9 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import departures, queries
-from galaxy_trio.daemon.store.database import connect, explain
+from galaxy_trio.daemon.store.database import StoreError, connect, explain, is_temporary
 from galaxy_trio.daemon.store.database_file import lock
-from galaxy_trio.daemon.store.group_commit import open_group_commit
+from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from galaxy_trio.daemon.store.group_commit import GroupCommit, Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.group_commit import GroupCommit
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,12 +31,17 @@ T = TypeVar("T")
 _MAX_READERS: Final = 4
 
 
-def _write(operation: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Store, P], Awaitable[T]]:
-    """A method of the store that runs an operation that writes."""
+def _write(
+    operation: Callable[Concatenate[Transaction, P], T], *, only_reads: bool = False
+) -> Callable[Concatenate[Store, P], Awaitable[T]]:
+    """A method of the store that runs an operation that writes, or one that reads between two writes."""
 
     @wraps(operation)
     async def write(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await store.write(lambda transaction: operation(transaction, *args, **kwargs))
+        return await store.write(
+            lambda transaction: operation(transaction, *args, **kwargs),
+            only_reads=only_reads,
+        )
 
     return write
 
@@ -50,11 +56,16 @@ def _read(operation: Callable[Concatenate[Connection, P], T]) -> Callable[Concat
     return read
 
 
+class UnknownOutcome(StoreError):
+    """The database failed in the middle of a write and does not come back. When it is back, the write turns out to be on disk, or not."""
+
+
 class Store:
     """The tasks of a daemon. Made by `open_store`.
 
     Its methods are the operations of `queries`, run in worker threads. All of them raise `StoreError` if the database fails; nothing of a
-    failed write is on disk, and later operations are not affected. Cancelling a write is safe: it is either not done, or waited for.
+    failed write is on disk, except after `UnknownOutcome`, and later operations are not affected. Cancelling a write is safe: it is either
+    not done, or waited for.
     """
 
     def __init__(self, path: Path, engine: Engine, group: GroupCommit) -> None:
@@ -73,7 +84,7 @@ class Store:
     recover: Final = _write(queries.recover)
     check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
-    queued: Final = _write(queries.queued)
+    queued: Final = _write(queries.queued, only_reads=True)
     get: Final = _read(queries.get)
     existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)
@@ -127,10 +138,13 @@ class Store:
             yield decoder.decode(piece)
             start += len(piece)
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, only_reads: bool = False) -> T:
         """Run an operation in a transaction; its changes are on disk when this returns."""
         try:
-            return await self._group.write(operation)
+            return await self._group.write(operation, only_reads=only_reads)
+        except InDoubt as error:
+            reason = explain(self._path, error.cause) if isinstance(error.cause, SQLAlchemyError) else error.cause
+            raise UnknownOutcome(f"{reason}; it is not known whether this was stored") from error
         except SQLAlchemyError as error:
             raise explain(self._path, error) from error
 
@@ -160,7 +174,7 @@ async def open_store(path: Path, *, clock: Callable[[], datetime] = _utc_now) ->
     with lock(path):
         engine = await trio.to_thread.run_sync(connect, path)
         try:
-            async with open_group_commit(engine, clock) as group:
+            async with open_group_commit(engine, clock, is_temporary) as group:
                 yield Store(path, engine, group)
         finally:
             # It closes files and waits for nothing.
