@@ -74,7 +74,7 @@ async def test_tasks_that_a_killed_daemon_was_running_are_counted_as_lost_and_th
 ) -> None:
     async with open_disk(tmp_path / "db") as disk:
         running, _ = await disk.store.add(TaskRequest("echo", "a"))
-        await disk.store.mark_running(running.id, "a")
+        await disk.store.mark_running(running.id, "a", "an attempt")
         await disk.store.add(TaskRequest("echo", "a"))
         await disk.store.add(TaskRequest("echo"))
         assert await disk.backlog.load() == 1

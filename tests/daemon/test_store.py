@@ -22,10 +22,10 @@ from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, Wr
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.schema import RESULTS
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.store import NOW, add_ended_task, add_task, queued_tasks, read_result
+from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
-    from galaxy_trio.daemon.store.group_commit import Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
@@ -45,15 +45,15 @@ async def test_added_task_is_on_disk_with_its_request(database: Location) -> Non
 async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(database: Location) -> None:
     async with open_store(database, clock=lambda: NOW) as store:
         record = await add_task(store)
-        running = await store.mark_running(record.id, "d7")
+        running = await store.mark_running(record.id, "d7", ATTEMPT)
         assert (running.state, running.device, running.started) == (TaskState.RUNNING, "d7", NOW)
-        ended = await store.finish(record.id, TaskState.FAILED, error="broken", result='"x"')
+        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="broken", result='"x"')
         assert (ended.state, ended.error, ended.ended, ended.result_size) == (TaskState.FAILED, "broken", NOW, 3)
         assert await read_result(store, record.id) == '"x"'
         with pytest.raises(WrongState, match=f"task {record.id} has failed"):
-            await store.finish(record.id, TaskState.COMPLETED)
+            await store.finish(record.id, ATTEMPT, TaskState.COMPLETED)
         with pytest.raises(WrongState):
-            await store.mark_running(record.id, "d1")
+            await store.mark_running(record.id, "d1", ATTEMPT)
         assert await store.cancel_queued(record.id) == (ended, False)
         assert await store.get(record.id) == ended
 
@@ -63,10 +63,10 @@ async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterward
         first, second = await add_task(store), await add_task(store)
         cancelled, changed = await store.cancel_queued(first.id)
         assert (cancelled.state, changed) == (TaskState.CANCELLED, True)
-        assert (await store.finish(second.id, TaskState.FAILED, error="no device")).started is None
+        assert (await store.finish(second.id, ATTEMPT, TaskState.FAILED, error="no device")).started is None
         for record in (first, second):
             with pytest.raises(WrongState):
-                await store.mark_running(record.id, "d1")
+                await store.mark_running(record.id, "d1", ATTEMPT)
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
 
 
@@ -74,7 +74,7 @@ async def test_error_with_a_path_that_is_not_utf_8_is_escaped(database: Location
     error, escaped = "cannot read /home/\udcff", "cannot read /home/\\udcff"
     async with open_store(database) as store:
         record = await add_task(store)
-        assert (await store.finish(record.id, TaskState.FAILED, error=error)).error == escaped
+        assert (await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)).error == escaped
         await add_task(store)
         assert [failed.error for failed in await store.fail_queued(Requirement(), error, 10)] == [escaped]
 
@@ -87,7 +87,7 @@ async def test_texts_with_a_nul_are_stored_and_found(database: Location) -> None
         assert await store.add(asked) == (record, False)
         assert await store.get("\0") is None
         assert await store.page(device="\0") == []
-        ended = await store.finish(record.id, TaskState.FAILED, error="er\0ror")
+        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="er\0ror")
         assert (ended.error, ended.error_size) == ("er\0ror", 6)
 
 
@@ -96,8 +96,9 @@ async def test_operations_on_an_unknown_task_raise_no_such_task(database: Locati
         for operation in (
             store.cancel_queued,
             store.retry,
-            partial(store.mark_running, device="d1"),
-            partial(store.finish, state=TaskState.LOST),
+            partial(store.mark_running, device="d1", attempt=ATTEMPT),
+            partial(store.mark_queued, attempt=ATTEMPT),
+            partial(store.finish, attempt=ATTEMPT, state=TaskState.LOST),
         ):
             with pytest.raises(NoSuchTask, match="there is no task 'nothing'"):
                 await operation("nothing")
@@ -155,8 +156,8 @@ async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_ar
         await add_task(store, "another")
         following = await store.page(limit=10, before=page[-1].id)
         assert [record.id for record in page + following] == [record.id for record in reversed(records)]
-        await store.mark_running(records[0].id, "d1")
-        await store.mark_running(records[1].id, "d2")
+        await store.mark_running(records[0].id, "d1", ATTEMPT)
+        await store.mark_running(records[1].id, "d2", ATTEMPT)
         assert [record.id for record in await store.page(state=TaskState.RUNNING, device="d2")] == [records[1].id]
 
 
@@ -202,7 +203,7 @@ async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> No
             ("\udcff" * MAX_ERROR, False),
         ):
             record = await add_task(store)
-            record = await store.finish(record.id, TaskState.FAILED, error=error)
+            record = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)
             stored = "".join([text async for text in store.read_text(record.id, "error")])
             assert record.error_size == len(stored.encode()) <= MAX_ERROR
             assert stored.startswith(str(record.error))
@@ -213,7 +214,7 @@ async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> No
 async def test_recover_changes_running_tasks_to_lost(database: Location) -> None:
     async with open_store(database) as store:
         running, queued = await add_task(store), await add_task(store)
-        await store.mark_running(running.id, "d1")
+        await store.mark_running(running.id, "d1", ATTEMPT)
         ended = await add_ended_task(store)
     async with open_store(database) as store:
         assert await store.recover() == 1

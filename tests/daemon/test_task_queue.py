@@ -186,7 +186,7 @@ async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     work = Work()
     refused = trio.Event()
 
-    async def fail(_self: Store, _task_id: str) -> TaskRecord:
+    async def fail(_self: Store, _task_id: str, _attempt: str) -> TaskRecord:
         await trio.lowlevel.checkpoint()
         refused.set()
         raise StoreError("the disk fails")

@@ -12,7 +12,6 @@ from galaxy_trio.errors import GalaxyError
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Connection
     from sqlalchemy.exc import SQLAlchemyError
 
 
@@ -62,6 +61,6 @@ class Database(Protocol):
         """An error of the database, as a sentence for the daemon's operator."""
         ...
 
-    def check_writable(self, connection: Connection) -> None:
-        """Write something, which fails if nothing can be written: it takes room on the disk as a task does."""
+    def is_temporary(self, error: Exception) -> bool:
+        """Whether a transaction that failed with this error may succeed if it is repeated a moment later."""
         ...

@@ -10,7 +10,7 @@ import psycopg
 import trio
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, inspect, select, text, update
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateSchema
 
@@ -64,6 +64,8 @@ _REASONS: Final = {
     "57014": "a statement took 30 s, and was stopped: check whether the server is overloaded",
 }
 """Reasons by SQLSTATE."""
+_TEMPORARY: Final = ("40001", "40P01")
+"""The SQLSTATEs of transactions that the server undid because of others."""
 _ADVICE: Final = (
     (r"^role .* does not exist", "create it with createuser, or configure another user"),
     (r"^database .* does not exist", "create it with createdb, or configure another one"),
@@ -126,9 +128,10 @@ class Postgresql:
         cause = error.orig if isinstance(error, DBAPIError) else None
         return StoreError(f"{self} failed: {reason_of(cause or error)}")
 
-    def check_writable(self, connection: Connection) -> None:
-        """See `Database.check_writable`. It writes the same version again."""
-        connection.execute(update(_SCHEMA_VERSION).values(version=VERSION))
+    def is_temporary(self, error: Exception) -> bool:
+        """See `Database.is_temporary`."""
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return _is_of_connection(cause) or getattr(cause, "sqlstate", None) in _TEMPORARY
 
     def _make_engine(self, connections: int, **more: Any) -> Engine:  # Any: SQLAlchemy's options
         return create_engine(
@@ -272,5 +275,9 @@ def reason_of(cause: BaseException) -> str:
         for pattern, advice in _ADVICE:
             if re.search(pattern, message):
                 return f"{message}: {advice}"
-    is_connection = isinstance(cause, psycopg.OperationalError) and (state is None or state[:2] in ("08", "57"))
-    return f"{message}: {_CHECK_SERVER}" if is_connection else message
+    return f"{message}: {_CHECK_SERVER}" if _is_of_connection(cause) else message
+
+
+def _is_of_connection(cause: BaseException | None) -> bool:
+    """Whether the connection was lost, or cannot be made."""
+    return isinstance(cause, psycopg.OperationalError) and (cause.sqlstate or "08").startswith(("08", "57P"))

@@ -22,7 +22,7 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in each dialect."""
 
 
@@ -65,11 +65,13 @@ TASKS = Table(
     Column("error", _FREE_TEXT),
     Column("result_size", Integer),
     Column("retry_of", _FREE_TEXT),
+    Column("attempt", Text),
     Index("tasks_by_state", "state", "number"),
     Index("tasks_by_device", "device", "number"),
     sqlite_autoincrement=True,
 )
-"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them."""
+"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them. `attempt` is the token of the
+latest attempt to run the task."""
 
 IS_QUEUED: Final = TASKS.c.state == text("'queued'")
 """The value is a literal: with a bound parameter, SQLite would not use the partial index below."""
@@ -104,3 +106,11 @@ RESULTS = Table(
     Column("body", LargeBinary, nullable=False),
 )
 """Results in pieces, so that none has to be in memory as a whole."""
+
+COMMITS = Table(
+    "commits",
+    METADATA,
+    Column("writer", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+)
+"""The token of each writer's last transaction, by which it knows whether a commit without an answer took place."""

@@ -33,6 +33,7 @@ _REASONS: Final = {
     sqlite3.SQLITE_BUSY: "another program has locked it: stop that program",
     sqlite3.SQLITE_IOERR: "the disk reports an error, or is full: check the disk",
 }
+_TEMPORARY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _PRIMARY: Final = 0xFF
 """The bits of an SQLite error code that hold the primary code."""
 
@@ -67,13 +68,13 @@ class Sqlite:
     def explain(self, error: SQLAlchemyError) -> StoreError:
         """See `Database.explain`."""
         cause = error.orig if isinstance(error, DBAPIError) else None
-        code: int | None = getattr(cause, "sqlite_errorcode", None)
-        reason = None if code is None else _REASONS.get(code & _PRIMARY)
+        code = _primary_code(error)
+        reason = None if code is None else _REASONS.get(code)
         return StoreError(f"{self} failed: {reason or cause or error}")
 
-    def check_writable(self, connection: Connection) -> None:
-        """See `Database.check_writable`. It writes the same version again."""
-        connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+    def is_temporary(self, error: Exception) -> bool:
+        """See `Database.is_temporary`."""
+        return isinstance(error, DBAPIError) and _primary_code(error) in _TEMPORARY
 
     def _connect(self) -> Engine:
         """Open the database inside the block of its `lock`, and create its tables if it is empty."""
@@ -106,6 +107,11 @@ class Sqlite:
             raise self.explain(error) from error
         finally:
             engine.dispose()
+
+
+def _primary_code(error: SQLAlchemyError) -> int | None:
+    code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & _PRIMARY
 
 
 def _url(path: Path) -> URL:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typing
+from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -11,8 +13,10 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Executable,
+    Insert,
     LargeBinary,
     Select,
+    Table,
     bindparam,
     cast,
     func,
@@ -28,6 +32,19 @@ from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 def _utf_8(column: Column[Any]) -> Cast[bytes]:  # Any: the column's type
     """The bytes of a text: SQLite's functions of texts end at a NUL."""
     return cast(column, LargeBinary)
+
+
+@cache
+def insert_if_absent(table: Table, dialect: str) -> Insert:
+    """An INSERT that does nothing if a row with the same unique values is there."""
+    insert: Insert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table).on_conflict_do_nothing()
+    return insert
+
+
+@cache
+def insert_task(dialect: str) -> Executable:
+    """Insert a task. Returns its number, or nothing if its id or its idempotency key is there."""
+    return insert_if_absent(TASKS, dialect).returning(TASKS.c.number)
 
 
 RECORD: Final[tuple[ColumnElement[Any], ...]] = (
@@ -52,7 +69,6 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
 )
 """The columns of a `TaskRecord`, of any types."""
 RECORDS: Final = typing.cast("Select[Any]", select(*RECORD))  # the type checkers disagree about the type of the columns
-INSERT_TASK: Final = insert(TASKS).returning(TASKS.c.number)
 INSERT_PIECE: Final = insert(RESULTS)
 BY_ID: Final = RECORDS.where(TASKS.c.id == bindparam("task_id"))
 BY_KEY: Final = RECORDS.where(TASKS.c.idempotency_key == bindparam("key"))
@@ -63,24 +79,38 @@ TEXT_PIECES: Final = {
     )
     for column in (TASKS.c.request, TASKS.c.error)
 }
+_BY_THIS_ATTEMPT: Final = TASKS.c.attempt == bindparam("by_attempt")
+_RUNS_BY_THIS_ATTEMPT: Final = (TASKS.c.state == TaskState.RUNNING.value) & _BY_THIS_ATTEMPT
 MARK_RUNNING: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED)
-    .values(state=TaskState.RUNNING.value, device=bindparam("on_device"), started=bindparam("now"))
+    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .values(
+        state=TaskState.RUNNING.value,
+        device=bindparam("on_device"),
+        started=bindparam("now"),
+        attempt=bindparam("by_attempt"),
+    )
     .returning(*RECORD)
 )
 MARK_QUEUED: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state == TaskState.RUNNING.value)
+    .where(TASKS.c.id == bindparam("task_id"), _RUNS_BY_THIS_ATTEMPT)
     .values(state=TaskState.QUEUED.value, device=None, started=None)
     .returning(*RECORD)
 )
 FINISH: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state.in_((TaskState.QUEUED.value, TaskState.RUNNING.value)))
-    .values(state=bindparam("to_state"), ended=bindparam("now"), error=bindparam("why"), result_size=bindparam("size"))
+    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .values(
+        state=bindparam("to_state"),
+        ended=bindparam("now"),
+        error=bindparam("why"),
+        result_size=bindparam("size"),
+        attempt=bindparam("by_attempt"),
+    )
     .returning(*RECORD)
 )
+BY_ATTEMPT: Final = BY_ID.where(_BY_THIS_ATTEMPT)
 _END_QUEUED: Final[dict[str, BindParameter[object]]] = {
     "state": bindparam("to_state"),
     "ended": bindparam("now"),

@@ -12,16 +12,18 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import departures, queries
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.dialects import database_at
-from galaxy_trio.daemon.store.group_commit import open_group_commit
+from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from sqlalchemy import Connection, Engine
 
+    from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.database import Database
-    from galaxy_trio.daemon.store.group_commit import GroupCommit, Transaction
+    from galaxy_trio.daemon.store.group_commit import GroupCommit
     from galaxy_trio.daemon.store.location import Location
 
 P = ParamSpec("P")
@@ -30,12 +32,17 @@ T = TypeVar("T")
 _MAX_READERS: Final = 4
 
 
-def _write(operation: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Store, P], Awaitable[T]]:
-    """A method of the store that runs an operation that writes."""
+def _write(
+    operation: Callable[Concatenate[Transaction, P], T], *, only_reads: bool = False
+) -> Callable[Concatenate[Store, P], Awaitable[T]]:
+    """A method of the store that runs an operation that writes, or one that reads between two writes."""
 
     @wraps(operation)
     async def write(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await store.write(lambda transaction: operation(transaction, *args, **kwargs))
+        return await store.write(
+            lambda transaction: operation(transaction, *args, **kwargs),
+            only_reads=only_reads,
+        )
 
     return write
 
@@ -50,11 +57,16 @@ def _read(operation: Callable[Concatenate[Connection, P], T]) -> Callable[Concat
     return read
 
 
+class UnknownOutcome(StoreError):
+    """The database failed in the middle of a write and does not come back. When it is back, the write turns out to be on disk, or not."""
+
+
 class Store:
     """The tasks of a daemon. Made by `open_store`.
 
     Its methods are the operations of `queries`, run in worker threads. All of them raise `StoreError` if the database fails; nothing of a
-    failed write is on disk, and later operations are not affected. Cancelling a write is safe: it is either not done, or waited for.
+    failed write is on disk, except after `UnknownOutcome`, and later operations are not affected. Cancelling a write is safe: it is either
+    not done, or waited for.
     """
 
     def __init__(self, database: Database, reading: Engine, group: GroupCommit) -> None:
@@ -72,7 +84,7 @@ class Store:
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
     # It reads between two writes, so that its callback runs in order with those of `add`.
-    queued: Final = _write(queries.queued)
+    queued: Final = _write(queries.queued, only_reads=True)
     get: Final = _read(queries.get)
     existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)
@@ -88,8 +100,8 @@ class Store:
         return self._group.commits
 
     async def check_writable(self) -> None:
-        """Raise `StoreError` if nothing can be written."""
-        await self.write(lambda transaction: self._database.check_writable(transaction.connection))
+        """Raise `StoreError` if nothing can be written. It changes nothing: the commit itself writes to the disk."""
+        await self.write(lambda _transaction: None)
 
     async def delete_old(self, older_than: datetime, keep: int) -> int:
         """Delete the tasks that ended before a time, and the oldest ended ones beyond a number of them, with their results.
@@ -130,10 +142,13 @@ class Store:
             yield decoder.decode(piece)
             start += len(piece)
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, only_reads: bool = False) -> T:
         """Run an operation in a transaction; its changes are on disk when this returns."""
         try:
-            return await self._group.write(operation)
+            return await self._group.write(operation, only_reads=only_reads)
+        except InDoubt as error:
+            reason = self._database.explain(error.cause) if isinstance(error.cause, SQLAlchemyError) else error.cause
+            raise UnknownOutcome(f"{reason}; it is not known whether this was stored") from error
         except SQLAlchemyError as error:
             raise self._database.explain(error) from error
 
@@ -161,5 +176,8 @@ async def open_store(location: Location, *, clock: Callable[[], datetime] = _utc
         StoreError: The database cannot be used; the message gives the reason.
     """
     database = database_at(location)
-    async with database.open() as engines, open_group_commit(engines.writing, clock) as group:
+    async with (
+        database.open() as engines,
+        open_group_commit(engines.writing, clock, database.is_temporary) as group,
+    ):
         yield Store(database, engines.reading, group)
