@@ -10,7 +10,7 @@ from galaxy_trio.daemon.store.location import Location, PostgresqlLocation
 from tests.daemon.support.postgresql import PostgresqlServer, open_postgresql, unique_name
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from playwright.sync_api import Browser
@@ -34,9 +34,28 @@ def postgresql() -> Generator[PostgresqlServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """An empty database of each dialect."""
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Location]:
+    """Makes empty databases, of each dialect."""
     if request.param == "sqlite":
-        return tmp_path / "db"
+        return lambda: tmp_path / unique_name()
     server: PostgresqlServer = request.getfixturevalue("postgresql")
-    return PostgresqlLocation(server.url(), unique_name())
+    return lambda: PostgresqlLocation(server.url(), unique_name())
+
+
+@pytest.fixture
+def each_database(database: Location) -> Generator[None]:
+    """Let the daemons of a test use an empty database, of each dialect."""
+    if isinstance(database, PostgresqlLocation):
+        settings = f'database = "{database.url}"\ncluster = "{database.cluster}"\n'
+    else:
+        settings = f'database = "{database}"\n'
+    # Tests may undo all of their own changes.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.daemon.support.daemon.database_settings", settings)
+        yield
+
+
+@pytest.fixture
+def database(new_database: Callable[[], Location]) -> Location:
+    """An empty database of each dialect."""
+    return new_database()

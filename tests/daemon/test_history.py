@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from galaxy_trio.daemon.store.location import Location
     from galaxy_trio.daemon.store.store import Store
 
 
@@ -36,8 +37,8 @@ async def _history(store: Store, task_id: str) -> list[str]:
     return [f"{entry['event']} {entry.get('device', '')}".strip() for entry in entries]
 
 
-async def test_history_names_each_device_that_had_left_before_the_task_ran(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db", clock=_ticking()) as store:
+async def test_history_names_each_device_that_had_left_before_the_task_ran(database: Location) -> None:
+    async with open_store(database, clock=_ticking()) as store:
         task = await add_task(store)
         assert await _history(store, task.id) == ["accepted"]
         await store.mark_running(task.id, "d1", ATTEMPT)
@@ -46,20 +47,20 @@ async def test_history_names_each_device_that_had_left_before_the_task_ran(tmp_p
         assert await _history(store, task.id) == ["accepted", "sent d1", "returned d1"]
         await store.mark_running(task.id, "d2", ATTEMPT)
         await store.finish(task.id, ATTEMPT, TaskState.FAILED, error="no paper")
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         expected = ["accepted", "sent d1", "returned d1", "sent d2", "failed"]
         assert await _history(store, task.id) == expected
 
 
-async def test_task_that_never_began_was_sent_nowhere(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_task_that_never_began_was_sent_nowhere(database: Location) -> None:
+    async with open_store(database) as store:
         task = await add_task(store)
         await store.cancel_queued(task.id)
         assert await _history(store, task.id) == ["accepted", "cancelled"]
 
 
-async def test_departure_that_is_newer_than_the_record_is_not_shown_twice(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db", clock=_ticking()) as store:
+async def test_departure_that_is_newer_than_the_record_is_not_shown_twice(database: Location) -> None:
+    async with open_store(database, clock=_ticking()) as store:
         task = await add_task(store)
         running = await store.mark_running(task.id, "d1", ATTEMPT)
         await store.mark_queued(task.id, ATTEMPT)
@@ -67,8 +68,8 @@ async def test_departure_that_is_newer_than_the_record_is_not_shown_twice(tmp_pa
     assert [entry["event"] for entry in entries] == ["accepted", "sent"]
 
 
-async def test_only_the_latest_departures_are_kept_and_they_are_deleted_with_their_task(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db", clock=_ticking()) as store:
+async def test_only_the_latest_departures_are_kept_and_they_are_deleted_with_their_task(database: Location) -> None:
+    async with open_store(database, clock=_ticking()) as store:
         task, other = await add_task(store), await add_task(store)
         for number in range(MAX_DEPARTURES + 5):
             for one in (task, other) if number < 2 else (task,):

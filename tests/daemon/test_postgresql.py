@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from galaxy_trio.daemon.store.group_commit import Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
 
 pytestmark = pytest.mark.daemon
 

@@ -6,17 +6,15 @@ tokens.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import AsyncExitStack
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hypothesis.strategies as st
 import pytest
 import trio
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from trio.testing import MockClock
 
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, WrongState
@@ -26,6 +24,8 @@ from tests.daemon.support.commit_faults import Fault, commit_faults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
 
@@ -37,10 +37,9 @@ _FAULTS = st.lists(st.sampled_from([Fault.NOT_DONE, Fault.ANSWER_LOST]), max_siz
 class StoreStates(RuleBasedStateMachine):
     """A store, and a dictionary with the expected states."""
 
-    def __init__(self) -> None:
+    def __init__(self, location: Location) -> None:
         super().__init__()
-        self._directory = tempfile.TemporaryDirectory()
-        self._path = Path(self._directory.name) / "db"
+        self._location = location
         # In the order in which they were accepted.
         self._states: dict[str, TaskState] = {}
         self._keys: dict[str, tuple[str, str]] = {}
@@ -54,7 +53,7 @@ class StoreStates(RuleBasedStateMachine):
 
         async def main() -> Any:
             async with AsyncExitStack() as stack:
-                store = await stack.enter_async_context(open_store(self._path))
+                store = await stack.enter_async_context(open_store(self._location))
                 stack.enter_context(commit_faults(store)).plan += faults
                 return await use(store)
 
@@ -229,9 +228,15 @@ class StoreStates(RuleBasedStateMachine):
 
         self._with_store(use)
 
-    def teardown(self) -> None:
-        self._directory.cleanup()
 
-
-TestStoreStates = StoreStates.TestCase
-TestStoreStates.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
+@pytest.mark.hypothesis
+def test_store_agrees_with_a_dictionary_whatever_commits_fail(
+    new_database: Callable[[], Location], request: pytest.FixtureRequest
+) -> None:
+    # To open a store takes longer on PostgreSQL.
+    examples = 10 if "sqlite" in request.node.name else 4
+    run_state_machine_as_test(
+        # It is only called.
+        cast("type[StoreStates]", lambda: StoreStates(new_database())),
+        settings=settings(max_examples=examples, stateful_step_count=20, deadline=None),
+    )
