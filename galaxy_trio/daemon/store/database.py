@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.daemon.store.backup import back_up
+from galaxy_trio.daemon.store.migrations import upgrade
+from galaxy_trio.daemon.store.schema import METADATA, TASKS, VERSION
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+logger: Final = logging.getLogger(__name__)
 
 _BUSY: Final = 5.0
 """Seconds to wait for other programs that hold the file, such as a backup."""
@@ -66,33 +71,45 @@ def _primary_code(error: SQLAlchemyError) -> int | None:
 
 
 def connect(path: Path) -> Engine:
-    """Open the database inside the block of its `lock`, and create its tables if it is empty.
+    """Open the database inside the block of its `lock`, and create its tables if it is empty. Upgrades one of an older version.
 
     Raises:
         StoreError: The database cannot be used.
     """
     # A foreign file must not be changed, not even its journal mode.
-    is_new = check_content(path)
+    found = check_content(path)
+    backup = _back_up(path, found) if 0 < found < VERSION else None
     engine = create_engine(_url(path), connect_args={"timeout": _BUSY, "check_same_thread": False})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", partial(_on_begin, path, path.stat()))
     try:
         with engine.begin() as connection:
-            if is_new:
+            if not found:
                 METADATA.create_all(connection, checkfirst=False)
+            elif found < VERSION:
+                upgrade(connection, found)
+            if found != VERSION:
                 connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
-            else:
-                # Databases of the same version may lack them.
-                TASKS_QUEUED.create(connection, checkfirst=True)
-                DEPARTURES.create(connection, checkfirst=True)
     except SQLAlchemyError as error:
         engine.dispose()
         raise explain(path, error) from error
+    if backup is not None:
+        logger.info("the database %s was upgraded from version %d to %d; its copy is %s", path, found, VERSION, backup)
     return engine
 
 
-def check_content(path: Path) -> bool:
-    """Check an existing database inside the block of its `lock`, without changing it. Returns whether it is new.
+def _back_up(path: Path, version: int) -> Path:
+    try:
+        return back_up(path, version)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(
+            f"the database {path} must be upgraded, and cannot be copied before: {error}: free some space for a copy next to it, "
+            "or give the daemon's user permission to write there"
+        ) from error
+
+
+def check_content(path: Path) -> int:
+    """Check an existing database inside the block of its `lock`, without changing it. Returns its version, 0 if it is new.
 
     Raises:
         StoreError: It cannot be read, or belongs to a newer version or to another program.
@@ -111,19 +128,19 @@ def _url(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def _check(path: Path, connection: Connection) -> bool:
+def _check(path: Path, connection: Connection) -> int:
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > VERSION:
         raise StoreError(
             f"the database {path} was made by a newer galaxy_trio: install that version, or configure another path"
         )
-    if version == VERSION:
+    if version > 0:
         # This reads the table's first pages, so that damage there is reported now.
-        connection.execute(TASKS.select().limit(1))
-        return False
+        connection.execute(select(TASKS.c.id, TASKS.c.request).limit(1))
+        return version
     if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
         raise StoreError(f"the database {path} belongs to another program: configure another path")
-    return True
+    return 0
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 VERSION: Final = 2
-"""The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in database.py."""
+"""The schema's version. A change of a table or an index needs a new one, and a module of migrations for existing databases."""
 
 METADATA = MetaData()
 
