@@ -31,22 +31,23 @@ class CommitFaults:
 
     Attributes:
         plan: The fault of each of the next commits that change something; then they succeed.
-        away: Whether no connection can be opened.
-        away_after: Whether `away` becomes true when the plan's last fault has happened.
+        refused: How many of the next connections cannot be opened.
+        refused_afterwards: What `refused` becomes when the plan's last fault has happened.
         seen: The faults that have happened.
     """
 
     def __init__(self) -> None:
         self.plan: list[Fault] = []
-        self.away = False
-        self.away_after = False
+        self.refused = 0.0
+        self.refused_afterwards = 0.0
         self.seen: list[Fault] = []
 
     def next(self) -> Fault:
         fault = self.plan.pop(0) if self.plan else Fault.NONE
         if fault is not Fault.NONE:
             self.seen.append(fault)
-            self.away = self.away_after and not self.plan
+            if not self.plan:
+                self.refused, self.refused_afterwards = self.refused_afterwards, 0
         return fault
 
 
@@ -73,7 +74,8 @@ def commit_faults(store: Store) -> Generator[CommitFaults]:
                 raise _error()
 
     def connect(_dialect: Any, _record: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
-        if faults.away:
+        if faults.refused:
+            faults.refused -= 1
             raise _error()
         keywords["factory"] = FaultyConnection
 
