@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ from galaxy_trio.daemon.store.records import TaskState
 from galaxy_trio.daemon.store.store import open_store
 from galaxy_trio.daemon.web.history import history_of
 from tests.daemon.support.daemon import open_daemon
-from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task
+from tests.daemon.support.store import ATTEMPT, NOW, add_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,17 +79,6 @@ async def test_only_the_latest_departures_are_kept_and_they_are_deleted_with_the
         await store.cancel_queued(task.id)
         assert await store.delete_old(NOW + timedelta(days=1), 1) == 1
         assert (await store.departures(task.id), len(await store.departures(other.id))) == ([], 2)
-
-
-async def test_database_without_departures_gets_the_table(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    async with open_store(path) as store:
-        task = await add_ended_task(store)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("DROP TABLE departures")
-    database.close()
-    async with open_store(path) as store:
-        assert await _history(store, task.id) == ["accepted", "sent d1", "completed"]
 
 
 async def test_a_tasks_history_is_part_of_the_whole_task_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,17 +21,20 @@ from galaxy_trio.daemon.store.store import Store, UnknownOutcome, open_store
 from galaxy_trio.testing.memory_fleet import open_memory_fleet
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.commit_faults import CommitFaults, Fault, commit_faults
+from tests.daemon.support.daemon import open_daemon
 from tests.daemon.support.store import ATTEMPT, add_task, queued_tasks, read_result
 from tests.daemon.support.task_queue import ended_tasks, open_life, submit
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
     from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.location import Location
+    from galaxy_trio.messages import JSON
 
 pytestmark = pytest.mark.daemon
 
@@ -119,9 +123,9 @@ async def test_failed_commit_is_repeated_on_another_connection_a_limited_number_
 ) -> None:
     mock_clock.autojump_threshold = 0
     async with _faulty_store(database) as (store, faults):
-        faults.plan = [Fault.NOT_DONE] * 4
+        faults.plan = [Fault.NOT_DONE] * 6
         await add_task(store)
-        faults.plan = [Fault.NOT_DONE] * 5
+        faults.plan = [Fault.NOT_DONE] * 7
         with pytest.raises(
             StoreError, match=r"another program has locked it|it failed: check that the server runs"
         ) as caught:
@@ -129,7 +133,7 @@ async def test_failed_commit_is_repeated_on_another_connection_a_limited_number_
         assert not isinstance(caught.value, UnknownOutcome)
         assert faults.plan == []
         # All of a batch fail then: repeating each of them alone would take as many times as long.
-        faults.plan = [Fault.NOT_DONE] * 5
+        faults.plan = [Fault.NOT_DONE] * 7
         outcomes = await _together(store, *[partial(add_task, store, "never")] * 3)
         assert [type(outcome) for outcome in outcomes] == [StoreError] * 3
         assert [task.asked.request for task in await queued_tasks(store)] == ["echo"]
@@ -148,6 +152,20 @@ async def test_commit_that_fails_for_good_is_repeated_for_each_operation_alone(d
 
 
 @pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.NOT_DONE])
+async def test_database_that_is_back_within_seconds_has_stored_each_operation_once(
+    fault: Fault, database: Location, mock_clock: MockClock
+) -> None:
+    mock_clock.autojump_threshold = 0
+    async with _faulty_store(database) as (store, faults):
+        faults.plan, faults.refused_afterwards = [fault], 4
+        delivered: list[tuple[TaskRecord, bool]] = []
+        record, is_new = await store.add(TaskRequest("echo"), delivered.append)
+        assert faults.refused == 0
+        assert delivered == [(record, is_new)] == [(await store.get(record.id), True)]
+        assert len(await store.page()) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.NOT_DONE])
 async def test_database_that_is_away_after_a_commit_shows_when_it_is_back_what_had_been_stored(
     fault: Fault, database: Location, mock_clock: MockClock
 ) -> None:
@@ -158,7 +176,7 @@ async def test_database_that_is_away_after_a_commit_shows_when_it_is_back_what_h
         running = await add_task(store)
         await store.mark_running(running.id, "d1", ATTEMPT)
         delivered: list[object] = []
-        faults.plan, faults.away_after = [fault], True
+        faults.plan, faults.refused_afterwards = [fault], math.inf
         finish = partial(store.finish, running.id, ATTEMPT, TaskState.COMPLETED, result='"x"')
         outcomes = await _together(
             store,
@@ -174,7 +192,7 @@ async def test_database_that_is_away_after_a_commit_shows_when_it_is_back_what_h
             await store.add(TaskRequest("never"), lambda _: delivered.append("never"))
         assert not isinstance(caught.value, UnknownOutcome)
         assert delivered == []
-        faults.away = faults.away_after = False
+        faults.refused = 0
         ended = await finish()
         assert (ended.state, ended.result_size) == (TaskState.COMPLETED, 3)
         assert await read_result(store, running.id) == '"x"'
@@ -268,3 +286,16 @@ async def test_task_that_may_be_queued_again_on_disk_is_running_on_disk_before_i
     assert failures < 0
     assert ended.state is TaskState.COMPLETED
     assert work.begun == ["echo first", "hold second"]
+
+
+async def test_response_says_that_it_is_not_known_whether_a_task_was_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _does_not_know(monkeypatch, "add")
+    async with open_daemon(tmp_path, "d1") as daemon:
+        body: dict[str, JSON] = {"request": "echo b", "device": "d1", "idempotency_key": "k"}
+        answer = await daemon.ask("POST", "/tasks", 507, json=body)
+        assert answer["error"] == "it is not known whether this was stored"
+        task = await daemon.ask("POST", "/tasks", json=body)
+        assert (await daemon.ended_task(task["id"]))["state"] == "completed"
+    assert daemon.work.begun == ["echo b"]

@@ -20,13 +20,16 @@ from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.postgresql import PostgresqlServer, unique_name
 from tests.daemon.support.store import add_task, queued_tasks
-from tests.support.waiting import SECONDS
+from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from trio.testing import MockClock
+
     from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.records import TaskRecord
 
 pytestmark = pytest.mark.daemon
 
@@ -288,7 +291,7 @@ async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_
 
 
 async def test_stopped_server_is_reported_and_used_again_when_it_runs(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
+    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
 ) -> None:
     async with open_store(location) as store:
         first = await add_task(store)
@@ -303,8 +306,29 @@ async def test_stopped_server_is_reported_and_used_again_when_it_runs(
         assert await queued_tasks(store) == [first, second]
 
 
-async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next_write_succeeds(
+async def test_writes_during_a_restart_of_the_server_take_place_once(
     postgresql: PostgresqlServer, location: PostgresqlLocation
+) -> None:
+    records: list[TaskRecord] = []
+
+    async def add(number: int) -> None:
+        for repetition in range(20):
+            record = await add_task(store, f"echo {number}, {repetition}")
+            records.append(record)
+
+    async with open_store(location) as store:
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(add, number)
+            await until(lambda: len(records) > 40)
+            await trio.to_thread.run_sync(postgresql.stop)
+            await trio.to_thread.run_sync(postgresql.start)
+        assert await queued_tasks(store) == sorted(records, key=lambda record: record.number)
+        assert len(records) == 400
+
+
+async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next_write_succeeds(
+    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
 ) -> None:
     def lose(transaction: Transaction) -> None:
         _terminate(postgresql, location.cluster)

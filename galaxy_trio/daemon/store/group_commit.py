@@ -24,7 +24,7 @@ _MAX_GROUP: Final = 256
 """Maximum writes in one transaction."""
 _MAX_PENDING: Final = 1024
 """Maximum pending writes; further ones wait for room, and can be cancelled there."""
-_DELAYS: Final = (0.0, 0.1, 0.4, 1.0)
+_DELAYS: Final = (0.0, 0.1, 0.4, 1.0, 2.0, 4.0)
 """Seconds to wait before each repetition of a failed transaction."""
 _MAX_REPEATING: Final = 10.0
 """Seconds after which a failed transaction is not repeated any more."""
@@ -159,20 +159,21 @@ class _Loop:
             The last error, or `None`.
         """
         deadline = trio.current_time() + _MAX_REPEATING
-        for delay in (*_DELAYS, None):
+        delays = iter(_DELAYS)
+        while True:
             try:
                 await trio.to_thread.run_sync(self._committer.commit, batch, limiter=self._limiter)
             except Exception as error:  # noqa: BLE001  # the callers get it
                 in_doubt = self._committer.doubt == batch.token
                 may_repeat = in_doubt or self._is_temporary(error)
+                delay = next(delays, None)
                 if delay is None or not may_repeat or trio.current_time() >= deadline:
                     return InDoubt(error) if in_doubt else error
-                await trio.sleep(delay)
             else:
                 return None
             finally:
                 _call(self._committer.late)
-        raise AssertionError("unreachable")
+            await trio.sleep(delay)
 
 
 def _notify(pending: _Pending) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from sqlalchemy.schema import CreateSchema
 
 from galaxy_trio.daemon.store.database import DatabaseInUse, Engines, StoreError
 from galaxy_trio.daemon.store.location import POSTGRESQL
+from galaxy_trio.daemon.store.migrations import upgrade
 from galaxy_trio.daemon.store.schema import METADATA, TASKS, VERSION
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from galaxy_trio.daemon.store.location import PostgresqlLocation
+
+logger: Final = logging.getLogger(__name__)
 
 _MAX_READERS: Final = 4
 _CLIENT: Final[dict[str, Any]] = {
@@ -175,18 +179,24 @@ class Postgresql:
     def _create_tables(self, engine: Engine) -> None:
         try:
             with engine.begin() as connection:
-                if self._check(connection):
+                found = self._check(connection)
+                if not found:
                     # An administrator may have made it for a user that may not.
                     if not inspect(connection).has_schema(self.cluster):
                         connection.execute(CreateSchema(self.cluster))
                     METADATA.create_all(connection, checkfirst=False)
                     _SCHEMA_VERSION.create(connection, checkfirst=False)
                     connection.execute(_SCHEMA_VERSION.insert().values(version=VERSION))
+                elif found < VERSION:
+                    upgrade(connection, found)
+                    connection.execute(_SCHEMA_VERSION.update().values(version=VERSION))
         except SQLAlchemyError as error:
             raise self.explain(error) from error
+        if 0 < found < VERSION:
+            logger.info("%s was upgraded from version %d to %d", self, found, VERSION)
 
-    def _check(self, connection: Connection) -> bool:
-        """Check the schema without changing it. Returns whether its tables have to be created.
+    def _check(self, connection: Connection) -> int:
+        """Check the schema without changing it. Returns its version, 0 if its tables have to be created.
 
         Raises:
             StoreError: The user may not use or create it, or it belongs to a newer version or to another program.
@@ -204,7 +214,7 @@ class Postgresql:
                     f'{self} has no {schema}, and the user may not create it: run CREATE SCHEMA "{self.cluster}" '
                     f'AUTHORIZATION "{user}" in the database'
                 )
-            return True
+            return 0
         may_use, may_create, tables = found
         if not may_use or not (tables or may_create):
             raise StoreError(
@@ -212,15 +222,16 @@ class Postgresql:
                 f'TO "{user}" in the database'
             )
         if not tables:
-            return True
+            return 0
         if _SCHEMA_VERSION.name not in tables:
             raise StoreError(f"the {schema} of {self} belongs to another program: configure another cluster")
-        if connection.execute(select(_SCHEMA_VERSION.c.version)).scalar_one() > VERSION:
+        version: int = connection.execute(select(_SCHEMA_VERSION.c.version)).scalar_one()
+        if version > VERSION:
             raise StoreError(
                 f"the {schema} of {self} was made by a newer galaxy_trio: install that version, or configure another cluster"
             )
-        connection.execute(TASKS.select().limit(1))
-        return False
+        connection.execute(select(TASKS.c.id, TASKS.c.request).limit(1))
+        return version
 
 
 _SERVER: Final = text(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
 VERSION: Final = 2
-"""The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in each dialect."""
+"""The schema's version. A change of a table or an index needs a new one, and a module of migrations for existing databases."""
 
 
 class _Utf8(TypeDecorator[str]):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from galaxy_trio.daemon.store.backup import back_up
 from galaxy_trio.daemon.store.database import Engines, StoreError
-from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
+from galaxy_trio.daemon.store.migrations import upgrade
+from galaxy_trio.daemon.store.schema import METADATA, TASKS, VERSION
 from galaxy_trio.daemon.store.sqlite_file import check_directory, lock
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+logger: Final = logging.getLogger(__name__)
 
 _BUSY: Final = 5.0
 """Seconds to wait for other programs that hold the file, such as a backup."""
@@ -77,28 +82,39 @@ class Sqlite:
         return isinstance(error, DBAPIError) and _primary_code(error) in _TEMPORARY
 
     def _connect(self) -> Engine:
-        """Open the database inside the block of its `lock`, and create its tables if it is empty."""
+        """Open the database inside the block of its `lock`, and create its tables if it is empty. Upgrades one of an older version."""
         # A foreign file must not be changed, not even its journal mode.
-        is_new = self._check_content()
+        found = self._check_content()
+        backup = self._back_up(found) if 0 < found < VERSION else None
         engine = create_engine(_url(self._path), connect_args={"timeout": _BUSY, "check_same_thread": False})
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", partial(_on_begin, self._path, self._path.stat()))
         try:
             with engine.begin() as connection:
-                if is_new:
+                if not found:
                     METADATA.create_all(connection, checkfirst=False)
+                elif found < VERSION:
+                    upgrade(connection, found)
+                if found != VERSION:
                     connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
-                else:
-                    # Databases of the same version may lack them.
-                    TASKS_QUEUED.create(connection, checkfirst=True)
-                    DEPARTURES.create(connection, checkfirst=True)
         except SQLAlchemyError as error:
             engine.dispose()
             raise self.explain(error) from error
+        if backup is not None:
+            logger.info("%s was upgraded from version %d to %d; its copy is %s", self, found, VERSION, backup)
         return engine
 
-    def _check_content(self) -> bool:
-        """Check an existing database inside the block of its `lock`, without changing it. Returns whether it is new."""
+    def _back_up(self, version: int) -> Path:
+        try:
+            return back_up(self._path, version)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self} must be upgraded, and cannot be copied before: {error}: free some space for a copy next to it, "
+                "or give the daemon's user permission to write there"
+            ) from error
+
+    def _check_content(self) -> int:
+        """Check an existing database inside the block of its `lock`, without changing it. Returns its version, 0 if it is new."""
         engine = create_engine(_url(self._path))
         try:
             with engine.connect() as connection:
@@ -118,19 +134,19 @@ def _url(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def _check(path: Path, connection: Connection) -> bool:
+def _check(path: Path, connection: Connection) -> int:
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if version > VERSION:
         raise StoreError(
             f"the database {path} was made by a newer galaxy_trio: install that version, or configure another path"
         )
-    if version == VERSION:
+    if version > 0:
         # This reads the table's first pages, so that damage there is reported now.
-        connection.execute(TASKS.select().limit(1))
-        return False
+        connection.execute(select(TASKS.c.id, TASKS.c.request).limit(1))
+        return version
     if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
         raise StoreError(f"the database {path} belongs to another program: configure another path")
-    return True
+    return 0
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

@@ -33,22 +33,23 @@ class CommitFaults:
 
     Attributes:
         plan: The fault of each of the next commits that change something; then they succeed.
-        away: Whether no connection can be opened.
-        away_after: Whether `away` becomes true when the plan's last fault has happened.
+        refused: How many of the next connections cannot be opened.
+        refused_afterwards: What `refused` becomes when the plan's last fault has happened.
         seen: The faults that have happened.
     """
 
     def __init__(self) -> None:
         self.plan: list[Fault] = []
-        self.away = False
-        self.away_after = False
+        self.refused = 0.0
+        self.refused_afterwards = 0.0
         self.seen: list[Fault] = []
 
     def next(self) -> Fault:
         fault = self.plan.pop(0) if self.plan else Fault.NONE
         if fault is not Fault.NONE:
             self.seen.append(fault)
-            self.away = self.away_after and not self.plan
+            if not self.plan:
+                self.refused, self.refused_afterwards = self.refused_afterwards, 0
         return fault
 
 
@@ -106,7 +107,8 @@ def commit_faults(store: Store) -> Generator[CommitFaults]:
     connect_faulty = (_sqlite_connect if is_sqlite else _postgresql_connect)(faults)
 
     def connect(_dialect: Any, _record: Any, arguments: Any, keywords: dict[str, Any]) -> object:
-        if faults.away:
+        if faults.refused:
+            faults.refused -= 1
             raise _sqlite_error() if is_sqlite else _postgresql_error()
         return connect_faulty(*arguments, **keywords)
 
