@@ -9,6 +9,7 @@ import trio
 
 from galaxy_trio import ConfigError
 from galaxy_trio._concurrency.background import split_cancelled
+from galaxy_trio.daemon.check import check_start
 from galaxy_trio.daemon.run import run_daemon
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.daemon.store.database import StoreError
@@ -39,6 +40,7 @@ async def test_second_daemon_with_the_same_database_or_socket_is_refused_and_the
         error = await _start(tmp_path)
         assert isinstance(error, StoreError)
         assert "another daemon uses the database" in str(error)
+        assert (await check_start(read_settings(tmp_path / "galaxy.toml"))).is_running
         # The settings of the database are lines of their own.
         settings = (tmp_path / "galaxy.toml").read_text().splitlines(keepends=True)
         others = [line for line in settings if not line.startswith(("database", "cluster"))]

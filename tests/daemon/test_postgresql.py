@@ -343,14 +343,14 @@ async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next
 
 
 async def test_every_session_limits_how_long_it_can_block_others(location: PostgresqlLocation) -> None:
-    names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+    names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "plan_cache_mode")
     show = select(*(func.current_setting(name) for name in names), func.current_setting("search_path"))
     async with open_store(location) as store:
         for row in (
             await store.write(lambda transaction: transaction.connection.execute(show).one()),
             await store.read(lambda connection: connection.execute(show).one()),
         ):
-            assert tuple(row) == ("5s", "5s", "30s", location.cluster)
+            assert tuple(row) == ("5s", "5s", "30s", "force_custom_plan", location.cluster)
 
 
 def _limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import signal
 import subprocess
 import sys
@@ -15,16 +16,20 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 import galaxy_trio.daemon.store.queries
+from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.schema import RESULTS
+from galaxy_trio.daemon.store.rows import requirement_columns
+from galaxy_trio.daemon.store.schema import RESULTS, TASKS
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.location import Location
 
@@ -209,6 +214,37 @@ async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> No
             assert stored.startswith(str(record.error))
             assert (stored == error) == is_whole
             assert is_whole or stored.endswith(f"… (the first part of {len(error):,} characters)")
+
+
+@pytest.mark.parametrize("requirement", [Requirement("d1"), Requirement(os="linux"), Requirement(capabilities=("a",))])
+async def test_page_of_a_queue_is_found_by_the_index(database: Location, requirement: Requirement) -> None:
+    def fill(transaction: Transaction) -> None:
+        values = {
+            "state": "queued",
+            "request": "x",
+            "asked_device": "d2",
+            "capabilities": "[]",
+            "timeout": 1.0,
+            "created": 0.0,
+        }
+        transaction.connection.execute(insert(TASKS), [{"id": str(number), **values} for number in range(1_000)])
+        if transaction.connection.dialect.name == "postgresql":
+            transaction.connection.exec_driver_sql("ANALYZE")
+
+    def explain(connection: Connection) -> str:
+        compiled = statements.QUEUED.compile(connection)
+        given = compiled.construct_params({"after": 0, "limit": 10} | requirement_columns(requirement))
+        ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
+        how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"
+        return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{how} {compiled}", ordered))
+
+    async with open_store(database) as store:
+        await store.write(fill)
+        plan = await store.read(explain)
+    # The whole condition is one of the index, whose order needs no sorting.
+    [condition] = re.findall(r"tasks_queued.*?\(.*\bnumber.*\)", plan, re.DOTALL)
+    assert all(column in condition for column in ("asked_device", "os", "capabilities"))
+    assert not re.search("Sort|Filter|B-TREE", plan), plan
 
 
 async def test_recover_changes_running_tasks_to_lost(database: Location) -> None:

@@ -47,6 +47,8 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "5s",
     "lock_timeout": "5s",
     "statement_timeout": "30s",
+    # A plan for any values would use no index for a column that may be NULL.
+    "plan_cache_mode": "force_custom_plan",
     # The server notices a daemon whose machine does not answer, and releases its locks.
     "tcp_keepalives_idle": "5s",
     "tcp_keepalives_interval": "2s",

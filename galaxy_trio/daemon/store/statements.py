@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 
+from galaxy_trio.daemon.store.is_same import is_same
 from galaxy_trio.daemon.store.records import MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
@@ -121,22 +122,20 @@ CANCEL_QUEUED: Final = (
 )
 _IS_REQUIRED: Final = (
     IS_QUEUED
-    & TASKS.c.asked_device.is_not_distinct_from(bindparam("required_device"))
-    & TASKS.c.os.is_not_distinct_from(bindparam("required_os"))
+    & is_same(TASKS.c.asked_device, "required_device")
+    & is_same(TASKS.c.os, "required_os")
     & (TASKS.c.capabilities == bindparam("required_capabilities"))
 )
+_IN_ORDER: Final = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities, TASKS.c.number)
+"""The order of acceptance of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their number alone."""
 QUEUED: Final = (
-    RECORDS.where(_IS_REQUIRED, TASKS.c.number > bindparam("after")).order_by(TASKS.c.number).limit(bindparam("limit"))
+    RECORDS.where(_IS_REQUIRED, TASKS.c.number > bindparam("after")).order_by(*_IN_ORDER).limit(bindparam("limit"))
 )
 FAIL_QUEUED: Final[Executable] = (
     update(TASKS)
     .where(
         TASKS.c.number.in_(
-            select(TASKS.c.number)
-            .where(_IS_REQUIRED)
-            .order_by(TASKS.c.number)
-            .limit(bindparam("limit"))
-            .scalar_subquery()
+            select(TASKS.c.number).where(_IS_REQUIRED).order_by(*_IN_ORDER).limit(bindparam("limit")).scalar_subquery()
         )
     )
     .values(_END_QUEUED)
