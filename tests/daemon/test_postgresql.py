@@ -276,6 +276,29 @@ async def test_store_connects_again_and_is_the_owner_again_when_its_sessions_are
                 raise AssertionError("not reached")
 
 
+async def test_daemon_waits_a_moment_for_the_session_of_its_predecessor_to_end(
+    postgresql: PostgresqlServer, location: PostgresqlLocation
+) -> None:
+    def is_waited_for() -> bool:
+        return postgresql.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]
+
+    async with open_store(location):
+        pass
+    async with trio.open_nursery() as nursery:
+        with psycopg.connect(host=str(postgresql.directory), user="postgres", dbname="postgres") as predecessor:
+            query = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
+            predecessor.execute(query, [f"galaxy_trio {location.cluster}"])
+            opened = trio.Event()
+
+            async def open_it() -> None:
+                async with open_store(location):
+                    opened.set()
+
+            nursery.start_soon(open_it)
+            await until(is_waited_for)
+            assert not opened.is_set()
+
+
 async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_database(
     postgresql: PostgresqlServer, location: PostgresqlLocation
 ) -> None:
@@ -302,6 +325,19 @@ async def test_stopped_server_is_reported_and_used_again_when_it_runs(
                     await operation(store)
         finally:
             postgresql.start()
+        second = await add_task(store)
+        assert await queued_tasks(store) == [first, second]
+
+
+async def test_server_that_was_restarted_between_operations_fails_none(
+    postgresql: PostgresqlServer, location: PostgresqlLocation
+) -> None:
+    async with open_store(location) as store:
+        first = await add_task(store)
+        assert await queued_tasks(store) == [first]
+        postgresql.stop()
+        postgresql.start()
+        assert await queued_tasks(store) == [first]
         second = await add_task(store)
         assert await queued_tasks(store) == [first, second]
 

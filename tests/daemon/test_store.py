@@ -247,6 +247,20 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
     assert not re.search("Sort|Filter|B-TREE", plan), plan
 
 
+async def test_read_sees_one_state_of_the_database_while_others_write(database: Location) -> None:
+    async with open_store(database) as store:
+        await add_task(store)
+
+        def count_twice(connection: Connection) -> list[object]:
+            count = select(func.count(TASKS.c.number))
+            first = connection.execute(count).scalar()
+            trio.from_thread.run(add_task, store)
+            return [first, connection.execute(count).scalar()]
+
+        assert await store.read(count_twice) == [1, 1]
+        assert len(await queued_tasks(store)) == 2
+
+
 async def test_recover_changes_running_tasks_to_lost(database: Location) -> None:
     async with open_store(database) as store:
         running, queued = await add_task(store), await add_task(store)

@@ -109,7 +109,7 @@ class Postgresql:
         """See `Database.open`."""
         writing = self._make_writing()
         reading = self._make_engine(_MAX_READERS, isolation_level="REPEATABLE READ")
-        event.listen(reading, "connect", self._begin_reading_session)
+        event.listen(reading, "connect", self._begin_session)
         try:
             await trio.to_thread.run_sync(self._create_tables, writing)
             yield Engines(writing, reading)
@@ -167,13 +167,9 @@ class Postgresql:
             raise DatabaseInUse(
                 f"another daemon uses {self}, cluster {self.cluster}: stop it, or configure another database or cluster"
             ) from error
-        self._begin_session(connection)
+        self._begin_session(connection, _record)
 
-    def _begin_reading_session(self, connection: psycopg.Connection, _record: object) -> None:
-        self._begin_session(connection)
-        connection.read_only = True
-
-    def _begin_session(self, connection: psycopg.Connection) -> None:
+    def _begin_session(self, connection: psycopg.Connection, _record: object) -> None:
         connection.autocommit = True
         connection.execute(session_settings(self.cluster))
         connection.autocommit = False
