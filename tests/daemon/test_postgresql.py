@@ -389,6 +389,17 @@ async def test_every_session_limits_how_long_it_can_block_others(location: Postg
             assert tuple(row) == ("5s", "5s", "30s", "force_custom_plan", location.cluster)
 
 
+@pytest.mark.parametrize(("configured", "used"), [("off", "on"), ("remote_apply", "remote_apply")])
+async def test_commit_is_on_disk_whatever_the_server_is_configured_for(
+    postgresql: PostgresqlServer, configured: str, used: str
+) -> None:
+    user = unique_name()
+    postgresql.execute(f"CREATE ROLE {user} LOGIN SUPERUSER; ALTER ROLE {user} SET synchronous_commit = {configured}")
+    show = select(func.current_setting("synchronous_commit"))
+    async with open_store(PostgresqlLocation(postgresql.url(user=user), unique_name())) as store:
+        assert await store.write(lambda transaction: transaction.connection.execute(show).scalar()) == used
+
+
 def _limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(dialect._SESSION, name, "100ms")
 

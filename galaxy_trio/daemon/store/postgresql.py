@@ -55,6 +55,10 @@ _SESSION: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "10s",
 }
+_DURABLE: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""What is committed must survive a crash of the server, whatever its configuration; one that waits for a standby stays."""
 _SHOWN: Final = ("host", "port", "dbname", "user", "service")
 _SCHEMA_VERSION: Final = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
 _NOT_A_URL: Final = (
@@ -153,7 +157,7 @@ class Postgresql:
         )
 
     def _make_writing(self) -> Engine:
-        engine = self._make_engine(1)
+        engine = self._make_engine(1, isolation_level="READ COMMITTED")
         event.listen(engine, "connect", self._begin_writing_session)
         return engine
 
@@ -249,7 +253,7 @@ def session_settings(cluster: str) -> bytes:
         sql.SQL("SET {} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in _SESSION.items()
     ]
     path = sql.SQL("SET search_path = {}").format(sql.Identifier(cluster))
-    return sql.SQL("; ").join([path, *settings]).as_bytes(None)
+    return sql.SQL("; ").join([path, *settings, sql.SQL(_DURABLE)]).as_bytes(None)
 
 
 def _parse(url: str) -> dict[str, Any]:
