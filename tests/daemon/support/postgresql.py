@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 _VERSIONS: Final = Path("/usr/lib/postgresql")
 """Debian's programs, in a directory for each version."""
-_USER: Final = "nobody"
-"""Runs the server for tests of root, for whom PostgreSQL does not run."""
+_USER: Final = 65534
+"""The user, and its group, that own nothing: runs the server for tests of root, for whom PostgreSQL does not run."""
 _SETTINGS: Final = (
     "listen_addresses=''",
     # Tests kill processes, not machines.
@@ -107,9 +106,8 @@ def open_postgresql() -> Generator[PostgresqlServer]:
     programs = find_programs()
     # Not pytest's directory, which only its owner may enter; and the name of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="galaxy-pg-"))
-    user = _as_server().get("user")
-    if user is not None:
-        os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
+    if os.geteuid() == 0:
+        os.chown(directory, _USER, _USER)
     guard = ["sh", "-c", _GUARD, "guard", str(programs), str(directory), _ACCESS, "\n".join(_SETTINGS)]
     with subprocess.Popen(  # noqa: S603
         guard, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, **_as_server()
@@ -131,6 +129,5 @@ def _as_server() -> dict[str, Any]:
     """Arguments of `subprocess` for the server's programs: another user than root, and none of our environment."""
     arguments: dict[str, Any] = {"env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}, "cwd": "/"}
     if os.geteuid() == 0:
-        account = pwd.getpwnam(_USER)
-        arguments |= {"user": account.pw_name, "group": account.pw_gid, "extra_groups": []}
+        arguments |= {"user": _USER, "group": _USER, "extra_groups": []}
     return arguments
