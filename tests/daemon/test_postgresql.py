@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from galaxy_trio.daemon.store import postgresql as dialect
 from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
+from galaxy_trio.daemon.store.schema import VERSION
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.postgresql import PostgresqlServer, unique_name
 from tests.daemon.support.store import add_task, queued_tasks
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sqlalchemy import Connection
     from trio.testing import MockClock
 
     from galaxy_trio.daemon.store.committer import Transaction
@@ -50,12 +53,17 @@ def with_password(postgresql: PostgresqlServer) -> str:
 
 async def _refusal(location: PostgresqlLocation) -> str:
     """The error of opening the database, which its check reports as well, and which shows no password anywhere."""
+    message = await _error_of_opening(location)
+    with pytest.raises(StoreError) as checked:
+        await trio.to_thread.run_sync(lambda: database_at(location).check())
+    assert str(checked.value) == message
+    return message
+
+
+async def _error_of_opening(location: PostgresqlLocation) -> str:
     with pytest.raises(StoreError) as caught:
         async with open_store(location):
             raise AssertionError("not reached")
-    with pytest.raises(StoreError) as checked:
-        await trio.to_thread.run_sync(lambda: database_at(location).check())
-    assert str(checked.value) == str(caught.value)
     assert "sesame" not in "".join(traceback.format_exception(caught.value)) + repr(location)
     return str(caught.value)
 
@@ -166,6 +174,30 @@ async def test_schema_of_others_is_refused_and_left_unchanged(
     before = postgresql.execute(tables, location.cluster)
     assert sentence in await _refusal(location)
     assert postgresql.execute(tables, location.cluster) == before
+
+
+async def test_schema_of_an_older_version_is_upgraded_once_and_a_failed_upgrade_changes_nothing(
+    location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    upgraded: list[int] = []
+
+    def upgrade(connection: Connection, found: int) -> None:
+        connection.execute(text("ALTER TABLE tasks ADD COLUMN added text"))
+        upgraded.append(found)
+        if len(upgraded) == 1:
+            connection.execute(text("SELECT 1/0"))
+
+    async with open_store(location) as store:
+        record = await add_task(store)
+    monkeypatch.setattr(dialect, "VERSION", VERSION + 1)
+    monkeypatch.setattr(dialect, "upgrade", upgrade)
+    assert "division by zero" in await _error_of_opening(location)
+    for _ in range(2):
+        async with open_store(location) as store:
+            assert await queued_tasks(store) == [record]
+    assert upgraded == [VERSION, VERSION]
+    assert f"was upgraded from version {VERSION} to {VERSION + 1}" in caplog.text
 
 
 async def test_schema_that_an_administrator_made_is_used_when_its_rights_are_granted(

@@ -30,8 +30,8 @@ _MAX_DELAY: Final = 30.0
 """Seconds to wait before the next connection: they double until a connection has lasted for the maximum."""
 
 
-async def follow_commits(database: Postgresql, on_commit: Callable[[], None]) -> NoReturn:
-    """Call a function whenever something may have been committed, in this process or in another one.
+async def follow_commits(database: Postgresql, on_commit: Callable[[], None]) -> None:
+    """Call a function whenever something may have been committed, in this process or in another one. Never returns.
 
     It is called after a notification in the cluster's channel, once for those that arrive together; after each LISTEN, because earlier
     commits notified other sessions only; and every 2 s. It must not block or raise.
@@ -41,8 +41,7 @@ async def follow_commits(database: Postgresql, on_commit: Callable[[], None]) ->
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_poll, on_commit)
-        nursery.start_soon(_listen, database, on_commit)
-    raise AssertionError("unreachable")
+        await _listen(database, on_commit)
 
 
 async def _poll(on_commit: Callable[[], None]) -> NoReturn:
@@ -114,13 +113,11 @@ async def _connect(connection: pq.abc.PGconn) -> None:
         status = await trio.to_thread.run_sync(connection.connect_poll)
     if connection.status == pq.ConnStatus.BAD:
         raise psycopg.OperationalError(connection.get_error_message())
-    connection.nonblocking = 1
 
 
 async def _execute(connection: pq.abc.PGconn, statements: bytes) -> None:
+    # Few bytes on a new connection: sending them does not block.
     connection.send_query(statements)
-    while connection.flush():
-        await wait_writable(connection.socket)
     while True:
         while connection.is_busy():
             await wait_readable(connection.socket)
