@@ -134,11 +134,17 @@ class Attempts:
         attempt = self._attempts[record.id] = _Attempt(record, slots, device, token)
         self._nursery.start_soon(self._run, attempt)
 
-    def withdraw(self, task_id: str) -> None:
-        """Record that a task ended on disk before it began, and must not go back to its queue."""
+    def withdraw(self, task_id: str) -> bool:
+        """Record that a task ended on disk before it began, and must not go back to its queue.
+
+        Returns:
+            Whether it counts as queued. Otherwise it counts as running, because it could not be written that it was queued again.
+        """
         attempt = self._attempts.get(task_id)
-        if attempt is not None:
-            attempt.withdrawn = True
+        if attempt is None:
+            return True
+        attempt.withdrawn = True
+        return not attempt.begun
 
     async def cancel(self, task_id: str) -> bool:
         """Stop a task, and wait until its end is written.

@@ -269,8 +269,7 @@ class TaskQueue:
             self._scheduler.requeue(record)
         elif record.state is TaskState.RUNNING:
             self._scheduler.begun(record)
-        elif record.started is None:
-            self._attempts.withdraw(record.id)
+        elif record.started is None and self._attempts.withdraw(record.id):
             self._scheduler.withdraw(record)
         self._on_change(record)
         if record.state.ended:

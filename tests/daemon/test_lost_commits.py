@@ -288,6 +288,30 @@ async def test_task_that_may_be_queued_again_on_disk_is_running_on_disk_before_i
     assert work.begun == ["echo first", "hold second"]
 
 
+async def test_task_that_may_be_queued_again_on_disk_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = _does_not_know(monkeypatch, "mark_queued")
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+            await ended_tasks(life, await submit(life, "echo first", "d1"))
+            await fleet.kill_device("d1")
+            task = await submit(life, "echo second", "d1")
+            await until(lambda: bool(tokens))
+            cancelled = await life.task_queue.cancel(task.id)
+            assert cancelled.state is TaskState.CANCELLED
+            assert (life.task_queue.queued, life.task_queue.running) == (0, 0)
+            assert [record.state for record in life.changes if record.id == task.id] == [
+                TaskState.QUEUED,
+                TaskState.RUNNING,
+                TaskState.CANCELLED,
+            ]
+            await fleet.start_device("d1")
+            await ended_tasks(life, await submit(life, "echo third", "d1"))
+    assert work.begun == ["echo first", "echo third"]
+
+
 async def test_response_says_that_it_is_not_known_whether_a_task_was_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,36 @@ async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(databa
         assert await store.get(record.id) == ended
 
 
+async def test_attempt_is_begun_returned_and_ended_once_and_changes_nothing_of_another_one(database: Location) -> None:
+    async with open_store(database, clock=lambda: NOW) as store:
+        record = await add_task(store)
+
+        async def refused_to(attempt: str) -> None:
+            before = await store.get(record.id), await store.departures(record.id)
+            for change in (
+                partial(store.mark_running, device="d3"),
+                store.mark_queued,
+                partial(store.finish, state=TaskState.FAILED, result='"another"'),
+            ):
+                with pytest.raises(WrongState):
+                    await change(record.id, attempt=attempt)
+            assert (await store.get(record.id), await store.departures(record.id)) == before
+
+        running = await store.mark_running(record.id, "d1", "first")
+        assert await store.mark_running(record.id, "d1", "first") == running
+        await refused_to("second")
+        queued = await store.mark_queued(record.id, "first")
+        assert await store.mark_queued(record.id, "first") == queued
+        assert len(await store.departures(record.id)) == 1
+        await store.mark_running(record.id, "d2", "second")
+        await refused_to("first")
+        ended = await store.finish(record.id, "second", TaskState.COMPLETED, result='"x"')
+        assert await store.finish(record.id, "second", TaskState.COMPLETED, result='"x"') == ended
+        await refused_to("first")
+        await refused_to("second")
+        assert await read_result(store, record.id) == '"x"'
+
+
 async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterwards(database: Location) -> None:
     async with open_store(database) as store:
         first, second = await add_task(store), await add_task(store)

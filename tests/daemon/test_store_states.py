@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import hypothesis.strategies as st
 import pytest
 import trio
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from trio.testing import MockClock
 
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, WrongState
@@ -48,23 +48,34 @@ class StoreStates(RuleBasedStateMachine):
         self._departures: dict[str, int] = {}
         self._numbers = count()
 
-    def _with_store(self, use: Callable[[Store], Awaitable[Any]], faults: Sequence[Fault] = ()) -> Any:
-        """Open the store and use it, while its next commits have these faults."""
+    def _with_store(self, use: Callable[[Store], Awaitable[None]], faults: Sequence[Fault] = ()) -> None:
+        """Open the store and use it, while its next commits have these faults. Then compare it with the dictionary."""
 
-        async def main() -> Any:
+        async def main() -> None:
             async with AsyncExitStack() as stack:
                 store = await stack.enter_async_context(open_store(self._location))
-                stack.enter_context(commit_faults(store)).plan += faults
-                return await use(store)
+                planned = stack.enter_context(commit_faults(store)).plan
+                planned += faults
+                await use(store)
+                planned.clear()
+                await self._compare(store)
 
-        return trio.run(main, clock=MockClock(autojump_threshold=0))
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+
+    async def _compare(self, store: Store) -> None:
+        records = await store.page(limit=1000)
+        assert [(record.id, record.state) for record in reversed(records)] == list(self._states.items())
+        queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
+        assert [record.id for record in await store.queued(Requirement(), 0, 1000)] == queued
+        counts = await store.counts()
+        assert {state: counts[state] for state in TaskState} == {
+            state: list(self._states.values()).count(state) for state in TaskState
+        }
+        for task_id in self._states:
+            assert len(await store.departures(task_id)) == self._departures.get(task_id, 0)
 
     def _some(self, pick: int) -> str | None:
         return list(self._states)[pick % len(self._states)] if self._states else None
-
-    @initialize()
-    def begin(self) -> None:
-        self._with_store(lambda store: store.recover())
 
     @rule(request=st.sampled_from(["a", "b"]), key=st.none() | st.sampled_from(["k1", "k2"]), faults=_FAULTS)
     def add(self, request: str, key: str | None, faults: list[Fault]) -> None:
@@ -179,54 +190,52 @@ class StoreStates(RuleBasedStateMachine):
         task_id = self._some(pick)
         if task_id is None:
             return
-        delivered: list[TaskRecord] = []
-        record, changed = self._with_store(lambda store: store.cancel_queued(task_id, delivered.append), faults)
-        assert changed == (self._states[task_id] is TaskState.QUEUED)
-        assert delivered == [record] * changed
-        if changed:
-            self._tokens.pop(task_id, None)
-        self._states[task_id] = record.state
+
+        async def use(store: Store) -> None:
+            delivered: list[TaskRecord] = []
+            record, changed = await store.cancel_queued(task_id, delivered.append)
+            assert changed == (self._states[task_id] is TaskState.QUEUED)
+            assert delivered == [record] * changed
+            if changed:
+                self._tokens.pop(task_id, None)
+            self._states[task_id] = record.state
+
+        self._with_store(use, faults)
 
     @rule(faults=_FAULTS, limit=st.integers(1, 3))
     def fail_queued(self, faults: list[Fault], limit: int) -> None:
-        queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
-        failed = self._with_store(lambda store: store.fail_queued(Requirement(), "no device", limit), faults)
-        assert [record.id for record in failed] == queued[:limit]
-        self._states.update(dict.fromkeys(queued[:limit], TaskState.FAILED))
+        async def use(store: Store) -> None:
+            queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED][:limit]
+            failed = await store.fail_queued(Requirement(), "no device", limit)
+            assert [record.id for record in failed] == queued
+            self._states.update(dict.fromkeys(queued, TaskState.FAILED))
+
+        self._with_store(use, faults)
 
     @rule(pick=_PICK, faults=_FAULTS)
     def retry(self, pick: int, faults: list[Fault]) -> None:
         task_id = self._some(pick)
         if task_id is None:
             return
-        try:
-            record = self._with_store(lambda store: store.retry(task_id), faults)
-        except* WrongState:
-            assert not self._states[task_id].ended
-        else:
-            self._states[record.id] = TaskState.QUEUED
+
+        async def use(store: Store) -> None:
+            try:
+                record = await store.retry(task_id)
+            except WrongState:
+                assert not self._states[task_id].ended
+            else:
+                self._states[record.id] = TaskState.QUEUED
+
+        self._with_store(use, faults)
 
     @rule(faults=_FAULTS)
     def begin_again(self, faults: list[Fault]) -> None:
-        running = [task_id for task_id, state in self._states.items() if state is TaskState.RUNNING]
-        assert self._with_store(lambda store: store.recover(), faults) == len(running)
-        self._states.update(dict.fromkeys(running, TaskState.LOST))
-
-    @invariant()
-    def says_the_same(self) -> None:
         async def use(store: Store) -> None:
-            records = await store.page(limit=1000)
-            assert [(record.id, record.state) for record in reversed(records)] == list(self._states.items())
-            queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
-            assert [record.id for record in await store.queued(Requirement(), 0, 1000)] == queued
-            counts = await store.counts()
-            assert {state: counts[state] for state in TaskState} == {
-                state: list(self._states.values()).count(state) for state in TaskState
-            }
-            for task_id, number in self._departures.items():
-                assert len(await store.departures(task_id)) == number
+            running = [task_id for task_id, state in self._states.items() if state is TaskState.RUNNING]
+            assert await store.recover() == len(running)
+            self._states.update(dict.fromkeys(running, TaskState.LOST))
 
-        self._with_store(use)
+        self._with_store(use, faults)
 
 
 @pytest.mark.hypothesis
@@ -238,5 +247,5 @@ def test_store_agrees_with_a_dictionary_whatever_commits_fail(
     run_state_machine_as_test(
         # It is only called.
         cast("type[StoreStates]", lambda: StoreStates(new_database())),
-        settings=settings(max_examples=examples, stateful_step_count=20, deadline=None),
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None),
     )

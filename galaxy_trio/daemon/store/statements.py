@@ -112,10 +112,12 @@ FINISH: Final = (
     .returning(*RECORD)
 )
 BY_ATTEMPT: Final = BY_ID.where(_BY_THIS_ATTEMPT)
-_END_QUEUED: Final[dict[str, BindParameter[object]]] = {
+_END_QUEUED: Final[dict[str, BindParameter[object] | None]] = {
     "state": bindparam("to_state"),
     "ended": bindparam("now"),
     "error": bindparam("why"),
+    # The end is not one of the attempt that was returned before.
+    "attempt": None,
 }
 CANCEL_QUEUED: Final = (
     update(TASKS).where(TASKS.c.id == bindparam("task_id"), IS_QUEUED).values(_END_QUEUED).returning(*RECORD)
