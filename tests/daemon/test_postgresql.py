@@ -231,8 +231,14 @@ async def test_check_creates_nothing_and_a_checked_database_can_be_opened(
 
 
 async def test_password_comes_from_the_url_a_passfile_or_the_environment(
-    postgresql: PostgresqlServer, with_password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgresqlServer,
+    with_password: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
+
     async def is_usable(**more: str) -> None:
         url = postgresql.url(with_password, with_password, **more)
         async with open_store(PostgresqlLocation(url, "my-cluster")) as store:
@@ -245,6 +251,7 @@ async def test_password_comes_from_the_url_a_passfile_or_the_environment(
     await is_usable(passfile=str(passfile))
     monkeypatch.setenv("PGPASSWORD", "sesame/@1")
     await is_usable()
+    assert "sesame" not in caplog.text
 
 
 async def test_service_of_the_environment_gives_what_the_url_does_not(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 from sqlalchemy import Engine
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy.exc import SQLAlchemyError
+
+
+MAX_READERS: Final = 4
+"""Transactions that only read, at a time."""
 
 
 class StoreError(GalaxyError):

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateSchema
 
-from galaxy_trio.daemon.store.database import DatabaseInUse, Engines, StoreError
+from galaxy_trio.daemon.store.database import MAX_READERS, DatabaseInUse, Engines, StoreError
 from galaxy_trio.daemon.store.location import POSTGRESQL
 from galaxy_trio.daemon.store.migrations import upgrade
 from galaxy_trio.daemon.store.schema import METADATA, TASKS, VERSION
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
-_MAX_READERS: Final = 4
 _CLIENT: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -112,7 +111,7 @@ class Postgresql:
     async def open(self) -> AsyncGenerator[Engines]:
         """See `Database.open`."""
         writing = self._make_writing()
-        reading = self._make_engine(_MAX_READERS, isolation_level="REPEATABLE READ")
+        reading = self._make_engine(MAX_READERS, isolation_level="REPEATABLE READ")
         event.listen(reading, "connect", self._begin_session)
         try:
             await trio.to_thread.run_sync(self._create_tables, writing)

@@ -12,7 +12,7 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import departures, queries
-from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.database import MAX_READERS, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_MAX_READERS: Final = 4
 
 
 def _write(
@@ -73,7 +71,7 @@ class Store:
         self._database = database
         self._engine = reading
         self._group = group
-        self._readers = trio.CapacityLimiter(_MAX_READERS)
+        self._readers = trio.CapacityLimiter(MAX_READERS)
 
     add: Final = _write(queries.add)
     retry: Final = _write(queries.retry)
