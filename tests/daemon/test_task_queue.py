@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import hypothesis.strategies as st
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.scheduler
@@ -26,6 +24,8 @@ from tests.daemon.support.task_queue import Life, ended_tasks, open_life, submit
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from galaxy_trio import DeviceConfig
     from galaxy_trio.daemon.store.location import Location
 
@@ -47,14 +47,14 @@ _ACTIONS: Final = st.one_of(
 class History:
     """The tasks that several consecutive daemons accepted."""
 
-    def __init__(self, path: Path, fleet: MemoryFleet) -> None:
-        self._path = path
+    def __init__(self, location: Location, fleet: MemoryFleet) -> None:
+        self._location = location
         self._fleet = fleet
         self._accepted: list[TaskRecord] = []
 
     async def live(self, actions: list[tuple[str, str, int]]) -> None:
         """Run a daemon that ends while tasks are running."""
-        async with open_life(self._path, self._fleet, max_running=3) as life:
+        async with open_life(self._location, self._fleet, max_running=3) as life:
             for kind, name, number in actions:
                 await self._act(life, kind, name, number)
                 # For each of the five requirements one task per slot and a few more, and the tasks that have a slot but have not begun.
@@ -85,30 +85,29 @@ class History:
         for name in DEVICES:
             if name not in self._fleet.running:
                 await self._fleet.start_device(name, platform="windows" if name == "d3" else "linux")
-        async with open_life(self._path, self._fleet) as life:
+        async with open_life(self._location, self._fleet) as life:
             ended = await ended_tasks(life, *self._accepted)
             assert (life.task_queue.queued, life.task_queue.in_memory) == (0, 0)
         return ended
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lives=st.lists(st.lists(_ACTIONS, max_size=12), min_size=1, max_size=3))
 def test_every_task_runs_at_most_once_in_order_and_ends(
-    lives: list[list[tuple[str, str, int]]],
+    new_database: Callable[[], Location], lives: list[list[tuple[str, str, int]]]
 ) -> None:
     work = Work()
 
-    async def main(path: Path) -> list[TaskRecord]:
+    async def main() -> list[TaskRecord]:
         with trio.fail_after(SECONDS):
             async with open_memory_fleet("d1", "d2", session=work) as fleet:
                 await fleet.start_device("d3", platform="windows")
-                history = History(path, fleet)
+                history = History(new_database(), fleet)
                 for actions in lives:
                     await history.live(actions)
                 return await history.end()
 
-    with tempfile.TemporaryDirectory() as directory:
-        ended = trio.run(main, Path(directory) / "db")
+    ended = trio.run(main)
     begun = Counter(work.begun)
     assert all(task.state.ended for task in ended)
     assert set(begun.values()) <= {1}
