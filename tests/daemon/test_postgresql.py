@@ -11,6 +11,7 @@ import attrs
 import psycopg
 import pytest
 import trio
+import trio.testing
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
@@ -20,6 +21,7 @@ from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
 from galaxy_trio.daemon.store.schema import VERSION
 from galaxy_trio.daemon.store.store import open_store
+from tests.daemon.support.daemon import open_daemon
 from tests.daemon.support.postgresql import PostgresqlServer, unique_name
 from tests.daemon.support.store import add_task, queued_tasks
 from tests.support.waiting import SECONDS, until
@@ -379,6 +381,21 @@ async def test_server_that_was_restarted_between_operations_fails_none(
         assert await queued_tasks(store) == [first]
         second = await add_task(store)
         assert await queued_tasks(store) == [first, second]
+
+
+async def test_running_task_goes_on_while_the_server_is_away_and_its_end_is_recorded_afterwards(
+    postgresql: PostgresqlServer, location: PostgresqlLocation, tmp_path: Path
+) -> None:
+    settings = f'database = "{location.url}"\ncluster = "{location.cluster}"\n'
+    async with open_daemon(tmp_path, "d1", settings=settings) as daemon:
+        held = await daemon.submit("hold a")
+        await daemon.wait_state(held, "running")
+        await trio.to_thread.run_sync(postgresql.stop)
+        daemon.work.release("a")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.to_thread.run_sync(postgresql.start)
+        assert (await daemon.ended_task(held))["state"] == "completed"
+    assert daemon.work.begun == ["hold a"]
 
 
 async def test_writes_during_a_restart_of_the_server_take_place_once(
