@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 
+import galaxy_trio.daemon.store.deletion
 import galaxy_trio.daemon.store.queries
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
@@ -247,7 +248,7 @@ async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
 async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "MAX_DELETED", 2)
+    monkeypatch.setattr(galaxy_trio.daemon.store.deletion, "MAX_DELETED", 2)
     now = NOW
     async with open_store(tmp_path / "db", clock=lambda: now) as store:
         queued = await add_task(store)

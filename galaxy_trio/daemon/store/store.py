@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from galaxy_trio.daemon.store import departures, queries
+from galaxy_trio.daemon.store import deletion, departures, queries
 from galaxy_trio.daemon.store.database import StoreError, connect, explain, is_temporary
 from galaxy_trio.daemon.store.database_file import lock
 from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
@@ -107,8 +107,8 @@ class Store:
         """
         deleted = 0
         # Unlike a write, looking for them delays no others.
-        while await self.read(partial(queries.has_old, older_than=older_than, keep=keep)):
-            deleted += await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
+        while await self.read(partial(deletion.has_old, older_than=older_than, keep=keep)):
+            deleted += await self.write(partial(deletion.delete_some, older_than=older_than, keep=keep))
         return deleted
 
     async def read_result(self, task_id: str) -> AsyncGenerator[bytes]:
