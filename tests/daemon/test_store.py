@@ -18,6 +18,7 @@ import trio
 import trio.testing
 from sqlalchemy import func, insert, select
 
+import galaxy_trio.daemon.store.deletion
 import galaxy_trio.daemon.store.queries
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
@@ -309,7 +310,7 @@ async def test_recover_changes_running_tasks_to_lost(database: Location) -> None
 async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
     database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.store.queries, "MAX_DELETED", 2)
+    monkeypatch.setattr(galaxy_trio.daemon.store.deletion, "MAX_DELETED", 2)
     now = NOW
     async with open_store(database, clock=lambda: now) as store:
         queued = await add_task(store)

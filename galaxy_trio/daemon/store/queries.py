@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
@@ -39,17 +39,13 @@ from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
-    from sqlalchemy import Connection, Executable, Select
+    from sqlalchemy import Connection, Executable
 
     from galaxy_trio.daemon.store.committer import Transaction
 
 PIECE: Final = 2**16
 """Bytes in one piece of a result or another text."""
-MAX_DELETED: Final = 500
-"""Tasks that are deleted in one transaction; other writes run between two."""
-_FINAL_STATES: Final = tuple(state.value for state in TaskState if state.ended)
 
 
 class NoSuchTask(Refused):
@@ -285,28 +281,8 @@ def recover(transaction: Transaction) -> int:
     return transaction.connection.execute(statements.RECOVER, {"now": transaction.now.timestamp()}).rowcount
 
 
-def delete_some(transaction: Transaction, older_than: datetime, keep: int) -> int:
-    """Delete up to `MAX_DELETED` of the tasks that ended before a time or are beyond the newest `keep` ended ones.
-
-    Returns:
-        How many were deleted.
-    """
-    numbers = _old(older_than, keep).limit(MAX_DELETED).scalar_subquery()
-    return transaction.connection.execute(delete(TASKS).where(TASKS.c.number.in_(numbers))).rowcount
-
-
-def has_old(connection: Connection, older_than: datetime, keep: int) -> bool:
-    """Whether `delete_some` would delete a task."""
-    return connection.execute(_old(older_than, keep).limit(1)).first() is not None
-
-
-def _old(older_than: datetime, keep: int) -> Select[tuple[int]]:
-    ended = TASKS.c.state.in_(_FINAL_STATES)
-    newest = select(TASKS.c.number).where(ended).order_by(TASKS.c.number.desc())
-    oldest_kept = newest.offset(keep - 1).limit(1).scalar_subquery()
-    return select(TASKS.c.number).where(
-        ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept)
-    )
+def check_writable(_transaction: Transaction) -> None:
+    """Change nothing: the commit itself writes to the disk, and fails if nothing can be written."""
 
 
 def get(connection: Connection, task_id: str) -> TaskRecord | None:

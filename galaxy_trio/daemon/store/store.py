@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from galaxy_trio.daemon.store import departures, queries
+from galaxy_trio.daemon.store import deletion, departures, queries
 from galaxy_trio.daemon.store.database import MAX_READERS, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
@@ -81,6 +81,7 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
+    check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
     queued: Final = _write(queries.queued, only_reads=True)
     get: Final = _read(queries.get)
@@ -97,10 +98,6 @@ class Store:
         """Transactions until now."""
         return self._group.commits
 
-    async def check_writable(self) -> None:
-        """Raise `StoreError` if nothing can be written. It changes nothing: the commit itself writes to the disk."""
-        await self.write(lambda _transaction: None)
-
     async def delete_old(self, older_than: datetime, keep: int) -> int:
         """Delete the tasks that ended before a time, and the oldest ended ones beyond a number of them, with their results.
 
@@ -109,8 +106,8 @@ class Store:
         """
         deleted = 0
         # Unlike a write, looking for them delays no others.
-        while await self.read(partial(queries.has_old, older_than=older_than, keep=keep)):
-            deleted += await self.write(partial(queries.delete_some, older_than=older_than, keep=keep))
+        while await self.read(partial(deletion.has_old, older_than=older_than, keep=keep)):
+            deleted += await self.write(partial(deletion.delete_some, older_than=older_than, keep=keep))
         return deleted
 
     async def read_result(self, task_id: str) -> AsyncGenerator[bytes]:
