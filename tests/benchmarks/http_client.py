@@ -40,10 +40,27 @@ class HttpClient:
         while b"\r\n\r\n" not in answer:
             answer += await self._receive()
         headers, _, rest = answer.partition(b"\r\n\r\n")
-        length = int(headers.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        while len(rest) < length:
-            rest += await self._receive()
+        if b"transfer-encoding: chunked" in headers.lower():
+            rest = await self._chunks(rest)
+        else:
+            length = int(headers.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while len(rest) < length:
+                rest += await self._receive()
         return Answer(int(headers.split(b" ", 2)[1]), cast("dict[str, Any]", json.loads(rest)))
+
+    async def _chunks(self, received: bytes) -> bytes:
+        """Read a chunked body. The daemon's lists are sent so."""
+        body = b""
+        while True:
+            while b"\r\n" not in received:
+                received += await self._receive()
+            size, _, received = received.partition(b"\r\n")
+            length = int(size, 16)
+            while len(received) < length + 2:
+                received += await self._receive()
+            if not length:
+                return body
+            body, received = body + received[:length], received[length + 2 :]
 
     async def _receive(self) -> bytes:
         received = bytes(await self._stream.receive_some())
