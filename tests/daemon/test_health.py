@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,13 +41,15 @@ async def test_health_and_readiness_are_reported_with_the_reason(
 
 @contextmanager
 def _full_disk(directory: Path) -> Generator[None]:
-    """Let no file grow beyond the size of the database's log inside the block."""
+    """Let no file grow beyond the size of the database's log inside the block, and keep SQLite from emptying the log."""
     _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ((directory / "galaxy.db-wal").stat().st_size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with closing(sqlite3.connect(directory / "galaxy.db")) as reader:
+        reader.execute("SELECT 1 FROM tasks").fetchall()
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((directory / "galaxy.db-wal").stat().st_size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_daemon_is_not_ready_while_the_disk_is_full(tmp_path: Path) -> None:
