@@ -59,3 +59,9 @@ def each_database(database: Location) -> Generator[None]:
 def database(new_database: Callable[[], Location]) -> Location:
     """An empty database of each dialect."""
     return new_database()
+
+
+@pytest.fixture
+def location(postgresql: PostgresqlServer) -> PostgresqlLocation:
+    """A cluster that does not exist yet."""
+    return PostgresqlLocation(postgresql.url(), unique_name())

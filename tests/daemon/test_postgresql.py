@@ -1,48 +1,31 @@
-"""The daemon's database in PostgreSQL: the reasons why it cannot be used, its owner, lost sessions, and what a session may block."""
+"""The daemon's database in PostgreSQL: the reasons why it cannot be used, its schema, and its password."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import attrs
-import psycopg
 import pytest
-import trio
-import trio.testing
-from sqlalchemy import func, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
 
 from galaxy_trio.daemon.store import postgresql as dialect
-from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
 from galaxy_trio.daemon.store.schema import VERSION
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.daemon import open_daemon
 from tests.daemon.support.postgresql import PostgresqlServer, unique_name
+from tests.daemon.support.refusals import error_of_opening, refusal_of
 from tests.daemon.support.store import add_task, queued_tasks
-from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
-    from trio.testing import MockClock
 
-    from galaxy_trio.daemon.store.committer import Transaction
-    from galaxy_trio.daemon.store.records import TaskRecord
 
 pytestmark = pytest.mark.daemon
-
-
-@pytest.fixture
-def location(postgresql: PostgresqlServer) -> PostgresqlLocation:
-    """A cluster that does not exist yet."""
-    return PostgresqlLocation(postgresql.url(), unique_name())
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +34,6 @@ def with_password(postgresql: PostgresqlServer) -> str:
     postgresql.execute("CREATE ROLE with_password LOGIN PASSWORD 'sesame/@1'")
     postgresql.execute("CREATE DATABASE with_password OWNER with_password")
     return "with_password"
-
-
-async def _refusal(location: PostgresqlLocation) -> str:
-    """The error of opening the database, which its check reports as well, and which shows no password anywhere."""
-    message = await _error_of_opening(location)
-    with pytest.raises(StoreError) as checked:
-        await trio.to_thread.run_sync(lambda: database_at(location).check())
-    assert str(checked.value) == message
-    return message
-
-
-async def _error_of_opening(location: PostgresqlLocation) -> str:
-    with pytest.raises(StoreError) as caught:
-        async with open_store(location):
-            raise AssertionError("not reached")
-    assert "sesame" not in "".join(traceback.format_exception(caught.value)) + repr(location)
-    return str(caught.value)
 
 
 def _no_server(_server: PostgresqlServer) -> str:
@@ -140,14 +106,14 @@ def _read_only(server: PostgresqlServer) -> str:
 async def test_unusable_database_is_reported_with_what_to_do(
     postgresql: PostgresqlServer, prepare: Callable[[PostgresqlServer], str], sentence: str
 ) -> None:
-    assert sentence in await _refusal(PostgresqlLocation(prepare(postgresql)))
+    assert sentence in await refusal_of(PostgresqlLocation(prepare(postgresql)))
 
 
 @pytest.mark.parametrize(
     "url", ["u:12/sesame@h/d", "u:1@sesame@h/d", "u:1:sesame@h/d", "u:1@h:sesame/d", "u:%sesame@h/d", "u@h/d?sesame=1"]
 )
 async def test_invalid_url_is_refused_and_not_shown(postgresql: PostgresqlServer, url: str) -> None:
-    assert (await _refusal(PostgresqlLocation(POSTGRESQL + url))).startswith(
+    assert (await refusal_of(PostgresqlLocation(POSTGRESQL + url))).startswith(
         "the URL of the database is invalid (it is "
     )
 
@@ -174,7 +140,7 @@ async def test_schema_of_others_is_refused_and_left_unchanged(
     postgresql.execute(prepare(location.cluster))
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
     before = postgresql.execute(tables, location.cluster)
-    assert sentence in await _refusal(location)
+    assert sentence in await refusal_of(location)
     assert postgresql.execute(tables, location.cluster) == before
 
 
@@ -194,7 +160,7 @@ async def test_schema_of_an_older_version_is_upgraded_once_and_a_failed_upgrade_
         record = await add_task(store)
     monkeypatch.setattr(dialect, "VERSION", VERSION + 1)
     monkeypatch.setattr(dialect, "upgrade", upgrade)
-    assert "division by zero" in await _error_of_opening(location)
+    assert "division by zero" in await error_of_opening(location)
     for _ in range(2):
         async with open_store(location) as store:
             assert await queued_tasks(store) == [record]
@@ -208,15 +174,15 @@ async def test_schema_that_an_administrator_made_is_used_when_its_rights_are_gra
     user, cluster = unique_name(), unique_name()
     postgresql.execute(f"CREATE ROLE {user} LOGIN; CREATE SCHEMA {cluster}")
     location = PostgresqlLocation(postgresql.url(user=user), cluster)
-    assert f'run GRANT USAGE, CREATE ON SCHEMA "{cluster}" TO "{user}"' in await _refusal(location)
+    assert f'run GRANT USAGE, CREATE ON SCHEMA "{cluster}" TO "{user}"' in await refusal_of(location)
     postgresql.execute(f"GRANT USAGE ON SCHEMA {cluster} TO {user}")
-    assert "run GRANT USAGE, CREATE ON SCHEMA" in await _refusal(location)
+    assert "run GRANT USAGE, CREATE ON SCHEMA" in await refusal_of(location)
     postgresql.execute(f"GRANT CREATE ON SCHEMA {cluster} TO {user}")
     database_at(location).check()
     async with open_store(location) as store:
         await add_task(store)
     postgresql.execute(f"ALTER TABLE {cluster}.tasks OWNER TO postgres")
-    assert "permission denied for table tasks: grant the permission to the user" in await _refusal(location)
+    assert "permission denied for table tasks: grant the permission to the user" in await refusal_of(location)
 
 
 async def test_check_creates_nothing_and_a_checked_database_can_be_opened(
@@ -270,254 +236,4 @@ async def test_service_of_the_environment_gives_what_the_url_does_not(
 async def test_missing_driver_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, dialect.__name__)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert 'pip install "galaxy_trio[postgres]"' in await _refusal(PostgresqlLocation(POSTGRESQL))
-
-
-async def test_one_daemon_at_a_time_uses_a_cluster(location: PostgresqlLocation) -> None:
-    async with open_store(location) as store:
-        refusal = await _refusal(location)
-        assert refusal.startswith("another daemon uses the database host=")
-        assert refusal.endswith(f"cluster {location.cluster}: stop it, or configure another database or cluster")
-        async with open_store(attrs.evolve(location, cluster=unique_name())) as other:
-            await add_task(other)
-        record = await add_task(store)
-        assert await queued_tasks(store) == [record]
-    async with open_store(location) as store:
-        assert await queued_tasks(store) == [record]
-
-
-_OWNER: Final = """
-    SELECT pid FROM pg_locks
-    WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
-"""
-
-
-def _owner(server: PostgresqlServer, cluster: str) -> int | None:
-    """The process of the session that holds the lock of the cluster."""
-    rows = server.execute(_OWNER, f"galaxy_trio {cluster}")
-    return rows[0][0] if rows else None
-
-
-def _terminate(server: PostgresqlServer, cluster: str) -> None:
-    """Close the session that holds the lock of the cluster, and wait for its end."""
-    assert server.execute("SELECT pg_terminate_backend(%s, 10000)", _owner(server, cluster)) == [(True,)]
-
-
-async def test_store_connects_again_and_is_the_owner_again_when_its_sessions_are_terminated(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
-) -> None:
-    async with open_store(location) as store:
-        first = await add_task(store)
-        assert await queued_tasks(store) == [first]
-        _terminate(postgresql, location.cluster)
-        second = await add_task(store)
-        assert await queued_tasks(store) == [first, second]
-        with pytest.raises(DatabaseInUse):
-            async with open_store(location):
-                raise AssertionError("not reached")
-
-
-async def test_daemon_waits_a_moment_for_the_session_of_its_predecessor_to_end(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
-) -> None:
-    def is_waited_for() -> bool:
-        return postgresql.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]
-
-    async with open_store(location):
-        pass
-    async with trio.open_nursery() as nursery:
-        with psycopg.connect(host=str(postgresql.directory), user="postgres", dbname="postgres") as predecessor:
-            query = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
-            predecessor.execute(query, [f"galaxy_trio {location.cluster}"])
-            opened = trio.Event()
-
-            async def open_it() -> None:
-                async with open_store(location):
-                    opened.set()
-
-            nursery.start_soon(open_it)
-            await until(is_waited_for)
-            assert not opened.is_set()
-
-
-async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_database(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
-) -> None:
-    async with open_store(location) as store:
-        first = await add_task(store)
-        _terminate(postgresql, location.cluster)
-        async with open_store(location) as successor:
-            with pytest.raises(DatabaseInUse):
-                await add_task(store)
-            second = await add_task(successor)
-        third = await add_task(store)
-        assert await queued_tasks(store) == [first, second, third]
-
-
-async def test_stopped_server_is_reported_and_used_again_when_it_runs(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
-) -> None:
-    async with open_store(location) as store:
-        first = await add_task(store)
-        postgresql.stop()
-        try:
-            for operation in (queued_tasks, add_task):
-                with pytest.raises(StoreError, match="No such file or directory: check that the server runs"):
-                    await operation(store)
-        finally:
-            postgresql.start()
-        second = await add_task(store)
-        assert await queued_tasks(store) == [first, second]
-
-
-async def test_server_that_was_restarted_between_operations_fails_none(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
-) -> None:
-    async with open_store(location) as store:
-        first = await add_task(store)
-        assert await queued_tasks(store) == [first]
-        postgresql.stop()
-        postgresql.start()
-        assert await queued_tasks(store) == [first]
-        second = await add_task(store)
-        assert await queued_tasks(store) == [first, second]
-
-
-async def test_running_task_goes_on_while_the_server_is_away_and_its_end_is_recorded_afterwards(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, tmp_path: Path
-) -> None:
-    settings = f'database = "{location.url}"\ncluster = "{location.cluster}"\n'
-    async with open_daemon(tmp_path, "d1", settings=settings) as daemon:
-        held = await daemon.submit("hold a")
-        await daemon.wait_state(held, "running")
-        await trio.to_thread.run_sync(postgresql.stop)
-        daemon.work.release("a")
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        await trio.to_thread.run_sync(postgresql.start)
-        assert (await daemon.ended_task(held))["state"] == "completed"
-    assert daemon.work.begun == ["hold a"]
-
-
-async def test_writes_during_a_restart_of_the_server_take_place_once(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
-) -> None:
-    records: list[TaskRecord] = []
-
-    async def add(number: int) -> None:
-        for repetition in range(20):
-            record = await add_task(store, f"echo {number}, {repetition}")
-            records.append(record)
-
-    async with open_store(location) as store:
-        async with trio.open_nursery() as nursery:
-            for number in range(20):
-                nursery.start_soon(add, number)
-            await until(lambda: len(records) > 40)
-            await trio.to_thread.run_sync(postgresql.stop)
-            await trio.to_thread.run_sync(postgresql.start)
-        assert await queued_tasks(store) == sorted(records, key=lambda record: record.number)
-        assert len(records) == 400
-
-
-async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next_write_succeeds(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
-) -> None:
-    def lose(transaction: Transaction) -> None:
-        _terminate(postgresql, location.cluster)
-        transaction.connection.execute(select(1))
-
-    async with open_store(location) as store:
-        with pytest.raises(
-            StoreError, match="terminating connection due to administrator command: check that the server"
-        ):
-            await store.write(lose)
-        await add_task(store)
-
-
-async def test_every_session_limits_how_long_it_can_block_others(location: PostgresqlLocation) -> None:
-    names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "plan_cache_mode")
-    show = select(*(func.current_setting(name) for name in names), func.current_setting("search_path"))
-    async with open_store(location) as store:
-        for row in (
-            await store.write(lambda transaction: transaction.connection.execute(show).one()),
-            await store.read(lambda connection: connection.execute(show).one()),
-        ):
-            assert tuple(row) == ("5s", "5s", "30s", "force_custom_plan", location.cluster)
-
-
-@pytest.mark.parametrize(("configured", "used"), [("off", "on"), ("remote_apply", "remote_apply")])
-async def test_commit_is_on_disk_whatever_the_server_is_configured_for(
-    postgresql: PostgresqlServer, configured: str, used: str
-) -> None:
-    user = unique_name()
-    postgresql.execute(f"CREATE ROLE {user} LOGIN SUPERUSER; ALTER ROLE {user} SET synchronous_commit = {configured}")
-    show = select(func.current_setting("synchronous_commit"))
-    async with open_store(PostgresqlLocation(postgresql.url(user=user), unique_name())) as store:
-        assert await store.write(lambda transaction: transaction.connection.execute(show).scalar()) == used
-
-
-def _limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setitem(dialect._SESSION, name, "100ms")
-
-
-async def test_daemon_that_is_stopped_inside_a_transaction_loses_its_session(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _limit(monkeypatch, "idle_in_transaction_session_timeout")
-
-    def pause(transaction: Transaction) -> None:
-        transaction.connection.execute(text("LOCK TABLE tasks"))
-        while _owner(postgresql, location.cluster) is not None:
-            pass
-        transaction.connection.execute(select(1))
-
-    async with open_store(location) as store:
-        with pytest.raises(StoreError, match="the daemon paused for 5 s in a transaction"):
-            await store.write(pause)
-
-
-async def test_lock_of_another_program_fails_a_write_in_a_limited_time(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _limit(monkeypatch, "lock_timeout")
-    async with open_store(location) as store:
-        with psycopg.connect(host=str(postgresql.directory), user="postgres", dbname="postgres") as blocker:
-            blocker.execute(f"LOCK TABLE {location.cluster}.tasks IN SHARE MODE".encode())
-            with pytest.raises(StoreError, match="another program has locked a table for 5 s: stop that program"):
-                await add_task(store)
-        await add_task(store)
-
-
-async def test_statement_that_takes_too_long_is_stopped(
-    location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _limit(monkeypatch, "statement_timeout")
-    async with open_store(location) as store:
-        with pytest.raises(StoreError, match="a statement took 30 s, and was stopped"):
-            await store.read(lambda connection: connection.execute(select(func.pg_sleep(SECONDS))).one())
-
-
-async def test_full_disk_of_the_server_is_reported(location: PostgresqlLocation) -> None:
-    def fail(_transaction: Transaction) -> None:
-        raise OperationalError("INSERT", None, psycopg.errors.DiskFull("could not extend file"))
-
-    async with open_store(location) as store:
-        with pytest.raises(StoreError, match="failed: the server's disk is full: free some space"):
-            await store.write(fail)
-
-
-async def test_removed_table_is_reported(postgresql: PostgresqlServer, location: PostgresqlLocation) -> None:
-    async with open_store(location) as store:
-        postgresql.execute(f"DROP SCHEMA {location.cluster} CASCADE")
-        with pytest.raises(StoreError, match="one of its tables was removed: restore a backup"):
-            await add_task(store)
-
-
-async def test_statement_that_the_server_refuses_is_reported_with_its_message_and_without_values(
-    location: PostgresqlLocation,
-) -> None:
-    value = "-".join(("se", "same"))
-    async with open_store(location) as store:
-        with pytest.raises(StoreError, match=r"failed: invalid input syntax for type integer: \"a\"$") as caught:
-            await store.read(lambda connection: connection.execute(text("SELECT :x, 'a'::int"), {"x": value}))
-    assert value not in "".join(traceback.format_exception(caught.value))
+    assert 'pip install "galaxy_trio[postgres]"' in await refusal_of(PostgresqlLocation(POSTGRESQL))
