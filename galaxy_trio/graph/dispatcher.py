@@ -178,7 +178,8 @@ class Dispatcher:
 
         A task and a cancel scope for each attempt would take longer than all else that happens to it here.
         """
-        attempt = following = self._next_attempt()
+        attempt = self._next_attempt()
+        following: _Attempt | None = attempt
         end: End | None = None
         while following is not None:
             with trio.CancelScope() as scope:
