@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import re
 import signal
 import subprocess
@@ -276,6 +277,21 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
     [condition] = re.findall(r"tasks_queued.*?\(.*\bnumber.*\)", plan, re.DOTALL)
     assert all(column in condition for column in ("asked_device", "os", "capabilities"))
     assert not re.search("Sort|Filter|B-TREE", plan), plan
+
+
+async def test_texts_of_a_task_may_have_any_size(database: Location) -> None:
+    # No database can compress them.
+    characters = random.Random(1)
+    text, *capabilities = ("".join(chr(characters.randrange(2**16, 2**17)) for _ in range(900)) for _ in range(5))
+    request = TaskRequest("echo", text, text, tuple(capabilities), idempotency_key=text)
+    async with open_store(database) as store:
+        record, _ = await store.add(request)
+        assert await store.add(request) == (record, False)
+        assert await store.queued(request.requirement, 0, 10) == [record]
+        assert await store.count_queued() == {request.requirement: 1}
+        running = await store.mark_running(record.id, text, ATTEMPT)
+        assert await store.page(device=text) == [running]
+        assert await store.page(device=text[1:]) == []
 
 
 async def test_read_sees_one_state_of_the_database_while_others_write(database: Location) -> None:
