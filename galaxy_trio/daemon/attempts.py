@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
+from galaxy_trio.daemon.store.store import UnknownOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -56,8 +58,8 @@ class _Attempt:
         token: Names the attempt on disk.
         scope: Cancels the attempt.
         beginning: Whether `running` is being written. From then on the task stays with its device.
-        begun: Whether `running` is on disk, so that the task may have run.
-        unsure: Whether `queued` may be on disk instead, because it could not be written for certain.
+        begun: Whether `running` is on disk, or may be, so that the task may have run.
+        unsure: Whether `queued` may be on disk instead, because the last change could not be written for certain.
         withdrawn: Whether the task ended on disk before it began.
         released: Whether its slot is free again.
         done: Set when the attempt is over.
@@ -66,7 +68,7 @@ class _Attempt:
     record: TaskRecord
     slots: DeviceSlots
     device: Device
-    token: str
+    token: str = attrs.field(factory=lambda: uuid.uuid4().hex)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     beginning: bool = False
     begun: bool = False
@@ -129,9 +131,7 @@ class Attempts:
 
     def start(self, record: TaskRecord, slots: DeviceSlots, device: Device) -> None:
         """Run a task in a slot that the scheduler has assigned to it."""
-        # If an earlier attempt could not write that it has begun, this one continues it: it may be on disk.
-        token = record.attempt or uuid.uuid4().hex
-        attempt = self._attempts[record.id] = _Attempt(record, slots, device, token)
+        attempt = self._attempts[record.id] = _Attempt(record, slots, device)
         self._nursery.start_soon(self._run, attempt)
 
     @property
@@ -224,7 +224,6 @@ class Attempts:
             )
         except StoreError as error:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
-            attempt.record = attrs.evolve(record, attempt=attempt.token)
             await trio.sleep(self._retry_delay)
             raise _NotBegun from error
         except (WrongState, NoSuchTask) as error:
@@ -260,8 +259,7 @@ class Attempts:
     async def _begin(self, attempt: _Attempt, device_id: str) -> None:
         """Write that the task is running, before it is sent. Called again if the connection is lost before it is sent."""
         if attempt.begun:
-            if attempt.unsure:
-                await self._confirm(attempt, device_id)
+            await self._confirm(attempt, device_id)
             return
         if self._closed:
             raise _NotBegun
@@ -269,15 +267,22 @@ class Attempts:
         attempt.scope.deadline = math.inf
         try:
             record = await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+        except UnknownOutcome as error:
+            logger.error("task %s cannot begin: %s; retrying", attempt.record.id, error)  # noqa: TRY400
+            # It may be on disk. Then only its attempt can cancel it.
+            attempt.unsure = True
+            now = datetime.now(UTC)
+            record = attrs.evolve(attempt.record, state=TaskState.RUNNING, device=device_id, started=now)
         except BaseException:
             attempt.beginning = False
             raise
         attempt.begun = True
         self._running += 1
         self._on_change(record)
+        await self._confirm(attempt, device_id)
 
     async def _confirm(self, attempt: _Attempt, device_id: str) -> None:
-        """Write that the task is running, if `queued` may be on disk; retry while the database fails. It must not be sent before."""
+        """Write that the task is running, if it may be queued on disk; retry while the database fails. It must not be sent before."""
         while attempt.unsure:
             try:
                 await self._store.mark_running(attempt.record.id, device_id, attempt.token)

@@ -253,6 +253,32 @@ async def test_task_whose_beginning_may_be_on_disk_is_begun_once_by_the_same_tok
     assert tokens[0] == tokens[1] != tokens[2]
 
 
+@pytest.mark.parametrize("is_on_disk", [True, False])
+async def test_task_whose_beginning_may_be_on_disk_can_be_cancelled(
+    database: Location, monkeypatch: pytest.MonkeyPatch, is_on_disk: bool
+) -> None:
+    mark_running, fail = Store.mark_running, trio.Event()
+
+    async def does_not_know(self: Store, *arguments: Any) -> TaskRecord:
+        if is_on_disk and not fail.is_set():
+            await mark_running(self, *arguments)
+        fail.set()
+        raise UnknownOutcome("it is not known whether this was stored")
+
+    monkeypatch.setattr(Store, "mark_running", does_not_know)
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
+            task = await submit(life, "hold first", "d1")
+            await fail.wait()
+            cancelled = await life.task_queue.cancel(task.id)
+            assert cancelled.state is TaskState.CANCELLED
+            assert (life.task_queue.queued, life.task_queue.running) == (0, 0)
+            monkeypatch.undo()
+            await ended_tasks(life, await submit(life, "echo second", "d1"))
+    assert work.begun == ["echo second"]
+
+
 async def test_task_that_may_be_queued_again_on_disk_is_running_on_disk_before_it_is_sent(
     database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:

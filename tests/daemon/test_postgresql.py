@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -107,6 +108,19 @@ async def test_unusable_database_is_reported_with_what_to_do(
     postgresql: PostgresqlServer, prepare: Callable[[PostgresqlServer], str], sentence: str
 ) -> None:
     assert sentence in await refusal_of(PostgresqlLocation(prepare(postgresql)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'root certificate file "/root.crt" does not exist',
+        "server does not support SSL, but SSL was required",
+        'server certificate for "a" does not match host name "b"',
+    ],
+)
+def test_advice_about_encryption_is_not_to_check_whether_the_server_runs(message: str) -> None:
+    reason = dialect.reason_of(psycopg.OperationalError(f"connection failed: {message}"))
+    assert reason == f"{message}: correct sslmode and sslrootcert in the URL, or the server's certificate"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import psycopg
@@ -24,6 +25,7 @@ from tests.daemon.support.store import add_task, queued_tasks
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -78,18 +80,21 @@ async def test_store_connects_again_and_is_the_owner_again_when_its_sessions_are
                 raise AssertionError("not reached")
 
 
+@contextmanager
+def _held_lock(server: PostgresqlServer, cluster: str) -> Generator[psycopg.Connection[Any]]:
+    """Hold the lock of the cluster, as a session whose daemon has ended does until the server notices it."""
+    with psycopg.connect(host=str(server.directory), user="postgres", dbname="postgres") as predecessor:
+        predecessor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"galaxy_trio {cluster}"])
+        yield predecessor
+
+
 async def test_daemon_waits_a_moment_for_the_session_of_its_predecessor_to_end(
     postgresql: PostgresqlServer, location: PostgresqlLocation
 ) -> None:
-    def is_waited_for() -> bool:
-        return postgresql.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]
-
     async with open_store(location):
         pass
     async with trio.open_nursery() as nursery:
-        with psycopg.connect(host=str(postgresql.directory), user="postgres", dbname="postgres") as predecessor:
-            query = "SELECT pg_advisory_lock(hashtextextended(%s, 0))"
-            predecessor.execute(query, [f"galaxy_trio {location.cluster}"])
+        with _held_lock(postgresql, location.cluster):
             opened = trio.Event()
 
             async def open_it() -> None:
@@ -97,13 +102,46 @@ async def test_daemon_waits_a_moment_for_the_session_of_its_predecessor_to_end(
                     opened.set()
 
             nursery.start_soon(open_it)
-            await until(is_waited_for)
+            await until(lambda: _waits_for_lock(postgresql))
             assert not opened.is_set()
 
 
-async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_database(
-    postgresql: PostgresqlServer, location: PostgresqlLocation
+def _waits_for_lock(server: PostgresqlServer) -> bool:
+    return server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]
+
+
+async def test_write_waits_until_the_server_notices_that_the_lost_session_of_its_daemon_has_ended(
+    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dialect, "_LOCK_TIMEOUT", 0.1)
+    refusals = 0
+    begin = dialect.Postgresql._begin_writing_session
+
+    def count_refusals(self: dialect.Postgresql, connection: psycopg.Connection, record: object) -> None:
+        nonlocal refusals
+        try:
+            begin(self, connection, record)
+        except DatabaseInUse:
+            refusals += 1
+            raise
+
+    monkeypatch.setattr(dialect.Postgresql, "_begin_writing_session", count_refusals)
+    async with open_store(location) as store:
+        _terminate(postgresql, location.cluster)
+        async with trio.open_nursery() as nursery:
+            with _held_lock(postgresql, location.cluster):
+                nursery.start_soon(add_task, store)
+                await until(lambda: refusals > 0)
+        assert len(await queued_tasks(store)) == 1
+
+
+async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_database(
+    postgresql: PostgresqlServer,
+    location: PostgresqlLocation,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    monkeypatch.setattr(dialect, "_LOCK_TIMEOUT", 0.1)
     async with open_store(location) as store:
         first = await add_task(store)
         _terminate(postgresql, location.cluster)
@@ -222,11 +260,18 @@ def _limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 async def test_daemon_that_is_stopped_inside_a_transaction_loses_its_session(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgresqlServer,
+    location: PostgresqlLocation,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
 ) -> None:
     _limit(monkeypatch, "idle_in_transaction_session_timeout")
 
+    pauses = 0
+
     def pause(transaction: Transaction) -> None:
+        nonlocal pauses
+        pauses += 1
         transaction.connection.execute(text("LOCK TABLE tasks"))
         while _owner(postgresql, location.cluster) is not None:
             pass
@@ -235,10 +280,15 @@ async def test_daemon_that_is_stopped_inside_a_transaction_loses_its_session(
     async with open_store(location) as store:
         with pytest.raises(StoreError, match="the daemon paused for 5 s in a transaction"):
             await store.write(pause)
+    # A pause may be the only one.
+    assert pauses == 7
 
 
 async def test_lock_of_another_program_fails_a_write_in_a_limited_time(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
+    postgresql: PostgresqlServer,
+    location: PostgresqlLocation,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
 ) -> None:
     _limit(monkeypatch, "lock_timeout")
     async with open_store(location) as store:
@@ -247,6 +297,22 @@ async def test_lock_of_another_program_fails_a_write_in_a_limited_time(
             with pytest.raises(StoreError, match="another program has locked a table for 5 s: stop that program"):
                 await add_task(store)
         await add_task(store)
+
+
+async def test_user_that_may_only_read_is_refused_with_what_to_do(
+    postgresql: PostgresqlServer, location: PostgresqlLocation
+) -> None:
+    async with open_store(location):
+        pass
+    user, cluster = unique_name(), location.cluster
+    postgresql.execute(f"CREATE ROLE {user} LOGIN; GRANT USAGE ON SCHEMA {cluster} TO {user}")
+    postgresql.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {cluster} TO {user}")
+    refusal = await refusal_of(PostgresqlLocation(postgresql.url(user=user), cluster))
+    assert refusal.endswith("permission denied for table tasks: grant the permission to the user")
+    postgresql.execute(f"GRANT UPDATE ON {cluster}.tasks TO {user}")
+    with pytest.raises(StoreError, match="permission denied for table commits: grant the permission to the user"):
+        async with open_store(PostgresqlLocation(postgresql.url(user=user), cluster)):
+            raise AssertionError("not reached")
 
 
 async def test_statement_that_takes_too_long_is_stopped(

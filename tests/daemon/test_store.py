@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import re
 import signal
 import subprocess
@@ -295,6 +296,21 @@ async def test_queued_tasks_are_read_by_priority_and_then_in_the_order_of_accept
         assert [record.number for record in failed] == [3, 5, 1]
         again = await store.retry(failed[0].id)
     assert again.asked.priority == 100
+
+
+async def test_texts_of_a_task_may_have_any_size(database: Location) -> None:
+    # No database can compress them.
+    characters = random.Random(1)
+    text, *capabilities = ("".join(chr(characters.randrange(2**16, 2**17)) for _ in range(900)) for _ in range(5))
+    request = TaskRequest("echo", text, text, tuple(capabilities), idempotency_key=text)
+    async with open_store(database) as store:
+        record, _ = await store.add(request)
+        assert await store.add(request) == (record, False)
+        assert await store.queued(request.requirement, 0, 10) == [record]
+        assert await store.count_queued() == {request.requirement: 1}
+        running = await store.mark_running(record.id, text, ATTEMPT)
+        assert await store.page(device=text) == [running]
+        assert await store.page(device=text[1:]) == []
 
 
 async def test_read_sees_one_state_of_the_database_while_others_write(database: Location) -> None:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import attrs
 import trio
 
-from galaxy_trio.daemon.store.committer import Batch, Committer, Write
+from galaxy_trio.daemon.store.committer import Batch, Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Engine
-
-    from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.committer import Committer, Transaction
 
 T = TypeVar("T")
 
@@ -97,17 +95,16 @@ class GroupCommit:
 
 @asynccontextmanager
 async def open_group_commit(
-    engine: Engine, clock: Callable[[], datetime], is_temporary: Callable[[Exception], bool]
+    committer: Committer, clock: Callable[[], datetime], is_temporary: Callable[[Exception], bool]
 ) -> AsyncGenerator[GroupCommit]:
     """Accept writes inside the block. Leaving it waits for the writes that were accepted.
 
     Args:
-        engine: The database.
+        committer: Commits to the database.
         clock: The time at which a write is requested.
         is_temporary: Whether a transaction that failed with an error may succeed if it is repeated a moment later.
     """
     sending, receiving = trio.open_memory_channel[_Pending](_MAX_PENDING)
-    committer = await trio.to_thread.run_sync(Committer, engine)
     group = GroupCommit(sending, committer, clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_Loop(committer, is_temporary).commit_all, receiving)

@@ -73,13 +73,14 @@ _REASONS: Final = {
     "57014": "a statement took 30 s, and was stopped: check whether the server is overloaded",
 }
 """Reasons by SQLSTATE."""
-_TEMPORARY: Final = ("40001", "40P01")
-"""The SQLSTATEs of transactions that the server undid because of others."""
+_TEMPORARY: Final = ("25P03", "40001", "40P01", "55P03")
+"""The SQLSTATEs of transactions that the server undid because of others, or of a pause."""
 _ADVICE: Final = (
     (r"^role .* does not exist", "create it with createuser, or configure another user"),
     (r"^database .* does not exist", "create it with createdb, or configure another one"),
     (r"^password authentication failed", "correct the password, which comes from the URL, PGPASSWORD or a passfile"),
     (r"no password supplied", "give a password in a passfile (~/.pgpass, or the one that PGPASSFILE names) or in PGPASSWORD"),
+    (r"SSL|certificate", "correct sslmode and sslrootcert in the URL, or the server's certificate"),
     (r"no pg_hba.conf entry", "let the user connect in the server's pg_hba.conf"),
     (r"too many clients|connection slots", "raise max_connections of the server"),
     (r"^invalid|^definition of service", "correct the URL of the database"),
@@ -140,7 +141,12 @@ class Postgresql:
     def is_temporary(self, error: Exception) -> bool:
         """See `Database.is_temporary`."""
         cause = error.orig if isinstance(error, DBAPIError) else None
-        return _is_of_connection(cause) or getattr(cause, "sqlstate", None) in _TEMPORARY
+        # After a lost connection, the server may take a while to notice that this daemon's earlier session has ended.
+        return (
+            isinstance(error, DatabaseInUse)
+            or _is_of_connection(cause)
+            or getattr(cause, "sqlstate", None) in _TEMPORARY
+        )
 
     def _make_engine(self, connections: int, **more: Any) -> Engine:  # Any: SQLAlchemy's options
         return create_engine(
@@ -231,7 +237,8 @@ class Postgresql:
             raise StoreError(
                 f"the {schema} of {self} was made by a newer galaxy_trio: install that version, or configure another cluster"
             )
-        connection.execute(select(TASKS.c.id, TASKS.c.request).limit(1))
+        # It needs the permission to write, and writes nothing.
+        connection.execute(select(TASKS.c.id, TASKS.c.request).limit(1).with_for_update())
         return version
 
 

@@ -19,6 +19,7 @@ from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.committer import Refused
 from galaxy_trio.daemon.store.departures import add_departure
+from galaxy_trio.daemon.store.digest import is_equal
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
     Rank,
@@ -321,13 +322,13 @@ def page(
     if state is not None:
         query = query.where(TASKS.c.state == state.value)
     if device is not None:
-        query = query.where(TASKS.c.device == device)
+        query = query.where(is_equal(TASKS.c.device, "device"))
     if before is not None:
         number = connection.execute(select(TASKS.c.number).where(TASKS.c.id == before)).scalar()
         if number is None:
             raise NoSuchTask(f"there is no task {before!r:.100} to continue the list from: start at the first page")
         query = query.where(TASKS.c.number < number)
-    return [make_record(row) for row in connection.execute(query)]
+    return [make_record(row) for row in connection.execute(query, {"device": device})]
 
 
 def count_queued(connection: Connection) -> dict[Requirement, int]:

@@ -17,8 +17,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     text,
 )
+
+from galaxy_trio.daemon.store.digest import digest
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -56,9 +59,9 @@ TASKS = Table(
     Column("request", _FREE_TEXT, nullable=False),
     Column("asked_device", _FREE_TEXT),
     Column("os", _FREE_TEXT),
-    Column("capabilities", Text, nullable=False),
+    Column("capabilities", _FREE_TEXT, nullable=False),
     Column("timeout", Float, nullable=False),
-    Column("idempotency_key", _FREE_TEXT, unique=True),
+    Column("idempotency_key", _FREE_TEXT),
     Column("device", _FREE_TEXT),
     Column("created", Float, nullable=False),
     Column("started", Float),
@@ -69,20 +72,23 @@ TASKS = Table(
     Column("attempt", Text),
     Column("priority", SmallInteger, nullable=False, server_default=text("0")),
     Index("tasks_by_state", "state", "number"),
-    Index("tasks_by_device", "device", "number"),
+    UniqueConstraint("idempotency_key").ddl_if(dialect="sqlite"),
     sqlite_autoincrement=True,
 )
 """A number is never used again, so that a list's pages stay consistent when tasks are deleted between them. `attempt` is the token of the
 latest attempt to run the task."""
+
+Index("tasks_by_key", digest(TASKS.c.idempotency_key), unique=True).ddl_if(dialect="postgresql")
+Index("tasks_by_device", digest(TASKS.c.device), TASKS.c.number)
 
 IS_QUEUED: Final = TASKS.c.state == text("'queued'")
 """The value is a literal: with a bound parameter, SQLite would not use the partial index below."""
 
 TASKS_QUEUED: Final = Index(
     "tasks_queued",
-    TASKS.c.asked_device,
-    TASKS.c.os,
-    TASKS.c.capabilities,
+    digest(TASKS.c.asked_device),
+    digest(TASKS.c.os),
+    digest(TASKS.c.capabilities),
     TASKS.c.priority.desc(),
     TASKS.c.number,
     sqlite_where=IS_QUEUED,

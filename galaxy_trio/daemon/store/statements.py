@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from galaxy_trio.daemon.store.is_same import is_same
+from galaxy_trio.daemon.store.digest import digest, is_equal, is_same
 from galaxy_trio.daemon.store.records import MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
@@ -73,7 +73,7 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
 RECORDS: Final = typing.cast("Select[Any]", select(*RECORD))  # the type checkers disagree about the type of the columns
 INSERT_PIECE: Final = insert(RESULTS)
 BY_ID: Final = RECORDS.where(TASKS.c.id == bindparam("task_id"))
-BY_KEY: Final = RECORDS.where(TASKS.c.idempotency_key == bindparam("key"))
+BY_KEY: Final = RECORDS.where(is_equal(TASKS.c.idempotency_key, "key"))
 REQUEST: Final = select(TASKS.c.request).where(TASKS.c.id == bindparam("task_id"))
 TEXT_PIECES: Final = {
     column.name: select(func.substr(_utf_8(column), bindparam("start"), bindparam("size"))).where(
@@ -127,12 +127,10 @@ _IS_REQUIRED: Final = (
     IS_QUEUED
     & is_same(TASKS.c.asked_device, "required_device")
     & is_same(TASKS.c.os, "required_os")
-    & (TASKS.c.capabilities == bindparam("required_capabilities"))
+    & is_equal(TASKS.c.capabilities, "required_capabilities")
 )
 _IN_ORDER: Final = (
-    TASKS.c.asked_device,
-    TASKS.c.os,
-    TASKS.c.capabilities,
+    *map(digest, (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)),
     TASKS.c.priority.desc(),
     TASKS.c.number,
 )

@@ -12,6 +12,7 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import deletion, departures, queries
+from galaxy_trio.daemon.store.committer import Committer
 from galaxy_trio.daemon.store.database import MAX_READERS, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
@@ -171,8 +172,10 @@ async def open_store(location: Location, *, clock: Callable[[], datetime] = _utc
         StoreError: The database cannot be used; the message gives the reason.
     """
     database = database_at(location)
-    async with (
-        database.open() as engines,
-        open_group_commit(engines.writing, clock, database.is_temporary) as group,
-    ):
-        yield Store(database, engines.reading, group)
+    async with database.open() as engines:
+        try:
+            committer = await trio.to_thread.run_sync(Committer, engines.writing)
+        except SQLAlchemyError as error:
+            raise database.explain(error) from error
+        async with open_group_commit(committer, clock, database.is_temporary) as group:
+            yield Store(database, engines.reading, group)
