@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import Counter
 from random import Random
 from secrets import token_hex
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 import trio
 
-from galaxy_trio.constellation.ranked_queue import RankedQueue
+from galaxy_trio.constellation.ranked_queue import RankedQueue, has_higher_priority
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
 from galaxy_trio.graph.memory_tables import LiveNode
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from galaxy_trio.constellation.constellation import Constellation
+    from galaxy_trio.constellation.ranked_queue import Rank
     from galaxy_trio.messages import JSON, TaskResult
 
 End: TypeAlias = "tuple[NodeState, JSON, str | None]"
@@ -93,8 +96,12 @@ class Dispatcher:
         self._ready = ReadyQueue()
         # The latest attempt of each node that waits for a device, or runs.
         self._attempts: dict[str, _Attempt] = {}
-        # Attempts whose tasks have not begun: trio begins them in any order.
-        self._starting = RankedQueue[_Attempt]()
+        # Attempts whose tasks have not begun, by rank: trio begins them in any order. One that was withdrawn has the rank of the next
+        # attempt of its node.
+        self._starting: list[tuple[Rank, int, _Attempt]] = []
+        self._turns = itertools.count()
+        # With a limit, those that were begun and neither claim a slot nor are being sent: the last by rank is the first.
+        self._waiting = RankedQueue[_Attempt]()
         # Tasks that wait for attempts, and whether the current one, which has ended its attempt, takes the next one.
         self._resting = trio.lowlevel.ParkingLot()
         self._is_idle = False
@@ -119,7 +126,10 @@ class Dispatcher:
 
     def _claim(self, attempt: _Attempt) -> None:
         """Let an attempt count as running, with a limit, if it will get a slot when it begins."""
-        if self._max_concurrent is None or attempt.node.not_before is not None:
+        if self._max_concurrent is None:
+            return
+        self._waiting.add(attempt.place, attempt)
+        if attempt.node.not_before is not None:
             return
         spec = attempt.node.spec
         requirements = Requirements(spec.os, spec.capabilities, spec.where)
@@ -131,21 +141,14 @@ class Dispatcher:
             attempt.promised_by = device_id
             self._promised[device_id] += 1
             self._claims[attempt] = trio.current_time() + _CLAIM
+            self._waiting.discard(attempt.place, attempt)
             if not self._ends_claims:
                 self._ends_claims = True
                 self._nursery.start_soon(self._end_claims)
 
     def add(self, node: LiveNode) -> None:
-        """Run a node that is ready, when its turn comes.
-
-        If no more nodes may run, those of a lower priority leave the queues of their devices: they would get the next slot.
-        """
+        """Run a node that is ready, when its turn comes. `start_ready` must follow."""
         self._ready.add(node.spec)
-        if not self._may_begin:
-            for attempt in list(self._attempts.values()):
-                if attempt.waits and attempt not in self._claims and attempt.node.spec.priority < node.spec.priority:
-                    attempt.withdraw()
-                    self._ready.put_back(attempt.ready)
 
     def withdraw(self, node_id: str) -> None:
         """Run a node no more, or stop its attempt. A running one ends as cancelled."""
@@ -155,18 +158,28 @@ class Dispatcher:
             attempt.withdraw()
 
     def start_ready(self) -> None:
-        """Begin to run nodes that are ready."""
+        """Begin to run nodes that are ready.
+
+        If no more nodes may run, those of a lower priority than the next one leave the queues of their devices: they would get the next
+        slot.
+        """
         while self._may_begin and (ready := self._ready.take()) is not None:
             node = self._owner._node(ready.id)
             attempt = self._attempts[node.id] = _Attempt(node, ready)
             self._claim(attempt)
-            self._starting.add(ready.rank, attempt)
+            heapq.heappush(self._starting, (ready.rank, next(self._turns), attempt))
             if self._is_idle:
                 self._is_idle = False
             elif self._resting:
                 self._resting.unpark()
             else:
                 self._nursery.start_soon(self._run_attempts)
+        if self._waiting and not self._may_begin and (first := self._ready.first) is not None:
+            while (last := self._waiting.first) is not None and has_higher_priority(first.rank, last.ready.rank):
+                self._waiting.pop()
+                if not last.withdrawn:
+                    last.withdraw()
+                    self._ready.put_back(last.ready)
 
     def wait_before(self, node: LiveNode) -> float:
         """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
@@ -198,7 +211,7 @@ class Dispatcher:
 
     def _next_attempt(self) -> _Attempt:
         """Take the next attempt that begins."""
-        attempt = self._starting.pop()
+        _, _, attempt = heapq.heappop(self._starting)
         if attempt.promised_by is not None:
             self._promised[attempt.promised_by] -= 1
         return attempt
@@ -207,7 +220,8 @@ class Dispatcher:
         if self._attempts.get(attempt.node.id) is attempt:
             del self._attempts[attempt.node.id]
         self._running -= attempt.sent
-        self._end_claim(attempt)
+        self._claims.pop(attempt, None)
+        self._waiting.discard(attempt.place, attempt)
         self._ready.release(attempt.ready)
 
     async def _finish(self, attempt: _Attempt, end: End | None) -> _Attempt | None:
@@ -237,12 +251,10 @@ class Dispatcher:
             await trio.sleep_until(next(iter(self._claims.values())))
             now = trio.current_time()
             for attempt in [attempt for attempt, end in self._claims.items() if end <= now]:
-                self._end_claim(attempt)
+                del self._claims[attempt]
+                self._waiting.add(attempt.place, attempt)
             self.start_ready()
         self._ends_claims = False
-
-    def _end_claim(self, attempt: _Attempt) -> None:
-        self._claims.pop(attempt, None)
 
     async def _run(self, attempt: _Attempt) -> End | None:
         node = attempt.node
@@ -284,7 +296,8 @@ class Dispatcher:
                 raise _NoRoom
             self._running += 1
             attempt.sent = True
-            self._end_claim(attempt)
+            self._claims.pop(attempt, None)
+            self._waiting.discard(attempt.place, attempt)
             self._owner._started(node, attempt.task_id, device_id)
 
         async def on_not_sent(device_id: str) -> None:
@@ -293,6 +306,8 @@ class Dispatcher:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._running -= 1
             attempt.sent = False
+            if self._max_concurrent is not None:
+                self._waiting.add(attempt.place, attempt)
             self._owner._not_sent(node)
             self.start_ready()
             await trio.lowlevel.checkpoint()
@@ -353,9 +368,9 @@ class _Attempt:
     sent: bool = False
 
     @property
-    def waits(self) -> bool:
-        """Whether it waits for a device, or for its time."""
-        return not (self.sent or self.withdrawn)
+    def place(self) -> Rank:
+        """Its place among those that wait for devices, the last by rank first."""
+        return -self.ready.rank[0], -self.ready.rank[1]
 
     def withdraw(self) -> None:
         """Stop it, or let it not begin."""

@@ -73,19 +73,27 @@ class ReadyQueue:
             if place in queues:
                 queues[place].discard(ready.rank, ready)
 
+    @property
+    def first(self) -> ReadyNode | None:
+        """The next node that may wait for a device; None if there is none."""
+        while (ready := self._queue.first) is not None:
+            if ready.requirements in self._refused:
+                aside = self._refused[ready.requirements]
+            elif self._taken.get(ready.window, 0) >= _WINDOW:
+                aside = self._parked.setdefault(ready.window, RankedQueue())
+            else:
+                return ready
+            aside.add(ready.rank, self._queue.pop())
+        return None
+
     def take(self) -> ReadyNode | None:
         """Remove and return the next node that may wait for a device; None if there is none. `release` must follow."""
-        while self._queue:
-            ready = self._queue.pop()
-            if ready.requirements in self._refused:
-                self._refused[ready.requirements].add(ready.rank, ready)
-            elif self._taken[ready.window] >= _WINDOW:
-                self._parked.setdefault(ready.window, RankedQueue()).add(ready.rank, ready)
-            else:
-                self._taken[ready.window] += 1
-                del self._nodes[ready.id]
-                return ready
-        return None
+        ready = self.first
+        if ready is not None:
+            self._queue.pop()
+            self._taken[ready.window] += 1
+            del self._nodes[ready.id]
+        return ready
 
     def release(self, taken: ReadyNode) -> None:
         """Make room for another node like this one."""

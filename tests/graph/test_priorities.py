@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,3 +137,53 @@ async def test_node_that_gets_ready_goes_before_those_of_a_lower_priority_that_w
         run.edit(lambda edit: edit.add(Node("urgent", "urgent", priority=1)))
         await tasks.complete("c")
         assert tasks.running == {"b", "urgent"}
+
+
+async def test_second_of_two_urgent_nodes_goes_before_one_of_a_lower_priority_in_the_queue_of_its_device(
+    autojump_clock: MockClock,
+) -> None:
+    """Both get ready with one place left, which the first of them takes."""
+    nodes = [
+        Node("x", "x", device="d1"),
+        Node("s", "s", device="d2"),
+        Node("low", "low", device="d1", priority=-1),
+        Node("urgent 1", "urgent 1", device="d2", priority=1),
+        Node("urgent 2", "urgent 2", device="d1", priority=1),
+    ]
+    graph = Graph(nodes, [Edge("s", "urgent 1"), Edge("s", "urgent 2")])
+    async with open_tasks("d1", "d2") as tasks:
+        await tasks.fleet.kill_device("d2")
+        await trio.sleep(100)
+        async with open_graph(tasks.constellation, graph, max_concurrent=2) as run:
+            await tasks.wait_running("x")
+            await trio.sleep(5)
+            assert tasks.constellation.devices["d1"].queued == 1
+            await tasks.fleet.start_device("d2")
+            await tasks.complete("s")
+            await tasks.wait_running("x", "urgent 1")
+            await tasks.complete("x", "urgent 2", "low", "urgent 1")
+            assert (await run.wait()).state is GraphState.COMPLETED
+    assert tasks.started == ["x", "s", "urgent 1", "urgent 2", "low"]
+
+
+@pytest.mark.parametrize("steps", [steps for steps in range(12) for _ in range(4)])
+async def test_node_of_a_lower_priority_that_gives_way_before_its_task_begins_runs_later(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    """Its turn comes again in the same step, because another node ends in it: trio chooses which is first."""
+    async with open_tasks("d1", "d2", "d3") as tasks, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(tasks.constellation.devices["d3"].run_task, "other"))
+        await tasks.wait_running("other")
+        graph = Graph([Node("y", "y", device="d2")])
+        async with open_graph(tasks.constellation, graph, max_concurrent=2) as run:
+            await tasks.wait_running("other", "y")
+            tasks.complete_nowait("y")
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            run.edit(lambda edit: edit.add(Node("low", "low", device="d3")))
+            run.edit(lambda edit: edit.add(Node("b", "b", device="d1")))
+            run.edit(lambda edit: edit.add(Node("urgent", "urgent", device="d3", priority=1)))
+            await tasks.wait_running("other", "b")
+            await tasks.complete("other", "urgent", "low", "b")
+            assert (await run.wait()).state is GraphState.COMPLETED
+    assert tasks.started == ["other", "y", "b", "urgent", "low"]
