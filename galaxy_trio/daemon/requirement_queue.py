@@ -100,8 +100,7 @@ class RequirementQueue:
         if self._more and record.rank > self._known_up_to:
             return
         insort(self._head, self._with_shared_requirement(record), key=_rank)
-        # What the next attempt must know of a task is only in memory.
-        while len(self._head) > self.room and self._head[-1].attempt is None:
+        while len(self._head) > self.room:
             self._more = True
             self._page_begins_late = self.reading
             priority, number = self._head.pop().rank
@@ -133,7 +132,7 @@ class RequirementQueue:
 
     def put_back(self, record: TaskRecord) -> None:
         """Return a task that was taken and has not begun to its place, which may be on disk."""
-        if self._more and record.rank > self._known_up_to and record.attempt is None:
+        if self._more and record.rank > self._known_up_to:
             return
         insort(self._head, record, key=_rank)
 

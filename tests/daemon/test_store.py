@@ -306,7 +306,7 @@ async def test_texts_of_a_task_may_have_any_size(database: Location) -> None:
     async with open_store(database) as store:
         record, _ = await store.add(request)
         assert await store.add(request) == (record, False)
-        assert await store.queued(request.requirement, 0, 10) == [record]
+        assert await store.queued(request.requirement, FIRST, 10) == [record]
         assert await store.count_queued() == {request.requirement: 1}
         running = await store.mark_running(record.id, text, ATTEMPT)
         assert await store.page(device=text) == [running]
