@@ -19,7 +19,7 @@ _PROJECT = nox.project.load_toml("pyproject.toml")
 # The command line and the daemon talk to people: what is left of them untested is small, and counted apart.
 _FRONT_ENDS = "galaxy_trio/_cli/*,galaxy_trio/__main__.py,galaxy_trio/daemon/*"
 
-_EXTRAS = "cli,daemon,mcp"
+_EXTRAS = "cli,daemon,mcp,postgres"
 _FAST = "not slow and not simulation and not daemon and not programs and not page"
 # Each process takes whole files, as far as there are any, so that what a file's tests share is made once.
 _PARALLEL = ("-n", "auto", "--dist", "worksteal")

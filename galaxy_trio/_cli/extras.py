@@ -6,7 +6,7 @@ from typing import Final
 
 from galaxy_trio.errors import ConfigError
 
-_DAEMON: Final = ("httpx2", "hypercorn", "prometheus_client", "sqlalchemy", "starlette")
+_DAEMON: Final = ("alembic", "httpx2", "hypercorn", "prometheus_client", "sqlalchemy", "starlette")
 
 
 def missing_extra(error: ModuleNotFoundError) -> Exception:

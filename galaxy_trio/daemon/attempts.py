@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -52,9 +53,11 @@ class _Attempt:
         record: The task when it was taken from its queue.
         slots: The slots of its device.
         device: Its device.
+        token: Names the attempt on disk.
         scope: Cancels the attempt.
         beginning: Whether `running` is being written. From then on the task stays with its device.
         begun: Whether `running` is on disk, so that the task may have run.
+        unsure: Whether `queued` may be on disk instead, because it could not be written for certain.
         withdrawn: Whether the task ended on disk before it began.
         released: Whether its slot is free again.
         done: Set when the attempt is over.
@@ -63,9 +66,11 @@ class _Attempt:
     record: TaskRecord
     slots: DeviceSlots
     device: Device
+    token: str
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     beginning: bool = False
     begun: bool = False
+    unsure: bool = False
     withdrawn: bool = False
     released: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
@@ -124,7 +129,9 @@ class Attempts:
 
     def start(self, record: TaskRecord, slots: DeviceSlots, device: Device) -> None:
         """Run a task in a slot that the scheduler has assigned to it."""
-        attempt = self._attempts[record.id] = _Attempt(record, slots, device)
+        # If an earlier attempt could not write that it has begun, this one continues it: it may be on disk.
+        token = record.attempt or uuid.uuid4().hex
+        attempt = self._attempts[record.id] = _Attempt(record, slots, device, token)
         self._nursery.start_soon(self._run, attempt)
 
     def withdraw(self, task_id: str) -> None:
@@ -178,7 +185,7 @@ class Attempts:
                 if attempt.begun:
                     self._count_end()
                 if attempt.begun or not attempt.withdrawn:
-                    await self._write_end(attempt.record.id, end)
+                    await self._write_end(attempt, end)
                 del self._attempts[attempt.record.id]
                 self._on_slot_free()
             else:
@@ -205,6 +212,7 @@ class Attempts:
             )
         except StoreError as error:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
+            attempt.record = attrs.evolve(record, attempt=attempt.token)
             await trio.sleep(self._retry_delay)
             raise _NotBegun from error
         except (WrongState, NoSuchTask) as error:
@@ -240,19 +248,31 @@ class Attempts:
     async def _begin(self, attempt: _Attempt, device_id: str) -> None:
         """Write that the task is running, before it is sent. Called again if the connection is lost before it is sent."""
         if attempt.begun:
+            if attempt.unsure:
+                await self._confirm(attempt, device_id)
             return
         if self._closed:
             raise _NotBegun
         attempt.beginning = True
         attempt.scope.deadline = math.inf
         try:
-            record = await self._store.mark_running(attempt.record.id, device_id)
+            record = await self._store.mark_running(attempt.record.id, device_id, attempt.token)
         except BaseException:
             attempt.beginning = False
             raise
         attempt.begun = True
         self._running += 1
         self._on_change(record)
+
+    async def _confirm(self, attempt: _Attempt, device_id: str) -> None:
+        """Write that the task is running, if `queued` may be on disk; retry while the database fails. It must not be sent before."""
+        while attempt.unsure:
+            try:
+                await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+                attempt.unsure = False
+            except StoreError as error:
+                logger.error("task %s cannot continue: %s; retrying", attempt.record.id, error)  # noqa: TRY400
+                await trio.sleep(self._retry_delay)
 
     async def _write_queued(self, attempt: _Attempt, device_id: str) -> None:
         """Write that the task is queued again: its device had left, so the task has not run.
@@ -263,13 +283,14 @@ class Attempts:
         record: TaskRecord | None = None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
             try:
-                record = await self._store.mark_queued(attempt.record.id)
+                record = await self._store.mark_queued(attempt.record.id, attempt.token)
             except (StoreError, WrongState) as error:
                 logger.error(  # noqa: TRY400
                     "task %s did not run on %r, but this cannot be written: %s", attempt.record.id, device_id, error
                 )
         if record is None:
-            # It stays `running` on disk, and `run_task` waits for the device.
+            # The task stays with its device, for which `run_task` waits.
+            attempt.unsure = True
             return
         attempt.begun = attempt.beginning = False
         self._count_end()
@@ -288,31 +309,32 @@ class Attempts:
             self._idle.set()
             self._idle = trio.Event()
 
-    async def _write_end(self, task_id: str, end: _End) -> None:
+    async def _write_end(self, attempt: _Attempt, end: _End) -> None:
         """Write the end of a task, even when cancelled. If that fails or takes too long, retry in the background."""
         written = False
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
-            written = await self._try_to_write_end(task_id, end)
+            written = await self._try_to_write_end(attempt, end)
         if not written:
-            self._nursery.start_soon(self._retry_to_write_end, task_id, end)
+            self._nursery.start_soon(self._retry_to_write_end, attempt, end)
 
-    async def _retry_to_write_end(self, task_id: str, end: _End) -> None:
-        while not await self._try_to_write_end(task_id, end):  # noqa: ASYNC110  # a disk sends no event
+    async def _retry_to_write_end(self, attempt: _Attempt, end: _End) -> None:
+        while not await self._try_to_write_end(attempt, end):  # noqa: ASYNC110  # a disk sends no event
             await trio.sleep(self._retry_delay)
 
-    async def _try_to_write_end(self, task_id: str, end: _End) -> bool:
+    async def _try_to_write_end(self, attempt: _Attempt, end: _End) -> bool:
         """Write the end of a task, unless it has ended on disk.
 
         Returns:
             Whether its end is on disk.
         """
+        task_id = attempt.record.id
         try:
-            record = await self._store.finish(task_id, end.state, error=end.error, result=end.result)
+            record = await self._store.finish(task_id, attempt.token, end.state, error=end.error, result=end.result)
         except StoreError as error:
             logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400
             return False
         except WrongState:
-            # A client cancelled it, or an earlier write that took too long has succeeded.
+            # A client cancelled it.
             return True
         self._on_change(record)
         return True

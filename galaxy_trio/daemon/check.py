@@ -10,7 +10,7 @@ import trio
 from galaxy_trio import ConfigError, ConstellationConfig
 from galaxy_trio._counted import counted
 from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
-from galaxy_trio.daemon.store.database_file import check
+from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.web.listening import AddressInUse, ListenError, open_listeners, parse_address
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def check_start(settings: Settings) -> CheckedStart:
         problems.append(f"token_file: {error}")
     in_use: list[str] = []
     try:
-        await trio.to_thread.run_sync(check, settings.database)
+        await trio.to_thread.run_sync(database_at(settings.database).check)
     except DatabaseInUse as error:
         in_use.append(f"database: {error}")
     except StoreError as error:

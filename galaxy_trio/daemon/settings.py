@@ -14,6 +14,7 @@ from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.strict_toml import parse_toml
 from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
+from galaxy_trio.daemon.store.location import DEFAULT_CLUSTER, POSTGRESQL, Location, PostgresqlLocation, is_cluster_name
 from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
@@ -33,7 +34,7 @@ class Settings:
         listen: ``unix:PATH`` or ``HOST:PORT``.
         socket_mode: The mode of the socket at ``unix:PATH``.
         socket_group: The group of that socket, by name or number; `None` for the group of the process.
-        database: The database with the tasks.
+        database: The database with the tasks: a file, or a PostgreSQL database with its cluster.
         token_file: The file with the tokens that clients may give, one per line; read again at each reload.
         allowed_hosts: The host names by which clients may call the daemon, besides those of the loopback interface.
         keep_days: Days for which finished tasks are kept.
@@ -46,7 +47,7 @@ class Settings:
     path: Path
     devices: Path
     listen: str
-    database: Path
+    database: Location
     token_file: Path | None = attrs.field(default=None, repr=False)
     socket_mode: int = 0o600
     socket_group: str | None = None
@@ -135,7 +136,7 @@ def read_settings(path: str | Path) -> Settings:
         listen=listen,
         socket_mode=0o600 if socket_mode is None else int(socket_mode, 8),
         socket_group=socket_group,
-        database=path.parent / (_read_file_name(members, "database") or "galaxy.db"),
+        database=_read_database(members, path.parent),
         token_file=None if token_file is None else path.parent / token_file,
         allowed_hosts=members.texts(
             "allowed_hosts",
@@ -154,6 +155,24 @@ def read_settings(path: str | Path) -> Settings:
     return settings
 
 
+def _read_database(members: ObjectReader, directory: Path) -> Location:
+    # It is secret, because it may contain a password.
+    location = members.text(
+        "database",
+        f"the name of a file, or a URL that begins with {POSTGRESQL}",
+        accept=lambda text: _is_file_name(text) or text.startswith(POSTGRESQL),
+        secret=True,
+    )
+    cluster = members.text(
+        "cluster", "at most 40 small letters, digits, - and _, with a letter first and not pg_", accept=is_cluster_name
+    )
+    if location is not None and location.startswith(POSTGRESQL):
+        return PostgresqlLocation(location, cluster or DEFAULT_CLUSTER)
+    if cluster is not None:
+        members.report("cluster", "only a PostgreSQL database has it: remove it, or set database to a URL")
+    return directory / (location or "galaxy.db")
+
+
 def _is_name(text: str) -> bool:
     return text != "" and "\0" not in text
 
@@ -163,6 +182,10 @@ def _read_file_name(members: ObjectReader, key: str) -> str | None:
     return members.text(
         key,
         "the name of a file, not a URL",
-        accept=lambda name: name != "" and "://" not in name and can_name_a_file(name),
+        accept=_is_file_name,
         secret=True,
     )
+
+
+def _is_file_name(text: str) -> bool:
+    return text != "" and "://" not in text and can_name_a_file(text)

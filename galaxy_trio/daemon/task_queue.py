@@ -122,7 +122,7 @@ class TaskQueue:
             Impossible: No device can meet the task's requirements.
             IdempotencyConflict: The idempotency key belongs to a task with a different request.
             DaemonBusy: Too many tasks are queued, or the daemon is stopping.
-            StoreError: The task could not be written, and was not accepted.
+            StoreError: The task could not be written, and was not accepted. After `UnknownOutcome`, it may turn out to be accepted.
         """
         try:
             self._check_device(request)
@@ -162,7 +162,7 @@ class TaskQueue:
             NoSuchDevice: Its device was removed.
             Impossible: No device can meet its requirements.
             DaemonBusy: Too many tasks are queued, or the daemon is stopping.
-            StoreError: The new task could not be written, and was not accepted.
+            StoreError: The new task could not be written, and was not accepted. After `UnknownOutcome`, it may turn out to be accepted.
         """
         await self._resumed.wait()
         self._check_room()
@@ -180,12 +180,11 @@ class TaskQueue:
 
         Raises:
             NoSuchTask: There is no such task.
-            StoreError: The cancellation could not be written, and the task goes on.
+            StoreError: The cancellation could not be written, and the task goes on. After `UnknownOutcome`, it may turn out to be
+                cancelled.
         """
         await self._resumed.wait()
-        record, changed = await self._store.cancel_queued(task_id)
-        if changed:
-            self._record_change(record)
+        record, _ = await self._store.cancel_queued(task_id, self._record_change)
         if not await self._attempts.cancel(task_id):
             return record
         return await self._store.get(task_id) or record

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from galaxy_trio.daemon.store.location import Location, PostgresqlLocation
+from tests.daemon.support.postgresql import PostgresqlServer, open_postgresql, unique_name
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+    from pathlib import Path
 
     from playwright.sync_api import Browser
 
@@ -20,3 +24,38 @@ def browser() -> Generator[Browser]:
 
     with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Generator[PostgresqlServer]:
+    """A PostgreSQL server for all tests of a process. Without PostgreSQL, its tests are skipped."""
+    with open_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Location]:
+    """Makes empty databases, of each dialect."""
+    if request.param == "sqlite":
+        return lambda: tmp_path / unique_name()
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    return lambda: PostgresqlLocation(server.url(), unique_name())
+
+
+@pytest.fixture
+def each_database(database: Location) -> Generator[None]:
+    """Let the daemons of a test use an empty database, of each dialect."""
+    if isinstance(database, PostgresqlLocation):
+        settings = f'database = "{database.url}"\ncluster = "{database.cluster}"\n'
+    else:
+        settings = f'database = "{database}"\n'
+    # Tests may undo all of their own changes.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.daemon.support.daemon.database_settings", settings)
+        yield
+
+
+@pytest.fixture
+def database(new_database: Callable[[], Location]) -> Location:
+    """An empty database of each dialect."""
+    return new_database()

@@ -18,7 +18,8 @@ from galaxy_trio.daemon.store.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
+
+    from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
 
@@ -36,7 +37,7 @@ class Disk:
 
 
 @asynccontextmanager
-async def open_disk(path: Path) -> AsyncGenerator[Disk]:
+async def open_disk(location: Location) -> AsyncGenerator[Disk]:
     scheduler = Scheduler()
     failed: list[TaskRecord] = []
 
@@ -44,14 +45,14 @@ async def open_disk(path: Path) -> AsyncGenerator[Disk]:
         failed.append(record)
         scheduler.withdraw(record)
 
-    async with open_store(path) as store, open_constellation([]) as constellation:
+    async with open_store(location) as store, open_constellation([]) as constellation:
         backlog = Backlog(store, scheduler, constellation, on_change, lambda: None, 0.01)
         yield Disk(store, scheduler, backlog, failed)
 
 
-async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(tmp_path: Path) -> None:
+async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(database: Location) -> None:
     count = 5 * READ_AHEAD
-    async with open_disk(tmp_path / "db") as disk:
+    async with open_disk(database) as disk:
         added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
         await disk.store.add(TaskRequest("echo other", "b"))
         assert await disk.backlog.load() == 0
@@ -70,19 +71,19 @@ async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in
 
 
 async def test_tasks_that_a_killed_daemon_was_running_are_counted_as_lost_and_the_others_as_queued(
-    tmp_path: Path,
+    database: Location,
 ) -> None:
-    async with open_disk(tmp_path / "db") as disk:
+    async with open_disk(database) as disk:
         running, _ = await disk.store.add(TaskRequest("echo", "a"))
-        await disk.store.mark_running(running.id, "a")
+        await disk.store.mark_running(running.id, "a", "an attempt")
         await disk.store.add(TaskRequest("echo", "a"))
         await disk.store.add(TaskRequest("echo"))
         assert await disk.backlog.load() == 1
         assert (disk.scheduler.queued, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
 
 
-async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(tmp_path: Path) -> None:
-    async with open_disk(tmp_path / "db") as disk:
+async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(database: Location) -> None:
+    async with open_disk(database) as disk:
         for name in ("a", "b"):
             await disk.store.add(TaskRequest("echo", name))
         await disk.backlog.load()
@@ -96,8 +97,8 @@ async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(
         assert disk.scheduler.queued_for("b") == 1
 
 
-async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(tmp_path: Path) -> None:
-    async with open_disk(tmp_path / "db") as disk:
+async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(database: Location) -> None:
+    async with open_disk(database) as disk:
         for number in range(5 * READ_AHEAD):
             await disk.store.add(TaskRequest(f"echo {number}", "a"))
         await disk.backlog.load()

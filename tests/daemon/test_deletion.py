@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import signal
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from sqlalchemy import update
 
 import galaxy_trio.daemon.run
 from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.schema import TASKS
 from galaxy_trio.daemon.store.store import Store, open_store
 from tests.daemon.support.daemon import open_daemon
 from tests.daemon.support.store import add_ended_task
@@ -22,11 +22,16 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from galaxy_trio.daemon.store.location import Location
+
 
 pytestmark = pytest.mark.daemon
 
 
-async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("each_database")
+async def test_old_tasks_are_deleted_by_number_and_by_age(
+    tmp_path: Path, database: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", 0.02)
     async with open_daemon(tmp_path, "d1", settings="keep_tasks = 2") as daemon:
         tasks = [await daemon.submit(f"echo {number}") for number in range(4)]
@@ -36,9 +41,9 @@ async def test_old_tasks_are_deleted_by_number_and_by_age(tmp_path: Path, monkey
             while (await daemon.client.get(f"/tasks/{task}")).status_code != 404:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert await daemon.state(tasks[2]) == "completed"
-    with closing(sqlite3.connect(tmp_path / "galaxy.db")) as database, database:
-        database.execute("UPDATE tasks SET ended = ?", [(datetime.now(UTC) - timedelta(days=31)).timestamp()])
-    database.close()
+    ended = (datetime.now(UTC) - timedelta(days=31)).timestamp()
+    async with open_store(database) as store:
+        await store.write(lambda transaction: transaction.connection.execute(update(TASKS).values(ended=ended)))
     async with open_daemon(tmp_path, "d1") as daemon:
         while (await daemon.ask("GET", "/tasks"))["tasks"]:  # noqa: ASYNC110
             await trio.sleep(0.01)
@@ -65,8 +70,8 @@ async def test_changed_number_of_tasks_is_applied_after_a_reload_and_at_the_star
             await trio.sleep(0.01)
 
 
-async def test_looking_for_old_tasks_writes_nothing(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_looking_for_old_tasks_writes_nothing(database: Location) -> None:
+    async with open_store(database) as store:
         for _ in range(3):
             await add_ended_task(store)
         commits = store.commits

@@ -18,7 +18,7 @@ from tests.support.waiting import SECONDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("each_database")]
 
 
 async def test_changes_of_tasks_and_devices_are_published(tmp_path: Path) -> None:

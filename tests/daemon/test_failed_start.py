@@ -9,6 +9,7 @@ import trio
 
 from galaxy_trio import ConfigError
 from galaxy_trio._concurrency.background import split_cancelled
+from galaxy_trio.daemon.check import check_start
 from galaxy_trio.daemon.run import run_daemon
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.daemon.store.database import StoreError
@@ -31,6 +32,7 @@ async def _start(directory: Path) -> Exception:
     return error
 
 
+@pytest.mark.usefixtures("each_database")
 async def test_second_daemon_with_the_same_database_or_socket_is_refused_and_the_first_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -38,8 +40,11 @@ async def test_second_daemon_with_the_same_database_or_socket_is_refused_and_the
         error = await _start(tmp_path)
         assert isinstance(error, StoreError)
         assert "another daemon uses the database" in str(error)
-        settings = (tmp_path / "galaxy.toml").read_text()
-        (tmp_path / "galaxy.toml").write_text(f'database = "other.db"\n{settings}')
+        assert (await check_start(read_settings(tmp_path / "galaxy.toml"))).is_running
+        # The settings of the database are lines of their own.
+        settings = (tmp_path / "galaxy.toml").read_text().splitlines(keepends=True)
+        others = [line for line in settings if not line.startswith(("database", "cluster"))]
+        (tmp_path / "galaxy.toml").write_text('database = "other.db"\n' + "".join(others))
         error = await _start(tmp_path)
         assert isinstance(error, ListenError)
         assert "another daemon listens at" in str(error)

@@ -13,7 +13,7 @@ from tests.support.waiting import SECONDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("each_database")]
 
 BODY = {"request": "echo b", "device": "d1", "idempotency_key": "k"}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("each_database")]
 
 NEVER_RUNNING = "d9"
 

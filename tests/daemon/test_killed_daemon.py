@@ -20,6 +20,7 @@ from galaxy_trio.agent import open_agent
 from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import open_server
 from tests.cli.support.command_line import environment
+from tests.daemon.support import daemon as support
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
-pytestmark = [pytest.mark.daemon, pytest.mark.simulation]
+pytestmark = [pytest.mark.daemon, pytest.mark.simulation, pytest.mark.usefixtures("each_database")]
 
 KILLS: Final = int(os.environ.get("GALAXY_TRIO_KILLS", "20"))
 DEVICES: Final = 4
@@ -113,7 +114,7 @@ async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess
         devices = [{"device_id": name, "server_url": server.url, "max_concurrent_tasks": 2} for name in names]
         (directory / "devices.json").write_text(json.dumps({"devices": devices}))
         (directory / "galaxy.toml").write_text(
-            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n'
+            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n{support.database_settings}'
         )
         for name in names:
             nursery.start_soon(be_agent, server.url, name)

@@ -25,7 +25,7 @@ from tests.constellation.support.scripted_server import open_scripted_server
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.daemon.support.listener import listen
 from tests.daemon.support.scheduling import make_record
-from tests.daemon.support.store import add_task
+from tests.daemon.support.store import ATTEMPT, add_task
 from tests.support.memory import traced_memory
 from tests.support.waiting import SECONDS, until
 
@@ -218,7 +218,9 @@ async def test_whole_task_is_streamed_with_every_character_and_its_short_form_te
 async def test_whole_task_is_read_in_pieces(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await add_task(store, TEXT)
-        record = await store.finish(record.id, TaskState.FAILED, error="no " + TEXT, result=json.dumps("x" * MIB))
+        record = await store.finish(
+            record.id, ATTEMPT, TaskState.FAILED, error="no " + TEXT, result=json.dumps("x" * MIB)
+        )
         pieces = [piece async for piece in whole_task(store, record, with_result=True)]
         assert max(map(len, pieces)) < 200_000
         whole = json.loads(b"".join(pieces))
@@ -250,20 +252,20 @@ async def test_task_that_is_deleted_while_it_is_sent_ends_the_connection(
 async def test_deleted_task_has_no_text_and_no_result(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await add_task(store, "x" * 5_000)
-        record = await store.finish(record.id, TaskState.COMPLETED, result='"x"')
+        record = await store.finish(record.id, ATTEMPT, TaskState.COMPLETED, result='"x"')
         await store.delete_old(record.created, 1)
         await add_task(store)
         newest = await add_task(store)
-        await store.finish(newest.id, TaskState.CANCELLED)
+        await store.finish(newest.id, ATTEMPT, TaskState.CANCELLED)
         assert await store.delete_old(record.created, 1) == 1
         with pytest.raises(NoSuchTask):
             await store.whole_request(record.id)
         with pytest.raises(NoSuchTask):
             [text async for text in store.read_text(record.id, "request")]
         small = await add_task(store, "small")
-        small = await store.finish(small.id, TaskState.COMPLETED, result='"x"')
+        small = await store.finish(small.id, ATTEMPT, TaskState.COMPLETED, result='"x"')
         newest = await add_task(store)
-        await store.finish(newest.id, TaskState.CANCELLED)
+        await store.finish(newest.id, ATTEMPT, TaskState.CANCELLED)
         await store.delete_old(record.created, 1)
         with pytest.raises(NoSuchTask):
             [piece async for piece in whole_task(store, small, with_result=True)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("each_database")]
 
 
 async def test_tasks_queued_when_the_daemon_stops_run_in_order_with_the_next_daemon(tmp_path: Path) -> None:

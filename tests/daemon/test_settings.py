@@ -8,6 +8,7 @@ import pytest
 
 from galaxy_trio import ConfigError
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE, Settings, read_settings
+from galaxy_trio.daemon.store.location import PostgresqlLocation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,3 +138,24 @@ def test_socket_without_a_folder_is_in_the_folder_of_the_file(tmp_path: Path) ->
 def test_keys_that_begin_with_an_underscore_or_x_may_have_any_value(tmp_path: Path) -> None:
     plain = _read(tmp_path, "")
     assert _read(tmp_path, '_note = "n"\nx-owner = { name = "us" }\n[_more]\na = 1\n') == plain
+
+
+def test_url_of_a_database_is_read_with_its_cluster_and_not_shown(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://u:secret@h:5432/d"
+    settings = _read(tmp_path, f'database = "{url}"')
+    assert settings.database == PostgresqlLocation(url, "galaxy")
+    assert "secret" not in repr(settings)
+    assert _read(tmp_path, f'database = "{url}"\ncluster = "north-1"').database == PostgresqlLocation(url, "north-1")
+
+
+@pytest.mark.parametrize("name", ["", "North", "1st", "pg_north", "nörth", "a" * 41, "a.b"])
+def test_cluster_has_a_name_that_needs_no_care_anywhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cluster: expected at most 40 small letters, digits, - and _"):
+        _read(tmp_path, f'database = "postgresql+psycopg://h/d"\ncluster = "{name}"')
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "mysql", "sqlite"])
+def test_url_of_another_database_or_driver_is_refused_and_not_shown(tmp_path: Path, scheme: str) -> None:
+    with pytest.raises(ConfigError, match=r"a URL that begins with postgresql\+psycopg://") as caught:
+        _read(tmp_path, f'database = "{scheme}://u:secret@h/d"')
+    assert "secret" not in str(caught.value)

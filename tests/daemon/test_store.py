@@ -1,91 +1,109 @@
-"""The store on real SQLite files: what it has returned is on disk."""
+"""The store on real databases: what it has returned is on disk."""
 
 from __future__ import annotations
 
 import gc
+import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import weakref
-from contextlib import closing
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import func, insert, select
 
 import galaxy_trio.daemon.store.queries
+from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.rows import requirement_columns
+from galaxy_trio.daemon.store.schema import RESULTS, TASKS
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.store import NOW, add_ended_task, add_task, queued_tasks, read_result
+from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from sqlalchemy import Connection
 
-    from galaxy_trio.daemon.store.group_commit import Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
 
 
-async def test_added_task_is_on_disk_with_its_request(tmp_path: Path) -> None:
+async def test_added_task_is_on_disk_with_its_request(database: Location) -> None:
     request = TaskRequest("öffne 😀", "d1", None, ("a", "b"), 12.5, "key")
-    async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
+    async with open_store(database, clock=lambda: NOW) as store:
         record, is_new = await store.add(request)
         assert (record.asked, record.state, record.created, is_new) == (request, TaskState.QUEUED, NOW, True)
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         assert await store.get(record.id) == record
         assert await queued_tasks(store) == [record]
         assert await store.get("nothing") is None
 
 
-async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db", clock=lambda: NOW) as store:
+async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(database: Location) -> None:
+    async with open_store(database, clock=lambda: NOW) as store:
         record = await add_task(store)
-        running = await store.mark_running(record.id, "d7")
+        running = await store.mark_running(record.id, "d7", ATTEMPT)
         assert (running.state, running.device, running.started) == (TaskState.RUNNING, "d7", NOW)
-        ended = await store.finish(record.id, TaskState.FAILED, error="broken", result='"x"')
+        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="broken", result='"x"')
         assert (ended.state, ended.error, ended.ended, ended.result_size) == (TaskState.FAILED, "broken", NOW, 3)
         assert await read_result(store, record.id) == '"x"'
         with pytest.raises(WrongState, match=f"task {record.id} has failed"):
-            await store.finish(record.id, TaskState.COMPLETED)
+            await store.finish(record.id, ATTEMPT, TaskState.COMPLETED)
         with pytest.raises(WrongState):
-            await store.mark_running(record.id, "d1")
+            await store.mark_running(record.id, "d1", ATTEMPT)
         assert await store.cancel_queued(record.id) == (ended, False)
         assert await store.get(record.id) == ended
 
 
-async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterwards(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterwards(database: Location) -> None:
+    async with open_store(database) as store:
         first, second = await add_task(store), await add_task(store)
         cancelled, changed = await store.cancel_queued(first.id)
         assert (cancelled.state, changed) == (TaskState.CANCELLED, True)
-        assert (await store.finish(second.id, TaskState.FAILED, error="no device")).started is None
+        assert (await store.finish(second.id, ATTEMPT, TaskState.FAILED, error="no device")).started is None
         for record in (first, second):
             with pytest.raises(WrongState):
-                await store.mark_running(record.id, "d1")
+                await store.mark_running(record.id, "d1", ATTEMPT)
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
 
 
-async def test_error_with_a_path_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+async def test_error_with_a_path_that_is_not_utf_8_is_escaped(database: Location) -> None:
     error, escaped = "cannot read /home/\udcff", "cannot read /home/\\udcff"
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         record = await add_task(store)
-        assert (await store.finish(record.id, TaskState.FAILED, error=error)).error == escaped
+        assert (await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)).error == escaped
         await add_task(store)
         assert [failed.error for failed in await store.fail_queued(Requirement(), error, 10)] == [escaped]
 
 
-async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_texts_with_a_nul_are_stored_and_found(database: Location) -> None:
+    asked = TaskRequest("re\0quest", "de\0vice", idempotency_key="k\0")
+    async with open_store(database) as store:
+        record, _ = await store.add(asked)
+        assert await store.get(record.id) == record
+        assert await store.add(asked) == (record, False)
+        assert await store.get("\0") is None
+        assert await store.page(device="\0") == []
+        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="er\0ror")
+        assert (ended.error, ended.error_size) == ("er\0ror", 6)
+
+
+async def test_operations_on_an_unknown_task_raise_no_such_task(database: Location) -> None:
+    async with open_store(database) as store:
         for operation in (
             store.cancel_queued,
             store.retry,
-            partial(store.mark_running, device="d1"),
-            partial(store.finish, state=TaskState.LOST),
+            partial(store.mark_running, device="d1", attempt=ATTEMPT),
+            partial(store.mark_queued, attempt=ATTEMPT),
+            partial(store.finish, attempt=ATTEMPT, state=TaskState.LOST),
         ):
             with pytest.raises(NoSuchTask, match="there is no task 'nothing'"):
                 await operation("nothing")
@@ -94,8 +112,8 @@ async def test_operations_on_an_unknown_task_raise_no_such_task(tmp_path: Path) 
         assert await read_result(store, "nothing") == ""
 
 
-async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_result_of_any_size_is_read_unchanged(database: Location) -> None:
+    async with open_store(database) as store:
         for size in (
             0,
             1,
@@ -109,8 +127,8 @@ async def test_result_of_any_size_is_read_unchanged(tmp_path: Path) -> None:
             assert await read_result(store, record.id) == text[:size]
 
 
-async def test_retry_is_a_new_task_without_the_idempotency_key(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_retry_is_a_new_task_without_the_idempotency_key(database: Location) -> None:
+    async with open_store(database) as store:
         record = await add_task(store, idempotency_key="k", device="d1", timeout=3.0)
         with pytest.raises(WrongState, match="is queued: only a task that has ended can be retried"):
             await store.retry(record.id)
@@ -120,8 +138,8 @@ async def test_retry_is_a_new_task_without_the_idempotency_key(tmp_path: Path) -
         assert again.asked == TaskRequest("echo", "d1", timeout=3.0)
 
 
-async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(database: Location) -> None:
+    async with open_store(database) as store:
         found: list[tuple[TaskRecord, bool]] = []
 
         async def ask() -> None:
@@ -136,30 +154,30 @@ async def test_same_idempotency_key_returns_the_same_task_to_concurrent_callers(
             await store.add(TaskRequest("other", idempotency_key="k"))
 
 
-async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_are_added(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_are_added(database: Location) -> None:
+    async with open_store(database) as store:
         records = [await add_task(store, f"task {number}") for number in range(7)]
         page = await store.page(limit=3)
         await add_task(store, "another")
         following = await store.page(limit=10, before=page[-1].id)
         assert [record.id for record in page + following] == [record.id for record in reversed(records)]
-        await store.mark_running(records[0].id, "d1")
-        await store.mark_running(records[1].id, "d2")
+        await store.mark_running(records[0].id, "d1", ATTEMPT)
+        await store.mark_running(records[1].id, "d2", ATTEMPT)
         assert [record.id for record in await store.page(state=TaskState.RUNNING, device="d2")] == [records[1].id]
 
 
-async def test_concurrent_writes_share_transactions(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_concurrent_writes_share_transactions(database: Location) -> None:
+    async with open_store(database) as store:
         before = store.commits
         async with trio.open_nursery() as nursery:
             for number in range(300):
                 nursery.start_soon(add_task, store, f"task {number}")
         assert store.commits - before < 30
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         assert len(await queued_tasks(store)) == 300
 
 
-async def test_nothing_of_a_write_is_in_memory_when_it_has_returned(tmp_path: Path) -> None:
+async def test_nothing_of_a_write_is_in_memory_when_it_has_returned(database: Location) -> None:
     class Operation:
         def __call__(self, transaction: Transaction) -> None:
             transaction.on_commit(self.called)
@@ -167,7 +185,7 @@ async def test_nothing_of_a_write_is_in_memory_when_it_has_returned(tmp_path: Pa
         def called(self) -> None:
             pass
 
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         gc.disable()
         try:
             operation = Operation()
@@ -180,8 +198,8 @@ async def test_nothing_of_a_write_is_in_memory_when_it_has_returned(tmp_path: Pa
             gc.enable()
 
 
-async def test_error_of_any_size_is_stored_with_64_kib(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> None:
+    async with open_store(database) as store:
         for error, is_whole in (
             ("x" * MAX_ERROR, True),
             ("é" * (MAX_ERROR // 2), True),
@@ -190,7 +208,7 @@ async def test_error_of_any_size_is_stored_with_64_kib(tmp_path: Path) -> None:
             ("\udcff" * MAX_ERROR, False),
         ):
             record = await add_task(store)
-            record = await store.finish(record.id, TaskState.FAILED, error=error)
+            record = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)
             stored = "".join([text async for text in store.read_text(record.id, "error")])
             assert record.error_size == len(stored.encode()) <= MAX_ERROR
             assert stored.startswith(str(record.error))
@@ -198,12 +216,57 @@ async def test_error_of_any_size_is_stored_with_64_kib(tmp_path: Path) -> None:
             assert is_whole or stored.endswith(f"… (the first part of {len(error):,} characters)")
 
 
-async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
-    async with open_store(tmp_path / "db") as store:
+@pytest.mark.parametrize("requirement", [Requirement("d1"), Requirement(os="linux"), Requirement(capabilities=("a",))])
+async def test_page_of_a_queue_is_found_by_the_index(database: Location, requirement: Requirement) -> None:
+    def fill(transaction: Transaction) -> None:
+        values = {
+            "state": "queued",
+            "request": "x",
+            "asked_device": "d2",
+            "capabilities": "[]",
+            "timeout": 1.0,
+            "created": 0.0,
+        }
+        transaction.connection.execute(insert(TASKS), [{"id": str(number), **values} for number in range(1_000)])
+        if transaction.connection.dialect.name == "postgresql":
+            transaction.connection.exec_driver_sql("ANALYZE")
+
+    def explain(connection: Connection) -> str:
+        compiled = statements.QUEUED.compile(connection)
+        given = compiled.construct_params({"after": 0, "limit": 10} | requirement_columns(requirement))
+        ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
+        how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"
+        return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{how} {compiled}", ordered))
+
+    async with open_store(database) as store:
+        await store.write(fill)
+        plan = await store.read(explain)
+    # The whole condition is one of the index, whose order needs no sorting.
+    [condition] = re.findall(r"tasks_queued.*?\(.*\bnumber.*\)", plan, re.DOTALL)
+    assert all(column in condition for column in ("asked_device", "os", "capabilities"))
+    assert not re.search("Sort|Filter|B-TREE", plan), plan
+
+
+async def test_read_sees_one_state_of_the_database_while_others_write(database: Location) -> None:
+    async with open_store(database) as store:
+        await add_task(store)
+
+        def count_twice(connection: Connection) -> list[object]:
+            count = select(func.count(TASKS.c.number))
+            first = connection.execute(count).scalar()
+            trio.from_thread.run(add_task, store)
+            return [first, connection.execute(count).scalar()]
+
+        assert await store.read(count_twice) == [1, 1]
+        assert len(await queued_tasks(store)) == 2
+
+
+async def test_recover_changes_running_tasks_to_lost(database: Location) -> None:
+    async with open_store(database) as store:
         running, queued = await add_task(store), await add_task(store)
-        await store.mark_running(running.id, "d1")
+        await store.mark_running(running.id, "d1", ATTEMPT)
         ended = await add_ended_task(store)
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         assert await store.recover() == 1
         lost = await store.get(running.id)
         assert lost is not None
@@ -214,11 +277,11 @@ async def test_recover_changes_running_tasks_to_lost(tmp_path: Path) -> None:
 
 
 async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.store.queries, "MAX_DELETED", 2)
     now = NOW
-    async with open_store(tmp_path / "db", clock=lambda: now) as store:
+    async with open_store(database, clock=lambda: now) as store:
         queued = await add_task(store)
         old = [await add_ended_task(store, result="1") for _ in range(5)]
         now += timedelta(days=2)
@@ -228,15 +291,11 @@ async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(
         assert [record.id for record in await store.page()] == [record.id for record in (*new[:1:-1], queued)]
         assert await read_result(store, old[0].id) == ""
         assert await store.delete_old(NOW, 3) == 0
-    with closing(sqlite3.connect(tmp_path / "db")) as database, database:
-        assert database.execute("SELECT count(*) FROM results").fetchone() == (3,)
-    database.close()
+        assert await store.read(lambda connection: connection.execute(select(func.count(RESULTS.c.part))).scalar()) == 3
 
 
-async def test_cancelled_write_is_either_not_done_or_waited_for(
-    tmp_path: Path,
-) -> None:
-    async with open_store(tmp_path / "db") as store:
+async def test_cancelled_write_is_either_not_done_or_waited_for(database: Location) -> None:
+    async with open_store(database) as store:
         with trio.CancelScope() as scope:
             scope.cancel()
             await add_task(store, "never")
@@ -260,22 +319,23 @@ async def test_cancelled_write_is_either_not_done_or_waited_for(
         assert {record.id for record in await queued_tasks(store)} == {record.id for record in records}
 
 
-async def test_end_of_the_block_waits_for_accepted_writes_and_refuses_later_ones(tmp_path: Path) -> None:
+async def test_end_of_the_block_waits_for_accepted_writes_and_refuses_later_ones(database: Location) -> None:
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
-            async with open_store(tmp_path / "db") as store:
+            async with open_store(database) as store:
                 for number in range(20):
                     nursery.start_soon(add_task, store, f"task {number}")
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
         with pytest.raises(trio.ClosedResourceError):
             await add_task(store)
-    async with open_store(tmp_path / "db") as store:
+    async with open_store(database) as store:
         assert len(await queued_tasks(store)) == 20
 
 
 _ADDS_UNTIL_KILLED = """
 import pathlib, sys, trio
+from galaxy_trio.daemon.store.location import PostgresqlLocation
 from galaxy_trio.daemon.store.records import TaskRequest
 from galaxy_trio.daemon.store.store import open_store
 
@@ -285,7 +345,8 @@ async def add(store):
         print(record.id, flush=True)
 
 async def main():
-    async with open_store(pathlib.Path(sys.argv[1])) as store, trio.open_nursery() as nursery:
+    location = PostgresqlLocation(*sys.argv[1:]) if sys.argv[2:] else pathlib.Path(sys.argv[1])
+    async with open_store(location) as store, trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(add, store)
 
@@ -293,9 +354,10 @@ trio.run(main)
 """
 
 
-def test_acknowledged_tasks_survive_a_killed_process(tmp_path: Path) -> None:
+def test_acknowledged_tasks_survive_a_killed_process(database: Location) -> None:
+    arguments = [str(database)] if isinstance(database, Path) else [database.url, database.cluster]
     with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", _ADDS_UNTIL_KILLED, str(tmp_path / "db")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _ADDS_UNTIL_KILLED, *arguments], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         acknowledged = [process.stdout.readline().strip() for _ in range(100)]
@@ -303,7 +365,7 @@ def test_acknowledged_tasks_survive_a_killed_process(tmp_path: Path) -> None:
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
 
     async def look() -> set[str]:
-        async with open_store(tmp_path / "db") as store:
+        async with open_store(database) as store:
             return {record.id for record in await queued_tasks(store)}
 
     assert set(acknowledged) <= trio.run(look)

@@ -27,6 +27,7 @@ from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from galaxy_trio import DeviceConfig
+    from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
 
@@ -118,10 +119,10 @@ def test_every_task_runs_at_most_once_in_order_and_ends(
         assert numbers == sorted(numbers)
 
 
-async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(tmp_path: Path) -> None:
+async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(database: Location) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
             held = await submit(life, "hold first", "d1")
             tasks = [
                 await submit(life, f"echo {number}", "d1" if number % 3 else None) for number in range(3 * READ_AHEAD)
@@ -131,12 +132,12 @@ async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(t
     assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
 
 
-async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -> None:
+async def test_tasks_for_a_disconnected_device_delay_no_others(database: Location) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             await fleet.kill_device("d2")
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 queued = [await submit(life, f"echo {number}", "d2") for number in range(100)]
                 await ended_tasks(life, await submit(life, "echo other", "d1"), await submit(life, "echo any"))
                 assert life.task_queue.queued == life.task_queue.queued_for("d2") == 100
@@ -152,11 +153,13 @@ async def test_tasks_for_a_disconnected_device_delay_no_others(tmp_path: Path) -
     assert work.begun[2:] == [f"echo {number}" for number in range(100) if number != 50]
 
 
-async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_survives_the_daemon(tmp_path: Path) -> None:
+async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_survives_the_daemon(
+    database: Location,
+) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 await ended_tasks(life, await submit(life, "echo first", "d1"))
                 # The daemon learns of it only when it sends the task on its idle connection.
                 await fleet.kill_device("d1")
@@ -173,7 +176,7 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
                 assert {state: on_disk[state] for state in counts} == counts
                 cancelled = await submit(life, "echo third", "d1")
                 assert (await life.task_queue.cancel(cancelled.id)).state is TaskState.CANCELLED
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 await fleet.start_device("d1")
                 [ended] = await ended_tasks(life, waits)
     assert ended.state is TaskState.COMPLETED
@@ -181,19 +184,19 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
 
 
 async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work()
     refused = trio.Event()
 
-    async def fail(_self: Store, _task_id: str) -> TaskRecord:
+    async def fail(_self: Store, _task_id: str, _attempt: str) -> TaskRecord:
         await trio.lowlevel.checkpoint()
         refused.set()
         raise StoreError("the disk fails")
 
     monkeypatch.setattr(Store, "mark_queued", fail)
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
             await ended_tasks(life, await submit(life, "echo first", "d1"))
             await fleet.kill_device("d1")
             task = await submit(life, "echo second", "d1")
@@ -205,10 +208,10 @@ async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     assert work.begun == ["echo first", "echo second"]
 
 
-async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path: Path) -> None:
+async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(database: Location) -> None:
     work = Work()
     with trio.fail_after(SECONDS):
-        async with open_memory_fleet("d1", session=work) as fleet, open_life(tmp_path / "db", fleet) as life:
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
             await submit(life, "hold first", "d1")
             tasks = [await submit(life, f"echo {number}", "d1") for number in range(3 * READ_AHEAD)]
             seen: list[TaskRecord] = []
@@ -225,7 +228,7 @@ async def test_wait_returns_at_the_end_of_a_task_that_was_only_on_disk(tmp_path:
 
 
 async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.attempts, "_BEGIN_TIMEOUT", 0.1)
     refuses = trio.Event()
@@ -242,7 +245,7 @@ async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
 
         monkeypatch.setattr(fleet, "connect", connect_or_refuse)
         with trio.fail_after(SECONDS):
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 await ended_tasks(life, await submit(life, "echo", "d1"), await submit(life, "echo", "d2"))
                 refuses.set()
                 [ended] = await ended_tasks(life, await submit(life, "echo any"))
@@ -250,11 +253,11 @@ async def test_task_that_a_device_does_not_begin_in_time_runs_on_another(
     assert ended.device not in refused
 
 
-async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) -> None:
+async def test_task_for_any_device_fails_when_none_can_run_it(database: Location) -> None:
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
             await fleet.kill_device("d2")
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 record, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
                 await fleet.start_device("d2")
                 [failed] = await ended_tasks(life, record)
@@ -262,26 +265,26 @@ async def test_task_for_any_device_fails_when_none_can_run_it(tmp_path: Path) ->
     assert "none runs 'windows'" in str(failed.error)
 
 
-async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_restart(tmp_path: Path) -> None:
+async def test_tasks_of_a_device_that_is_no_longer_configured_fail_after_a_restart(database: Location) -> None:
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=Work()) as fleet:
             await fleet.kill_device("d2")
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 tasks = [await submit(life, "echo", "d2") for _ in range(300)]
-        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
+        async with open_memory_fleet("d1", session=Work()) as fleet, open_life(database, fleet) as life:
             ended = await ended_tasks(life, *tasks)
     assert {task.error for task in ended} == {"device 'd2' was removed"}
 
 
-async def test_too_many_different_requirements_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_different_requirements_are_refused(database: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.scheduler, "MAX_QUEUES", 0)
-    async with open_memory_fleet("d1", session=Work()) as fleet, open_life(tmp_path / "db", fleet) as life:
+    async with open_memory_fleet("d1", session=Work()) as fleet, open_life(database, fleet) as life:
         with pytest.raises(DaemonBusy, match="use fewer combinations of os and capabilities"):
             await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 
 async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
     failed: Counter[str] = Counter()
@@ -304,7 +307,7 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
     with trio.fail_after(SECONDS):
         async with open_memory_fleet("d1", "d2", session=work) as fleet:
             await fleet.kill_device("d2")
-            async with open_life(tmp_path / "db", fleet) as life:
+            async with open_life(database, fleet) as life:
                 unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
                 await submit(life, "hold first", "d1")
                 tasks = [await submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]

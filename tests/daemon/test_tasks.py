@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from galaxy_trio.server import ServerTask
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.usefixtures("each_database")]
 
 
 async def test_accepted_task_runs_and_has_its_result(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_importing_the_package_does_not_import_the_constellation() -> None:
 
 def test_texts_name_only_extras_that_exist() -> None:
     extras = set(tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
-    assert extras == {"cli", "daemon", "mcp"}
+    assert extras == {"cli", "daemon", "mcp", "postgres"}
     named: set[str] = set()
     for path in [
         _ROOT / "noxfile.py",

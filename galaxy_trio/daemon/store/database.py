@@ -1,26 +1,18 @@
-"""Opens the daemon's database, and explains its errors."""
+"""What the store requires of a database, whatever its dialect: a way to open and to check it, and its errors as sentences."""
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+import attrs
+from sqlalchemy import Engine
 
-from galaxy_trio.daemon.store.schema import DEPARTURES, METADATA, TASKS, TASKS_QUEUED, VERSION
 from galaxy_trio.errors import GalaxyError
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
+    from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import Connection
-
-_BUSY: Final = 5.0
-"""Seconds to wait for other programs that hold the file, such as a backup."""
+    from sqlalchemy.exc import SQLAlchemyError
 
 
 class StoreError(GalaxyError):
@@ -31,110 +23,44 @@ class DatabaseInUse(StoreError):
     """Another daemon uses the database."""
 
 
-_REASONS: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space",
-    sqlite3.SQLITE_READONLY: "the file or its directory is read-only: give the daemon's user permission to write there",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a backup, or move it away to start with an empty one",
-    sqlite3.SQLITE_NOTADB: "the file is not a database: configure another path, or move the file away",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: give the daemon's user permission to read and write it and its directory",
-    sqlite3.SQLITE_BUSY: "another program has locked it: stop that program",
-    sqlite3.SQLITE_IOERR: "the disk reports an error, or is full: check the disk",
-}
-_PRIMARY: Final = 0xFF
-"""The bits of an SQLite error code that hold the primary code."""
+@attrs.frozen
+class Engines:
+    """An open database.
 
-
-def explain(path: Path, error: SQLAlchemyError) -> StoreError:
-    """An error of the database, as a sentence for the daemon's operator."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    code: int | None = getattr(cause, "sqlite_errorcode", None)
-    reason = None if code is None else _REASONS.get(code & _PRIMARY)
-    return StoreError(f"the database {path} failed: {reason or cause or error}")
-
-
-def connect(path: Path) -> Engine:
-    """Open the database inside the block of its `lock`, and create its tables if it is empty.
-
-    Raises:
-        StoreError: The database cannot be used.
+    Attributes:
+        writing: For transactions that write, one at a time.
+        reading: For transactions that only read. They run concurrently, and each sees one state of the database.
     """
-    # A foreign file must not be changed, not even its journal mode.
-    is_new = check_content(path)
-    engine = create_engine(_url(path), connect_args={"timeout": _BUSY, "check_same_thread": False})
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", partial(_on_begin, path, path.stat()))
-    try:
-        with engine.begin() as connection:
-            if is_new:
-                METADATA.create_all(connection, checkfirst=False)
-                connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
-            else:
-                # Databases of the same version may lack them.
-                TASKS_QUEUED.create(connection, checkfirst=True)
-                DEPARTURES.create(connection, checkfirst=True)
-    except SQLAlchemyError as error:
-        engine.dispose()
-        raise explain(path, error) from error
-    return engine
+
+    writing: Engine
+    reading: Engine
 
 
-def check_content(path: Path) -> bool:
-    """Check an existing database inside the block of its `lock`, without changing it. Returns whether it is new.
+class Database(Protocol):
+    """A database of one dialect. ``str`` names it in errors, without its password."""
 
-    Raises:
-        StoreError: It cannot be read, or belongs to a newer version or to another program.
-    """
-    engine = create_engine(_url(path))
-    try:
-        with engine.connect() as connection:
-            return _check(path, connection)
-    except SQLAlchemyError as error:
-        raise explain(path, error) from error
-    finally:
-        engine.dispose()
+    def open(self) -> AbstractAsyncContextManager[Engines]:
+        """Open the database inside the block, and create its tables if it is empty. No other daemon can open it at the same time.
 
+        Raises:
+            DatabaseInUse: Another daemon uses it.
+            StoreError: It cannot be used.
+        """
+        ...
 
-def _url(path: Path) -> URL:
-    return URL.create("sqlite", database=str(path))
+    def check(self) -> None:
+        """Check whether a daemon could use the database. Creates and changes nothing.
 
+        Raises:
+            DatabaseInUse: A daemon uses it.
+            StoreError: It cannot be used, or not be created.
+        """
+        ...
 
-def _check(path: Path, connection: Connection) -> bool:
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if version > VERSION:
-        raise StoreError(
-            f"the database {path} was made by a newer galaxy_trio: install that version, or configure another path"
-        )
-    if version == VERSION:
-        # This reads the table's first pages, so that damage there is reported now.
-        connection.execute(TASKS.select().limit(1))
-        return False
-    if connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
-        raise StoreError(f"the database {path} belongs to another program: configure another path")
-    return True
+    def explain(self, error: SQLAlchemyError) -> StoreError:
+        """An error of the database, as a sentence for the daemon's operator."""
+        ...
 
-
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    # SQLAlchemy begins the transactions; by default, the sqlite3 module would do it as well.
-    connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _on_begin(path: Path, opened: os.stat_result, connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", True)
-    if writes:
-        _check_present(path, opened)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _check_present(path: Path, opened: os.stat_result) -> None:
-    """Refuse to write to a file without a name: it could never be opened again.
-
-    Raises:
-        StoreError: The file has no longer the name under which it was opened.
-    """
-    with suppress(FileNotFoundError):
-        found = path.stat()
-        if (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino):
-            return
-    raise StoreError(f"the database {path} was deleted or replaced while the daemon used it: restart the daemon")
+    def is_temporary(self, error: Exception) -> bool:
+        """Whether a transaction that failed with this error may succeed if it is repeated a moment later."""
+        ...

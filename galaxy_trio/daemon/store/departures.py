@@ -13,7 +13,7 @@ from galaxy_trio.daemon.store.schema import DEPARTURES, TASKS
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from galaxy_trio.daemon.store.group_commit import Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
 
 MAX_DEPARTURES: Final = 50
 """Departures of a task that are kept, the newest ones."""
@@ -29,10 +29,10 @@ _NEWEST: Final = (
 _DELETE_OLD: Final = delete(DEPARTURES).where(DEPARTURES.c.task == _TASK, DEPARTURES.c.number.not_in(_NEWEST))
 
 
-def add_departure(transaction: Transaction, task_id: str) -> None:
-    """Record that the device of a running task had left. Does nothing if the task is not running."""
+def add_departure(transaction: Transaction, task_id: str, attempt: str) -> None:
+    """Record that the device of a running task had left. Does nothing if the attempt does not run it."""
     running = select(TASKS.c.number, TASKS.c.device, TASKS.c.started, literal(transaction.now.timestamp())).where(
-        TASKS.c.id == task_id, TASKS.c.state == TaskState.RUNNING.value
+        TASKS.c.id == task_id, TASKS.c.attempt == attempt, TASKS.c.state == TaskState.RUNNING.value
     )
     transaction.connection.execute(insert(DEPARTURES).from_select(["task", "device", "chosen", "left"], running))
     transaction.connection.execute(_DELETE_OLD, {"task_id": task_id})

@@ -1,12 +1,14 @@
 """The operations of the store, each as a function that runs in a transaction, in a worker thread.
 
+An operation may be called again, if its transaction failed. What begins or ends an attempt to run a task names the attempt by its token: it
+takes place once, however often it is called, and changes nothing of another attempt.
+
 `deliver` is called with what an operation returns as soon as it is on disk, in the order in which the operations ran. It must not block or
 raise.
 """
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
@@ -15,8 +17,8 @@ from sqlalchemy import delete, func, select
 
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
+from galaxy_trio.daemon.store.committer import Refused
 from galaxy_trio.daemon.store.departures import add_departure
-from galaxy_trio.daemon.store.group_commit import Refused
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
     Requirement,
@@ -33,7 +35,7 @@ from galaxy_trio.daemon.store.rows import (
     requirement_columns,
     text_beginning,
 )
-from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS, VERSION
+from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable, Select
 
-    from galaxy_trio.daemon.store.group_commit import Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
 
 PIECE: Final = 2**16
 """Bytes in one piece of a result or another text."""
@@ -77,8 +79,8 @@ def add(
     Raises:
         IdempotencyConflict: The key belongs to a task with a different request.
     """
-    known = accepted(transaction.connection, request)
-    added = (known, False) if known is not None else (_insert(transaction, request), True)
+    record = _insert(transaction, request) or _added_before(transaction, request)
+    added = (record, record.id == transaction.new_id)
     transaction.on_commit(partial(deliver, added))
     return added
 
@@ -123,15 +125,16 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
         raise WrongState(f"task {task_id} {known.state.in_words}: only a task that has ended can be retried")
     # The key belongs to the first task.
     whole = whole_request(transaction.connection, task_id)
-    record = _insert(transaction, attrs.evolve(known.asked, request=whole, idempotency_key=None), retry_of=task_id)
+    request = attrs.evolve(known.asked, request=whole, idempotency_key=None)
+    record = _insert(transaction, request, retry_of=task_id) or existing(transaction.connection, transaction.new_id)
     transaction.on_commit(partial(deliver, record))
     return record
 
 
-def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None = None) -> TaskRecord:
-    task_id = uuid.uuid4().hex
+def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None = None) -> TaskRecord | None:
+    """Insert a task with the transaction's new id. Returns `None` if the id, or the idempotency key, is there."""
     values = {
-        "id": task_id,
+        "id": transaction.new_id,
         "state": TaskState.QUEUED.value,
         "request": request.request,
         "asked_device": request.device,
@@ -142,10 +145,14 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "created": transaction.now.timestamp(),
         "retry_of": retry_of,
     }
-    number = transaction.connection.execute(statements.INSERT_TASK, values).scalar_one()
+    # Before the statement, whose error would not be this one: a lone surrogate cannot be encoded.
     text = request.request.encode()
+    connection = transaction.connection
+    number = connection.execute(statements.insert_task(connection.dialect.name), values).scalar()
+    if number is None:
+        return None
     return TaskRecord(
-        task_id,
+        transaction.new_id,
         attrs.evolve(request, request=text_beginning(text[:MAX_EXCERPT])),
         TaskState.QUEUED,
         transaction.now,
@@ -155,50 +162,66 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
     )
 
 
-def mark_running(transaction: Transaction, task_id: str, device: str) -> TaskRecord:
-    """Change a task from `queued` to `running` on a device.
+def mark_running(transaction: Transaction, task_id: str, device: str, attempt: str) -> TaskRecord:
+    """Change a task from `queued` to `running` on a device, by an attempt with a fresh token.
 
     Raises:
         WrongState: It is not queued, for example because it was cancelled.
     """
-    values = {"task_id": task_id, "on_device": device, "now": transaction.now.timestamp()}
-    return _changed(statements.MARK_RUNNING, values, transaction.connection)
+    values = {"task_id": task_id, "on_device": device, "now": transaction.now.timestamp(), "by_attempt": attempt}
+    record = _first(statements.MARK_RUNNING, values, transaction.connection)
+    if record is None:
+        raise _wrong_state(existing(transaction.connection, task_id))
+    return record
 
 
-def mark_queued(transaction: Transaction, task_id: str) -> TaskRecord:
-    """Change a task from `running` back to `queued`: its device had left, and it is known not to have run.
+def mark_queued(transaction: Transaction, task_id: str, attempt: str) -> TaskRecord:
+    """Change a task from `running` back to `queued`: the attempt's device had left, and the task is known not to have run.
 
     Raises:
-        WrongState: It is not running.
+        WrongState: The attempt does not run it.
     """
-    add_departure(transaction, task_id)
-    return _changed(statements.MARK_QUEUED, {"task_id": task_id}, transaction.connection)
+    add_departure(transaction, task_id, attempt)
+    values = {"task_id": task_id, "by_attempt": attempt}
+    record = _first(statements.MARK_QUEUED, values, transaction.connection)
+    return record or _changed_before(transaction.connection, task_id, attempt, TaskState.QUEUED)
 
 
 def finish(
-    transaction: Transaction, task_id: str, state: TaskState, *, error: str | None = None, result: str | None = None
+    transaction: Transaction,
+    task_id: str,
+    attempt: str,
+    state: TaskState,
+    *,
+    error: str | None = None,
+    result: str | None = None,
 ) -> TaskRecord:
-    """Change a task from `queued` or `running` to a final state, with its result as JSON in ASCII.
+    """Change a task to a final state, with its result as JSON in ASCII. The attempt runs it, or could not begin and it is `queued`.
 
     Raises:
-        WrongState: It has ended already.
+        WrongState: It has ended already, or another attempt runs it.
     """
     values = {
         "task_id": task_id,
+        "by_attempt": attempt,
         "to_state": state.value,
         "now": transaction.now.timestamp(),
         "why": stored_error_if_any(error),
         "size": None if result is None else len(result),
     }
-    record = _changed(statements.FINISH, values, transaction.connection)
+    record = _first(statements.FINISH, values, transaction.connection)
+    if record is None:
+        return _changed_before(transaction.connection, task_id, attempt, state)
     for part, at in enumerate(range(0, len(result or ""), PIECE)):
         body = (result or "")[at : at + PIECE].encode("ascii")
         transaction.connection.execute(statements.INSERT_PIECE, {"task": record.number, "part": part, "body": body})
     return record
 
 
-def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, bool]:
-    """Change a task from `queued` to `cancelled`; a task that is not queued stays as it is.
+def cancel_queued(
+    transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore
+) -> tuple[TaskRecord, bool]:
+    """Change a task from `queued` to `cancelled`, and deliver it; a task that is not queued stays as it is.
 
     Returns:
         The task, and whether it was changed.
@@ -209,7 +232,10 @@ def cancel_queued(transaction: Transaction, task_id: str) -> tuple[TaskRecord, b
     now = transaction.now.timestamp()
     values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
     cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
-    return (existing(transaction.connection, task_id), False) if cancelled is None else (cancelled, True)
+    if cancelled is None:
+        return existing(transaction.connection, task_id), False
+    transaction.on_commit(partial(deliver, cancelled))
+    return cancelled, True
 
 
 def fail_queued(
@@ -281,11 +307,6 @@ def _old(older_than: datetime, keep: int) -> Select[tuple[int]]:
     return select(TASKS.c.number).where(
         ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept)
     )
-
-
-def check_writable(transaction: Transaction) -> None:
-    """Write the same version again, which fails if nothing can be written: it takes room on the disk as a task does."""
-    transaction.connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
 
 def get(connection: Connection, task_id: str) -> TaskRecord | None:
@@ -361,18 +382,31 @@ def text_piece(connection: Connection, task_id: str, column: str, start: int) ->
     return connection.execute(statements.TEXT_PIECES[column], values).scalar()
 
 
-def _changed(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord:
-    """Execute a statement that changes one task, and return the task.
+def _added_before(transaction: Transaction, request: TaskRequest) -> TaskRecord:
+    """The task for which there was no room in the table: added with the same idempotency key, or by this operation itself.
+
+    Raises:
+        IdempotencyConflict: The key belongs to a task with a different request.
+    """
+    known = accepted(transaction.connection, request)
+    return existing(transaction.connection, transaction.new_id) if known is None else known
+
+
+def _changed_before(connection: Connection, task_id: str, attempt: str, state: TaskState) -> TaskRecord:
+    """The task that an attempt has changed to a state already.
 
     Raises:
         NoSuchTask: There is no such task.
-        WrongState: The task was in another state than the statement requires, and was not changed.
+        WrongState: The task is in another state, or was changed by another attempt.
     """
-    record = _first(statement, values, connection)
-    if record is None:
-        task_id = str(values["task_id"])
-        raise WrongState(f"task {task_id} {existing(connection, task_id).state.in_words}")
+    record = _first(statements.BY_ATTEMPT, {"task_id": task_id, "by_attempt": attempt}, connection)
+    if record is None or record.state is not state:
+        raise _wrong_state(record or existing(connection, task_id))
     return record
+
+
+def _wrong_state(record: TaskRecord) -> WrongState:
+    return WrongState(f"task {record.id} {record.state.in_words}")
 
 
 def _no_such_task(task_id: str, connection: Connection) -> NoSuchTask:

@@ -135,6 +135,7 @@ class TaskRecord:
         number: Its place in the order of acceptance.
         request_size: The size of the whole request, in bytes.
         error_size: The size of the whole error, in bytes; `None` without an error.
+        attempt: The token of an attempt that could not write whether it has begun; only in memory, for the next attempt.
     """
 
     id: str
@@ -150,6 +151,7 @@ class TaskRecord:
     number: int = 0
     request_size: int = 0
     error_size: int | None = None
+    attempt: str | None = None
 
     @property
     def has_whole_request(self) -> bool:

@@ -1,40 +1,77 @@
-"""The tables of the daemon's SQLite database."""
+"""The tables of the daemon's database."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
 
-VERSION: Final = 1
-"""The schema's version. A change of a column or a table needs a new one, and a migration of existing databases in database.py."""
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+VERSION: Final = 2
+"""The schema's version. A change of a table or an index needs a new one, and a module of migrations for existing databases."""
+
+
+class _Utf8(TypeDecorator[str]):
+    """Text as its bytes in UTF-8."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        return None if value is None else value.encode()
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.decode()
+
+
+_FREE_TEXT: Final = Text().with_variant(_Utf8(), "postgresql")
+"""Any text from outside: PostgreSQL's own texts cannot contain a NUL."""
+_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
+"""Only an `Integer` can be SQLite's own row number."""
 
 METADATA = MetaData()
 
 TASKS = Table(
     "tasks",
     METADATA,
-    Column("number", Integer, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("number", _NUMBER, primary_key=True),
+    Column("id", _FREE_TEXT, nullable=False, unique=True),
     Column("state", Text, nullable=False),
-    Column("request", Text, nullable=False),
-    Column("asked_device", Text),
-    Column("os", Text),
+    Column("request", _FREE_TEXT, nullable=False),
+    Column("asked_device", _FREE_TEXT),
+    Column("os", _FREE_TEXT),
     Column("capabilities", Text, nullable=False),
     Column("timeout", Float, nullable=False),
-    Column("idempotency_key", Text, unique=True),
-    Column("device", Text),
+    Column("idempotency_key", _FREE_TEXT, unique=True),
+    Column("device", _FREE_TEXT),
     Column("created", Float, nullable=False),
     Column("started", Float),
     Column("ended", Float),
-    Column("error", Text),
+    Column("error", _FREE_TEXT),
     Column("result_size", Integer),
-    Column("retry_of", Text),
+    Column("retry_of", _FREE_TEXT),
+    Column("attempt", Text),
     Index("tasks_by_state", "state", "number"),
     Index("tasks_by_device", "device", "number"),
     sqlite_autoincrement=True,
 )
-"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them."""
+"""A number is never used again, so that a list's pages stay consistent when tasks are deleted between them. `attempt` is the token of the
+latest attempt to run the task."""
 
 IS_QUEUED: Final = TASKS.c.state == text("'queued'")
 """The value is a literal: with a bound parameter, SQLite would not use the partial index below."""
@@ -46,15 +83,16 @@ TASKS_QUEUED: Final = Index(
     TASKS.c.capabilities,
     TASKS.c.number,
     sqlite_where=IS_QUEUED,
+    postgresql_where=IS_QUEUED,
 )
 """The queued tasks by requirement, in order: finding one reads no others."""
 
 DEPARTURES = Table(
     "departures",
     METADATA,
-    Column("number", Integer, primary_key=True),
-    Column("task", Integer, ForeignKey("tasks.number", ondelete="CASCADE"), nullable=False, index=True),
-    Column("device", Text, nullable=False),
+    Column("number", _NUMBER, primary_key=True),
+    Column("task", _NUMBER, ForeignKey("tasks.number", ondelete="CASCADE"), nullable=False, index=True),
+    Column("device", _FREE_TEXT, nullable=False),
     Column("chosen", Float, nullable=False),
     Column("left", Float, nullable=False),
 )
@@ -63,8 +101,16 @@ DEPARTURES = Table(
 RESULTS = Table(
     "results",
     METADATA,
-    Column("task", Integer, ForeignKey("tasks.number", ondelete="CASCADE"), primary_key=True),
+    Column("task", _NUMBER, ForeignKey("tasks.number", ondelete="CASCADE"), primary_key=True),
     Column("part", Integer, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
 """Results in pieces, so that none has to be in memory as a whole."""
+
+COMMITS = Table(
+    "commits",
+    METADATA,
+    Column("writer", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+)
+"""The token of each writer's last transaction, by which it knows whether a commit without an answer took place."""

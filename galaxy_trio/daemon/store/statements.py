@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typing
+from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -11,8 +13,10 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Executable,
+    Insert,
     LargeBinary,
     Select,
+    Table,
     bindparam,
     cast,
     func,
@@ -21,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 
+from galaxy_trio.daemon.store.is_same import is_same
 from galaxy_trio.daemon.store.records import MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
@@ -28,6 +33,19 @@ from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 def _utf_8(column: Column[Any]) -> Cast[bytes]:  # Any: the column's type
     """The bytes of a text: SQLite's functions of texts end at a NUL."""
     return cast(column, LargeBinary)
+
+
+@cache
+def insert_if_absent(table: Table, dialect: str) -> Insert:
+    """An INSERT that does nothing if a row with the same unique values is there."""
+    insert: Insert = import_module(f"sqlalchemy.dialects.{dialect}").insert(table).on_conflict_do_nothing()
+    return insert
+
+
+@cache
+def insert_task(dialect: str) -> Executable:
+    """Insert a task. Returns its number, or nothing if its id or its idempotency key is there."""
+    return insert_if_absent(TASKS, dialect).returning(TASKS.c.number)
 
 
 RECORD: Final[tuple[ColumnElement[Any], ...]] = (
@@ -52,7 +70,6 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
 )
 """The columns of a `TaskRecord`, of any types."""
 RECORDS: Final = typing.cast("Select[Any]", select(*RECORD))  # the type checkers disagree about the type of the columns
-INSERT_TASK: Final = insert(TASKS).returning(TASKS.c.number)
 INSERT_PIECE: Final = insert(RESULTS)
 BY_ID: Final = RECORDS.where(TASKS.c.id == bindparam("task_id"))
 BY_KEY: Final = RECORDS.where(TASKS.c.idempotency_key == bindparam("key"))
@@ -63,24 +80,38 @@ TEXT_PIECES: Final = {
     )
     for column in (TASKS.c.request, TASKS.c.error)
 }
+_BY_THIS_ATTEMPT: Final = TASKS.c.attempt == bindparam("by_attempt")
+_RUNS_BY_THIS_ATTEMPT: Final = (TASKS.c.state == TaskState.RUNNING.value) & _BY_THIS_ATTEMPT
 MARK_RUNNING: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED)
-    .values(state=TaskState.RUNNING.value, device=bindparam("on_device"), started=bindparam("now"))
+    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .values(
+        state=TaskState.RUNNING.value,
+        device=bindparam("on_device"),
+        started=bindparam("now"),
+        attempt=bindparam("by_attempt"),
+    )
     .returning(*RECORD)
 )
 MARK_QUEUED: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state == TaskState.RUNNING.value)
+    .where(TASKS.c.id == bindparam("task_id"), _RUNS_BY_THIS_ATTEMPT)
     .values(state=TaskState.QUEUED.value, device=None, started=None)
     .returning(*RECORD)
 )
 FINISH: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), TASKS.c.state.in_((TaskState.QUEUED.value, TaskState.RUNNING.value)))
-    .values(state=bindparam("to_state"), ended=bindparam("now"), error=bindparam("why"), result_size=bindparam("size"))
+    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .values(
+        state=bindparam("to_state"),
+        ended=bindparam("now"),
+        error=bindparam("why"),
+        result_size=bindparam("size"),
+        attempt=bindparam("by_attempt"),
+    )
     .returning(*RECORD)
 )
+BY_ATTEMPT: Final = BY_ID.where(_BY_THIS_ATTEMPT)
 _END_QUEUED: Final[dict[str, BindParameter[object]]] = {
     "state": bindparam("to_state"),
     "ended": bindparam("now"),
@@ -91,22 +122,20 @@ CANCEL_QUEUED: Final = (
 )
 _IS_REQUIRED: Final = (
     IS_QUEUED
-    & TASKS.c.asked_device.is_not_distinct_from(bindparam("required_device"))
-    & TASKS.c.os.is_not_distinct_from(bindparam("required_os"))
+    & is_same(TASKS.c.asked_device, "required_device")
+    & is_same(TASKS.c.os, "required_os")
     & (TASKS.c.capabilities == bindparam("required_capabilities"))
 )
+_IN_ORDER: Final = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities, TASKS.c.number)
+"""The order of acceptance of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their number alone."""
 QUEUED: Final = (
-    RECORDS.where(_IS_REQUIRED, TASKS.c.number > bindparam("after")).order_by(TASKS.c.number).limit(bindparam("limit"))
+    RECORDS.where(_IS_REQUIRED, TASKS.c.number > bindparam("after")).order_by(*_IN_ORDER).limit(bindparam("limit"))
 )
 FAIL_QUEUED: Final[Executable] = (
     update(TASKS)
     .where(
         TASKS.c.number.in_(
-            select(TASKS.c.number)
-            .where(_IS_REQUIRED)
-            .order_by(TASKS.c.number)
-            .limit(bindparam("limit"))
-            .scalar_subquery()
+            select(TASKS.c.number).where(_IS_REQUIRED).order_by(*_IN_ORDER).limit(bindparam("limit")).scalar_subquery()
         )
     )
     .values(_END_QUEUED)

@@ -12,17 +12,19 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from galaxy_trio.daemon.store import departures, queries
-from galaxy_trio.daemon.store.database import connect, explain
-from galaxy_trio.daemon.store.database_file import lock
-from galaxy_trio.daemon.store.group_commit import open_group_commit
+from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.dialects import database_at
+from galaxy_trio.daemon.store.group_commit import InDoubt, open_group_commit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
-    from galaxy_trio.daemon.store.group_commit import GroupCommit, Transaction
+    from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.database import Database
+    from galaxy_trio.daemon.store.group_commit import GroupCommit
+    from galaxy_trio.daemon.store.location import Location
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,12 +32,17 @@ T = TypeVar("T")
 _MAX_READERS: Final = 4
 
 
-def _write(operation: Callable[Concatenate[Transaction, P], T]) -> Callable[Concatenate[Store, P], Awaitable[T]]:
-    """A method of the store that runs an operation that writes."""
+def _write(
+    operation: Callable[Concatenate[Transaction, P], T], *, only_reads: bool = False
+) -> Callable[Concatenate[Store, P], Awaitable[T]]:
+    """A method of the store that runs an operation that writes, or one that reads between two writes."""
 
     @wraps(operation)
     async def write(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await store.write(lambda transaction: operation(transaction, *args, **kwargs))
+        return await store.write(
+            lambda transaction: operation(transaction, *args, **kwargs),
+            only_reads=only_reads,
+        )
 
     return write
 
@@ -50,16 +57,21 @@ def _read(operation: Callable[Concatenate[Connection, P], T]) -> Callable[Concat
     return read
 
 
+class UnknownOutcome(StoreError):
+    """The database failed in the middle of a write and does not come back. When it is back, the write turns out to be on disk, or not."""
+
+
 class Store:
     """The tasks of a daemon. Made by `open_store`.
 
     Its methods are the operations of `queries`, run in worker threads. All of them raise `StoreError` if the database fails; nothing of a
-    failed write is on disk, and later operations are not affected. Cancelling a write is safe: it is either not done, or waited for.
+    failed write is on disk, except after `UnknownOutcome`, and later operations are not affected. Cancelling a write is safe: it is either
+    not done, or waited for.
     """
 
-    def __init__(self, path: Path, engine: Engine, group: GroupCommit) -> None:
-        self._path = path
-        self._engine = engine.execution_options(writes=False)
+    def __init__(self, database: Database, reading: Engine, group: GroupCommit) -> None:
+        self._database = database
+        self._engine = reading
         self._group = group
         self._readers = trio.CapacityLimiter(_MAX_READERS)
 
@@ -71,9 +83,8 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
-    check_writable: Final = _write(queries.check_writable)
     # It reads between two writes, so that its callback runs in order with those of `add`.
-    queued: Final = _write(queries.queued)
+    queued: Final = _write(queries.queued, only_reads=True)
     get: Final = _read(queries.get)
     existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)
@@ -87,6 +98,10 @@ class Store:
     def commits(self) -> int:
         """Transactions until now."""
         return self._group.commits
+
+    async def check_writable(self) -> None:
+        """Raise `StoreError` if nothing can be written. It changes nothing: the commit itself writes to the disk."""
+        await self.write(lambda _transaction: None)
 
     async def delete_old(self, older_than: datetime, keep: int) -> int:
         """Delete the tasks that ended before a time, and the oldest ended ones beyond a number of them, with their results.
@@ -127,19 +142,22 @@ class Store:
             yield decoder.decode(piece)
             start += len(piece)
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, only_reads: bool = False) -> T:
         """Run an operation in a transaction; its changes are on disk when this returns."""
         try:
-            return await self._group.write(operation)
+            return await self._group.write(operation, only_reads=only_reads)
+        except InDoubt as error:
+            reason = self._database.explain(error.cause) if isinstance(error.cause, SQLAlchemyError) else error.cause
+            raise UnknownOutcome(f"{reason}; it is not known whether this was stored") from error
         except SQLAlchemyError as error:
-            raise explain(self._path, error) from error
+            raise self._database.explain(error) from error
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Run an operation that only reads; reads run concurrently with each other and with writes."""
         try:
             return await trio.to_thread.run_sync(self._in_transaction, operation, limiter=self._readers)
         except SQLAlchemyError as error:
-            raise explain(self._path, error) from error
+            raise self._database.explain(error) from error
 
     def _in_transaction(self, operation: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:
@@ -151,17 +169,15 @@ def _utc_now() -> datetime:
 
 
 @asynccontextmanager
-async def open_store(path: Path, *, clock: Callable[[], datetime] = _utc_now) -> AsyncGenerator[Store]:
-    """Open the database inside the block, and create it if it does not exist. No other daemon can open it at the same time.
+async def open_store(location: Location, *, clock: Callable[[], datetime] = _utc_now) -> AsyncGenerator[Store]:
+    """Open the database inside the block, and create its tables if it is empty. No other daemon can open it at the same time.
 
     Raises:
         StoreError: The database cannot be used; the message gives the reason.
     """
-    with lock(path):
-        engine = await trio.to_thread.run_sync(connect, path)
-        try:
-            async with open_group_commit(engine, clock) as group:
-                yield Store(path, engine, group)
-        finally:
-            # It closes files and waits for nothing.
-            engine.dispose()
+    database = database_at(location)
+    async with (
+        database.open() as engines,
+        open_group_commit(engines.writing, clock, database.is_temporary) as group,
+    ):
+        yield Store(database, engines.reading, group)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SECONDS = 2 * waiting.SECONDS
 """Maximum seconds for a test with a daemon."""
+database_settings = ""
+"""The settings of the daemons' database, unless it is the default; see the fixture `each_database`."""
 
 
 class RunningDaemon:
@@ -107,7 +109,7 @@ async def open_daemon(
             running = RunningDaemon(directory, fleet, work)
             running.devices(*names)
             (directory / "galaxy.toml").write_text(
-                f'devices = "devices.json"\nlisten = "{listen}"\ndrain = {drain}\n{settings}'
+                f'devices = "devices.json"\nlisten = "{listen}"\ndrain = {drain}\n{database_settings}{settings}'
             )
             async with open_background() as nursery:
                 await nursery.start(_run, running)

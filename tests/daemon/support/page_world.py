@@ -151,7 +151,7 @@ async def add_ended_tasks(path: Path, tasks: int) -> None:
 
         async def end(number: int) -> None:
             record, _ = await store.add(TaskRequest(f"Write letter {number}", "device-000"))
-            await store.finish(record.id, TaskState.COMPLETED, result='"written"')
+            await store.finish(record.id, "an attempt", TaskState.COMPLETED, result='"written"')
 
         for first in range(0, tasks, 500):
             async with trio.open_nursery() as nursery:

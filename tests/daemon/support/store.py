@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.store import Store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ATTEMPT = "an attempt"
 
 
 async def add_task(store: Store, request: str = "echo", **more: object) -> TaskRecord:
@@ -21,8 +22,8 @@ async def add_task(store: Store, request: str = "echo", **more: object) -> TaskR
 
 async def add_ended_task(store: Store, state: TaskState = TaskState.COMPLETED, result: str | None = None) -> TaskRecord:
     record = await add_task(store)
-    await store.mark_running(record.id, "d1")
-    return await store.finish(record.id, state, result=result)
+    await store.mark_running(record.id, "d1", ATTEMPT)
+    return await store.finish(record.id, ATTEMPT, state, result=result)
 
 
 async def queued_tasks(store: Store) -> list[TaskRecord]:

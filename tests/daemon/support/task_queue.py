@@ -19,8 +19,8 @@ from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
+    from galaxy_trio.daemon.store.location import Location
     from galaxy_trio.testing.memory_fleet import MemoryFleet
 
 
@@ -35,12 +35,12 @@ class Life:
 
 
 @asynccontextmanager
-async def open_life(path: Path, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
+async def open_life(location: Location, fleet: MemoryFleet, max_running: int | None = None) -> AsyncGenerator[Life]:
     """Run a store, a constellation and a task queue inside the block; they end with it, without a drain."""
     event_stream = ServerSentEventStream()
     changes: list[TaskRecord] = []
     async with (
-        open_store(path) as store,
+        open_store(location) as store,
         open_constellation(fleet.configs, connect=fleet.connect, reconnect_delay=0.01) as constellation,
         constellation.subscribe() as events,
         trio.open_nursery() as nursery,

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import galaxy_trio
 
-# They import the MCP SDK or its HTTP client, an extra that is not installed here.
+# They import the MCP SDK or its HTTP client, or PostgreSQL's driver: extras that are not installed here.
 _OPTIONAL = {
-    f"galaxy_trio.agent.mcp_{name}"
-    for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
+    *(
+        f"galaxy_trio.agent.mcp_{name}"
+        for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
+    ),
+    "galaxy_trio.daemon.store.postgresql",
+    "galaxy_trio.daemon.store.notifications",
 }
 
 
@@ -28,6 +32,7 @@ def test_every_module_can_be_imported() -> None:
     assert {
         "galaxy_trio._connection.pending_replies",
         "galaxy_trio.daemon.run",
+        "galaxy_trio.daemon.store.migrations.version_2",
         "galaxy_trio.testing.pytest_plugin",
     } <= names
     for name in sorted(names - _OPTIONAL - {"galaxy_trio.__main__"}):

@@ -1,4 +1,4 @@
-"""Locks the database's file against other daemons, and refuses one that other users can read or write."""
+"""Locks SQLite's file against other daemons, and refuses one that other users can read or write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError, check_content
+from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -73,12 +73,11 @@ def _check_names(path: Path, real: Path, found: os.stat_result) -> None:
         )
 
 
-def check(path: Path) -> None:
-    """Check whether a daemon could use the database. Creates and changes nothing.
+def check_directory(path: Path) -> None:
+    """Check whether the database's directory is there, and whether SQLite could create files in it.
 
     Raises:
-        DatabaseInUse: A daemon uses it.
-        StoreError: It cannot be used, or not be created.
+        StoreError: It could not.
     """
     folder = Path(os.path.realpath(path)).parent
     failure = f"the database {path} cannot be opened"
@@ -89,9 +88,6 @@ def check(path: Path) -> None:
     # SQLite creates its further files there as well.
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StoreError(f"{failure}: give the daemon's user permission to write to the directory {folder}")
-    if path.exists():
-        with lock(path):
-            check_content(path)
 
 
 def _open(path: Path) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.records import TaskState
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.store import add_task, queued_tasks
+from tests.daemon.support.store import ATTEMPT, add_task, queued_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ async def test_full_disk_is_reported_loses_nothing_and_writes_succeed_when_there
     path = tmp_path / "db"
     async with open_store(path) as store:
         first = await add_task(store)
-        await store.mark_running(first.id, "d1")
+        await store.mark_running(first.id, "d1", ATTEMPT)
         store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
         limits: list[int] = []
 
@@ -38,14 +38,16 @@ async def test_full_disk_is_reported_loses_nothing_and_writes_succeed_when_there
         event.listen(store._engine, "connect", limit)
         limits.append(20)
         with pytest.raises(StoreError, match="the disk is full: free some space") as caught:
-            await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)
+            await store.finish(first.id, ATTEMPT, TaskState.COMPLETED, result="x" * 10_000_000)
         assert str(path) in str(caught.value)
         record = await store.get(first.id)
         assert record is not None
         assert record.state is TaskState.RUNNING
         limits.clear()
         store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
-        assert (await store.finish(first.id, TaskState.COMPLETED, result="x" * 10_000_000)).result_size == 10_000_000
+        assert (
+            await store.finish(first.id, ATTEMPT, TaskState.COMPLETED, result="x" * 10_000_000)
+        ).result_size == 10_000_000
 
 
 async def test_failing_operation_does_not_fail_the_others_of_its_transaction(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
             await add_task(store, f"task {number} " * 20)
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        for at in range(4096 * 14, size, 4096):
+        for at in range(4096 * 20, size, 4096):
             file.seek(at)
             file.write(b"\xff" * 4096)
     async with open_store(path) as store:
@@ -106,7 +108,7 @@ def _a_directory(path: Path) -> None:
 
 
 def _a_newer_one(path: Path) -> None:
-    _execute(path, "PRAGMA user_version = 2")
+    _execute(path, "PRAGMA user_version = 3")
 
 
 def _another_programs(path: Path) -> None:

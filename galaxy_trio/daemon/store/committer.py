@@ -1,0 +1,177 @@
+"""Commits the operations of a batch in one transaction, exactly once, also if the answer of a commit is lost."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence  # attrs reads annotations at run time
+from datetime import datetime  # attrs reads annotations at run time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from sqlalchemy import Connection, bindparam, select, update
+
+from galaxy_trio.daemon.store.schema import COMMITS
+from galaxy_trio.daemon.store.statements import insert_if_absent
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_WRITER: Final = {"name": "daemon"}
+_LAST: Final = select(COMMITS.c.token).where(COMMITS.c.writer == bindparam("name")).with_for_update()
+_SET_LAST: Final = update(COMMITS).where(COMMITS.c.writer == bindparam("name")).values(token=bindparam("last"))
+
+
+class Refused(Exception):
+    """An operation refused to write; nothing of it is on disk. The others in its transaction are committed."""
+
+
+@attrs.define(eq=False)
+class Transaction:
+    """What an operation runs in.
+
+    Attributes:
+        connection: The connection to the database.
+        now: The time at which the operation was requested.
+        new_id: 32 hexadecimal digits for what the operation adds. They are made with the request: a repeated operation gets the same ones.
+    """
+
+    connection: Connection
+    now: datetime
+    new_id: str
+    _callbacks: list[Callable[[], None]]
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call a function in the event loop when the operation is on disk.
+
+        The callbacks of all operations run in the order in which the operations ran; their callers return in any order. A callback must
+        not block or raise. If the database is away for so long that the caller gets an error, and the operation turns out to be on disk,
+        the function is called then, before any later operation runs.
+        """
+        self._callbacks.append(callback)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@attrs.define(eq=False)
+class Write:
+    """An operation, and its outcome.
+
+    Attributes:
+        run: Runs the operation.
+        requested: The time at which it was requested.
+        only_reads: Whether it changes nothing, so that it has not happened if its caller got an error.
+        new_id: See `Transaction`.
+        callbacks: What to call when it is on disk.
+        refusal: The operation refused to write, and the others of its batch are committed.
+        error: What its caller gets.
+    """
+
+    run: Callable[[Transaction], None]
+    requested: datetime
+    only_reads: bool
+    new_id: str = attrs.field(factory=_new_id)
+    callbacks: list[Callable[[], None]] = attrs.field(factory=list[Callable[[], None]])
+    refusal: Refused | None = None
+    error: Exception | None = None
+
+
+@attrs.define(eq=False)
+class Batch:
+    """Operations that share a transaction. Its token is on disk with them: so it is known whether they are."""
+
+    writes: Sequence[Write]
+    token: str = attrs.field(factory=_new_id)
+
+
+@attrs.frozen(eq=False)
+class _Doubt:
+    """A batch whose commit got no answer, without its operations, which may be large."""
+
+    token: str
+    callbacks: Sequence[Callable[[], None]]
+
+
+class Committer:
+    """Commits batches. Its methods run in one worker thread at a time.
+
+    The last change of each transaction is its token, in the row of this writer in the table of commits. If a commit fails, this row is read
+    on another connection: with the token there, the operations are on disk and do not run again. The row is locked by the first transaction
+    until that has ended, so a commit that is still on its way cannot arrive later.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._doubt: _Doubt | None = None
+        self.commits = 0
+        """Transactions until now."""
+        self.late: list[Callable[[], None]] = []
+        """The callbacks of operations that turned out to be on disk after their callers got an error. The caller of `commit` empties it."""
+        with engine.begin() as connection:
+            connection.execute(insert_if_absent(COMMITS, engine.dialect.name), {"writer": _WRITER["name"], "token": ""})
+
+    @property
+    def doubt(self) -> str | None:
+        """The token of the last batch, if it is not known whether it is on disk."""
+        return None if self._doubt is None else self._doubt.token
+
+    def commit(self, batch: Batch) -> None:
+        """Run the operations of a batch and commit them. Call it again with the same batch if the database fails.
+
+        Raises:
+            Exception: An operation or the database raised it. Nothing of the batch is on disk, unless `doubt` is its token.
+        """
+        self.commits += 1
+        if self._doubt is not None and self._settle(self._doubt, batch):
+            return
+        try:
+            self._commit(batch)
+        except Exception as error:
+            if self._doubt is None:
+                raise
+            try:
+                is_committed = self._settle(self._doubt, batch)
+            except Exception:  # noqa: BLE001  # the first error is the reason
+                raise error from None
+            if not is_committed:
+                raise
+
+    def _commit(self, batch: Batch) -> None:
+        with self._engine.connect() as connection:
+            for write in batch.writes:
+                _run(write, connection)
+            if not all(write.only_reads for write in batch.writes):
+                connection.execute(_SET_LAST, {**_WRITER, "last": batch.token})
+                self._doubt = _Doubt(batch.token, _callbacks_of(batch))
+            try:
+                connection.commit()
+            except BaseException:
+                # The next transaction gets a fresh connection.
+                connection.invalidate()
+                raise
+            self._doubt = None
+
+    def _settle(self, doubt: _Doubt, batch: Batch) -> bool:
+        """Find out whether the batch in doubt is on disk. Returns whether it is this one, so that nothing is left to do."""
+        with self._engine.connect() as connection:
+            is_committed = connection.execute(_LAST, _WRITER).scalar_one() == doubt.token
+        self._doubt = None
+        if is_committed and doubt.token != batch.token:
+            self.late += doubt.callbacks
+        return is_committed and doubt.token == batch.token
+
+
+def _run(write: Write, connection: Connection) -> None:
+    write.refusal = None
+    write.callbacks.clear()
+    try:
+        write.run(Transaction(connection, write.requested, write.new_id, write.callbacks))
+    except Refused as refusal:
+        write.refusal = refusal
+
+
+def _callbacks_of(batch: Batch) -> list[Callable[[], None]]:
+    """What to call if the batch turns out to be on disk after its callers got an error."""
+    changes = [write for write in batch.writes if write.refusal is None and not write.only_reads]
+    return [callback for write in changes for callback in write.callbacks]

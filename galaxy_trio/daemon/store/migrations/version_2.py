@@ -1,0 +1,33 @@
+"""Version 2: tokens of attempts and of transactions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Column, Float, ForeignKey, Integer, Text, text
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+
+def upgrade(operations: Operations) -> None:
+    """Upgrade from version 1, also from one of its early forms without `departures` or `tasks_queued`."""
+    operations.add_column("tasks", Column("attempt", Text))
+    operations.create_table("commits", Column("writer", Text, primary_key=True), Column("token", Text, nullable=False))
+    operations.create_table(
+        "departures",
+        Column("number", Integer, primary_key=True),
+        Column("task", Integer, ForeignKey("tasks.number", ondelete="CASCADE"), nullable=False),
+        Column("device", Text, nullable=False),
+        Column("chosen", Float, nullable=False),
+        Column("left", Float, nullable=False),
+        if_not_exists=True,
+    )
+    operations.create_index("ix_departures_task", "departures", ["task"], if_not_exists=True)
+    operations.create_index(
+        "tasks_queued",
+        "tasks",
+        ["asked_device", "os", "capabilities", "number"],
+        sqlite_where=text("state = 'queued'"),
+        if_not_exists=True,
+    )
