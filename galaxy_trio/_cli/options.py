@@ -88,7 +88,9 @@ def whole_number(minimum: int, maximum: int = _MOST) -> Callable[[str], int]:
 
     def parse(value: str) -> int:
         text = str(value)
-        number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST)) else -1
+        digits = text.removeprefix("-") if minimum < 0 else text
+        is_number = digits.isascii() and digits.isdecimal() and len(digits) <= len(str(_MOST))
+        number = int(text) if is_number else minimum - 1
         if not minimum <= number <= maximum:
             raise click.BadParameter(f"{text[:100]!r} is not a whole number {limits}.")
         return number

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import attrs
 import click
 
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.extras import missing_extra
 from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose, whole_number
@@ -46,6 +47,7 @@ _COLUMNS: Final = (
     Column("device", widest=16, optional=True),
     Column("request", optional=True, fill=True),
 )
+_PRIORITY: Final = Column("priority", right=True, optional=True)
 _MAX_REQUEST: Final = 500
 """Characters of a request of which a table shows as many as there is room for."""
 _PAUSE: Final = 1.0
@@ -155,6 +157,14 @@ def task_command() -> None:
     help="Time limit of the task, from when it starts.",
 )
 @click.option(
+    "--priority",
+    type=whole_number(-MAX_PRIORITY, MAX_PRIORITY),
+    default=0,
+    show_default=True,
+    metavar="NUMBER",
+    help=f"Tasks of a higher priority begin first: from -{MAX_PRIORITY} to {MAX_PRIORITY}.",
+)
+@click.option(
     "--idempotency-key",
     type=valid_text,
     metavar="KEY",
@@ -171,6 +181,7 @@ def submit_command(
     os_name: str | None,
     capabilities: tuple[str, ...],
     timeout: float,
+    priority: int,
     idempotency_key: str | None,
     wait: bool,
     as_json: bool,
@@ -182,6 +193,7 @@ def submit_command(
         "device": device,
         "os": os_name,
         "capabilities": list(capabilities),
+        "priority": priority,
         "idempotency_key": idempotency_key,
     }
     body: JSON = {name: value for name, value in given.items() if value not in (None, [])}
@@ -225,7 +237,12 @@ def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit
         echo("no tasks")
         return 0
     console = open_console()
-    header, rows = lay_out(_COLUMNS, [_cells(task) for task in tasks], console.width)
+    columns, table = list(_COLUMNS), [_cells(task) for task in tasks]
+    if any(task.get("priority") for task in tasks):
+        columns.insert(2, _PRIORITY)
+        for task, cells in zip(tasks, table, strict=True):
+            cells.insert(2, cell(str(task.get("priority"))))
+    header, rows = lay_out(columns, table, console.width)
     for line in [header, *(line for lines in rows for line in lines)]:
         console.print(line, soft_wrap=True)
     return 0
@@ -355,7 +372,9 @@ def _awaited_device(client: DaemonClient, task: dict[str, JSON]) -> dict[str, JS
 
 def _print_task(task: dict[str, JSON], history: list[tuple[str, str]]) -> None:
     rows = [
-        (name, str(task[name])) for name in ("id", "state", "request", "device", "error", "retry_of") if task.get(name)
+        (name, str(task[name]))
+        for name in ("id", "state", "request", "device", "priority", "error", "retry_of")
+        if task.get(name)
     ]
     if "result" in task:
         rows.append(("result", json.dumps(task["result"], ensure_ascii=False)))

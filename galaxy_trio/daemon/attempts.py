@@ -19,7 +19,7 @@ from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from galaxy_trio.daemon.scheduler import Scheduler
     from galaxy_trio.daemon.store.store import Store
@@ -134,6 +134,11 @@ class Attempts:
         attempt = self._attempts[record.id] = _Attempt(record, slots, device, token)
         self._nursery.start_soon(self._run, attempt)
 
+    @property
+    def tasks(self) -> Container[str]:
+        """The ids of the tasks that have a slot of a device now."""
+        return self._attempts.keys()
+
     def withdraw(self, task_id: str) -> None:
         """Record that a task ended on disk before it began, and must not go back to its queue."""
         attempt = self._attempts.get(task_id)
@@ -205,6 +210,7 @@ class Attempts:
             request = record.asked.request if whole else await self._store.whole_request(record.id)
             ended = await attempt.device.run_task(
                 request,
+                priority=record.asked.priority,
                 timeout=record.asked.timeout,
                 task_id=record.id,
                 before_sending=partial(self._begin, attempt),

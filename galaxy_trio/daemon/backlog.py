@@ -11,7 +11,7 @@ from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.store.database import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.requirement_queue import RequirementQueue
@@ -32,6 +32,7 @@ class Backlog:
         store: The tasks.
         scheduler: Gets each page.
         constellation: Gives the reason why no device can run a task.
+        taken: The ids of the tasks that have a slot of a device now.
         on_change: Called with each failed task, when the change is on disk. Must not block or raise.
         on_queue_change: Called when the scheduler may have something to do. Must not block or raise.
         retry_delay: Seconds to wait after a failure of the database.
@@ -42,6 +43,7 @@ class Backlog:
         store: Store,
         scheduler: Scheduler,
         constellation: Constellation,
+        taken: Container[str],
         on_change: Callable[[TaskRecord], None],
         on_queue_change: Callable[[], None],
         retry_delay: float,
@@ -49,6 +51,7 @@ class Backlog:
         self._store = store
         self._scheduler = scheduler
         self._constellation = constellation
+        self._taken = taken
         self._on_change = on_change
         self._on_queue_change = on_queue_change
         self._retry_delay = retry_delay
@@ -73,7 +76,7 @@ class Backlog:
         limit = max(0, min(queue.room - queue.in_memory, _PAGE))
 
         def deliver(records: list[TaskRecord]) -> None:
-            self._scheduler.add_page(queue, records, is_last=len(records) < limit)
+            self._scheduler.add_page(queue, records, self._taken, is_last=len(records) < limit)
             self._on_queue_change()
 
         while True:

@@ -75,6 +75,6 @@ class DeviceSlots:
             return self.state.usable and self.state.could_fit(requirement)
         return requirement.device == self.device_id and self.state.usable
 
-    def oldest(self) -> RequirementQueue | None:
-        """The queue with the oldest task, which the device has to serve next; `None` without queues."""
-        return min(self.queues.values(), key=lambda queue: queue.next_number, default=None)
+    def first(self) -> RequirementQueue | None:
+        """The queue with the first task, which the device has to serve next; `None` without queues."""
+        return min(self.queues.values(), key=lambda queue: queue.next_rank, default=None)

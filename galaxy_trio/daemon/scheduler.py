@@ -1,13 +1,13 @@
 """Assigns queued tasks to devices. It is pure: without a clock, a connection or a database.
 
-**The rule.** A device with a free slot takes the oldest queued task that it can run, whether the task names this device or accepts any
-device that fits. If several devices have a free slot for a task, an idle device takes it before a busy one, and the device that has been
-free for longest before the others. A task therefore waits only while each device that can run it has older tasks to run, and a disconnected
-device delays only the tasks that require it.
+**The rule.** Tasks are queued by priority, then in the order of acceptance. A device with a free slot takes the first queued task that it
+can run, whether the task names this device or accepts any device that fits. If several devices have a free slot for a task, an idle device
+takes it before a busy one, and the device that has been free for longest before the others. A task therefore waits only while each device
+that can run it has earlier tasks to run, and a disconnected device delays only the tasks that require it.
 
-**Memory.** Each requirement has one `RequirementQueue`, which holds the oldest few tasks in memory and leaves the others on disk. A device
-compares the oldest tasks of all queues that it serves. If the oldest of them is still on disk, the device waits until it has been read, and
-takes no younger task before it.
+**Memory.** Each requirement has one `RequirementQueue`, which holds the first few tasks in memory and leaves the others on disk. A device
+compares the first tasks of all queues that it serves. If the first of them is still on disk, the device waits until it has been read, and
+takes no later task before it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.daemon.device_slots import DeviceSlots, DeviceState
-from galaxy_trio.daemon.requirement_queue import RequirementQueue
+from galaxy_trio.daemon.requirement_queue import NONE, RequirementQueue
 from galaxy_trio.daemon.store.records import Requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     from galaxy_trio.daemon.store.records import TaskRecord
 
@@ -111,9 +111,7 @@ class Scheduler:
                 del free[slots.device_id]
         if slots.has_room:
             (self._partly_busy if slots.taken else self._idle)[slots.device_id] = slots
-            self._to_take.update(
-                dict.fromkeys(queue for queue in slots.queues.values() if queue.next_number < math.inf)
-            )
+            self._to_take.update(dict.fromkeys(queue for queue in slots.queues.values() if queue.next_rank < NONE))
 
     def _match_all(self, slots: DeviceSlots) -> None:
         own = self._queues.get(Requirement(slots.device_id))
@@ -154,11 +152,13 @@ class Scheduler:
         queue.accept(record)
         self._touch(queue)
 
-    def add_page(self, queue: RequirementQueue, records: list[TaskRecord], *, is_last: bool) -> None:
-        """Add the next page of a queue, read from disk."""
-        queue.add_page(records, is_last=is_last)
+    def add_page(
+        self, queue: RequirementQueue, records: list[TaskRecord], taken: Container[str] = (), *, is_last: bool
+    ) -> None:
+        """Add the next page of a queue, read from disk, without the tasks that have a slot."""
+        queue.add_page(records, taken, is_last=is_last)
         self._touch(queue)
-        # Devices may have been waiting for this page to compare the oldest tasks of their queues.
+        # Devices may have been waiting for this page to compare the first tasks of their queues.
         for slots in chain(self._idle.values(), self._partly_busy.values()):
             if queue.requirement in slots.queues:
                 self._to_take.update(dict.fromkeys(slots.queues.values()))
@@ -228,7 +228,7 @@ class Scheduler:
     def take(self) -> Iterator[tuple[TaskRecord, DeviceSlots]]:
         """Assign slots to the tasks that can begin now, and yield each task with its device's slots; the caller starts it."""
         while self._to_take and self._taken < self._max_running:
-            queue = min(self._to_take, key=lambda queue: queue.next_number)
+            queue = min(self._to_take, key=lambda queue: queue.next_rank)
             slots = None if queue.first is None else self._free_slots_for(queue)
             if slots is None:
                 del self._to_take[queue]
@@ -241,12 +241,12 @@ class Scheduler:
             yield record, slots
 
     def _free_slots_for(self, queue: RequirementQueue) -> DeviceSlots | None:
-        """A device that can take the oldest task of a queue. Devices with an older task, in memory or on disk, are left out."""
+        """A device that can take the first task of a queue. Devices with an earlier task, in memory or on disk, are left out."""
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
-            return slots if slots is not None and slots.has_room and slots.oldest() is queue else None
+            return slots if slots is not None and slots.has_room and slots.first() is queue else None
         for slots in chain(self._idle.values(), self._partly_busy.values()):
-            if queue.requirement in slots.queues and slots.oldest() is queue:
+            if queue.requirement in slots.queues and slots.first() is queue:
                 return slots
         return None
 

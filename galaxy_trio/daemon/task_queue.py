@@ -74,7 +74,13 @@ class TaskQueue:
         self._scheduler = Scheduler(max_running)
         self._attempts = Attempts(nursery, store, self._scheduler, self._record_change, self._dispatch, _RETRY_DELAY)
         self._backlog = Backlog(
-            store, self._scheduler, constellation, self._record_change, self._dispatch, _RETRY_DELAY
+            store,
+            self._scheduler,
+            constellation,
+            self._attempts.tasks,
+            self._record_change,
+            self._dispatch,
+            _RETRY_DELAY,
         )
         self._devices = DeviceStates(self._scheduler, constellation, self._attempts.requeue)
         # An event for each pending `wait`, by the task's id; the call removes it.

@@ -184,6 +184,16 @@ def test_list_shows_the_newest_task_first(call: Call) -> None:
     assert call("task", "list", "--device", "nothing") == Outcome(0, "no tasks\n", "")
 
 
+def test_list_and_show_have_the_priority_of_a_task(call: Call) -> None:
+    task_id = _submit(call, "echo urgent", "--device", "d1", "--priority", "-5")
+    call("task", "wait", task_id)
+    assert call("task", "list", "--limit", "1").out.splitlines() == [
+        "task                              state      priority  device  request",
+        f"{task_id}  completed        -5  d1      echo urgent",
+    ]
+    assert "\npriority  -5\n" in call("task", "show", task_id).out
+
+
 def test_retry_creates_a_new_task(call: Call) -> None:
     task_id = _submit(call, "echo once more", "--device", "d1")
     call("task", "wait", task_id)
@@ -235,6 +245,8 @@ def test_token_that_cannot_be_sent_is_a_usage_error_and_not_shown(
     [
         (["submit", "x", "--timeout", "inf"], "is not a finite number of seconds above 0"),
         (["submit", "x", "--timeout", "soon"], "is not a finite number of seconds above 0"),
+        (["submit", "x", "--priority", "101"], "'101' is not a whole number from -100 to 100"),
+        (["submit", "x", "--priority", "--5"], "'--5' is not a whole number from -100 to 100"),
         (["submit", "\udcff"], "not valid UTF-8"),
         (["submit", "x", "--device", "\udcff"], "not valid UTF-8"),
         (["submit", "x", "--os", "\udcff"], "not valid UTF-8"),

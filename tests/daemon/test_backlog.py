@@ -46,7 +46,7 @@ async def open_disk(location: Location) -> AsyncGenerator[Disk]:
         scheduler.withdraw(record)
 
     async with open_store(location) as store, open_constellation([]) as constellation:
-        backlog = Backlog(store, scheduler, constellation, on_change, lambda: None, 0.01)
+        backlog = Backlog(store, scheduler, constellation, (), on_change, lambda: None, 0.01)
         yield Disk(store, scheduler, backlog, failed)
 
 

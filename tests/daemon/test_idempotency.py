@@ -29,6 +29,8 @@ async def test_full_queue_returns_the_task_that_was_accepted_with_the_key(tmp_pa
         await daemon.ask("POST", "/tasks", 503, json={**BODY, "idempotency_key": "another"})
         answer = await daemon.ask("POST", "/tasks", 409, json={**BODY, "request": "echo c"})
         assert "the idempotency key 'k' belongs to task" in answer["error"]
+        await daemon.ask("POST", "/tasks", 409, json={**BODY, "priority": 1})
+        assert await daemon.ask("POST", "/tasks", json={**BODY, "priority": 0}) == accepted
         daemon.work.release("a")
         await daemon.ended_task(accepted["id"])
         assert daemon.work.begun == ["hold a", "echo b"]

@@ -102,8 +102,13 @@ def test_task_for_any_device_runs_on_one_that_fits(page: Page) -> None:
     page.get_by_label("Device", exact=True).select_option("")
     page.get_by_label("Operating system").fill("android")
     page.get_by_label("Capabilities").fill("cli, browser")
+    page.get_by_label("Priority").fill("-7")
     page.get_by_label("What to do").press("Control+Enter")
     expect(task_row(page, "echo somewhere").locator("td").nth(2)).to_have_text("phone")
+    page.get_by_role("button", name="Show task: echo somewhere").first.click()
+    expect(page.get_by_role("dialog", name="Task").locator("dl")).to_contain_text("Priority-7")
+    page.keyboard.press("Escape")
+    page.get_by_label("Priority").fill("0")
     # A task that names a device has no other requirement.
     page.get_by_label("Device", exact=True).select_option("laptop")
     expect(page.get_by_label("Operating system")).to_be_disabled()

@@ -73,8 +73,8 @@ class SchedulerStates(RuleBasedStateMachine):
             assert record.number in self.disk, f"{slots.device_id} took {record.number}, which has ended"
             assert slots.state.connected
             assert slots.taken <= slots.size
-            older = [other for other in self.queued(slots) if other.number < record.number]
-            assert not older, f"{slots.device_id} took {record.number} before {older[0].number}"
+            earlier = [other for other in self.queued(slots) if other.rank < record.rank]
+            assert not earlier, f"{slots.device_id} took {record.number} before {earlier[0].number}"
             assert slots.can_run(record.asked.requirement)
             self.taken.append(Taken(record, slots))
             assert len(self.taken) <= (self.limit or len(self.taken))
@@ -106,11 +106,15 @@ class SchedulerStates(RuleBasedStateMachine):
             self.scheduler.add_device(name, SIZES[name], AWAY)
         self.dispatch()
 
-    @rule(requirement=st.sampled_from(REQUIREMENTS), count=st.sampled_from([1, 1, 1, 2 * READ_AHEAD]))
-    def accept(self, requirement: Requirement, count: int) -> None:
+    @rule(
+        requirement=st.sampled_from(REQUIREMENTS),
+        count=st.sampled_from([1, 1, 1, 2 * READ_AHEAD]),
+        priority=st.sampled_from([0, 0, -100, 1, 100]),
+    )
+    def accept(self, requirement: Requirement, count: int, priority: int) -> None:
         for _ in range(count):
             self.numbers += 1
-            record = self.disk[self.numbers] = make_record(self.numbers, requirement)
+            record = self.disk[self.numbers] = make_record(self.numbers, requirement, priority)
             self.scheduler.accept(record)
             self.dispatch()
 
@@ -169,9 +173,11 @@ class SchedulerStates(RuleBasedStateMachine):
         records = [
             record
             for record in self.disk.values()
-            if record.asked.requirement == queue.requirement and record.number > queue.known_up_to
+            if record.asked.requirement == queue.requirement and record.rank > queue.known_up_to
         ]
-        self.scheduler.add_page(queue, records[:PAGE], is_last=len(records) < PAGE)
+        page = sorted(records, key=lambda record: record.rank)[:PAGE]
+        taken = {task.record.id for task in self.taken}
+        self.scheduler.add_page(queue, page, taken, is_last=len(records) < PAGE)
         self.dispatch()
 
     @precondition(lambda self: self.failing)

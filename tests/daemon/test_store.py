@@ -19,6 +19,7 @@ import trio.testing
 from sqlalchemy import func, insert, select
 
 import galaxy_trio.daemon.store.queries
+from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
@@ -233,7 +234,8 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
 
     def explain(connection: Connection) -> str:
         compiled = statements.QUEUED.compile(connection)
-        given = compiled.construct_params({"after": 0, "limit": 10} | requirement_columns(requirement))
+        after = {"after_priority": 0, "after_number": 0, "limit": 10}
+        given = compiled.construct_params(after | requirement_columns(requirement))
         ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
         how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"
         return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{how} {compiled}", ordered))
@@ -241,10 +243,27 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
     async with open_store(database) as store:
         await store.write(fill)
         plan = await store.read(explain)
-    # The whole condition is one of the index, whose order needs no sorting.
-    [condition] = re.findall(r"tasks_queued.*?\(.*\bnumber.*\)", plan, re.DOTALL)
+    # The condition is one of the index, whose order needs no sorting.
+    [condition] = re.findall(r"tasks_queued.*?\(.*\bpriority.*\)", plan, re.DOTALL)
     assert all(column in condition for column in ("asked_device", "os", "capabilities"))
-    assert not re.search("Sort|Filter|B-TREE", plan), plan
+    assert not re.search("Sort|B-TREE", plan), plan
+
+
+async def test_queued_tasks_are_read_by_priority_and_then_in_the_order_of_acceptance(database: Location) -> None:
+    priorities = [0, -100, 100, 0, 100, -1]
+    async with open_store(database) as store:
+        for priority in priorities:
+            await add_task(store, device="d1", priority=priority)
+        after, read = FIRST, list[TaskRecord]()
+        while page := await store.queued(Requirement("d1"), after, 2):
+            read += page
+            after = page[-1].rank
+        assert [record.number for record in read] == [3, 5, 1, 4, 6, 2]
+        assert [record.asked.priority for record in read] == sorted(priorities, reverse=True)
+        failed = await store.fail_queued(Requirement("d1"), "no device", 3)
+        assert [record.number for record in failed] == [3, 5, 1]
+        again = await store.retry(failed[0].id)
+    assert again.asked.priority == 100
 
 
 async def test_read_sees_one_state_of_the_database_while_others_write(database: Location) -> None:

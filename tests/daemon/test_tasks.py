@@ -86,6 +86,9 @@ async def test_task_for_a_common_name_of_a_system_runs_on_a_device_that_reports_
         ('{"device": null}', ["request: is missing"]),
         ('{"request": "x", "timeout": true}', ["timeout: expected a number of seconds"]),
         ('{"request": "x", "timeout": 1e99}', ["timeout: expected a number of seconds"]),
+        ('{"request": "x", "priority": 101}', ["priority: expected a whole number from -100 to 100"]),
+        ('{"request": "x", "priority": -101}', ["priority: expected a whole number from -100 to 100"]),
+        ('{"request": "x", "priority": 0.5}', ["priority: expected a whole number from -100 to 100"]),
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
@@ -159,6 +162,22 @@ async def test_same_idempotency_key_returns_the_same_task_and_refuses_a_differen
         assert (again["id"], late["id"], late["state"]) == (first, first, "completed")
         assert "k1" in other["error"]
         assert daemon.work.begun == ["echo x"]
+
+
+async def test_tasks_of_a_higher_priority_begin_first_and_a_retry_keeps_it(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "d1") as daemon:
+        held = await daemon.submit("hold a")
+        await daemon.wait_state(held, "running")
+        low = await daemon.submit("echo low", priority=-100)
+        usual = await daemon.submit("echo usual")
+        high = await daemon.submit("echo high", priority=100)
+        assert [task["priority"] for task in (await daemon.ask("GET", "/tasks"))["tasks"]] == [100, 0, -100, 0]
+        daemon.work.release("a")
+        for task in (low, usual, high):
+            await daemon.ended_task(task)
+        assert daemon.work.begun == ["hold a", "echo high", "echo usual", "echo low"]
+        again = await daemon.ask("POST", f"/tasks/{high}/retry", 202)
+        assert (await daemon.ended_task(again["id"]))["priority"] == 100
 
 
 async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from galaxy_trio.daemon.store.committer import Refused
 from galaxy_trio.daemon.store.departures import add_departure
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
+    Rank,
     Requirement,
     TaskRecord,
     TaskRequest,
@@ -142,6 +143,7 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "capabilities": capabilities_text(request.capabilities),
         "timeout": request.timeout,
         "idempotency_key": request.idempotency_key,
+        "priority": request.priority,
         "created": transaction.now.timestamp(),
         "retry_of": retry_of,
     }
@@ -245,10 +247,10 @@ def fail_queued(
     limit: int,
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
-    """Change the oldest queued tasks with a requirement to `failed`.
+    """Change the first queued tasks with a requirement to `failed`.
 
     Returns:
-        The changed tasks, the oldest first.
+        The changed tasks, in order.
     """
     values = {
         "to_state": TaskState.FAILED.value,
@@ -257,7 +259,7 @@ def fail_queued(
         "limit": limit,
     }
     rows = transaction.connection.execute(statements.FAIL_QUEUED, values | requirement_columns(requirement)).all()
-    failed = sorted(map(make_record, rows), key=lambda record: record.number)
+    failed = sorted(map(make_record, rows), key=lambda record: record.rank)
     transaction.on_commit(partial(deliver, failed))
     return failed
 
@@ -265,12 +267,12 @@ def fail_queued(
 def queued(
     transaction: Transaction,
     requirement: Requirement,
-    after: int,
+    after: Rank,
     limit: int,
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
-    """The oldest queued tasks with a requirement whose number is above `after`, in the order of acceptance."""
-    values = {"after": after, "limit": limit} | requirement_columns(requirement)
+    """The first queued tasks with a requirement whose rank is above `after`, in order."""
+    values = {"after_priority": -after[0], "after_number": after[1], "limit": limit} | requirement_columns(requirement)
     records = [make_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
     transaction.on_commit(partial(deliver, records))
     return records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -27,6 +27,10 @@ def stored_error(error: str) -> str:
 def stored_error_if_any(error: str | None) -> str | None:
     """Return an error as `stored_error` does, or None for None."""
     return None if error is None else stored_error(error)
+
+
+Rank: TypeAlias = tuple[int, int]
+"""A place among queued tasks, the smallest first: the negative of a priority, and a number in the order of acceptance."""
 
 
 class TaskState(StrEnum):
@@ -85,6 +89,7 @@ class TaskRequest:
         capabilities: Capabilities that the device must have.
         timeout: Seconds that the task may run.
         idempotency_key: Chosen by the client: submitting again with the same key returns the same task.
+        priority: -100 to 100. Of the tasks that wait, the highest begins first, then the one that was accepted first.
     """
 
     request: str
@@ -93,6 +98,7 @@ class TaskRequest:
     capabilities: tuple[str, ...] = ()
     timeout: float = 1000.0
     idempotency_key: str | None = None
+    priority: int = 0
 
     @property
     def requirement(self) -> Requirement:
@@ -152,6 +158,11 @@ class TaskRecord:
     request_size: int = 0
     error_size: int | None = None
     attempt: str | None = None
+
+    @property
+    def rank(self) -> Rank:
+        """Its place among the queued tasks."""
+        return -self.asked.priority, self.number
 
     @property
     def has_whole_request(self) -> bool:

@@ -29,13 +29,19 @@ def requirement_columns(requirement: Requirement) -> dict[str, str | None]:
 def make_record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
     """Make a record from the row of a task."""
     (
-        number, task_id, state, request, request_size, asked_device, os, capabilities, timeout, idempotency_key,
+        number, task_id, state, request, request_size, asked_device, os, capabilities, timeout, idempotency_key, priority,
         device, created, started, ended, error, error_size, result_size, retry_of,
     ) = cast("tuple[Any, ...]", row)  # fmt: skip
     return TaskRecord(
         task_id,
         TaskRequest(
-            text_beginning(request), asked_device, os, capabilities_from(capabilities), timeout, idempotency_key
+            text_beginning(request),
+            asked_device,
+            os,
+            capabilities_from(capabilities),
+            timeout,
+            idempotency_key,
+            priority,
         ),
         TaskState(state),
         datetime.fromtimestamp(created, UTC),

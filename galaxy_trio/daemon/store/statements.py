@@ -59,6 +59,7 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
     TASKS.c.capabilities,
     TASKS.c.timeout,
     TASKS.c.idempotency_key,
+    TASKS.c.priority,
     TASKS.c.device,
     TASKS.c.created,
     TASKS.c.started,
@@ -126,10 +127,22 @@ _IS_REQUIRED: Final = (
     & is_same(TASKS.c.os, "required_os")
     & (TASKS.c.capabilities == bindparam("required_capabilities"))
 )
-_IN_ORDER: Final = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities, TASKS.c.number)
-"""The order of acceptance of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their number alone."""
+_IN_ORDER: Final = (
+    TASKS.c.asked_device,
+    TASKS.c.os,
+    TASKS.c.capabilities,
+    TASKS.c.priority.desc(),
+    TASKS.c.number,
+)
+"""The order of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their priority and number alone."""
 QUEUED: Final = (
-    RECORDS.where(_IS_REQUIRED, TASKS.c.number > bindparam("after")).order_by(*_IN_ORDER).limit(bindparam("limit"))
+    RECORDS.where(
+        _IS_REQUIRED,
+        TASKS.c.priority <= bindparam("after_priority"),
+        (TASKS.c.priority < bindparam("after_priority")) | (TASKS.c.number > bindparam("after_number")),
+    )
+    .order_by(*_IN_ORDER)
+    .limit(bindparam("limit"))
 )
 FAIL_QUEUED: Final[Executable] = (
     update(TASKS)

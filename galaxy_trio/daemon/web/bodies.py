@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._codec.codec import unstructure_statistics
 from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
 from galaxy_trio._codec.sliced_json import free
@@ -77,6 +78,7 @@ def _read_task(document: object) -> TaskRequest:
     )
     timeout = members.number("timeout", maximum=MAX_TIMEOUT, nullable=False)
     idempotency_key = members.text("idempotency_key", name, accept=_is_name)
+    priority = members.integer("priority", minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)
     members.refuse_unknown()
     if device is not None and (os is not None or capabilities):
         members.report("device", "give a device, or the properties that one must have, not both")
@@ -89,6 +91,7 @@ def _read_task(document: object) -> TaskRequest:
         capabilities=capabilities,
         timeout=_DEFAULT_TIMEOUT if timeout is None else float(timeout),
         idempotency_key=idempotency_key,
+        priority=priority or 0,
     )
 
 
@@ -105,6 +108,7 @@ def task_as_json(record: TaskRecord) -> dict[str, object]:
         "request": asked.request,
         "wants": {"device": asked.device, "os": asked.os, "capabilities": list(asked.capabilities)},
         "timeout": asked.timeout,
+        "priority": asked.priority,
         "idempotency_key": asked.idempotency_key,
         "device": record.device,
         "created": record.created.isoformat(),

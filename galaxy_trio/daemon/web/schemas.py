@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio import DeviceStatus
+from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio.daemon.store.departures import MAX_DEPARTURES
 from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.web.bodies import INLINE, MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
@@ -49,6 +50,13 @@ SCHEMAS: Final[dict[str, JSON]] = {
                 "description": "The capabilities that the device must have; only without `device`.",
             },
             "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT, "default": 1000},
+            "priority": {
+                "type": ["integer", "null"],
+                "minimum": -MAX_PRIORITY,
+                "maximum": MAX_PRIORITY,
+                "default": 0,
+                "description": "Of the tasks that wait, the highest priority begins first, then the task that was accepted first.",
+            },
             "idempotency_key": {
                 **_NAME_OR_NULL,
                 "description": "Submitting again with the same key returns the same task.",
@@ -75,6 +83,7 @@ SCHEMAS: Final[dict[str, JSON]] = {
                 },
             },
             "timeout": {"type": "number"},
+            "priority": {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY},
             "idempotency_key": _TEXT_OR_NULL,
             "device": {"type": ["string", "null"], "description": "The device that runs or ran it."},
             "created": {"type": "string", "format": "date-time"},

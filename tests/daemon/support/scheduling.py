@@ -13,7 +13,7 @@ PAGE: Final = 6
 """Tasks in a page."""
 
 
-def make_record(number: int, requirement: Requirement) -> TaskRecord:
+def make_record(number: int, requirement: Requirement, priority: int = 0) -> TaskRecord:
     """A queued task."""
-    asked = TaskRequest("x", requirement.device, requirement.os, requirement.capabilities)
+    asked = TaskRequest("x", requirement.device, requirement.os, requirement.capabilities, priority=priority)
     return TaskRecord(f"t{number}", asked, TaskState.QUEUED, datetime(2026, 1, 1, tzinfo=UTC), number=number)

@@ -1,7 +1,7 @@
 """Migrations of existing databases, one module for each version of the schema.
 
 `version_2` changes a database of version 1 into one of version 2, and so on. A migration only adds: tables, indexes, columns that may be
-NULL. A daemon of the version before can go on with the database.
+NULL or have a default. A daemon of the version before can go on with the database.
 """
 
 from __future__ import annotations

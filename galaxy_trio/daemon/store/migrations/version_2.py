@@ -1,10 +1,10 @@
-"""Version 2: tokens of attempts and of transactions."""
+"""Version 2: tokens of attempts and of transactions, and priorities."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Float, ForeignKey, Integer, Text, text
+from sqlalchemy import Column, Float, ForeignKey, Integer, SmallInteger, Text, text
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def upgrade(operations: Operations) -> None:
     """Upgrade from version 1, also from one of its early forms without `departures` or `tasks_queued`."""
     operations.add_column("tasks", Column("attempt", Text))
+    operations.add_column("tasks", Column("priority", SmallInteger, nullable=False, server_default=text("0")))
     operations.create_table("commits", Column("writer", Text, primary_key=True), Column("token", Text, nullable=False))
     operations.create_table(
         "departures",
@@ -24,10 +25,10 @@ def upgrade(operations: Operations) -> None:
         if_not_exists=True,
     )
     operations.create_index("ix_departures_task", "departures", ["task"], if_not_exists=True)
+    operations.drop_index("tasks_queued", "tasks", if_exists=True)
     operations.create_index(
         "tasks_queued",
         "tasks",
-        ["asked_device", "os", "capabilities", "number"],
+        ["asked_device", "os", "capabilities", text("priority DESC"), "number"],
         sqlite_where=text("state = 'queued'"),
-        if_not_exists=True,
     )

@@ -65,7 +65,7 @@ async function submit(event) {
   event.preventDefault();
   const button = event.submitter ?? event.target.querySelector("button");
   const outcome = $("submit-outcome");
-  const body = { request: $("request").value, timeout: Number($("timeout").value), idempotency_key: idempotencyKey };
+  const body = { request: $("request").value, timeout: Number($("timeout").value), priority: Number($("priority").value), idempotency_key: idempotencyKey };
   if ($("device").value) body.device = $("device").value;
   else {
     if ($("os").value.trim()) body.os = $("os").value.trim();

@@ -186,6 +186,7 @@ async function show(id) {
     ["Started", task.started ? clock(task.started) : "–"],
     ["Ended", task.ended ? `${clock(task.ended)}${task.started ? `, after ${((Date.parse(task.ended) - Date.parse(task.started)) / 1000).toFixed(1)} s` : ""}` : "–"],
     ["Timeout", `${number.format(task.timeout)} s`],
+    ["Priority", `${task.priority}`],
     ["Id", task.id],
   ];
   if (task.error) facts.splice(1, 0, ["Why", noted(task.error, task.error_size)]);
