@@ -19,7 +19,7 @@ from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from galaxy_trio.daemon.scheduler import Scheduler
     from galaxy_trio.daemon.store.store import Store
@@ -84,6 +84,7 @@ class Attempts:
     Args:
         nursery: Runs the tasks. When it is cancelled, the running tasks are stopped and become ``lost``.
         store: Each change of a task's state is written to it first.
+        life: Names this life of the daemon in its claims.
         scheduler: Gets back the slots, and the tasks that did not begin.
         on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
         on_slot_free: Called when the scheduler may have a task for a slot. Must not block or raise.
@@ -94,6 +95,7 @@ class Attempts:
         self,
         nursery: trio.Nursery,
         store: Store,
+        life: str,
         scheduler: Scheduler,
         on_change: Callable[[TaskRecord], None],
         on_slot_free: Callable[[], None],
@@ -101,6 +103,7 @@ class Attempts:
     ) -> None:
         self._nursery = nursery
         self._store = store
+        self._life = life
         self._scheduler = scheduler
         self._on_change = on_change
         self._on_slot_free = on_slot_free
@@ -133,11 +136,6 @@ class Attempts:
         token = record.attempt or uuid.uuid4().hex
         attempt = self._attempts[record.id] = _Attempt(record, slots, device, token)
         self._nursery.start_soon(self._run, attempt)
-
-    @property
-    def tasks(self) -> Container[str]:
-        """The ids of the tasks that have a slot of a device now."""
-        return self._attempts.keys()
 
     def withdraw(self, task_id: str) -> None:
         """Record that a task ended on disk before it began, and must not go back to its queue."""
@@ -262,7 +260,7 @@ class Attempts:
         attempt.beginning = True
         attempt.scope.deadline = math.inf
         try:
-            record = await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+            record = await self._store.mark_running(attempt.record.id, device_id, attempt.token, self._life)
         except BaseException:
             attempt.beginning = False
             raise
@@ -274,7 +272,7 @@ class Attempts:
         """Write that the task is running, if `queued` may be on disk; retry while the database fails. It must not be sent before."""
         while attempt.unsure:
             try:
-                await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+                await self._store.mark_running(attempt.record.id, device_id, attempt.token, self._life)
                 attempt.unsure = False
             except StoreError as error:
                 logger.error("task %s cannot continue: %s; retrying", attempt.record.id, error)  # noqa: TRY400

@@ -1,4 +1,4 @@
-"""Reads queued tasks from disk, page by page, and fails those that no device can run."""
+"""Claims queued tasks from the database, a few at a time, and fails those that no device can run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from galaxy_trio import NoSuchDevice
 from galaxy_trio.daemon.store.database import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from galaxy_trio import Constellation
     from galaxy_trio.daemon.requirement_queue import RequirementQueue
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _PAGE: Final = 256
-"""Tasks that are read, or failed, in one transaction; other writes run between two."""
+"""Tasks that are claimed, or failed, in one transaction; other writes run between two."""
 
 
 class Backlog:
@@ -30,9 +30,9 @@ class Backlog:
 
     Args:
         store: The tasks.
-        scheduler: Gets each page.
+        scheduler: Gets the claimed tasks.
         constellation: Gives the reason why no device can run a task.
-        taken: The ids of the tasks that have a slot of a device now.
+        life: Names this life of the daemon in its claims.
         on_change: Called with each failed task, when the change is on disk. Must not block or raise.
         on_queue_change: Called when the scheduler may have something to do. Must not block or raise.
         retry_delay: Seconds to wait after a failure of the database.
@@ -43,7 +43,7 @@ class Backlog:
         store: Store,
         scheduler: Scheduler,
         constellation: Constellation,
-        taken: Container[str],
+        life: str,
         on_change: Callable[[TaskRecord], None],
         on_queue_change: Callable[[], None],
         retry_delay: float,
@@ -51,7 +51,7 @@ class Backlog:
         self._store = store
         self._scheduler = scheduler
         self._constellation = constellation
-        self._taken = taken
+        self._life = life
         self._on_change = on_change
         self._on_queue_change = on_queue_change
         self._retry_delay = retry_delay
@@ -70,23 +70,37 @@ class Backlog:
             self._scheduler.load(requirement, count)
         return lost
 
-    async def read_page(self, queue: RequirementQueue) -> None:
-        """Read the next page of a queue; retry while the database fails."""
-        # There is less room if a device has disconnected since; SQLite takes a negative limit as no limit.
-        limit = max(0, min(queue.room - queue.in_memory, _PAGE))
+    async def claim(self, queue: RequirementQueue) -> None:
+        """Claim the first free tasks of a queue; retry while the database fails."""
+        limit = 0
 
         def deliver(records: list[TaskRecord]) -> None:
-            self._scheduler.add_page(queue, records, self._taken, is_last=len(records) < limit)
+            self._scheduler.add_claimed(queue, records, is_last=len(records) < limit)
             self._on_queue_change()
 
         while True:
+            # There is less room if a device has disconnected since.
+            limit = min(max(1, queue.room - queue.in_memory), _PAGE)
             try:
-                await self._store.queued(queue.requirement, queue.known_up_to, limit, deliver)
+                await self._store.claim(queue.requirement, self._life, limit, deliver)
             except StoreError as error:
-                logger.error("queued tasks cannot be read: %s; retrying", error)  # noqa: TRY400
+                logger.error("queued tasks cannot be claimed: %s; retrying", error)  # noqa: TRY400
                 await trio.sleep(self._retry_delay)
             else:
                 return
+
+    async def return_claims(self, queue: RequirementQueue, records: list[TaskRecord]) -> None:
+        """Free tasks of a queue that were claimed; retry while the database fails."""
+        while True:
+            try:
+                await self._store.return_claims(self._life, [record.number for record in records])
+            except StoreError as error:
+                logger.error("claimed tasks cannot be freed: %s; retrying", error)  # noqa: TRY400
+                await trio.sleep(self._retry_delay)
+            else:
+                break
+        self._scheduler.returned(queue)
+        self._on_queue_change()
 
     async def fail_all(self, queue: RequirementQueue) -> None:
         """Fail all tasks of a queue, until a device appears that could run them; retry while the database fails."""

@@ -5,8 +5,8 @@ can run, whether the task names this device or accepts any device that fits. If 
 takes it before a busy one, and the device that has been free for longest before the others. A task therefore waits only while each device
 that can run it has earlier tasks to run, and a disconnected device delays only the tasks that require it.
 
-**Memory.** Each requirement has one `RequirementQueue`, which holds the first few tasks in memory and leaves the others on disk. A device
-compares the first tasks of all queues that it serves. If the first of them is still on disk, the device waits until it has been read, and
+**Memory.** Each requirement has one `RequirementQueue`, which claims the first few tasks, and leaves the others in the database. A device
+compares the first tasks of all queues that it serves. If the first of them is not claimed yet, the device waits until it is, and
 takes no later task before it.
 """
 
@@ -21,9 +21,9 @@ from galaxy_trio.daemon.requirement_queue import NONE, RequirementQueue
 from galaxy_trio.daemon.store.records import Requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest
 
 MAX_QUEUES: Final = 1_000
 """Maximum different requirements of queued tasks, not counting those that name a device."""
@@ -54,7 +54,7 @@ class Scheduler:
         self._to_take: dict[RequirementQueue, None] = {}
         self._to_check: dict[RequirementQueue, None] = {}
         self.queued: int = 0
-        """The number of queued tasks, in memory or on disk."""
+        """The number of queued tasks, claimed or free."""
 
     @property
     def queues(self) -> Mapping[Requirement, RequirementQueue]:
@@ -148,20 +148,27 @@ class Scheduler:
     def accept(self, record: TaskRecord) -> None:
         """Add a task that was accepted."""
         self.queued += 1
-        queue = self._queue_of(record)
+        queue = self._queue_of(record.asked)
         queue.accept(record)
         self._touch(queue)
 
-    def add_page(
-        self, queue: RequirementQueue, records: list[TaskRecord], taken: Container[str] = (), *, is_last: bool
-    ) -> None:
-        """Add the next page of a queue, read from disk, without the tasks that have a slot."""
-        queue.add_page(records, taken, is_last=is_last)
+    def may_claim(self, request: TaskRequest) -> bool:
+        """Whether a task that is accepted now should be claimed with its acceptance."""
+        return self._queue_of(request).has_room_for(request.priority)
+
+    def add_claimed(self, queue: RequirementQueue, records: list[TaskRecord], *, is_last: bool) -> None:
+        """Add tasks of a queue that were claimed."""
+        queue.add_claimed(records, is_last=is_last)
         self._touch(queue)
-        # Devices may have been waiting for this page to compare the first tasks of their queues.
+        # Devices may have been waiting for them to compare the first tasks of their queues.
         for slots in chain(self._idle.values(), self._partly_busy.values()):
             if queue.requirement in slots.queues:
                 self._to_take.update(dict.fromkeys(slots.queues.values()))
+
+    def returned(self, queue: RequirementQueue) -> None:
+        """Report that the surplus of a queue is free."""
+        queue.returned()
+        self._to_check[queue] = None
 
     def put_back(self, record: TaskRecord) -> None:
         """Return a task that could not begin to its place in its queue."""
@@ -172,10 +179,10 @@ class Scheduler:
     def requeue(self, record: TaskRecord) -> None:
         """Count a running task as queued again; `put_back` returns it to its queue."""
         self.queued += 1
-        self._queue_of(record).queued += 1
+        self._queue_of(record.asked).queued += 1
 
-    def _queue_of(self, record: TaskRecord) -> RequirementQueue:
-        requirement = record.asked.requirement
+    def _queue_of(self, request: TaskRequest) -> RequirementQueue:
+        requirement = request.requirement
         return self._queues.get(requirement) or self._add_queue(RequirementQueue(requirement))
 
     def begun(self, record: TaskRecord) -> None:
@@ -217,7 +224,7 @@ class Scheduler:
         return [] if slots is None else [slots]
 
     def _drop_empty_queues(self) -> None:
-        for queue in [queue for queue in self._queues.values() if not queue.queued and not queue.reading]:
+        for queue in [queue for queue in self._queues.values() if not queue.queued and not queue.claiming]:
             del self._queues[queue.requirement]
             self._shared.pop(queue.requirement, None)
             self._to_take.pop(queue, None)
@@ -241,7 +248,7 @@ class Scheduler:
             yield record, slots
 
     def _free_slots_for(self, queue: RequirementQueue) -> DeviceSlots | None:
-        """A device that can take the first task of a queue. Devices with an earlier task, in memory or on disk, are left out."""
+        """A device that can take the first task of a queue. Devices with an earlier task, claimed or free, are left out."""
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
             return slots if slots is not None and slots.has_room and slots.first() is queue else None
@@ -251,21 +258,26 @@ class Scheduler:
         return None
 
     def check(self, *, may_fail: bool = True) -> tuple[list[RequirementQueue], list[RequirementQueue]]:
-        """Return the queues whose next page the caller has to read, and those whose tasks it has to fail because no device can run them.
+        """Return the queues for which the caller has to claim tasks, and those whose tasks it has to fail because no device can run them.
 
-        The former are marked as `reading`, the latter as `failing`.
+        The former are marked as `claiming`, the latter as `failing`.
 
         Args:
             may_fail: If `False`, the second list is empty; call `check_all` later to have these queues checked again.
         """
-        to_read = [queue for queue in self._to_check if queue.wants_page]
+        to_claim = [queue for queue in self._to_check if queue.wants_claim]
         to_fail = [queue for queue in self._to_check if may_fail and queue.has_no_candidate and not queue.failing]
         self._to_check.clear()
-        for queue in to_read:
-            queue.reading = True
+        for queue in to_claim:
+            queue.claiming = True
         for queue in to_fail:
             queue.failing = True
-        return to_read, to_fail
+        return to_claim, to_fail
+
+    def take_surplus(self) -> list[tuple[RequirementQueue, list[TaskRecord]]]:
+        """Remove the claimed tasks for which there is no room. Call it before `check`; free them, and report it to `returned`."""
+        surplus = [(queue, queue.take_surplus()) for queue in self._to_check]
+        return [(queue, records) for queue, records in surplus if records]
 
     def check_all(self) -> None:
         """Check all queues at the next `check`."""

@@ -3,14 +3,16 @@
 A task is on disk before its client is notified that it was accepted, and ``running`` is on disk before the task is sent. A daemon that
 starts after a crash therefore knows which tasks have not begun, and which may have run: these become ``lost``. No task begins twice.
 
-`scheduler.py` decides which task goes to which device. A queued task stays on disk, and is read when a device will soon be free for it
-(`backlog.py`). A task that has a slot (`attempts.py`) goes back to its queue if its device disconnects before the task begins.
+`scheduler.py` decides which task goes to which device. A queued task is in the database alone, and is claimed when a device will soon be
+free for it (`backlog.py`): no other daemon takes it then. A task that has a slot (`attempts.py`) goes back to its queue if its device
+disconnects before the task begins.
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager, contextmanager
+import uuid
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -22,6 +24,7 @@ from galaxy_trio.daemon.attempts import Attempts
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_states import DeviceStates
 from galaxy_trio.daemon.scheduler import MAX_QUEUES, Scheduler
+from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.records import TaskState
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger(__name__)
 
+_RETURN_TIMEOUT: Final = 5.0
+"""Maximum seconds to free the claimed tasks when the daemon stops."""
 _RETRY_DELAY: Final = 5.0
 """Seconds to wait before a failed operation of the database is retried."""
 
@@ -50,6 +55,7 @@ class TaskQueue:
 
     Args:
         nursery: Runs the tasks; it is cancelled when the daemon ends.
+        life: Names this life of the daemon in its claims.
         store: Stores the tasks.
         constellation: The devices.
         max_queued: Tasks that may be queued; further ones are refused.
@@ -60,6 +66,7 @@ class TaskQueue:
     def __init__(
         self,
         nursery: trio.Nursery,
+        life: str,
         store: Store,
         constellation: Constellation,
         max_queued: int,
@@ -72,12 +79,15 @@ class TaskQueue:
         self.max_queued = max_queued
         self._on_change = on_change
         self._scheduler = Scheduler(max_running)
-        self._attempts = Attempts(nursery, store, self._scheduler, self._record_change, self._dispatch, _RETRY_DELAY)
+        self._life = life
+        self._attempts = Attempts(
+            nursery, store, self._life, self._scheduler, self._record_change, self._dispatch, _RETRY_DELAY
+        )
         self._backlog = Backlog(
             store,
             self._scheduler,
             constellation,
-            self._attempts.tasks,
+            self._life,
             self._record_change,
             self._dispatch,
             _RETRY_DELAY,
@@ -141,7 +151,8 @@ class TaskQueue:
             if known is None:
                 raise
             return known, False
-        return await self._store.add(request, self._deliver_added)
+        claimed_by = self._life if self._scheduler.may_claim(request) else None
+        return await self._store.add(request, self._deliver_added, claimed_by)
 
     def _check_device(self, request: TaskRequest) -> None:
         name, devices = request.device, self._constellation.devices
@@ -258,14 +269,16 @@ class TaskQueue:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Do what the scheduler decides: start tasks, read pages of queued tasks, fail tasks that no device can run."""
+        """Do what the scheduler decides: start tasks, claim and free queued tasks, fail tasks that no device can run."""
         if self.closed or not self.resumed:
             return
         for record, slots in self._scheduler.take():
             self._attempts.start(record, slots, self._devices.device_of(slots))
-        to_read, to_fail = self._scheduler.check(may_fail=not self._reconfiguring)
-        for queue in to_read:
-            self._nursery.start_soon(self._backlog.read_page, queue)
+        for queue, surplus in self._scheduler.take_surplus():
+            self._nursery.start_soon(self._backlog.return_claims, queue, surplus)
+        to_claim, to_fail = self._scheduler.check(may_fail=not self._reconfiguring)
+        for queue in to_claim:
+            self._nursery.start_soon(self._backlog.claim, queue)
         for queue in to_fail:
             self._nursery.start_soon(self._backlog.fail_all, queue)
 
@@ -325,10 +338,16 @@ async def open_task_queue(
     max_running: int | None = None,
 ) -> AsyncGenerator[TaskQueue]:
     """Accept and run tasks inside the block. Leaving it stops the running tasks, which become ``lost``; see `TaskQueue.drain`."""
-    async with trio.open_nursery() as nursery:
-        task_queue = TaskQueue(nursery, store, constellation, max_queued, max_running, on_change)
-        try:
-            yield task_queue
-        finally:
-            task_queue.close()
-            nursery.cancel_scope.cancel()
+    life = uuid.uuid4().hex
+    try:
+        async with trio.open_nursery() as nursery:
+            task_queue = TaskQueue(nursery, life, store, constellation, max_queued, max_running, on_change)
+            try:
+                yield task_queue
+            finally:
+                task_queue.close()
+                nursery.cancel_scope.cancel()
+    finally:
+        # If the database fails, the next daemon frees them when it starts.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _RETURN_TIMEOUT), suppress(StoreError):
+            await store.return_claims(life)

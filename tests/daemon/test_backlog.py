@@ -1,4 +1,4 @@
-"""The backlog on a real disk: queued tasks are read in pages for a scheduler."""
+"""The backlog on a real disk: queued tasks are claimed for a scheduler."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ async def open_disk(location: Location) -> AsyncGenerator[Disk]:
         scheduler.withdraw(record)
 
     async with open_store(location) as store, open_constellation([]) as constellation:
-        backlog = Backlog(store, scheduler, constellation, (), on_change, lambda: None, 0.01)
+        backlog = Backlog(store, scheduler, constellation, "this life", on_change, lambda: None, 0.01)
         yield Disk(store, scheduler, backlog, failed)
 
 
-async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(database: Location) -> None:
+async def test_every_task_is_claimed_once_in_order_and_no_more_than_fit_in_memory(database: Location) -> None:
     count = 5 * READ_AHEAD
     async with open_disk(database) as disk:
         added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
@@ -60,10 +60,10 @@ async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in
         taken: list[str] = []
         while len(taken) < count:
             for queue in disk.scheduler.check()[0]:
-                await disk.backlog.read_page(queue)
+                await disk.backlog.claim(queue)
                 assert queue.in_memory <= slots.size + READ_AHEAD
             step = [record.id for record, _ in disk.scheduler.take()]
-            assert step, f"nothing was read after {len(taken)} tasks"
+            assert step, f"nothing was claimed after {len(taken)} tasks"
             taken += step
             for _ in step:
                 disk.scheduler.release(slots)
@@ -97,21 +97,33 @@ async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(
         assert disk.scheduler.queued_for("b") == 1
 
 
-async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(database: Location) -> None:
+async def test_claimed_tasks_are_free_for_others_when_the_device_disconnects(database: Location) -> None:
+    count = 5 * READ_AHEAD
     async with open_disk(database) as disk:
-        for number in range(5 * READ_AHEAD):
+        for number in range(count):
             await disk.store.add(TaskRequest(f"echo {number}", "a"))
         await disk.backlog.load()
         slots = disk.scheduler.add_device("a", READ_AHEAD, CONNECTED)
         [queue] = disk.scheduler.check()[0]
-        await disk.backlog.read_page(queue)
-        assert len(list(disk.scheduler.take())) == READ_AHEAD
+        await disk.backlog.claim(queue)
+        assert queue.in_memory == 2 * READ_AHEAD
+        taken = [record for record, _ in disk.scheduler.take()]
         assert disk.scheduler.check()[0] == [queue]
         disk.scheduler.change_device(slots, attrs.evolve(CONNECTED, connected=False))
-        await disk.backlog.read_page(queue)
-        assert queue.in_memory == READ_AHEAD
-        # The other tasks are read when the device has reconnected.
+        # The device has disconnected before these are claimed.
+        await disk.backlog.claim(queue)
+        [(_, surplus)] = disk.scheduler.take_surplus()
+        assert queue.in_memory == 0
+        await disk.backlog.return_claims(queue, surplus)
+        # Those that have a slot are free when they come back to their queue.
+        assert len(await disk.store.claim(Requirement("a"), "another life", count)) == count - len(taken)
+        await disk.store.return_claims("another life")
+        for record in taken:
+            disk.scheduler.release(slots)
+            disk.scheduler.put_back(record)
+        [(_, surplus)] = disk.scheduler.take_surplus()
+        await disk.backlog.return_claims(queue, surplus)
         disk.scheduler.change_device(slots, CONNECTED)
         assert disk.scheduler.check()[0] == [queue]
-        await disk.backlog.read_page(queue)
-        assert queue.in_memory == 2 * READ_AHEAD
+        await disk.backlog.claim(queue)
+        assert next(iter(disk.scheduler.take()))[0].number == 1

@@ -13,7 +13,6 @@ import trio
 import trio.testing
 
 import galaxy_trio.daemon.task_queue
-from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store import queries
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import WrongState
@@ -182,7 +181,7 @@ async def test_database_that_is_away_after_a_commit_shows_when_it_is_back_what_h
         outcomes = await _together(
             store,
             lambda: store.add(TaskRequest("new"), lambda added: delivered.append(added[0].asked.request)),
-            lambda: store.queued(Requirement(), FIRST, 10, lambda _: delivered.append("a page")),
+            lambda: store.claim(Requirement(), "a life", 10, lambda _: delivered.append("a page")),
             lambda: store.cancel_queued(task.id, lambda record: delivered.append(record.id)),
             finish,
         )

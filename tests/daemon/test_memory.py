@@ -12,7 +12,7 @@ import pytest
 import trio
 
 import galaxy_trio.constellation.supervisor
-from galaxy_trio.daemon.requirement_queue import FIRST, RequirementQueue
+from galaxy_trio.daemon.requirement_queue import RequirementQueue
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, Requirement, TaskRequest, TaskState
@@ -278,7 +278,7 @@ async def test_pages_of_tasks_take_no_memory_for_long_requests_and_errors(tmp_pa
             await store.add(TaskRequest("x" * MIB, os="linux"))
         reason = "y" * 60 * MIB
         reads: list[Callable[[], Awaitable[list[TaskRecord]]]] = [
-            partial(store.queued, requirement, FIRST, 1_000),
+            partial(store.claim, requirement, "a life", 1_000),
             partial(store.page, limit=1_000),
             partial(store.fail_queued, requirement, reason, 1_000),
             partial(store.page, limit=1_000),
@@ -299,7 +299,7 @@ def test_queued_tasks_share_the_capabilities_that_they_require() -> None:
     queue = RequirementQueue(requirement)
     queue.slots = 1
     queue.accept(make_record(1, Requirement(capabilities=("c" * 99 + "c",))))
-    queue.add_page([make_record(2, Requirement(capabilities=("c" * 99 + "c",)))], (), is_last=True)
+    queue.add_claimed([make_record(2, Requirement(capabilities=("c" * 99 + "c",)))], is_last=True)
     for _ in range(2):
         assert queue.take().asked.capabilities is requirement.capabilities
 

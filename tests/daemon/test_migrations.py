@@ -16,7 +16,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, inspect
 
-from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import IdempotencyConflict
 from galaxy_trio.daemon.store.records import Requirement, TaskRequest, TaskState
@@ -78,7 +77,7 @@ async def test_every_task_of_an_old_database_is_there_after_the_upgrade(tmp_path
         assert await store.add(TaskRequest("run", "desk", idempotency_key="monday-2")) == (records[7], False)
         with pytest.raises(IdempotencyConflict):
             await store.add(TaskRequest("other", idempotency_key="monday-1"))
-        assert [record.number for record in await store.queued(Requirement("laptop"), FIRST, 10)] == [6]
+        assert [record.number for record in await store.claim(Requirement("laptop"), "a life", 10)] == [6]
         assert await store.recover() == 1
         assert (await store.existing(_id(7))).state is TaskState.LOST
         # The number of the newest task, which was deleted, is not used again.

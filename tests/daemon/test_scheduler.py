@@ -29,7 +29,8 @@ def _take(scheduler: Scheduler) -> list[int]:
 
 def _accept(scheduler: Scheduler, *records: TaskRecord) -> None:
     for record in records:
-        scheduler.accept(record)
+        life = "this life" if scheduler.may_claim(record.asked) else None
+        scheduler.accept(attrs.evolve(record, claimed_by=life))
 
 
 @pytest.mark.parametrize("younger", [Requirement("a"), Requirement(None, "linux")])
@@ -39,9 +40,9 @@ def test_a_free_device_waits_for_an_older_task_that_is_still_on_disk(younger: Re
     scheduler.load(younger, 1)
     slots = scheduler.add_device("a", 1, _connected())
     older_queue, younger_queue = scheduler.check()[0]
-    scheduler.add_page(younger_queue, [make_record(2, younger)], is_last=True)
+    scheduler.add_claimed(younger_queue, [make_record(2, younger)], is_last=True)
     assert _take(scheduler) == []
-    scheduler.add_page(older_queue, [make_record(1, Requirement())], is_last=True)
+    scheduler.add_claimed(older_queue, [make_record(1, Requirement())], is_last=True)
     assert _take(scheduler) == [1]
     scheduler.release(slots)
     assert _take(scheduler) == [2]
@@ -119,32 +120,54 @@ def test_accepted_task_stays_on_disk_when_the_queue_has_no_room_in_memory() -> N
     assert scheduler.queued == 4 * READ_AHEAD - 1
 
 
-def test_pages_of_a_queue_have_no_gap_and_no_overlap() -> None:
+def test_claims_of_a_queue_leave_no_task_out_and_are_requested_one_by_one() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, _connected())
     records = [make_record(number, Requirement("a")) for number in range(1, 4 * READ_AHEAD)]
     _accept(scheduler, *records)
+    free = records[scheduler.in_memory :]
     taken: list[int] = []
-    pages: list[int] = []
     while len(taken) < len(records):
         step = _take(scheduler)
         assert step, f"nothing follows {taken[-1:]}"
         taken += step
-        to_read, _ = scheduler.check()
-        for queue in to_read:
-            # While a page is being read, no second one is requested.
+        to_claim, _ = scheduler.check()
+        for queue in to_claim:
+            # While tasks are being claimed, no others are.
             scheduler.check_all()
             assert scheduler.check() == ([], [])
-            rest = [record for record in records if record.rank > queue.known_up_to]
-            pages += [record.number for record in rest[:PAGE]]
-            scheduler.add_page(queue, rest[:PAGE], is_last=len(rest) <= PAGE)
+            scheduler.add_claimed(queue, free[:PAGE], is_last=len(free) < PAGE)
+            free = free[PAGE:]
         for _ in step:
             scheduler.release(slots)
     assert taken == [record.number for record in records]
-    # The first tasks have been in memory since they were accepted.
-    assert pages == taken[1 + slots.size + READ_AHEAD - 1 :]
     scheduler.check_all()
     assert scheduler.check() == ([], [])
+
+
+def test_task_of_a_higher_priority_takes_the_place_of_claimed_tasks_that_have_not_begun() -> None:
+    scheduler = Scheduler()
+    slots = scheduler.add_device("a", 1, _connected())
+    _accept(scheduler, *(make_record(number, Requirement("a")) for number in range(1, 3 * READ_AHEAD)))
+    scheduler.take_surplus()
+    scheduler.check()
+    assert _take(scheduler) == [1]
+    _accept(scheduler, make_record(100, Requirement("a")), make_record(101, Requirement("a"), priority=1))
+    _accept(scheduler, make_record(102, Requirement("a"), priority=2))
+    [(queue, surplus)] = scheduler.take_surplus()
+    # There was room for one more; the last of the others is freed.
+    assert [record.number for record in surplus] == [slots.size + READ_AHEAD]
+    scheduler.release(slots)
+    assert _take(scheduler) == [102]
+    scheduler.release(slots)
+    assert _take(scheduler) == [101]
+    # Nothing is claimed before the surplus is free.
+    while queue.in_memory:
+        scheduler.release(slots)
+        assert len(_take(scheduler)) == 1
+    assert scheduler.check()[0] == []
+    scheduler.returned(queue)
+    assert scheduler.check()[0] == [queue]
 
 
 def test_idle_device_goes_before_a_busy_one_and_the_longest_free_one_goes_first() -> None:
@@ -153,20 +176,20 @@ def test_idle_device_goes_before_a_busy_one_and_the_longest_free_one_goes_first(
         scheduler.add_device(name, 2, _connected())
     chosen: list[str] = []
     for number in range(1, 7):
-        scheduler.accept(make_record(number, Requirement()))
+        _accept(scheduler, make_record(number, Requirement()))
         chosen += [slots.device_id for _, slots in scheduler.take()]
     assert chosen == ["a", "b", "c", "a", "b", "c"]
     scheduler.release(scheduler.devices["c"])
     scheduler.release(scheduler.devices["b"])
     scheduler.release(scheduler.devices["b"])
-    scheduler.accept(make_record(7, Requirement()))
+    _accept(scheduler, make_record(7, Requirement()))
     assert [slots.device_id for _, slots in scheduler.take()] == ["b"]
 
 
 def test_task_waits_for_a_device_that_may_still_turn_out_to_fit() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, AWAY)
-    scheduler.accept(make_record(1, Requirement(None, "windows", ("excel",))))
+    _accept(scheduler, make_record(1, Requirement(None, "windows", ("excel",))))
     assert scheduler.check() == ([], [])
     scheduler.change_device(slots, _connected("cli"))
     assert [queue.requirement.os for queue in scheduler.check()[1]] == ["windows"]
@@ -175,7 +198,7 @@ def test_task_waits_for_a_device_that_may_still_turn_out_to_fit() -> None:
 def test_task_does_not_wait_for_its_device_after_reconnecting_was_given_up() -> None:
     scheduler = Scheduler()
     slots = scheduler.add_device("a", 1, AWAY)
-    scheduler.accept(make_record(1, Requirement("a")))
+    _accept(scheduler, make_record(1, Requirement("a")))
     assert scheduler.check() == ([], [])
     scheduler.change_device(slots, attrs.evolve(AWAY, usable=False))
     assert [queue.requirement.device for queue in scheduler.check()[1]] == ["a"]
@@ -191,12 +214,12 @@ def test_number_of_requirements_is_limited_and_requirements_without_tasks_make_r
     needs = [Requirement(None, None, (f"c{number}",)) for number in range(7)]
     for number in range(5):
         assert scheduler.has_queue_for(needs[number])
-        scheduler.accept(make_record(number, needs[number]))
+        _accept(scheduler, make_record(number, needs[number]))
     assert not scheduler.has_queue_for(needs[5])
     assert scheduler.has_queue_for(needs[0])
     assert scheduler.has_queue_for(Requirement("a"))
     scheduler.withdraw(make_record(3, needs[3]))
     assert scheduler.has_queue_for(needs[5])
-    scheduler.accept(make_record(6, needs[5]))
+    _accept(scheduler, make_record(6, needs[5]))
     assert needs[3] not in scheduler.queues
     assert scheduler.queued == 5

@@ -59,7 +59,10 @@ class SchedulerStates(RuleBasedStateMachine):
         """Start a new daemon."""
         self.scheduler = Scheduler(self.limit)
         self.taken: list[Taken] = []
-        self.reading: list[RequirementQueue] = []
+        self.claiming: list[RequirementQueue] = []
+        self.returning: list[tuple[RequirementQueue, list[TaskRecord]]] = []
+        # The numbers of the claimed tasks, in the database.
+        self.claimed: set[int] = set()
         self.failing: list[RequirementQueue] = []
         if not hasattr(self, "disk"):
             # The queued tasks on disk, by number.
@@ -70,6 +73,7 @@ class SchedulerStates(RuleBasedStateMachine):
     def dispatch(self) -> None:
         """Take the tasks and queues that the scheduler returns, and check each of them."""
         for record, slots in self.scheduler.take():
+            assert record.number in self.claimed
             assert record.number in self.disk, f"{slots.device_id} took {record.number}, which has ended"
             assert slots.state.connected
             assert slots.taken <= slots.size
@@ -78,10 +82,11 @@ class SchedulerStates(RuleBasedStateMachine):
             assert slots.can_run(record.asked.requirement)
             self.taken.append(Taken(record, slots))
             assert len(self.taken) <= (self.limit or len(self.taken))
-        to_read, to_fail = self.scheduler.check()
-        assert not set(to_read) & set(self.reading), "a page is read twice"
+        self.returning += self.scheduler.take_surplus()
+        to_claim, to_fail = self.scheduler.check()
+        assert not set(to_claim) & set(self.claiming), "two claims at the same time"
         assert not set(to_fail) & set(self.failing), "tasks are failed twice"
-        self.reading += to_read
+        self.claiming += to_claim
         self.failing += to_fail
 
     def queued(self, slots: DeviceSlots) -> list[TaskRecord]:
@@ -114,7 +119,11 @@ class SchedulerStates(RuleBasedStateMachine):
     def accept(self, requirement: Requirement, count: int, priority: int) -> None:
         for _ in range(count):
             self.numbers += 1
-            record = self.disk[self.numbers] = make_record(self.numbers, requirement, priority)
+            record = make_record(self.numbers, requirement, priority)
+            if self.scheduler.may_claim(record.asked):
+                record = attrs.evolve(record, claimed_by="this life")
+                self.claimed.add(record.number)
+            self.disk[record.number] = record
             self.scheduler.accept(record)
             self.dispatch()
 
@@ -166,18 +175,26 @@ class SchedulerStates(RuleBasedStateMachine):
         self.scheduler.withdraw(self.disk.pop(list(self.disk)[pick % len(self.disk)]))
         self.dispatch()
 
-    @precondition(lambda self: self.reading)
+    @precondition(lambda self: self.claiming)
     @rule(pick=st.integers(0, 100))
-    def read_page(self, pick: int) -> None:
-        queue = self.reading.pop(pick % len(self.reading))
-        records = [
+    def claim(self, pick: int) -> None:
+        queue = self.claiming.pop(pick % len(self.claiming))
+        free = [
             record
             for record in self.disk.values()
-            if record.asked.requirement == queue.requirement and record.rank > queue.known_up_to
+            if record.asked.requirement == queue.requirement and record.number not in self.claimed
         ]
-        page = sorted(records, key=lambda record: record.rank)[:PAGE]
-        taken = {task.record.id for task in self.taken}
-        self.scheduler.add_page(queue, page, taken, is_last=len(records) < PAGE)
+        page = sorted(free, key=lambda record: record.rank)[:PAGE]
+        self.claimed.update(record.number for record in page)
+        self.scheduler.add_claimed(queue, page, is_last=len(page) < PAGE)
+        self.dispatch()
+
+    @precondition(lambda self: self.returning)
+    @rule(pick=st.integers(0, 100))
+    def return_claims(self, pick: int) -> None:
+        queue, records = self.returning.pop(pick % len(self.returning))
+        self.claimed.difference_update(record.number for record in records)
+        self.scheduler.returned(queue)
         self.dispatch()
 
     @precondition(lambda self: self.failing)
@@ -211,7 +228,9 @@ class SchedulerStates(RuleBasedStateMachine):
             return
         for slots in self.scheduler.devices.values():
             if slots.has_room and self.queued(slots):
-                assert any(queue.reading for queue in slots.queues.values()), f"{slots.device_id} is idle"
+                served = slots.queues.values()
+                waits = any(queue.claiming for queue in served) or any(queue in served for queue, _ in self.returning)
+                assert waits, f"{slots.device_id} is idle"
 
     @invariant()
     def few_tasks_are_in_memory(self) -> None:
@@ -233,14 +252,23 @@ class SchedulerStates(RuleBasedStateMachine):
             self.change_device(
                 name, DeviceState(connected=True, usable=True, known=True, os="linux", capabilities=frozenset())
             )
-        # Each task ends once, and each page but the last of a queue has tasks.
-        steps = 2 * (len(self.disk) + len(self.taken) + len(REQUIREMENTS) + len(self.reading) + len(self.failing))
-        while (self.taken or self.reading or self.failing) and steps:
+        # Each task ends once, and each claim but the last of a queue has tasks.
+        steps = 2 * (
+            len(self.disk)
+            + len(self.taken)
+            + len(REQUIREMENTS)
+            + len(self.claiming)
+            + len(self.returning)
+            + len(self.failing)
+        )
+        while (self.taken or self.returning or self.claiming or self.failing) and steps:
             steps -= 1
             if self.failing:
                 self.fail()
-            elif self.reading:
-                self.read_page(0)
+            elif self.returning:
+                self.return_claims(0)
+            elif self.claiming:
+                self.claim(0)
             else:
                 self.end(0, comes_back=False)
         assert not self.disk

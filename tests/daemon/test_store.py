@@ -19,7 +19,6 @@ import trio.testing
 from sqlalchemy import func, insert, select
 
 import galaxy_trio.daemon.store.queries
-from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
@@ -218,7 +217,7 @@ async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> No
 
 
 @pytest.mark.parametrize("requirement", [Requirement("d1"), Requirement(os="linux"), Requirement(capabilities=("a",))])
-async def test_page_of_a_queue_is_found_by_the_index(database: Location, requirement: Requirement) -> None:
+async def test_tasks_to_claim_are_found_by_the_index(database: Location, requirement: Requirement) -> None:
     def fill(transaction: Transaction) -> None:
         values = {
             "state": "queued",
@@ -233,9 +232,8 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
             transaction.connection.exec_driver_sql("ANALYZE")
 
     def explain(connection: Connection) -> str:
-        compiled = statements.QUEUED.compile(connection)
-        after = {"after_priority": 0, "after_number": 0, "limit": 10}
-        given = compiled.construct_params(after | requirement_columns(requirement))
+        compiled = statements.CLAIM.compile(connection)
+        given = compiled.construct_params({"me": "a life", "limit": 10} | requirement_columns(requirement))
         ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
         how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"
         return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{how} {compiled}", ordered))
@@ -244,20 +242,19 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
         await store.write(fill)
         plan = await store.read(explain)
     # The condition is one of the index, whose order needs no sorting.
-    [condition] = re.findall(r"tasks_queued.*?\(.*\bpriority.*\)", plan, re.DOTALL)
+    [condition] = re.findall(r"tasks_queued.*?\(.*\)", plan, re.DOTALL)
     assert all(column in condition for column in ("asked_device", "os", "capabilities"))
     assert not re.search("Sort|B-TREE", plan), plan
 
 
-async def test_queued_tasks_are_read_by_priority_and_then_in_the_order_of_acceptance(database: Location) -> None:
+async def test_queued_tasks_are_claimed_by_priority_and_then_in_the_order_of_acceptance(database: Location) -> None:
     priorities = [0, -100, 100, 0, 100, -1]
     async with open_store(database) as store:
         for priority in priorities:
             await add_task(store, device="d1", priority=priority)
-        after, read = FIRST, list[TaskRecord]()
-        while page := await store.queued(Requirement("d1"), after, 2):
+        read: list[TaskRecord] = []
+        while page := await store.claim(Requirement("d1"), "a life", 2):
             read += page
-            after = page[-1].rank
         assert [record.number for record in read] == [3, 5, 1, 4, 6, 2]
         assert [record.asked.priority for record in read] == sorted(priorities, reverse=True)
         failed = await store.fail_queued(Requirement("d1"), "no device", 3)
@@ -388,3 +385,31 @@ def test_acknowledged_tasks_survive_a_killed_process(database: Location) -> None
             return {record.id for record in await queued_tasks(store)}
 
     assert set(acknowledged) <= trio.run(look)
+
+
+async def test_claimed_task_is_begun_by_the_life_that_claimed_it_alone(database: Location) -> None:
+    requirement = Requirement("d1")
+    async with open_store(database) as store:
+        first, second = [await add_task(store, device="d1") for _ in range(2)]
+        assert [record.id for record in await store.claim(requirement, "a life", 1)] == [first.id]
+        # Another life gets the other one.
+        assert [record.id for record in await store.claim(requirement, "another", 2)] == [second.id]
+        for life in ("another", None):
+            with pytest.raises(WrongState, match="is queued"):
+                await store.mark_running(first.id, "d1", ATTEMPT, life)
+        assert (await store.mark_running(first.id, "d1", ATTEMPT, "a life")).claimed_by == "a life"
+        # A task that goes back to its queue is still claimed; one that has ended is not.
+        assert (await store.mark_queued(first.id, ATTEMPT)).claimed_by == "a life"
+        assert (await store.finish(first.id, ATTEMPT, TaskState.FAILED)).claimed_by is None
+        assert (await store.cancel_queued(second.id))[0].claimed_by is None
+        tasks = [await add_task(store, device="d1") for _ in range(3)]
+        assert len(await store.claim(requirement, "a life", 3)) == 3
+        await store.return_claims("another", [task.number for task in tasks])
+        assert await store.claim(requirement, "another", 3) == []
+        await store.return_claims("a life", [tasks[1].number])
+        assert [record.id for record in await store.claim(requirement, "another", 3)] == [tasks[1].id]
+        await store.return_claims("another")
+        assert [record.id for record in await store.claim(requirement, "another", 3)] == [tasks[1].id]
+        # When the daemon starts, all earlier lives are over.
+        assert await store.recover() == 0
+        assert len(await store.claim(requirement, "a new life", 3)) == 3

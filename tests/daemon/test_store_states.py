@@ -17,7 +17,6 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from trio.testing import MockClock
 
-from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, WrongState
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store, open_store
@@ -219,7 +218,8 @@ class StoreStates(RuleBasedStateMachine):
             records = await store.page(limit=1000)
             assert [(record.id, record.state) for record in reversed(records)] == list(self._states.items())
             queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
-            assert [record.id for record in await store.queued(Requirement(), FIRST, 1000)] == queued
+            assert [record.id for record in await store.claim(Requirement(), "a life", 1000)] == queued
+            await store.return_claims("a life")
             counts = await store.counts()
             assert {state: counts[state] for state in TaskState} == {
                 state: list(self._states.values()).count(state) for state in TaskState

@@ -17,8 +17,8 @@ import galaxy_trio.daemon.scheduler
 import galaxy_trio.daemon.task_queue
 from galaxy_trio.daemon.requirement_queue import READ_AHEAD
 from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
-from galaxy_trio.daemon.store.store import Store
+from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
+from galaxy_trio.daemon.store.store import Store, open_store
 from galaxy_trio.daemon.task_queue import DaemonBusy
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from tests.constellation.support.fleet import Work
@@ -67,6 +67,8 @@ class History:
                     f"echo {name} {len(self._accepted)}",
                     name if name in DEVICES else None,
                     name if name == "windows" else None,
+                    # The order of those for one device is compared.
+                    priority=0 if name in DEVICES else len(self._accepted) % 7,
                 )
                 record, _ = await life.task_queue.submit(asked)
                 self._accepted.append(record)
@@ -130,6 +132,44 @@ async def test_tasks_for_one_device_and_for_any_run_in_the_order_of_acceptance(d
             work.release("first")
             await ended_tasks(life, held, *tasks)
     assert work.begun == ["hold first", *(f"echo {number}" for number in range(3 * READ_AHEAD))]
+
+
+async def test_task_of_a_higher_priority_begins_before_those_that_a_device_has_claimed(database: Location) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
+            tasks = [await submit(life, "hold first", "d1")]
+            tasks += [await submit(life, f"echo {number}") for number in range(2 * READ_AHEAD)]
+            await until(lambda: life.task_queue.in_memory > READ_AHEAD / 2)
+            urgent = [
+                (await life.task_queue.submit(TaskRequest(f"echo urgent {priority}", device, priority=priority)))[0]
+                for device in ("d1", None)
+                for priority in range(1, READ_AHEAD)
+            ]
+            await until(lambda: life.task_queue.in_memory <= 2 * (READ_AHEAD + 1))
+            work.release("first")
+            await ended_tasks(life, *tasks, *urgent)
+    by_priority = [f"echo urgent {priority}" for priority in range(READ_AHEAD - 1, 0, -1) for _ in range(2)]
+    assert work.begun == ["hold first", *by_priority, *(f"echo {number}" for number in range(2 * READ_AHEAD))]
+
+
+async def test_daemon_that_stops_returns_its_claims_and_a_killed_ones_claims_are_freed_at_the_next_start(
+    database: Location,
+) -> None:
+    work = Work()
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet:
+            async with open_life(database, fleet) as life:
+                await submit(life, "hold first", "d1")
+                tasks = [await submit(life, f"echo {number}", "d1") for number in range(READ_AHEAD)]
+                await until(lambda: life.task_queue.in_memory > 0)
+            async with open_store(database) as store:
+                # They are free before the next daemon begins.
+                assert len(await store.claim(Requirement("d1"), "a killed one", 1_000)) == READ_AHEAD
+            async with open_life(database, fleet) as life:
+                ended = await ended_tasks(life, *tasks)
+    assert {task.state for task in ended} == {TaskState.COMPLETED}
+    assert work.begun == ["hold first", *(f"echo {number}" for number in range(READ_AHEAD))]
 
 
 async def test_tasks_for_a_disconnected_device_delay_no_others(database: Location) -> None:
@@ -283,7 +323,7 @@ async def test_too_many_different_requirements_are_refused(database: Location, m
             await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 
-async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
+async def test_failed_writes_of_claims_and_of_failures_are_retried(
     database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
@@ -301,7 +341,8 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
 
         monkeypatch.setattr(Store, name, fail)
 
-    failing_once("queued")
+    failing_once("claim")
+    failing_once("return_claims")
     failing_once("fail_queued")
     work = Work()
     with trio.fail_after(SECONDS):
@@ -311,6 +352,9 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
                 unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
                 await submit(life, "hold first", "d1")
                 tasks = [await submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
+                # They take the places of claimed tasks, whose claims are returned.
+                for _ in range(2 * READ_AHEAD):
+                    tasks.append((await life.task_queue.submit(TaskRequest("echo", "d1", priority=1)))[0])
                 work.release("first")
                 await fleet.start_device("d2")
                 assert {task.state for task in await ended_tasks(life, *tasks)} == {TaskState.COMPLETED}

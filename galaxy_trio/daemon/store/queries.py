@@ -21,7 +21,6 @@ from galaxy_trio.daemon.store.committer import Refused
 from galaxy_trio.daemon.store.departures import add_departure
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
-    Rank,
     Requirement,
     TaskRecord,
     TaskRequest,
@@ -39,7 +38,7 @@ from galaxy_trio.daemon.store.rows import (
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Executable, Select
@@ -70,9 +69,12 @@ def _ignore(_result: object) -> None:
 
 
 def add(
-    transaction: Transaction, request: TaskRequest, deliver: Callable[[tuple[TaskRecord, bool]], None] = _ignore
+    transaction: Transaction,
+    request: TaskRequest,
+    deliver: Callable[[tuple[TaskRecord, bool]], None] = _ignore,
+    claimed_by: str | None = None,
 ) -> tuple[TaskRecord, bool]:
-    """Add a new task, `queued`.
+    """Add a new task, `queued`, and claim it for the life of a daemon, or for none.
 
     Returns:
         The task, and whether it is new: the same idempotency key returns the first task, whatever its state.
@@ -80,7 +82,7 @@ def add(
     Raises:
         IdempotencyConflict: The key belongs to a task with a different request.
     """
-    record = _insert(transaction, request) or _added_before(transaction, request)
+    record = _insert(transaction, request, claimed_by=claimed_by) or _added_before(transaction, request)
     added = (record, record.id == transaction.new_id)
     transaction.on_commit(partial(deliver, added))
     return added
@@ -132,7 +134,9 @@ def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord]
     return record
 
 
-def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None = None) -> TaskRecord | None:
+def _insert(
+    transaction: Transaction, request: TaskRequest, retry_of: str | None = None, claimed_by: str | None = None
+) -> TaskRecord | None:
     """Insert a task with the transaction's new id. Returns `None` if the id, or the idempotency key, is there."""
     values = {
         "id": transaction.new_id,
@@ -146,6 +150,7 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "priority": request.priority,
         "created": transaction.now.timestamp(),
         "retry_of": retry_of,
+        "claimed_by": claimed_by,
     }
     # Before the statement, whose error would not be this one: a lone surrogate cannot be encoded.
     text = request.request.encode()
@@ -159,18 +164,27 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         TaskState.QUEUED,
         transaction.now,
         retry_of=retry_of,
+        claimed_by=claimed_by,
         number=number,
         request_size=len(text),
     )
 
 
-def mark_running(transaction: Transaction, task_id: str, device: str, attempt: str) -> TaskRecord:
+def mark_running(
+    transaction: Transaction, task_id: str, device: str, attempt: str, claimed_by: str | None = None
+) -> TaskRecord:
     """Change a task from `queued` to `running` on a device, by an attempt with a fresh token.
 
     Raises:
-        WrongState: It is not queued, for example because it was cancelled.
+        WrongState: It is not queued, for example because it was cancelled, or it is not claimed by this life of the daemon.
     """
-    values = {"task_id": task_id, "on_device": device, "now": transaction.now.timestamp(), "by_attempt": attempt}
+    values = {
+        "task_id": task_id,
+        "on_device": device,
+        "now": transaction.now.timestamp(),
+        "by_attempt": attempt,
+        "me": claimed_by,
+    }
     record = _first(statements.MARK_RUNNING, values, transaction.connection)
     if record is None:
         raise _wrong_state(existing(transaction.connection, task_id))
@@ -264,27 +278,39 @@ def fail_queued(
     return failed
 
 
-def queued(
+def claim(
     transaction: Transaction,
     requirement: Requirement,
-    after: Rank,
+    claimed_by: str,
     limit: int,
     deliver: Callable[[list[TaskRecord]], None] = _ignore,
 ) -> list[TaskRecord]:
-    """The first queued tasks with a requirement whose rank is above `after`, in order."""
-    values = {"after_priority": -after[0], "after_number": after[1], "limit": limit} | requirement_columns(requirement)
-    records = [make_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
+    """Claim the first free queued tasks with a requirement for the life of a daemon, and return them in order."""
+    values = {"me": claimed_by, "limit": limit} | requirement_columns(requirement)
+    rows = transaction.connection.execute(statements.CLAIM, values).all()
+    records = sorted(map(make_record, rows), key=lambda record: record.rank)
     transaction.on_commit(partial(deliver, records))
     return records
 
 
+def return_claims(transaction: Transaction, claimed_by: str, numbers: Sequence[int] | None = None) -> None:
+    """Free tasks that have not begun from the claim of a life: those with these numbers, or all."""
+    if numbers is None:
+        transaction.connection.execute(statements.RETURN_CLAIMS, {"me": claimed_by})
+    elif numbers:
+        values = [{"of_number": number, "me": claimed_by} for number in numbers]
+        transaction.connection.execute(statements.RETURN_CLAIM, values)
+
+
 def recover(transaction: Transaction) -> int:
-    """Change all `running` tasks to `lost`: the daemon that ran them has ended.
+    """Change all `running` tasks to `lost`, and free all claims: the daemon that ran and claimed them has ended.
 
     Returns:
-        How many were changed.
+        How many were changed to `lost`.
     """
-    return transaction.connection.execute(statements.RECOVER, {"now": transaction.now.timestamp()}).rowcount
+    lost = transaction.connection.execute(statements.RECOVER, {"now": transaction.now.timestamp()}).rowcount
+    transaction.connection.execute(statements.FREE_CLAIMS)
+    return lost
 
 
 def delete_some(transaction: Transaction, older_than: datetime, keep: int) -> int:

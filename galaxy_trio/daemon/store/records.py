@@ -141,6 +141,7 @@ class TaskRecord:
         number: Its place in the order of acceptance.
         request_size: The size of the whole request, in bytes.
         error_size: The size of the whole error, in bytes; `None` without an error.
+        claimed_by: The life of the daemon that has it in memory.
         attempt: The token of an attempt that could not write whether it has begun; only in memory, for the next attempt.
     """
 
@@ -157,6 +158,7 @@ class TaskRecord:
     number: int = 0
     request_size: int = 0
     error_size: int | None = None
+    claimed_by: str | None = None
     attempt: str | None = None
 
     @property

@@ -68,12 +68,13 @@ TASKS = Table(
     Column("retry_of", _FREE_TEXT),
     Column("attempt", Text),
     Column("priority", SmallInteger, nullable=False, server_default=text("0")),
+    Column("claimed_by", Text),
     Index("tasks_by_state", "state", "number"),
     Index("tasks_by_device", "device", "number"),
     sqlite_autoincrement=True,
 )
 """A number is never used again, so that a list's pages stay consistent when tasks are deleted between them. `attempt` is the token of the
-latest attempt to run the task."""
+latest attempt to run the task. `claimed_by` is the life of the daemon that has the task in its memory, until the task ends."""
 
 IS_QUEUED: Final = TASKS.c.state == text("'queued'")
 """The value is a literal: with a bound parameter, SQLite would not use the partial index below."""
@@ -89,6 +90,10 @@ TASKS_QUEUED: Final = Index(
     postgresql_where=IS_QUEUED,
 )
 """The queued tasks by requirement, in order: finding one reads no others."""
+
+IS_CLAIMED: Final = TASKS.c.claimed_by.is_not(None)
+TASKS_CLAIMED: Final = Index("tasks_claimed", TASKS.c.claimed_by, sqlite_where=IS_CLAIMED, postgresql_where=IS_CLAIMED)
+"""The few tasks that are in the memory of a daemon."""
 
 DEPARTURES = Table(
     "departures",

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from galaxy_trio.daemon.store.is_same import is_same
 from galaxy_trio.daemon.store.records import MAX_EXCERPT, TaskState
-from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
+from galaxy_trio.daemon.store.schema import IS_CLAIMED, IS_QUEUED, RESULTS, TASKS
 
 
 def _utf_8(column: Column[Any]) -> Cast[bytes]:  # Any: the column's type
@@ -68,6 +68,7 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
     func.length(_utf_8(TASKS.c.error)),
     TASKS.c.result_size,
     TASKS.c.retry_of,
+    TASKS.c.claimed_by,
 )
 """The columns of a `TaskRecord`, of any types."""
 RECORDS: Final = typing.cast("Select[Any]", select(*RECORD))  # the type checkers disagree about the type of the columns
@@ -82,10 +83,11 @@ TEXT_PIECES: Final = {
     for column in (TASKS.c.request, TASKS.c.error)
 }
 _BY_THIS_ATTEMPT: Final = TASKS.c.attempt == bindparam("by_attempt")
+_IS_MINE: Final = IS_QUEUED & is_same(TASKS.c.claimed_by, "me")
 _RUNS_BY_THIS_ATTEMPT: Final = (TASKS.c.state == TaskState.RUNNING.value) & _BY_THIS_ATTEMPT
 MARK_RUNNING: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .where(TASKS.c.id == bindparam("task_id"), _IS_MINE | _RUNS_BY_THIS_ATTEMPT)
     .values(
         state=TaskState.RUNNING.value,
         device=bindparam("on_device"),
@@ -109,14 +111,16 @@ FINISH: Final = (
         error=bindparam("why"),
         result_size=bindparam("size"),
         attempt=bindparam("by_attempt"),
+        claimed_by=None,
     )
     .returning(*RECORD)
 )
 BY_ATTEMPT: Final = BY_ID.where(_BY_THIS_ATTEMPT)
-_END_QUEUED: Final[dict[str, BindParameter[object]]] = {
+_END_QUEUED: Final[dict[str, BindParameter[object] | None]] = {
     "state": bindparam("to_state"),
     "ended": bindparam("now"),
     "error": bindparam("why"),
+    "claimed_by": None,
 }
 CANCEL_QUEUED: Final = (
     update(TASKS).where(TASKS.c.id == bindparam("task_id"), IS_QUEUED).values(_END_QUEUED).returning(*RECORD)
@@ -135,15 +139,24 @@ _IN_ORDER: Final = (
     TASKS.c.number,
 )
 """The order of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their priority and number alone."""
-QUEUED: Final = (
-    RECORDS.where(
-        _IS_REQUIRED,
-        TASKS.c.priority <= bindparam("after_priority"),
-        (TASKS.c.priority < bindparam("after_priority")) | (TASKS.c.number > bindparam("after_number")),
+CLAIM: Final[Executable] = (
+    update(TASKS)
+    .where(
+        TASKS.c.number.in_(
+            select(TASKS.c.number)
+            .where(_IS_REQUIRED, TASKS.c.claimed_by.is_(None))
+            .order_by(*_IN_ORDER)
+            .limit(bindparam("limit"))
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
     )
-    .order_by(*_IN_ORDER)
-    .limit(bindparam("limit"))
+    .values(claimed_by=bindparam("me"))
+    .returning(*RECORD)
 )
+RETURN_CLAIM: Final = update(TASKS).where(TASKS.c.number == bindparam("of_number"), _IS_MINE).values(claimed_by=None)
+RETURN_CLAIMS: Final = update(TASKS).where(IS_QUEUED, TASKS.c.claimed_by == bindparam("me")).values(claimed_by=None)
+FREE_CLAIMS: Final = update(TASKS).where(IS_CLAIMED).values(claimed_by=None)
 FAIL_QUEUED: Final[Executable] = (
     update(TASKS)
     .where(

@@ -83,8 +83,8 @@ class Store:
     cancel_queued: Final = _write(queries.cancel_queued)
     fail_queued: Final = _write(queries.fail_queued)
     recover: Final = _write(queries.recover)
-    # It reads between two writes, so that its callback runs in order with those of `add`.
-    queued: Final = _write(queries.queued, only_reads=True)
+    claim: Final = _write(queries.claim)
+    return_claims: Final = _write(queries.return_claims)
     get: Final = _read(queries.get)
     existing: Final = _read(queries.existing)
     page: Final = _read(queries.page)

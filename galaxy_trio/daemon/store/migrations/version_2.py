@@ -1,4 +1,4 @@
-"""Version 2: tokens of attempts and of transactions, and priorities."""
+"""Version 2: tokens of attempts and of transactions, priorities, and claims."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def upgrade(operations: Operations) -> None:
     """Upgrade from version 1, also from one of its early forms without `departures` or `tasks_queued`."""
     operations.add_column("tasks", Column("attempt", Text))
     operations.add_column("tasks", Column("priority", SmallInteger, nullable=False, server_default=text("0")))
+    operations.add_column("tasks", Column("claimed_by", Text))
+    operations.create_index("tasks_claimed", "tasks", ["claimed_by"], sqlite_where=text("claimed_by IS NOT NULL"))
     operations.create_table("commits", Column("writer", Text, primary_key=True), Column("token", Text, nullable=False))
     operations.create_table(
         "departures",
