@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -72,9 +73,8 @@ class Backlog:
 
     async def claim(self, queue: RequirementQueue) -> None:
         """Claim the first free tasks of a queue; retry while the database fails."""
-        limit = 0
 
-        def deliver(records: list[TaskRecord]) -> None:
+        def deliver(limit: int, records: list[TaskRecord]) -> None:
             self._scheduler.add_claimed(queue, records, is_last=len(records) < limit)
             self._on_queue_change()
 
@@ -82,7 +82,7 @@ class Backlog:
             # There is less room if a device has disconnected since.
             limit = min(max(1, queue.room - queue.in_memory), _PAGE)
             try:
-                await self._store.claim(queue.requirement, self._life, limit, deliver)
+                await self._store.claim(queue.requirement, self._life, limit, partial(deliver, limit))
             except StoreError as error:
                 logger.error("queued tasks cannot be claimed: %s; retrying", error)  # noqa: TRY400
                 await trio.sleep(self._retry_delay)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import httpx2
 import pytest
 import trio
@@ -298,8 +299,9 @@ def test_queued_tasks_share_the_capabilities_that_they_require() -> None:
     requirement = Requirement(capabilities=("c" * 100,))
     queue = RequirementQueue(requirement)
     queue.slots = 1
-    queue.accept(make_record(1, Requirement(capabilities=("c" * 99 + "c",))))
-    queue.add_claimed([make_record(2, Requirement(capabilities=("c" * 99 + "c",)))], is_last=True)
+    asked = Requirement(capabilities=("c" * 99 + "c",))
+    queue.accept(attrs.evolve(make_record(1, asked), claimed_by="a life"))
+    queue.add_claimed([make_record(2, asked)], is_last=True)
     for _ in range(2):
         assert queue.take().asked.capabilities is requirement.capabilities
 

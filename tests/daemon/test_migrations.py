@@ -93,7 +93,9 @@ async def test_upgraded_database_has_the_same_tables_as_a_new_one(tmp_path: Path
     def tables(path: Path) -> dict[str, object]:
         engine = create_engine(f"sqlite:///{path}")
         with closing(sqlite3.connect(path)) as database:
-            partial = database.execute("SELECT name, sql FROM sqlite_master WHERE sql LIKE '%WHERE%'").fetchall()
+            partial = database.execute(
+                "SELECT name, sql FROM sqlite_master WHERE sql LIKE '%WHERE%' ORDER BY 1"
+            ).fetchall()
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
             inspector = inspect(connection)

@@ -11,7 +11,7 @@ import weakref
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -28,7 +28,7 @@ from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, queued_tasks, read_result
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Update
 
     from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.location import Location
@@ -232,7 +232,7 @@ async def test_tasks_to_claim_are_found_by_the_index(database: Location, require
             transaction.connection.exec_driver_sql("ANALYZE")
 
     def explain(connection: Connection) -> str:
-        compiled = statements.CLAIM.compile(connection)
+        compiled = cast("Update", statements.CLAIM).compile(connection)
         given = compiled.construct_params({"me": "a life", "limit": 10} | requirement_columns(requirement))
         ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
         how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"

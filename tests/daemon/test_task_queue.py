@@ -353,8 +353,8 @@ async def test_failed_writes_of_claims_and_of_failures_are_retried(
                 await submit(life, "hold first", "d1")
                 tasks = [await submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
                 # They take the places of claimed tasks, whose claims are returned.
-                for _ in range(2 * READ_AHEAD):
-                    tasks.append((await life.task_queue.submit(TaskRequest("echo", "d1", priority=1)))[0])
+                urgent = TaskRequest("echo", "d1", priority=1)
+                tasks += [(await life.task_queue.submit(urgent))[0] for _ in range(2 * READ_AHEAD)]
                 work.release("first")
                 await fleet.start_device("d2")
                 assert {task.state for task in await ended_tasks(life, *tasks)} == {TaskState.COMPLETED}
