@@ -151,18 +151,12 @@ class Attempts:
         attempt.withdrawn = True
         return not attempt.begun
 
-    async def cancel(self, task_id: str) -> bool:
-        """Stop a task, and wait until its end is written.
-
-        Returns:
-            Whether the task had a slot.
-        """
+    async def cancel(self, task_id: str) -> None:
+        """Stop a task, if it has a slot, and wait until its end is written."""
         attempt = self._attempts.get(task_id)
-        if attempt is None:
-            return False
-        attempt.scope.cancel()
-        await attempt.done.wait()
-        return True
+        if attempt is not None:
+            attempt.scope.cancel()
+            await attempt.done.wait()
 
     def requeue(self, slots: DeviceSlots) -> None:
         """Return the tasks that have a slot of this device but have not begun to their queues."""

@@ -191,9 +191,12 @@ class TaskQueue:
         """
         await self._resumed.wait()
         record, _ = await self._store.cancel_queued(task_id, self._record_change)
-        if not await self._attempts.cancel(task_id):
+        await self._attempts.cancel(task_id)
+        if record.state.ended:
             return record
-        return await self._store.get(task_id) or record
+        # It was running. Since then its end may have been written, or that it is queued again.
+        record = await self._store.existing(task_id)
+        return await self.cancel(task_id) if record.state is TaskState.QUEUED else record
 
     async def wait(self, task_id: str, seconds: float) -> TaskRecord:
         """Wait for the end of a task, for at most this many seconds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 import trio
@@ -180,6 +181,49 @@ async def test_task_whose_device_turns_out_to_have_left_is_queued_again_and_surv
                 [ended] = await ended_tasks(life, waits)
     assert ended.state is TaskState.COMPLETED
     assert work.begun == ["echo first", "echo second"]
+
+
+async def test_cancelled_task_that_ends_at_the_same_time_is_returned_as_it_ended(
+    database: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+    cancel_queued = Store.cancel_queued
+
+    async def see_it_running(store: Store, task_id: str, *deliver: Callable[[TaskRecord], None]) -> object:
+        seen = await cancel_queued(store, task_id, *deliver)
+        work.release("it")
+        await ended_tasks(life, held)
+        return seen
+
+    monkeypatch.setattr(Store, "cancel_queued", see_it_running)
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", session=work) as fleet, open_life(database, fleet) as life:
+            held = await submit(life, "hold it", "d1")
+            await until(lambda: work.begun == ["hold it"])
+            assert (await life.task_queue.cancel(held.id)).state is TaskState.COMPLETED
+
+
+async def test_cancelled_task_that_is_queued_again_at_the_same_time_is_cancelled(
+    database: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel_queued = Store.cancel_queued
+    calls = 0
+
+    async def see_it_running_first(store: Store, task_id: str, *deliver: Callable[[TaskRecord], None]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return attrs.evolve(await store.existing(task_id), state=TaskState.RUNNING), False
+        return await cancel_queued(store, task_id, *deliver)
+
+    monkeypatch.setattr(Store, "cancel_queued", see_it_running_first)
+    with trio.fail_after(SECONDS):
+        async with open_memory_fleet("d1", "d2") as fleet:
+            await fleet.kill_device("d2")
+            async with open_life(database, fleet) as life:
+                waits = await submit(life, "echo it", "d2")
+                assert (await life.task_queue.cancel(waits.id)).state is TaskState.CANCELLED
+                assert (life.task_queue.running, life.task_queue.queued) == (0, 0)
 
 
 async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
