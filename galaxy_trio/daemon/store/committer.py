@@ -104,7 +104,7 @@ class Committer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._doubt: _Doubt | None = None
-        self.commits = 0
+        self.commits: int = 0
         """Transactions until now."""
         self.late: list[Callable[[], None]] = []
         """The callbacks of operations that turned out to be on disk after their callers got an error. The caller of `commit` empties it."""

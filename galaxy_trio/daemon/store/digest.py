@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class digest(FunctionElement[Any]):  # noqa: N801  # like SQLAlchemy's functions
     """What the index has of a text: its digest in PostgreSQL, the text itself in SQLite."""
 
-    inherit_cache = True
+    inherit_cache: bool | None = True
 
 
 @compiles(digest)
@@ -35,7 +35,7 @@ def _digest_on_postgresql(element: digest, compiler: SQLCompiler, **options: Any
 class _IsSame(BinaryExpression[bool]):
     """Compiled as SQLAlchemy's own IS NOT DISTINCT FROM, except for PostgreSQL, which would read all rows."""
 
-    inherit_cache = True
+    inherit_cache: bool | None = True
 
 
 @compiles(_IsSame, "postgresql")
