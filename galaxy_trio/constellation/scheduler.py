@@ -76,7 +76,7 @@ class Scheduler:
 
         Args:
             device_id: The device; None for any.
-            requirements: The requirements.
+            requirements: The requirements, if it is any.
             promised: How many slots of each device others are about to take.
         """
 
@@ -85,12 +85,13 @@ class Scheduler:
             busy, waiting, idle_since = _load(device)
             return busy or taken > 0, waiting + taken, idle_since
 
+        if device_id is not None:
+            only = self._devices.get(device_id)
+            return None if only is None or not only._has_room(promised.get(device_id, 0)) else device_id
         free = [
             device
             for device in self._devices.values()
-            if device_id in {None, device.device_id}
-            and device._has_room(promised.get(device.device_id, 0))
-            and requirements.fit(device.profile)
+            if device._has_room(promised.get(device.device_id, 0)) and requirements.fit(device.profile)
         ]
         return min(free, key=load).device_id if free else None
 
