@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
+from functools import partial
 from random import Random
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -361,7 +362,7 @@ class _Attempt:
 
     node: LiveNode
     ready: ReadyNode
-    task_id: str = attrs.Factory(token_hex)
+    task_id: str = attrs.field(factory=partial(token_hex, 16))
     scope: trio.CancelScope | None = None
     withdrawn: bool = False
     promised_by: str | None = None

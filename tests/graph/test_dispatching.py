@@ -78,6 +78,27 @@ async def test_attempt_that_was_not_sent_does_not_count_and_the_node_waits_again
     assert (result.results["a"].state, result.results["a"].attempt) == (NodeState.COMPLETED, 1)
 
 
+async def test_node_that_was_not_sent_leaves_its_queue_for_one_of_a_higher_priority(autojump_clock: MockClock) -> None:
+    graph = Graph([Node("before", "before", device="d1")])
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, graph, max_concurrent=1) as run,
+    ):
+        await _begin_without_a_device(tasks, run)
+        await trio.sleep(100)
+        device = tasks.constellation.devices["d1"]
+        run.edit(lambda edit: edit.add(Node("b", "b", device="d2")))
+        await tasks.wait_running("b")
+        assert device.running + device.queued == 1
+        run.edit(lambda edit: edit.add(Node("urgent", "urgent", device="d2", priority=1)))
+        await trio.sleep(1)
+        assert device.running + device.queued == 0
+        await tasks.complete("b", "urgent")
+        await tasks.fleet.start_device("d1")
+        await tasks.complete("a")
+        assert (await run.wait()).state is GraphState.COMPLETED
+
+
 async def test_node_that_was_not_sent_and_is_held_runs_once_after_the_hold(autojump_clock: MockClock) -> None:
     graph = Graph([Node("before", "before", device="d1")])
     async with open_tasks("d1") as tasks, open_graph(tasks.constellation, graph) as run:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from galaxy_trio.errors import GraphError
-from galaxy_trio.graph import Edge, Graph, GraphState, Node, open_graph
+from galaxy_trio.graph import Edge, Graph, GraphState, Node, NodeState, open_graph
 
 from .support.sessions import open_tasks
 
@@ -164,6 +164,23 @@ async def test_second_of_two_urgent_nodes_goes_before_one_of_a_lower_priority_in
             await tasks.complete("x", "urgent 2", "low", "urgent 1")
             assert (await run.wait()).state is GraphState.COMPLETED
     assert tasks.started == ["x", "s", "urgent 1", "urgent 2", "low"]
+
+
+async def test_node_that_is_cancelled_when_one_of_a_higher_priority_gets_ready_does_not_come_back(
+    autojump_clock: MockClock,
+) -> None:
+    nodes = [Node("x", "x", device="d1"), Node("low", "low", device="d1"), Node("y", "y", device="d2")]
+    async with (
+        open_tasks("d1", "d2") as tasks,
+        open_graph(tasks.constellation, Graph(nodes), max_concurrent=2) as run,
+    ):
+        await tasks.wait_running("x", "y")
+        assert tasks.constellation.devices["d1"].queued == 1
+        run.cancel("low")
+        run.edit(lambda edit: edit.add(Node("urgent", "urgent", device="d1", priority=1)))
+        await tasks.complete("x", "y", "urgent")
+        assert (await run.wait()).results["low"].state is NodeState.CANCELLED
+        assert "low" not in tasks.started
 
 
 @pytest.mark.parametrize("steps", [steps for steps in range(12) for _ in range(4)])
