@@ -217,7 +217,7 @@ class Attempts:
                 on_not_sent=partial(self._write_queued, attempt),
             )
         except StoreError as error:
-            logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400
+            logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400  # a sentence, without a traceback
             await trio.sleep(self._retry_delay)
             raise _NotBegun from error
         except (WrongState, NoSuchTask) as error:
@@ -262,7 +262,7 @@ class Attempts:
         try:
             record = await self._store.mark_running(attempt.record.id, device_id, attempt.token)
         except UnknownOutcome as error:
-            logger.error("task %s cannot begin: %s; retrying", attempt.record.id, error)  # noqa: TRY400
+            logger.error("task %s cannot begin: %s; retrying", attempt.record.id, error)  # noqa: TRY400  # a sentence, without a traceback
             # It may be on disk. Then only its attempt can cancel it.
             attempt.unsure = True
             now = datetime.now(UTC)
@@ -282,7 +282,7 @@ class Attempts:
                 await self._store.mark_running(attempt.record.id, device_id, attempt.token)
                 attempt.unsure = False
             except StoreError as error:
-                logger.error("task %s cannot continue: %s; retrying", attempt.record.id, error)  # noqa: TRY400
+                logger.error("task %s cannot continue: %s; retrying", attempt.record.id, error)  # noqa: TRY400  # a sentence, without a traceback
                 await trio.sleep(self._retry_delay)
 
     async def _write_queued(self, attempt: _Attempt, device_id: str) -> None:
@@ -296,7 +296,7 @@ class Attempts:
             try:
                 record = await self._store.mark_queued(attempt.record.id, attempt.token)
             except (StoreError, WrongState) as error:
-                logger.error(  # noqa: TRY400
+                logger.error(  # noqa: TRY400  # a sentence, without a traceback
                     "task %s did not run on %r, but this cannot be written: %s", attempt.record.id, device_id, error
                 )
         if record is None:
@@ -342,7 +342,7 @@ class Attempts:
         try:
             record = await self._store.finish(task_id, attempt.token, end.state, error=end.error, result=end.result)
         except StoreError as error:
-            logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400
+            logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400  # a sentence, without a traceback
             return False
         except WrongState:
             # A client cancelled it.

@@ -30,6 +30,7 @@ def back_up(path: Path, version: int) -> Path:
         _sync(unfinished)
         unfinished.replace(backup)
     except BaseException:
+        # Whatever it was, it is raised again.
         unfinished.unlink(missing_ok=True)
         raise
     _sync(backup.parent)

@@ -128,6 +128,7 @@ class Committer:
         try:
             self._commit(batch)
         except Exception as error:
+            # Of any kind: what counts is whether the commit had begun.
             if self._doubt is None:
                 raise
             try:
@@ -147,7 +148,7 @@ class Committer:
             try:
                 connection.commit()
             except BaseException:
-                # The next transaction gets a fresh connection.
+                # Whatever it was, it is raised again, and the next transaction gets a fresh connection.
                 connection.invalidate()
                 raise
             self._doubt = None

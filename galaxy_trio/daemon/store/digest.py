@@ -23,12 +23,12 @@ class digest(FunctionElement[Any]):  # noqa: N801  # like SQLAlchemy's functions
 
 
 @compiles(digest)
-def _digest(element: digest, compiler: SQLCompiler, **options: Any) -> str:
+def _digest(element: digest, compiler: SQLCompiler, **options: Any) -> str:  # Any: SQLAlchemy's options
     return compiler.process(element.clauses, **options)
 
 
 @compiles(digest, "postgresql")
-def _digest_on_postgresql(element: digest, compiler: SQLCompiler, **options: Any) -> str:
+def _digest_on_postgresql(element: digest, compiler: SQLCompiler, **options: Any) -> str:  # Any: as above
     return f"sha256({compiler.process(element.clauses, **options)})"
 
 
@@ -39,7 +39,7 @@ class _IsSame(BinaryExpression[bool]):
 
 
 @compiles(_IsSame, "postgresql")
-def _is_same_on_postgresql(element: _IsSame, compiler: SQLCompiler, **options: Any) -> str:
+def _is_same_on_postgresql(element: _IsSame, compiler: SQLCompiler, **options: Any) -> str:  # Any: as above
     # The planner knows the parameter, and drops one of the two.
     column, value = compiler.process(element.left, **options), compiler.process(element.right, **options)
     return f"({column} = {value} OR ({column} IS NULL AND {value} IS NULL))"

@@ -1,7 +1,7 @@
 """Migrations of existing databases, one module for each version of the schema.
 
-`version_2` changes a database of version 1 into one of version 2, and so on. A migration only adds: tables, indexes, columns that may be
-NULL or have a default. A daemon of the version before can go on with the database.
+`version_2` changes a database of version 1 into one of version 2, and so on. A migration adds tables and columns that may be
+NULL or have a default, and makes or replaces indexes. A daemon of the version before can go on with the database.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def upgrade(connection: Connection, found: int) -> None:
         found: The database's version.
     """
     # Only an upgrade needs Alembic, whose import takes longer than opening the database.
-    from alembic.migration import MigrationContext  # noqa: PLC0415
-    from alembic.operations import Operations  # noqa: PLC0415
+    from alembic.migration import MigrationContext  # noqa: PLC0415  # see above
+    from alembic.operations import Operations  # noqa: PLC0415  # see above
 
     operations = Operations(MigrationContext.configure(connection))
     for version in range(found + 1, VERSION + 1):
