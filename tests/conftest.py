@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from tests.daemon.support.postgresql import PostgresqlServer
+
 settings.register_profile(
     "galaxy_trio",
     deadline=None,
@@ -40,3 +42,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Generator[PostgresqlServer]:
+    """A PostgreSQL server for all tests of a process. Without PostgreSQL, its tests are skipped."""
+    from tests.daemon.support.postgresql import open_postgresql  # noqa: PLC0415  # most tests need none of it
+
+    with open_postgresql() as server:
+        yield server

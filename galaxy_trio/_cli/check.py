@@ -61,8 +61,8 @@ def check_daemon(file: Path) -> int:
     except ConfigError as error:
         raise problems_printed(file, error) from error
     echo(f"{one_line(str(file))} is valid: {counted(len(checked.devices.devices), 'device')}")
-    if checked.is_running:
-        echo("a daemon is running with this configuration")
+    if checked.running is not None:
+        echo(checked.running)
     _print_notes(checked.devices)
     return 0
 

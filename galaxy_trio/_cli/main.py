@@ -16,6 +16,7 @@ import click
 from galaxy_trio import __version__
 from galaxy_trio._cli.agent import load_tools, run_agent
 from galaxy_trio._cli.check import check_command
+from galaxy_trio._cli.cluster import cluster_command
 from galaxy_trio._cli.daemon import daemon_command
 from galaxy_trio._cli.demo.demo import demo
 from galaxy_trio._cli.destination import (
@@ -327,6 +328,7 @@ command_line.add_command(graph_command)
 command_line.add_command(daemon_command)
 command_line.add_command(task_command)
 command_line.add_command(events_command)
+command_line.add_command(cluster_command)
 
 
 def _print_object(outcome: DeviceInfo | TaskResult) -> None:

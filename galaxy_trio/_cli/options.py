@@ -75,6 +75,14 @@ def finite_seconds(value: str) -> float:
     return number
 
 
+def backoff_seconds(value: str) -> float:
+    """Parse a time in seconds: 0 or above, and finite."""
+    number = _number(value)
+    if not 0 <= number < math.inf:
+        raise click.BadParameter(f"{value!r} is not a finite number of seconds of 0 or more.")
+    return number
+
+
 def _number(value: str) -> float:
     try:
         return float(value)
@@ -119,4 +127,23 @@ def valid_text(value: str) -> str:
     except UnicodeEncodeError:
         # Python passes undecodable bytes on as lone surrogates.
         raise click.BadParameter("the text is not valid UTF-8.") from None
+    return value
+
+
+def limit_option(what: str) -> Decorator:
+    """The option for the largest number of things that a command lists."""
+    return click.option(
+        "--limit",
+        type=whole_number(1, 1000),
+        metavar="NUMBER",
+        default=20,
+        show_default=True,
+        help=f"The largest number of {what} to list.",
+    )
+
+
+def header_text(value: str) -> str:
+    """Check that an argument can be an HTTP header."""
+    if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
+        raise click.BadParameter(f"{value[:100]!r} is not a text of printable ASCII characters.")
     return value

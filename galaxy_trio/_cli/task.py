@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -17,16 +16,28 @@ import click
 from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
 from galaxy_trio._cli.extras import missing_extra
-from galaxy_trio._cli.options import finite_seconds, json_option, seconds, valid_text, verbose, whole_number
+from galaxy_trio._cli.options import (
+    backoff_seconds,
+    finite_seconds,
+    json_option,
+    limit_option,
+    seconds,
+    valid_text,
+    verbose,
+    whole_number,
+)
 from galaxy_trio._cli.table import Column, cell, lay_out
+from galaxy_trio._cli.task_end import LONGEST_WAIT, path_of, print_end, wait_for_end
 from galaxy_trio._cli.task_history import history_rows
-from galaxy_trio._cli.terminal import echo, echo_json, echo_result, open_console, print_rows, spinner
+from galaxy_trio._cli.terminal import echo, echo_json, open_console, print_rows
 from galaxy_trio._config.text import BYTE_ORDER_MARK
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
 from galaxy_trio._printable import one_line
 from galaxy_trio.daemon.settings import TOKEN_VARIABLE, check_tokens
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.errors import RequestRejected, RequestTimeout, TaskFailed
+from galaxy_trio.errors import RequestRejected
+from galaxy_trio.graph.backoff import MAX_BACKOFF
+from galaxy_trio.graph.model import BACKOFF, MAX_RETRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +49,6 @@ if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
 
 _DEFAULT_ADDRESS: Final = "http://127.0.0.1:8765"
-_LONGEST_WAIT: Final = 45.0
-"""Seconds that one request waits at the daemon: less than the 60 s after which proxies usually end it."""
-_ENDED: Final = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}
 _COLUMNS: Final = (
     Column("task"),
     Column("state", widest=9),
@@ -50,10 +58,6 @@ _COLUMNS: Final = (
 _PRIORITY: Final = Column("priority", right=True, optional=True)
 _MAX_REQUEST: Final = 500
 """Characters of a request of which a table shows as many as there is room for."""
-_PAUSE: Final = 1.0
-"""The least time in seconds between two questions for a task."""
-_MAX_REASON: Final = 1_000
-"""Characters of the reason that ``task wait`` gives for a task that did not complete."""
 
 
 @attrs.frozen
@@ -77,7 +81,7 @@ class Daemon:
             from galaxy_trio._cli.daemon_client import open_client  # noqa: PLC0415  # the extra "daemon" may not be installed
         except ModuleNotFoundError as error:
             raise missing_extra(error) from None
-        return open_client(self.address, self.token, _LONGEST_WAIT)
+        return open_client(self.address, self.token, LONGEST_WAIT)
 
 
 def daemon_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -165,12 +169,34 @@ def task_command() -> None:
     help=f"Tasks of a higher priority begin first: from -{MAX_PRIORITY} to {MAX_PRIORITY}.",
 )
 @click.option(
+    "--retries",
+    type=whole_number(0, MAX_RETRIES),
+    default=0,
+    show_default=True,
+    metavar="NUMBER",
+    help="Further attempts, at most, after the task has failed. Each is a task of its own.",
+)
+@click.option(
+    "--backoff",
+    type=backoff_seconds,
+    metavar="SECONDS",
+    help=(
+        f"The longest wait before the first of them; it doubles with each, to {MAX_BACKOFF:g} at most. "
+        f"By default {BACKOFF:g}."
+    ),
+)
+@click.option(
+    "--retry-lost",
+    is_flag=True,
+    help="Retry the task also if it is lost. It may have run, and then runs twice.",
+)
+@click.option(
     "--idempotency-key",
     type=valid_text,
     metavar="KEY",
     help="Submit at most one task with this KEY: submitting it again prints the same id.",
 )
-@click.option("--wait", is_flag=True, help="Wait until the task has ended, and print its result.")
+@click.option("--wait", is_flag=True, help="Wait until the task and its retries have ended, and print the result.")
 @json_option
 @daemon_options
 def submit_command(
@@ -182,6 +208,9 @@ def submit_command(
     capabilities: tuple[str, ...],
     timeout: float,
     priority: int,
+    retries: int,
+    backoff: float | None,
+    retry_lost: bool,
     idempotency_key: str | None,
     wait: bool,
     as_json: bool,
@@ -194,13 +223,16 @@ def submit_command(
         "os": os_name,
         "capabilities": list(capabilities),
         "priority": priority,
+        "retries": retries,
+        "backoff": backoff,
+        "retry_lost": retry_lost,
         "idempotency_key": idempotency_key,
     }
     body: JSON = {name: value for name, value in given.items() if value not in (None, [])}
     with daemon.client() as client:
         task = client.request("POST", "/tasks", json=body)
         if wait:
-            return _print_end(_wait(client, str(task["id"])), as_json=as_json)
+            return print_end(wait_for_end(client, str(task["id"])), as_json=as_json)
     if as_json:
         echo_json(task)
     else:
@@ -214,14 +246,7 @@ def submit_command(
     help=f"Only tasks in this state: {', '.join(TaskState)}.",
 )  # fmt: skip
 @click.option("--device", type=valid_text, metavar="DEVICE", help="Only tasks of this device.")
-@click.option(
-    "--limit",
-    type=whole_number(1, 1000),
-    metavar="NUMBER",
-    default=20,
-    show_default=True,
-    help="The largest number of tasks to list.",
-)
+@limit_option("tasks")
 @json_option
 @daemon_options
 def list_command(daemon: Daemon, *, state: str | None, device: str | None, limit: int, as_json: bool) -> int:
@@ -260,7 +285,7 @@ def _cells(task: dict[str, JSON]) -> list[Text]:
 def show_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
     """Show a task, its result and its history."""
     with daemon.client() as client:
-        task = client.request("GET", _path(task_id))
+        task = client.request("GET", path_of(task_id))
         history = [] if as_json else history_rows(task, _awaited_device(client, task))
     if as_json:
         echo_json(task)
@@ -279,7 +304,7 @@ def logs_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
     That is when it was accepted, what it waited for, where it was sent, and how it ended.
     """
     with daemon.client() as client:
-        task = client.request("GET", _path(task_id))
+        task = client.request("GET", path_of(task_id))
         rows = [] if as_json else history_rows(task, _awaited_device(client, task))
     if as_json:
         echo_json(task.get("history", []))
@@ -294,9 +319,9 @@ def logs_command(daemon: Daemon, task_id: str, *, as_json: bool) -> int:
 @json_option
 @daemon_options
 def wait_command(daemon: Daemon, task_id: str, *, timeout: float | None, as_json: bool) -> int:
-    """Wait until a task has ended, and print its result. Ctrl-C ends the wait; the task goes on."""
+    """Wait for the end of a task and its retries, and print the result. Ctrl-C ends the wait; the task goes on."""
     with daemon.client() as client:
-        return _print_end(_wait(client, task_id, timeout), as_json=as_json)
+        return print_end(wait_for_end(client, task_id, timeout), as_json=as_json)
 
 
 @task_command.command("cancel")
@@ -305,7 +330,7 @@ def wait_command(daemon: Daemon, task_id: str, *, timeout: float | None, as_json
 def cancel_command(daemon: Daemon, task_id: str) -> int:
     """Cancel a task. A queued task does not start; a running task is stopped on its device."""
     with daemon.client() as client:
-        echo(str(client.request("DELETE", _path(task_id))["state"]))
+        echo(str(client.request("DELETE", path_of(task_id))["state"]))
     return 0
 
 
@@ -315,48 +340,7 @@ def cancel_command(daemon: Daemon, task_id: str) -> int:
 def retry_command(daemon: Daemon, task_id: str) -> int:
     """Rerun a finished task as a new task, and print the new id."""
     with daemon.client() as client:
-        echo(str(client.request("POST", f"{_path(task_id)}/retry")["id"]))
-    return 0
-
-
-def _path(task_id: str) -> str:
-    return f"/tasks/{quote(task_id, safe='')}"
-
-
-def _wait(client: DaemonClient, task_id: str, timeout: float | None = None) -> dict[str, JSON]:
-    with spinner(f"task {task_id}"):
-        return _wait_quietly(client, task_id, timeout)
-
-
-def _wait_quietly(client: DaemonClient, task_id: str, timeout: float | None) -> dict[str, JSON]:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        asked = time.monotonic()
-        left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - asked))
-        task = client.request("GET", _path(task_id), params={"wait": round(left, 3)})
-        if task["state"] in _ENDED:
-            if "result" not in task and task.get("result_url"):
-                task["result"] = client.get_json(str(task["result_url"]))
-            return task
-        if deadline is not None and time.monotonic() >= deadline:
-            raise RequestTimeout(f"task {task_id} is still {task['state']} after {timeout:g} s")
-        # A daemon that stops answers early.
-        time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - asked)))
-
-
-def _print_end(task: dict[str, JSON], *, as_json: bool) -> int:
-    if as_json:
-        echo_json(task)
-        return 0 if task["state"] == "completed" else 1
-    result = task.get("result")
-    if result is not None:
-        echo_result(result)
-    if task["state"] != "completed":
-        reason = str(task["error"] or "no reason was given")
-        if len(reason) > _MAX_REASON:
-            whole = f"{len(reason):,} characters: galaxy-trio task show {task['id']}"
-            reason = f"{one_line(reason[:_MAX_REASON])}… ({whole})"
-        raise TaskFailed(f"task {task['id']} {_ENDED[str(task['state'])]}: {reason}")
+        echo(str(client.request("POST", f"{path_of(task_id)}/retry")["id"]))
     return 0
 
 
@@ -373,7 +357,7 @@ def _awaited_device(client: DaemonClient, task: dict[str, JSON]) -> dict[str, JS
 def _print_task(task: dict[str, JSON], history: list[tuple[str, str]]) -> None:
     rows = [
         (name, str(task[name]))
-        for name in ("id", "state", "request", "device", "priority", "error", "retry_of")
+        for name in ("id", "state", "request", "device", "priority", "error", "retry_of", "graph", "node")
         if task.get(name)
     ]
     if "result" in task:

@@ -38,6 +38,7 @@ class DeviceSettings:
     """Settings that all devices of a constellation share; see `open_constellation`."""
 
     client_name: str
+    exclusive: bool
     connection: ConnectionOptions
     reconnect_delay: float
     abandon_timeout: float
@@ -115,6 +116,8 @@ class Connector:
             on_event: As for `open_connection`.
         """
         config, settings, options = self.config, self.settings, self.settings.connection
+        # Connections of tasks always have fresh names: the server may not have noticed the end of an earlier one.
+        name = settings.client_name if settings.exclusive and not suffix else f"{self._name}{suffix}"
         async with AsyncExitStack() as stack:
             async with self._limiter:
                 token, context = await self._read_files(reload=not suffix)
@@ -126,7 +129,7 @@ class Connector:
                         config.server_url,
                         config.device_id,
                         client_name=settings.client_name,
-                        client_id=f"{self._name}{suffix}@{config.device_id}",
+                        client_id=f"{name}@{config.device_id}",
                         token=token,
                         headers=config.headers,
                         ssl_context=context,

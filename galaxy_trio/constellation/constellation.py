@@ -324,6 +324,7 @@ async def open_constellation(
     devices: str | PathLike[str] | ConstellationConfig | Iterable[DeviceConfig],
     *,
     client_name: str | None = None,
+    exclusive: bool = False,
     connect: Connect | None = None,
     options: ConnectionOptions | None = None,
     reconnect_delay: float | None = None,
@@ -346,6 +347,8 @@ async def open_constellation(
         devices: A file for `read_config`, a `ConstellationConfig`, or the devices themselves.
         client_name: The name in this program's client, session and task ids; at most 64 characters. The file's ``constellation_id`` if not
             given.
+        exclusive: Whether a device is kept connected by one constellation of this name at a time: its client id has no random part, so
+            that the server refuses the others, which try again every 5 s.
         connect: Opens the stream for each connection in place of TCP, for example on a Unix socket.
         options: Timeouts and limits of each connection; see `ConnectionOptions` for the defaults.
         reconnect_delay: The longest first wait before reconnecting, in seconds; the file's, or 1, if not given.
@@ -373,6 +376,7 @@ async def open_constellation(
     options = options or ConnectionOptions()
     settings = DeviceSettings(
         client_name=check_client_name(config.constellation_id if client_name is None else client_name),
+        exclusive=exclusive,
         connect=connect,
         connection=attrs.evolve(
             options,

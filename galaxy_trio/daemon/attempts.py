@@ -1,11 +1,13 @@
-"""Runs each task that has a slot on a device, and writes its end to disk."""
+"""Runs each task that has a slot on a device, and writes its end to disk.
+
+Rule 12 of docs/explanation/cluster.md.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import uuid
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -13,15 +15,18 @@ import attrs
 import trio
 
 from galaxy_trio import ConnectionLost, Device, DeviceStatus, GalaxyError, NoSuchDevice, TaskStatus
+from galaxy_trio._concurrency import wall_clock
 from galaxy_trio.daemon.device_slots import DeviceSlots
 from galaxy_trio.daemon.results import encode
 from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.fleet import NotOwner
+from galaxy_trio.daemon.store.graph_ends import NodeStopped
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskRecord, TaskState, stored_error_if_any
 from galaxy_trio.daemon.store.store import UnknownOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Iterable, Mapping
 
     from galaxy_trio.daemon.scheduler import Scheduler
     from galaxy_trio.daemon.store.store import Store
@@ -57,7 +62,7 @@ class _Attempt:
         device: Its device.
         token: Names the attempt on disk.
         scope: Cancels the attempt.
-        beginning: Whether `running` is being written. From then on the task stays with its device.
+        beginning: Whether `running` is being written, or has been. From then on the task stays with its device.
         begun: Whether `running` is on disk, or may be, so that the task may have run.
         unsure: Whether `queued` may be on disk instead, because the last change could not be written for certain.
         withdrawn: Whether the task ended on disk before it began.
@@ -86,6 +91,8 @@ class Attempts:
     Args:
         nursery: Runs the tasks. When it is cancelled, the running tasks are stopped and become ``lost``.
         store: Each change of a task's state is written to it first.
+        life: Has claimed the tasks.
+        epochs: Returns the epoch in which this life owns each of its devices.
         scheduler: Gets back the slots, and the tasks that did not begin.
         on_change: Called with each task whose state has changed, when the change is on disk. Must not block or raise.
         on_slot_free: Called when the scheduler may have a task for a slot. Must not block or raise.
@@ -96,6 +103,8 @@ class Attempts:
         self,
         nursery: trio.Nursery,
         store: Store,
+        life: str,
+        epochs: Callable[[], Mapping[str, int]],
         scheduler: Scheduler,
         on_change: Callable[[TaskRecord], None],
         on_slot_free: Callable[[], None],
@@ -103,6 +112,8 @@ class Attempts:
     ) -> None:
         self._nursery = nursery
         self._store = store
+        self._life = life
+        self._epochs = epochs
         self._scheduler = scheduler
         self._on_change = on_change
         self._on_slot_free = on_slot_free
@@ -110,8 +121,6 @@ class Attempts:
         # By the task's id. Bounded by the number of slots; each is removed at its end.
         self._attempts: dict[str, _Attempt] = {}
         self._running = 0
-        # Set and replaced when the last running task ends.
-        self._idle = trio.Event()
         self._closed = False
 
     @property
@@ -134,11 +143,6 @@ class Attempts:
         attempt = self._attempts[record.id] = _Attempt(record, slots, device)
         self._nursery.start_soon(self._run, attempt)
 
-    @property
-    def tasks(self) -> Container[str]:
-        """The ids of the tasks that have a slot of a device now."""
-        return self._attempts.keys()
-
     def withdraw(self, task_id: str) -> bool:
         """Record that a task ended on disk before it began, and must not go back to its queue.
 
@@ -153,10 +157,17 @@ class Attempts:
 
     async def cancel(self, task_id: str) -> None:
         """Stop a task, if it has a slot, and wait until its end is written."""
+        self.stop([task_id])
         attempt = self._attempts.get(task_id)
         if attempt is not None:
-            attempt.scope.cancel()
             await attempt.done.wait()
+
+    def stop(self, task_ids: Iterable[str]) -> None:
+        """Begin to stop the tasks that have a slot."""
+        for task_id in task_ids:
+            attempt = self._attempts.get(task_id)
+            if attempt is not None:
+                attempt.scope.cancel()
 
     def requeue(self, slots: DeviceSlots) -> None:
         """Return the tasks that have a slot of this device but have not begun to their queues."""
@@ -169,9 +180,9 @@ class Attempts:
         self._closed = True
 
     async def wait_idle(self) -> None:
-        """Wait until no task is running."""
-        while self._running:
-            await self._idle.wait()
+        """Wait until no task is running or about to run, and the ends of those that were are written, or are retried."""
+        while attempt := next((attempt for attempt in self._attempts.values() if attempt.beginning), None):
+            await attempt.done.wait()
 
     async def _run(self, attempt: _Attempt) -> None:
         """Run a task on its device. If it cannot begin, it goes back to its queue."""
@@ -188,7 +199,7 @@ class Attempts:
             if attempt.begun or attempt.withdrawn or end.state is TaskState.FAILED:
                 self._release(attempt)
                 if attempt.begun:
-                    self._count_end()
+                    self._running -= 1
                 if attempt.begun or not attempt.withdrawn:
                     await self._write_end(attempt, end)
                 del self._attempts[attempt.record.id]
@@ -216,11 +227,12 @@ class Attempts:
                 before_sending=partial(self._begin, attempt),
                 on_not_sent=partial(self._write_queued, attempt),
             )
-        except StoreError as error:
+        except (StoreError, NotOwner) as error:
             logger.error("task %s cannot begin: %s; retrying", record.id, error)  # noqa: TRY400  # a sentence, without a traceback
             await trio.sleep(self._retry_delay)
             raise _NotBegun from error
         except (WrongState, NoSuchTask) as error:
+            # It has ended, or this life has not claimed it any more.
             attempt.withdrawn = True
             raise _NotBegun from error
         except (GalaxyError, trio.ClosedResourceError) as error:
@@ -260,12 +272,12 @@ class Attempts:
         attempt.beginning = True
         attempt.scope.deadline = math.inf
         try:
-            record = await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+            record = await self._begin_on_disk(attempt, device_id)
         except UnknownOutcome as error:
             logger.error("task %s cannot begin: %s; retrying", attempt.record.id, error)  # noqa: TRY400  # a sentence, without a traceback
             # It may be on disk. Then only its attempt can cancel it.
             attempt.unsure = True
-            now = datetime.now(UTC)
+            now = wall_clock.now()
             record = attrs.evolve(attempt.record, state=TaskState.RUNNING, device=device_id, started=now)
         except BaseException:
             attempt.beginning = False
@@ -275,11 +287,15 @@ class Attempts:
         self._on_change(record)
         await self._confirm(attempt, device_id)
 
+    async def _begin_on_disk(self, attempt: _Attempt, device_id: str) -> TaskRecord:
+        epoch = self._epochs().get(device_id)
+        return await self._store.begin(attempt.record.id, device_id, attempt.token, self._life, epoch)
+
     async def _confirm(self, attempt: _Attempt, device_id: str) -> None:
         """Write that the task is running, if it may be queued on disk; retry while the database fails. It must not be sent before."""
         while attempt.unsure:
             try:
-                await self._store.mark_running(attempt.record.id, device_id, attempt.token)
+                await self._begin_on_disk(attempt, device_id)
                 attempt.unsure = False
             except StoreError as error:
                 logger.error("task %s cannot continue: %s; retrying", attempt.record.id, error)  # noqa: TRY400  # a sentence, without a traceback
@@ -294,7 +310,12 @@ class Attempts:
         record: TaskRecord | None = None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _WRITE_TIMEOUT):
             try:
-                record = await self._store.mark_queued(attempt.record.id, attempt.token)
+                has_graph = attempt.record.graph is not None
+                record = await self._store.mark_queued(attempt.record.id, attempt.token, has_graph=has_graph)
+            except NodeStopped:
+                # It was asked to stop in this moment, or is now: it ends as if it had begun on a device.
+                attempt.scope.cancel()
+                return
             except (StoreError, WrongState) as error:
                 logger.error(  # noqa: TRY400  # a sentence, without a traceback
                     "task %s did not run on %r, but this cannot be written: %s", attempt.record.id, device_id, error
@@ -304,7 +325,7 @@ class Attempts:
             attempt.unsure = True
             return
         attempt.begun = attempt.beginning = False
-        self._count_end()
+        self._running -= 1
         self._on_change(record)
         raise _NotBegun
 
@@ -313,12 +334,6 @@ class Attempts:
             attempt.released = True
             self._scheduler.release(attempt.slots)
             self._on_slot_free()
-
-    def _count_end(self) -> None:
-        self._running -= 1
-        if not self._running:
-            self._idle.set()
-            self._idle = trio.Event()
 
     async def _write_end(self, attempt: _Attempt, end: _End) -> None:
         """Write the end of a task, even when cancelled. If that fails or takes too long, retry in the background."""
@@ -340,7 +355,15 @@ class Attempts:
         """
         task_id = attempt.record.id
         try:
-            record = await self._store.finish(task_id, attempt.token, end.state, error=end.error, result=end.result)
+            record = await self._store.finish(
+                task_id,
+                attempt.token,
+                self._life,
+                end.state,
+                error=end.error,
+                result=end.result,
+                has_graph=attempt.record.graph is not None,
+            )
         except StoreError as error:
             logger.error("the end of task %s cannot be written: %s; retrying", task_id, error)  # noqa: TRY400  # a sentence, without a traceback
             return False

@@ -9,8 +9,10 @@ import trio
 
 from galaxy_trio import ConfigError, ConstellationConfig
 from galaxy_trio._counted import counted
+from galaxy_trio.daemon.configuration import check_storable
 from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
 from galaxy_trio.daemon.store.dialects import database_at
+from galaxy_trio.daemon.store.location import PostgresqlLocation
 from galaxy_trio.daemon.web.listening import AddressInUse, ListenError, open_listeners, parse_address
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ class CheckedStart:
 
     Attributes:
         devices: The configuration of the devices.
-        is_running: Whether a daemon is running with these settings: both its database and its address are in use.
+        running: A sentence about the daemon that runs with these settings; `None` if none does. Both its database and its address are in
+            use then. A database that several daemons may use does not tell, and so the address alone counts.
     """
 
     devices: ConstellationConfig
-    is_running: bool
+    running: str | None
 
 
 async def check_start(settings: Settings) -> CheckedStart:
@@ -49,6 +52,11 @@ async def check_start(settings: Settings) -> CheckedStart:
         tokens = await trio.to_thread.run_sync(settings.read_tokens)
     except ConfigError as error:
         problems.append(f"token_file: {error}")
+    try:
+        if devices is not None:
+            check_storable(settings, devices)
+    except ConfigError as error:
+        problems += [f"database: {problem}" for problem in error.problems]
     in_use: list[str] = []
     try:
         await trio.to_thread.run_sync(database_at(settings.database).check)
@@ -69,11 +77,20 @@ async def check_start(settings: Settings) -> CheckedStart:
         in_use.append(f"listen: {error}")
     except ListenError as error:
         problems.append(f"listen: {error}")
-    # Both are in use while the daemon runs, whose configuration may be checked before it is reloaded.
-    is_running = len(in_use) == 2
-    if not is_running:
+    running = _running(settings, in_use)
+    if running is None:
         problems += in_use
     if problems or devices is None:
         reasons = counted(len(problems), "reason")
         raise ConfigError(f"the daemon cannot start, for {reasons}: " + "; ".join(problems), problems=problems)
-    return CheckedStart(devices, is_running)
+    return CheckedStart(devices, running)
+
+
+def _running(settings: Settings, in_use: list[str]) -> str | None:
+    """See `CheckedStart.running`: the configuration of a running daemon may be checked before it is reloaded."""
+    if isinstance(settings.database, PostgresqlLocation):
+        unless = (
+            "its address is in use: a daemon is running with this configuration, unless another program listens there"
+        )
+        return unless if in_use else None
+    return "a daemon is running with this configuration" if len(in_use) == 2 else None

@@ -1,4 +1,4 @@
-"""Forwards the constellation's events to the task queue, the metrics and the event stream."""
+"""Forwards the constellation's events to the task queue, the metrics and the listeners."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from galaxy_trio import Constellation
+    from galaxy_trio.daemon.device_events import DeviceEvents
     from galaxy_trio.daemon.task_queue import TaskQueue
-    from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
     from galaxy_trio.daemon.web.metrics import Metrics
     from galaxy_trio.events import Event, EventStream
 
@@ -41,7 +41,7 @@ async def watch_devices(
     events: EventStream[Event],
     constellation: Constellation,
     task_queue: TaskQueue,
-    event_stream: ServerSentEventStream,
+    device_events: DeviceEvents,
     metrics: Metrics,
 ) -> None:
     """Forward each event until the constellation is closed."""
@@ -53,10 +53,11 @@ async def watch_devices(
         if isinstance(event, StatusChanged | InformationUpdated):
             task_queue.update_device(event.device_id)
         if isinstance(event, StatusChanged):
-            event_stream.publish("status", {"device_id": event.device_id, "status": event.status.value})
+            device_events.publish("status", {"device_id": event.device_id, "status": event.status.value})
         elif type(event) in _PUBLISHED and event.device_id in constellation.devices:
             statistics = constellation.devices[event.device_id].statistics()
             reason = f": {event.reason}" if isinstance(event, _WITH_REASON) else ""
             logger.info("device %r: %s%s", event.device_id, _PUBLISHED[type(event)], reason)
             queued = task_queue.queued_for(event.device_id)
-            event_stream.publish("device", {"what": _PUBLISHED[type(event)], **short_device(statistics, queued)})
+            device_events.report(constellation.devices[event.device_id])
+            device_events.publish("device", {"what": _PUBLISHED[type(event)], **short_device(statistics, queued)})

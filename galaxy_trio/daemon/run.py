@@ -1,45 +1,33 @@
-"""Runs the daemon: opens its store, constellation, task queue and HTTP server, and closes them in reverse order."""
+"""Runs the daemon: its HTTP server, and one life after the other in its database."""
 
 from __future__ import annotations
 
 import logging
 import signal
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import trio
 
-from galaxy_trio import ConfigError, ConnectionOptions, open_constellation
-from galaxy_trio._counted import counted
+from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.daemon import systemd
-from galaxy_trio.daemon.device_watch import watch_devices
-from galaxy_trio.daemon.reload import apply_devices
-from galaxy_trio.daemon.settings import Settings, read_settings
-from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.store import Store, open_store
-from galaxy_trio.daemon.task_queue import TaskQueue, open_task_queue
-from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
+from galaxy_trio.daemon.configuration import read_configuration
+from galaxy_trio.daemon.life import Life
+from galaxy_trio.daemon.store.dialects import database_at
+from galaxy_trio.daemon.web.current_app import CurrentApp
 from galaxy_trio.daemon.web.listening import open_listeners, parse_address
-from galaxy_trio.daemon.web.metrics import Metrics
 from galaxy_trio.daemon.web.page import PAGE_PATHS
-from galaxy_trio.daemon.web.routes import make_app
 from galaxy_trio.daemon.web.security import Security
 from galaxy_trio.daemon.web.serving import serve_http
-from galaxy_trio.daemon.web.short_forms import short_task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
-    from galaxy_trio import Constellation, ConstellationConfig, DeviceConfig
-    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio import DeviceConfig
+    from galaxy_trio.daemon.settings import Settings
     from galaxy_trio.daemon.web.listening import Address
 
 logger: Final = logging.getLogger(__name__)
-
-_DELETE_INTERVAL: Final = 60.0
-"""Seconds between deletions of old tasks, and so until changed settings are applied."""
 
 
 async def run_daemon(
@@ -52,8 +40,9 @@ async def run_daemon(
 ) -> None:
     """Run the daemon until `stop` is set.
 
-    When `stop` is set, no more tasks begin, running tasks may go on for `drain` seconds, and queued tasks stay on disk for the next daemon.
-    Cancelling stops the running tasks, which become `lost`.
+    When `stop` is set, no more tasks begin, running tasks may go on for `drain` seconds, and queued tasks stay in the database for other
+    daemons and for the next one. Cancelling stops the running tasks, which become `lost`. If the daemon loses its lease, it goes on with a
+    new life as soon as it can.
 
     Args:
         settings: The settings in ``galaxy.toml``.
@@ -64,143 +53,40 @@ async def run_daemon(
 
     Raises:
         ConfigError: The configuration is invalid.
-        StoreError: The database cannot be used, or another daemon uses it.
+        StoreError: The database cannot be used, or another daemon uses it alone.
         ListenError: The daemon cannot listen at the address.
     """
-    devices = await trio.to_thread.run_sync(settings.read_devices)
-    tokens = await trio.to_thread.run_sync(settings.read_tokens)
-    event_stream = ServerSentEventStream()
+    configuration = await read_configuration(settings)
+    # Before anything else is opened, so that the first problem is reported.
+    await trio.to_thread.run_sync(database_at(settings.database).check)
     async with AsyncExitStack() as stack:
         # Opened first: without a receiver, SIGHUP would end the process.
         hangups = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP)) if reload_at_hangup else None
         # They are closed in reverse order: each part outlives its users.
-        store = await stack.enter_async_context(open_store(settings.database))
         address, listeners = await stack.enter_async_context(
             open_listeners(
                 parse_address(settings.listen),
-                has_token=bool(tokens),
+                has_token=bool(configuration.tokens),
                 socket_mode=settings.socket_mode,
                 socket_group=settings.socket_group,
             )
         )
-        constellation = await stack.enter_async_context(
-            open_constellation(devices, connect=connect, options=ConnectionOptions(proxy=True))
-        )
-        daemon = _Daemon(settings, devices, tokens, store, constellation, event_stream)
-        events = await stack.enter_async_context(constellation.subscribe())
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        task_queue = await stack.enter_async_context(
-            open_task_queue(
-                store,
-                constellation,
-                settings.max_queued,
-                daemon.on_change,
-                max_running=devices.max_concurrent_tasks,
-            )
-        )
-        metrics = daemon.metrics = Metrics(constellation, task_queue, event_stream)
-        nursery.start_soon(watch_devices, events, constellation, task_queue, event_stream, metrics)
-        nursery.start_soon(metrics.measure_delay)
-        nursery.start_soon(daemon.delete_old_tasks)
-        if hangups is not None:
-            nursery.start_soon(daemon.reload_at_signals, hangups, task_queue)
-        nursery.start_soon(systemd.ping_watchdog)
-        app = Security(
-            metrics.timed(make_app(store, constellation, task_queue, event_stream, metrics)),
-            tokens=lambda: daemon.tokens,
-            hosts=lambda: daemon.settings.allowed_hosts,
+        app = CurrentApp("the daemon is starting: retry in a moment")
+        secured = Security(
+            app,
+            tokens=lambda: configuration.tokens,
+            hosts=lambda: configuration.settings.allowed_hosts,
             open_paths=("/health", *PAGE_PATHS),
         )
-        async with serve_http(app, listeners):
+        life = Life(configuration, app, connect)
+        await stack.enter_async_context(serve_http(secured, listeners))
+        nursery = await stack.enter_async_context(open_background())
+        nursery.start_soon(systemd.ping_watchdog)
+        if hangups is not None:
+            nursery.start_soon(life.reload_at_signals, hangups)
+
+        def on_first_answer() -> None:
             on_listening(address)
             logger.info("listening at %s", address)
-            await task_queue.resume()
-            systemd.ready()
-            await stop.wait()
-            systemd.stopping()
-            running, queued = counted(task_queue.running, "task"), counted(task_queue.queued, "task")
-            logger.info("stopping, with %s running and %s queued", running, queued)
-            await task_queue.drain(settings.drain)
-            event_stream.close()
-        nursery.cancel_scope.cancel()
 
-
-def _fixed_settings(settings: Settings, devices: ConstellationConfig) -> dict[str, object]:
-    """The settings that a reload does not change, in both files."""
-    shared: dict[str, object] = attrs.asdict(
-        devices, recurse=False, filter=lambda field, _: bool(field.eq) and field.name != "devices"
-    )
-    return {
-        "listen": settings.listen,
-        "socket_mode": settings.socket_mode,
-        "socket_group": settings.socket_group,
-        "database": settings.database,
-        "log": settings.log,
-        **shared,
-    }
-
-
-class _Daemon:
-    """A running daemon's configuration, which a reload replaces, and its background work."""
-
-    metrics: Metrics
-
-    def __init__(
-        self,
-        settings: Settings,
-        devices: ConstellationConfig,
-        tokens: tuple[str, ...],
-        store: Store,
-        constellation: Constellation,
-        event_stream: ServerSentEventStream,
-    ) -> None:
-        self.settings = settings
-        self.tokens = tokens
-        self._fixed = _fixed_settings(settings, devices)
-        self._store = store
-        self._constellation = constellation
-        self._event_stream = event_stream
-
-    def on_change(self, record: TaskRecord) -> None:
-        """Publish and count a task whose state has changed on disk."""
-        self._event_stream.publish("task", short_task(record))
-        self.metrics.count_task(record)
-
-    async def delete_old_tasks(self) -> None:
-        """Delete old tasks at the start and periodically, according to the current settings."""
-        while True:
-            try:
-                oldest = datetime.now(UTC) - timedelta(days=self.settings.keep_days)
-                deleted = await self._store.delete_old(oldest, self.settings.keep_tasks)
-            except StoreError as error:
-                logger.warning("old tasks cannot be deleted: %s", error)
-            else:
-                if deleted:
-                    logger.info("deleted %s", counted(deleted, "old task"))
-            await trio.sleep(_DELETE_INTERVAL)
-
-    async def reload_at_signals(self, signals: AsyncIterator[int], task_queue: TaskQueue) -> None:
-        """Reload the configuration at each signal."""
-        async for _ in signals:
-            systemd.reloading()
-            try:
-                await self._reload(task_queue)
-            except ConfigError as error:
-                logger.error("the configuration was not reloaded, and nothing has changed: %s", error)  # noqa: TRY400
-            systemd.ready()
-
-    async def _reload(self, task_queue: TaskQueue) -> None:
-        settings = await trio.to_thread.run_sync(read_settings, self.settings.path)
-        devices = await trio.to_thread.run_sync(settings.read_devices)
-        tokens = await trio.to_thread.run_sync(settings.read_tokens)
-        if self.tokens and not tokens:
-            raise ConfigError("the new configuration has no token: restart the daemon to run without one")
-        for name, value in _fixed_settings(settings, devices).items():
-            if value != self._fixed[name]:
-                logger.warning("%s has changed: restart the daemon to apply it", name)
-        self.settings = settings
-        self.tokens = tokens
-        task_queue.max_queued = settings.max_queued
-        with task_queue.reconfiguring():
-            changes = await apply_devices(self._constellation, devices.devices, settings.drain)
-        logger.info("the configuration was reloaded: %s", changes)
+        await life.run(stop, on_first_answer)

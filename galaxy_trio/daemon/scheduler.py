@@ -5,9 +5,9 @@ can run, whether the task names this device or accepts any device that fits. If 
 takes it before a busy one, and the device that has been free for longest before the others. A task therefore waits only while each device
 that can run it has earlier tasks to run, and a disconnected device delays only the tasks that require it.
 
-**Memory.** Each requirement has one `RequirementQueue`, which holds the first few tasks in memory and leaves the others on disk. A device
-compares the first tasks of all queues that it serves. If the first of them is still on disk, the device waits until it has been read, and
-takes no later task before it.
+**Claims.** Each requirement has one `RequirementQueue`, which claims the first few tasks and leaves the others in the database, where other
+daemons may claim them. A device compares the first tasks of all queues that it serves. If the first of them is not claimed yet, the device
+waits for the claim, and takes no later task before it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from galaxy_trio.daemon.requirement_queue import NONE, RequirementQueue
 from galaxy_trio.daemon.store.records import Requirement
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest
 
 MAX_QUEUES: Final = 1_000
 """Maximum different requirements of queued tasks, not counting those that name a device."""
@@ -34,13 +34,16 @@ _MAX_EMPTY_QUEUES: Final = 100
 class Scheduler:
     """Assigns queued tasks to free slots.
 
-    Report each change of a device or a task, then call `take` for the tasks to start and `check` for the queues to read or to fail.
+    Report each change of a device or a task, then call `take` for the tasks to start and `check` for the queues whose claims to change
+    or whose tasks to fail.
 
     Args:
         max_running: Slots of all devices that may be in use at the same time; `None` for no limit.
+        is_alone: Whether no other daemon has devices. Otherwise tasks that name no device are claimed only for slots that are free.
     """
 
-    def __init__(self, max_running: int | None = None) -> None:
+    def __init__(self, max_running: int | None = None, *, is_alone: bool = True) -> None:
+        self._is_alone = is_alone
         self._max_running = math.inf if max_running is None else max_running
         self._taken = 0
         self._devices: dict[str, DeviceSlots] = {}
@@ -54,7 +57,7 @@ class Scheduler:
         self._to_take: dict[RequirementQueue, None] = {}
         self._to_check: dict[RequirementQueue, None] = {}
         self.queued: int = 0
-        """The number of queued tasks, in memory or on disk."""
+        """The number of queued tasks, of all daemons."""
 
     @property
     def queues(self) -> Mapping[Requirement, RequirementQueue]:
@@ -140,42 +143,81 @@ class Scheduler:
             return True
         return sum(queue.queued > 0 for queue in self._shared.values()) < MAX_QUEUES
 
-    def load(self, requirement: Requirement, queued: int) -> None:
-        """Add a queue for tasks that an earlier daemon left on disk."""
-        self.queued += queued
-        self._add_queue(RequirementQueue(requirement, queued))
+    def load(self, counts: Mapping[Requirement, int]) -> None:
+        """Set the number of queued tasks with each requirement. Those that are not claimed here may be free, and come first."""
+        self.queued = sum(counts.values())
+        for requirement, queue in self._queues.items():
+            queue.load(counts.get(requirement, 0))
+        for requirement in [requirement for requirement in counts if requirement not in self._queues]:
+            self._add_queue(RequirementQueue(requirement, counts[requirement]))
+        self.check_all()
 
-    def accept(self, record: TaskRecord) -> None:
-        """Add a task that was accepted."""
+    def may_claim(self, request: TaskRequest) -> bool:
+        """Whether a task that is accepted now should be claimed with its acceptance."""
+        queue = self._queue_of(request)
+        if queue.free_slots is None:
+            return queue.has_room_for(request.priority)
+        return not queue.in_memory and self._has_free_slot_for(queue, request.priority)
+
+    def _has_free_slot_for(self, queue: RequirementQueue, priority: int) -> bool:
+        """Whether a free slot of a device has no earlier task to take than a new one of this priority."""
+        for slots in chain(self._idle.values(), self._partly_busy.values()):
+            if queue.requirement in slots.queues:
+                first = slots.first()
+                if first is None or first.next_rank[0] > -priority:
+                    return True
+        return False
+
+    def accept(self, record: TaskRecord, *, claimed: bool) -> None:
+        """Add a task that was accepted here, `claimed` or free."""
         self.queued += 1
-        queue = self._queue_of(record)
-        queue.accept(record)
+        queue = self._queue_of(record.asked)
+        queue.queued += 1
+        if claimed:
+            queue.put(record)
+        else:
+            queue.set_free(record.rank)
         self._touch(queue)
 
-    def add_page(
-        self, queue: RequirementQueue, records: list[TaskRecord], taken: Container[str] = (), *, is_last: bool
-    ) -> None:
-        """Add the next page of a queue, read from disk, without the tasks that have a slot."""
-        queue.add_page(records, taken, is_last=is_last)
+    def add_claimed(self, queue: RequirementQueue, records: list[TaskRecord], *, is_last: bool) -> None:
+        """Add the first of the free tasks of a queue, which were claimed; the last ones, if no others are free."""
+        queue.add_claimed(records, is_last=is_last)
         self._touch(queue)
-        # Devices may have been waiting for this page to compare the first tasks of their queues.
+        # Devices may have been waiting for this claim to compare the first tasks of their queues.
         for slots in chain(self._idle.values(), self._partly_busy.values()):
             if queue.requirement in slots.queues:
                 self._to_take.update(dict.fromkeys(slots.queues.values()))
 
+    def end_change(self, queue: RequirementQueue) -> None:
+        """Report that the claims of a queue are no longer being changed."""
+        queue.end_change()
+        self._to_check[queue] = None
+
+    def look_for_free(self) -> None:
+        """Assume that the queued tasks that are not claimed here are free."""
+        for queue in self._queues.values():
+            queue.look_for_free()
+            self._to_check[queue] = None
+
     def put_back(self, record: TaskRecord) -> None:
-        """Return a task that could not begin to its place in its queue."""
-        queue = self._queues[record.asked.requirement]
-        queue.put_back(record)
+        """Return a claimed task that could not begin to its place in its queue."""
+        queue = self._queue_of(record.asked)
+        queue.put(record)
+        self._touch(queue)
+
+    def report_free(self, record: TaskRecord) -> None:
+        """Report that a queued task that is not claimed here may be free."""
+        queue = self._queue_of(record.asked)
+        queue.report_free(record.rank)
         self._touch(queue)
 
     def requeue(self, record: TaskRecord) -> None:
-        """Count a running task as queued again; `put_back` returns it to its queue."""
+        """Count a task as queued that was running, or was accepted by another daemon; `put_back` or `report_free` adds it to its queue."""
         self.queued += 1
-        self._queue_of(record).queued += 1
+        self._queue_of(record.asked).queued += 1
 
-    def _queue_of(self, record: TaskRecord) -> RequirementQueue:
-        requirement = record.asked.requirement
+    def _queue_of(self, request: TaskRequest) -> RequirementQueue:
+        requirement = request.requirement
         return self._queues.get(requirement) or self._add_queue(RequirementQueue(requirement))
 
     def begun(self, record: TaskRecord) -> None:
@@ -190,7 +232,7 @@ class Scheduler:
 
     def _count_down(self, record: TaskRecord) -> RequirementQueue:
         self.queued -= 1
-        queue = self._queues[record.asked.requirement]
+        queue = self._queue_of(record.asked)
         queue.queued -= 1
         return queue
 
@@ -204,6 +246,7 @@ class Scheduler:
         self._queues[queue.requirement] = queue
         if queue.requirement.device is None:
             self._shared[queue.requirement] = queue
+            queue.free_slots = None if self._is_alone else 0
         for slots in self._devices_for(queue):
             self._match(slots, queue)
         self._touch(queue)
@@ -217,7 +260,10 @@ class Scheduler:
         return [] if slots is None else [slots]
 
     def _drop_empty_queues(self) -> None:
-        for queue in [queue for queue in self._queues.values() if not queue.queued and not queue.reading]:
+        # A claimed task may not have been counted yet, if another daemon has accepted it.
+        for queue in [
+            queue for queue in self._queues.values() if queue.queued <= 0 and not queue.in_memory and not queue.changing
+        ]:
             del self._queues[queue.requirement]
             self._shared.pop(queue.requirement, None)
             self._to_take.pop(queue, None)
@@ -241,7 +287,7 @@ class Scheduler:
             yield record, slots
 
     def _free_slots_for(self, queue: RequirementQueue) -> DeviceSlots | None:
-        """A device that can take the first task of a queue. Devices with an earlier task, in memory or on disk, are left out."""
+        """A device that can take the first task of a queue. Devices with an earlier task, claimed or free, are left out."""
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
             return slots if slots is not None and slots.has_room and slots.first() is queue else None
@@ -251,21 +297,36 @@ class Scheduler:
         return None
 
     def check(self, *, may_fail: bool = True) -> tuple[list[RequirementQueue], list[RequirementQueue]]:
-        """Return the queues whose next page the caller has to read, and those whose tasks it has to fail because no device can run them.
+        """Return the queues whose claims the caller has to change, and those whose tasks it has to fail because no device can run them.
 
-        The former are marked as `reading`, the latter as `failing`.
+        The former are marked as `changing`, the latter as `failing`.
 
         Args:
             may_fail: If `False`, the second list is empty; call `check_all` later to have these queues checked again.
         """
-        to_read = [queue for queue in self._to_check if queue.wants_page]
+        if not self._is_alone:
+            self._share_free_slots()
+        to_change = [queue for queue in self._to_check if queue.wants_change]
         to_fail = [queue for queue in self._to_check if may_fail and queue.has_no_candidate and not queue.failing]
         self._to_check.clear()
-        for queue in to_read:
-            queue.reading = True
+        for queue in to_change:
+            queue.changing = True
         for queue in to_fail:
             queue.failing = True
-        return to_read, to_fail
+        return to_change, to_fail
+
+    def _share_free_slots(self) -> None:
+        """Count the free slots for each queue whose tasks name no device."""
+        free = dict.fromkeys((queue for queue in self._shared.values() if queue.next_rank < NONE), 0)
+        for slots in chain(self._idle.values(), self._partly_busy.values()) if free else ():
+            first = slots.first()
+            if first in free:
+                free[first] += slots.size - slots.taken
+        for queue in self._shared.values():
+            count = free.get(queue, 0)
+            if queue.free_slots != count:
+                queue.free_slots = count
+                self._to_check[queue] = None
 
     def check_all(self) -> None:
         """Check all queues at the next `check`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Final, cast
 
@@ -14,12 +15,22 @@ from galaxy_trio._config.reader import ObjectReader, check_problems
 from galaxy_trio._config.strict_toml import parse_toml
 from galaxy_trio._config.text import read_text
 from galaxy_trio._config.tokens import read_token_file, read_token_variable
-from galaxy_trio.daemon.store.location import DEFAULT_CLUSTER, POSTGRESQL, Location, PostgresqlLocation, is_cluster_name
+from galaxy_trio.daemon.store.location import (
+    DEFAULT_CLUSTER,
+    DEFAULT_LEASE,
+    MAX_LEASE,
+    MIN_LEASE,
+    POSTGRESQL,
+    Location,
+    PostgresqlLocation,
+    is_cluster_name,
+)
 from galaxy_trio.daemon.web.listening import UNIX
 
 TOKEN_VARIABLE: Final = "GALAXY_TRIO_DAEMON_TOKEN"  # noqa: S105  # a variable's name
 _FILE: Final = "galaxy.toml"
 _SOCKET_MODES: Final = ("0600", "600", "0660", "660", "0666", "666")
+_MAX_NAME: Final = 100
 _MAX_TASKS: Final = 1_000_000
 """The largest number of tasks that a setting may give."""
 
@@ -34,7 +45,9 @@ class Settings:
         listen: ``unix:PATH`` or ``HOST:PORT``.
         socket_mode: The mode of the socket at ``unix:PATH``.
         socket_group: The group of that socket, by name or number; `None` for the group of the process.
-        database: The database with the tasks: a file, or a PostgreSQL database with its cluster.
+        database: The database with the tasks: a file, or a PostgreSQL database with its cluster and the lease of its daemons.
+        name: The daemon's name in its cluster, for people.
+        url: Where others reach the daemon, for people; `None` if that is not known.
         token_file: The file with the tokens that clients may give, one per line; read again at each reload.
         allowed_hosts: The host names by which clients may call the daemon, besides those of the loopback interface.
         keep_days: Days for which finished tasks are kept.
@@ -48,6 +61,8 @@ class Settings:
     devices: Path
     listen: str
     database: Location
+    name: str = attrs.field(factory=socket.gethostname)
+    url: str | None = None
     token_file: Path | None = attrs.field(default=None, repr=False)
     socket_mode: int = 0o600
     socket_group: str | None = None
@@ -137,6 +152,9 @@ def read_settings(path: str | Path) -> Settings:
         socket_mode=0o600 if socket_mode is None else int(socket_mode, 8),
         socket_group=socket_group,
         database=_read_database(members, path.parent),
+        name=members.text("name", f"a name of 1 to {_MAX_NAME} characters", accept=_is_daemon_name)
+        or socket.gethostname(),
+        url=members.text("url", "an address that begins with http:// or https://", accept=_is_url, secret=True),
         token_file=None if token_file is None else path.parent / token_file,
         allowed_hosts=members.texts(
             "allowed_hosts",
@@ -166,11 +184,32 @@ def _read_database(members: ObjectReader, directory: Path) -> Location:
     cluster = members.text(
         "cluster", "at most 40 small letters, digits, - and _, with a letter first and not pg_", accept=is_cluster_name
     )
+    lease: float | None = members.read(
+        "lease",
+        f"a number of seconds from {MIN_LEASE:.0f} to {MAX_LEASE:.0f}",
+        int,
+        float,
+        accept=_is_lease,
+    )
     if location is not None and location.startswith(POSTGRESQL):
-        return PostgresqlLocation(location, cluster or DEFAULT_CLUSTER)
-    if cluster is not None:
-        members.report("cluster", "only a PostgreSQL database has it: remove it, or set database to a URL")
+        return PostgresqlLocation(location, cluster or DEFAULT_CLUSTER, lease or DEFAULT_LEASE)
+    for key, value in (("cluster", cluster), ("lease", lease)):
+        if value is not None:
+            members.report(key, "only a PostgreSQL database has it: remove it, or set database to a URL")
     return directory / (location or "galaxy.db")
+
+
+def _is_lease(seconds: float) -> bool:
+    return MIN_LEASE <= seconds <= MAX_LEASE
+
+
+def _is_daemon_name(text: str) -> bool:
+    return 0 < len(text) <= _MAX_NAME and text.isprintable()
+
+
+def _is_url(text: str) -> bool:
+    # Everyone who may ask the daemon sees it.
+    return text.startswith(("http://", "https://")) and "@" not in text and text.isprintable()
 
 
 def _is_name(text: str) -> bool:

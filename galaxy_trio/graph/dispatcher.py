@@ -16,6 +16,7 @@ import trio
 from galaxy_trio.constellation.ranked_queue import RankedQueue, has_higher_priority
 from galaxy_trio.constellation.requirements import Requirements
 from galaxy_trio.errors import ConnectionLost, GalaxyError, InvalidMessage, NoSuchDevice, QueueFull
+from galaxy_trio.graph.backoff import longest_wait
 from galaxy_trio.graph.memory_tables import LiveNode
 from galaxy_trio.graph.ready_queue import ReadyNode, ReadyQueue
 from galaxy_trio.graph.state_machine import NodeState
@@ -37,8 +38,6 @@ _CLAIM: Final = 1.0
 """Seconds for which a node that found a free slot counts as running before it is sent."""
 _MAX_RESTING: Final = 100
 """The number of tasks that wait for attempts, at most. Each takes some KiB of memory."""
-_MAX_BACKOFF: Final = 300.0
-"""The longest wait before another attempt, in seconds."""
 
 
 class _NoRoom(Exception):
@@ -184,8 +183,7 @@ class Dispatcher:
 
     def wait_before(self, node: LiveNode) -> float:
         """Return the seconds to wait before another attempt of a node that failed: exponential, with full jitter."""
-        ceiling = min(node.spec.backoff * 2 ** min(node.attempt - 1, 30), _MAX_BACKOFF)
-        return self._random.uniform(0, ceiling)
+        return self._random.uniform(0, longest_wait(node.spec.backoff, node.attempt))
 
     async def _run_attempts(self) -> None:
         """Run attempts one after the other.

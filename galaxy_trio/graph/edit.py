@@ -38,6 +38,10 @@ class Edited:
     changes: Changes
 
 
+def _is_met(edge: Edge, source: LiveNode) -> bool:
+    return conditions_met(edge, source.result)
+
+
 class GraphEdit:
     """Collects the changes of an edit. Nothing happens until all of them are accepted.
 
@@ -45,8 +49,10 @@ class GraphEdit:
     such nodes, can change.
     """
 
-    def __init__(self, tables: MemoryTables) -> None:
+    def __init__(self, tables: MemoryTables, is_met: Callable[[Edge, LiveNode], bool] = _is_met) -> None:
         self._tables = tables
+        # Decides whether a node that has completed meets the condition of a new edge from it.
+        self._is_met = is_met
         # The changes against the tables. A node that is removed and added again is in both.
         self._added: dict[str, Node] = {}
         self._replaced: dict[str, Node] = {}
@@ -163,6 +169,16 @@ class GraphEdit:
             return []
         return [edge for edge in self._tables.incoming(target) if edge.source == source]
 
+    def _totals(self) -> tuple[int, int, int]:
+        """Count the nodes, the edges, and the bytes of memory of the graph as it will be."""
+        tables = self._tables
+        connected = sum(map(len, self._connected.values()))
+        return (
+            len(tables.nodes) + len(self._added) - len(self._removed),
+            len(tables.edges) + connected - len(self._disconnected),
+            self._size(),
+        )
+
     def _size(self) -> int:
         """Count the bytes of memory of the texts and data."""
         new = (*self._added.values(), *self._replaced.values())
@@ -206,7 +222,7 @@ class GraphEdit:
         source = self._tables.nodes.get(edge.source)
         if edge.condition is None or source is None or source.holds or source.state is not NodeState.COMPLETED:
             return None
-        return conditions_met(edge, source.result)
+        return self._is_met(edge, source)
 
     # Applying it.
 
@@ -221,12 +237,8 @@ class GraphEdit:
         connected = [edge for edges in self._connected.values() for edge in edges]
         if not (self._added or self._replaced or self._removed or connected or self._disconnected):
             return None
-        size = self._size()
-        check_size(
-            len(tables.nodes) + len(self._added) - len(self._removed),
-            len(tables.edges) + len(connected) - len(self._disconnected),
-            size,
-        )
+        nodes, edges, size = self._totals()
+        check_size(nodes, edges, size)
         self._check_cycles()
         # Before anything changes: a function may raise.
         conditions = [self._condition_met(spec) for spec in connected]

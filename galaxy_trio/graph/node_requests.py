@@ -39,12 +39,17 @@ def make_request(node: Node, results: Mapping[str, NodeResult]) -> str:
     tips = ["Tips for Completion:", *(f" - {tip}" for tip in node.tips)] if node.tips else ["No tips available."]
     lines = [f"Task Description: {node.request}", *tips]
     if results:
-        share = max(MAX_INPUTS // len(results), _LEAST)
+        share = share_of(len(results))
         shown = list(results.items())[: MAX_INPUTS // share]
         lines += ["Results of the tasks before it:", *(_shown(name, result, share) for name, result in shown)]
         if len(shown) < len(results):
             lines.append(f"… ({len(results) - len(shown):,} more results)")
     return "\n".join(lines)
+
+
+def share_of(results: int) -> int:
+    """The bytes that a text has for each of this many results. As many are shown as have room."""
+    return max(MAX_INPUTS // results, _LEAST)
 
 
 def _shown(name: str, result: NodeResult, share: int) -> str:

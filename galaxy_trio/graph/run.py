@@ -147,6 +147,8 @@ class GraphRun(GraphSteps):
     def retry(self, node_id: str) -> None:
         """Run a node again that failed, was lost or was cancelled. Nodes that were skipped through it wait again.
 
+        Nothing is known any more of its last attempt; the attempts are counted on.
+
         Raises:
             NoSuchNode: There is no such node.
             NotEditable: It has another state, or one of its edges does not hold.
@@ -159,7 +161,8 @@ class GraphRun(GraphSteps):
         with self._step:
             changes = self._machine.retry(node_id)
             self._cancelled = False
-            node.ended = node.error = node.not_before = None
+            self._tables.keep_result(node, None, None)
+            node.task_id = node.device_id = node.started = node.ended = node.not_before = None
             for repeated in (node_id, *changes.waiting):
                 self._tables.node(repeated).repeated = True
             self._apply(changes)

@@ -217,16 +217,17 @@ class GraphSteps:
         with self._step:
             retries = state is NodeState.FAILED or (state is NodeState.LOST and node.spec.retry_lost)
             if node.state is NodeState.RUNNING and retries and node.attempt <= node.spec.retries:
-                self._retry_later(node, error)
+                self._retry_later(node, result, error)
             elif self._tables.keep_result(node, result, error):
                 self._end([node.id], state, error)
             else:
                 self._end([node.id], NodeState.FAILED, f"its result was dropped: {_RESULTS}")
 
-    def _retry_later(self, node: LiveNode, error: str | None) -> None:
+    def _retry_later(self, node: LiveNode, result: JSON, error: str | None) -> None:
         wait = self._dispatcher.wait_before(node)
         node.not_before = trio.current_time() + wait
-        self._tables.keep_result(node, None, error)
+        if not self._tables.keep_result(node, result, error):
+            self._tables.keep_result(node, None, error)
         self._machine.make_ready(node.id)
         self._report(NodeRetried(node.id, node.attempt, error, wait))
         self._add_unheld([node])
@@ -250,8 +251,10 @@ class GraphSteps:
         """Report what followed from a change, and start what can start."""
         for node_id in changes.waiting:
             self._dispatcher.withdraw(node_id)
+            self._tables.node(node_id).ended = None
             self._report(NodeWaiting(node_id))
         for node_id, edge in changes.skipped:
+            self._tables.node(node_id).ended = wall_clock.now()
             self._report(NodeSkipped(node_id, edge.id))
         for node_id in changes.ready:
             self._report(NodeReady(node_id))

@@ -305,6 +305,33 @@ async def test_cancellation_of_a_request_that_has_its_reply_is_sent_and_ends_not
     assert received == [{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}]
 
 
+async def test_stream_of_notifications_whose_server_is_gone_ends_the_session_without_any_other_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mcp_http, "_FIRST_DELAY", 0.01)
+    gone = trio.Event()
+
+    def answer(method: str, _body: bytes) -> Answer:
+        if method == "GET":
+            gone.set()
+            return 200, EVENTS, b""
+        return 202, {}, b""
+
+    async def serve(task_status: trio.TaskStatus[str]) -> None:
+        async with open_odd_http_server(answer) as url:
+            task_status.started(url)
+            await gone.wait()
+
+    limits, log, events = Limits(1_000, MemoryBudget(1_000)), ServerLog("web"), SessionEvents()
+    initialized = JSONRPCNotification(jsonrpc="2.0", method="notifications/initialized")
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(serve)
+            async with mcp_http.open_http(McpServer("web", url=url), limits, log, events) as (_, transport):
+                await transport.send(SessionMessage(initialized))
+                assert not await events.wait_list_changed()
+
+
 class _Unfinished(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"x" * 600

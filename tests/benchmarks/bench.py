@@ -11,8 +11,10 @@ import time
 from contextlib import ExitStack
 from typing import Final, cast
 
+from .cluster import bench_cluster
 from .constellation import bench_constellation
 from .daemon import bench_daemon
+from .daemon_graphs import bench_daemon_graphs
 from .daemon_start import bench_daemon_start
 from .effort import FULL, QUICK
 from .event_loop import bench_event_loop
@@ -43,6 +45,8 @@ _ALONE: Final = {
     "constellation": bench_constellation,
     "outage": bench_outage,
     "graphs": bench_graphs,
+    "cluster": bench_cluster,
+    "daemon-graphs": bench_daemon_graphs,
 }
 _PARTS: Final = (*_ON_PEER, *_OF_TREES, *_ALONE, "fleet")
 

@@ -34,8 +34,14 @@ def configure(directory: Path, server_url: str, listen: str, max_queued: int) ->
 
 
 @contextmanager
-def running_daemon(tree: Tree, directory: Path) -> Generator[subprocess.Popen[str]]:
-    """Start a daemon, which may not listen yet, and kill it after the block: what is on disk must do."""
+def running_daemon(tree: Tree, directory: Path, core: Core | None = Core.MEASURED) -> Generator[subprocess.Popen[str]]:
+    """Start a daemon, which may not listen yet, and kill it after the block: what is on disk must do.
+
+    Args:
+        tree: Its code.
+        directory: Its files.
+        core: The core that it runs on; `None` for any.
+    """
     command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(directory / "galaxy.toml")]
     with (
         (directory / "log").open("a") as log,
@@ -44,7 +50,8 @@ def running_daemon(tree: Tree, directory: Path) -> Generator[subprocess.Popen[st
         ) as process,
     ):
         try:
-            pin(process, Core.MEASURED)
+            if core is not None:
+                pin(process, core)
             yield process
         finally:
             process.kill()

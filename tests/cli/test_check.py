@@ -69,7 +69,7 @@ def problems_of(call: Call, file: str) -> list[str]:
         ({"database": "devices.json"}, "database: other users can read or write the database FOLDER/devices.json: "),
         ({"devices": "none.json"}, "devices: the configuration FOLDER/none.json cannot be read: No such file"),
         ({"token_file": "none"}, "token_file: the tokens cannot be read from its file, whose name is not shown: No such file"),
-        ({"lisen": "x"}, "lisen: unknown key; did you mean 'listen'?"),
+        ({"listten": "x"}, "listten: unknown key; did you mean 'listen'?"),
     ],
 )  # fmt: skip
 def test_a_daemon_that_could_not_start_is_found_out(

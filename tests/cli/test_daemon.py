@@ -36,7 +36,7 @@ async def test_daemon_prints_its_address_and_exits_with_0_after_sigterm(tmp_path
 def test_daemon_check_validates_the_configuration(call: Call, tmp_path: Path) -> None:
     config = _configure(tmp_path)
     assert call("daemon", "--config", config, "--check") == Outcome(0, f"{config} is valid: 1 device\n", "")
-    outcome = call("daemon", "--config", _configure(tmp_path, lisen="x"), "--check")
+    outcome = call("daemon", "--config", _configure(tmp_path, listten="x"), "--check")
     assert (outcome.status, "did you mean 'listen'?" in outcome.err) == (2, True)
 
 
@@ -45,7 +45,7 @@ def test_daemon_check_validates_the_configuration(call: Call, tmp_path: Path) ->
     [
         ({"listen": "0.0.0.0:0"}, "there is no token: set token_file, or listen at 127.0.0.1 or unix:PATH"),
         ({"listen": "nonsense"}, "'nonsense' is no"),
-        ({"database": "nowhere/galaxy.db"}, "No such file or directory"),
+        ({"database": "nowhere/galaxy.db"}, "nowhere: create it, or configure another path"),
         ({"devices": "nothing.json"}, "nothing.json"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -14,6 +15,9 @@ from galaxy_trio._cli.daemon_client import open_client
 from tests.cli.support.command_line import Call, Outcome, call_process, caller, is_one_sentence
 from tests.cli.support.hostile import Answer, open_fake_daemon
 from tests.support.waiting import SECONDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.daemon
 
@@ -128,6 +132,8 @@ async def test_answer_of_something_else_than_a_daemon_is_one_sentence(answer: An
     ("arguments", "answer"),
     [
         (("list",), {"tasks": 3}),
+        (("list",), {"id": "1", "state": "queued", "request": "look"}),
+        (("submit", "x"), {"tasks": []}),
         (("list",), {"tasks": [None]}),
         (("list",), {"tasks": [{"id": "1"}]}),
         (("list",), b"[" * 200_000),
@@ -142,6 +148,44 @@ async def test_answer_that_is_no_task_is_one_sentence(arguments: tuple[str, ...]
     assert outcome.status == 5
     assert outcome.err.startswith(f"error: the server at {fake.url} is not a galaxy-trio daemon")
     assert is_one_sentence(outcome)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (("list",), {"graphs": 3}),
+        (("list",), {"id": "1", "state": "running", "created": "now"}),
+        (("submit", "PLAN"), {"graphs": []}),
+        (("cancel", "1"), {"graphs": []}),
+    ],
+)
+async def test_answer_that_is_no_graph_is_one_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], answer: object
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"nodes": []}')
+    words = [str(plan) if word == "PLAN" else word for word in arguments]
+    async with open_fake_daemon({"/graphs": Answer(answer), "/graphs/1": Answer(answer)}) as fake:
+        outcome = await call_process("graph", *words, "--url", fake.url)
+    assert outcome == Outcome(5, "", f"error: the server at {fake.url} is not a galaxy-trio daemon\n")
+
+
+@pytest.mark.parametrize(
+    "problems", [["nodes[0].id: x\x1b[31m", "edges[1]: y"], None], ids=["a list", "another version"]
+)
+async def test_problems_that_only_the_daemon_finds_are_printed_each(tmp_path: Path, problems: list[str] | None) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"nodes": []}')
+    answer = Answer({"error": "x; y", "problems": problems}, "422 Unprocessable Content")
+    async with open_fake_daemon({"/graphs": answer}) as fake:
+        outcome = await call_process("graph", "submit", str(plan), "--url", fake.url)
+    if problems is None:
+        assert outcome == Outcome(5, "", "error: the daemon refused: x; y\n")
+    else:
+        assert outcome.status == 2
+        assert outcome.err.splitlines() == [
+            "nodes[0].id: x\\u001b[31m", "edges[1]: y", f"error: {plan}: 2 problems",
+        ]  # fmt: skip
 
 
 async def test_daemon_that_answers_a_wait_early_is_not_asked_again_immediately() -> None:

@@ -40,10 +40,40 @@ TASK: Final = {
 _EVENTS: Final = "".join(
     f"event: task\ndata: {json.dumps({**TASK, 'state': state})}\n\n" for state in ("queued", "running", "failed")
 )
+_NODES: Final = [
+    {"id": LONG, "request": "fail", "device": LONG, "retries": 1},
+    {"id": "b", "request": "x" * 200},
+    {"id": "c", "request": "[bold]c[/bold]", "name": "a long name for people " * 4},
+]
+_RESULTS: Final = {
+    LONG: {"state": "failed", "attempt": 2, "error": _ERROR},
+    "b": {"state": "completed", "result": _ERROR},
+}
+_GRAPH_EDGES: Final = [{"source": LONG, "target": "b", "when": "end"}, {"source": LONG, "target": "c"}]
+GRAPH_ID: Final = "0123456789abcdef0123456789abcde0"
+GRAPH: Final = {
+    "id": GRAPH_ID, "number": 1, "name": "a long name for people " * 4, "state": "partially failed", "version": 3,
+    "nodes": {"failed": 1_000, "completed": 1_000, "ready": 1_000}, "created": _TIMES[0], "ended": _TIMES[2],
+}  # fmt: skip
+_WHOLE_GRAPH: Final = {**GRAPH, "graph": {"nodes": _NODES, "edges": _GRAPH_EDGES, "results": _RESULTS}}
+_REFUSED: Final = Answer({"error": _ERROR}, "409 Conflict")
+_DAEMON: Final = {
+    "id": "1", "name": LONG, "url": f"https://{LONG}.example.org:8765", "answers": True, "started": _TIMES[0],
+    "expires": _TIMES[2], "died": None, "devices": 28, "running": 1_000,
+}  # fmt: skip
 ANSWERS: Final = {
     "/tasks": Answer({"tasks": [TASK, {**TASK, "device": None}, {**TASK, "device": "d1", "request": "x"}]}),
     f"/tasks/{TASK['id']}": Answer(TASK),
     "/events": Answer(_EVENTS.encode()),
+    "/graphs": Answer({"graphs": [GRAPH, {**GRAPH, "name": None, "nodes": {}}]}),
+    f"/graphs/{GRAPH_ID}": Answer(_WHOLE_GRAPH),
+    f"/graphs/{GRAPH_ID}/nodes/b/cancel": Answer(GRAPH),
+    f"/graphs/{GRAPH_ID}/nodes/b/retry": _REFUSED,
+    "/devices": Answer({"devices": [{"device_id": LONG, "status": "disconnected", "problem": _ERROR}]}),
+    "/cluster": Answer(
+        {"now": _TIMES[2], "daemons": [_DAEMON, {**_DAEMON, "died": _TIMES[1]}], "devices": 30, "unowned": 2}
+    ),
+    f"/cluster/{LONG}/drain": Answer({}),
 }
 
 
@@ -102,6 +132,12 @@ def _cases(folder: Path, url: str, daemon: str) -> list[tuple[str, ...]]:
         ("graph", "show", str(wrong)),
         ("graph", "run", str(plan), "--devices", str(mine)),
         ("graph", "export", str(plan)),
+        ("graph", "list", "--url", daemon),
+        ("graph", "show", GRAPH_ID, "--url", daemon),
+        ("graph", "show", GRAPH_ID, "--wait", "--url", daemon),
+        ("graph", "cancel", GRAPH_ID, "b", "--url", daemon),
+        ("graph", "retry", GRAPH_ID, "b", "--url", daemon),
+        ("graph", "submit", str(wrong), "--url", daemon),
         ("task", "list", "--url", daemon),
         ("task", "show", task, "--url", daemon),
         ("task", "logs", task, "--url", daemon),
@@ -109,6 +145,8 @@ def _cases(folder: Path, url: str, daemon: str) -> list[tuple[str, ...]]:
         ("task", "cancel", "none", "--url", daemon),
         ("task", "submit"),
         ("events", "--url", daemon),
+        ("cluster", "status", "--url", daemon),
+        ("cluster", "drain", LONG, "--url", daemon),
         ("server", "--host", "no host"),
         ("agent", url, DEVICE, "--tools", "no.such.module"),
         ("nothing",),
@@ -120,6 +158,7 @@ def _name(case: tuple[str, ...]) -> str:
     return " ".join(word for word in case if "/" not in word)
 
 
+@pytest.mark.slow
 async def test_every_commands_output_fits_into_80_columns(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):
@@ -129,15 +168,17 @@ async def test_every_commands_output_fits_into_80_columns(tmp_path: Path, url: s
             assert not harmful_characters(shown, coloured=True), _name(case)
 
 
+@pytest.mark.slow
 async def test_tables_and_texts_fit_into_a_narrow_terminal(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):
-            laid_out = case[0] in ("devices", "doctor", "task", "events", "tools")
-            if laid_out or case[:2] in (("graph", "show"), ("graph", "run")):
+            laid_out = case[0] in ("devices", "doctor", "task", "events", "tools", "cluster")
+            if laid_out or case[:2] in (("graph", "show"), ("graph", "run"), ("graph", "list")):
                 shown = await call_on_terminal(*case, columns=_NARROW)
                 assert not [line for line in _too_wide(shown, _NARROW) if str(tmp_path) not in line], _name(case)
 
 
+@pytest.mark.slow
 async def test_every_commands_output_controls_nothing_in_a_pipe_and_its_tables_are_80_columns_wide(
     tmp_path: Path, url: str
 ) -> None:
@@ -146,10 +187,11 @@ async def test_every_commands_output_controls_nothing_in_a_pipe_and_its_tables_a
             outcome = await call_process(*case)
             assert not harmful_characters(outcome.out + outcome.err), _name(case)
             assert outcome.err.count("error: ") <= 1, _name(case)
-            if case[:2] in (("task", "list"), ("devices", "--once")) or case[0] == "tools":
+            if case[:2] in (("task", "list"), ("graph", "list"), ("devices", "--once")) or case[0] == "tools":
                 assert not _too_wide(outcome.out, 80), _name(case)
 
 
+@pytest.mark.slow
 async def test_there_are_no_colours_with_no_color(tmp_path: Path, url: str) -> None:
     async with open_fake_daemon(ANSWERS) as fake:
         for case in _cases(tmp_path, url, fake.url):

@@ -201,6 +201,7 @@ def test_extra_argument_that_may_be_a_token_is_not_shown(call: Call, arguments: 
     assert _is_refused(call(*arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.daemon
 @pytest.mark.programs
 async def test_no_output_in_any_mode_contains_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-import galaxy_trio._cli.task
+import galaxy_trio._cli.task_end
 from tests.cli.support.command_line import (
     Call,
     Outcome,
@@ -131,7 +131,7 @@ def test_wait_times_out_and_the_task_continues(call: Call) -> None:
 
 
 def test_wait_polls_until_the_task_has_ended(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(galaxy_trio._cli.task, "_LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(galaxy_trio._cli.task_end, "LONGEST_WAIT", 0.02)
     task_id = _submit(call, "wait", "--device", "d2", "--timeout", "0.2")
     outcome = call("task", "wait", task_id)
     assert outcome.status == 1
@@ -261,3 +261,31 @@ def test_invalid_option_is_a_usage_error(call: Call, arguments: list[str], words
     outcome = call("task", *arguments)
     assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (2, "", True)
     assert words in outcome.err
+
+
+def test_wait_follows_the_attempts_of_a_task_with_retries(call: Call) -> None:
+    outcome = call("task", "submit", "fail", "--device", "d1", "--retries", "2", "--backoff", "0", "--wait", "--json")
+    last = json.loads(outcome.out)
+    assert (outcome.status, last["state"]) == (1, "failed")
+    before = json.loads(call("task", "show", last["retry_of"], "--json").out)
+    first = json.loads(call("task", "show", before["retry_of"], "--json").out)
+    assert (first["retry_of"], first["id"]) == (None, first["graph"])
+    assert json.loads(call("task", "wait", first["id"], "--json").out)["id"] == last["id"]
+    shown = call("task", "show", last["id"]).out
+    assert f"retry_of  {before['id']}\n" in shown
+    assert f"graph     {first['id']}\n" in shown
+
+
+def test_wait_for_an_attempt_that_does_not_come_in_time_says_so(call: Call) -> None:
+    task_id = _submit(call, "fail", "--device", "d1", "--retries", "1", "--backoff", "300")
+    outcome = call("task", "wait", task_id, "--timeout", "0.05")
+    assert outcome.status == 4
+    assert "is still waiting for its next attempt after 0.05 s" in outcome.err
+
+
+def test_backoff_without_retries_is_refused(call: Call) -> None:
+    outcome = call("task", "submit", "echo", "--backoff", "1", "--retry-lost")
+    assert (outcome.status, is_one_sentence(outcome)) == (5, True)
+    assert "backoff: needs retries" in outcome.err
+    outcome = call("task", "submit", "echo", "--retries", "1", "--backoff", "-1")
+    assert (outcome.status, is_one_sentence(outcome)) == (2, True)

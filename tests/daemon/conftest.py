@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from galaxy_trio.daemon.store.location import Location, PostgresqlLocation
-from tests.daemon.support.postgresql import PostgresqlServer, open_postgresql, unique_name
+from tests.daemon.support.postgresql import PostgresqlServer, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -26,11 +27,11 @@ def browser() -> Generator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Generator[PostgresqlServer]:
-    """A PostgreSQL server for all tests of a process. Without PostgreSQL, its tests are skipped."""
-    with open_postgresql() as server:
-        yield server
+@pytest.fixture
+def threads() -> Generator[ThreadPoolExecutor]:
+    """Threads for transactions that wait for each other."""
+    with ThreadPoolExecutor() as threads:
+        yield threads
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

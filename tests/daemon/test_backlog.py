@@ -1,4 +1,4 @@
-"""The backlog on a real disk: queued tasks are read in pages for a scheduler."""
+"""The backlog on a real disk: queued tasks are claimed for a scheduler."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from galaxy_trio import open_constellation
 from galaxy_trio.daemon.backlog import Backlog
 from galaxy_trio.daemon.device_slots import DeviceState
+from galaxy_trio.daemon.directory import Directory
 from galaxy_trio.daemon.requirement_queue import READ_AHEAD
 from galaxy_trio.daemon.scheduler import Scheduler
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store, open_store
+from tests.daemon.support.store import ATTEMPT, add_task, kill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -46,24 +48,26 @@ async def open_disk(location: Location) -> AsyncGenerator[Disk]:
         scheduler.withdraw(record)
 
     async with open_store(location) as store, open_constellation([]) as constellation:
-        backlog = Backlog(store, scheduler, constellation, (), on_change, lambda: None, 0.01)
+        backlog = Backlog(
+            store, scheduler, Directory(constellation, "daemon"), store.life, on_change, lambda: None, 0.01
+        )
         yield Disk(store, scheduler, backlog, failed)
 
 
-async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in_memory(database: Location) -> None:
+async def test_every_task_is_claimed_once_in_order_and_no_more_than_there_is_room_for(database: Location) -> None:
     count = 5 * READ_AHEAD
     async with open_disk(database) as disk:
         added = [(await disk.store.add(TaskRequest(f"echo {number}", "a")))[0].id for number in range(count)]
         await disk.store.add(TaskRequest("echo other", "b"))
-        assert await disk.backlog.load() == 0
+        await disk.store.count_queued(disk.scheduler.load)
         slots = disk.scheduler.add_device("a", 1, CONNECTED)
         taken: list[str] = []
         while len(taken) < count:
             for queue in disk.scheduler.check()[0]:
-                await disk.backlog.read_page(queue)
+                await disk.backlog.change_claims(queue)
                 assert queue.in_memory <= slots.size + READ_AHEAD
             step = [record.id for record, _ in disk.scheduler.take()]
-            assert step, f"nothing was read after {len(taken)} tasks"
+            assert step, f"nothing was claimed after {len(taken)} tasks"
             taken += step
             for _ in step:
                 disk.scheduler.release(slots)
@@ -73,20 +77,24 @@ async def test_every_task_on_disk_is_read_once_in_order_and_in_pages_that_fit_in
 async def test_tasks_that_a_killed_daemon_was_running_are_counted_as_lost_and_the_others_as_queued(
     database: Location,
 ) -> None:
+    async with open_store(database) as store:
+        running = await add_task(store, device="a")
+        await store.mark_running(running.id, "a", ATTEMPT, store.life)
+        claimed = await add_task(store, device="a")
+        await store.add(TaskRequest("echo"))
+        await kill(store)
     async with open_disk(database) as disk:
-        running, _ = await disk.store.add(TaskRequest("echo", "a"))
-        await disk.store.mark_running(running.id, "a", "an attempt")
-        await disk.store.add(TaskRequest("echo", "a"))
-        await disk.store.add(TaskRequest("echo"))
-        assert await disk.backlog.load() == 1
+        assert disk.store.lost_at_start == 1
+        await disk.store.count_queued(disk.scheduler.load)
         assert (disk.scheduler.queued, disk.scheduler.queued_for("a"), disk.scheduler.in_memory) == (2, 1, 0)
+        assert await disk.store.claim(Requirement("a"), "another life", 10) == [claimed]
 
 
 async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(database: Location) -> None:
     async with open_disk(database) as disk:
         for name in ("a", "b"):
             await disk.store.add(TaskRequest("echo", name))
-        await disk.backlog.load()
+        await disk.store.count_queued(disk.scheduler.load)
         queues = disk.scheduler.check()[1]
         assert [queue.requirement for queue in queues] == [Requirement("a"), Requirement("b")]
         disk.scheduler.add_device("b", 1, CONNECTED)
@@ -97,21 +105,34 @@ async def test_tasks_that_no_device_can_run_fail_until_a_fitting_device_appears(
         assert disk.scheduler.queued_for("b") == 1
 
 
-async def test_a_page_is_empty_when_the_device_disconnects_before_it_is_read(database: Location) -> None:
+async def test_claimed_tasks_are_free_for_others_when_the_device_disconnects(database: Location) -> None:
+    count = 5 * READ_AHEAD
     async with open_disk(database) as disk:
-        for number in range(5 * READ_AHEAD):
+        for number in range(count):
             await disk.store.add(TaskRequest(f"echo {number}", "a"))
-        await disk.backlog.load()
+        await disk.store.count_queued(disk.scheduler.load)
         slots = disk.scheduler.add_device("a", READ_AHEAD, CONNECTED)
         [queue] = disk.scheduler.check()[0]
-        await disk.backlog.read_page(queue)
-        assert len(list(disk.scheduler.take())) == READ_AHEAD
+        await disk.backlog.change_claims(queue)
+        assert queue.in_memory == 2 * READ_AHEAD
+        taken = [record for record, _ in disk.scheduler.take()]
         assert disk.scheduler.check()[0] == [queue]
         disk.scheduler.change_device(slots, attrs.evolve(CONNECTED, connected=False))
-        await disk.backlog.read_page(queue)
-        assert queue.in_memory == READ_AHEAD
-        # The other tasks are read when the device has reconnected.
+        await disk.backlog.change_claims(queue)
+        assert queue.in_memory == 0
+        # Those that have a slot are free when they come back to their queue.
+        assert len(await disk.store.claim(Requirement("a"), "another life", count)) == count - len(taken)
+        for record in taken:
+            disk.scheduler.release(slots)
+            disk.scheduler.put_back(record)
+        assert disk.scheduler.check()[0] == [queue]
+        await disk.backlog.change_claims(queue)
+        assert await disk.store.claim(Requirement("a"), "another life", count) == taken
+        await disk.store.return_all_claims("another life")
+        # A change that was requested while the device was there does nothing.
+        await disk.backlog.change_claims(queue)
+        assert queue.in_memory == 0
         disk.scheduler.change_device(slots, CONNECTED)
         assert disk.scheduler.check()[0] == [queue]
-        await disk.backlog.read_page(queue)
-        assert queue.in_memory == 2 * READ_AHEAD
+        await disk.backlog.change_claims(queue)
+        assert next(iter(disk.scheduler.take()))[0] == taken[0]

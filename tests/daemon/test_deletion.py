@@ -11,7 +11,7 @@ import pytest
 import trio
 from sqlalchemy import update
 
-import galaxy_trio.daemon.run
+import galaxy_trio.daemon.life
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.schema import TASKS
 from galaxy_trio.daemon.store.store import Store, open_store
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.daemon
 async def test_old_tasks_are_deleted_by_number_and_by_age(
     tmp_path: Path, database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", 0.02)
+    monkeypatch.setattr(galaxy_trio.daemon.life, "_DELETE_INTERVAL", 0.02)
     async with open_daemon(tmp_path, "d1", settings="keep_tasks = 2") as daemon:
         tasks = [await daemon.submit(f"echo {number}") for number in range(4)]
         for task in tasks[2:]:
@@ -52,8 +52,8 @@ async def test_old_tasks_are_deleted_by_number_and_by_age(
 async def test_changed_number_of_tasks_is_applied_after_a_reload_and_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert galaxy_trio.daemon.run._DELETE_INTERVAL <= 60
-    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", 0.02)
+    assert galaxy_trio.daemon.life._DELETE_INTERVAL <= 60
+    monkeypatch.setattr(galaxy_trio.daemon.life, "_DELETE_INTERVAL", 0.02)
     async with open_daemon(tmp_path, "d1") as daemon:
         for number in range(4):
             await daemon.ended_task(await daemon.submit(f"echo {number}"))
@@ -64,7 +64,7 @@ async def test_changed_number_of_tasks_is_applied_after_a_reload_and_at_the_star
         signal.raise_signal(signal.SIGHUP)
         while len((await daemon.ask("GET", "/tasks"))["tasks"]) > 2:  # noqa: ASYNC110
             await trio.sleep(0.01)
-    monkeypatch.setattr(galaxy_trio.daemon.run, "_DELETE_INTERVAL", math.inf)
+    monkeypatch.setattr(galaxy_trio.daemon.life, "_DELETE_INTERVAL", math.inf)
     async with open_daemon(tmp_path, "d1", settings="keep_tasks = 1") as daemon:
         while len((await daemon.ask("GET", "/tasks"))["tasks"]) > 1:  # noqa: ASYNC110
             await trio.sleep(0.01)
@@ -91,5 +91,5 @@ async def test_failing_deletion_of_old_tasks_is_logged_and_tasks_still_run(
 
     monkeypatch.setattr(Store, "delete_old", fail)
     async with open_daemon(tmp_path, "d1") as daemon:
-        await until(lambda: "old tasks cannot be deleted: the disk fails" in caplog.text)
+        await until(lambda: "old tasks and events cannot be deleted: the disk fails" in caplog.text)
         assert (await daemon.ended_task(await daemon.submit("echo a")))["state"] == "completed"

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.daemon
 
 
 async def test_devices_are_listed_with_their_current_state(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1", "d2") as daemon:
+    async with open_daemon(tmp_path, "d1", "d2", settings='name = "desk-1"') as daemon:
         await daemon.wait_connected(2)
         devices = (await daemon.ask("GET", "/devices"))["devices"]
         assert [device["device_id"] for device in devices] == ["d1", "d2"]
         shown = await daemon.ask("GET", "/devices/d1")
         assert (shown["status"], shown["os"], shown["queued"], shown["connects"]) == ("idle", "linux", 0, 1)
+        assert [device["owner"] for device in [*devices, shown]] == ["desk-1"] * 3
         assert await daemon.ask("GET", "/devices/d3", 404) == {"error": "there is no device 'd3'; known: 'd1', 'd2'"}
 
 
@@ -139,7 +140,9 @@ async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
         await daemon.ask("GET", "/devices")
         (tmp_path / "tokens").write_text("new\nother\n")
         settings = (tmp_path / "galaxy.toml").read_text()
-        (tmp_path / "galaxy.toml").write_text(f'{settings}\ndatabase = "elsewhere.db"\nlog = "json"\n')
+        (tmp_path / "galaxy.toml").write_text(
+            f'{settings}\ndatabase = "elsewhere.db"\nname = "desk-2"\nurl = "http://x"\nlog = "json"\n'
+        )
         devices = json.loads((tmp_path / "devices.json").read_text())
         (tmp_path / "devices.json").write_text(json.dumps({**devices, "max_concurrent_tasks": 1, "MAX_STEP": 1}))
         with caplog.at_level(logging.INFO, "galaxy_trio.daemon"):
@@ -148,7 +151,7 @@ async def test_reload_replaces_tokens_and_logs_which_settings_need_a_restart(
         warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert warnings == [
             f"{name} has changed: restart the daemon to apply it"
-            for name in ("database", "log", "max_concurrent_tasks")
+            for name in ("database", "name", "url", "log", "max_concurrent_tasks")
         ]
         await daemon.ask("GET", "/devices", 401)
         daemon.client.headers["Authorization"] = "Bearer other"

@@ -46,7 +46,7 @@ class _Disk:
 async def test_full_disk_refuses_new_tasks_and_accepted_ones_run_once_when_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = _Disk(monkeypatch, "add", "mark_running")
+    disk = _Disk(monkeypatch, "add", "begin")
     async with open_daemon(tmp_path, "d1") as daemon:
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")

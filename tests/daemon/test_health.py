@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -14,6 +14,7 @@ import trio.testing
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.store import Store
 from tests.daemon.support.daemon import open_daemon
+from tests.daemon.support.daemon_process import open_client
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -76,17 +77,45 @@ async def test_only_health_needs_no_token(tmp_path: Path) -> None:
             await daemon.ask("GET", path, 401)
 
 
+async def test_daemon_is_alive_and_refuses_requests_before_it_has_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = trio.Event()
+    begin_life = Store.begin_life
+
+    async def begin_late(*arguments: Any) -> None:  # Any: those of the store's method
+        await looked.wait()
+        await begin_life(*arguments)
+
+    monkeypatch.setattr(Store, "begin_life", begin_late)
+
+    async def look() -> None:
+        await until((tmp_path / "s").exists)
+        async with open_client(tmp_path) as client:
+            assert (await client.get("/health")).json() == {"status": "live"}
+            for path in ("/ready", "/tasks", "/devices", "/metrics"):
+                refusal = await client.get(path)
+                assert (refusal.status_code, refusal.headers["Retry-After"]) == (503, "1")
+                assert refusal.json() == {"error": "the daemon is starting: retry in a moment"}
+        looked.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        async with open_daemon(tmp_path, "d1") as daemon:
+            assert await daemon.ask("GET", "/tasks") == {"tasks": [], "before": None}
+
+
 async def test_starting_daemon_answers_health_and_accepts_tasks_when_the_queued_ones_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = trio.Event()
-    recover = Store.recover
+    count_queued = Store.count_queued
 
-    async def recover_late(store: Store) -> int:
+    async def count_late(*arguments: Any) -> int:  # Any: those of the store's method
         await looked.wait()
-        return await recover(store)
+        return await count_queued(*arguments)
 
-    monkeypatch.setattr(Store, "recover", recover_late)
+    monkeypatch.setattr(Store, "count_queued", count_late)
     async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
         assert await daemon.ask("GET", "/health") == {"status": "live"}
         assert (await daemon.ask("GET", "/ready", 503))["problem"] == "the daemon is starting"

@@ -39,12 +39,12 @@ async def test_history_names_each_device_that_had_left_before_the_task_ran(datab
     async with open_store(database, clock=_ticking()) as store:
         task = await add_task(store)
         assert await _history(store, task.id) == ["accepted"]
-        await store.mark_running(task.id, "d1", ATTEMPT)
+        await store.mark_running(task.id, "d1", ATTEMPT, store.life)
         assert await _history(store, task.id) == ["accepted", "sent d1"]
         await store.mark_queued(task.id, ATTEMPT)
         assert await _history(store, task.id) == ["accepted", "sent d1", "returned d1"]
-        await store.mark_running(task.id, "d2", ATTEMPT)
-        await store.finish(task.id, ATTEMPT, TaskState.FAILED, error="no paper")
+        await store.mark_running(task.id, "d2", ATTEMPT, store.life)
+        await store.finish(task.id, ATTEMPT, store.life, TaskState.FAILED, error="no paper")
     async with open_store(database) as store:
         expected = ["accepted", "sent d1", "returned d1", "sent d2", "failed"]
         assert await _history(store, task.id) == expected
@@ -60,7 +60,7 @@ async def test_task_that_never_began_was_sent_nowhere(database: Location) -> Non
 async def test_departure_that_is_newer_than_the_record_is_not_shown_twice(database: Location) -> None:
     async with open_store(database, clock=_ticking()) as store:
         task = await add_task(store)
-        running = await store.mark_running(task.id, "d1", ATTEMPT)
+        running = await store.mark_running(task.id, "d1", ATTEMPT, store.life)
         await store.mark_queued(task.id, ATTEMPT)
         entries = history_of(running, await store.departures(task.id))
     assert [entry["event"] for entry in entries] == ["accepted", "sent"]
@@ -71,7 +71,7 @@ async def test_only_the_latest_departures_are_kept_and_they_are_deleted_with_the
         task, other = await add_task(store), await add_task(store)
         for number in range(MAX_DEPARTURES + 5):
             for one in (task, other) if number < 2 else (task,):
-                await store.mark_running(one.id, f"d{number}", ATTEMPT)
+                await store.mark_running(one.id, f"d{number}", ATTEMPT, store.life)
                 await store.mark_queued(one.id, ATTEMPT)
         kept = [departure.device for departure in await store.departures(task.id)]
         assert kept == [f"d{number}" for number in range(5, MAX_DEPARTURES + 5)]

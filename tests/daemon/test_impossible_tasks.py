@@ -32,6 +32,8 @@ async def _configure(daemon: RunningDaemon, *names: str, **more: JSON) -> None:
     await daemon.reload()
     while {device["device_id"] for device in (await daemon.ask("GET", "/devices"))["devices"]} != set(names):  # noqa: ASYNC110
         await trio.sleep(0.005)
+    # While devices are replaced, it is not certain that none fits.
+    await daemon.wait_connected(1)
 
 
 async def _refusal(daemon: RunningDaemon, **wants: JSON) -> str:

@@ -17,17 +17,15 @@ import trio
 
 from galaxy_trio import DeviceInfo
 from galaxy_trio.agent import open_agent
-from galaxy_trio.messages import Command, ToolType
 from galaxy_trio.server import open_server
-from tests.cli.support.command_line import environment
 from tests.daemon.support import daemon as support
+from tests.daemon.support.daemon_process import DaemonProcess, Ran, open_client
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from galaxy_trio.server import ServerTask
 
 pytestmark = [pytest.mark.daemon, pytest.mark.simulation, pytest.mark.usefixtures("each_database")]
 
@@ -35,64 +33,6 @@ KILLS: Final = int(os.environ.get("GALAXY_TRIO_KILLS", "20"))
 DEVICES: Final = 4
 TASKS: Final = 80
 CLIENTS: Final = 8
-
-
-class Ran:
-    """Counts the tasks that the server ran."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        self.enough = trio.Event()
-        self.wanted = 1
-        self.released = trio.Event()
-        self.released.set()
-
-    async def __call__(self, task: ServerTask) -> object:
-        self.begun[task.request] += 1
-        if self.begun.total() >= self.wanted:
-            self.enough.set()
-        await self.released.wait()
-        [result] = await task.execute([Command("work", ToolType.ACTION, {"name": task.request})])
-        self.ended[task.request] += 1
-        return result.result
-
-
-class DaemonProcess:
-    """A daemon that can be killed and started again with the same files."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._process: trio.Process | None = None
-
-    async def start(self) -> None:
-        """Start the daemon, and wait until it listens."""
-        command = [sys.executable, "-m", "galaxy_trio", "daemon", "--config", str(self._directory / "galaxy.toml")]
-        with (self._directory / "log").open("a") as log:
-            process = self._process = await trio.lowlevel.open_process(
-                command, stdout=-1, stderr=log, env=environment()
-            )
-        assert process.stdout is not None
-        said = b""
-        async with process.stdout as stdout:
-            while not said.endswith(b"\n"):
-                piece = await stdout.receive_some()
-                assert piece, (self._directory / "log").read_text()
-                said += piece
-
-    async def end(self, number: int) -> int:
-        """Send a signal, and wait for its exit status."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * SECONDS):
-            await self._process.wait()
-        assert self._process.returncode is not None, "the daemon does not end"
-        return self._process.returncode
-
-
-def _client(directory: Path) -> httpx2.AsyncClient:
-    transport = httpx2.AsyncHTTPTransport(uds=str(directory / "s"))
-    return httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=2 * SECONDS)
 
 
 @asynccontextmanager
@@ -113,8 +53,11 @@ async def open_world(directory: Path) -> AsyncGenerator[tuple[Ran, DaemonProcess
         names = [f"d{number}" for number in range(DEVICES)]
         devices = [{"device_id": name, "server_url": server.url, "max_concurrent_tasks": 2} for name in names]
         (directory / "devices.json").write_text(json.dumps({"devices": devices}))
+        settings = support.database_settings
+        # The next daemon takes the devices of a killed one when its lease is over.
+        lease = "lease = 3\n" if "cluster" in settings else ""
         (directory / "galaxy.toml").write_text(
-            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n{support.database_settings}'
+            f'devices = "devices.json"\nlisten = "unix:{directory / "s"}"\ndrain = {SECONDS}\n{settings}{lease}'
         )
         for name in names:
             nursery.start_soon(be_agent, server.url, name)
@@ -136,7 +79,7 @@ class Submitted:
 
     async def submit_all(self, requests: list[str]) -> None:
         """Submit tasks one after the other, until the daemon does not respond."""
-        async with _client(self._directory) as client:
+        async with open_client(self._directory) as client:
             for request in requests:
                 self.unanswered.add(request)
                 try:
@@ -160,7 +103,7 @@ class Submitted:
 async def _all_ended(directory: Path, accepted: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Wait for the end of each accepted task."""
     ended: dict[str, dict[str, Any]] = {}
-    async with _client(directory) as client:
+    async with open_client(directory) as client:
         for request, task_id in accepted.items():
             task: dict[str, Any] = {"ended": None}
             while task["ended"] is None:
@@ -188,7 +131,7 @@ async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(seed:
             known = dict(submitted.accepted)
             await daemon.start()
             # Tasks without a response are submitted again with the same key.
-            async with _client(tmp_path) as client:
+            async with open_client(tmp_path) as client:
                 for request in sorted(submitted.unanswered):
                     await submitted.submit(client, request)
             assert not submitted.unanswered
@@ -197,7 +140,7 @@ async def test_killed_daemon_keeps_every_accepted_task_and_runs_none_twice(seed:
                 assert submitted.accepted[request] == task_id
             assert set(ran.begun.values()) == {1}
             lost = [request for request, task in ended.items() if task["state"] == "lost"]
-            async with _client(tmp_path) as client:
+            async with open_client(tmp_path) as client:
                 metrics = (await client.get("/metrics")).text
                 assert 'galaxy_tasks{state="queued"} 0.0' in metrics
                 assert 'galaxy_tasks{state="running"} 0.0' in metrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,11 @@ import pytest
 import trio
 
 import galaxy_trio.constellation.supervisor
-from galaxy_trio.daemon.requirement_queue import FIRST, RequirementQueue
+from galaxy_trio.daemon.requirement_queue import RequirementQueue
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, Requirement, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store, open_store
-from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
 from galaxy_trio.daemon.web.short_forms import whole_task
 from galaxy_trio.testing.memory_fleet import MemoryFleet
 from tests.constellation.support.fleet import Work
@@ -219,7 +217,7 @@ async def test_whole_task_is_read_in_pieces(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await add_task(store, TEXT)
         record = await store.finish(
-            record.id, ATTEMPT, TaskState.FAILED, error="no " + TEXT, result=json.dumps("x" * MIB)
+            record.id, ATTEMPT, store.life, TaskState.FAILED, error="no " + TEXT, result=json.dumps("x" * MIB)
         )
         pieces = [piece async for piece in whole_task(store, record, with_result=True)]
         assert max(map(len, pieces)) < 200_000
@@ -252,20 +250,20 @@ async def test_task_that_is_deleted_while_it_is_sent_ends_the_connection(
 async def test_deleted_task_has_no_text_and_no_result(tmp_path: Path) -> None:
     async with open_store(tmp_path / "db") as store:
         record = await add_task(store, "x" * 5_000)
-        record = await store.finish(record.id, ATTEMPT, TaskState.COMPLETED, result='"x"')
+        record = await store.finish(record.id, ATTEMPT, store.life, TaskState.COMPLETED, result='"x"')
         await store.delete_old(record.created, 1)
         await add_task(store)
         newest = await add_task(store)
-        await store.finish(newest.id, ATTEMPT, TaskState.CANCELLED)
+        await store.finish(newest.id, ATTEMPT, store.life, TaskState.CANCELLED)
         assert await store.delete_old(record.created, 1) == 1
         with pytest.raises(NoSuchTask):
             await store.whole_request(record.id)
         with pytest.raises(NoSuchTask):
             [text async for text in store.read_text(record.id, "request")]
         small = await add_task(store, "small")
-        small = await store.finish(small.id, ATTEMPT, TaskState.COMPLETED, result='"x"')
+        small = await store.finish(small.id, ATTEMPT, store.life, TaskState.COMPLETED, result='"x"')
         newest = await add_task(store)
-        await store.finish(newest.id, ATTEMPT, TaskState.CANCELLED)
+        await store.finish(newest.id, ATTEMPT, store.life, TaskState.CANCELLED)
         await store.delete_old(record.created, 1)
         with pytest.raises(NoSuchTask):
             [piece async for piece in whole_task(store, small, with_result=True)]
@@ -278,7 +276,7 @@ async def test_pages_of_tasks_take_no_memory_for_long_requests_and_errors(tmp_pa
             await store.add(TaskRequest("x" * MIB, os="linux"))
         reason = "y" * 60 * MIB
         reads: list[Callable[[], Awaitable[list[TaskRecord]]]] = [
-            partial(store.queued, requirement, FIRST, 1_000),
+            partial(store.claim, requirement, store.life, 1_000),
             partial(store.page, limit=1_000),
             partial(store.fail_queued, requirement, reason, 1_000),
             partial(store.page, limit=1_000),
@@ -298,8 +296,8 @@ def test_queued_tasks_share_the_capabilities_that_they_require() -> None:
     requirement = Requirement(capabilities=("c" * 100,))
     queue = RequirementQueue(requirement)
     queue.slots = 1
-    queue.accept(make_record(1, Requirement(capabilities=("c" * 99 + "c",))))
-    queue.add_page([make_record(2, Requirement(capabilities=("c" * 99 + "c",)))], (), is_last=True)
+    queue.put(make_record(1, Requirement(capabilities=("c" * 99 + "c",))))
+    queue.add_claimed([make_record(2, Requirement(capabilities=("c" * 99 + "c",)))], is_last=True)
     for _ in range(2):
         assert queue.take().asked.capabilities is requirement.capabilities
 
@@ -334,13 +332,3 @@ async def test_long_capabilities_are_refused(tmp_path: Path) -> None:
         body = {"request": "x", "capabilities": ["c" * 800] * 6}
         answer = await daemon.ask("POST", "/tasks", 400, json=body)
         assert answer["error"] == "capabilities: expected at most 4,000 characters in all of them together"
-
-
-async def test_event_is_encoded_when_it_is_published() -> None:
-    event_stream = ServerSentEventStream()
-    members = {"number": 1}
-    event_stream.publish("kind", members)
-    members["number"] = 2
-    async with aclosing(event_stream.listen("")) as listening:
-        assert b"reset" in await anext(listening)
-        assert b'data: {"number":1}\n\n' in await anext(listening)

@@ -6,7 +6,7 @@ import logging
 import math
 import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -22,7 +22,7 @@ from tests.daemon.support.postgresql import PostgresqlServer, unique_name
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -183,19 +183,33 @@ async def test_cancellation_at_any_step_ends_immediately_and_leaves_no_connectio
 
     connect_start = pq.PGconn.connect_start
     monkeypatch.setattr(pq, "PGconn", Recorded)
+    waits = 0
+
+    def counting(wait: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def count_and_wait(*arguments: Any, **more: Any) -> Any:
+            nonlocal waits
+            waits += 1
+            if waits == steps:
+                nursery.cancel_scope.cancel()
+            return await wait(*arguments, **more)
+
+        return count_and_wait
+
+    for place, name in (
+        (notifications, "wait_readable"),
+        (notifications, "wait_writable"),
+        (trio.to_thread, "run_sync"),
+    ):
+        monkeypatch.setattr(place, name, counting(getattr(place, name)))
     steps = 0
     while not follower.calls:
-        steps += 1
+        steps, waits = steps + 1, 0
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follow_commits, database, follower.called)
-                # One step is what happens until the task waits for the socket or a thread again.
-                for _ in range(steps):
-                    await trio.lowlevel.checkpoint()
-                    await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
             await until(lambda: not follower.sessions())
-    assert len(connections) == steps > 3
+    # The first of them waits for the thread that begins to connect.
+    assert len(connections) == steps - 1 > 3
 
 
 @asynccontextmanager
@@ -246,11 +260,11 @@ async def test_server_that_does_not_answer_is_reported_and_asked_again_with_back
     assert "it does not answer" in caplog.text
 
 
-def _notify(cluster: str) -> bytes:
+def _notify(cluster: str, _lease: float) -> bytes:
     return f'NOTIFY "{cluster}"'.encode()
 
 
-def _fail(_cluster: str) -> bytes:
+def _fail(_cluster: str, _lease: float) -> bytes:
     return b"SELECT 1/0"
 
 

@@ -28,12 +28,14 @@ async def test_task_whose_device_is_back_before_it_is_queued_again_keeps_its_pla
     device = "d1" if names_device else None
     mark_queued = Store.mark_queued
 
-    async def mark_queued_when_the_device_is_back(self: Store, task_id: str, attempt: str) -> TaskRecord:
+    async def mark_queued_when_the_device_is_back(
+        self: Store, task_id: str, attempt: str, *, has_graph: bool
+    ) -> TaskRecord:
         await fleet.start_device("d1")
         await until(lambda: life.constellation.devices["d1"].connected)
         # The daemon learns of everything that has happened, and the next task waits for the slot.
         await trio.testing.wait_all_tasks_blocked(0.01)
-        return await mark_queued(self, task_id, attempt)
+        return await mark_queued(self, task_id, attempt, has_graph=has_graph)
 
     monkeypatch.setattr(Store, "mark_queued", mark_queued_when_the_device_is_back)
     with trio.fail_after(SECONDS):

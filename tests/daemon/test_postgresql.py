@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from galaxy_trio.daemon.store import postgresql as dialect
+from galaxy_trio.daemon.store import postgresql_sessions
 from galaxy_trio.daemon.store.dialects import database_at
 from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
 from galaxy_trio.daemon.store.schema import VERSION
@@ -119,7 +120,7 @@ async def test_unusable_database_is_reported_with_what_to_do(
     ],
 )
 def test_advice_about_encryption_is_not_to_check_whether_the_server_runs(message: str) -> None:
-    reason = dialect.reason_of(psycopg.OperationalError(f"connection failed: {message}"))
+    reason = postgresql_sessions.reason_of(psycopg.OperationalError(f"connection failed: {message}"))
     assert reason == f"{message}: correct sslmode and sslrootcert in the URL, or the server's certificate"
 
 
@@ -248,6 +249,7 @@ async def test_service_of_the_environment_gives_what_the_url_does_not(
 
 
 async def test_missing_driver_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, dialect.__name__)
+    for module in (dialect, postgresql_sessions):
+        monkeypatch.delitem(sys.modules, module.__name__)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert 'pip install "galaxy_trio[postgres]"' in await refusal_of(PostgresqlLocation(POSTGRESQL))

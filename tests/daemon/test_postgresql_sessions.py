@@ -1,9 +1,8 @@
-"""The daemon's sessions in PostgreSQL: their owner, lost ones, and what one may block."""
+"""The daemon's sessions in PostgreSQL: shared and lost ones, and what one may block."""
 
 from __future__ import annotations
 
 import traceback
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -11,12 +10,15 @@ import psycopg
 import pytest
 import trio
 import trio.testing
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
-from galaxy_trio.daemon.store import postgresql as dialect
-from galaxy_trio.daemon.store.database import DatabaseInUse, StoreError
-from galaxy_trio.daemon.store.location import PostgresqlLocation
+from galaxy_trio.daemon.store import postgresql_sessions
+from galaxy_trio.daemon.store.committer import LifeOver
+from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.location import POSTGRESQL, PostgresqlLocation
+from galaxy_trio.daemon.store.postgresql import Postgresql
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.daemon import open_daemon
 from tests.daemon.support.postgresql import PostgresqlServer, unique_name
@@ -25,7 +27,6 @@ from tests.daemon.support.store import add_task, queued_tasks
 from tests.support.waiting import SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -36,120 +37,54 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 
-async def test_one_daemon_at_a_time_uses_a_cluster(location: PostgresqlLocation) -> None:
+async def test_daemons_share_the_tasks_of_a_cluster_and_not_those_of_another(location: PostgresqlLocation) -> None:
     async with open_store(location) as store:
-        refusal = await refusal_of(location)
-        assert refusal.startswith("another daemon uses the database host=")
-        assert refusal.endswith(f"cluster {location.cluster}: stop it, or configure another database or cluster")
-        async with open_store(attrs.evolve(location, cluster=unique_name())) as other:
-            await add_task(other)
         record = await add_task(store)
+        async with (
+            open_store(location) as sharing,
+            open_store(attrs.evolve(location, cluster=unique_name())) as other,
+        ):
+            assert await queued_tasks(sharing) == [record]
+            assert await queued_tasks(other) == []
+            await add_task(other)
         assert await queued_tasks(store) == [record]
-    async with open_store(location) as store:
-        assert await queued_tasks(store) == [record]
 
 
-_OWNER: Final = """
-    SELECT pid FROM pg_locks
-    WHERE locktype = 'advisory' AND (classid::bigint << 32 | objid::bigint) = hashtextextended(%s, 0)
-"""
+def _terminate(server: PostgresqlServer) -> None:
+    """Close all sessions of daemons, and wait for their ends."""
+    ends = server.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'galaxy_trio'"
+    )
+    assert ends
+    assert all(ended for [ended] in ends)
 
 
-def _owner(server: PostgresqlServer, cluster: str) -> int | None:
-    """The process of the session that holds the lock of the cluster."""
-    rows = server.execute(_OWNER, f"galaxy_trio {cluster}")
-    return rows[0][0] if rows else None
-
-
-def _terminate(server: PostgresqlServer, cluster: str) -> None:
-    """Close the session that holds the lock of the cluster, and wait for its end."""
-    assert server.execute("SELECT pg_terminate_backend(%s, 10000)", _owner(server, cluster)) == [(True,)]
-
-
-async def test_store_connects_again_and_is_the_owner_again_when_its_sessions_are_terminated(
+async def test_store_connects_again_when_its_sessions_are_terminated(
     postgresql: PostgresqlServer, location: PostgresqlLocation
 ) -> None:
     async with open_store(location) as store:
         first = await add_task(store)
         assert await queued_tasks(store) == [first]
-        _terminate(postgresql, location.cluster)
+        assert await store.renew()
+        _terminate(postgresql)
         second = await add_task(store)
         assert await queued_tasks(store) == [first, second]
-        with pytest.raises(DatabaseInUse):
-            async with open_store(location):
-                raise AssertionError("not reached")
+        assert await store.renew()
 
 
-@contextmanager
-def _held_lock(server: PostgresqlServer, cluster: str) -> Generator[psycopg.Connection[Any]]:
-    """Hold the lock of the cluster, as a session whose daemon has ended does until the server notices it."""
-    with psycopg.connect(host=str(server.directory), user="postgres", dbname="postgres") as predecessor:
-        predecessor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"galaxy_trio {cluster}"])
-        yield predecessor
-
-
-async def test_daemon_waits_a_moment_for_the_session_of_its_predecessor_to_end(
+async def test_daemon_whose_lease_is_over_takes_nothing_when_another_has_taken_over(
     postgresql: PostgresqlServer, location: PostgresqlLocation
 ) -> None:
-    async with open_store(location):
-        pass
-    async with trio.open_nursery() as nursery:
-        with _held_lock(postgresql, location.cluster):
-            opened = trio.Event()
-
-            async def open_it() -> None:
-                async with open_store(location):
-                    opened.set()
-
-            nursery.start_soon(open_it)
-            await until(lambda: _waits_for_lock(postgresql))
-            assert not opened.is_set()
-
-
-def _waits_for_lock(server: PostgresqlServer) -> bool:
-    return server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]
-
-
-async def test_write_waits_until_the_server_notices_that_the_lost_session_of_its_daemon_has_ended(
-    postgresql: PostgresqlServer, location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dialect, "_LOCK_TIMEOUT", 0.1)
-    refusals = 0
-    begin = dialect.Postgresql._begin_writing_session
-
-    def count_refusals(self: dialect.Postgresql, connection: psycopg.Connection, record: object) -> None:
-        nonlocal refusals
-        try:
-            begin(self, connection, record)
-        except DatabaseInUse:
-            refusals += 1
-            raise
-
-    monkeypatch.setattr(dialect.Postgresql, "_begin_writing_session", count_refusals)
-    async with open_store(location) as store:
-        _terminate(postgresql, location.cluster)
-        async with trio.open_nursery() as nursery:
-            with _held_lock(postgresql, location.cluster):
-                nursery.start_soon(add_task, store)
-                await until(lambda: refusals > 0)
-        assert len(await queued_tasks(store)) == 1
-
-
-async def test_daemon_that_lost_its_session_cannot_write_while_another_uses_the_database(
-    postgresql: PostgresqlServer,
-    location: PostgresqlLocation,
-    monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: MockClock,
-) -> None:
-    monkeypatch.setattr(dialect, "_LOCK_TIMEOUT", 0.1)
     async with open_store(location) as store:
         first = await add_task(store)
-        _terminate(postgresql, location.cluster)
+        postgresql.execute(f"UPDATE {location.cluster}.daemons SET expires = 0")  # noqa: S608  # a name of this test
+        # No other daemon has found out yet.
+        second = await add_task(store)
         async with open_store(location) as successor:
-            with pytest.raises(DatabaseInUse):
+            with pytest.raises(LifeOver, match="this daemon has lost its lease"):
                 await add_task(store)
-            second = await add_task(successor)
-        third = await add_task(store)
+            assert not await store.renew()
+            third = await add_task(successor)
         assert await queued_tasks(store) == [first, second, third]
 
 
@@ -190,6 +125,7 @@ async def test_running_task_goes_on_while_the_server_is_away_and_its_end_is_reco
         held = await daemon.submit("hold a")
         await daemon.wait_state(held, "running")
         await trio.to_thread.run_sync(postgresql.stop)
+        assert "check that the server runs" in (await daemon.ask("GET", "/tasks", 503))["error"]
         daemon.work.release("a")
         await trio.testing.wait_all_tasks_blocked(0.05)
         await trio.to_thread.run_sync(postgresql.start)
@@ -222,7 +158,7 @@ async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next
     postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
 ) -> None:
     def lose(transaction: Transaction) -> None:
-        _terminate(postgresql, location.cluster)
+        _terminate(postgresql)
         transaction.connection.execute(select(1))
 
     async with open_store(location) as store:
@@ -233,15 +169,37 @@ async def test_connection_that_is_lost_in_a_transaction_is_reported_and_the_next
         await add_task(store)
 
 
-async def test_every_session_limits_how_long_it_can_block_others(location: PostgresqlLocation) -> None:
+@pytest.mark.parametrize(("lease", "limit"), [(3, "500ms"), (30, "5s"), (600, "5s")])
+async def test_every_session_limits_how_long_it_can_block_others(
+    location: PostgresqlLocation, lease: float, limit: str
+) -> None:
     names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "plan_cache_mode")
     show = select(*(func.current_setting(name) for name in names), func.current_setting("search_path"))
-    async with open_store(location) as store:
+    async with open_store(attrs.evolve(location, lease=lease)) as store:
+
+        def show_at_renewal() -> tuple[Any, ...]:
+            with store._engines.renewing.connect() as connection:
+                return tuple(connection.execute(show).one())
+
         for row in (
             await store.write(lambda transaction: transaction.connection.execute(show).one()),
             await store.read(lambda connection: connection.execute(show).one()),
+            await trio.to_thread.run_sync(show_at_renewal),
         ):
-            assert tuple(row) == ("5s", "5s", "30s", "force_custom_plan", location.cluster)
+            assert tuple(row) == (limit, limit, "30s", "force_custom_plan", location.cluster)
+
+
+@pytest.mark.parametrize(
+    ("lease", "expected"),
+    [(3, (2, 1, 1, 1_000)), (30, (5, 5, 2, 10_000)), (600, (5, 5, 2, 10_000))],
+)
+def test_server_that_does_not_answer_is_noticed_within_a_part_of_the_lease(
+    lease: float, expected: tuple[int, ...]
+) -> None:
+    names = ("connect_timeout", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
+    database = Postgresql(PostgresqlLocation(POSTGRESQL, lease=lease))
+    options = conninfo_to_dict(database.connection_string().decode())
+    assert tuple(int(str(options[name])) for name in names) == expected
 
 
 @pytest.mark.parametrize(("configured", "used"), [("off", "on"), ("remote_apply", "remote_apply")])
@@ -255,46 +213,40 @@ async def test_commit_is_on_disk_whatever_the_server_is_configured_for(
         assert await store.write(lambda transaction: transaction.connection.execute(show).scalar()) == used
 
 
-def _limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setitem(dialect._SESSION, name, "100ms")
+_SHORT: Final = 0.6
+"""Seconds of a lease whose sessions may be idle in a transaction, or wait for a lock, for 0.1 s."""
 
 
 async def test_daemon_that_is_stopped_inside_a_transaction_loses_its_session(
-    postgresql: PostgresqlServer,
-    location: PostgresqlLocation,
-    monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: MockClock,
+    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
 ) -> None:
-    _limit(monkeypatch, "idle_in_transaction_session_timeout")
-
     pauses = 0
 
     def pause(transaction: Transaction) -> None:
         nonlocal pauses
         pauses += 1
         transaction.connection.execute(text("LOCK TABLE tasks"))
-        while _owner(postgresql, location.cluster) is not None:
+        session = transaction.connection.execute(select(func.pg_backend_pid())).scalar_one()
+        while postgresql.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", session):
             pass
         transaction.connection.execute(select(1))
 
-    async with open_store(location) as store:
-        with pytest.raises(StoreError, match="the daemon paused for 5 s in a transaction"):
+    async with open_store(attrs.evolve(location, lease=_SHORT)) as store:
+        with pytest.raises(StoreError, match="the daemon paused in a transaction for a sixth of its lease"):
             await store.write(pause)
     # A pause may be the only one.
     assert pauses == 7
 
 
 async def test_lock_of_another_program_fails_a_write_in_a_limited_time(
-    postgresql: PostgresqlServer,
-    location: PostgresqlLocation,
-    monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: MockClock,
+    postgresql: PostgresqlServer, location: PostgresqlLocation, autojump_clock: MockClock
 ) -> None:
-    _limit(monkeypatch, "lock_timeout")
-    async with open_store(location) as store:
+    async with open_store(attrs.evolve(location, lease=_SHORT)) as store:
         with psycopg.connect(host=str(postgresql.directory), user="postgres", dbname="postgres") as blocker:
             blocker.execute(f"LOCK TABLE {location.cluster}.tasks IN SHARE MODE".encode())
-            with pytest.raises(StoreError, match="another program has locked a table for 5 s: stop that program"):
+            with pytest.raises(
+                StoreError, match="another program has locked a table for a sixth of the daemon's lease: stop"
+            ):
                 await add_task(store)
         await add_task(store)
 
@@ -318,7 +270,7 @@ async def test_user_that_may_only_read_is_refused_with_what_to_do(
 async def test_statement_that_takes_too_long_is_stopped(
     location: PostgresqlLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _limit(monkeypatch, "statement_timeout")
+    monkeypatch.setitem(postgresql_sessions._SESSION, "statement_timeout", "100ms")
     async with open_store(location) as store:
         with pytest.raises(StoreError, match="a statement took 30 s, and was stopped"):
             await store.read(lambda connection: connection.execute(select(func.pg_sleep(SECONDS))).one())

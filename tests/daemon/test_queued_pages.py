@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import random
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from sqlalchemy import insert
 
-from galaxy_trio.daemon.requirement_queue import FIRST
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest
 from galaxy_trio.daemon.store.rows import requirement_columns
 from galaxy_trio.daemon.store.schema import TASKS
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.store import ATTEMPT, add_task
+from tests.daemon.support.store import ATTEMPT
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Update
 
     from galaxy_trio.daemon.store.committer import Transaction
     from galaxy_trio.daemon.store.location import Location
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.daemon
 
 
 @pytest.mark.parametrize("requirement", [Requirement("d1"), Requirement(os="linux"), Requirement(capabilities=("a",))])
-async def test_page_of_a_queue_is_found_by_the_index(database: Location, requirement: Requirement) -> None:
+async def test_tasks_to_claim_are_found_by_the_index(database: Location, requirement: Requirement) -> None:
     def fill(transaction: Transaction) -> None:
         values = {
             "state": "queued",
@@ -42,9 +41,8 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
             transaction.connection.exec_driver_sql("ANALYZE")
 
     def explain(connection: Connection) -> str:
-        compiled = statements.QUEUED.compile(connection)
-        after = {"after_priority": 0, "after_number": 0, "limit": 10}
-        given = compiled.construct_params(after | requirement_columns(requirement))
+        compiled = cast("Update", statements.CLAIM).compile(connection)
+        given = compiled.construct_params({"me": "a life", "limit": 10} | requirement_columns(requirement))
         ordered = tuple(given[name] for name in compiled.positiontup) if compiled.positiontup else given
         how = "EXPLAIN" if compiled.positiontup is None else "EXPLAIN QUERY PLAN"
         return "\n".join(str(row[-1]) for row in connection.exec_driver_sql(f"{how} {compiled}", ordered))
@@ -53,20 +51,19 @@ async def test_page_of_a_queue_is_found_by_the_index(database: Location, require
         await store.write(fill)
         plan = await store.read(explain)
     # The condition is one of the index, whose order needs no sorting.
-    [condition] = re.findall(r"tasks_queued.*?\(.*\bpriority.*\)", plan, re.DOTALL)
+    [condition] = re.findall(r"tasks_queued.*?\(.*\)", plan, re.DOTALL)
     assert all(column in condition for column in ("asked_device", "os", "capabilities"))
     assert not re.search("Sort|B-TREE", plan), plan
 
 
-async def test_queued_tasks_are_read_by_priority_and_then_in_the_order_of_acceptance(database: Location) -> None:
+async def test_queued_tasks_are_claimed_by_priority_and_then_in_the_order_of_acceptance(database: Location) -> None:
     priorities = [0, -100, 100, 0, 100, -1]
     async with open_store(database) as store:
         for priority in priorities:
-            await add_task(store, device="d1", priority=priority)
-        after, read = FIRST, list[TaskRecord]()
-        while page := await store.queued(Requirement("d1"), after, 2):
-            read += page
-            after = page[-1].rank
+            await store.add(TaskRequest("echo", "d1", priority=priority))
+        read = list[TaskRecord]()
+        while claimed := await store.claim(Requirement("d1"), store.life, 2):
+            read += claimed
         assert [record.number for record in read] == [3, 5, 1, 4, 6, 2]
         assert [record.asked.priority for record in read] == sorted(priorities, reverse=True)
         failed = await store.fail_queued(Requirement("d1"), "no device", 3)
@@ -83,8 +80,10 @@ async def test_texts_of_a_task_may_have_any_size(database: Location) -> None:
     async with open_store(database) as store:
         record, _ = await store.add(request)
         assert await store.add(request) == (record, False)
-        assert await store.queued(request.requirement, FIRST, 10) == [record]
-        assert await store.count_queued() == {request.requirement: 1}
-        running = await store.mark_running(record.id, text, ATTEMPT)
+        assert await store.claim(request.requirement, store.life, 10) == [record]
+        counts = dict[Requirement, int]()
+        await store.count_queued(counts.update)
+        assert counts == {request.requirement: 1}
+        running = await store.mark_running(record.id, text, ATTEMPT, store.life)
         assert await store.page(device=text) == [running]
         assert await store.page(device=text[1:]) == []

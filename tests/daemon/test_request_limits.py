@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.routing import Route
 
 import galaxy_trio.daemon.web.security
-from galaxy_trio.daemon.web.security import MAX_BODY, Security
+from galaxy_trio.daemon.web.security import MAX_BODY, MAX_GRAPH_BODY, Security
 from tests.daemon.support.http import TOKEN, echo, open_http, parse
+from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from tests.daemon.support.http import Http
 
 pytestmark = pytest.mark.daemon
 
@@ -57,6 +61,43 @@ async def test_too_large_body_is_refused_before_it_is_read() -> None:
         assert answer.status == 413
         largest = await http.ask("/echo", JSON, method="POST", body=b" " * MAX_BODY)
         assert largest.status == 200
+
+
+async def test_graph_may_be_larger_than_other_bodies() -> None:
+    async with open_http() as http:
+        for method, path in (("POST", "/graphs"), ("PATCH", "/graphs/echo")):
+            largest = await http.ask(path, JSON, method=method, body=b" " * MAX_GRAPH_BODY)
+            assert largest.status == 200
+        # To cancel or retry a node takes no body.
+        too_large = ("Content-Length", str(MAX_BODY + 1))
+        assert (await http.ask("/graphs/echo", JSON, too_large, method="POST")).status == 413
+        answer = await http.ask("/graphs", JSON, ("Content-Length", str(MAX_GRAPH_BODY + 1)), method="POST")
+        assert (answer.status, answer.error) == (413, f"the request's body is larger than {MAX_GRAPH_BODY} bytes")
+
+
+async def test_two_large_bodies_are_in_memory_together_and_another_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, release = trio.Semaphore(0), trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        running.release()
+        await release.wait()
+        await Response()(scope, receive, send)
+
+    async def post(http: Http, size: int, statuses: list[int]) -> None:
+        statuses.append((await http.ask("/graphs", JSON, method="POST", body=b" " * size)).status)
+
+    statuses: list[int] = []
+    async with open_http(app) as http, trio.open_nursery() as nursery:
+        for size in (MAX_BODY + 1, MAX_BODY + 1, MAX_BODY):
+            nursery.start_soon(post, http, size, statuses)
+        with trio.fail_after(SECONDS):
+            for _ in range(3):
+                await running.acquire()
+            monkeypatch.setattr(galaxy_trio.daemon.web.security, "_BODY_TIMEOUT", 0.05)
+            await post(http, MAX_BODY + 1, statuses)
+        assert statuses == [408]
+        release.set()
+    assert statuses == [408, 200, 200, 200]
 
 
 async def test_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-import galaxy_trio.daemon.attempts
 from galaxy_trio.daemon.store.store import Store
 from tests.daemon.support.daemon import open_daemon
 
@@ -54,50 +53,35 @@ async def test_tasks_running_when_the_daemon_stops_may_end_and_are_lost_after_th
         assert "it may have run" in lost["error"]
 
 
-async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def write_nothing(*_: object, **__: object) -> None:
-        await trio.sleep_forever()
-
+async def test_tasks_running_when_the_daemon_is_killed_are_lost_and_do_not_begin_again(tmp_path: Path) -> None:
     async with open_daemon(tmp_path, "d1") as daemon:
         running = await daemon.submit("wait")
         queued = await daemon.submit("echo b")
         await daemon.wait_state(running, "running")
-        # The daemon ends before it can write anything.
-        monkeypatch.setattr(Store, "finish", write_nothing)
-        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
-        daemon.scope.cancel()
-    monkeypatch.undo()
+        await daemon.kill()
     async with open_daemon(tmp_path, "d1") as daemon:
         lost = await daemon.ended_task(running)
         assert (lost["state"], (await daemon.ended_task(queued))["state"]) == ("lost", "completed")
-        assert "the daemon ended while the task ran" in lost["error"]
+        assert "ended or lost its lease while the task ran: it may have run" in lost["error"]
         assert daemon.work.begun == ["echo b"]
 
 
 async def test_wait_that_begins_before_the_start_is_complete_returns_the_lost_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def write_nothing(*_: object, **__: object) -> None:
-        await trio.sleep_forever()
+    count_queued, asked = Store.count_queued, trio.Event()
 
-    recover, asked = Store.recover, trio.Event()
-
-    async def recover_late(store: Store) -> int:
+    async def count_late(*arguments: Any) -> int:  # Any: those of the store's method
         await asked.wait()
-        # The request has arrived and waits.
+        # The request has arrived.
         await trio.testing.wait_all_tasks_blocked(0.05)
-        return await recover(store)
+        return await count_queued(*arguments)
 
     async with open_daemon(tmp_path, "d1") as daemon:
         running = await daemon.submit("wait")
         await daemon.wait_state(running, "running")
-        monkeypatch.setattr(Store, "finish", write_nothing)
-        monkeypatch.setattr(galaxy_trio.daemon.attempts, "_WRITE_TIMEOUT", 0.01)
-        daemon.scope.cancel()
-    monkeypatch.undo()
-    monkeypatch.setattr(Store, "recover", recover_late)
+        await daemon.kill()
+    monkeypatch.setattr(Store, "count_queued", count_late)
     async with open_daemon(tmp_path, "d1") as daemon, trio.open_nursery() as nursery:
 
         async def wait() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import trio
 
 from galaxy_trio import DeviceInfo, open_connection
 from galaxy_trio.agent import open_device_connection
+from galaxy_trio.daemon.web import event_stream
 from galaxy_trio.server import open_server
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.daemon.support.listener import listen_on
@@ -60,6 +62,17 @@ async def test_each_event_arrives_behind_a_proxy_before_the_next_one_is_made(whi
                 answer = await client.post("/tasks", json={"request": "echo", "device": "d1"})
                 assert answer.status_code == 202, answer.text
                 await events.until("task", id=answer.json()["id"], state="completed")
+
+
+@pytest.mark.parametrize("which", BEHIND)
+async def test_stream_of_events_begins_before_the_first_event(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No later comment brings the beginning of the response with it.
+    monkeypatch.setattr(event_stream, "_KEEPALIVE", math.inf)
+    async with _open(which, tmp_path) as (_, proxy):
+        async with listen_on(await proxy.connect(), NAME, ("Accept-Encoding", "gzip")):
+            pass
 
 
 @pytest.mark.parametrize("which", BEHIND)

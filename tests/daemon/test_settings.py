@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,7 @@ def test_empty_file_means_loopback_and_files_in_the_same_folder(tmp_path: Path) 
     assert settings == Settings(
         tmp_path / "galaxy.toml", tmp_path / "devices.toml", "127.0.0.1:8765", tmp_path / "galaxy.db"
     )
+    assert (settings.name, settings.url) == (socket.gethostname(), None)
     assert settings.read_tokens() == ()
 
 
@@ -36,6 +38,8 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         devices = "fleet.yaml"
         listen = "unix:/run/galaxy/socket"
         database = "/var/lib/galaxy/tasks.db"
+        name = "desk 1"
+        url = "https://desk-1.example.org/galaxy"
         token_file = "tokens"
         allowed_hosts = ["galaxy.example.org"]
         keep_days = 7
@@ -46,6 +50,7 @@ def test_every_setting_can_be_given(tmp_path: Path) -> None:
         """,
     )
     assert str(settings.database) == "/var/lib/galaxy/tasks.db"
+    assert (settings.name, settings.url) == ("desk 1", "https://desk-1.example.org/galaxy")
     assert settings.token_file == tmp_path / "tokens"
     assert settings.allowed_hosts == ("galaxy.example.org",)
     assert (settings.keep_days, settings.keep_tasks, settings.max_queued) == (7.0, 1000, 50)
@@ -154,8 +159,42 @@ def test_cluster_has_a_name_that_needs_no_care_anywhere(tmp_path: Path, name: st
         _read(tmp_path, f'database = "postgresql+psycopg://h/d"\ncluster = "{name}"')
 
 
+@pytest.mark.parametrize("lease", [3, 3.5, 3_600])
+def test_lease_of_the_daemons_is_read_with_their_database(tmp_path: Path, lease: float) -> None:
+    url = "postgresql+psycopg://h/d"
+    assert _read(tmp_path, f'database = "{url}"').database == PostgresqlLocation(url, lease=30)
+    found = _read(tmp_path, f'database = "{url}"\nlease = {lease}').database
+    assert found == PostgresqlLocation(url, lease=lease)
+
+
+@pytest.mark.parametrize("lease", [2.9, 3_601, 0, "nan", "inf", '"30"', "true"])
+def test_lease_that_is_too_short_or_too_long_is_refused(tmp_path: Path, lease: object) -> None:
+    with pytest.raises(ConfigError, match="lease: expected a number of seconds from 3 to 3600"):
+        _read(tmp_path, f'database = "postgresql+psycopg://h/d"\nlease = {lease}')
+
+
+@pytest.mark.parametrize("setting", ['cluster = "north"', "lease = 30"])
+def test_setting_of_postgresql_is_refused_with_a_file(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match="only a PostgreSQL database has it: remove it, or set database to a URL"):
+        _read(tmp_path, setting)
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "mysql", "sqlite"])
 def test_url_of_another_database_or_driver_is_refused_and_not_shown(tmp_path: Path, scheme: str) -> None:
     with pytest.raises(ConfigError, match=r"a URL that begins with postgresql\+psycopg://") as caught:
         _read(tmp_path, f'database = "{scheme}://u:secret@h/d"')
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 101, "a\\nb", "\\u001b[2J"])
+def test_name_of_a_daemon_is_short_and_printable(tmp_path: Path, name: str) -> None:
+    assert _read(tmp_path, f'name = "{"a" * 100}"').name == "a" * 100
+    with pytest.raises(ConfigError, match="name: expected a name of 1 to 100 characters"):
+        _read(tmp_path, f'name = "{name}"')
+
+
+@pytest.mark.parametrize("url", ["", "desk-1:8765", "ftp://desk-1", "https://u:secret@desk-1", "http://desk-1/\\u202e"])
+def test_url_of_a_daemon_is_refused_and_not_shown_unless_everyone_may_see_it(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"url: expected an address that begins with http:// or https://") as caught:
+        _read(tmp_path, f'url = "{url}"')
     assert "secret" not in str(caught.value)

@@ -20,7 +20,7 @@ from galaxy_trio import ConfigError
 from galaxy_trio.daemon.settings import read_settings
 from galaxy_trio.daemon.web.listening import Address, ListenError, open_listeners
 from tests.daemon.support.daemon import open_daemon
-from tests.support.paths import DOCS
+from tests.support.paths import DOCS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -133,17 +133,30 @@ def test_settings_of_the_socket_that_would_not_do_what_they_say_are_refused(
         read_settings(tmp_path / "galaxy.toml")
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def _check_unit(path: Path, unit: str) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = _UNIT.read_text("utf-8")
     assert "/opt/galaxy-trio/bin/galaxy-trio" in unit
-    copy = tmp_path / _UNIT.name
-    copy.write_text(unit.replace("/opt/galaxy-trio/bin/galaxy-trio", sys.executable))
-    command = [program, "verify", "--man=no", str(copy)]
+    path.write_text(unit.replace("/opt/galaxy-trio/bin/galaxy-trio", sys.executable))
+    command = [program, "verify", "--man=no", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    _check_unit(tmp_path / _UNIT.name, _UNIT.read_text("utf-8"))
+
+
+def test_systemd_accepts_the_template_of_several_daemons_which_have_files_of_their_own(tmp_path: Path) -> None:
+    guide = (DOCS / "howto" / "cluster.md").read_text("utf-8")
+    found = re.search(r"^(sed '.*') (docs/\S+\.service) > ", guide, re.MULTILINE)
+    assert found is not None
+    command = f"{found[1]} {ROOT / found[2]}"
+    template = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout  # noqa: S603, S607  # our own words
+    assert "--config /etc/galaxy-trio/%i.toml" in template
+    assert "RuntimeDirectory=galaxy-trio/%i\n" in template
+    _check_unit(tmp_path / "galaxy-trio@one.service", template)
 
 
 def test_configuration_in_the_unit_lets_members_of_its_group_connect(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 from sqlalchemy import event
 
 from galaxy_trio.daemon.store.database import StoreError
-from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.store.records import TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import open_store
 from tests.daemon.support.store import ATTEMPT, add_task, queued_tasks
 
@@ -27,26 +27,26 @@ async def test_full_disk_is_reported_loses_nothing_and_writes_succeed_when_there
     path = tmp_path / "db"
     async with open_store(path) as store:
         first = await add_task(store)
-        await store.mark_running(first.id, "d1", ATTEMPT)
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
+        await store.mark_running(first.id, "d1", ATTEMPT, store.life)
+        store._engines.reading.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
         limits: list[int] = []
 
         def limit(connection: sqlite3.Connection, _record: object) -> None:
             if limits:
                 connection.execute(f"PRAGMA max_page_count = {limits[0]}")
 
-        event.listen(store._engine, "connect", limit)
+        event.listen(store._engines.reading, "connect", limit)
         limits.append(20)
         with pytest.raises(StoreError, match="the disk is full: free some space") as caught:
-            await store.finish(first.id, ATTEMPT, TaskState.COMPLETED, result="x" * 10_000_000)
+            await store.finish(first.id, ATTEMPT, store.life, TaskState.COMPLETED, result="x" * 10_000_000)
         assert str(path) in str(caught.value)
         record = await store.get(first.id)
         assert record is not None
         assert record.state is TaskState.RUNNING
         limits.clear()
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
+        store._engines.reading.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
         assert (
-            await store.finish(first.id, ATTEMPT, TaskState.COMPLETED, result="x" * 10_000_000)
+            await store.finish(first.id, ATTEMPT, store.life, TaskState.COMPLETED, result="x" * 10_000_000)
         ).result_size == 10_000_000
 
 
@@ -76,8 +76,8 @@ async def test_read_only_database_can_still_be_read(tmp_path: Path) -> None:
         def forbid(connection: sqlite3.Connection, _record: object) -> None:
             connection.execute("PRAGMA query_only = ON")
 
-        event.listen(store._engine, "connect", forbid)
-        store._engine.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
+        event.listen(store._engines.reading, "connect", forbid)
+        store._engines.reading.pool.dispose()  # pyright: ignore[reportUnknownMemberType]
         with pytest.raises(StoreError, match="the file or its directory is read-only"):
             await add_task(store)
         assert await queued_tasks(store) == [record]
@@ -87,14 +87,15 @@ async def test_damaged_pages_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "db"
     async with open_store(path) as store:
         for number in range(200):
-            await add_task(store, f"task {number} " * 20)
+            await store.add(TaskRequest(f"task {number} " * 200))
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        for at in range(4096 * 20, size, 4096):
+        # The first pages have the schema, so that this is known to be a database of the daemon.
+        for at in range(4096 * 40, size, 4096):
             file.seek(at)
             file.write(b"\xff" * 4096)
-    async with open_store(path) as store:
-        with pytest.raises(StoreError, match="it is damaged: restore a backup"):
+    with pytest.raises(StoreError, match="it is damaged: restore a backup"):
+        async with open_store(path) as store:
             await queued_tasks(store)
 
 

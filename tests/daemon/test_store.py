@@ -18,12 +18,12 @@ import trio.testing
 from sqlalchemy import func, select
 
 import galaxy_trio.daemon.store.deletion
-import galaxy_trio.daemon.store.queries
+import galaxy_trio.daemon.store.pieces
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import MAX_ERROR, Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.schema import RESULTS, TASKS
 from galaxy_trio.daemon.store.store import open_store
-from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, queued_tasks, read_result
+from tests.daemon.support.store import ATTEMPT, NOW, add_ended_task, add_task, kill, queued_tasks, read_result
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -48,15 +48,15 @@ async def test_added_task_is_on_disk_with_its_request(database: Location) -> Non
 async def test_task_goes_from_queued_to_running_to_its_end_and_no_further(database: Location) -> None:
     async with open_store(database, clock=lambda: NOW) as store:
         record = await add_task(store)
-        running = await store.mark_running(record.id, "d7", ATTEMPT)
+        running = await store.mark_running(record.id, "d7", ATTEMPT, store.life)
         assert (running.state, running.device, running.started) == (TaskState.RUNNING, "d7", NOW)
-        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="broken", result='"x"')
+        ended = await store.finish(record.id, ATTEMPT, store.life, TaskState.FAILED, error="broken", result='"x"')
         assert (ended.state, ended.error, ended.ended, ended.result_size) == (TaskState.FAILED, "broken", NOW, 3)
         assert await read_result(store, record.id) == '"x"'
         with pytest.raises(WrongState, match=f"task {record.id} has failed"):
-            await store.finish(record.id, ATTEMPT, TaskState.COMPLETED)
+            await store.finish(record.id, ATTEMPT, store.life, TaskState.COMPLETED)
         with pytest.raises(WrongState):
-            await store.mark_running(record.id, "d1", ATTEMPT)
+            await store.mark_running(record.id, "d1", ATTEMPT, store.life)
         assert await store.cancel_queued(record.id) == (ended, False)
         assert await store.get(record.id) == ended
 
@@ -68,24 +68,24 @@ async def test_attempt_is_begun_returned_and_ended_once_and_changes_nothing_of_a
         async def refused_to(attempt: str) -> None:
             before = await store.get(record.id), await store.departures(record.id)
             for change in (
-                partial(store.mark_running, device="d3"),
+                partial(store.mark_running, device="d3", claimed_by=store.life),
                 store.mark_queued,
-                partial(store.finish, state=TaskState.FAILED, result='"another"'),
+                partial(store.finish, claimed_by=store.life, state=TaskState.FAILED, result='"another"'),
             ):
                 with pytest.raises(WrongState):
                     await change(record.id, attempt=attempt)
             assert (await store.get(record.id), await store.departures(record.id)) == before
 
-        running = await store.mark_running(record.id, "d1", "first")
-        assert await store.mark_running(record.id, "d1", "first") == running
+        running = await store.mark_running(record.id, "d1", "first", store.life)
+        assert await store.mark_running(record.id, "d1", "first", store.life) == running
         await refused_to("second")
         queued = await store.mark_queued(record.id, "first")
         assert await store.mark_queued(record.id, "first") == queued
         assert len(await store.departures(record.id)) == 1
-        await store.mark_running(record.id, "d2", "second")
+        await store.mark_running(record.id, "d2", "second", store.life)
         await refused_to("first")
-        ended = await store.finish(record.id, "second", TaskState.COMPLETED, result='"x"')
-        assert await store.finish(record.id, "second", TaskState.COMPLETED, result='"x"') == ended
+        ended = await store.finish(record.id, "second", store.life, TaskState.COMPLETED, result='"x"')
+        assert await store.finish(record.id, "second", store.life, TaskState.COMPLETED, result='"x"') == ended
         await refused_to("first")
         await refused_to("second")
         assert await read_result(store, record.id) == '"x"'
@@ -96,10 +96,10 @@ async def test_queued_task_can_be_cancelled_or_fail_and_does_not_begin_afterward
         first, second = await add_task(store), await add_task(store)
         cancelled, changed = await store.cancel_queued(first.id)
         assert (cancelled.state, changed) == (TaskState.CANCELLED, True)
-        assert (await store.finish(second.id, ATTEMPT, TaskState.FAILED, error="no device")).started is None
+        assert (await store.finish(second.id, ATTEMPT, store.life, TaskState.FAILED, error="no device")).started is None
         for record in (first, second):
             with pytest.raises(WrongState):
-                await store.mark_running(record.id, "d1", ATTEMPT)
+                await store.mark_running(record.id, "d1", ATTEMPT, store.life)
         assert await store.counts() == {**dict.fromkeys(TaskState, 0), TaskState.CANCELLED: 1, TaskState.FAILED: 1}
 
 
@@ -107,7 +107,7 @@ async def test_error_with_a_path_that_is_not_utf_8_is_escaped(database: Location
     error, escaped = "cannot read /home/\udcff", "cannot read /home/\\udcff"
     async with open_store(database) as store:
         record = await add_task(store)
-        assert (await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)).error == escaped
+        assert (await store.finish(record.id, ATTEMPT, store.life, TaskState.FAILED, error=error)).error == escaped
         await add_task(store)
         assert [failed.error for failed in await store.fail_queued(Requirement(), error, 10)] == [escaped]
 
@@ -115,12 +115,12 @@ async def test_error_with_a_path_that_is_not_utf_8_is_escaped(database: Location
 async def test_texts_with_a_nul_are_stored_and_found(database: Location) -> None:
     asked = TaskRequest("re\0quest", "de\0vice", idempotency_key="k\0")
     async with open_store(database) as store:
-        record, _ = await store.add(asked)
+        record, _ = await store.add(asked, claimed_by=store.life)
         assert await store.get(record.id) == record
         assert await store.add(asked) == (record, False)
         assert await store.get("\0") is None
         assert await store.page(device="\0") == []
-        ended = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error="er\0ror")
+        ended = await store.finish(record.id, ATTEMPT, store.life, TaskState.FAILED, error="er\0ror")
         assert (ended.error, ended.error_size) == ("er\0ror", 6)
 
 
@@ -129,9 +129,9 @@ async def test_operations_on_an_unknown_task_raise_no_such_task(database: Locati
         for operation in (
             store.cancel_queued,
             store.retry,
-            partial(store.mark_running, device="d1", attempt=ATTEMPT),
+            partial(store.mark_running, device="d1", attempt=ATTEMPT, claimed_by=store.life),
             partial(store.mark_queued, attempt=ATTEMPT),
-            partial(store.finish, attempt=ATTEMPT, state=TaskState.LOST),
+            partial(store.finish, attempt=ATTEMPT, claimed_by=store.life, state=TaskState.LOST),
         ):
             with pytest.raises(NoSuchTask, match="there is no task 'nothing'"):
                 await operation("nothing")
@@ -145,8 +145,8 @@ async def test_result_of_any_size_is_read_unchanged(database: Location) -> None:
         for size in (
             0,
             1,
-            galaxy_trio.daemon.store.queries.PIECE,
-            galaxy_trio.daemon.store.queries.PIECE + 1,
+            galaxy_trio.daemon.store.pieces.PIECE,
+            galaxy_trio.daemon.store.pieces.PIECE + 1,
             1_000_000,
         ):
             text = "abcdefg" * (size // 7 + 1)
@@ -189,8 +189,8 @@ async def test_pages_go_from_newest_to_oldest_and_stay_consistent_while_tasks_ar
         await add_task(store, "another")
         following = await store.page(limit=10, before=page[-1].id)
         assert [record.id for record in page + following] == [record.id for record in reversed(records)]
-        await store.mark_running(records[0].id, "d1", ATTEMPT)
-        await store.mark_running(records[1].id, "d2", ATTEMPT)
+        await store.mark_running(records[0].id, "d1", ATTEMPT, store.life)
+        await store.mark_running(records[1].id, "d2", ATTEMPT, store.life)
         assert [record.id for record in await store.page(state=TaskState.RUNNING, device="d2")] == [records[1].id]
 
 
@@ -236,7 +236,7 @@ async def test_error_of_any_size_is_stored_with_64_kib(database: Location) -> No
             ("\udcff" * MAX_ERROR, False),
         ):
             record = await add_task(store)
-            record = await store.finish(record.id, ATTEMPT, TaskState.FAILED, error=error)
+            record = await store.finish(record.id, ATTEMPT, store.life, TaskState.FAILED, error=error)
             stored = "".join([text async for text in store.read_text(record.id, "error")])
             assert record.error_size == len(stored.encode()) <= MAX_ERROR
             assert stored.startswith(str(record.error))
@@ -258,19 +258,22 @@ async def test_read_sees_one_state_of_the_database_while_others_write(database: 
         assert len(await queued_tasks(store)) == 2
 
 
-async def test_recover_changes_running_tasks_to_lost(database: Location) -> None:
+async def test_tasks_that_a_killed_daemon_ran_are_lost_at_the_next_start(database: Location) -> None:
     async with open_store(database) as store:
         running, queued = await add_task(store), await add_task(store)
-        await store.mark_running(running.id, "d1", ATTEMPT)
+        await store.mark_running(running.id, "d1", ATTEMPT, store.life)
         ended = await add_ended_task(store)
+        await kill(store)
     async with open_store(database) as store:
-        assert await store.recover() == 1
+        assert store.lost_at_start == 1
         lost = await store.get(running.id)
         assert lost is not None
         assert (lost.state, lost.device) == (TaskState.LOST, "d1")
         assert "it may have run" in str(lost.error)
         assert [await store.get(record.id) for record in (queued, ended)] == [queued, ended]
-        assert await store.recover() == 0
+        assert await store.claim(Requirement(), store.life, 10) == [queued]
+    async with open_store(database) as store:
+        assert store.lost_at_start == 0
 
 
 async def test_tasks_are_deleted_by_age_and_by_number_with_their_results(

@@ -1,13 +1,15 @@
 """Random sequences of operations on the store, compared with a dictionary.
 
-The store is closed and opened again between two operations. Commits fail or lose their answers, and operations are repeated with their
-tokens.
+The store is closed and opened again between two operations, by the same life of a daemon until that ends. Commits fail or lose their
+answers, and operations are repeated with their tokens.
 """
 
 from __future__ import annotations
 
+import uuid
 from contextlib import AsyncExitStack
 from itertools import count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import hypothesis.strategies as st
@@ -17,11 +19,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from trio.testing import MockClock
 
-from galaxy_trio.daemon.requirement_queue import FIRST
+import galaxy_trio.daemon.store.store
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, WrongState
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store, open_store
 from tests.daemon.support.commit_faults import Fault, commit_faults
+from tests.daemon.support.store import kill
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -48,18 +51,32 @@ class StoreStates(RuleBasedStateMachine):
         self._tokens: dict[str, str] = {}
         self._departures: dict[str, int] = {}
         self._numbers = count()
+        self._life = uuid.uuid4().hex
 
-    def _with_store(self, use: Callable[[Store], Awaitable[None]], faults: Sequence[Fault] = ()) -> None:
-        """Open the store and use it, while its next commits have these faults. Then compare it with the dictionary."""
+    def _with_store(
+        self, use: Callable[[Store], Awaitable[None]], faults: Sequence[Fault] = (), *, compares: bool = True
+    ) -> None:
+        """Open the store and use it, while its next commits have these faults. Then compare it with the dictionary, if its life goes on."""
+
+        async def leave() -> None:
+            await trio.lowlevel.checkpoint()
 
         async def main() -> None:
             async with AsyncExitStack() as stack:
+                patch = stack.enter_context(pytest.MonkeyPatch.context())
+                patch.setattr(
+                    galaxy_trio.daemon.store.store, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(self._life))
+                )
                 store = await stack.enter_async_context(open_store(self._location))
+                assert store.life == self._life
+                # Its life goes on.
+                stack.callback(setattr, store, "end_life", leave)
                 planned = stack.enter_context(commit_faults(store)).plan
                 planned += faults
                 await use(store)
                 planned.clear()
-                await self._compare(store)
+                if compares:
+                    await self._compare(store)
 
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
@@ -67,7 +84,8 @@ class StoreStates(RuleBasedStateMachine):
         records = await store.page(limit=1000)
         assert [(record.id, record.state) for record in reversed(records)] == list(self._states.items())
         queued = [task_id for task_id, state in self._states.items() if state is TaskState.QUEUED]
-        assert [record.id for record in await store.queued(Requirement(), FIRST, 1000)] == queued
+        await store.return_all_claims(store.life)
+        assert [record.id for record in await store.claim(Requirement(), store.life, 1000)] == queued
         counts = await store.counts()
         assert {state: counts[state] for state in TaskState} == {
             state: list(self._states.values()).count(state) for state in TaskState
@@ -84,12 +102,12 @@ class StoreStates(RuleBasedStateMachine):
             asked = TaskRequest(request, idempotency_key=key)
             if key in self._keys and self._keys[key][1] != request:
                 try:
-                    await store.add(asked)
+                    await store.add(asked, claimed_by=store.life)
                 except IdempotencyConflict:
                     return
                 raise AssertionError("two tasks have one key")
             delivered: list[tuple[TaskRecord, bool]] = []
-            record, is_new = await store.add(asked, delivered.append)
+            record, is_new = await store.add(asked, delivered.append, store.life)
             assert delivered == [(record, is_new)]
             assert is_new == (key is None or key not in self._keys)
             if is_new:
@@ -152,7 +170,12 @@ class StoreStates(RuleBasedStateMachine):
         if allowed:
             self._tokens[task_id] = token
         self._change(
-            task_id, allowed, lambda store: store.mark_running(task_id, "d", token), TaskState.RUNNING, faults, times
+            task_id,
+            allowed,
+            lambda store: store.mark_running(task_id, "d", token, store.life),
+            TaskState.RUNNING,
+            faults,
+            times,
         )
 
     @rule(pick=_PICK, faults=_FAULTS, times=st.integers(1, 3))
@@ -175,7 +198,12 @@ class StoreStates(RuleBasedStateMachine):
         allowed = not self._states[task_id].ended
         token = self._tokens.setdefault(task_id, f"attempt {next(self._numbers)}") if allowed else "another attempt"
         self._change(
-            task_id, allowed, lambda store: store.finish(task_id, token, state, result='"r"'), state, faults, times
+            task_id,
+            allowed,
+            lambda store: store.finish(task_id, token, store.life, state, result='"r"'),
+            state,
+            faults,
+            times,
         )
 
     @rule(pick=_PICK, state=st.sampled_from(_ENDS))
@@ -183,7 +211,7 @@ class StoreStates(RuleBasedStateMachine):
         task_id = self._some(pick)
         if task_id is None or self._states[task_id] is TaskState.QUEUED:
             return
-        self._change(task_id, False, lambda store: store.finish(task_id, "another", state), state, (), 1)
+        self._change(task_id, False, lambda store: store.finish(task_id, "another", store.life, state), state, (), 1)
         self._change(task_id, False, lambda store: store.mark_queued(task_id, "another"), state, (), 1)
 
     @rule(pick=_PICK, faults=_FAULTS)
@@ -229,14 +257,25 @@ class StoreStates(RuleBasedStateMachine):
 
         self._with_store(use, faults)
 
-    @rule(faults=_FAULTS)
-    def begin_again(self, faults: list[Fault]) -> None:
-        async def use(store: Store) -> None:
-            running = [task_id for task_id, state in self._states.items() if state is TaskState.RUNNING]
-            assert await store.recover() == len(running)
+    @rule(is_killed=st.booleans(), faults=_FAULTS)
+    def begin_another_life(self, is_killed: bool, faults: list[Fault]) -> None:
+        running = [task_id for task_id, state in self._states.items() if state is TaskState.RUNNING]
+
+        async def end(store: Store) -> None:
+            if is_killed:
+                await kill(store)
+            else:
+                await store.end_life()
+                self._states.update(dict.fromkeys(running, TaskState.LOST))
+
+        async def begin(store: Store) -> None:
+            await trio.lowlevel.checkpoint()
+            assert store.lost_at_start == is_killed * len(running)
             self._states.update(dict.fromkeys(running, TaskState.LOST))
 
-        self._with_store(use, faults)
+        self._with_store(end, faults, compares=False)
+        self._life = uuid.uuid4().hex
+        self._with_store(begin)
 
 
 @pytest.mark.hypothesis

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 import galaxy_trio.daemon.attempts
 import galaxy_trio.daemon.scheduler
 import galaxy_trio.daemon.task_queue
+from galaxy_trio.daemon.refusals import DaemonBusy
 from galaxy_trio.daemon.requirement_queue import READ_AHEAD
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.records import TaskRecord, TaskRequest, TaskState
 from galaxy_trio.daemon.store.store import Store
-from galaxy_trio.daemon.task_queue import DaemonBusy
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.task_queue import Life, ended_tasks, open_life, submit
@@ -68,6 +68,8 @@ class History:
                     f"echo {name} {len(self._accepted)}",
                     name if name in DEVICES else None,
                     name if name == "windows" else None,
+                    # The order of those for one device is compared.
+                    priority=0 if name in DEVICES else len(self._accepted) % 7,
                 )
                 record, _ = await life.task_queue.submit(asked)
                 self._accepted.append(record)
@@ -232,7 +234,8 @@ async def test_task_that_cannot_be_written_as_queued_again_waits_for_its_device(
     work = Work()
     refused = trio.Event()
 
-    async def fail(_self: Store, _task_id: str, _attempt: str) -> TaskRecord:
+    async def fail(_self: Store, _task_id: str, _attempt: str, *, has_graph: bool) -> TaskRecord:
+        assert not has_graph
         await trio.lowlevel.checkpoint()
         refused.set()
         raise StoreError("the disk fails")
@@ -326,7 +329,7 @@ async def test_too_many_different_requirements_are_refused(database: Location, m
             await life.task_queue.submit(TaskRequest("echo", None, "linux"))
 
 
-async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
+async def test_failed_writes_of_claims_and_of_failures_are_retried(
     database: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(galaxy_trio.daemon.task_queue, "_RETRY_DELAY", 0.01)
@@ -344,7 +347,8 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
 
         monkeypatch.setattr(Store, name, fail)
 
-    failing_once("queued")
+    failing_once("claim")
+    failing_once("return_claims")
     failing_once("fail_queued")
     work = Work()
     with trio.fail_after(SECONDS):
@@ -354,6 +358,8 @@ async def test_failed_reads_of_pages_and_failed_writes_of_failures_are_retried(
                 unservable, _ = await life.task_queue.submit(TaskRequest("echo", None, "windows"))
                 await submit(life, "hold first", "d1")
                 tasks = [await submit(life, "echo", "d1") for _ in range(2 * READ_AHEAD)]
+                # It takes the place of a claimed task.
+                tasks += [(await life.task_queue.submit(TaskRequest("echo", "d1", priority=1)))[0]]
                 work.release("first")
                 await fleet.start_device("d2")
                 assert {task.state for task in await ended_tasks(life, *tasks)} == {TaskState.COMPLETED}

@@ -89,6 +89,18 @@ async def test_task_for_a_common_name_of_a_system_runs_on_a_device_that_reports_
         ('{"request": "x", "priority": 101}', ["priority: expected a whole number from -100 to 100"]),
         ('{"request": "x", "priority": -101}', ["priority: expected a whole number from -100 to 100"]),
         ('{"request": "x", "priority": 0.5}', ["priority: expected a whole number from -100 to 100"]),
+        ('{"request": "x", "retries": -1}', ["retries: expected a whole number from 0 to 1,000"]),
+        ('{"request": "x", "retries": 1001}', ["retries: expected a whole number from 0 to 1,000"]),
+        ('{"request": "x", "retries": 1.5}', ["retries: expected a whole number from 0 to 1,000"]),
+        (
+            '{"request": "x", "retries": 1, "backoff": -1}',
+            ["backoff: expected a number of seconds of 0 or more, of at most 300"],
+        ),
+        (
+            '{"request": "x", "retries": 1, "backoff": 301, "retry_lost": 1}',
+            ["backoff: expected", "retry_lost: expected true or"],
+        ),
+        ('{"request": "x", "backoff": 1, "retry_lost": true}', ["backoff: needs retries", "retry_lost: needs retries"]),
         (json.dumps({"request": "x", "idempotency_key": "k" * 901}), ["idempotency_key: expected a text of 1 to 900"]),
     ],
 )
@@ -170,7 +182,7 @@ async def test_tasks_of_a_higher_priority_begin_first_and_a_retry_keeps_it(tmp_p
         await daemon.wait_state(held, "running")
         low = await daemon.submit("echo low", priority=-100)
         usual = await daemon.submit("echo usual")
-        high = await daemon.submit("echo high", priority=100)
+        high = await daemon.submit("echo high", priority=100.0)
         assert [task["priority"] for task in (await daemon.ask("GET", "/tasks"))["tasks"]] == [100, 0, -100, 0]
         daemon.work.release("a")
         for task in (low, usual, high):
@@ -186,7 +198,9 @@ async def test_tasks_beyond_max_queued_are_refused_and_the_queued_ones_run(tmp_p
         await daemon.wait_state(held, "running")
         queued = [await daemon.submit("echo b"), await daemon.submit("echo c")]
         answer = await daemon.ask("POST", "/tasks", 503, json={"request": "echo d", "device": "d1"})
-        assert answer == {"error": "the queue is full, with 2 tasks, and this one was refused: retry later"}
+        assert answer == {
+            "error": "the queue is full, with 2 of at most 2 tasks, and this one was refused: retry later"
+        }
         daemon.work.release("a")
         assert [(await daemon.ended_task(task))["state"] for task in queued] == ["completed", "completed"]
         assert daemon.work.begun == ["hold a", "echo b", "echo c"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-pytestmark = pytest.mark.daemon
+pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
 TUTORIAL = DOCS / "howto" / "daemon.md"
 SERVER = "ws://127.0.0.1:5000/ws"

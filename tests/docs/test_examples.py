@@ -74,6 +74,7 @@ def _unchanging(text: str) -> list[str]:
     return sorted(_CHANGING.sub("N", text).splitlines())
 
 
+@pytest.mark.slow
 async def test_examples_of_the_tutorial_print_the_documented_output(folder: Path) -> None:
     # More time, so that on a busy machine as well a task is on its device when it is cancelled.
     for name, limit in (("timeout", "timeout=1"), ("cancellation", "move_on_after(1")):

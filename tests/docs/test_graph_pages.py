@@ -17,7 +17,7 @@ from galaxy_trio.graph import (
     GraphState,
     Node,
     NodeState,
-    dispatcher,
+    backoff,
     memory_tables,
     model,
     node_requests,
@@ -48,6 +48,7 @@ def _commands() -> list[tuple[list[str], str]]:
     return [(shlex.split(line), output) for line, _, output in entries]
 
 
+@pytest.mark.slow
 async def test_tutorial_prints_the_documented_output(folder: Path) -> None:
     serve, laptop, desktop, *others = _commands()
     assert [words[:2] for words, _ in (serve, laptop, desktop)] == [
@@ -129,7 +130,7 @@ def test_limits_of_the_reference_are_those_of_the_package() -> None:
         ),
         "characters of the id of a node or an edge": model.MAX_NODE_ID,
         "retries of a node": model.MAX_RETRIES,
-        "seconds of the longest wait before another attempt": dispatcher._MAX_BACKOFF,
+        "seconds of the longest wait before another attempt": backoff.MAX_BACKOFF,
         "priority, from its negative": highest_priority(),
         "bytes of the results of the nodes before a node that are part of its text": node_requests.MAX_INPUTS,
         "nodes with the same requirements that wait for devices together": ready_queue._WINDOW,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galaxy_trio.errors import NotEditable, PlannerFailed, VersionConflict
-from galaxy_trio.graph import Graph, GraphRun, GraphState, Node, NodeState, open_graph
+from galaxy_trio.graph import Graph, GraphRun, GraphState, Node, NodeResult, NodeState, open_graph
 from galaxy_trio.graph.model import MAX_EDGES, MAX_NODES, MAX_SIZE
 from galaxy_trio.testing import run
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from galaxy_trio.errors import GraphError
-    from galaxy_trio.graph import GraphEdit, GraphSnapshot, NodeEnded, NodeResult
+    from galaxy_trio.graph import GraphEdit, GraphSnapshot, NodeEnded
 
     from .support.any_edits import Change, Draw
 
@@ -40,18 +40,23 @@ if TYPE_CHECKING:
 DEVICES: Final = ("d1", "d2")
 LONG: Final = 5.0
 """Seconds, more than the wait before another attempt."""
-_numbers: Final = itertools.count()
 
 
-def make_node(draw: Draw, name: str) -> Node:
-    return Node(
-        name,
-        f"{name} {next(_numbers)}",
-        priority=draw(st.integers(-1, 1)),
-        timeout=math.inf,
-        retries=draw(st.sampled_from([0, 0, 1, 2])),
-        retry_lost=draw(st.booleans()),
-    )
+class Nodes:
+    """Makes nodes, each with a request of its own. The numbers of one run do not depend on earlier runs: equal choices take equal steps."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def make(self, draw: Draw, name: str) -> Node:
+        return Node(
+            name,
+            f"{name} {next(self._numbers)}",
+            priority=draw(st.integers(-1, 1)),
+            timeout=math.inf,
+            retries=draw(st.sampled_from([0, 0, 1, 2])),
+            retry_lost=draw(st.booleans()),
+        )
 
 
 def make_request(node: Node, before: Mapping[str, NodeResult]) -> str:
@@ -65,10 +70,14 @@ class AnyRun:
         tasks: The tasks on its devices.
         max_concurrent: The limit of nodes that run.
         is_planned: Whether the graph has a planner.
+        make_node: Makes the nodes.
     """
 
-    def __init__(self, tasks: Tasks, max_concurrent: int, is_planned: bool) -> None:
+    def __init__(
+        self, tasks: Tasks, max_concurrent: int, is_planned: bool, make_node: Callable[[Draw, str], Node]
+    ) -> None:
         self.tasks = tasks
+        self.make_node = make_node
         self.run: GraphRun
         self.max_concurrent = max_concurrent
         self.graph = EditableGraph(MAX_NODES, MAX_EDGES, MAX_SIZE)
@@ -102,7 +111,7 @@ class AnyRun:
 
     def edit(self, draw: Draw) -> None:
         version = draw(st.sampled_from([None, self.version, self.version, self.version - 1]))
-        self.change(draw_changes(draw, make_node), version)
+        self.change(draw_changes(draw, self.make_node), version)
 
     def change(self, next_change: Callable[[EditableGraph], Change | None], version: int | None = None) -> None:
         edited, plan = plan_changes(self.graph, next_change)
@@ -138,7 +147,7 @@ class AnyRun:
         edited = self.graph
         change: Callable[[GraphEdit], None] | None = None
         if draw(st.booleans()):
-            edited, plan = plan_changes(self.graph, draw_changes(draw, make_node))
+            edited, plan = plan_changes(self.graph, draw_changes(draw, self.make_node))
             # A condition that raises would end the graph's block.
             change = None if edited.raises else partial(make_changes, plan=plan)
         is_refused = change is not None and self._refusal_of(edited) is not None
@@ -221,7 +230,8 @@ class AnyRun:
                 self.run.retry(name)
         else:
             self.run.retry(name)
-            assert self.run.snapshot().nodes[name].error is None
+            known = self.run.snapshot().nodes[name]
+            assert known == NodeResult(known.state, known.attempt)
             self.graph, self.cancelled = tried, False
             # It does not wait for what was left of a wait.
             self.backing_off.discard(self.graph.serials[name])
@@ -300,8 +310,7 @@ class AnyRun:
         assert {name: node.attempt for name, node in known.items()} == {
             name: self.attempts[serial] for name, serial in self.graph.serials.items()
         }
-        has_ended = {*self._any(*RETRYABLE, NodeState.COMPLETED)}
-        assert {name for name, node in known.items() if node.ended is not None} == has_ended
+        assert {name for name, node in known.items() if node.ended is not None} == {*self._any(*ENDED)}
         assert all(known[name].error is None for name in self._any(NodeState.COMPLETED))
         assert self.run.statistics().attempts == sum(self.attempts.values()) == len(self.task_ids)
         assert (self.run.version, self.run.state) == (self.version, self._state())
@@ -341,9 +350,10 @@ def test_any_sequence_of_steps_keeps_the_promises_of_a_graph(
 
 
 async def run_any_steps(data: st.DataObject, max_concurrent: int, is_planned: bool, goes_to_its_end: bool) -> None:
+    make_node = Nodes().make
     changes = data.draw(first_changes(make_node))
     async with open_tasks(*DEVICES) as tasks:
-        any_run = AnyRun(tasks, max_concurrent, is_planned)
+        any_run = AnyRun(tasks, max_concurrent, is_planned, make_node)
         async with open_graph(
             tasks.constellation,
             Graph(()),

@@ -210,13 +210,6 @@ async def test_edit_of_a_planner_that_returns_after_its_time_is_dropped(autojump
         assert set((await run.wait()).results) == {"a"}
 
 
-async def test_graph_that_has_ended_stays_as_it_ended_when_it_is_cancelled(autojump_clock: MockClock) -> None:
-    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a"))) as run:
-        await tasks.complete("a")
-        run.cancel()
-        assert (await run.wait()).state is GraphState.COMPLETED
-
-
 async def test_planner_of_a_graph_inside_a_planner_does_not_wait_for_the_outer_graph(
     autojump_clock: MockClock,
 ) -> None:
@@ -236,17 +229,3 @@ async def test_planner_of_a_graph_inside_a_planner_does_not_wait_for_the_outer_g
         await tasks.complete("a")
         await outer.wait()
     assert inside == ["refused"]
-
-
-async def test_node_that_was_cancelled_before_its_predecessor_failed_can_be_retried_after_that_was(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_tasks() as tasks, open_graph(tasks.constellation, chain("a", "b")) as run:
-        await tasks.wait_running("a")
-        run.cancel("b")
-        await tasks.fail("a")
-        run.retry("a")
-        run.retry("b")
-        assert states(run) == {"a": "ready", "b": "waiting"}
-        await tasks.complete("a", "b")
-        assert (await run.wait()).state is GraphState.COMPLETED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,19 +127,6 @@ async def test_node_that_fails_under_a_hold_has_its_next_attempt_after_it(autoju
         assert (await run.wait()).state is GraphState.COMPLETED
 
 
-async def test_node_that_is_retried_does_not_wait_for_the_backoff_of_an_earlier_attempt(
-    autojump_clock: MockClock,
-) -> None:
-    graph = Graph([Node("a", "a", retries=1, backoff=100)])
-    async with open_tasks() as tasks, open_graph(tasks.constellation, graph, random=Random(0)) as run:
-        await tasks.fail("a")
-        run.cancel("a")
-        run.retry("a")
-        begin = trio.current_time()
-        await tasks.wait_running("a")
-        assert trio.current_time() - begin < 1
-
-
 async def test_node_that_gets_ready_under_a_hold_starts_after_it(autojump_clock: MockClock) -> None:
     graph = Graph(nodes("a", "b"), [Edge("a", "b")])
     async with open_tasks() as tasks, open_graph(tasks.constellation, graph) as run:
@@ -169,24 +155,6 @@ async def test_node_that_is_removed_and_added_again_runs_once_as_the_new_one(aut
         await run.wait()
         await trio.sleep(100)
         assert tasks.started == [running, "new"]
-
-
-async def test_cancelling_a_graph_leaves_alone_what_has_ended(autojump_clock: MockClock) -> None:
-    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a", "b"))) as run:
-        await tasks.complete("a")
-        run.cancel()
-        result = await run.wait()
-        run.cancel()
-    assert {name: node.state.value for name, node in result.results.items()} == {"a": "completed", "b": "cancelled"}
-    assert result.state is GraphState.CANCELLED
-
-
-async def test_waiting_node_is_replaced_before_it_is_ready(autojump_clock: MockClock) -> None:
-    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph(nodes("a", "b"), [Edge("a", "b")])) as run:
-        run.edit(lambda edit: edit.replace(Node("b", "new", tips="be quick")))
-        await tasks.complete("a", "new")
-        await run.wait()
-    assert "Tips for Completion:\n - be quick\n" in tasks.texts["new"]
 
 
 async def test_exception_of_make_request_comes_out_of_the_block(autojump_clock: MockClock) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge, NoSuchNode, NotEditable
+from galaxy_trio.errors import CycleError, GraphError, GraphTooLarge, NotEditable
 from galaxy_trio.graph import Edge, Node, NodeState, When
 from galaxy_trio.graph.edit import Edited, GraphEdit
 from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
@@ -93,24 +93,6 @@ def test_node_that_is_replaced_keeps_its_edges() -> None:
     assert rules.tables.node("c").spec.request == "newer"
 
 
-def test_removed_edges_are_awaited_no_more() -> None:
-    rules = Rules("abc", "ac", "ac", "bc")
-    rules.edit(lambda edit: edit.disconnect("a", "c"))
-    assert rules.states["c"] == "waiting"
-    rules.run("b")
-    assert rules.states["c"] == "ready"
-    assert len(rules.tables.edges) == 1
-
-
-def test_removing_an_edge_that_holds_changes_nothing_for_its_target() -> None:
-    rules = Rules("abc", "ac", "bc")
-    rules.run("a")
-    rules.edit(lambda edit: edit.disconnect("a", "c"))
-    assert rules.states["c"] == "waiting"
-    rules.run("b")
-    assert rules.states["c"] == "ready"
-
-
 def test_edge_may_be_added_and_removed_by_one_edit() -> None:
     def change(edit: GraphEdit) -> None:
         edit.connect(Edge("a", "b"))
@@ -188,29 +170,6 @@ def test_node_that_has_started_does_not_change(change: Callable[[GraphEdit], obj
     assert caught.value.state is (end or NodeState.RUNNING)
 
 
-def remove_and_connect(edit: GraphEdit) -> None:
-    edit.remove("b")
-    edit.connect(Edge("b", "a"))
-
-
-CHANGES_OF_MISSING_NODES: list[Callable[[GraphEdit], object]] = [
-    lambda edit: edit.replace(Node("x", "x")),
-    lambda edit: edit.remove("x"),
-    lambda edit: edit.connect(Edge("x", "a")),
-    lambda edit: edit.connect(Edge("a", "x")),
-    lambda edit: edit.disconnect("a", "x"),
-    remove_and_connect,
-]
-
-
-@pytest.mark.parametrize("change", CHANGES_OF_MISSING_NODES)
-def test_edit_of_a_node_that_is_not_there_is_refused(change: Callable[[GraphEdit], object]) -> None:
-    rules = Rules("ab")
-    with pytest.raises(NoSuchNode, match=r"there is no node '[xb]' in this graph"):
-        rules.edit(change)
-    assert rules.states == {"a": "ready", "b": "ready"}
-
-
 def test_cycle_through_old_and_new_edges_is_refused() -> None:
     def change(edit: GraphEdit) -> None:
         edit.add(Node("x", "x"), after="c")
@@ -234,16 +193,6 @@ def test_edges_that_meet_again_are_no_cycle() -> None:
     assert rules.states == {"x": "ready", "a": "waiting", "b": "waiting", "c": "waiting", "d": "waiting"}
 
 
-def test_edit_may_turn_an_edge_around() -> None:
-    def change(edit: GraphEdit) -> None:
-        edit.disconnect("a", "b")
-        edit.connect(Edge("b", "a"))
-
-    rules = Rules("ab", "ab")
-    rules.edit(change)
-    assert rules.states == {"a": "waiting", "b": "ready"}
-
-
 def test_edit_that_adds_too_many_nodes_is_refused() -> None:
     def change(edit: GraphEdit) -> None:
         for number in range(MAX_NODES):
@@ -253,46 +202,6 @@ def test_edit_that_adds_too_many_nodes_is_refused() -> None:
     with pytest.raises(GraphTooLarge, match="at most 10,000 nodes, and this one has 10,001"):
         rules.edit(change)
     assert rules.states == {"a": "ready"}
-
-
-def test_node_one_of_whose_edges_does_not_hold_is_not_retried() -> None:
-    rules = Rules("abc", "ac", Edge("b", "c"))
-    rules.machine.end("c", NodeState.CANCELLED)
-    rules.run("a", NodeState.FAILED)
-    with pytest.raises(NotEditable, match="node 'c' cannot run: one of its edges does not hold"):
-        rules.machine.retry("c")
-
-
-def test_retry_leaves_what_has_run_and_what_another_failure_skipped() -> None:
-    rules = Rules(
-        "abrstu",
-        "as",
-        "bs",
-        Edge("a", "r", When.FAILURE),
-        Edge("a", "t", When.END),
-        Edge("s", "u"),
-        Edge("a", "u", When.END),
-    )
-    rules.run("a", NodeState.FAILED)
-    rules.run("b", NodeState.LOST)
-    rules.run("r")
-    assert rules.states == {"a": "failed", "b": "lost", "r": "completed", "s": "skipped", "t": "ready", "u": "skipped"}
-    changes = rules.machine.retry("a")
-    assert (changes.ready, changes.waiting) == (["a"], ["t"])
-    assert rules.states == {"a": "ready", "b": "lost", "r": "completed", "s": "skipped", "t": "waiting", "u": "skipped"}
-    rules.machine.retry("b")
-    assert rules.states["s"] == rules.states["u"] == "waiting"
-    rules.run("a")
-    rules.run("b")
-    rules.run("s")
-    assert rules.states == {
-        "a": "completed",
-        "b": "completed",
-        "r": "completed",
-        "s": "ready",
-        "t": "ready",
-        "u": "ready",
-    } | {"s": "completed"}
 
 
 def test_retry_leaves_what_runs_and_resets_what_was_skipped_after_it() -> None:
@@ -312,13 +221,6 @@ def test_retry_under_a_hold_does_not_touch_what_is_undecided() -> None:
     rules.machine.retry("a")
     rules.machine.release(held)
     assert rules.states == {"a": "ready", "b": "waiting"}
-
-
-def test_conditional_edge_asks_only_about_what_completed() -> None:
-    rules = Rules("abcd", *(Edge(a, b, When.CONDITION, condition=lambda _: True) for a, b in ("ab", "cd")))
-    rules.run("a")
-    rules.run("c", NodeState.FAILED)
-    assert rules.states == {"a": "completed", "b": "ready", "c": "failed", "d": "skipped"}
 
 
 def test_condition_of_a_new_edge_from_a_held_node_is_not_asked_before_the_release() -> None:

@@ -58,9 +58,11 @@ def _check_valid(snapshot: GraphSnapshot) -> None:
     """Check that a snapshot is one of a graph that may have run, and can be written."""
     for edge in snapshot.graph.edges:
         holds = snapshot.decisions.get(edge.id or "")
-        source, target = snapshot.node(edge.source).state, snapshot.node(edge.target).state
-        assert holds is None or source in ENDED or target not in UNSTARTED | {NodeState.SKIPPED}
-        assert holds is not False or target not in UNSTARTED
+        source, target = snapshot.node(edge.source), snapshot.node(edge.target)
+        # What ran before its source was retried keeps the edge, also if it is retried itself.
+        may_be_decided = source.state in ENDED or target.state not in UNSTARTED | {NodeState.SKIPPED} or target.attempt
+        assert holds is None or may_be_decided
+        assert holds is not False or target.state not in UNSTARTED
     functions = {edge.id: edge.condition for edge in snapshot.graph.edges if callable(edge.condition)}
     assert (
         read_graph(graph_document(snapshot), conditions={str(key): bool for key in functions}).graph == snapshot.graph

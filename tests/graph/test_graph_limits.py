@@ -18,6 +18,7 @@ from galaxy_trio.graph import (
     GraphState,
     Node,
     NodeResult,
+    NodeRetried,
     NodeState,
     When,
     open_graph,
@@ -149,6 +150,19 @@ async def test_node_whose_result_would_be_too_large_with_the_others_fails_and_is
         result = await run.wait()
     assert result.results["b"].result == "x" * 3_000
     assert "its result was dropped" in str(result.results["c"].error)
+
+
+@pytest.mark.usefixtures("low_limits")
+async def test_result_of_an_attempt_that_is_too_large_is_not_kept_until_the_next_one(autojump_clock: MockClock) -> None:
+    async with open_tasks() as tasks, open_graph(tasks.constellation, Graph([Node("a", "a", retries=2)])) as run:
+        for size, kept in ((5_000, "x" * 5_000), (20_000, None)):
+            await tasks.wait_running("a")
+            async with run.subscribe() as events:
+                await tasks.fail("a", result="x" * size)
+                assert [type(await anext(events)) for _ in range(2)] == [GraphSnapshot, NodeRetried]
+            assert (run.snapshot().node("a").result, run.snapshot().node("a").error) == (kept, "it broke")
+        await tasks.complete("a")
+        assert (await run.wait()).state is GraphState.COMPLETED
 
 
 @pytest.mark.usefixtures("low_limits")

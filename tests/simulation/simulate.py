@@ -7,17 +7,20 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable  # attrs reads annotations at run time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
+from tests.simulation.cluster.run import ClusterSimulation, simulate_cluster
 from tests.simulation.graphs.run import GraphSimulation, simulate_graph
 from tests.simulation.run import Run, simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
+AnyRun: TypeAlias = Run | GraphSimulation | ClusterSimulation
 _EVERY: Final = 10.0
 """Seconds between two progress lines."""
 
@@ -31,16 +34,10 @@ class Summary:
     counts: Counter[str]
 
 
-def summary_of(seed: int) -> Summary:
-    """Carry out the plan of one seed."""
-    run = simulate(seed)
-    return Summary(seed, report_of(run) if run.broken else "", _counts_of(run))
-
-
-def summary_of_graph(seed: int) -> Summary:
-    """Carry out the plan of one seed of a graph."""
-    run = simulate_graph(seed)
-    return Summary(seed, report_of(run) if run.broken else "", run.counts)
+def summary_of(run: AnyRun) -> Summary:
+    """The summary of a run."""
+    counts = _counts_of(run) if isinstance(run, Run) else run.counts
+    return Summary(run.plan.seed, report_of(run) if run.broken else "", counts)
 
 
 def _counts_of(run: Run) -> Counter[str]:
@@ -60,27 +57,47 @@ def _counts_of(run: Run) -> Counter[str]:
     )
 
 
+@attrs.frozen
+class _Subject:
+    """What is simulated: its option, and how a seed of it is carried out."""
+
+    option: str
+    simulate: Callable[[int], AnyRun]
+
+    def summary(self, seed: int) -> Summary:
+        """Carry out the plan of one seed."""
+        return summary_of(self.simulate(seed))
+
+
+_CONNECTIONS: Final = _Subject("", simulate)
+_SUBJECTS: Final = {
+    "graphs": _Subject("--graphs ", simulate_graph),
+    "cluster": _Subject("--cluster ", simulate_cluster),
+}
+_OPTIONS: Final = {Run: _CONNECTIONS, GraphSimulation: _SUBJECTS["graphs"], ClusterSimulation: _SUBJECTS["cluster"]}
+
+
 @contextmanager
-def _summaries_of(summarize: Callable[[int], Summary], seeds: range, jobs: int) -> Generator[Iterable[Summary]]:
+def _summaries_of(subject: _Subject, seeds: range, jobs: int) -> Generator[Iterable[Summary]]:
     """Carry out the plans in so many processes; in this one if it is one."""
     if jobs == 1:
-        yield map(summarize, seeds)
+        yield map(subject.summary, seeds)
     else:
         with multiprocessing.Pool(jobs) as pool:
-            yield pool.imap_unordered(summarize, seeds, chunksize=4)
+            yield pool.imap_unordered(subject.summary, seeds, chunksize=4)
 
 
-def report_of(run: Run | GraphSimulation) -> str:
+def report_of(run: AnyRun) -> str:
     """Report the broken promises, the plan, and the command that repeats the run."""
-    graphs = "--graphs " if isinstance(run, GraphSimulation) else ""
+    option = _OPTIONS[type(run)].option
     return "\n".join(
         [
             str(run.plan),
             "",
             *(f"BROKEN: {promise}" for promise in run.broken),
             "",
-            f"again:        nox -s simulate -- {graphs}--first-seed {run.plan.seed} --seeds 1",
-            f"with journal: nox -s simulate -- {graphs}--first-seed {run.plan.seed} --seeds 1 --journal",
+            f"again:        nox -s simulate -- {option}--first-seed {run.plan.seed} --seeds 1",
+            f"with journal: nox -s simulate -- {option}--first-seed {run.plan.seed} --seeds 1 --journal",
         ]
     )
 
@@ -88,19 +105,24 @@ def report_of(run: Run | GraphSimulation) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
-    parser.add_argument("--graphs", action="store_true", help="simulate task graphs")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--graphs", action="store_const", const="graphs", dest="subject", help="simulate task graphs")
+    what.add_argument(
+        "--cluster", action="store_const", const="cluster", dest="subject", help="simulate daemons on one database"
+    )
     parser.add_argument("--seeds", type=int, default=200, help="number of seeds (200)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="concurrent processes")
     parser.add_argument("--journal", action="store_true", help="print the journals")
     options = parser.parse_args(arguments)
+    subject = _SUBJECTS.get(options.subject, _CONNECTIONS)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.journal:
         for seed in seeds:
-            print((simulate_graph if options.graphs else simulate)(seed).journal)
+            print(subject.simulate(seed).journal)
     began = printed_at = time.perf_counter()
     counts: Counter[str] = Counter()
-    with _summaries_of(summary_of_graph if options.graphs else summary_of, seeds, options.jobs) as summaries:
+    with _summaries_of(subject, seeds, options.jobs) as summaries:
         for count, summary in enumerate(summaries, 1):
             counts += summary.counts
             if summary.report:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.simulation.digests import digests
 from tests.simulation.graphs.mutations import GRAPH_MUTATIONS, pass_no_skip_on
 from tests.simulation.graphs.run import simulate_graph
 from tests.simulation.simulate import main, report_of
-from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.simulation.patching import Mutation
@@ -38,25 +35,10 @@ def test_simulation_of_graphs_finds_the_mutation(mutation: Mutation) -> None:
         assert any(simulate_graph(seed).broken for seed in range(_SEEDS_OF_MUTATION))
 
 
-def _digests(hash_seed: str) -> str:
-    """Run a few seeds in a separate process with a different order of sets, and return the digests of the journals."""
-    program = (
-        "import hashlib\n"
-        "from tests.simulation.graphs.run import simulate_graph\n"
-        "for seed in range(8):\n"
-        "    print(hashlib.sha256(str(simulate_graph(seed).journal).encode()).hexdigest())\n"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(  # noqa: S603  # this program
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 def test_seed_of_a_graph_gives_the_same_run_byte_for_byte_in_every_process() -> None:
-    digests = _digests("1").split()
-    assert digests == _digests("2").split()
-    assert len(set(digests)) == 8
+    found = digests(simulate_graph, 8, "1")
+    assert found == digests(simulate_graph, 8, "2")
+    assert len(set(found)) == 8
 
 
 def test_broken_promise_of_a_graph_is_reported_with_its_plan_and_the_command_that_repeats_it(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from typing import Final
 
 import pytest
 
+from tests.simulation.digests import digests
 from tests.simulation.mutations import route_by_kind
 from tests.simulation.run import simulate
 from tests.simulation.simulate import main, report_of, summary_of
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.simulation
 
@@ -34,24 +31,9 @@ def test_task_that_got_its_slot_in_the_step_of_a_disconnect_waits() -> None:
     assert not simulate(805585).broken
 
 
-def _digests(hash_seed: str) -> str:
-    """Run a few seeds in a separate process with a different order of sets, and return the digests of the journals."""
-    program = (
-        "import hashlib\n"
-        "from tests.simulation.run import simulate\n"
-        "for seed in range(12):\n"
-        "    print(hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest())\n"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(  # noqa: S603  # this program
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 def test_seed_gives_the_same_run_byte_for_byte_in_every_process() -> None:
     here = [hashlib.sha256(str(simulate(seed).journal).encode()).hexdigest() for seed in range(12)]
-    assert _digests("1").split() == _digests("2").split() == here
+    assert digests(simulate, 12, "1") == digests(simulate, 12, "2") == here
     assert len(set(here)) == 12
 
 
@@ -59,7 +41,7 @@ def test_broken_promise_is_reported_with_its_plan_and_the_command_that_repeats_i
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with route_by_kind():
-        summary = summary_of(4)
+        summary = summary_of(simulate(4))
         assert "BROKEN: " in summary.report
         assert summary.report.startswith("seed 4\n")
         assert "nox -s simulate -- --first-seed 4 --seeds 1\n" in summary.report

@@ -62,7 +62,7 @@ def _check_daemon(section: Section, settings: Settings) -> None:
             if not problem.startswith(("devices: ", f"{settings.devices.name}: ")):
                 section.problem(f"the daemon cannot start: {problem}", "correct this setting, or what it names")
     else:
-        section.ok("the daemon is running" if checked.is_running else "the daemon could start")
+        section.ok(checked.running or "the daemon could start")
     if settings.token_file is not None:
         _check_secret(section, settings.token_file, "the daemon's token file")
 

@@ -1,4 +1,4 @@
-"""``galaxy-trio graph``: checks, shows, runs and exports task graphs."""
+"""``galaxy-trio graph``: checks, shows, runs and exports task graphs, in files and in the daemon."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from typing import TYPE_CHECKING, Literal, cast
 import click
 
 from galaxy_trio._cli.check import problems_printed
+from galaxy_trio._cli.graph.arguments import file_of, file_or_id
 from galaxy_trio._cli.graph.drawing import draw_graph
 from galaxy_trio._cli.graph.layers import layers_of
+from galaxy_trio._cli.graph.loaded_graph import parse_graph
 from galaxy_trio._cli.graph.progress import counts_in_words
 from galaxy_trio._cli.graph.run import run_command
 from galaxy_trio._cli.graph.running import check_devices
-from galaxy_trio._cli.options import verbose
-from galaxy_trio._cli.terminal import echo, open_console
+from galaxy_trio._cli.graph.stored import (
+    cancel_command,
+    find_stored,
+    follow_graph,
+    list_command,
+    print_stored,
+    retry_command,
+    submit_command,
+)
+from galaxy_trio._cli.options import json_option, verbose
+from galaxy_trio._cli.task import Daemon, daemon_options
+from galaxy_trio._cli.terminal import echo, echo_json, open_console
 from galaxy_trio._counted import counted
 from galaxy_trio._printable import one_line
 from galaxy_trio.constellation.config import read_config
@@ -33,7 +45,7 @@ _path = click.Path(path_type=Path)
 
 @click.group("graph")
 def graph_command() -> None:
-    """Check, show, run and export task graphs."""
+    """Check, show, export and run task graphs, here or in the daemon."""
 
 
 @contextmanager
@@ -77,16 +89,39 @@ def check_command(file: Path, *, devices: Path | None) -> int:
     return 0
 
 
-@graph_command.command("show", epilog="\b\nExample:\n    galaxy-trio graph show plan.json")
-@click.argument("file", type=_path)
-@verbose
-def show_command(file: Path) -> int:
-    """Show the layers and edges of the graph in FILE.
+@graph_command.command(
+    "show",
+    epilog="\b\nExamples:\n    galaxy-trio graph show plan.json\n"
+    "    galaxy-trio graph show 0123456789abcdef0123456789abcdef --wait",
+)
+@file_or_id
+@click.option(
+    "--wait", is_flag=True, help="Follow the graph with this ID until it has ended. Ctrl-C leaves it running."
+)
+@json_option
+@daemon_options
+def show_command(daemon: Daemon, named: str, *, wait: bool, as_json: bool) -> int:
+    """Show the layers and edges of a graph in a FILE or in the daemon.
 
-    Each node is in the layer after the last of those that it waits for. If FILE has results, the nodes' states are shown as well.
+    Each node is in the layer after the last of those that it waits for. If the graph has results, the nodes' states are shown as well.
     """
+    file = file_of(named)
+    if file is None:
+        if wait:
+            return follow_graph(daemon, named, as_json=as_json)
+        if as_json:
+            echo_json(find_stored(daemon, named))
+        else:
+            print_stored(parse_graph(find_stored(daemon, named)))
+        return 0
+    if wait:
+        raise ConfigError(f"--wait follows a graph in the daemon, and {file} is a file: submit it first")
+    snapshot = read_graph(file)
+    if as_json:
+        echo_json({"graph": graph_document(snapshot, format="ours")})
+        return 0
     console = open_console()
-    for line in draw_graph(read_graph(file), console.width):
+    for line in draw_graph(snapshot, console.width):
         console.print(line, soft_wrap=True)
     return 0
 
@@ -94,7 +129,7 @@ def show_command(file: Path) -> int:
 @graph_command.command(
     "export", epilog="\b\nExample:\n    galaxy-trio graph export plan.toml --format original -o plan.json"
 )
-@click.argument("file", type=_path)
+@file_or_id
 @click.option(
     "--format",
     "form",
@@ -104,10 +139,11 @@ def show_command(file: Path) -> int:
     help="The form: original, which UFO³ Galaxy reads, or ours.",
 )
 @click.option("-o", "--output", type=_path, metavar="OUT", help="Write this file instead of printing the document.")
-@verbose
-def export_command(file: Path, *, form: Literal["original", "ours"], output: Path | None) -> int:
-    """Write the graph in FILE in another form, with its results."""
-    snapshot = read_graph(file)
+@daemon_options
+def export_command(daemon: Daemon, named: str, *, form: Literal["original", "ours"], output: Path | None) -> int:
+    """Write a graph, in a FILE or in the daemon, in another form."""
+    file = file_of(named)
+    snapshot = parse_graph(find_stored(daemon, named, with_results=True)).snapshot if file is None else read_graph(file)
     if output is None:
         echo(json.dumps(graph_document(snapshot, format=form), ensure_ascii=False, indent=2))
     else:
@@ -115,4 +151,5 @@ def export_command(file: Path, *, form: Literal["original", "ours"], output: Pat
     return 0
 
 
-graph_command.add_command(run_command)
+for command in (run_command, submit_command, list_command, cancel_command, retry_command):
+    graph_command.add_command(command)

@@ -13,50 +13,37 @@ from rich.live import Live
 
 from galaxy_trio._cli.devices import line_of as line_of_device
 from galaxy_trio._cli.graph.layers import edges_in_words, shortened
-from galaxy_trio._cli.graph.progress import GraphProgress, NodeProgress
+from galaxy_trio._cli.graph.progress import GraphProgress, NodeProgress, counts_in_words
 from galaxy_trio._cli.graph.progress_table import progress_table
+from galaxy_trio._cli.graph.stored_events import NodeRetriedWithin
 from galaxy_trio._cli.terminal import echo_in_thread, print_hint
-from galaxy_trio._cli.times import duration, seconds_until
+from galaxy_trio._cli.times import duration
 from galaxy_trio._counted import counted
 from galaxy_trio._printable import one_line
 from galaxy_trio.events import (
-    CONNECTED,
     DeviceConnected,
-    DeviceDisconnected,
-    DeviceFailed,
-    DeviceNeedsAttention,
     EventsLost,
 )
 from galaxy_trio.graph import (
-    GraphEnded,
     GraphSnapshot,
-    GraphState,
     NodeEnded,
     NodeRetried,
     NodeSkipped,
     NodeStarted,
     NodeState,
 )
-from galaxy_trio.graph.model import MAX_NODES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from attrs import AttrsInstance
     from rich.console import Console
     from rich.text import Text
 
-    from galaxy_trio.constellation.constellation import Constellation
-    from galaxy_trio.graph import GraphEvent, GraphRun
+    from galaxy_trio._cli.graph.shown import AnyEvent, DeviceEvent, ShownGraph
 
-    AnyEvent = GraphEvent | GraphSnapshot | EventsLost
-    DeviceEvent = DeviceConnected | DeviceDisconnected | DeviceFailed | DeviceNeedsAttention
-
-_BACKLOG: Final = 4 * MAX_NODES
-"""Events that may wait to be printed: one step, such as cancelling the graph, may cause several for each node."""
 _REFRESH_INTERVAL: Final = 0.5
 """Seconds between two updates of the live table."""
-_DEVICE_EVENTS: Final = (DeviceConnected, DeviceDisconnected, DeviceFailed, DeviceNeedsAttention)
 ENDS: Final = {
     NodeState.COMPLETED: "completed",
     NodeState.FAILED: "failed",
@@ -70,7 +57,7 @@ _STOPPING: Final = "stopping what runs; Ctrl-C again leaves immediately"
 class Output(Protocol):
     """Shows a graph while it runs."""
 
-    async def show(self, run: GraphRun, constellation: Constellation) -> None:
+    async def show(self, graph: ShownGraph) -> None:
         """Show a graph until it has ended."""
         ...
 
@@ -90,25 +77,25 @@ class Table:
         self._console = console
         self._stopping = False
 
-    async def show(self, run: GraphRun, constellation: Constellation) -> None:
+    async def show(self, graph: ShownGraph) -> None:
         """Show a graph until it has ended. The table stays."""
-        progress = GraphProgress(run.snapshot())
+        progress = GraphProgress(graph.snapshot())
 
         async def follow(event: AnyEvent) -> None:
-            progress.apply(event, run)
+            progress.apply(event, graph, graph.event_time())
 
         with Live(console=self._console, auto_refresh=False) as live:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._refresh, live, progress, constellation)
-                await _follow(run, follow)
+                nursery.start_soon(self._refresh, live, progress, graph)
+                await graph.follow(follow)
                 nursery.cancel_scope.cancel()
             live.update(self._table(progress, ()), refresh=True)
 
-    async def _refresh(self, live: Live, progress: GraphProgress, constellation: Constellation) -> None:
+    async def _refresh(self, live: Live, progress: GraphProgress, graph: ShownGraph) -> None:
         while True:
             notes = [_STOPPING] if self._stopping else []
             # A person asks why a node does not start.
-            absences = _absences(constellation) if progress.counts[NodeState.READY] else ()
+            absences = graph.absences() if progress.counts[NodeState.READY] else ()
             table = self._table(progress, [*notes, *absences])
             # A person may have stopped the terminal with Ctrl-S.
             await trio.to_thread.run_sync(partial(live.update, table, refresh=True))
@@ -125,9 +112,9 @@ class Table:
 class Lines:
     """A line for each event."""
 
-    async def show(self, run: GraphRun, constellation: Constellation) -> None:
+    async def show(self, graph: ShownGraph) -> None:
         """Print the events of a graph and of its devices until the graph has ended."""
-        progress, printing = GraphProgress(run.snapshot()), trio.Lock()
+        progress, printing = GraphProgress(graph.snapshot()), trio.Lock()
         reasons: dict[str, str | None] = {}
 
         async def print_line(line: str | None) -> None:
@@ -136,7 +123,7 @@ class Lines:
                     await echo_in_thread(f"{datetime.now().astimezone():%H:%M:%S} {one_line(line)}")
 
         async def print_event(event: AnyEvent) -> None:
-            node = progress.apply(event, run)
+            node = progress.apply(event, graph, graph.event_time())
             await print_line(line_of(event, node, progress))
 
         async def print_device(event: DeviceEvent) -> None:
@@ -146,7 +133,7 @@ class Lines:
                 reasons[event.device_id] = reason
                 await print_line(line_of_device(event))
 
-        await _follow_both(run, print_event, constellation, print_device)
+        await _follow_both(graph, print_event, print_device)
 
     def stopping(self) -> None:
         """Tell a person on stderr."""
@@ -156,7 +143,7 @@ class Lines:
 class JsonLines:
     """A JSON object for each event."""
 
-    async def show(self, run: GraphRun, constellation: Constellation) -> None:
+    async def show(self, graph: ShownGraph) -> None:
         """Print the events of a graph and of its devices until the graph has ended."""
         printing = trio.Lock()
 
@@ -166,51 +153,23 @@ class JsonLines:
             async with printing:
                 await echo_in_thread(as_json_line(line))
 
-        await _follow_both(run, print_event, constellation, print_event)
+        await _follow_both(graph, print_event, print_event)
 
     def stopping(self) -> None:
         """Tell a person on stderr."""
         print_hint(_STOPPING)
 
 
-async def _follow(run: GraphRun, handle: Callable[[AnyEvent], Awaitable[None]]) -> None:
-    """Handle the events of a graph until it has ended."""
-    async with run.subscribe(_BACKLOG) as events:
-        # A graph that has ended already has no events.
-        ended = run.state is not GraphState.RUNNING
-        async for event in events:
-            await handle(event)
-            if ended or isinstance(event, GraphEnded):
-                break
-
-
 async def _follow_both(
-    run: GraphRun,
+    graph: ShownGraph,
     handle: Callable[[AnyEvent], Awaitable[None]],
-    constellation: Constellation,
     handle_device: Callable[[DeviceEvent], Awaitable[None]],
 ) -> None:
-    """Handle the events of a graph until it has ended, and those events of its devices that concern people."""
-
-    async def follow_devices() -> None:
-        async with constellation.subscribe() as events:
-            async for event in events:
-                if isinstance(event, _DEVICE_EVENTS):
-                    await handle_device(event)
-
+    """Handle the events of a graph until it has ended, and those of its devices."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(follow_devices)
-        await _follow(run, handle)
+        nursery.start_soon(graph.follow_devices, handle_device)
+        await graph.follow(handle)
         nursery.cancel_scope.cancel()
-
-
-def _absences(constellation: Constellation) -> Iterator[str]:
-    """Say why devices are not connected."""
-    for device in constellation.statistics().devices.values():
-        if device.status not in CONNECTED and device.problem is not None:
-            left = seconds_until(device.next_try)
-            again = "" if left is None else f" (retry in {duration(left)})"
-            yield f"{device.device_id} is {device.status.value}: {shortened(device.problem)}{again}"
 
 
 def line_of(event: AnyEvent, node: NodeProgress | None, progress: GraphProgress) -> str | None:
@@ -223,14 +182,22 @@ def line_of(event: AnyEvent, node: NodeProgress | None, progress: GraphProgress)
     """
     took = "" if node is None or node.took is None else f" after {duration(node.took)}"
     match event, node:
+        case GraphSnapshot(), _ if progress.counts[NodeState.RUNNING]:
+            # It runs already, in the daemon.
+            return counts_in_words(progress.counts)
         case EventsLost(), _:
             return f"{counted(event.count, 'event')} not shown: they came faster than they could be printed"
         case NodeStarted(), NodeProgress():
-            again = f", attempt {event.attempt} of {node.node.retries + 1}" if event.attempt > 1 else ""
+            # A person may have retried it more often.
+            total = f" of {node.node.retries + 1}" if event.attempt <= node.node.retries + 1 else ""
+            again = f", attempt {event.attempt}{total}" if event.attempt > 1 else ""
             return f"{event.node_id} started on {event.device_id}{again}"
-        case NodeRetried(), NodeProgress():
+        case NodeRetried() | NodeRetriedWithin(), NodeProgress():
             why = shortened(event.error or "no reason was given")
-            return f"{event.node_id} failed on {node.device_id}{took}: {why} (retry in {duration(event.wait)})"
+            again = (
+                f"in {duration(event.wait)}" if isinstance(event, NodeRetried) else f"within {duration(event.within)}"
+            )
+            return f"{event.node_id} failed on {node.device_id}{took}: {why} (retry {again})"
         case NodeEnded(), NodeProgress() if took or event.state is not NodeState.CANCELLED:
             where = f" on {node.device_id}{took}" if took else ""
             why = f": {shortened(event.error)}" if event.error and event.state is not NodeState.CANCELLED else ""

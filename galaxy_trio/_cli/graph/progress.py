@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 import trio
 
 from galaxy_trio._cli.graph.layers import layers_of
+from galaxy_trio._cli.graph.stored_events import NodeRetriedWithin
+from galaxy_trio._concurrency import wall_clock
 from galaxy_trio.events import EventsLost
 from galaxy_trio.graph import (
     GraphEdited,
@@ -25,8 +27,9 @@ from galaxy_trio.graph import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-    from galaxy_trio.graph import Edge, GraphEvent, GraphRun
+    from galaxy_trio.graph import Edge, GraphEvent
 
 
 STATES: Final = (
@@ -45,6 +48,20 @@ STATES: Final = (
 def counts_in_words(counts: Mapping[NodeState, int]) -> str:
     """Return the number of nodes in each state: ``1 running, 2 waiting, 2 completed``."""
     return ", ".join(f"{counts[state]:,} {state.value}" for state in STATES if counts.get(state)) or "no nodes"
+
+
+def trio_time(time: datetime | None) -> float:
+    """Return a time of the past on trio's clock; None is now."""
+    ago = 0.0 if time is None else (wall_clock.now() - time).total_seconds()
+    return trio.current_time() - max(ago, 0.0)
+
+
+class HasSnapshot(Protocol):
+    """A graph."""
+
+    def snapshot(self) -> GraphSnapshot:
+        """Return the graph as it is now."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -112,15 +129,28 @@ class GraphProgress:
         if known.started is not None and known.ended is not None:
             progress.took = (known.ended - known.started).total_seconds()
         if known.state is NodeState.RUNNING:
-            progress.started = trio.current_time() if before is None or before.started is None else before.started
+            began = before.started if before is not None and before.attempt == known.attempt else None
+            progress.started = trio_time(known.started) if began is None else began
         return progress
 
-    def apply(self, event: GraphEvent | GraphSnapshot | EventsLost, run: GraphRun) -> NodeProgress | None:
-        """Follow an event. Returns the node that it is about, if there is one."""
+    def apply(
+        self, event: GraphEvent | GraphSnapshot | EventsLost, graph: HasSnapshot, at: float | None = None
+    ) -> NodeProgress | None:
+        """Follow an event.
+
+        Args:
+            event: The event.
+            graph: Where to load everything from, if the event requires that.
+            at: When it happened, on trio's clock; None for now.
+
+        Returns:
+            The node that it is about, if there is one.
+        """
+        when = trio.current_time() if at is None else at
         if isinstance(event, GraphSnapshot):
             self.load(event)
         elif isinstance(event, EventsLost | GraphEdited):
-            self.load(run.snapshot())
+            self.load(graph.snapshot())
         # One that was removed may have events that are older than what was loaded.
         node = self.nodes.get(event.node_id) if isinstance(event, NodeEvent) else None
         if node is None:
@@ -133,21 +163,23 @@ class GraphProgress:
             case NodeStarted():
                 self._move(node, NodeState.RUNNING)
                 node.attempt, node.device_id = event.attempt, event.device_id
-                node.started, node.took = trio.current_time(), None
+                node.started, node.took = when, None
             case NodeRetried():
-                self._end(node, NodeState.READY, event.error)
-                node.next_try = trio.current_time() + event.wait
+                self._end(node, NodeState.READY, event.error, when)
+                node.next_try = when + event.wait
+            case NodeRetriedWithin():
+                self._end(node, NodeState.READY, event.error, when)
             case NodeEnded():
-                self._end(node, event.state, event.error)
+                self._end(node, event.state, event.error, when)
             case _:
                 # NodeSkipped.
                 self._move(node, NodeState.SKIPPED)
         return node
 
-    def _end(self, node: NodeProgress, state: NodeState, error: str | None) -> None:
+    def _end(self, node: NodeProgress, state: NodeState, error: str | None, when: float) -> None:
         took = None
         if node.state is NodeState.RUNNING and node.started is not None:
-            took = trio.current_time() - node.started
+            took = when - node.started
         node.took = took
         self._move(node, state)
         node.error = error

@@ -68,7 +68,7 @@ def _cells(node: NodeProgress) -> list[Text]:
     seconds = node.seconds()
     device = node.device_id if node.device_id is not None else device_in_words(node.node)
     total = node.node.retries + 1
-    attempt = f"{node.attempt}" if total == 1 else f"{node.attempt} of {total}"
+    attempt = f"{node.attempt}" if total == 1 or node.attempt > total else f"{node.attempt} of {total}"
     return [
         cell(node.node.id),
         cell(f"{node.layer:,}"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from galaxy_trio._cli.graph.shown import LocalGraph
 from galaxy_trio._cli.signals import wait_signalled
 from galaxy_trio._cli.terminal import spinner
 from galaxy_trio._config.reader import MAX_PROBLEMS, check_problems
@@ -76,7 +77,7 @@ async def run_graph(
                 output.stopping()
 
             nursery.start_soon(wait_signalled, cancel)
-            await output.show(run, constellation)
+            await output.show(LocalGraph(run, constellation))
             result = await run.wait()
             running.seconds = trio.current_time() - started
             nursery.cancel_scope.cancel()

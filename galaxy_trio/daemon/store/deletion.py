@@ -1,4 +1,4 @@
-"""Deletes old tasks, with their results and departures."""
+"""Deletes old tasks, with their results and departures. Those of graphs are deleted together with their graphs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from galaxy_trio.daemon.store.schema import TASKS
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, ScalarSelect, Select
 
     from galaxy_trio.daemon.store.committer import Transaction
 
 MAX_DELETED: Final = 500
 """Tasks that are deleted in one transaction; other writes run between two."""
-_FINAL_STATES: Final = tuple(state.value for state in TaskState if state.ended)
+_HAS_ENDED: Final = TASKS.c.state.in_([state.value for state in TaskState if state.ended])
 
 
 def delete_some(transaction: Transaction, older_than: datetime, keep: int) -> int:
@@ -36,10 +36,12 @@ def has_old(connection: Connection, older_than: datetime, keep: int) -> bool:
     return connection.execute(_old(older_than, keep).limit(1)).first() is not None
 
 
+def oldest_kept(keep: int) -> ScalarSelect[int]:
+    """The number of the oldest of the newest `keep` ended tasks; NULL if there are fewer."""
+    newest = select(TASKS.c.number).where(_HAS_ENDED).order_by(TASKS.c.number.desc())
+    return newest.offset(keep - 1).limit(1).scalar_subquery()
+
+
 def _old(older_than: datetime, keep: int) -> Select[tuple[int]]:
-    ended = TASKS.c.state.in_(_FINAL_STATES)
-    newest = select(TASKS.c.number).where(ended).order_by(TASKS.c.number.desc())
-    oldest_kept = newest.offset(keep - 1).limit(1).scalar_subquery()
-    return select(TASKS.c.number).where(
-        ended, (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept)
-    )
+    is_old = (TASKS.c.ended < older_than.timestamp()) | (TASKS.c.number < oldest_kept(keep))
+    return select(TASKS.c.number).where(_HAS_ENDED, TASKS.c.graph.is_(None), is_old)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import attrs
 import trio
 
+from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.daemon.store.committer import Batch, Write
 
 if TYPE_CHECKING:
@@ -63,7 +64,14 @@ class GroupCommit:
         """Transactions until now."""
         return self._committer.commits
 
-    async def write(self, operation: Callable[[Transaction], T], *, only_reads: bool = False) -> T:
+    async def write(
+        self,
+        operation: Callable[[Transaction], T],
+        *,
+        only_reads: bool = False,
+        takes: bool = False,
+        changes: str | None = None,
+    ) -> T:
         """Run an operation in a transaction, in a worker thread; its changes are on disk when this returns.
 
         Cancelling is safe: a write that is still waiting for room is not done. From then on this waits for it under a shield, so that the
@@ -72,8 +80,11 @@ class GroupCommit:
         Args:
             operation: Called with its transaction, and called again if the transaction fails.
             only_reads: Whether the operation changes nothing, and only needs its place between the writes.
+            takes: Whether the operation takes something for this life of the daemon.
+            changes: The id of a graph that the operation changes, or of a task whose graph it may change.
 
         Raises:
+            LifeOver: The operation takes something, and this life is over.
             InDoubt: The database failed in the middle of the commit and does not come back.
             Exception: The operation or the database raised it; nothing of the operation is on disk.
             trio.ClosedResourceError: The group's block has ended.
@@ -83,7 +94,7 @@ class GroupCommit:
         def run(transaction: Transaction) -> None:
             results[:] = [operation(transaction)]
 
-        pending = _Pending(Write(run, self._clock(), only_reads))
+        pending = _Pending(Write(run, self._clock(), only_reads, takes, changes))
         await self._sending.send(pending)
         with trio.CancelScope(shield=True):
             await pending.done.wait()
@@ -106,7 +117,7 @@ async def open_group_commit(
     """
     sending, receiving = trio.open_memory_channel[_Pending](_MAX_PENDING)
     group = GroupCommit(sending, committer, clock)
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(_Loop(committer, is_temporary).commit_all, receiving)
         with sending:
             yield group

@@ -11,6 +11,10 @@ import attrs
 POSTGRESQL: Final = "postgresql+psycopg://"
 """The beginning of the URL of a PostgreSQL database."""
 DEFAULT_CLUSTER: Final = "galaxy"
+DEFAULT_LEASE: Final = 30.0
+MIN_LEASE: Final = 3.0
+MAX_LEASE: Final = 3_600.0
+"""Seconds."""
 
 
 @attrs.frozen
@@ -20,10 +24,12 @@ class PostgresqlLocation:
     Attributes:
         url: ``postgresql+psycopg://…``, which may contain a password.
         cluster: Names the schema, the lock and the channel in the database: several clusters can share one.
+        lease: Seconds after which a daemon that does not answer any more loses its devices to the others.
     """
 
     url: str = attrs.field(repr=False)
     cluster: str = DEFAULT_CLUSTER
+    lease: float = DEFAULT_LEASE
 
 
 Location: TypeAlias = Path | PostgresqlLocation

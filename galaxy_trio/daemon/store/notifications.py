@@ -1,4 +1,7 @@
-"""PostgreSQL's notifications on trio: LISTEN on a connection of its own, which a task reads without a thread."""
+"""PostgreSQL's notifications on trio: LISTEN on a connection of its own, which a task reads without a thread.
+
+Rule 11 of docs/explanation/cluster.md.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import trio
 from psycopg import pq, sql
 from trio.lowlevel import wait_readable, wait_writable
 
-from galaxy_trio.daemon.store.postgresql import reason_of, session_settings
+from galaxy_trio.daemon.store.postgresql_sessions import reason_of, session_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from galaxy_trio.daemon.store.postgresql import Postgresql
+    from galaxy_trio.daemon.store.postgresql_sessions import PostgresqlSessions
 
 logger: Final = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ _MAX_DELAY: Final = 30.0
 """Seconds to wait before the next connection: they double until a connection has lasted for the maximum."""
 
 
-async def follow_commits(database: Postgresql, on_commit: Callable[[], None]) -> None:
+async def follow_commits(database: PostgresqlSessions, on_commit: Callable[[], None]) -> NoReturn:
     """Call a function whenever something may have been committed, in this process or in another one. Never returns.
 
     It is called after a notification in the cluster's channel, once for those that arrive together; after each LISTEN, because earlier
@@ -50,7 +53,7 @@ async def _poll(on_commit: Callable[[], None]) -> NoReturn:
         on_commit()
 
 
-async def _listen(database: Postgresql, on_commit: Callable[[], None]) -> NoReturn:
+async def _listen(database: PostgresqlSessions, on_commit: Callable[[], None]) -> NoReturn:
     """Listen on one connection after the other."""
     delay = _MIN_DELAY
     has_failed = False
@@ -86,7 +89,7 @@ async def _receive(connection: pq.abc.PGconn, on_commit: Callable[[], None]) -> 
 
 
 @asynccontextmanager
-async def _open_listener(database: Postgresql) -> AsyncGenerator[pq.abc.PGconn]:
+async def _open_listener(database: PostgresqlSessions) -> AsyncGenerator[pq.abc.PGconn]:
     """Connect, and listen to the cluster's channel inside the block.
 
     Raises:
@@ -100,7 +103,7 @@ async def _open_listener(database: Postgresql) -> AsyncGenerator[pq.abc.PGconn]:
         with trio.fail_at(deadline):
             await _connect(connection)
             listen = sql.SQL("; LISTEN {}").format(sql.Identifier(database.cluster)).as_bytes(None)
-            await _execute(connection, session_settings(database.cluster) + listen)
+            await _execute(connection, session_settings(database.cluster, database.lease) + listen)
         yield connection
     finally:
         connection.finish()

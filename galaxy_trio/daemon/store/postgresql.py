@@ -3,128 +3,68 @@
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
-import psycopg
 import trio
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateSchema
 
-from galaxy_trio.daemon.store.database import MAX_READERS, DatabaseInUse, Engines, StoreError
+from galaxy_trio.daemon.store.database import MAX_READERS, DatabaseAway, Engines, StoreError
 from galaxy_trio.daemon.store.location import POSTGRESQL
 from galaxy_trio.daemon.store.migrations import upgrade
+from galaxy_trio.daemon.store.notifications import follow_commits
+from galaxy_trio.daemon.store.postgresql_sessions import (
+    REASONS,
+    PostgresqlSessions,
+    is_of_connection,
+    reason_of,
+    session_settings,
+)
 from galaxy_trio.daemon.store.schema import METADATA, TASKS, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
+    import psycopg
     from sqlalchemy import Connection
+    from sqlalchemy.engine.interfaces import IsolationLevel
 
     from galaxy_trio.daemon.store.location import PostgresqlLocation
 
+
 logger: Final = logging.getLogger(__name__)
 
-_CLIENT: Final[dict[str, Any]] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-    "client_encoding": "utf8",
-    "fallback_application_name": "galaxy_trio",
-}
-"""Options of the connection, of any types, which the URL may give as well: a server that does not answer is noticed within 10 s."""
-_LOCK_TIMEOUT: Final = 2
-"""Seconds to wait until the server has noticed that an earlier daemon has ended."""
-_SESSION: Final = {
-    # A daemon that is stopped inside a transaction would block the others.
-    "idle_in_transaction_session_timeout": "5s",
-    "lock_timeout": "5s",
-    "statement_timeout": "30s",
-    # A plan for any values would use no index for a column that may be NULL.
-    "plan_cache_mode": "force_custom_plan",
-    # The server notices a daemon whose machine does not answer, and releases its locks.
-    "tcp_keepalives_idle": "5s",
-    "tcp_keepalives_interval": "2s",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10s",
-}
-_DURABLE: Final = (
-    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-)
-"""What is committed must survive a crash of the server, whatever its configuration; one that waits for a standby stays."""
-_SHOWN: Final = ("host", "port", "dbname", "user", "service")
 _SCHEMA_VERSION: Final = Table("schema_version", MetaData(), Column("version", Integer, nullable=False))
-_NOT_A_URL: Final = (
-    "the URL of the database is invalid (it is not shown, for it may contain a password): write "
-    f"{POSTGRESQL}USER@HOST:PORT/DATABASE, and in a password %40 for @, %2F for /, %3A for :, %3F for ?, %25 for %"
-)
-_REASONS: Final = {
-    "25006": "it is read-only: connect to the primary server, not to a standby",
-    "25P03": "the daemon paused for 5 s in a transaction: check whether its machine is overloaded",
-    "42P01": "one of its tables was removed: restore a backup, or restart the daemon if the whole schema was removed",
-    "53100": "the server's disk is full: free some space",
-    "55P03": "another program has locked a table for 5 s: stop that program",
-    "57014": "a statement took 30 s, and was stopped: check whether the server is overloaded",
-}
-"""Reasons by SQLSTATE."""
 _TEMPORARY: Final = ("25P03", "40001", "40P01", "55P03")
 """The SQLSTATEs of transactions that the server undid because of others, or of a pause."""
-_ADVICE: Final = (
-    (r"^role .* does not exist", "create it with createuser, or configure another user"),
-    (r"^database .* does not exist", "create it with createdb, or configure another one"),
-    (r"^password authentication failed", "correct the password, which comes from the URL, PGPASSWORD or a passfile"),
-    (r"no password supplied", "give a password in a passfile (~/.pgpass, or the one that PGPASSFILE names) or in PGPASSWORD"),
-    (r"SSL|certificate", "correct sslmode and sslrootcert in the URL, or the server's certificate"),
-    (r"no pg_hba.conf entry", "let the user connect in the server's pg_hba.conf"),
-    (r"too many clients|connection slots", "raise max_connections of the server"),
-    (r"^invalid|^definition of service", "correct the URL of the database"),
-)  # fmt: skip
-"""What to do, by the beginning of the message: the driver tells no SQLSTATE of a refused connection."""
-_CHECK_SERVER: Final = "check that the server runs, and that this machine can reach it"
 
 
-class Postgresql:
-    """A schema in a PostgreSQL database.
-
-    One daemon at a time uses it: the session that writes holds an advisory lock. A daemon that has lost this session has lost the lock with
-    it, and can write again only if it gets the lock again.
-    """
+class Postgresql(PostgresqlSessions):
+    """A schema in a PostgreSQL database, which any number of daemons may use at the same time."""
 
     def __init__(self, location: PostgresqlLocation) -> None:
-        self.cluster: Final = location.cluster
-        self._parameters = _CLIENT | _parse(location.url)
-
-    def __str__(self) -> str:
-        shown = {key: self._parameters[key] for key in _SHOWN if key in self._parameters}
-        return f"the database {make_conninfo(**shown)}".rstrip()
-
-    def connection_string(self) -> bytes:
-        """The driver's parameters, which may contain a password."""
-        return make_conninfo(**self._parameters).encode()
+        super().__init__(location)
+        self.is_shared: Final = True
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Engines]:
         """See `Database.open`."""
-        writing = self._make_writing()
-        reading = self._make_engine(MAX_READERS, isolation_level="REPEATABLE READ")
-        event.listen(reading, "connect", self._begin_session)
+        writing = self._make_engine(1, "READ COMMITTED")
+        reading = self._make_engine(MAX_READERS, "REPEATABLE READ")
+        renewing = self._make_engine(1, "READ COMMITTED")
         try:
             await trio.to_thread.run_sync(self._create_tables, writing)
-            yield Engines(writing, reading)
+            yield Engines(writing, reading, renewing)
         finally:
             # It closes sockets and waits for nothing.
-            for engine in (writing, reading):
+            for engine in (writing, reading, renewing):
                 engine.dispose()
 
     def check(self) -> None:
         """See `Database.check`."""
-        engine = self._make_writing()
+        engine = self._make_engine(1, "READ COMMITTED")
         try:
             with engine.connect() as connection:
                 self._check(connection)
@@ -133,59 +73,53 @@ class Postgresql:
         finally:
             engine.dispose()
 
+    def order_events(self, connection: Connection) -> None:
+        """See `Database.order_events`."""
+        connection.execute(_ORDER_EVENTS, {"lock": f"galaxy_trio {self.cluster} events", "channel": self.cluster})
+
+    def report_events(self) -> None:
+        """See `Database.report_events`. The server notifies this process as well."""
+
+    async def follow_events(self, on_commit: Callable[[], None]) -> NoReturn:
+        """See `Database.follow_events` and `notifications.follow_commits`."""
+        await follow_commits(self, on_commit)
+
     def explain(self, error: SQLAlchemyError) -> StoreError:
         """See `Database.explain`."""
         cause = error.orig if isinstance(error, DBAPIError) else None
-        return StoreError(f"{self} failed: {reason_of(cause or error)}")
+        kind = DatabaseAway if is_of_connection(cause) else StoreError
+        return kind(f"{self} failed: {reason_of(cause or error)}")
 
     def is_temporary(self, error: Exception) -> bool:
         """See `Database.is_temporary`."""
         cause = error.orig if isinstance(error, DBAPIError) else None
-        # After a lost connection, the server may take a while to notice that this daemon's earlier session has ended.
-        return (
-            isinstance(error, DatabaseInUse)
-            or _is_of_connection(cause)
-            or getattr(cause, "sqlstate", None) in _TEMPORARY
-        )
+        return is_of_connection(cause) or getattr(cause, "sqlstate", None) in _TEMPORARY
 
-    def _make_engine(self, connections: int, **more: Any) -> Engine:  # Any: SQLAlchemy's options
-        return create_engine(
+    def _make_engine(self, connections: int, isolation_level: IsolationLevel) -> Engine:
+        engine = create_engine(
             POSTGRESQL,
-            connect_args=self._parameters,
+            connect_args=self.parameters,
             pool_size=connections,
             max_overflow=0,
             # The server may have been restarted since the last transaction.
             pool_pre_ping=True,
             hide_parameters=True,
             use_native_hstore=False,
-            **more,
+            isolation_level=isolation_level,
         )
-
-    def _make_writing(self) -> Engine:
-        engine = self._make_engine(1, isolation_level="READ COMMITTED")
-        event.listen(engine, "connect", self._begin_writing_session)
+        event.listen(engine, "connect", self._begin_session)
         return engine
-
-    def _begin_writing_session(self, connection: psycopg.Connection, _record: object) -> None:
-        connection.autocommit = True
-        connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}s'".encode())
-        try:
-            connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"galaxy_trio {self.cluster}"])
-        except psycopg.errors.LockNotAvailable as error:
-            connection.close()
-            raise DatabaseInUse(
-                f"another daemon uses {self}, cluster {self.cluster}: stop it, or configure another database or cluster"
-            ) from error
-        self._begin_session(connection, _record)
 
     def _begin_session(self, connection: psycopg.Connection, _record: object) -> None:
         connection.autocommit = True
-        connection.execute(session_settings(self.cluster))
+        connection.execute(session_settings(self.cluster, self.lease))
         connection.autocommit = False
 
     def _create_tables(self, engine: Engine) -> None:
         try:
             with engine.begin() as connection:
+                # Several daemons may start at this moment.
+                connection.execute(_LOCK_TABLES, {"name": f"galaxy_trio {self.cluster} tables"})
                 found = self._check(connection)
                 if not found:
                     # An administrator may have made it for a user that may not.
@@ -213,7 +147,7 @@ class Postgresql:
         if encoding != "UTF8":
             raise StoreError(f"{self} has the encoding {encoding}: create one with the encoding UTF8")
         if read_only == "on":
-            raise StoreError(f"{self} failed: {_REASONS['25006']}")
+            raise StoreError(f"{self} failed: {REASONS['25006']}")
         found = connection.execute(_SCHEMA, {"name": self.cluster}).one_or_none()
         if found is None:
             if not may_create:
@@ -242,6 +176,9 @@ class Postgresql:
         return version
 
 
+_ORDER_EVENTS: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:lock, 0)), pg_notify(:channel, '')")
+"""The server sends the notification after the commit."""
+_LOCK_TABLES: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 _SERVER: Final = text(
     "SELECT current_setting('server_encoding'), current_setting('transaction_read_only'), current_user, "
     "has_database_privilege(current_database(), 'CREATE')"
@@ -251,52 +188,3 @@ _SCHEMA: Final = text(
     "ARRAY(SELECT relname::text FROM pg_class WHERE relnamespace = pg_namespace.oid AND relkind IN ('r', 'p', 'v', 'm')) "
     "FROM pg_namespace WHERE nspname = :name"
 )
-
-
-def session_settings(cluster: str) -> bytes:
-    """The statements with which each session begins."""
-    settings = [
-        sql.SQL("SET {} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in _SESSION.items()
-    ]
-    path = sql.SQL("SET search_path = {}").format(sql.Identifier(cluster))
-    return sql.SQL("; ").join([path, *settings, sql.SQL(_DURABLE)]).as_bytes(None)
-
-
-def _parse(url: str) -> dict[str, Any]:
-    """The parameters in a URL.
-
-    Raises:
-        StoreError: It is invalid. Neither the message nor the chain shows any of it: a password may be where the driver sees a host.
-    """
-    user, _, _ = url.removeprefix(POSTGRESQL).partition("?")[0].rpartition("@")
-    if "@" not in user and "/" not in user and user.count(":") <= 1:
-        parameters: dict[str, Any] | None
-        try:
-            parameters = conninfo_to_dict(url.replace(POSTGRESQL, "postgresql://", 1))
-        except psycopg.Error:
-            parameters = None
-        if parameters is not None and re.fullmatch(r"[0-9,]*", str(parameters.get("port", ""))):
-            return parameters
-    raise StoreError(_NOT_A_URL)
-
-
-def reason_of(cause: BaseException) -> str:
-    """An error of the driver, as a reason and what to do."""
-    state: str | None = getattr(cause, "sqlstate", None)
-    if state in _REASONS:
-        return _REASONS[state]
-    # Further lines repeat it, or give the driver's own advice.
-    message = str(cause).strip().partition("\n")[0]
-    message = re.sub(r"^connection (failed|is bad): (connection to server .*? failed: )?(FATAL: *)?", "", message)
-    if state == "42501":
-        return f"{message}: grant the permission to the user"
-    if state is None:
-        for pattern, advice in _ADVICE:
-            if re.search(pattern, message):
-                return f"{message}: {advice}"
-    return f"{message}: {_CHECK_SERVER}" if _is_of_connection(cause) else message
-
-
-def _is_of_connection(cause: BaseException | None) -> bool:
-    """Whether the connection was lost, or cannot be made."""
-    return isinstance(cause, psycopg.OperationalError) and (cause.sqlstate or "08").startswith(("08", "57P"))

@@ -10,19 +10,20 @@ raise.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from galaxy_trio._nearest import did_you_mean
 from galaxy_trio.daemon.store import statements
 from galaxy_trio.daemon.store.committer import Refused
 from galaxy_trio.daemon.store.departures import add_departure
 from galaxy_trio.daemon.store.digest import is_equal
+from galaxy_trio.daemon.store.pieces import PIECE
 from galaxy_trio.daemon.store.records import (
     MAX_EXCERPT,
-    Rank,
     Requirement,
     TaskRecord,
     TaskRequest,
@@ -31,23 +32,24 @@ from galaxy_trio.daemon.store.records import (
     stored_error_if_any,
 )
 from galaxy_trio.daemon.store.rows import (
-    capabilities_from,
     capabilities_text,
     make_record,
     requirement_columns,
     text_beginning,
 )
-from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
+from galaxy_trio.daemon.store.schema import TASKS
+from galaxy_trio.daemon.store.short_task import short_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Executable
 
     from galaxy_trio.daemon.store.committer import Transaction
 
-PIECE: Final = 2**16
-"""Bytes in one piece of a result or another text."""
+
+NO_ORIGIN: Final[Mapping[str, str]] = MappingProxyType({})
+"""The origin of a task that repeats no other one, and belongs to no graph."""
 
 
 class NoSuchTask(Refused):
@@ -62,41 +64,8 @@ class IdempotencyConflict(Refused):
     """The idempotency key belongs to a task with a different request."""
 
 
-def _ignore(_result: object) -> None:
+def ignore(_result: object) -> None:
     """The `deliver` of callers that need no order."""
-
-
-def add(
-    transaction: Transaction, request: TaskRequest, deliver: Callable[[tuple[TaskRecord, bool]], None] = _ignore
-) -> tuple[TaskRecord, bool]:
-    """Add a new task, `queued`.
-
-    Returns:
-        The task, and whether it is new: the same idempotency key returns the first task, whatever its state.
-
-    Raises:
-        IdempotencyConflict: The key belongs to a task with a different request.
-    """
-    record = _insert(transaction, request) or _added_before(transaction, request)
-    added = (record, record.id == transaction.new_id)
-    transaction.on_commit(partial(deliver, added))
-    return added
-
-
-def accepted(connection: Connection, request: TaskRequest) -> TaskRecord | None:
-    """The task that was accepted with this request's idempotency key, or `None`.
-
-    Raises:
-        IdempotencyConflict: The key belongs to a task with a different request.
-    """
-    if request.idempotency_key is None:
-        return None
-    known = _first(statements.BY_KEY, {"key": request.idempotency_key}, connection)
-    if known is not None and attrs.evolve(known.asked, request=whole_request(connection, known.id)) != request:
-        raise IdempotencyConflict(
-            f"the idempotency key {request.idempotency_key!r} belongs to task {known.id}, which has a different request: use another key"
-        )
-    return known
 
 
 def whole_request(connection: Connection, task_id: str) -> str:
@@ -111,28 +80,42 @@ def whole_request(connection: Connection, task_id: str) -> str:
     return cast("str", request)
 
 
-def retry(transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore) -> TaskRecord:
-    """Add a new task, `queued`, with the request of one that has ended.
+def insert(
+    transaction: Transaction,
+    task_id: str,
+    request: TaskRequest,
+    claimed_by: str | None,
+    origin: Mapping[str, str] = NO_ORIGIN,
+) -> TaskRecord | None:
+    """Insert a queued task, and publish it. Returns `None` if the id, or the idempotency key, is there.
 
-    Raises:
-        NoSuchTask: There is no such task.
-        WrongState: It has not ended.
+    `origin` has the columns that say where it comes from: `retry_of`, and `graph` and `node`.
     """
-    known = existing(transaction.connection, task_id)
-    if not known.state.ended:
-        raise WrongState(f"task {task_id} {known.state.in_words}: only a task that has ended can be retried")
-    # The key belongs to the first task.
-    whole = whole_request(transaction.connection, task_id)
-    request = attrs.evolve(known.asked, request=whole, idempotency_key=None)
-    record = _insert(transaction, request, retry_of=task_id) or existing(transaction.connection, transaction.new_id)
-    transaction.on_commit(partial(deliver, record))
-    return record
+    values = _columns(transaction, task_id, request, claimed_by, origin)
+    connection = transaction.connection
+    number = connection.execute(statements.insert_task(connection.dialect.name), values).scalar()
+    return None if number is None else _inserted(transaction, values, request, number)
 
 
-def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None = None) -> TaskRecord | None:
-    """Insert a task with the transaction's new id. Returns `None` if the id, or the idempotency key, is there."""
-    values = {
-        "id": transaction.new_id,
+def insert_all(
+    transaction: Transaction, tasks: Sequence[tuple[str, TaskRequest, Mapping[str, str]]]
+) -> list[TaskRecord]:
+    """Insert queued tasks, free, as `insert` does, and in their order. Each has a fresh id, its request, and its origin."""
+    rows = [_columns(transaction, task_id, request, None, origin) for task_id, request, origin in tasks]
+    inserted = transaction.connection.execute(statements.INSERT_TASKS, rows)
+    numbers = {row.id: row.number for row in inserted}
+    return [
+        _inserted(transaction, values, request, numbers[task_id])
+        for values, (task_id, request, _) in zip(rows, tasks, strict=True)
+    ]
+
+
+def _columns(
+    transaction: Transaction, task_id: str, request: TaskRequest, claimed_by: str | None, origin: Mapping[str, str]
+) -> dict[str, object]:
+    """The values of the columns of a queued task."""
+    return {
+        "id": task_id,
         "state": TaskState.QUEUED.value,
         "request": request.request,
         "asked_device": request.device,
@@ -142,36 +125,47 @@ def _insert(transaction: Transaction, request: TaskRequest, retry_of: str | None
         "idempotency_key": request.idempotency_key,
         "priority": request.priority,
         "created": transaction.now.timestamp(),
-        "retry_of": retry_of,
+        "claimed_by": claimed_by,
+        **dict.fromkeys(("retry_of", "graph", "node")),
+        **origin,
     }
-    # Before the statement, whose error would not be this one: a lone surrogate cannot be encoded.
+
+
+def _inserted(
+    transaction: Transaction, values: Mapping[str, Any], request: TaskRequest, number: int
+) -> TaskRecord:  # Any: the values of any column
+    """Publish a task that was inserted."""
     text = request.request.encode()
-    connection = transaction.connection
-    number = connection.execute(statements.insert_task(connection.dialect.name), values).scalar()
-    if number is None:
-        return None
-    return TaskRecord(
-        transaction.new_id,
-        attrs.evolve(request, request=text_beginning(text[:MAX_EXCERPT])),
+    record = TaskRecord(
+        values["id"],
+        attrs.evolve(request, request=text_beginning(text[:MAX_EXCERPT]), policy=None),
         TaskState.QUEUED,
         transaction.now,
-        retry_of=retry_of,
+        retry_of=values["retry_of"],
         number=number,
         request_size=len(text),
+        graph=values["graph"],
+        node=values["node"],
     )
+    transaction.publish("task", short_task(record))
+    return record
 
 
-def mark_running(transaction: Transaction, task_id: str, device: str, attempt: str) -> TaskRecord:
-    """Change a task from `queued` to `running` on a device, by an attempt with a fresh token.
+def mark_running(transaction: Transaction, task_id: str, device: str, attempt: str, claimed_by: str) -> TaskRecord:
+    """Change a task that a life of a daemon has claimed from `queued` to `running` on a device, by an attempt with a fresh token.
 
     Raises:
-        WrongState: It is not queued, for example because it was cancelled.
+        WrongState: It is not queued, for example because it was cancelled, or this life has not claimed it.
     """
-    values = {"task_id": task_id, "on_device": device, "now": transaction.now.timestamp(), "by_attempt": attempt}
-    record = _first(statements.MARK_RUNNING, values, transaction.connection)
-    if record is None:
-        raise _wrong_state(existing(transaction.connection, task_id))
-    return record
+    values = {
+        "task_id": task_id,
+        "on_device": device,
+        "now": transaction.now.timestamp(),
+        "by_attempt": attempt,
+        "me": claimed_by,
+    }
+    record = _changed(statements.MARK_RUNNING, values, transaction)
+    return record or _changed_before(transaction.connection, task_id, attempt, TaskState.RUNNING)
 
 
 def mark_queued(transaction: Transaction, task_id: str, attempt: str) -> TaskRecord:
@@ -182,7 +176,7 @@ def mark_queued(transaction: Transaction, task_id: str, attempt: str) -> TaskRec
     """
     add_departure(transaction, task_id, attempt)
     values = {"task_id": task_id, "by_attempt": attempt}
-    record = _first(statements.MARK_QUEUED, values, transaction.connection)
+    record = _changed(statements.MARK_QUEUED, values, transaction)
     return record or _changed_before(transaction.connection, task_id, attempt, TaskState.QUEUED)
 
 
@@ -190,25 +184,29 @@ def finish(
     transaction: Transaction,
     task_id: str,
     attempt: str,
+    claimed_by: str,
     state: TaskState,
     *,
     error: str | None = None,
     result: str | None = None,
 ) -> TaskRecord:
-    """Change a task to a final state, with its result as JSON in ASCII. The attempt runs it, or could not begin and it is `queued`.
+    """Change a task to a final state, with its result as JSON in ASCII.
+
+    The attempt runs it, or could not begin and it is `queued`, and claimed by a life of a daemon.
 
     Raises:
-        WrongState: It has ended already, or another attempt runs it.
+        WrongState: It has ended already, another attempt runs it, or this life has not claimed it.
     """
     values = {
         "task_id": task_id,
         "by_attempt": attempt,
+        "me": claimed_by,
         "to_state": state.value,
         "now": transaction.now.timestamp(),
         "why": stored_error_if_any(error),
         "size": None if result is None else len(result),
     }
-    record = _first(statements.FINISH, values, transaction.connection)
+    record = _changed(statements.FINISH, values, transaction)
     if record is None:
         return _changed_before(transaction.connection, task_id, attempt, state)
     for part, at in enumerate(range(0, len(result or ""), PIECE)):
@@ -218,7 +216,7 @@ def finish(
 
 
 def cancel_queued(
-    transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = _ignore
+    transaction: Transaction, task_id: str, deliver: Callable[[TaskRecord], None] = ignore
 ) -> tuple[TaskRecord, bool]:
     """Change a task from `queued` to `cancelled`, and deliver it; a task that is not queued stays as it is.
 
@@ -230,11 +228,20 @@ def cancel_queued(
     """
     now = transaction.now.timestamp()
     values = {"task_id": task_id, "to_state": TaskState.CANCELLED.value, "now": now, "why": None}
-    cancelled = _first(statements.CANCEL_QUEUED, values, transaction.connection)
+    cancelled = _changed(statements.CANCEL_QUEUED, values, transaction)
     if cancelled is None:
         return existing(transaction.connection, task_id), False
     transaction.on_commit(partial(deliver, cancelled))
     return cancelled, True
+
+
+def cancel_all_queued(transaction: Transaction, task_ids: Sequence[str]) -> list[TaskRecord]:
+    """Change queued tasks to `cancelled`, as `cancel_queued` does. Returns them in the order of their numbers."""
+    values = {"to_state": TaskState.CANCELLED.value, "now": transaction.now.timestamp(), "why": None}
+    rows = transaction.connection.execute(statements.CANCEL_ALL_QUEUED, {**values, "task_ids": list(task_ids)}).all()
+    cancelled = sorted(map(make_record, rows), key=lambda record: record.number)
+    _publish_all(transaction, cancelled)
+    return cancelled
 
 
 def fail_queued(
@@ -242,9 +249,10 @@ def fail_queued(
     requirement: Requirement,
     error: str,
     limit: int,
-    deliver: Callable[[list[TaskRecord]], None] = _ignore,
+    deliver: Callable[[list[TaskRecord]], None] = ignore,
+    graphs: Sequence[str] = (),
 ) -> list[TaskRecord]:
-    """Change the first queued tasks with a requirement to `failed`.
+    """Change the first queued tasks with a requirement to `failed`: those of no graph, or of some graphs, which are locked.
 
     Returns:
         The changed tasks, in order.
@@ -254,34 +262,13 @@ def fail_queued(
         "now": transaction.now.timestamp(),
         "why": stored_error(error),
         "limit": limit,
+        "of_graphs": list(graphs),
     }
     rows = transaction.connection.execute(statements.FAIL_QUEUED, values | requirement_columns(requirement)).all()
     failed = sorted(map(make_record, rows), key=lambda record: record.rank)
+    _publish_all(transaction, failed)
     transaction.on_commit(partial(deliver, failed))
     return failed
-
-
-def queued(
-    transaction: Transaction,
-    requirement: Requirement,
-    after: Rank,
-    limit: int,
-    deliver: Callable[[list[TaskRecord]], None] = _ignore,
-) -> list[TaskRecord]:
-    """The first queued tasks with a requirement whose rank is above `after`, in order."""
-    values = {"after_priority": -after[0], "after_number": after[1], "limit": limit} | requirement_columns(requirement)
-    records = [make_record(row) for row in transaction.connection.execute(statements.QUEUED, values)]
-    transaction.on_commit(partial(deliver, records))
-    return records
-
-
-def recover(transaction: Transaction) -> int:
-    """Change all `running` tasks to `lost`: the daemon that ran them has ended.
-
-    Returns:
-        How many were changed.
-    """
-    return transaction.connection.execute(statements.RECOVER, {"now": transaction.now.timestamp()}).rowcount
 
 
 def check_writable(_transaction: Transaction) -> None:
@@ -310,10 +297,12 @@ def page(
     *,
     state: TaskState | None = None,
     device: str | None = None,
+    graph: str | None = None,
+    node: str | None = None,
     limit: int = 100,
     before: str | None = None,
 ) -> list[TaskRecord]:
-    """A page of tasks, the newest first: those in a state, those that run or ran on a device, those older than `before`.
+    """A page of tasks, the newest first: those in a state, on a device, of a graph or of one of its nodes, those older than `before`.
 
     Raises:
         NoSuchTask: There is no task with the id `before`, for example because it was deleted.
@@ -323,52 +312,16 @@ def page(
         query = query.where(TASKS.c.state == state.value)
     if device is not None:
         query = query.where(is_equal(TASKS.c.device, "device"))
+    if graph is not None:
+        query = query.where(TASKS.c.graph == graph)
+    if node is not None:
+        query = query.where(TASKS.c.node == node)
     if before is not None:
         number = connection.execute(select(TASKS.c.number).where(TASKS.c.id == before)).scalar()
         if number is None:
             raise NoSuchTask(f"there is no task {before!r:.100} to continue the list from: start at the first page")
         query = query.where(TASKS.c.number < number)
     return [make_record(row) for row in connection.execute(query, {"device": device})]
-
-
-def count_queued(connection: Connection) -> dict[Requirement, int]:
-    """The number of queued tasks by requirement."""
-    columns = (TASKS.c.asked_device, TASKS.c.os, TASKS.c.capabilities)
-    rows = connection.execute(select(*columns, func.count()).where(IS_QUEUED).group_by(*columns)).all()
-    return {Requirement(device, os, capabilities_from(capabilities)): count for device, os, capabilities, count in rows}
-
-
-def counts(connection: Connection) -> dict[TaskState, int]:
-    """The number of tasks in each state."""
-    rows = connection.execute(select(TASKS.c.state, func.count()).group_by(TASKS.c.state)).all()
-    counted = {TaskState(state): count for state, count in rows}
-    return {state: counted.get(state, 0) for state in TaskState}
-
-
-def piece(connection: Connection, task_id: str, part: int) -> bytes | None:
-    """A piece of a result; `None` after the last."""
-    query = (
-        select(RESULTS.c.body)
-        .join(TASKS, TASKS.c.number == RESULTS.c.task)
-        .where(TASKS.c.id == task_id, RESULTS.c.part == part)
-    )
-    return connection.execute(query).scalar()
-
-
-def text_piece(connection: Connection, task_id: str, column: str, start: int) -> bytes | None:
-    """A piece of a task's ``request`` or ``error`` in UTF-8, from its byte `start`; `None` if there is no such task."""
-    values = {"task_id": task_id, "start": start + 1, "size": PIECE}
-    return connection.execute(statements.TEXT_PIECES[column], values).scalar()
-
-
-def _added_before(transaction: Transaction, request: TaskRequest) -> TaskRecord:
-    """The task for which there was no room in the table: added with the same idempotency key, or by this operation itself.
-
-    Raises:
-        IdempotencyConflict: The key belongs to a task with a different request.
-    """
-    known = accepted(transaction.connection, request)
-    return existing(transaction.connection, transaction.new_id) if known is None else known
 
 
 def _changed_before(connection: Connection, task_id: str, attempt: str, state: TaskState) -> TaskRecord:
@@ -397,3 +350,16 @@ def _no_such_task(task_id: str, connection: Connection) -> NoSuchTask:
 def _first(statement: Executable, values: Mapping[str, object], connection: Connection) -> TaskRecord | None:
     row = connection.execute(statement, values).first()
     return None if row is None else make_record(row)
+
+
+def _changed(statement: Executable, values: Mapping[str, object], transaction: Transaction) -> TaskRecord | None:
+    """Run a statement that may change a task, and publish the change."""
+    record = _first(statement, values, transaction.connection)
+    if record is not None:
+        transaction.publish("task", short_task(record))
+    return record
+
+
+def _publish_all(transaction: Transaction, changed: Iterable[TaskRecord]) -> None:
+    for record in changed:
+        transaction.publish("task", short_task(record))

@@ -79,6 +79,21 @@ class Requirement:
 
 
 @attrs.frozen
+class RetryPolicy:
+    """How often a task runs again by itself.
+
+    Attributes:
+        retries: The maximum number of further attempts after it has failed; 1 or more.
+        backoff: The longest wait before the first of them, in seconds; it doubles with each.
+        retry_lost: Whether it runs again also after an attempt whose end is unknown.
+    """
+
+    retries: int
+    backoff: float
+    retry_lost: bool
+
+
+@attrs.frozen
 class TaskRequest:
     """A task as a client submits it.
 
@@ -90,6 +105,7 @@ class TaskRequest:
         timeout: Seconds that the task may run.
         idempotency_key: Chosen by the client: submitting again with the same key returns the same task.
         priority: -100 to 100. Of the tasks that wait, the highest begins first, then the one that was accepted first.
+        policy: How often it runs again by itself; `None` for never, and in a task's record.
     """
 
     request: str
@@ -99,6 +115,7 @@ class TaskRequest:
     timeout: float = 1000.0
     idempotency_key: str | None = None
     priority: int = 0
+    policy: RetryPolicy | None = None
 
     @property
     def requirement(self) -> Requirement:
@@ -137,10 +154,12 @@ class TaskRecord:
         ended: When its end was recorded.
         error: The reason why it did not complete, cut.
         result_size: The size of its result as JSON, in bytes; `None` without a result.
-        retry_of: The id of the task that this one repeats.
+        retry_of: The id of the task that this one repeats: an earlier attempt of its node, or one that a client has retried.
         number: Its place in the order of acceptance.
         request_size: The size of the whole request, in bytes.
         error_size: The size of the whole error, in bytes; `None` without an error.
+        graph: The id of the graph for which it runs; `None` if it belongs to none.
+        node: The id of the node of the graph.
     """
 
     id: str
@@ -156,6 +175,8 @@ class TaskRecord:
     number: int = 0
     request_size: int = 0
     error_size: int | None = None
+    graph: str | None = None
+    node: str | None = None
 
     @property
     def rank(self) -> Rank:

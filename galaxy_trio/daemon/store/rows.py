@@ -30,7 +30,7 @@ def make_record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
     """Make a record from the row of a task."""
     (
         number, task_id, state, request, request_size, asked_device, os, capabilities, timeout, idempotency_key, priority,
-        device, created, started, ended, error, error_size, result_size, retry_of,
+        device, created, started, ended, error, error_size, result_size, retry_of, graph, node,
     ) = cast("tuple[Any, ...]", row)  # fmt: skip
     return TaskRecord(
         task_id,
@@ -54,6 +54,8 @@ def make_record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
         number,
         request_size,
         error_size,
+        graph,
+        node,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 from sqlalchemy import URL, Engine, create_engine, event, select
@@ -20,7 +21,7 @@ from galaxy_trio.daemon.store.sqlite_file import check_directory, lock
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -48,6 +49,9 @@ class Sqlite:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.is_shared: Final = False
+        self.lease: Final = math.inf
+        self._committed = trio.Event()
 
     def __str__(self) -> str:
         return f"the database {self._path}"
@@ -58,7 +62,7 @@ class Sqlite:
         with lock(self._path):
             engine = await trio.to_thread.run_sync(self._connect)
             try:
-                yield Engines(engine, engine.execution_options(writes=False))
+                yield Engines(engine, reading=engine.execution_options(writes=False), renewing=engine)
             finally:
                 # It closes files and waits for nothing.
                 engine.dispose()
@@ -69,6 +73,20 @@ class Sqlite:
         if self._path.exists():
             with lock(self._path):
                 self._check_content()
+
+    def order_events(self, connection: Connection) -> None:
+        """See `Database.order_events`. SQLite has one transaction that writes, at a time."""
+
+    def report_events(self) -> None:
+        """See `Database.report_events`."""
+        self._committed.set()
+        self._committed = trio.Event()
+
+    async def follow_events(self, on_commit: Callable[[], None]) -> NoReturn:
+        """See `Database.follow_events`."""
+        while True:
+            await self._committed.wait()
+            on_commit()
 
     def explain(self, error: SQLAlchemyError) -> StoreError:
         """See `Database.explain`."""

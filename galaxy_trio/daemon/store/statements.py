@@ -1,4 +1,7 @@
-"""The SQL statements of the operations, built once: building one takes several times as long as executing it."""
+"""The SQL statements of the operations, built once: building one takes several times as long as executing it.
+
+Rule 6 of docs/explanation/cluster.md.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from galaxy_trio.daemon.store.records import MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.store.schema import IS_QUEUED, RESULTS, TASKS
 
 
-def _utf_8(column: Column[Any]) -> Cast[bytes]:  # Any: the column's type
+def utf_8(column: Column[Any]) -> Cast[bytes]:  # Any: the column's type
     """The bytes of a text: SQLite's functions of texts end at a NUL."""
     return cast(column, LargeBinary)
 
@@ -48,12 +51,14 @@ def insert_task(dialect: str) -> Executable:
     return insert_if_absent(TASKS, dialect).returning(TASKS.c.number)
 
 
+INSERT_TASKS: Final = insert(TASKS).returning(TASKS.c.id, TASKS.c.number)
+"""Insert tasks with fresh ids, and no idempotency keys. Returns their ids and numbers, which are in the tasks' order, in any order."""
 RECORD: Final[tuple[ColumnElement[Any], ...]] = (
     TASKS.c.number,
     TASKS.c.id,
     TASKS.c.state,
-    func.substr(_utf_8(TASKS.c.request), 1, MAX_EXCERPT),
-    func.length(_utf_8(TASKS.c.request)),
+    func.substr(utf_8(TASKS.c.request), 1, MAX_EXCERPT),
+    func.length(utf_8(TASKS.c.request)),
     TASKS.c.asked_device,
     TASKS.c.os,
     TASKS.c.capabilities,
@@ -64,10 +69,12 @@ RECORD: Final[tuple[ColumnElement[Any], ...]] = (
     TASKS.c.created,
     TASKS.c.started,
     TASKS.c.ended,
-    func.substr(_utf_8(TASKS.c.error), 1, MAX_EXCERPT),
-    func.length(_utf_8(TASKS.c.error)),
+    func.substr(utf_8(TASKS.c.error), 1, MAX_EXCERPT),
+    func.length(utf_8(TASKS.c.error)),
     TASKS.c.result_size,
     TASKS.c.retry_of,
+    TASKS.c.graph,
+    TASKS.c.node,
 )
 """The columns of a `TaskRecord`, of any types."""
 RECORDS: Final = typing.cast("Select[Any]", select(*RECORD))  # the type checkers disagree about the type of the columns
@@ -76,16 +83,17 @@ BY_ID: Final = RECORDS.where(TASKS.c.id == bindparam("task_id"))
 BY_KEY: Final = RECORDS.where(is_equal(TASKS.c.idempotency_key, "key"))
 REQUEST: Final = select(TASKS.c.request).where(TASKS.c.id == bindparam("task_id"))
 TEXT_PIECES: Final = {
-    column.name: select(func.substr(_utf_8(column), bindparam("start"), bindparam("size"))).where(
+    column.name: select(func.substr(utf_8(column), bindparam("start"), bindparam("size"))).where(
         TASKS.c.id == bindparam("task_id")
     )
     for column in (TASKS.c.request, TASKS.c.error)
 }
 _BY_THIS_ATTEMPT: Final = TASKS.c.attempt == bindparam("by_attempt")
 _RUNS_BY_THIS_ATTEMPT: Final = (TASKS.c.state == TaskState.RUNNING.value) & _BY_THIS_ATTEMPT
+_IS_MINE: Final = IS_QUEUED & (TASKS.c.claimed_by == bindparam("me"))
 MARK_RUNNING: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .where(TASKS.c.id == bindparam("task_id"), _IS_MINE)
     .values(
         state=TaskState.RUNNING.value,
         device=bindparam("on_device"),
@@ -102,13 +110,14 @@ MARK_QUEUED: Final = (
 )
 FINISH: Final = (
     update(TASKS)
-    .where(TASKS.c.id == bindparam("task_id"), IS_QUEUED | _RUNS_BY_THIS_ATTEMPT)
+    .where(TASKS.c.id == bindparam("task_id"), _IS_MINE | _RUNS_BY_THIS_ATTEMPT)
     .values(
         state=bindparam("to_state"),
         ended=bindparam("now"),
         error=bindparam("why"),
         result_size=bindparam("size"),
         attempt=bindparam("by_attempt"),
+        claimed_by=None,
     )
     .returning(*RECORD)
 )
@@ -119,9 +128,16 @@ _END_QUEUED: Final[dict[str, BindParameter[object] | None]] = {
     "error": bindparam("why"),
     # The end is not one of the attempt that was returned before.
     "attempt": None,
+    "claimed_by": None,
 }
 CANCEL_QUEUED: Final = (
     update(TASKS).where(TASKS.c.id == bindparam("task_id"), IS_QUEUED).values(_END_QUEUED).returning(*RECORD)
+)
+CANCEL_ALL_QUEUED: Final[Executable] = (
+    update(TASKS)
+    .where(TASKS.c.id.in_(bindparam("task_ids", expanding=True)), IS_QUEUED)
+    .values(_END_QUEUED)
+    .returning(*RECORD)
 )
 _IS_REQUIRED: Final = (
     IS_QUEUED
@@ -135,29 +151,31 @@ _IN_ORDER: Final = (
     TASKS.c.number,
 )
 """The order of tasks with the same requirement, as the index has it: PostgreSQL would sort them by their priority and number alone."""
-QUEUED: Final = (
-    RECORDS.where(
-        _IS_REQUIRED,
-        TASKS.c.priority <= bindparam("after_priority"),
-        (TASKS.c.priority < bindparam("after_priority")) | (TASKS.c.number > bindparam("after_number")),
-    )
-    .order_by(*_IN_ORDER)
-    .limit(bindparam("limit"))
+
+
+def _first_of(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether a task is one of the first with a requirement that meet a condition and that no other transaction is changing."""
+    first = select(TASKS.c.number).where(_IS_REQUIRED, condition).order_by(*_IN_ORDER).limit(bindparam("limit"))
+    # PostgreSQL reads a common table expression once: a subquery that it read again would lock further tasks.
+    return TASKS.c.number.in_(select(first.with_for_update(skip_locked=True).cte("first").c.number))
+
+
+CLAIM: Final[Executable] = (
+    update(TASKS).where(_first_of(TASKS.c.claimed_by.is_(None))).values(claimed_by=bindparam("me")).returning(*RECORD)
 )
-FAIL_QUEUED: Final[Executable] = (
-    update(TASKS)
+RETURN_CLAIM: Final[Executable] = (
+    update(TASKS).where(TASKS.c.number == bindparam("of_number"), _IS_MINE).values(claimed_by=None).returning(*RECORD)
+)
+RETURN_ALL_CLAIMS: Final = update(TASKS).where(_IS_MINE).values(claimed_by=None)
+_MAY_FAIL: Final = TASKS.c.graph.is_(None) | TASKS.c.graph.in_(bindparam("of_graphs", expanding=True))
+FAIL_QUEUED: Final[Executable] = update(TASKS).where(_first_of(_MAY_FAIL)).values(_END_QUEUED).returning(*RECORD)
+GRAPHS_TO_FAIL: Final = (
+    select(TASKS.c.graph)
     .where(
-        TASKS.c.number.in_(
-            select(TASKS.c.number).where(_IS_REQUIRED).order_by(*_IN_ORDER).limit(bindparam("limit")).scalar_subquery()
-        )
+        TASKS.c.number.in_(select(TASKS.c.number).where(_IS_REQUIRED).order_by(*_IN_ORDER).limit(bindparam("limit"))),
+        TASKS.c.graph.is_not(None),
     )
-    .values(_END_QUEUED)
-    .returning(*RECORD)
+    .distinct()
+    .order_by(TASKS.c.graph)
 )
-RECOVER: Final = (
-    update(TASKS)
-    .where(TASKS.c.state == TaskState.RUNNING.value)
-    .values(
-        state=TaskState.LOST.value, ended=bindparam("now"), error="the daemon ended while the task ran: it may have run"
-    )
-)
+"""The graphs of the first queued tasks with a requirement."""

@@ -12,12 +12,13 @@ from galaxy_trio._codec.json_text import Unreadable, parse_in_slices
 from galaxy_trio._codec.sliced_json import free
 from galaxy_trio._concurrency.slices import finish
 from galaxy_trio._config.reader import ObjectReader
-from galaxy_trio.daemon.store.records import TaskRequest
+from galaxy_trio.daemon.store.records import RetryPolicy, TaskRequest
+from galaxy_trio.graph.backoff import MAX_BACKOFF
+from galaxy_trio.graph.model import BACKOFF, MAX_RETRIES
 
 if TYPE_CHECKING:
     from galaxy_trio import DeviceStatistics
     from galaxy_trio._codec.sliced_json import Container
-    from galaxy_trio.daemon.store.records import TaskRecord
 
 INLINE: Final = 2**20
 """The largest result in bytes that is part of its task; a larger one has its own URL."""
@@ -29,7 +30,7 @@ MAX_CAPABILITIES: Final = 100
 """The maximum number of capabilities."""
 _MAX_VALUES: Final = 500_000
 """The number of values and keys that a body may have."""
-_MAX_PROBLEMS: Final = 20
+MAX_PROBLEMS: Final = 20
 """The number of a request's problems that are reported."""
 _DEFAULT_TIMEOUT: Final = 1000.0
 
@@ -44,11 +45,7 @@ async def parse_task(body: bytes) -> TaskRequest:
     Raises:
         BadRequest: The body is invalid.
     """
-    try:
-        # Programs on Windows begin texts with a byte order mark.
-        document = await finish(parse_in_slices(body.decode("utf-8-sig"), _MAX_VALUES, unique_keys=True))
-    except (UnicodeDecodeError, Unreadable) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from None
+    document = await parse_document(body)
     try:
         return _read_task(document)
     except BadRequest as error:
@@ -59,11 +56,28 @@ async def parse_task(body: bytes) -> TaskRequest:
     raise refusal
 
 
+async def parse_document(body: bytes) -> object:
+    """Parse a body as JSON. Other tasks run while a large one is parsed.
+
+    Raises:
+        BadRequest: It is not JSON, or has too many values.
+    """
+    try:
+        # Programs on Windows begin texts with a byte order mark.
+        return await finish(parse_in_slices(body.decode("utf-8-sig"), _MAX_VALUES, unique_keys=True))
+    except (UnicodeDecodeError, Unreadable) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from None
+
+
 def _read_task(document: object) -> TaskRequest:
     if not isinstance(document, dict):
         raise BadRequest('the body must be an object such as {"request": "Open Notepad", "device": "laptop"}')
     problems: list[str] = []
-    members = ObjectReader(cast("object", document), "", problems, _MAX_PROBLEMS)
+    given = cast("dict[str, object]", document)
+    # JSON has no whole numbers of its own, and its schemas accept 1.0 as one.
+    whole = {name: value for name in ("priority", "retries") if isinstance(value := given.get(name), float)}
+    given = {**given, **{name: int(value) for name, value in whole.items() if value.is_integer()}}
+    members = ObjectReader(given, "", problems, MAX_PROBLEMS)
     name = f"a text of 1 to {MAX_NAME} characters"
     request = members.text("request", "a text that says what to do", accept=bool, required=True)
     device = members.text("device", name, accept=_is_name)
@@ -79,6 +93,7 @@ def _read_task(document: object) -> TaskRequest:
     timeout = members.number("timeout", maximum=MAX_TIMEOUT, nullable=False)
     idempotency_key = members.text("idempotency_key", name, accept=_is_name)
     priority = members.integer("priority", minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)
+    policy = _read_policy(members)
     members.refuse_unknown()
     if device is not None and (os is not None or capabilities):
         members.report("device", "give a device, or the properties that one must have, not both")
@@ -92,33 +107,22 @@ def _read_task(document: object) -> TaskRequest:
         timeout=_DEFAULT_TIMEOUT if timeout is None else float(timeout),
         idempotency_key=idempotency_key,
         priority=priority or 0,
+        policy=policy,
     )
+
+
+def _read_policy(members: ObjectReader) -> RetryPolicy | None:
+    retries = members.integer("retries", minimum=0, maximum=MAX_RETRIES)
+    backoff = members.number("backoff", zero=True, maximum=MAX_BACKOFF)
+    retry_lost = members.boolean("retry_lost")
+    for name, given in (("backoff", backoff is not None), ("retry_lost", bool(retry_lost))):
+        if given and not retries:
+            members.report(name, "needs retries, the maximum number of further attempts")
+    return RetryPolicy(retries, BACKOFF if backoff is None else float(backoff), bool(retry_lost)) if retries else None
 
 
 def _is_name(text: str) -> bool:
     return 0 < len(text) <= MAX_NAME
-
-
-def task_as_json(record: TaskRecord) -> dict[str, object]:
-    """Represent a task without its result."""
-    asked = record.asked
-    return {
-        "id": record.id,
-        "state": record.state.value,
-        "request": asked.request,
-        "wants": {"device": asked.device, "os": asked.os, "capabilities": list(asked.capabilities)},
-        "timeout": asked.timeout,
-        "priority": asked.priority,
-        "idempotency_key": asked.idempotency_key,
-        "device": record.device,
-        "created": record.created.isoformat(),
-        "started": None if record.started is None else record.started.isoformat(),
-        "ended": None if record.ended is None else record.ended.isoformat(),
-        "error": record.error,
-        "retry_of": record.retry_of,
-        "result_size": record.result_size,
-        "result_url": None if record.result_size is None else f"/tasks/{record.id}/result",
-    }
 
 
 def device_as_json(device: DeviceStatistics, queued: int) -> dict[str, object]:

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Final
 import trio
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from galaxy_trio import DeviceStatus, NoSuchDevice
+from galaxy_trio import DeviceStatus
 from galaxy_trio._concurrency.background import open_background
-from galaxy_trio._config.reader import MAX_KEY
 from galaxy_trio._nearest import did_you_mean_or_known
 from galaxy_trio.daemon.store.database import StoreError
 from galaxy_trio.daemon.store.queries import NoSuchTask, WrongState
 from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.store.short_task import short_task
 from galaxy_trio.daemon.web.bodies import INLINE, BadRequest, parse_task
-from galaxy_trio.daemon.web.short_forms import short_device, short_task, whole_device, whole_task
+from galaxy_trio.daemon.web.cluster_form import cluster_as_json
+from galaxy_trio.daemon.web.graph_handlers import GraphHandlers
+from galaxy_trio.daemon.web.query import page_size, query_of
+from galaxy_trio.daemon.web.short_forms import short_device, whole_device, whole_task
+from galaxy_trio.events import CONNECTED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from starlette.requests import Request
     from starlette.types import Send
 
-    from galaxy_trio import Constellation
+    from galaxy_trio import DeviceStatistics
+    from galaxy_trio.daemon.directory import Directory
+    from galaxy_trio.daemon.graphs import Graphs
+    from galaxy_trio.daemon.ownership import Ownership
     from galaxy_trio.daemon.store.records import TaskRecord
     from galaxy_trio.daemon.store.store import Store
     from galaxy_trio.daemon.task_queue import TaskQueue
@@ -40,8 +47,6 @@ logger: Final = logging.getLogger(__name__)
 
 MAX_WAIT: Final = 300
 """Maximum seconds to wait for the end of a task."""
-MAX_PAGE: Final = 1_000
-"""Maximum tasks in a page."""
 RECONNECT_TIMEOUT: Final = 30.0
 """Maximum seconds to wait for a device to reconnect."""
 MAX_CAPABILITIES_SIZE: Final = 4_000
@@ -54,20 +59,28 @@ _UNBUFFERED: Final = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-
 """Headers of a stream of events: nginx passes each event on immediately, and no proxy compresses them together."""
 
 
-class Handlers:
+class NoSuchDaemon(Exception):
+    """There is no daemon of this name, or it has died."""
+
+
+class Handlers(GraphHandlers):
     """The handlers of all operations."""
 
     def __init__(
         self,
         store: Store,
-        constellation: Constellation,
+        directory: Directory,
+        ownership: Ownership,
         task_queue: TaskQueue,
+        graphs: Graphs,
         event_stream: ServerSentEventStream,
         metrics: Metrics,
         document: Mapping[str, JSON],
     ) -> None:
+        super().__init__(store, graphs)
         self._store = store
-        self._constellation = constellation
+        self._directory = directory
+        self._ownership = ownership
         self._task_queue = task_queue
         self._event_stream = event_stream
         self._metrics = metrics
@@ -85,14 +98,16 @@ class Handlers:
 
     async def list_tasks(self, request: Request) -> Response:
         """A page of tasks, the newest first."""
-        query = _query(request, "state", "device", "limit", "before")
+        query = query_of(request, "state", "device", "graph", "node", "limit", "before")
         state = query.get("state")
         if state is not None and state not in list(TaskState):
             raise BadRequest(f"state: expected one of {', '.join(TaskState)}")
-        limit = _page_size(query.get("limit", "100"))
+        limit = page_size(query.get("limit", "100"))
         records = await self._store.page(
             state=None if state is None else TaskState(state),
             device=query.get("device"),
+            graph=query.get("graph"),
+            node=query.get("node"),
             limit=limit,
             before=query.get("before"),
         )
@@ -129,7 +144,8 @@ class Handlers:
 
     async def cancel_task(self, request: Request) -> Response:
         """Cancel a task, whether it is queued or running."""
-        return JSONResponse(short_task(await self._task_queue.cancel(request.path_params["id"])))
+        record = await self._task_queue.cancel(request.path_params["id"])
+        return JSONResponse(short_task(record), 200 if record.state.ended else 202)
 
     async def retry_task(self, request: Request) -> Response:
         """Rerun a finished task, as a new task."""
@@ -138,31 +154,56 @@ class Handlers:
 
     async def list_devices(self, _request: Request) -> Response:
         """All devices."""
-        await trio.lowlevel.checkpoint()
-        devices = self._constellation.statistics().devices.values()
-        queued_for = self._task_queue.queued_for
-        return JSONResponse({"devices": [short_device(device, queued_for(device.device_id)) for device in devices]})
+        await self._directory.loaded.wait()
+        return JSONResponse({"devices": [self._shown(device, short_device) for device in self._directory.statistics()]})
 
     async def show_device(self, request: Request) -> Response:
         """A device."""
-        await trio.lowlevel.checkpoint()
+        await self._directory.loaded.wait()
         return JSONResponse(self._device(request.path_params["id"]))
 
     def _device(self, name: str) -> dict[str, object]:
-        devices = self._constellation.statistics().devices
-        device = devices.get(name)
-        if device is None:
-            raise NoSuchDevice(f"there is no device {name!r}{did_you_mean_or_known(name, devices)}")
-        return whole_device(device, self._task_queue.queued_for(name))
+        self._directory.check(name)
+        [device] = [device for device in self._directory.statistics() if device.device_id == name]
+        return self._shown(device, whole_device)
+
+    def _shown(
+        self, device: DeviceStatistics, form: Callable[[DeviceStatistics, int], dict[str, object]]
+    ) -> dict[str, object]:
+        name = device.device_id
+        return {**form(device, self._task_queue.queued_for(name)), "owner": self._directory.owner_of(name)}
 
     async def reconnect_device(self, request: Request) -> Response:
         """Reconnect a device, and wait for it."""
         name = request.path_params["id"]
+        await self._directory.loaded.wait()
         self._device(name)
         with trio.move_on_after(RECONNECT_TIMEOUT):
             async with _until_left(request):
-                await self._constellation.devices[name].reconnect()
+                await self._ownership.reconnect(name)
         return JSONResponse(self._device(name))
+
+    async def show_cluster(self, _request: Request) -> Response:
+        """The daemons of the cluster."""
+        await self._directory.loaded.wait()
+        return JSONResponse(await self._cluster())
+
+    async def drain_daemon(self, request: Request) -> Response:
+        """Let a daemon of the cluster drain."""
+        name = request.path_params["name"]
+        if not self._store.is_shared:
+            raise WrongState(
+                "no other daemon can use this daemon's database, and take its devices: stop the daemon instead"
+            )
+        daemons = (await self._store.read_daemons()).daemons
+        names = {daemon.life.id: daemon.life.name for daemon in daemons if daemon.life.died is None}
+        if name not in names.values():
+            raise NoSuchDaemon(f"there is no daemon {name!r}{did_you_mean_or_known(name, names.values())}")
+        await self._ownership.drain_daemons([life for life, found in names.items() if found == name])
+        return JSONResponse(await self._cluster(), 202)
+
+    async def _cluster(self) -> dict[str, object]:
+        return cluster_as_json(await self._store.read_daemons(), self._store.life, len(self._directory.names))
 
     async def listen(self, request: Request) -> Response:
         """The events, streamed."""
@@ -172,8 +213,8 @@ class Handlers:
             response = Response(headers=_UNBUFFERED, media_type="text/event-stream")
             del response.headers["Content-Length"]
             return response
-        events = self._event_stream.listen(request.headers.get("Last-Event-ID"))
-        return _Stream(events, media_type="text/event-stream", headers=_UNBUFFERED)
+        events = await self._event_stream.listen(request.headers.get("Last-Event-ID"))
+        return _Stream(_opened(events), media_type="text/event-stream", headers=_UNBUFFERED)
 
     async def health(self, _request: Request) -> Response:
         """Confirm that the daemon is alive."""
@@ -182,8 +223,8 @@ class Handlers:
 
     async def ready(self, _request: Request) -> Response:
         """Whether the daemon accepts tasks, which includes writing to its disk, and at least one device is connected."""
-        devices = self._constellation.devices.values()
-        connected = sum(device.connected for device in devices)
+        devices = self._directory.statistics()
+        connected = sum(device.status in CONNECTED for device in devices)
         problem = None if connected else "no device is connected"
         if not self._task_queue.resumed:
             problem = "the daemon is starting"
@@ -198,8 +239,9 @@ class Handlers:
 
     async def summary(self, _request: Request) -> Response:
         """The number of tasks by state, and of devices by status."""
+        await self._directory.loaded.wait()
         tasks = {state.value: count for state, count in (await self._store.counts()).items()}
-        devices = Counter(device.status.value for device in self._constellation.devices.values())
+        devices = Counter(device.status.value for device in self._directory.statistics())
         return JSONResponse(
             {"tasks": tasks, "devices": {status.value: devices[status.value] for status in DeviceStatus}}
         )
@@ -213,6 +255,14 @@ class Handlers:
         """The OpenAPI document."""
         await trio.lowlevel.checkpoint()
         return JSONResponse(self._document)
+
+
+async def _opened(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The events after a comment: some proxies pass the beginning of a response on only with its first bytes."""
+    async with aclosing(events):
+        yield b": connected\n\n"
+        async for event in events:
+            yield event
 
 
 @asynccontextmanager
@@ -260,27 +310,9 @@ class _Stream(StreamingResponse):
                 logger.warning("a response is incomplete: %s", error)
 
 
-def _query(request: Request, *known: str) -> dict[str, str]:
-    """The parameters of a request's URL, each of which is known and given once."""
-    query: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in known:
-            raise BadRequest(f"{name[:MAX_KEY]!r} is no parameter here{did_you_mean_or_known(name, known)}")
-        if name in query:
-            raise BadRequest(f"{name}: is given twice: leave out one")
-        query[name] = value
-    return query
-
-
-def _page_size(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE)) and 0 < int(text) <= MAX_PAGE):
-        raise BadRequest(f"limit: expected a whole number from 1 to {MAX_PAGE}")
-    return int(text)
-
-
 def _seconds_to_wait(request: Request) -> float:
     try:
-        seconds = float(_query(request, "wait").get("wait", "0"))
+        seconds = float(query_of(request, "wait").get("wait", "0"))
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds <= MAX_WAIT:

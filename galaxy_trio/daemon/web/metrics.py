@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ from galaxy_trio.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client.core import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,14 +44,26 @@ _COUNTED: Final[Mapping[type[object], str]] = {
 
 
 class Metrics:
-    """The metrics of a constellation and its tasks."""
+    """The metrics of a constellation and its tasks.
+
+    Args:
+        constellation: The devices that this daemon owns.
+        task_queue: The tasks.
+        event_stream: The clients that read events.
+        lease_left: Returns the seconds until the daemon's lease ends; `math.inf` if it has none.
+    """
 
     def __init__(
-        self, constellation: Constellation, task_queue: TaskQueue, event_stream: ServerSentEventStream
+        self,
+        constellation: Constellation,
+        task_queue: TaskQueue,
+        event_stream: ServerSentEventStream,
+        lease_left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._constellation = constellation
         self._task_queue = task_queue
         self._event_stream = event_stream
+        self._lease_left = lease_left
         self._messages: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._lost_events = 0
@@ -127,6 +140,10 @@ class Metrics:
         for status in DeviceStatus:
             by_status.add_metric([status.value], statuses[status])
         yield by_status
+        yield GaugeMetricFamily("galaxy_owned_devices", "Devices that this daemon owns.", value=len(statistics.devices))
+        left = self._lease_left()
+        if left != math.inf:
+            yield GaugeMetricFamily("galaxy_lease_seconds", "Seconds until the daemon's lease ends.", value=left)
         connects = CounterMetricFamily("galaxy_connects", "Times that a device was connected.", labels=["device"])
         queues = GaugeMetricFamily("galaxy_device_queue", "Queued tasks that name a device.", labels=["device"])
         for name, device in statistics.devices.items():

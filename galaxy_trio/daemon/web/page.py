@@ -22,13 +22,26 @@ _TYPES: Final = {
 }
 _FILES: Final = (
     "page.css",
+    "graphs.css",
     "icon.svg",
     "api.js",
+    "cluster.js",
     "devices.js",
     "dom.js",
+    "graph.js",
+    "graph_files.js",
+    "graph_layout.js",
+    "graph_model.js",
+    "graph_node.js",
+    "graph_picture.js",
+    "graph_table.js",
+    "graph_viewport.js",
+    "graphs.js",
+    "icons.js",
     "live.js",
     "main.js",
     "result.js",
+    "router.js",
     "tasks.js",
 )
 _POLICY: Final = "; ".join(

@@ -6,26 +6,35 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from galaxy_trio import NoSuchDevice
-from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.refusals import DaemonBusy, Impossible
+from galaxy_trio.daemon.store.committer import LifeOver
+from galaxy_trio.daemon.store.database import DatabaseAway, StoreError
+from galaxy_trio.daemon.store.graphs import NoSuchGraph
 from galaxy_trio.daemon.store.queries import IdempotencyConflict, NoSuchTask, WrongState
-from galaxy_trio.daemon.task_queue import DaemonBusy, Impossible
 from galaxy_trio.daemon.web.bodies import INLINE, BadRequest
-from galaxy_trio.daemon.web.handlers import MAX_PAGE, MAX_WAIT, RECONNECT_TIMEOUT, Handlers
+from galaxy_trio.daemon.web.graph_bodies import InvalidGraph
+from galaxy_trio.daemon.web.graph_operations import GRAPH_OPERATIONS
+from galaxy_trio.daemon.web.handlers import MAX_WAIT, RECONNECT_TIMEOUT, Handlers, NoSuchDaemon
 from galaxy_trio.daemon.web.openapi import Operation, answer, make_document, parameter
 from galaxy_trio.daemon.web.page import page_routes
+from galaxy_trio.daemon.web.query import MAX_PAGE
 from galaxy_trio.daemon.web.schemas import TEXT, ref
+from galaxy_trio.errors import GraphError, GraphTooLarge, NoSuchNode, NotEditable, VersionConflict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
-    from galaxy_trio import Constellation
+    from galaxy_trio.daemon.directory import Directory
+    from galaxy_trio.daemon.graphs import Graphs
+    from galaxy_trio.daemon.ownership import Ownership
     from galaxy_trio.daemon.store.store import Store
     from galaxy_trio.daemon.task_queue import TaskQueue
     from galaxy_trio.daemon.web.event_stream import ServerSentEventStream
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
 
 _TASK_ID: Final = parameter("id", "The task's id.", where="path")
 _DEVICE_ID: Final = parameter("id", "The device's name.", where="path")
+_DAEMON_NAME: Final = parameter("name", "The daemon's name.", where="path")
 _TASK: Final = ref("Task")
 _BAD_REQUEST: Final = answer("The request is invalid.")
 _NO_TASK: Final = answer("There is no such task.")
@@ -50,12 +60,16 @@ OPERATIONS: Final = (
         parameters=(
             parameter("state", "Only tasks in this state.", ref("TaskState")),
             parameter("device", "Only tasks that run or ran on this device."),
+            parameter("graph", "Only tasks of this graph."),
+            parameter("node", "Only tasks of nodes with this id: with `graph`, the attempts of a node."),
             parameter("limit", "The maximum number; 100 by default.", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}),
             parameter("before", "Only tasks older than this one: the previous page's `before`."),
         ),
     ),
     Operation(
-        "POST", "/tasks", Handlers.submit_task, "Submit a task. It is on disk when the response is sent.",
+        "POST", "/tasks", Handlers.submit_task,
+        "Submit a task. It is on disk when the response is sent. "
+        "With `retries`, it is the first attempt of a graph of one node, which has the task's id and says how all attempts ended.",
         {
             200: answer("It was submitted before, with this idempotency key.", _TASK),
             202: answer("It was accepted.", _TASK),
@@ -81,7 +95,12 @@ OPERATIONS: Final = (
     Operation(
         "DELETE", "/tasks/{id}", Handlers.cancel_task,
         "Cancel a task. A queued one never begins; a running one has stopped on its device when the response is sent.",
-        {200: answer("The task as it is now.", _TASK), 404: _NO_TASK, 507: _NOT_WRITTEN},
+        {
+            200: answer("The task as it is now.", _TASK),
+            202: answer("Another daemon still stops the task.", _TASK),
+            404: _NO_TASK,
+            507: _NOT_WRITTEN,
+        },
         parameters=(_TASK_ID,),
     ),
     Operation(
@@ -90,7 +109,7 @@ OPERATIONS: Final = (
         parameters=(_TASK_ID,),
     ),
     Operation(
-        "POST", "/tasks/{id}/retry", Handlers.retry_task, "Rerun a finished task, as a new task.",
+        "POST", "/tasks/{id}/retry", Handlers.retry_task, "Rerun a finished task, as a new task with the same retry policy.",
         {
             202: answer("The new task.", _TASK),
             404: answer("There is no such task, or its device was removed."),
@@ -101,6 +120,7 @@ OPERATIONS: Final = (
         },
         parameters=(_TASK_ID,),
     ),
+    *GRAPH_OPERATIONS,
     Operation(
         "GET", "/devices", Handlers.list_devices, "List all devices as they are now, in their short form.",
         {200: answer("The devices.", ref("Devices"))},
@@ -119,12 +139,29 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET", "/events", Handlers.listen,
-        "Stream events as server-sent events. The header `Last-Event-ID` resumes an earlier stream.",
-        {200: answer("The events.", TEXT, "text/event-stream")},
+        "Stream events as server-sent events. The header `Last-Event-ID` resumes an earlier stream, also after a restart of the daemon. "
+        "If some of the missed events were deleted, or the id is unknown, an event `reset` comes first.",
+        {200: answer("The events.", TEXT, "text/event-stream"), 507: answer("The database failed.")},
     ),
     Operation(
         "GET", "/summary", Handlers.summary, "Count the tasks by state and the devices by status.",
         {200: answer("The numbers.", ref("Summary")), 507: answer("The database failed.")},
+    ),
+    Operation(
+        "GET", "/cluster", Handlers.show_cluster,
+        "List the daemons that share the database: those that are alive, then those that died within a day.",
+        {200: answer("The daemons.", ref("Cluster")), 507: answer("The database failed.")},
+    ),
+    Operation(
+        "POST", "/cluster/{name}/drain", Handlers.drain_daemon,
+        "Let a daemon release its devices to the others. It takes none until it is restarted.",
+        {
+            202: answer("The daemon was notified.", ref("Cluster")),
+            404: answer("There is no such daemon."),
+            409: answer("No other daemon can use the database."),
+            507: _NOT_WRITTEN,
+        },
+        parameters=(_DAEMON_NAME,),
     ),
     Operation(
         "GET", "/health", Handlers.health, "Check that the daemon is alive.",
@@ -156,30 +193,51 @@ _STATUSES: Final[Mapping[type[Exception], int]] = {
     WrongState: 409,
     Impossible: 422,
     DaemonBusy: 503,
+    LifeOver: 503,
+    NoSuchDaemon: 404,
+    NoSuchGraph: 404,
+    NoSuchNode: 404,
+    NotEditable: 409,
+    GraphTooLarge: 413,
+    GraphError: 422,
+    DatabaseAway: 503,
     StoreError: 507,
 }
 
 
 def make_app(
     store: Store,
-    constellation: Constellation,
+    directory: Directory,
+    ownership: Ownership,
     task_queue: TaskQueue,
+    graphs: Graphs,
     event_stream: ServerSentEventStream,
     metrics: Metrics,
 ) -> Starlette:
     """The HTTP interface, as an application for any ASGI server."""
-    handlers = Handlers(store, constellation, task_queue, event_stream, metrics, DOCUMENT)
+    handlers = Handlers(store, directory, ownership, task_queue, graphs, event_stream, metrics, DOCUMENT)
     paths = dict.fromkeys(operation.path for operation in OPERATIONS)
     app = Starlette(
         routes=[*(_route(path, handlers) for path in paths), *page_routes()],
         exception_handlers={
             **{error: _answer_with(status) for error, status in _STATUSES.items()},
+            InvalidGraph: _answer_invalid_graph,
+            VersionConflict: _answer_version_conflict,
             HTTPException: _answer_http_exception,
         },
     )
     # The daemon redirects nothing: a client would send its token to wherever the Host header leads.
     app.router.redirect_slashes = False
     return app
+
+
+class _NodeId(PathConvertor):
+    """The id of a node, which may have slashes and ends of lines."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("node", _NodeId())
 
 
 def _route(path: str, handlers: Handlers) -> Route:
@@ -191,7 +249,7 @@ def _route(path: str, handlers: Handlers) -> Route:
 
     # The metrics show it.
     endpoint.__name__ = path
-    return Route(path, endpoint, methods=list(by_method))
+    return Route(path.replace("{node}", "{node:node}"), endpoint, methods=list(by_method))
 
 
 def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -200,6 +258,18 @@ def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Respon
         return JSONResponse({"error": str(error)}, status)
 
     return answer
+
+
+async def _answer_invalid_graph(_request: Request, error: Exception) -> Response:
+    invalid = cast("InvalidGraph", error)
+    await trio.lowlevel.checkpoint()
+    return JSONResponse({"error": str(invalid), "problems": list(invalid.problems)}, 422)
+
+
+async def _answer_version_conflict(_request: Request, error: Exception) -> Response:
+    conflict = cast("VersionConflict", error)
+    await trio.lowlevel.checkpoint()
+    return JSONResponse({"error": str(conflict), "version": conflict.version}, 409)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY: Final = 2**20
-"""Maximum bytes of a request's body."""
+"""Maximum bytes of a request's body, unless it is a graph."""
+MAX_GRAPH_BODY: Final = 8 * 2**20
+"""Maximum bytes of the body of a request that submits or edits a graph."""
+_MAX_LARGE: Final = 2
+"""The number of requests with more than `MAX_BODY` bytes that are in memory: parsed, they have ten times as many."""
 MAX_HEADERS: Final = 16 * 1024
 """Maximum bytes of a request's target and headers."""
 _BODY_TIMEOUT: Final = 30.0
@@ -75,22 +80,46 @@ class Security:
         self._tokens = tokens
         self._hosts = hosts
         self._open_paths = frozenset(open_paths)
+        self._large = trio.CapacityLimiter(_MAX_LARGE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, and pass it to the application."""
         if scope["type"] != "http":
             return
         send = _with_headers(send)
-        try:
-            self._check(scope)
-            body = await _read_body(receive)
-        except Refusal as refusal:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_discard, receive)
-                await _answer(send, refusal)
-                nursery.cancel_scope.cancel()
-            return
-        await self._app(scope, _replay(body, receive), send)
+        async with AsyncExitStack() as stack:
+            try:
+                self._check(scope)
+                body = await self._read_body(receive, _max_body(scope), stack)
+            except Refusal as refusal:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_discard, receive)
+                    await _answer(send, refusal)
+                    nursery.cancel_scope.cancel()
+                return
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _read_body(self, receive: Receive, maximum: int, stack: AsyncExitStack) -> bytes:
+        """Read a body. A large one takes one of few places, which it keeps until the stack is left."""
+        body = bytearray()
+        is_large = False
+        with trio.move_on_after(_BODY_TIMEOUT):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Refusal(400, "the client closed the connection before the end of the request")
+                body += message.get("body", b"")
+                if len(body) > maximum:
+                    raise _too_large(maximum)
+                if len(body) > MAX_BODY and not is_large:
+                    is_large = True
+                    await stack.enter_async_context(self._large)
+                if not message.get("more_body", False):
+                    return bytes(body)
+        raise Refusal(
+            408,
+            f"the request's body did not arrive within {_BODY_TIMEOUT:g} s, or other large requests took all places: retry later",
+        )
 
     def _check(self, scope: Scope) -> None:
         if scope["http_version"] not in ("1.0", "1.1"):
@@ -108,7 +137,7 @@ class Security:
         needs_token = scope["path"] not in self._open_paths
         if needs_token:
             self._check_token(headers)
-        if _check_content(headers) and not needs_token:
+        if _check_content(headers, _max_body(scope)) and not needs_token:
             # Without a token, half a body would keep a connection's place.
             raise Refusal(400, f"a request for {scope['path']} has no body: send none")
 
@@ -191,11 +220,23 @@ def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return value.decode("latin-1").partition(",")[0].strip()
 
 
-def _check_content(headers: list[tuple[bytes, bytes]]) -> bool:
+def _max_body(scope: Scope) -> int:
+    path: str = scope["path"]
+    is_graph = (scope["method"] == "POST" and path == "/graphs") or (
+        scope["method"] == "PATCH" and path.startswith("/graphs/")
+    )
+    return MAX_GRAPH_BODY if is_graph else MAX_BODY
+
+
+def _too_large(maximum: int) -> Refusal:
+    return Refusal(413, f"the request's body is larger than {maximum} bytes")
+
+
+def _check_content(headers: list[tuple[bytes, bytes]], maximum: int) -> bool:
     """Check a body's size and type. Returns whether there is one."""
     length = _only(headers, b"content-length")
-    if length is not None and int(length) > MAX_BODY:
-        raise Refusal(413, f"the request's body is larger than {MAX_BODY} bytes")
+    if length is not None and int(length) > maximum:
+        raise _too_large(maximum)
     encoding = _only(headers, b"transfer-encoding")
     if length is not None and encoding is not None:
         # Its end is ambiguous: a proxy in front of the daemon may see another one (request smuggling).
@@ -206,21 +247,6 @@ def _check_content(headers: list[tuple[bytes, bytes]]) -> bool:
     if media_type != "application/json":
         raise Refusal(415, "the request's body is not declared as JSON: send it with Content-Type: application/json")
     return True
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    with trio.move_on_after(_BODY_TIMEOUT):
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise Refusal(400, "the client closed the connection before the end of the request")
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY:
-                raise Refusal(413, f"the request's body is larger than {MAX_BODY} bytes")
-            if not message.get("more_body", False):
-                return bytes(body)
-    raise Refusal(408, f"the request's body did not arrive within {_BODY_TIMEOUT:g} s")
 
 
 async def _discard(receive: Receive) -> None:

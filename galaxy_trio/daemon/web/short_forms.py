@@ -1,4 +1,4 @@
-"""The short forms of tasks and devices, in which lists and events show them, and the whole form of a task, in pieces.
+"""The short form of devices, in which lists and events show them, and the whole forms of devices and, in pieces, of tasks.
 
 A short form has at most `MAX_EXCERPT` bytes of each text that may be long, and the sizes of the whole texts.
 """
@@ -12,7 +12,8 @@ import attrs
 
 from galaxy_trio.daemon.store.queries import NoSuchTask
 from galaxy_trio.daemon.store.records import MAX_EXCERPT
-from galaxy_trio.daemon.web.bodies import device_as_json, task_as_json
+from galaxy_trio.daemon.store.short_task import short_task
+from galaxy_trio.daemon.web.bodies import device_as_json
 from galaxy_trio.daemon.web.history import history_of
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from galaxy_trio import DeviceStatistics
     from galaxy_trio.daemon.store.records import TaskRecord
     from galaxy_trio.daemon.store.store import Store
-
-
-def short_task(record: TaskRecord) -> dict[str, object]:
-    """Represent a task with the beginning of its request and of its error, and their sizes."""
-    return {**task_as_json(record), "request_size": record.request_size, "error_size": record.error_size}
 
 
 async def whole_task(store: Store, record: TaskRecord, *, with_result: bool) -> AsyncGenerator[bytes]:

@@ -115,18 +115,16 @@ class Assembly:
 
     def check_decisions(self, key: str, decisions: Mapping[str, bool], results: Mapping[str, NodeResult]) -> None:
         """Check that the decisions of edges are those of a graph that ran."""
-
-        def state(node_id: str) -> NodeState:
-            return results.get(node_id, _UNTOUCHED).state
-
         for edge_id, holds in self.until_full(decisions.items()):
             place = member_path(key, edge_id)
             edge = self._edges_by_id.get(edge_id)
             if edge is None:
                 self.document.report(place, f"there is no edge with this id{did_you_mean(edge_id, self._edges_by_id)}")
                 continue
-            source, target = state(edge.source), state(edge.target)
-            if source not in ENDED and target in UNSTARTED | {NodeState.SKIPPED}:
+            source, known = results.get(edge.source, _UNTOUCHED).state, results.get(edge.target, _UNTOUCHED)
+            target = known.state
+            # What ran before its source was retried keeps the edge, also if it is retried itself.
+            if source not in ENDED and target in UNSTARTED | {NodeState.SKIPPED} and not known.attempt:
                 self.document.report(place, f"the edge is decided, and its source {edge.source!r} is {source}")
             elif not holds and target in UNSTARTED:
                 self.document.report(place, f"the edge does not hold, and its target {edge.target!r} is {target}")

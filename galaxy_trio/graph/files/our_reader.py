@@ -57,12 +57,12 @@ def read_our_graph(document: object, problems: list[str], conditions: Conditions
     if not assembly.has_room(len(nodes), len(edges)):
         nodes, edges = [], []
     for index, value in assembly.until_full(enumerate(nodes)):
-        node = _read_node(value, f"nodes[{index}]", problems)
+        node = read_node(value, f"nodes[{index}]", problems)
         if node is not None:
             assembly.add_node(f"nodes[{index}].id", node)
     for index, value in assembly.until_full(enumerate(edges)):
         place = f"edges[{index}]"
-        edge = _read_edge(value, place, assembly, conditions, problems)
+        edge = read_edge(value, place, members, conditions, problems)
         if edge is not None:
             assembly.add_edge(f"{place}.source", f"{place}.target", f"{place}.id", edge)
     known = dict[str, NodeResult]()
@@ -79,7 +79,7 @@ def read_our_graph(document: object, problems: list[str], conditions: Conditions
     return assembly.snapshot(name=name, metadata=metadata, version=version or 0, results=known, decisions=decided)
 
 
-def _read_node(value: object, place: str, problems: list[str]) -> Node | None:
+def read_node(value: object, place: str, problems: list[str]) -> Node | None:
     """Read a node. One whose id is known is returned also if there are problems, so that its edges are checked."""
     members = ObjectReader(value, place, problems)
     node_id = checked_name(members, "id", members.text("id", required=True))
@@ -115,9 +115,10 @@ def _read_node(value: object, place: str, problems: list[str]) -> Node | None:
     )
 
 
-def _read_edge(
-    value: object, place: str, assembly: Assembly, conditions: Conditions, problems: list[str]
+def read_edge(
+    value: object, place: str, document: ObjectReader, conditions: Conditions, problems: list[str]
 ) -> Edge | None:
+    """Read an edge, whose nodes need not be there. `document` reports problems of its condition."""
     members = ObjectReader(value, place, problems)
     source = checked_name(members, "source", members.text("source", required=True))
     target = checked_name(members, "target", members.text("target", required=True))
@@ -127,7 +128,7 @@ def _read_edge(
     members.refuse_unknown(extensions=True)
     condition = None
     if when is When.CONDITION:
-        condition = read_condition(assembly.document, f"{place}.condition", given, edge_id, conditions, problems)
+        condition = read_condition(document, f"{place}.condition", given, edge_id, conditions, problems)
     elif given is not None:
         members.report("condition", f'it belongs to an edge whose "when" is "{When.CONDITION}", and to no other')
     if source is None or target is None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from galaxy_trio import DeviceConfig, open_constellation
 from galaxy_trio._cli.graph.output import JsonLines, Lines, Output, Table, line_of
 from galaxy_trio._cli.graph.progress import GraphProgress
+from galaxy_trio._cli.graph.shown import LocalGraph
 from galaxy_trio.events import EventsLost
 from galaxy_trio.graph import (
     Edge,
@@ -65,7 +66,7 @@ def sentences(printed: str) -> list[str]:
 async def open_shown(graph: Graph | GraphSnapshot, output: Output, tasks: Tasks) -> AsyncGenerator[GraphRun]:
     """Run a graph and show it, until it has been shown to its end."""
     async with open_graph(tasks.constellation, graph, random=random.Random(1)) as run, trio.open_nursery() as nursery:
-        nursery.start_soon(output.show, run, tasks.constellation)
+        nursery.start_soon(output.show, LocalGraph(run, tasks.constellation))
         yield run
 
 
@@ -157,7 +158,7 @@ async def test_device_that_is_away_is_reported_and_the_same_reason_once_as_a_lin
         open_graph(constellation, Graph([Node("a", "a")])) as run,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(output.show, run, constellation)
+        nursery.start_soon(output.show, LocalGraph(run, constellation))
         await trio.sleep(100)
         run.cancel()
     shown = capsys.readouterr().out
@@ -182,7 +183,7 @@ async def test_table_shows_the_last_state_and_what_is_waited_for() -> None:
         open_graph(constellation, Graph([Node("a", "a")])) as run,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(output.show, run, constellation)
+        nursery.start_soon(output.show, LocalGraph(run, constellation))
         await until(lambda: "d9 is disconnected: " in screen.getvalue())
         assert "ready" in screen.getvalue()
         output.stopping()
@@ -211,7 +212,7 @@ async def test_absent_devices_are_not_shown_while_no_node_waits_for_a_device(aut
             trio.open_nursery() as nursery,
         ):
             await tasks.wait_running("a")
-            nursery.start_soon(output.show, run, constellation)
+            nursery.start_soon(output.show, LocalGraph(run, constellation))
             await trio.sleep(10)
             await tasks.complete("a")
     assert "running" in screen.getvalue()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from galaxy_trio._cli.graph.progress import GraphProgress, counts_in_words
+from galaxy_trio._cli.graph.progress import GraphProgress, counts_in_words, trio_time
+from galaxy_trio._concurrency import wall_clock
 from galaxy_trio.events import EventsLost
 from galaxy_trio.graph import (
     Edge,
@@ -112,8 +113,9 @@ async def test_states_are_those_of_the_graph_whatever_happens(seed: int, autojum
 
 
 async def test_lost_events_are_replaced_by_a_snapshot_and_later_ones_of_removed_nodes_are_ignored(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(wall_clock, "source", lambda: datetime(2026, 1, 1, tzinfo=UTC))
     graph = Graph([Node("a", "a"), Node("b", "b")], [Edge("a", "b")])
     async with open_tasks() as tasks, open_graph(tasks.constellation, graph) as run:
         progress = GraphProgress(GraphSnapshot(graph))
@@ -125,6 +127,15 @@ async def test_lost_events_are_replaced_by_a_snapshot_and_later_ones_of_removed_
         await trio.sleep(4)
         progress.apply(EventsLost(3), run)
         assert progress.nodes["a"].seconds() == pytest.approx(4)
+
+
+async def test_node_that_runs_when_it_is_first_seen_has_run_since_it_started() -> None:
+    started = datetime.now(UTC) - timedelta(minutes=3)
+    running = NodeResult(NodeState.RUNNING, 1, device_id="d1", started=started)
+    progress = GraphProgress(GraphSnapshot(Graph([Node("a", "a")]), nodes={"a": running}))
+    assert progress.nodes["a"].seconds() == pytest.approx(180, abs=60)
+    # The daemon's clock may be ahead of ours.
+    assert trio_time(datetime.now(UTC) + timedelta(minutes=3)) <= trio.current_time()
 
 
 async def test_node_that_waits_again_has_no_reason_left(autojump_clock: MockClock) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httpx2
+import pytest
 import trio
 import trio.testing
+from sqlalchemy import update
 
 from galaxy_trio._concurrency.background import open_background
 from galaxy_trio.daemon.run import run_daemon
 from galaxy_trio.daemon.settings import read_settings
+from galaxy_trio.daemon.store.database import StoreError
+from galaxy_trio.daemon.store.schema import DAEMONS
+from galaxy_trio.daemon.store.store import Store
 from galaxy_trio.testing.memory_fleet import MemoryFleet, open_memory_fleet
 from tests.constellation.support.fleet import Work
 from tests.support import waiting
@@ -79,6 +84,24 @@ class RunningDaemon:
         """Make the daemon reload its configuration."""
         signal.raise_signal(signal.SIGHUP)
         await trio.testing.wait_all_tasks_blocked(0.02)
+
+    async def kill(self) -> None:
+        """End the daemon without its last writes, as SIGKILL does. Its lease is over then."""
+
+        async def write_nothing(*_: object, **__: object) -> NoReturn:
+            await trio.lowlevel.checkpoint()
+            raise StoreError("the daemon was killed")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "write", write_nothing)
+            self.scope.cancel()
+            await self.ended.wait()
+        # It needs the driver of PostgreSQL.
+        from tests.daemon.support.lives import open_engine  # noqa: PLC0415
+
+        settings = read_settings(self.directory / "galaxy.toml")
+        with open_engine(settings.database) as engine, engine.begin() as connection:
+            connection.execute(update(DAEMONS).where(DAEMONS.c.name == settings.name).values(expires=0.0))
 
     async def wait_stopping(self) -> None:
         """Wait until the daemon is stopping."""

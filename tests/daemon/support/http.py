@@ -38,6 +38,8 @@ async def page(_request: Request) -> Response:
 APP = Starlette(
     routes=[
         Route("/echo", echo, methods=["GET", "POST", "DELETE"]),
+        Route("/graphs", echo, methods=["POST"]),
+        Route("/graphs/echo", echo, methods=["POST", "PATCH"]),
         Route("/open", echo),
         Route("/", page),
     ]

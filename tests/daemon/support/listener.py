@@ -67,7 +67,9 @@ async def listen_on(stream: trio.abc.Stream, host: str, *headers: tuple[str, str
         assert isinstance(response, h11.Response)
         assert (b"content-type", b"text/event-stream; charset=utf-8") in response.headers
         async with aclosing(_lines(stream, http)) as lines:
-            yield Listener(lines)
+            listener = Listener(lines)
+            assert await listener.next() == ("comment", None)
+            yield listener
 
 
 async def _next_event(stream: trio.abc.Stream, http: h11.Connection) -> object:

@@ -45,7 +45,11 @@ def picture() -> str:
 
 async def session(task: ServerTask) -> object:
     """Run a task according to its first word."""
-    word, _, rest = task.request.partition(" ")
+    request = task.request
+    # The text of a node that has others before it.
+    if request.startswith("Task Description: "):
+        request = request.partition(": ")[2].partition("\n")[0]
+    word, _, rest = request.partition(" ")
     match word:
         case "fail":
             raise TaskFailed(rest, result=None)
@@ -66,7 +70,7 @@ async def session(task: ServerTask) -> object:
             return result.result
         case _:
             pass
-    return rest or task.request
+    return rest or request
 
 
 class World:
@@ -150,8 +154,8 @@ async def add_ended_tasks(path: Path, tasks: int) -> None:
     async with open_store(path) as store:
 
         async def end(number: int) -> None:
-            record, _ = await store.add(TaskRequest(f"Write letter {number}", "device-000"))
-            await store.finish(record.id, "an attempt", TaskState.COMPLETED, result='"written"')
+            record, _ = await store.add(TaskRequest(f"Write letter {number}", "device-000"), claimed_by="a life")
+            await store.finish(record.id, "an attempt", "a life", TaskState.COMPLETED, result='"written"')
 
         for first in range(0, tasks, 500):
             async with trio.open_nursery() as nursery:

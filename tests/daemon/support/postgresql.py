@@ -101,14 +101,27 @@ def unique_name() -> str:
 
 
 @contextmanager
-def open_postgresql() -> Generator[PostgresqlServer]:
-    """Run a server inside the block. A process of its own stops and removes it, whatever happens to this one."""
+def open_postgresql(*, is_durable: bool = False) -> Generator[PostgresqlServer]:
+    """Run a server inside the block. A process of its own stops and removes it, whatever happens to this one.
+
+    Args:
+        is_durable: Whether what is committed survives a failure of the machine, which takes time.
+    """
     programs = find_programs()
     # Not pytest's directory, which only its owner may enter; and the name of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="galaxy-pg-"))
     if os.geteuid() == 0:
         os.chown(directory, _USER, _USER)
-    guard = ["sh", "-c", _GUARD, "guard", str(programs), str(directory), _ACCESS, "\n".join(_SETTINGS)]
+    guard = [
+        "sh",
+        "-c",
+        _GUARD,
+        "guard",
+        str(programs),
+        str(directory),
+        _ACCESS,
+        "\n".join(_SETTINGS if not is_durable else _SETTINGS[:1]),
+    ]
     with subprocess.Popen(  # noqa: S603
         guard, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, **_as_server()
     ) as process:

@@ -69,9 +69,9 @@ class Proxy:
         return stream if self.tls is None else trio.SSLStream(stream, self.tls, server_hostname=NAME)
 
 
-def documented(section: str, language: str) -> str:
-    """The configuration in the how-to guide, by the section in which it stands and its language."""
-    guide = (DOCS / "howto" / "reverse-proxy.md").read_text("utf-8")
+def documented(section: str, language: str, *, page: str = "reverse-proxy") -> str:
+    """The configuration in a how-to guide, by the section in which it stands and its language."""
+    guide = (DOCS / "howto" / f"{page}.md").read_text("utf-8")
     found = re.search(rf"```{language}\n(.*?)```", guide.partition(f"\n## {section}\n")[2], re.DOTALL)
     assert found is not None
     return found[1]

@@ -19,6 +19,7 @@ _OPTIONAL = {
         for name in ("dispatcher", "events", "http", "messages", "session", "stdio", "streams")
     ),
     "galaxy_trio.daemon.store.postgresql",
+    "galaxy_trio.daemon.store.postgresql_sessions",
     "galaxy_trio.daemon.store.notifications",
 }
 

@@ -139,8 +139,9 @@ def snapshots(draw: st.DrawFn, *, null: bool = True) -> GraphSnapshot:
     nodes = {node_id: draw(_results(values)) for node_id in ids if draw(st.booleans())}
     decisions: dict[str, bool] = {}
     for edge in graph.edges:
-        source, target = (nodes.get(end, NodeResult()).state for end in (edge.source, edge.target))
-        may_be_decided = source in ENDED or target not in UNSTARTED | {NodeState.SKIPPED}
+        source, known = (nodes.get(end, NodeResult()) for end in (edge.source, edge.target))
+        target = known.state
+        may_be_decided = source.state in ENDED or target not in UNSTARTED | {NodeState.SKIPPED} or known.attempt > 0
         if edge.id is not None and may_be_decided and draw(st.booleans()):
             decisions[edge.id] = target in UNSTARTED or draw(st.booleans())
     return GraphSnapshot(graph, draw(st.integers(0, 10)), nodes, decisions)

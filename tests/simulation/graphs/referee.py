@@ -261,7 +261,7 @@ class Referee:
         if node.task_id in self._world.results and not has_faults(self._plan) and not timed_out:
             self.report(f"{node_id} is retried, and has completed")
         node.not_before = trio.current_time() + event.wait
-        node.error = event.error
+        node.result, node.error = self._result(event, node), event.error
         self._attempt_ended(node_id, stopped=timed_out)
         self.model.states.nodes[node_id] = NodeState.READY
 
@@ -289,12 +289,13 @@ class Referee:
         if self.planned and not model.cancelled:
             self.waiting += model.hold([node_id])
 
-    def _result(self, event: NodeEnded, node: ModelNode) -> JSON:
-        if event.state is NodeState.COMPLETED:
+    def _result(self, event: NodeEnded | NodeRetried, node: ModelNode) -> JSON:
+        if isinstance(event, NodeEnded) and event.state is NodeState.COMPLETED:
             return self._world.results.get(str(node.task_id))
         # A server that reports a failure may give an empty result.
         found = self.run.snapshot().node(event.node_id).result
-        return found if event.state is NodeState.FAILED and found == {} else None
+        has_failed = isinstance(event, NodeRetried) or event.state is NodeState.FAILED
+        return found if has_failed and found == {} else None
 
     def _attempt_ended(self, node_id: str, *, stopped: bool) -> None:
         task_id = self.model.nodes[node_id].task_id

@@ -130,7 +130,8 @@ class Users:
             accepted = False
         else:
             node = model.nodes[node_id]
-            node.error, node.not_before, node.cancelling = None, 0.0, False
+            node.result = node.error = None
+            node.not_before, node.cancelling = 0.0, False
             model.cancelled = False
         try:
             referee.run.retry(node_id)

@@ -7,9 +7,11 @@ const TIMEOUT = 30_000;
 
 /** The daemon refused a request; the message is the daemon's. */
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, problems) {
     super(message);
     this.status = status;
+    /** All problems of a document, if the daemon has listed them. */
+    this.problems = problems;
   }
 }
 
@@ -35,8 +37,12 @@ function askForToken(problem) {
   return pendingToken;
 }
 
-/** Sends a request and returns its response. Asks for a token if one is required, and throws other errors. */
-export async function request(path, { method = "GET", body, headers = {}, signal } = {}) {
+/**
+ * Sends a request and returns its response. Asks for a token if one is required, and throws other errors.
+ *
+ * The body is `body` as JSON, or `text`, which is JSON already.
+ */
+export async function request(path, { method = "GET", body, text = body === undefined ? undefined : JSON.stringify(body), headers = {}, signal } = {}) {
   for (;;) {
     const token = sessionStorage.getItem(KEY);
     let response;
@@ -47,9 +53,9 @@ export async function request(path, { method = "GET", body, headers = {}, signal
         headers: {
           ...headers,
           ...(token ? { Authorization: `Bearer ${token}` } : {}),
-          ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+          ...(text === undefined ? {} : { "Content-Type": "application/json" }),
         },
-        body: body === undefined ? undefined : JSON.stringify(body),
+        body: text,
       });
     } catch (error) {
       // `fetch` throws a TypeError if the token has characters that a header must not have.
@@ -67,13 +73,13 @@ export async function request(path, { method = "GET", body, headers = {}, signal
       }
       continue;
     }
-    let message = `The daemon answered with status ${response.status}.`;
+    let answer = {};
     try {
-      message = (await response.json()).error ?? message;
+      answer = await response.json();
     } catch {
       // The body is not JSON: the message shows the status.
     }
-    throw new Refused(response.status, message);
+    throw new Refused(response.status, answer.error ?? `The daemon answered with status ${response.status}.`, answer.problems ?? null);
   }
 }
 

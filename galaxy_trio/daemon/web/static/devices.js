@@ -107,7 +107,9 @@ function explain(row) {
   row.element.classList.toggle("explained", row.problem.textContent !== "");
 }
 
-function draw() {
+/** Draws the table, unless another view is shown. */
+export function draw() {
+  if ($("overview").hidden) return;
   const wanted = $("find").value.trim().toLowerCase();
   const body = $("device-rows");
   for (const [name, row] of rows) {

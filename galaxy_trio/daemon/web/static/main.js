@@ -1,9 +1,14 @@
 // Connects the parts of the page.
 
 import { errorText, requestJson } from "./api.js";
+import * as cluster from "./cluster.js";
 import * as devices from "./devices.js";
 import { $, clock, el, number, setText, throttled } from "./dom.js";
+import * as graph from "./graph.js";
+import * as graphFiles from "./graph_files.js";
+import * as graphs from "./graphs.js";
 import { listen } from "./live.js";
+import { leaveTask, OVERVIEW, setTitle, start as startRouter } from "./router.js";
 import * as tasks from "./tasks.js";
 
 const EVENTS = 50;
@@ -100,6 +105,7 @@ function showEvent(kind, data) {
   let words = null;
   if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${tasks.shortened(data.request, 80)}`;
   if (kind === "device" && data.what !== "information") words = `${data.device_id}: ${data.what}${data.what !== "connected" && data.problem ? `: ${data.problem}` : ""}`;
+  if (kind === "graph" && data.state !== "running") words = `${graphs.nameOf(data)}: ${data.state}`;
   if (words === null) return;
   const list = $("events");
   list.prepend(el("li", {}, el("time", {}, clock(Date.now())), ` ${words}`));
@@ -112,12 +118,22 @@ function onEvent(kind, data) {
   if (kind === "task") {
     tasks.applyEvent(data);
     devices.loadSoon();
+    graph.applyTask(data);
+    if (data.graph !== null) graphs.loadSoon();
+  } else if (kind === "graph") {
+    graph.applyGraph(data);
+    graphs.applyEvent(data);
+    return;
+  } else if (kind === "cluster") {
+    cluster.loadSoon();
+    devices.loadSoon();
   } else devices.update(kind, data);
   loadSummarySoon();
 }
 
 async function onReload() {
-  await Promise.all([devices.load(), tasks.load(), loadSummary()]);
+  cluster.loadSoon();
+  await Promise.all([devices.load(), tasks.load(), loadSummary(), graphs.load(), graph.load()]);
 }
 
 function onStatus(status) {
@@ -126,6 +142,56 @@ function onStatus(status) {
   document.body.classList.toggle("away", status !== "live");
 }
 
+const VIEWS = {
+  overview: { name: () => null, skip: "Skip to the tasks", main: "tasks" },
+  graphs: { name: () => "Graphs", skip: "Skip to the graphs", main: "graphs" },
+  graph: { name: graph.title, skip: "Skip to the graph", main: "graph" },
+  unknown: { name: () => "Nothing here", skip: "Skip to the content", main: "unknown" },
+};
+// The route of the view, above which the dialog of a task may be open.
+let view = null;
+
+function showRoute(route) {
+  if (route.view === "task") {
+    if (view === null) showView({ view: "overview", path: OVERVIEW });
+    tasks.open(route.id);
+    return;
+  }
+  tasks.close();
+  const last = view;
+  // The dialog of a task was closed: the focus has returned to where it was.
+  if (last?.path !== route.path) showView(route);
+  setTitle(...[VIEWS[route.view].name()].filter(Boolean));
+  if (last?.path === route.path || (last?.view === "graph" && last.id === route.id)) return;
+  // The user did not ask for the overview when the page is loaded.
+  if (last !== null || route.view !== "overview") $(`${route.view}-title`).focus();
+}
+
+function showView(route) {
+  if (route.view !== "graphs") graphs.close();
+  if (route.view !== "graph") graph.close();
+  // What changed while another view was shown; before the first load there is nothing to draw.
+  if (view !== null && route.view === "overview") {
+    $("overview").hidden = false;
+    tasks.draw();
+    devices.draw();
+  }
+  view = route;
+  for (const name of Object.keys(VIEWS)) $(name).hidden = name !== route.view;
+  for (const link of document.querySelectorAll("nav [data-view]")) {
+    if (link.dataset.view === route.view || (link.dataset.view === "graphs" && route.view === "graph")) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  setText($("skip"), VIEWS[route.view].skip);
+  if (route.view === "graphs") graphs.open();
+  if (route.view === "graph") graph.show(route);
+}
+
+// Its address would be that of another view.
+$("skip").onclick = (event) => {
+  event.preventDefault();
+  $(VIEWS[view.view].main).focus();
+};
 $("submit").onsubmit = submit;
 $("submit").oninput = () => {
   idempotencyKey = newKey();
@@ -137,5 +203,10 @@ $("request").onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("submit").requestSubmit();
 };
 devices.start(drawChoices);
-tasks.start();
+tasks.start(() => leaveTask(view.path));
+graphs.start();
+graph.start();
+graphFiles.start(graph);
+cluster.start();
+startRouter(showRoute);
 listen({ onStatus, onReload, onEvent });

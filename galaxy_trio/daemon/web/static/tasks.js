@@ -1,8 +1,9 @@
 // The table of tasks: the newest page, updated by events, and older pages on demand.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, clock, el, noted, number, setText, throttled } from "./dom.js";
+import { $, ago, clock, el, noted, number, setText, shown, throttled } from "./dom.js";
 import { showResult } from "./result.js";
+import { go, graphPath, setTitle, taskPath } from "./router.js";
 
 const PAGE = 50;
 const MAX_TASKS = 1000;
@@ -95,7 +96,7 @@ function makeRow(id) {
   row.device = el("td", {});
   row.when = el("td", { className: "time" });
   row.actions = el("td", { className: "last" });
-  row.request.onclick = () => show(id);
+  row.request.onclick = () => go(taskPath(id));
   row.element = el("tr", {}, el("td", {}, row.state), el("td", { className: "wide" }, row.request, row.error), row.device, row.when, row.actions);
   return row;
 }
@@ -141,7 +142,9 @@ function actions(task) {
   return [button("Retry", "POST", `tasks/${task.id}/retry`)];
 }
 
-function draw() {
+/** Draws the table, unless another view is shown. */
+export function draw() {
+  if ($("overview").hidden) return;
   const body = $("task-rows");
   for (const [id, row] of rows) {
     if (!tasks.has(id)) {
@@ -166,16 +169,36 @@ const drawSoon = throttled(draw);
 
 /** Shows a task in the dialog. Lists and events have only the beginning of its request and error: the whole task is loaded. */
 async function show(id) {
-  shownInDialog = id;
   const dialog = $("task-dialog");
   let task = tasks.get(id);
   const place = $("task-result");
+  let problem = null;
   try {
-    task = await requestJson(`tasks/${id}`);
+    task = await requestJson(`tasks/${encodeURIComponent(id)}`);
   } catch (error) {
-    place.replaceChildren(el("p", { className: "outcome bad" }, errorText(error)));
+    problem = el("p", { className: "outcome bad" }, shown(errorText(error), 400));
+    if (error.status === 404) task = null;
   }
-  if (shownInDialog !== id || !task) return;
+  if (shownInDialog !== id) return;
+  if (problem) {
+    delete place.dataset.task;
+    place.replaceChildren(problem);
+  }
+  if (task) fillDialog(task, place);
+  else {
+    setTitle("Task not found");
+    setText($("task-title"), problem ? `Task ${shown(id, 8)} is not shown` : "Task");
+    setText($("task-request"), "");
+    $("task-facts").replaceChildren();
+    $("task-actions").replaceChildren();
+    $("result-title").hidden = true;
+    place.hidden = false;
+  }
+  if (!dialog.open) dialog.showModal();
+}
+
+function fillDialog(task, place) {
+  setTitle(`Task ${shown(task.request, 60)}`);
   setText($("task-title"), `Task ${task.id.slice(0, 8)}`);
   setText($("task-request"), noted(task.request, task.request_size));
   const facts = [
@@ -190,21 +213,39 @@ async function show(id) {
     ["Id", task.id],
   ];
   if (task.error) facts.splice(1, 0, ["Why", noted(task.error, task.error_size)]);
-  if (task.retry_of) facts.push(["Retry of", task.retry_of]);
+  if (task.graph) facts.push(["Graph", el("a", { href: graphPath(task.graph) }, task.graph)], ["Node", el("bdi", {}, shown(task.node))]);
+  if (task.retry_of) facts.push(["Retry of", el("a", { href: taskPath(task.retry_of) }, task.retry_of)]);
   $("task-facts").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
-  $("result-title").hidden = place.hidden = task.result_size === null;
-  if (task.result_size !== null) showResult(place, task);
+  const hasProblem = place.querySelector(":scope > .bad") !== null;
+  $("result-title").hidden = task.result_size === null;
+  place.hidden = task.result_size === null && !hasProblem;
+  if (task.result_size !== null && !hasProblem) showResult(place, task);
   $("task-actions").replaceChildren(...actions(task));
-  if (!dialog.open) dialog.showModal();
 }
 
 const showSoon = throttled(() => shownInDialog && show(shownInDialog));
 
-export function start() {
+/** Opens the dialog of a task. */
+export function open(id) {
+  if (shownInDialog === id) return;
+  shownInDialog = id;
+  show(id);
+}
+
+/** Closes the dialog. */
+export function close() {
+  shownInDialog = null;
+  $("task-dialog").close();
+}
+
+/** `onLeave()` is called when the user has closed the dialog. */
+export function start(onLeave) {
   $("state").onchange = () => load().catch((error) => setText($("submit-outcome"), errorText(error)));
   $("older").onclick = loadOlder;
   $("task-dialog").onclose = () => {
+    if (shownInDialog === null) return;
     shownInDialog = null;
+    onLeave();
   };
   setInterval(drawSoon, 5000);
 }

@@ -1,0 +1,170 @@
+"""The tasks of nodes that are ready: what they say, and the results of the nodes before them that are part of it."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+from sqlalchemy import LargeBinary, bindparam, func, select
+
+from galaxy_trio.daemon.store.graph_documents import nodes_from
+from galaxy_trio.daemon.store.graph_rows import chunks
+from galaxy_trio.daemon.store.pieces import PIECE
+from galaxy_trio.daemon.store.queries import insert_all
+from galaxy_trio.daemon.store.records import TaskRequest
+from galaxy_trio.daemon.store.result_beginnings import MOST_ESCAPED, MOST_LOST, parse_beginning
+from galaxy_trio.daemon.store.schema import GRAPH_EDGES, GRAPH_NODES, RESULTS, TASKS
+from galaxy_trio.graph.node_requests import MAX_INPUTS, make_request, share_of
+from galaxy_trio.graph.snapshot import NodeResult
+from galaxy_trio.graph.state_machine import NodeState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection, Row, Select
+
+    from galaxy_trio.daemon.store.committer import Transaction
+    from galaxy_trio.daemon.store.graph_records import GraphRecord
+    from galaxy_trio.daemon.store.records import TaskRecord
+    from galaxy_trio.graph.model import Node
+    from galaxy_trio.messages import JSON
+
+CANCELLED: Final = "it was cancelled"
+"""The error of a node that was cancelled, whatever its last task says."""
+MAX_TIMEOUT: Final = 7 * 24 * 3600.0
+"""The longest timeout of a node's task, in seconds."""
+_MAX_KNOWN: Final = 64
+"""Results whose beginnings are in memory."""
+_SPECS: Final = select(GRAPH_NODES.c.id, GRAPH_NODES.c.spec).where(
+    GRAPH_NODES.c.graph == bindparam("of_graph"), GRAPH_NODES.c.id.in_(bindparam("node_ids", expanding=True))
+)
+_BEFORE: Final = cast(
+    "Select[Any]",
+    select(
+        GRAPH_EDGES.c.target,
+        GRAPH_NODES.c.id,
+        GRAPH_NODES.c.state,
+        GRAPH_NODES.c.not_before,
+        TASKS.c.number,
+        TASKS.c.started,
+        TASKS.c.result_size,
+    )
+    .select_from(
+        GRAPH_EDGES.join(
+            GRAPH_NODES, (GRAPH_NODES.c.graph == GRAPH_EDGES.c.graph) & (GRAPH_NODES.c.id == GRAPH_EDGES.c.source)
+        ).outerjoin(TASKS, TASKS.c.id == GRAPH_NODES.c.task)
+    )
+    .where(
+        GRAPH_EDGES.c.graph == bindparam("of_graph"), GRAPH_EDGES.c.target.in_(bindparam("node_ids", expanding=True))
+    )
+    .order_by(GRAPH_EDGES.c.number),
+)
+_ERROR: Final = select(TASKS.c.error).where(TASKS.c.number == bindparam("of_number"))
+_BEGINNING: Final = (
+    select(func.substr(RESULTS.c.body, 1, bindparam("size"), type_=LargeBinary))
+    .where(RESULTS.c.task == bindparam("of_number"), RESULTS.c.part <= bindparam("last"))
+    .order_by(RESULTS.c.part)
+)
+
+
+@attrs.frozen
+class TaskOfNode:
+    """A task that a node needs.
+
+    Attributes:
+        id: The task's id.
+        repeats: The id of the node's task before it; `None` for the first one.
+    """
+
+    id: str
+    repeats: str | None
+
+
+def read_specs(connection: Connection, graph: int, node_ids: Iterable[str]) -> dict[str, Node]:
+    """Read what was given for some nodes of a graph."""
+    specs: dict[str, Node] = {}
+    for chunk in chunks(node_ids):
+        rows = connection.execute(_SPECS, {"of_graph": graph, "node_ids": chunk})
+        specs |= nodes_from(row.spec for row in rows)
+    return specs
+
+
+def state_in_row(row: Row[Any]) -> NodeState:  # Any: the values of any column
+    """The state of a node: whether it runs, its task says."""
+    state = NodeState(row.state)
+    runs = state is NodeState.READY and row.not_before is None and row.started is not None
+    return NodeState.RUNNING if runs else state
+
+
+def add_tasks(transaction: Transaction, graph: GraphRecord, tasks: Mapping[str, TaskOfNode]) -> list[TaskRecord]:
+    """Add the tasks of nodes, free.
+
+    Args:
+        transaction: What it runs in.
+        graph: Their graph.
+        tasks: The tasks by the ids of the nodes, in the order in which they are added.
+    """
+    connection = transaction.connection
+    inputs = _Inputs(connection)
+    records: list[TaskRecord] = []
+    for chunk in chunks(tasks):
+        specs = read_specs(connection, graph.number, chunk)
+        before: dict[str, dict[str, Row[Any]]] = {node_id: {} for node_id in chunk}  # Any: the values of any column
+        for row in connection.execute(_BEFORE, {"of_graph": graph.number, "node_ids": chunk}):
+            before[row.target][row.id] = row
+        new: list[tuple[str, TaskRequest, dict[str, str]]] = []
+        for node_id in chunk:
+            spec = specs[node_id]
+            asked = TaskRequest(
+                make_request(spec, inputs.read(before[node_id])),
+                spec.device,
+                spec.os,
+                tuple(sorted(spec.capabilities)),
+                min(spec.timeout, MAX_TIMEOUT),
+                priority=spec.priority,
+            )
+            task = tasks[node_id]
+            origin = {"graph": graph.id, "node": node_id} | ({"retry_of": task.repeats} if task.repeats else {})
+            new.append((task.id, asked, origin))
+        records += insert_all(transaction, new)
+    return records
+
+
+class _Inputs:
+    """Reads the results that the texts of nodes show, each as far as one of the texts shows it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[tuple[int, int], NodeResult] = {}
+
+    def read(self, before: Mapping[str, Row[Any]]) -> dict[str, NodeResult]:  # Any: the values of any column
+        """What is known of the nodes before a node. Of those that its text does not show, nothing is read."""
+        if not before:
+            return {}
+        share = share_of(len(before))
+        shown = dict.fromkeys(islice(before, MAX_INPUTS // share))
+        results = dict.fromkeys(before, NodeResult())
+        return results | {node_id: self._known_of(before[node_id], share) for node_id in shown}
+
+    def _known_of(self, row: Row[Any], share: int) -> NodeResult:  # Any: the values of any column
+        state = state_in_row(row)
+        if row.number is None or state is NodeState.CANCELLED:
+            return NodeResult(state, error=CANCELLED if state is NodeState.CANCELLED else None)
+        key = row.number, share
+        if key not in self._known:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            error = self._connection.execute(_ERROR, {"of_number": row.number}).scalar()
+            result = None if row.result_size is None else self._beginning(row, share)
+            self._known[key] = NodeResult(state, result=result, error=error)
+        return attrs.evolve(self._known[key], state=state)
+
+    def _beginning(self, row: Row[Any], share: int) -> JSON:  # Any: the values of any column
+        size = MOST_ESCAPED * share + MOST_LOST
+        values = {"of_number": row.number, "size": min(size, PIECE), "last": (size - 1) // PIECE}
+        text = b"".join(self._connection.execute(_BEGINNING, values).scalars()).decode("ascii")
+        if len(text) < row.result_size:
+            return parse_beginning(text)
+        return cast("JSON", json.loads(text))

@@ -1,0 +1,157 @@
+"""What follows from the end of a node costs as much in a large graph as in a small one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+from galaxy_trio.daemon.store import graph_ends, graph_rows, graphs
+from galaxy_trio.daemon.store.graph_documents import encode_graph
+from galaxy_trio.daemon.store.graph_snapshots import snapshot
+from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.graph.model import Edge, Graph, Node
+from galaxy_trio.graph.state_machine import NodeState
+from tests.daemon.support.lives import new_engine, transaction_on
+from tests.daemon.support.stored_graphs import begin_in, chain, task_ids_in
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from galaxy_trio.daemon.store.location import Location
+
+pytestmark = pytest.mark.daemon
+
+
+@pytest.fixture
+def engine(database: Location) -> Generator[Engine]:
+    with new_engine(database) as engine:
+        yield engine
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the nodes and edges whose rows are read."""
+    read: list[str] = []
+
+    def node(node_id: str, *args: object, **more: object) -> graph_rows.StoredNode:
+        read.append(node_id)
+        return graph_rows_node(node_id, *args, **more)  # type: ignore[arg-type]
+
+    def edge(edge_id: str, *args: object, **more: object) -> graph_rows.StoredEdge:
+        read.append(edge_id)
+        return graph_rows_edge(edge_id, *args, **more)  # type: ignore[arg-type]
+
+    graph_rows_node, graph_rows_edge = graph_rows.StoredNode, graph_rows.StoredEdge
+    monkeypatch.setattr(graph_rows, "StoredNode", node)
+    monkeypatch.setattr(graph_rows, "StoredEdge", edge)
+    return read
+
+
+@contextmanager
+def _counted(engine: Engine) -> Generator[list[str]]:
+    """The statements inside the block."""
+    statements: list[str] = []
+
+    def execute(_connection: Connection, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", execute)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", execute)
+
+
+def _end(engine: Engine, graph: Graph, node_id: str, state: TaskState = TaskState.COMPLETED) -> list[str]:
+    """Add a graph, and end a node of it. Returns the statements of the end."""
+    with engine.begin() as connection:
+        record, _ = graphs.add(transaction_on(connection), encode_graph(graph))
+        begin_in(connection, record.id, node_id)
+    with _counted(engine) as statements, engine.begin() as connection:
+        task_id = task_ids_in(connection, record.id)[node_id]
+        del statements[:]
+        graph_ends.finish(transaction_on(connection), task_id, task_id, "life", state)
+    with engine.connect() as connection:
+        assert snapshot(connection, record.id).node(node_id).state.value == state.value
+    return statements
+
+
+def _pairs(number: int) -> Graph:
+    nodes = [Node(f"{name}{index}", "x") for index in range(number) for name in "ab"]
+    return Graph(nodes, [Edge(f"a{index}", f"b{index}") for index in range(number)])
+
+
+def test_end_reads_only_the_node_and_its_edges_and_their_targets(engine: Engine, rows: list[str]) -> None:
+    few = _end(engine, _pairs(1), "a0")
+    assert rows == ["a0", "edge-1", "b0"]
+    rows.clear()
+    many = _end(engine, _pairs(300), "a0")
+    assert rows == ["a0", "edge-1", "b0"]
+    assert len(few) == len(many) <= 15
+
+
+def test_node_that_waits_for_many_is_counted_down_without_a_look_at_the_others(engine: Engine, rows: list[str]) -> None:
+    names = [f"n{number}" for number in range(300)]
+    graph = Graph([Node(name, "x") for name in (*names, "last")], [Edge(name, "last") for name in names])
+    statements = _end(engine, graph, "n7")
+    assert rows == ["n7", "edge-8", "last"]
+    assert len(statements) <= 10
+
+
+def test_many_nodes_that_become_ready_are_read_and_written_together(engine: Engine) -> None:
+    def fan(number: int) -> Graph:
+        names = [f"n{index}" for index in range(number)]
+        return Graph([Node("a", "x"), *(Node(name, "x") for name in names)], [Edge("a", name) for name in names])
+
+    few, many = _end(engine, fan(10), "a"), _end(engine, fan(200), "a")
+    assert len(many) == len(few)
+
+
+def test_many_queued_tasks_are_taken_back_together(engine: Engine) -> None:
+    def cancel(number: int) -> list[str]:
+        with engine.begin() as connection:
+            graph = Graph([Node(f"n{index}", "x") for index in range(number)])
+            record, _ = graphs.add(transaction_on(connection), encode_graph(graph))
+        with _counted(engine) as statements, engine.begin() as connection:
+            graphs.cancel(transaction_on(connection), record.id)
+        return statements
+
+    assert len(cancel(200)) == len(cancel(10))
+
+
+def test_long_way_of_a_skip_is_read_as_a_whole(engine: Engine) -> None:
+    names = [f"n{number}" for number in range(400)]
+    assert len(_end(engine, chain(*names), "n0", TaskState.FAILED)) < 200
+
+
+def test_retry_of_a_node_that_skipped_many_reads_them_as_a_whole(engine: Engine) -> None:
+    names = [f"n{number}" for number in range(100)]
+    edges = [Edge(*pair) for pair in pairwise(names)] + [Edge(names[0], name) for name in names[2:]]
+    with engine.begin() as connection:
+        record, _ = graphs.add(
+            transaction_on(connection), encode_graph(Graph([Node(name, "x") for name in names], edges))
+        )
+        task_id = begin_in(connection, record.id, "n0")
+        graph_ends.finish(transaction_on(connection), task_id, task_id, "life", TaskState.FAILED)
+    with _counted(engine) as statements, engine.begin() as connection:
+        graphs.retry_node(transaction_on(connection), record.id, "n0")
+    assert len(statements) < 100
+    with engine.connect() as connection:
+        states = [node.state.value for node in snapshot(connection, record.id).nodes.values()]
+        assert states == ["ready", *["waiting"] * 99]
+
+
+def test_all_nodes_of_a_graph_that_is_cancelled_are_read_together(engine: Engine) -> None:
+    names = [f"n{number}" for number in range(400)]
+    with engine.begin() as connection:
+        record, _ = graphs.add(transaction_on(connection), encode_graph(chain(*names)))
+    with _counted(engine) as statements, engine.begin() as connection:
+        graphs.cancel(transaction_on(connection), record.id)
+    assert len(statements) <= 15
+    with engine.connect() as connection:
+        states = {node.state for node in snapshot(connection, record.id).nodes.values()}
+        assert states == {NodeState.CANCELLED}
