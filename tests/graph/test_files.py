@@ -271,6 +271,14 @@ def test_decision_that_no_graph_has_made_is_refused(results: JSON, holds: JSON, 
     assert problems(document) == [expected]
 
 
+def test_node_that_waits_for_another_attempt_keeps_the_edge_of_a_source_that_is_retried() -> None:
+    edge: JSON = {"source": "a", "target": "b", "id": "e"}
+    results: JSON = {"b": {"state": "waiting", "attempt": 1}}
+    document: dict[str, JSON] = {"nodes": [A, B], "edges": [edge], "results": results, "decisions": {"e": True}}
+    snapshot = read_graph(document)
+    assert (snapshot.node("b").attempt, dict(snapshot.decisions)) == (1, {"e": True})
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
