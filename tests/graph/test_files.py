@@ -272,11 +272,10 @@ def test_decision_that_no_graph_has_made_is_refused(results: JSON, holds: JSON, 
 
 
 def test_node_that_waits_for_another_attempt_keeps_the_edge_of_a_source_that_is_retried() -> None:
-    edge: JSON = {"source": "a", "target": "b", "id": "e"}
     results: JSON = {"b": {"state": "waiting", "attempt": 1}}
-    document: dict[str, JSON] = {"nodes": [A, B], "edges": [edge], "results": results, "decisions": {"e": True}}
-    snapshot = read_graph(document)
-    assert (snapshot.node("b").attempt, dict(snapshot.decisions)) == (1, {"e": True})
+    edges: JSON = [{"source": "a", "target": "b", "id": "e"}]
+    read = read_graph({"nodes": [A, B], "edges": edges, "results": results, "decisions": {"e": True}})
+    assert (read.node("b").attempt, dict(read.decisions)) == (1, {"e": True})
 
 
 @pytest.mark.parametrize(
@@ -396,7 +395,6 @@ def test_no_more_than_500_problems_are_reported() -> None:
 
 
 def test_error_of_a_file_is_an_error_of_graphs() -> None:
-    with pytest.raises(
-        GraphError, match=r"the graph is wrong at 2 places: nodes\[0\].id: is missing; nodes\[0\].request"
-    ):
+    expected = r"the graph is wrong at 2 places: nodes\[0\].id: is missing; nodes\[0\].request"
+    with pytest.raises(GraphError, match=expected):
         read_graph({"nodes": [{}]})
