@@ -6,13 +6,14 @@ import ssl
 from collections.abc import Mapping  # attrs reads annotations at run time
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import attrs
 import httpx2
 
 from galaxy_trio._cli.daemon import ADDRESS_VARIABLE
+from galaxy_trio._cli.daemon_reading import is_id, parse_json
 from galaxy_trio._cli.daemon_refused import DaemonRefused
 from galaxy_trio._cli.terminal import reason_of
 from galaxy_trio._transport.url import shown_redirect
@@ -31,42 +32,8 @@ if TYPE_CHECKING:
 
     from galaxy_trio.messages import JSON
 
-_IN_EVERY: Final = {"/tasks": ("tasks", ("id", "state", "request")), "/graphs": ("graphs", ("id", "state", "created"))}
-"""The name of a list, and the texts that each of its members has, by the beginning of a path."""
-
-
-@attrs.frozen
-class DaemonEvent:
-    """An event of the daemon.
-
-    Attributes:
-        kind: What it is about.
-        data: JSON.
-        id: Continues the stream after it; None for `reset`, which has none.
-    """
-
-    kind: str
-    data: str
-    id: str | None
-
-
-class EventReader:
-    """Reads server-sent events, line by line."""
-
-    def __init__(self) -> None:
-        self._fields: dict[str, str] = {}
-
-    def read(self, line: str) -> DaemonEvent | None:
-        """Return the event that ends with a line, if one does."""
-        name, _, value = line.partition(": ")
-        if line:
-            if name in ("event", "data", "id"):
-                self._fields[name] = value
-            return None
-        fields, self._fields = self._fields, {}
-        if "data" not in fields:
-            return None
-        return DaemonEvent(fields.get("event", "message"), fields["data"], fields.get("id"))
+_IN_EVERY: Final = {"/tasks": ("tasks", ("state", "request")), "/graphs": ("graphs", ("state", "created"))}
+"""The name of a list, and the texts that each of its members has besides its id, by the beginning of a path."""
 
 
 @attrs.frozen
@@ -77,7 +44,7 @@ class DaemonAddress:
         shown: The form that may be shown.
         base: The URL of its paths.
         socket: The path of its Unix socket; None if it has none.
-        headers: Those of each request, with the token.
+        headers: Those of each request, with the token. Nothing is compressed, so that a limit of bytes is one of memory.
     """
 
     shown: str
@@ -85,12 +52,13 @@ class DaemonAddress:
     socket: str | None
     headers: Mapping[str, str] = attrs.field(repr=False)
 
-    def read(self, response: httpx2.Response, path: str) -> JSON:
-        """Return the JSON value in a response whose body was read.
+    def read(self, response: httpx2.Response, path: str, body: bytearray) -> JSON:
+        """Return the JSON value in a response.
 
         Args:
             response: The response.
             path: The path that was asked for, below `base`.
+            body: Its body.
 
         Raises:
             RequestRejected: The response is an error, or not JSON.
@@ -100,23 +68,27 @@ class DaemonAddress:
         self.refuse_redirect(response)
         if response.status_code == HTTPStatus.UPGRADE_REQUIRED:
             raise self.not_a_daemon(": it serves WebSockets, as an AIP server does; the daemon has a port of its own")
+        status = response.status_code
         try:
-            body = cast("JSON", response.json())
-        except (ValueError, RecursionError):
-            raise self.not_a_daemon(f" (status {response.status_code})") from None
-        if not response.is_error:
-            return body
-        if not isinstance(body, dict) or "error" not in body:
-            raise self.not_a_daemon(f" (status {response.status_code})")
-        raise _refusal(path, response.status_code, str(body["error"]), body.get("problems"))
+            found = parse_json(body)
+        except ValueError:
+            found = None
+            if response.is_success:
+                raise self.not_a_daemon(f" (status {status})") from None
+        if response.is_success:
+            return found
+        if not isinstance(found, dict) or "error" not in found:
+            # A proxy may answer for a daemon that is away.
+            raise DaemonRefused(str(self.not_a_daemon(f" (status {status})")), status)
+        raise _refusal(path, status, str(found["error"]), found.get("problems"))
 
-    def read_object(self, response: httpx2.Response, path: str) -> dict[str, JSON]:
+    def read_object(self, response: httpx2.Response, path: str, body: bytearray) -> dict[str, JSON]:
         """Return the object in a response, which has what every task or graph has.
 
         Raises:
             RequestRejected: As for `read`; or the server at this address is not a daemon.
         """
-        found = self.read(response, path)
+        found = self.read(response, path, body)
         if not isinstance(found, dict) or not _is_complete(response.request.method, path, found):
             raise self.not_a_daemon()
         return found
@@ -174,7 +146,8 @@ def parse_address(address: str, token: str | None) -> DaemonAddress:
         raise _invalid_address()
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     base = "http://localhost" if socket is not None else address
-    return DaemonAddress(shown, base, socket, {} if token is None else {"Authorization": f"Bearer {token}"})
+    headers = {"Accept-Encoding": "identity"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+    return DaemonAddress(shown, base, socket, headers)
 
 
 def _invalid_address() -> ConfigError:
@@ -189,7 +162,7 @@ def _refusal(path: str, status: int, why: str, problems: JSON) -> Exception:
         return GraphFileError(f"the daemon refused: {why}", problems=map(str, problems))
     if status == HTTPStatus.UNPROCESSABLE_ENTITY and path.startswith("/tasks"):
         return NoSuchDevice(f"the daemon refused: {why}")
-    hints = {
+    hints: Mapping[int, str] = {
         HTTPStatus.UNAUTHORIZED: f" (set {TOKEN_VARIABLE} or use --token-file)",
         HTTPStatus.NOT_FOUND: " (galaxy-trio graph list shows the graphs)"
         if why.startswith("there is no graph")
@@ -198,18 +171,23 @@ def _refusal(path: str, status: int, why: str, problems: JSON) -> Exception:
         if path == "/graphs"
         else "",
     }
-    return DaemonRefused(why, status, hints.get(HTTPStatus(status), ""))
+    return DaemonRefused(f"the daemon refused: {why}{hints.get(status, '')}", status, why)
 
 
 def _is_complete(method: str, path: str, found: Mapping[str, JSON]) -> bool:
-    """Whether what is at a path has what every task or graph has."""
+    """Whether what is at a path has what every task or graph has, and is the one that was asked for."""
     kind = next((kind for kind in _IN_EVERY if path.startswith(kind)), None)
     if kind is None:
         return True
     name, texts = _IN_EVERY[kind]
+    if method == "GET" and path != kind and path != f"{kind}/{found.get('id')}":
+        return False
     members = found.get(name) if method == "GET" and path == kind else [found]
     return isinstance(members, list) and all(
-        isinstance(member, dict) and all(isinstance(member.get(text), str) for text in texts) for member in members
+        isinstance(member, dict)
+        and is_id(member.get("id"))
+        and all(isinstance(member.get(text), str) for text in texts)
+        for member in members
     )
 
 

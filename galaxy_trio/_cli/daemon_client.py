@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import httpx2
 
-from galaxy_trio._cli.daemon_answers import EventReader, parse_address
+from galaxy_trio._cli.daemon_answers import parse_address
+from galaxy_trio._cli.daemon_reading import MAX_BODY, BodyReader, EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from galaxy_trio._cli.daemon_answers import DaemonAddress
+    from galaxy_trio._cli.daemon_reading import DaemonEvent
     from galaxy_trio.messages import JSON
 
 _RESPONSE_TIMEOUT: Final = 30.0
@@ -43,40 +45,49 @@ class DaemonClient:
             RequestRejected: The daemon refused, with its reason; or the server at this address is not a daemon.
             GraphFileError: The daemon found problems in a graph.
             NoSuchDevice: No device can run the task.
+            InvalidMessage: The response is larger than those of a daemon.
         """
-        response = self._client.request(method, path, params=params, json=json, headers=headers)
-        return self._address.read_object(response, path)
+        with self._client.stream(method, path, params=params, json=json, headers=headers) as response:
+            return self._address.read_object(response, path, self._body(response, MAX_BODY))
 
-    def get_json(self, path: str) -> JSON:
+    def get_json(self, path: str, *, limit: int = MAX_BODY) -> JSON:
         """Return the JSON value at a path.
 
         Args:
             path: A path of this daemon, as it stands in one of its responses.
+            limit: The largest number of bytes that are read.
 
         Raises:
             RequestRejected: As for `request`; or `path` is a URL, which may lead to another server.
+            InvalidMessage: As for `request`.
         """
         if not path.startswith("/") or path.startswith("//") or not path.isprintable():
             raise self._address.not_a_daemon(": it refers to a URL that is not a path of its own")
-        return self._address.read(self._client.get(path), path)
+        with self._client.stream("GET", path) as response:
+            return self._address.read(response, path, self._body(response, limit))
 
-    def events(self) -> Iterator[tuple[str, str]]:
-        """Yield the kind and the data of each event until the daemon closes the stream.
+    def events(self) -> Iterator[DaemonEvent]:
+        """Yield each event until the daemon closes the stream.
 
         Raises:
             RequestRejected: As for `request`.
+            InvalidMessage: An event cannot be read.
         """
         # The daemon sends a comment every 15 s, so the client's timeout only ends a dead connection.
         with self._client.stream("GET", "/events") as response:
-            self._address.refuse_redirect(response)
-            if response.is_error:
-                response.read()
-                self._address.read(response, "/events")
-            reader = EventReader()
-            for line in response.iter_lines():
-                event = reader.read(line)
-                if event is not None:
-                    yield event.kind, event.data
+            if not response.is_success:
+                self._address.read(response, "/events", self._body(response, MAX_BODY))
+            reader = EventReader(self.shown)
+            for data in response.iter_raw():
+                for event in reader.feed(data):
+                    if event.kind:
+                        yield event
+
+    def _body(self, response: httpx2.Response, limit: int) -> bytearray:
+        reader = BodyReader(self.shown, limit)
+        for data in response.iter_raw():
+            reader.feed(data)
+        return reader.body
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from galaxy_trio.errors import RequestRejected
 
 
 class DaemonRefused(RequestRejected):
-    """The daemon refused a request.
+    """The daemon, or a proxy before it, refused a request.
 
     Attributes:
-        status: The HTTP status of its response.
+        status: The HTTP status of the response.
     """
 
-    def __init__(self, why: str, status: int, hint: str = "") -> None:
-        super().__init__(f"the daemon refused: {why}{hint}", words=why)
+    def __init__(self, message: str, status: int, words: str = "") -> None:
+        super().__init__(message, words=words)
         self.status: int = status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,7 +15,7 @@ from galaxy_trio._cli.task import Daemon, daemon_options
 from galaxy_trio._cli.terminal import echo_json, open_console, print_entry, print_hint
 from galaxy_trio._cli.times import duration, seconds_between, seconds_until
 from galaxy_trio._printable import one_line
-from galaxy_trio.errors import ConnectFailed, InvalidMessage
+from galaxy_trio.errors import ConnectFailed
 
 if TYPE_CHECKING:
     from galaxy_trio.messages import JSON
@@ -31,19 +31,12 @@ def events_command(daemon: Daemon, *, as_json: bool) -> int:
     console = open_console()
     with daemon.client() as client, exiting_on_ctrl_c():
         print_hint("waiting for events; Ctrl-C ends this")
-        for kind, data in client.events():
+        for event in client.events():
             if as_json:
-                echo_json({"event": kind, "data": _parsed(data)})
-            elif (line := _line(kind, _parsed(data))) is not None:
+                echo_json({"event": event.kind, "data": event.data})
+            elif (line := _line(event.kind, event.data)) is not None:
                 print_entry(console, time.strftime("%H:%M:%S"), line)
     raise ConnectFailed(f"the daemon at {client.shown} closed the connection")
-
-
-def _parsed(data: str) -> JSON:
-    try:
-        return cast("JSON", json.loads(data))
-    except ValueError:
-        raise InvalidMessage("the daemon sent an event that is not JSON") from None
 
 
 def _line(kind: str, data: JSON) -> str | None:

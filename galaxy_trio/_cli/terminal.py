@@ -82,13 +82,16 @@ def reason_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def sentence_of(text: str) -> str:
+    """Return a text on one line, made printable, and cut to the length that is shown of an error."""
+    shown = one_line(text)
+    return shown if len(shown) <= _SENTENCE else f"{shown[:_SENTENCE]}…"
+
+
 def print_error(sentence: str) -> None:
     """Print an error on stderr: on a terminal wrapped at words, elsewhere on one line."""
-    shown = one_line(sentence)
-    if len(shown) > _SENTENCE:
-        shown = f"{shown[:_SENTENCE]}…"
     with _ignoring_failures():
-        print_rows(open_console(stderr=True), [("error:", shown)], gap=1, style="red")
+        print_rows(open_console(stderr=True), [("error:", sentence_of(sentence))], gap=1, style="red")
 
 
 def _write_to_stderr(text: str) -> None:

@@ -120,4 +120,4 @@ async def test_long_event_is_wrapped_at_words_on_a_terminal_which_says_what_it_w
 async def test_event_that_is_not_json_is_one_sentence() -> None:
     async with open_fake_daemon({"/events": Answer(b"event: task\ndata: {\n\n")}) as fake:
         outcome = await call_process("events", "--url", fake.url)
-    assert (outcome.status, outcome.err) == (3, "error: the daemon sent an event that is not JSON\n")
+    assert (outcome.status, outcome.err) == (3, f"error: the daemon at {fake.url} sent an event that is not JSON\n")

@@ -12,8 +12,9 @@ import trio
 import galaxy_trio._cli.daemon_client
 from galaxy_trio import RequestTimeout
 from galaxy_trio._cli.daemon_client import open_client
+from galaxy_trio._cli.daemon_reading import DaemonEvent
 from tests.cli.support.command_line import Call, Outcome, call_process, caller, is_one_sentence
-from tests.cli.support.hostile import Answer, open_fake_daemon
+from tests.cli.support.hostile import ID, Answer, open_fake_daemon
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def test_other_http_server_is_reported_as_not_a_daemon() -> None:
 
 async def test_event_stream_of_a_daemon_that_has_died_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(galaxy_trio._cli.daemon_client, "_RESPONSE_TIMEOUT", 0.1)
-    received: list[tuple[str, str]] = []
+    received: list[DaemonEvent] = []
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -93,7 +94,7 @@ async def test_event_stream_of_a_daemon_that_has_died_times_out(monkeypatch: pyt
         with trio.fail_after(SECONDS), pytest.raises(RequestTimeout):
             await trio.to_thread.run_sync(read, url)
         nursery.cancel_scope.cancel()
-    assert received == [("a", "{}")]
+    assert received == [DaemonEvent("a", {})]
 
 
 @pytest.mark.parametrize("command", [("task", "list"), ("daemon",)])
@@ -111,7 +112,7 @@ async def test_without_the_extra_the_command_says_what_to_install(command: tuple
 async def test_event_that_is_not_json_is_one_sentence() -> None:
     async with open_fake_daemon({"/events": Answer(b"event: task\ndata: {no\n\n")}) as fake:
         outcome = await call_process("events", "--json", "--url", fake.url)
-    assert outcome == Outcome(3, "", "error: the daemon sent an event that is not JSON\n")
+    assert outcome == Outcome(3, "", f"error: the daemon at {fake.url} sent an event that is not JSON\n")
 
 
 @pytest.mark.parametrize(
@@ -132,18 +133,18 @@ async def test_answer_of_something_else_than_a_daemon_is_one_sentence(answer: An
     ("arguments", "answer"),
     [
         (("list",), {"tasks": 3}),
-        (("list",), {"id": "1", "state": "queued", "request": "look"}),
+        (("list",), {"id": ID, "state": "queued", "request": "look"}),
         (("submit", "x"), {"tasks": []}),
         (("list",), {"tasks": [None]}),
-        (("list",), {"tasks": [{"id": "1"}]}),
+        (("list",), {"tasks": [{"id": ID}]}),
         (("list",), b"[" * 200_000),
-        (("show", "1"), {"id": 1, "state": "queued", "request": "look"}),
-        (("wait", "1"), {}),
+        (("show", ID), {"id": 1, "state": "queued", "request": "look"}),
+        (("wait", ID), {}),
         (("submit", "x"), {"state": "queued"}),
     ],
 )
 async def test_answer_that_is_no_task_is_one_sentence(arguments: tuple[str, ...], answer: object) -> None:
-    async with open_fake_daemon({"/tasks": Answer(answer), "/tasks/1": Answer(answer)}) as fake:
+    async with open_fake_daemon({"/tasks": Answer(answer), f"/tasks/{ID}": Answer(answer)}) as fake:
         outcome = await call_process("task", *arguments, "--url", fake.url)
     assert outcome.status == 5
     assert outcome.err.startswith(f"error: the server at {fake.url} is not a galaxy-trio daemon")
@@ -154,9 +155,9 @@ async def test_answer_that_is_no_task_is_one_sentence(arguments: tuple[str, ...]
     ("arguments", "answer"),
     [
         (("list",), {"graphs": 3}),
-        (("list",), {"id": "1", "state": "running", "created": "now"}),
+        (("list",), {"id": ID, "state": "running", "created": "now"}),
         (("submit", "PLAN"), {"graphs": []}),
-        (("cancel", "1"), {"graphs": []}),
+        (("cancel", ID), {"graphs": []}),
     ],
 )
 async def test_answer_that_is_no_graph_is_one_sentence(
@@ -165,7 +166,7 @@ async def test_answer_that_is_no_graph_is_one_sentence(
     plan = tmp_path / "plan.json"
     plan.write_text('{"nodes": []}')
     words = [str(plan) if word == "PLAN" else word for word in arguments]
-    async with open_fake_daemon({"/graphs": Answer(answer), "/graphs/1": Answer(answer)}) as fake:
+    async with open_fake_daemon({"/graphs": Answer(answer), f"/graphs/{ID}": Answer(answer)}) as fake:
         outcome = await call_process("graph", *words, "--url", fake.url)
     assert outcome == Outcome(5, "", f"error: the server at {fake.url} is not a galaxy-trio daemon\n")
 
@@ -189,8 +190,8 @@ async def test_problems_that_only_the_daemon_finds_are_printed_each(tmp_path: Pa
 
 
 async def test_daemon_that_answers_a_wait_early_is_not_asked_again_immediately() -> None:
-    task = {"id": "1", "state": "of a newer version", "request": "look"}
-    async with open_fake_daemon({"/tasks/1": Answer(task)}) as fake:
-        outcome = await call_process("task", "wait", "1", "--timeout", "2", "--url", fake.url)
-    assert (outcome.status, outcome.err) == (4, "error: task 1 is still of a newer version after 2 s\n")
+    task = {"id": ID, "state": "of a newer version", "request": "look"}
+    async with open_fake_daemon({f"/tasks/{ID}": Answer(task)}) as fake:
+        outcome = await call_process("task", "wait", ID, "--timeout", "2", "--url", fake.url)
+    assert (outcome.status, outcome.err) == (4, f"error: task {ID} is still of a newer version after 2 s\n")
     assert len(fake.requests) <= 4

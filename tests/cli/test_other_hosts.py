@@ -11,7 +11,7 @@ import trio
 from galaxy_trio._cli.daemon_client import DaemonClient, open_client
 from galaxy_trio.errors import RequestRejected
 from tests.cli.support.command_line import call_process, is_one_sentence
-from tests.cli.support.hostile import Answer, FakeDaemon, open_fake_daemon
+from tests.cli.support.hostile import ID, Answer, FakeDaemon, open_fake_daemon
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 SECRET: Final = "the-daemons-token"
-ENDED: Final = {"id": "1", "state": "completed", "request": "look", "error": None}
+ENDED: Final = {"id": ID, "state": "completed", "request": "look", "error": None}
 
 
 async def in_thread(url: str, ask: Callable[[DaemonClient], object]) -> None:
@@ -46,7 +46,7 @@ def _events(client: DaemonClient, _: str) -> object:
 async def open_both() -> AsyncGenerator[tuple[FakeDaemon, FakeDaemon, dict[str, Answer]]]:
     """Open a daemon, whose answers the test adds, and another server, which answers anything with a task that has ended."""
     answers: dict[str, Answer] = {}
-    stolen = {path: Answer(ENDED) for path in ("/", "/tasks", "/tasks/1", "/events", "/stolen", "//stolen")}
+    stolen = {path: Answer(ENDED) for path in ("/", "/tasks", f"/tasks/{ID}", "/events", "/stolen", "//stolen")}
     async with open_fake_daemon(answers) as daemon, open_fake_daemon(stolen) as other:
         yield daemon, other, answers
 
@@ -83,8 +83,8 @@ async def test_url_of_another_server_is_not_followed(result_url: str, prefix: st
 async def test_result_url_of_another_server_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", SECRET)
     async with open_both() as (daemon, other, answers):
-        answers["/tasks/1"] = Answer({**ENDED, "result_url": f"{other.url}/stolen"})
-        outcome = await call_process("task", "wait", "1", "--url", daemon.url)
+        answers[f"/tasks/{ID}"] = Answer({**ENDED, "result_url": f"{other.url}/stolen"})
+        outcome = await call_process("task", "wait", ID, "--url", daemon.url)
         assert other.requests == []
         assert f"Bearer {SECRET}" in daemon.requests[0]
     assert (outcome.status, outcome.out, is_one_sentence(outcome)) == (5, "", True)
@@ -93,9 +93,9 @@ async def test_result_url_of_another_server_is_one_sentence(monkeypatch: pytest.
 async def test_result_url_of_the_daemon_is_followed_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALAXY_TRIO_DAEMON_TOKEN", SECRET)
     async with open_both() as (daemon, other, answers):
-        answers["/tasks/1"] = Answer({**ENDED, "result_url": "/tasks/1/result"})
-        answers["/tasks/1/result"] = Answer("the result")
-        outcome = await call_process("task", "wait", "1", "--url", daemon.url)
+        answers[f"/tasks/{ID}"] = Answer({**ENDED, "result_url": f"/tasks/{ID}/result"})
+        answers[f"/tasks/{ID}/result"] = Answer("the result")
+        outcome = await call_process("task", "wait", ID, "--url", daemon.url)
         assert (len(daemon.requests), other.requests) == (2, [])
     assert (outcome.status, outcome.out) == (0, "the result\n")
 
@@ -122,6 +122,6 @@ async def test_proxy_in_the_environment_gets_no_token(monkeypatch: pytest.Monkey
     async with open_both() as (daemon, other, answers):
         for variable in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(variable, other.url)
-        answers["/tasks/1"] = Answer(ENDED)
-        assert (await call_process("task", "show", "1", "--url", daemon.url)).status == 0
+        answers[f"/tasks/{ID}"] = Answer(ENDED)
+        assert (await call_process("task", "show", ID, "--url", daemon.url)).status == 0
         assert other.requests == []

@@ -13,7 +13,7 @@ from galaxy_trio._cli.task_history import history_rows
 from galaxy_trio._cli.times import local_time
 from tests.cli.support.command_line import Call, Outcome, call_process, caller
 from tests.cli.support.daemon_process import run_daemon_process
-from tests.cli.support.hostile import Answer, open_fake_daemon
+from tests.cli.support.hostile import ID, Answer, open_fake_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-BARE = {"id": "1", "request": "x", "state": "running"}
+BARE = {"id": ID, "request": "x", "state": "running"}
 WANTS: dict[str, Any] = {"device": "laptop", "os": None, "capabilities": []}
 
 
@@ -132,9 +132,9 @@ def test_waiting_task_says_for_which_device(wants: object, device: dict[str, Any
 
 
 async def test_device_that_is_not_there_any_more_leaves_the_rest_of_the_history() -> None:
-    task = {"id": "1", "request": "x", "state": "queued", "wants": WANTS, "history": [_entry(5, "accepted")]}
-    async with open_fake_daemon({"/tasks/1": Answer(task)}) as fake:
-        outcome = await call_process("task", "logs", "1", "--url", fake.url)
+    task = {"id": ID, "request": "x", "state": "queued", "wants": WANTS, "history": [_entry(5, "accepted")]}
+    async with open_fake_daemon({f"/tasks/{ID}": Answer(task)}) as fake:
+        outcome = await call_process("task", "logs", ID, "--url", fake.url)
     assert (outcome.status, outcome.err) == (0, "")
     assert "for laptop\n" in outcome.out
 
@@ -143,8 +143,8 @@ async def test_device_that_is_not_there_any_more_leaves_the_rest_of_the_history(
     "history", [None, [5], [{"time": 3, "event": None}], [{"time": "soon"}], [{"time": "2026-01-01"}]]
 )
 async def test_strange_history_is_no_traceback(history: object) -> None:
-    async with open_fake_daemon({"/tasks/1": Answer({**BARE, "history": history})}) as fake:
-        outcome = await call_process("task", "logs", "1", "--url", fake.url)
+    async with open_fake_daemon({f"/tasks/{ID}": Answer({**BARE, "history": history})}) as fake:
+        outcome = await call_process("task", "logs", ID, "--url", fake.url)
     assert outcome == Outcome(0, outcome.out, "")
     assert "now" in outcome.out
 

@@ -17,7 +17,7 @@ from galaxy_trio._codec.codec import encode
 from galaxy_trio.messages import ServerMessage, ServerMessageType, TaskStatus
 from galaxy_trio.server import open_server
 from tests.cli.support.command_line import DEVICE, TOKEN, call_process, open_process
-from tests.cli.support.hostile import EVIL, Answer, call_on_terminal, harmful_characters, open_fake_daemon
+from tests.cli.support.hostile import EVIL, ID, Answer, call_on_terminal, harmful_characters, open_fake_daemon
 from tests.cli.support.world import open_world
 from tests.support.waiting import SECONDS
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.daemon
 
 TASK: Final = {
-    "id": "1", "state": "completed", "request": EVIL, "device": EVIL, "created": EVIL, "error": EVIL, "retry_of": EVIL,
+    "id": ID, "state": "completed", "request": EVIL, "device": EVIL, "created": EVIL, "error": EVIL, "retry_of": EVIL,
     "result": [EVIL, {EVIL: EVIL}],
 }  # fmt: skip
-FAILED: Final = {**TASK, "id": EVIL, "state": "failed", "result": EVIL}
+FAILED: Final = {**TASK, "state": "failed", "result": EVIL}
 _SSE: Final = EVIL.replace("\x85", "").replace("\u2028", "")  # they end a line of the stream
 EVENT: Final = f"event: {_SSE}\ndata: {json.dumps([_SSE], ensure_ascii=False)}\n\n".encode()
 
@@ -42,12 +42,12 @@ EVENT: Final = f"event: {_SSE}\ndata: {json.dumps([_SSE], ensure_ascii=False)}\n
 @pytest.mark.parametrize(
     ("command", "answers"),
     [
-        (("submit", "x", "--wait"), {"/tasks": TASK, "/tasks/1": TASK}),
-        (("submit", "x"), {"/tasks": FAILED}),
-        (("wait", "1"), {"/tasks/1": FAILED}),
-        (("wait", "1", "--json"), {"/tasks/1": FAILED}),
+        (("submit", "x", "--wait"), {"/tasks": TASK, f"/tasks/{ID}": TASK}),
+        (("submit", "x", "--json"), {"/tasks": FAILED}),
+        (("wait", ID), {f"/tasks/{ID}": FAILED}),
+        (("wait", ID, "--json"), {f"/tasks/{ID}": FAILED}),
         (("wait", EVIL.replace("\x85", "")), {}),
-        (("show", "1"), {"/tasks/1": TASK}),
+        (("show", ID), {f"/tasks/{ID}": TASK}),
         (("list",), {"/tasks": {"tasks": [TASK, FAILED]}}),
         (("list", "--json"), {"/tasks": {"tasks": [TASK, FAILED]}}),
     ],
@@ -65,9 +65,8 @@ async def test_daemons_answers_are_printable_on_a_terminal(
 @pytest.mark.parametrize(
     ("command", "path", "answer"),
     [
-        (("task", "cancel", "1"), "/tasks/1", Answer({**TASK, "state": EVIL})),
-        (("task", "retry", "1"), "/tasks/1/retry", Answer({**TASK, "id": EVIL})),
-        (("task", "show", "1"), "/tasks/1", Answer({"error": EVIL}, "409 Conflict")),
+        (("task", "cancel", ID), f"/tasks/{ID}", Answer({**TASK, "state": EVIL})),
+        (("task", "show", ID), f"/tasks/{ID}", Answer({"error": EVIL}, "409 Conflict")),
         (("events",), "/events", Answer(EVENT)),
         (("events", "--json"), "/events", Answer(EVENT)),
     ],

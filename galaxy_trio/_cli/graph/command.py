@@ -14,7 +14,6 @@ from galaxy_trio._cli.check import problems_printed
 from galaxy_trio._cli.graph.arguments import file_of, file_or_id
 from galaxy_trio._cli.graph.drawing import draw_graph
 from galaxy_trio._cli.graph.layers import layers_of
-from galaxy_trio._cli.graph.loaded_graph import parse_graph
 from galaxy_trio._cli.graph.progress import counts_in_words
 from galaxy_trio._cli.graph.run import run_command
 from galaxy_trio._cli.graph.running import check_devices
@@ -23,6 +22,7 @@ from galaxy_trio._cli.graph.stored import (
     find_stored,
     follow_graph,
     list_command,
+    load_stored,
     print_stored,
     retry_command,
     submit_command,
@@ -112,7 +112,7 @@ def show_command(daemon: Daemon, named: str, *, wait: bool, as_json: bool) -> in
         if as_json:
             echo_json(find_stored(daemon, named))
         else:
-            print_stored(parse_graph(find_stored(daemon, named)))
+            print_stored(load_stored(daemon, named))
         return 0
     if wait:
         raise ConfigError(f"--wait follows a graph in the daemon, and {file} is a file: submit it first")
@@ -143,7 +143,7 @@ def show_command(daemon: Daemon, named: str, *, wait: bool, as_json: bool) -> in
 def export_command(daemon: Daemon, named: str, *, form: Literal["original", "ours"], output: Path | None) -> int:
     """Write a graph, in a FILE or in the daemon, in another form."""
     file = file_of(named)
-    snapshot = parse_graph(find_stored(daemon, named, with_results=True)).snapshot if file is None else read_graph(file)
+    snapshot = load_stored(daemon, named, with_results=True).snapshot if file is None else read_graph(file)
     if output is None:
         echo(json.dumps(graph_document(snapshot, format=form), ensure_ascii=False, indent=2))
     else:

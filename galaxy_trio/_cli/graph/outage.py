@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from galaxy_trio._cli.daemon_refused import DaemonRefused
-from galaxy_trio._cli.terminal import echo
+from galaxy_trio._cli.terminal import echo, sentence_of
 from galaxy_trio._cli.times import duration
-from galaxy_trio._printable import one_line
 from galaxy_trio.errors import ConnectFailed, RequestTimeout
 
 if TYPE_CHECKING:
@@ -77,4 +76,4 @@ class Outage:
 
 def notify(sentence: str) -> None:
     """Say something on stderr, in one line."""
-    echo(one_line(sentence), err=True)
+    echo(sentence_of(sentence), err=True)

@@ -15,7 +15,8 @@ from galaxy_trio._cli.graph.drawing import draw_graph
 from galaxy_trio._cli.graph.endings import print_end, print_results
 from galaxy_trio._cli.graph.output import JsonLines, Lines, Table, as_json_line
 from galaxy_trio._cli.graph.progress import counts_in_words
-from galaxy_trio._cli.graph.stored_graph import load_graph
+from galaxy_trio._cli.graph.stored_graph import load_graph, path_of
+from galaxy_trio._cli.loaded_graph import parse_graph
 from galaxy_trio._cli.options import header_text, json_option, limit_option, valid_text
 from galaxy_trio._cli.signals import Interrupted, run_trio
 from galaxy_trio._cli.table import Column, cell, lay_out
@@ -25,6 +26,7 @@ from galaxy_trio._cli.times import local_time, seconds_between
 from galaxy_trio._printable import one_line
 from galaxy_trio.errors import GraphFileError
 from galaxy_trio.graph import GraphResult, GraphState, NodeState, graph_document, read_graph
+from galaxy_trio.graph.model import MAX_NODES
 from galaxy_trio.graph.state_machine import ENDED
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from galaxy_trio._cli.graph.loaded_graph import LoadedGraph
     from galaxy_trio._cli.graph.output import Output
+    from galaxy_trio._cli.loaded_graph import LoadedGraph
     from galaxy_trio.messages import JSON
 
 _SIGNAL: Final = 128
@@ -146,17 +148,28 @@ def retry_command(daemon: Daemon, graph_id: str, *, node_id: str, wait: bool, as
     return 0
 
 
-def find_stored(daemon: Daemon, graph_id: str, *, with_results: bool = False) -> dict[str, JSON]:
-    """Return a graph of the daemon, as the daemon sends it; with the results of its nodes on request.
+def find_stored(daemon: Daemon, graph_id: str) -> dict[str, JSON]:
+    """Return a graph of the daemon, as the daemon sends it.
+
+    Raises:
+        RequestRejected: There is no such graph.
+    """
+    with daemon.client() as client:
+        return client.request("GET", path_of(graph_id))
+
+
+def load_stored(daemon: Daemon, graph_id: str, *, with_results: bool = False) -> LoadedGraph:
+    """Return a graph of the daemon; with the results of its nodes on request.
 
     Raises:
         RequestRejected: There is no such graph, or its results are too large together.
+        InvalidMessage: What the daemon sends is not a graph.
     """
     with daemon.client() as client:
         found = client.request("GET", path_of(graph_id))
         if with_results:
             found["graph"] = client.get_json(f"{path_of(graph_id)}?format=ours")
-    return found
+        return parse_graph(found, client.shown)
 
 
 def print_stored(loaded: LoadedGraph) -> None:
@@ -211,16 +224,11 @@ async def _follow(daemon: Daemon, graph_id: str, shown: Output) -> LoadedGraph:
     from galaxy_trio._cli.async_daemon_client import open_async_client  # noqa: PLC0415  # it may not be installed
 
     async with open_async_client(daemon.address, daemon.token) as client:
-        graph = await load_graph(client, path_of(graph_id))
+        graph = await load_graph(client, graph_id)
         if isinstance(shown, JsonLines):
             echo(as_json_line({"event": "Graph", **graph.record}))
         await shown.show(graph)
         return await graph.load_end()
-
-
-def path_of(graph_id: str) -> str:
-    """Return the path of a graph."""
-    return f"/graphs/{quote(graph_id, safe='')}"
 
 
 def _node_path(graph_id: str, node_id: str) -> str:
@@ -238,7 +246,9 @@ def _print_record(record: Mapping[str, JSON], *, as_json: bool) -> None:
 def _counts(record: Mapping[str, JSON]) -> Counter[NodeState]:
     nodes = record.get("nodes")
     counts = nodes if isinstance(nodes, dict) else {}
-    return Counter({state: count for state in NodeState if isinstance(count := counts.get(state.value), int)})
+    return Counter(
+        {state: n for state in NodeState if isinstance(n := counts.get(state.value), int) and 0 <= n <= MAX_NODES}
+    )
 
 
 def _cells(record: Mapping[str, JSON]) -> list[Text]:

@@ -174,6 +174,8 @@ class StoredNodes:
         return self._follow(cast("Mapping[str, str]", changed), graph)
 
     def _follow(self, changed: Mapping[str, str], graph: Mapping[str, JSON]) -> Iterator[Dated]:
+        if NodeState.RUNNING in changed.values():
+            raise ValueError("a node is running, which only the event of its task says")
         moved = {
             node_id: NodeState(state) for node_id, state in changed.items() if state != self._results[node_id].state
         }

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 import trio
 
 import galaxy_trio._cli.async_daemon_client
-from galaxy_trio import ConnectFailed, InvalidMessage, RequestRejected
+from galaxy_trio import ConnectFailed, InvalidMessage, RequestRejected, RequestTimeout
 from galaxy_trio._cli.async_daemon_client import open_async_client
+from galaxy_trio._cli.daemon_reading import MAX_LINE
 from galaxy_trio._cli.daemon_refused import DaemonRefused
 from galaxy_trio._cli.graph import outage
-from galaxy_trio._cli.graph.loaded_graph import parse_graph
 from galaxy_trio._cli.graph.outage import Outage
 from galaxy_trio._cli.graph.stored_graph import StoredGraph, load_graph
+from galaxy_trio._cli.loaded_graph import parse_graph
 from galaxy_trio.graph import GraphEdited, GraphEnded, GraphSnapshot, GraphState, NodeEnded, NodeState
-from tests.cli.support.hostile import Answer, FakeDaemon, open_fake_daemon
+from tests.cli.support.hostile import ID, Answer, FakeDaemon, open_fake_daemon
 from tests.support.waiting import SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.daemon
 
-ID = "0123456789abcdef0123456789abcdef"
 PATH = f"/graphs/{ID}"
 DOCUMENT: dict[str, JSON] = {"nodes": [{"id": "a", "request": "a", "device": "d1"}, {"id": "b", "request": "b"}]}
 RECORD: dict[str, JSON] = {"id": ID, "state": "running", "created": "2026-01-01T00:00:00+00:00", "version": 0}
@@ -78,7 +81,7 @@ async def open_graph_of(**answers: list[Answer]) -> AsyncGenerator[tuple[StoredG
     """Load a graph of a daemon with prepared answers."""
     with trio.fail_after(SECONDS):
         async with open_fake_daemon(Script(**answers)) as fake, open_async_client(fake.url, "secret") as client:
-            yield await load_graph(client, PATH), fake
+            yield await load_graph(client, ID), fake
 
 
 async def followed(graph: StoredGraph) -> list[object]:
@@ -149,6 +152,59 @@ async def test_silent_connection_is_opened_again(monkeypatch: pytest.MonkeyPatch
         assert await followed(graph) == END
 
 
+def serve_in_memory(monkeypatch: pytest.MonkeyPatch, answer: Callable[[httpx2.Request], httpx2.Response]) -> None:
+    """Answer requests without sockets, on trio's clock."""
+
+    async def respond(request: httpx2.Request) -> httpx2.Response:
+        await trio.lowlevel.checkpoint()
+        return answer(request)
+
+    def make(uds: str | None) -> httpx2.MockTransport:
+        return httpx2.MockTransport(respond)
+
+    monkeypatch.setattr(httpx2, "AsyncHTTPTransport", make)
+
+
+async def test_answer_that_arrives_byte_by_byte_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        while True:
+            yield b" "
+            await trio.sleep(20)
+
+    serve_in_memory(monkeypatch, lambda _: httpx2.Response(200, content=endless()))
+    began = trio.current_time()
+    async with open_async_client("http://h", None) as client:
+        with pytest.raises(RequestTimeout, match=r"^the daemon at http://h did not respond in time$"):
+            await load_graph(client, ID)
+    assert trio.current_time() - began == 120
+
+
+async def test_answer_without_end_is_given_up_at_a_limit_and_nothing_may_be_compressed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(galaxy_trio._cli.async_daemon_client, "MAX_BODY", 1_000)
+    async with open_fake_daemon(Script(graph=[Answer(b" " * 1_001)])) as fake:
+        async with open_async_client(fake.url, None) as client:
+            with pytest.raises(
+                InvalidMessage, match=f"^the daemon at {fake.url} sent an answer of more than 1,000 bytes$"
+            ):
+                await load_graph(client, ID)
+        [head] = fake.requests
+        assert "\r\naccept-encoding: identity\r\n" in head.lower()
+
+
+async def test_compressed_answer_is_not_expanded() -> None:
+    body = gzip.compress(json.dumps(RUNNING).encode())
+    async with (
+        open_fake_daemon(Script(graph=[Answer(body, headers=("Content-Encoding: gzip",))])) as fake,
+        open_async_client(fake.url, None) as client,
+    ):
+        with pytest.raises(RequestRejected, match=r"is not a galaxy-trio daemon \(status 200\)$"):
+            await load_graph(client, ID)
+
+
 async def test_refusal_ends_following_immediately() -> None:
     for answers in (
         {"graph": [Answer(RUNNING)], "events": [Answer({"error": "the token is wrong"}, "401 Unauthorized")]},
@@ -160,19 +216,91 @@ async def test_refusal_ends_following_immediately() -> None:
 
 
 @pytest.mark.parametrize(
-    "event",
+    ("event", "why"),
     [
-        ("task", 5),
-        ("graph", [1]),
-        ("graph", {"id": ID, "version": 0, "changed": {"a": "unheard of"}}),
-        ("graph", {"id": ID, "version": 0, "changed": {}, "state": "unheard of"}),
-        ("device", "x"),
+        (("task", 5), "it is not an object"),
+        (("task", {"graph": ID, "node": "a", "state": "queued"}), "it is not about a task"),
+        (("graph", [1]), "it is not an object"),
+        (change(a="unheard of"), "'unheard of' is not a valid NodeState"),
+        (change(a="running"), "a node is running, which only the event of its task says"),
+        (change("unheard of"), "'unheard of' is not a valid GraphState"),
+        (("graph", {"id": ID, "version": 0, "changed": {"a": ["ready"]}}), "['ready'] is not a valid NodeState"),
+        (("device", "x"), "it is not an object"),
     ],
 )
-async def test_event_that_cannot_be_read_is_one_sentence(event: tuple[str, object]) -> None:
-    async with open_graph_of(graph=[Answer(RUNNING)], events=[stream(event)]) as (graph, _):
-        with pytest.raises(InvalidMessage, match=r"^the daemon sent an event that cannot be read$"):
+async def test_event_that_cannot_be_read_is_one_sentence(event: tuple[str, object], why: str) -> None:
+    async with open_graph_of(graph=[Answer(RUNNING)], events=[stream(event)]) as (graph, fake):
+        with pytest.raises(InvalidMessage) as raised:
             await followed(graph)
+    assert str(raised.value) == f"the daemon at {fake.url} sent an event {event[0]!r} that cannot be read: {why}"
+
+
+@pytest.mark.parametrize("event_id", ["7\u00e9", "\u0667", "", "-1", "1" * 19, "a"])
+async def test_id_of_an_event_that_is_not_a_number_is_one_sentence_and_is_not_sent_back(event_id: str) -> None:
+    events = Answer(f"id: {event_id}\nevent: news\ndata: {{}}\n\n".encode())
+    async with open_graph_of(graph=[Answer(RUNNING)], events=[events]) as (graph, fake):
+        with pytest.raises(InvalidMessage, match=f"^the daemon at {fake.url} sent an event whose id is not a number$"):
+            await followed(graph)
+        assert sum("/events" in head for head in fake.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"x" * (MAX_LINE + 1), b"data: " + b"[" * 100_000 + b"\n\n", b"data: NaN\n\n", b"data: \xff\n\n"]
+)
+async def test_events_that_are_too_long_or_not_json_are_one_sentence(body: bytes) -> None:
+    async with open_graph_of(graph=[Answer(RUNNING)], events=[Answer(body)]) as (graph, fake):
+        with pytest.raises(
+            InvalidMessage,
+            match=f"^the daemon at {fake.url} sent an event (of more than 1,048,576 bytes|that is not JSON)$",
+        ):
+            await followed(graph)
+
+
+@pytest.mark.parametrize("body", [b"", b"event: reset\ndata: {}\n\n"], ids=["nothing", "reset"])
+async def test_streams_that_are_opened_and_end_immediately_are_given_up_like_a_daemon_that_is_away(
+    body: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened: list[float] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/events":
+            opened.append(trio.current_time())
+            return httpx2.Response(200, content=pieces(body))
+        return httpx2.Response(
+            200, content=pieces(json.dumps(RUNNING if request.url.path == PATH else DEVICES.body).encode())
+        )
+
+    async def pieces(data: bytes) -> AsyncGenerator[bytes]:
+        await trio.lowlevel.checkpoint()
+        yield data
+
+    serve_in_memory(monkeypatch, answer)
+    async with open_async_client("http://h", None) as client:
+        graph = await load_graph(client, ID)
+        with pytest.raises(ConnectFailed, match=f"closed the connection; .*: galaxy-trio graph show {ID} --wait"):
+            await followed(graph)
+    assert 300 <= opened[-1] - opened[0] <= 310
+    assert 60 <= len(opened) <= 80
+    assert capsys.readouterr().err == "the daemon at http://h is away (trying again for 5 min)\n"
+
+
+async def test_comment_of_a_silent_stream_shows_that_the_daemon_is_back(capsys: pytest.CaptureFixture[str]) -> None:
+    last = stream(change("completed", a="completed", b="completed"))
+    events = [stream(), Answer(b": keepalive\n\n"), last]
+    async with open_graph_of(graph=[Answer(RUNNING)], events=events) as (graph, fake):
+        assert await followed(graph) == END
+    away, back = f"the daemon at {fake.url} is away (trying again for 5 min)", f"the daemon at {fake.url} is back"
+    assert capsys.readouterr().err.splitlines() == [away, back, away, back]
+
+
+async def test_proxy_that_answers_for_a_daemon_that_is_away_is_asked_again() -> None:
+    proxy = Answer(b"<html>Bad Gateway</html>", "502 Bad Gateway")
+    answers = [proxy, stream(change("completed", a="completed", b="completed"))]
+    async with open_graph_of(graph=[Answer(RUNNING)], events=answers) as (graph, _):
+        assert await followed(graph) == END
 
 
 async def test_devices_that_cannot_be_read_are_one_sentence() -> None:
@@ -186,19 +314,33 @@ async def test_devices_that_cannot_be_read_are_one_sentence() -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [RECORD, {**RECORD, "graph": 5}, {**RECORD, "graph": {"nodes": 5}}, {**RUNNING, "state": "unheard of"}],
-    ids=["no graph", "a number", "no nodes", "a state"],
+    [
+        RECORD,
+        {**RECORD, "graph": 5},
+        {**RECORD, "graph": "{}"},
+        {**RECORD, "graph": {"nodes": 5}},
+        {**RUNNING, "state": "unheard of"},
+        {**RECORD, "graph": {**DOCUMENT, "results": {"a": {"state": "ready", "task_id": "; rm"}}}},
+    ],
+    ids=["no graph", "a number", "a text", "no nodes", "a state", "the id of a task"],
 )
 def test_graph_that_cannot_be_read_is_one_sentence(found: dict[str, JSON]) -> None:
-    with pytest.raises(InvalidMessage, match=r"^the daemon sent a graph that cannot be read: "):
-        parse_graph(found)
+    with pytest.raises(InvalidMessage, match=r"^the daemon at http://h sent a graph that cannot be read: "):
+        parse_graph(found, "http://h")
 
 
-@pytest.mark.parametrize("found", [{}, [RUNNING], {**RUNNING, "id": 5}, {"graphs": 5}])
+def test_text_as_a_graph_names_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(DOCUMENT))
+    with pytest.raises(InvalidMessage, match=r"cannot be read: it is not an object$"):
+        parse_graph({**RECORD, "graph": str(file)}, "http://h")
+
+
+@pytest.mark.parametrize("found", [{}, [RUNNING], {**RUNNING, "id": 5}, {**RUNNING, "id": ID[::-1]}, {"graphs": 5}])
 async def test_answer_that_is_no_graph_is_no_daemons(found: JSON) -> None:
     async with open_fake_daemon({PATH: Answer(found)}) as fake, open_async_client(fake.url, None) as client:
         with pytest.raises(RequestRejected, match="is not a galaxy-trio daemon"):
-            await load_graph(client, PATH)
+            await load_graph(client, ID)
 
 
 async def test_end_has_the_results_unless_they_are_too_large_together(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EVIL: Final = "\x1b]0;title\x07\x1b[2J<\x9b31m\x7f\x85\u202eright\u2028new\u200b\u200d\ufeff\U000e0041\u061c>"
 """An operating system command, the bell, C1, DEL, NEL, a direction override, a line separator, and what has no width."""
+ID: Final = "0123456789abcdef0123456789abcdef"
+"""The id of a task or of a graph."""
 _OF_RICH: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HARMFUL: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
