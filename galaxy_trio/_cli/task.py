@@ -363,6 +363,6 @@ def _print_task(task: dict[str, JSON], history: list[tuple[str, str]]) -> None:
     if "result" in task:
         rows.append(("result", json.dumps(task["result"], ensure_ascii=False)))
     elif task.get("result_url"):
-        rows.append(("result", f"{task['result_size']} bytes: galaxy-trio task wait {task['id']}"))
+        rows.append(("result", f"{task.get('result_size')} bytes: galaxy-trio task wait {task['id']}"))
     rows += [("" if number else "history", f"{time} {sentence}") for number, (time, sentence) in enumerate(history)]
     print_rows(open_console(), rows)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from galaxy_trio._cli.daemon_reading import MAX_RESULT, is_id, unreadable
+from galaxy_trio._cli.loaded_graph import parse_graph
 from galaxy_trio._cli.terminal import echo_json, echo_result, spinner
 from galaxy_trio._printable import one_line
 from galaxy_trio.errors import RequestTimeout, TaskFailed
+from galaxy_trio.graph import NodeResult, NodeState
 
 if TYPE_CHECKING:
     from galaxy_trio._cli.daemon_client import DaemonClient
@@ -34,6 +37,7 @@ def wait_for_end(client: DaemonClient, task_id: str, timeout: float | None = Non
 
     Raises:
         RequestTimeout: It has not ended after `timeout` seconds.
+        InvalidMessage: What the daemon says of it cannot be read.
     """
     with spinner(f"task {task_id}"):
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -45,26 +49,27 @@ def wait_for_end(client: DaemonClient, task_id: str, timeout: float | None = Non
             following = _attempt_after(client, task)
             if following is None and task["state"] in _ENDED:
                 if "result" not in task and task.get("result_url"):
-                    task["result"] = client.get_json(str(task["result_url"]))
+                    task["result"] = client.get_json(str(task["result_url"]), limit=MAX_RESULT)
                 return task
             if deadline is not None and time.monotonic() >= deadline:
                 raise RequestTimeout(f"task {task_id} is still {_unfinished(task)} after {timeout:g} s")
-            if following is not None and following != attempt_id:
-                attempt_id = following
-                continue
-            # It waits for its next attempt, or a daemon that stops has answered early.
+            attempt_id = following or attempt_id
+            # It waits for its next attempt, attempts follow each other quickly, or a daemon that stops has answered early.
             time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - asked)))
 
 
 def _attempt_after(client: DaemonClient, task: dict[str, JSON]) -> str | None:
     """The id of the latest attempt of a node whose task has ended, if its graph has not ended with it."""
-    if task["state"] not in _MAY_REPEAT or not task.get("graph"):
+    graph_id, node_id = task.get("graph"), task.get("node")
+    if task["state"] not in _MAY_REPEAT or graph_id is None:
         return None
-    found = client.request("GET", f"/graphs/{quote(str(task['graph']), safe='')}")
-    results = cast("dict[str, dict[str, JSON]]", cast("dict[str, JSON]", found["graph"]).get("results", {}))
-    node = results.get(str(task["node"]), {})
-    latest = str(node.get("task_id"))
-    return latest if latest != task["id"] or node.get("state") == "ready" else None
+    if not is_id(graph_id) or not isinstance(node_id, str):
+        raise unreadable(client.shown, f"task {task['id']} with a graph or a node that cannot be read")
+    snapshot = parse_graph(client.request("GET", f"/graphs/{graph_id}"), client.shown).snapshot
+    # An edit may have removed it.
+    node = snapshot.nodes.get(node_id, NodeResult())
+    latest = node.task_id or str(task["id"])
+    return latest if latest != task["id"] or node.state is NodeState.READY else None
 
 
 def _unfinished(task: dict[str, JSON]) -> str:
@@ -84,7 +89,7 @@ def print_end(task: dict[str, JSON], *, as_json: bool) -> int:
     if result is not None:
         echo_result(result)
     if task["state"] != "completed":
-        reason = str(task["error"] or "no reason was given")
+        reason = str(task.get("error") or "no reason was given")
         if len(reason) > _MAX_REASON:
             whole = f"{len(reason):,} characters: galaxy-trio task show {task['id']}"
             reason = f"{one_line(reason[:_MAX_REASON])}… ({whole})"

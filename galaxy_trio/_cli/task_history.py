@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from galaxy_trio._cli.times import duration, local_time, seconds_between, seconds_until
 
@@ -17,7 +17,8 @@ def history_rows(task: dict[str, JSON], device: dict[str, JSON] | None = None) -
         task: The task, as ``GET /tasks/ID`` returns it.
         device: The device that it waits for, as ``GET /devices/ID`` returns it.
     """
-    entries = [entry for entry in cast("list[JSON]", task.get("history") or []) if isinstance(entry, dict)]
+    history = task.get("history")
+    entries = [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
     rows: list[tuple[str, str]] = []
     queued: JSON = None
     sent: JSON = None

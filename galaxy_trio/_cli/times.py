@@ -28,7 +28,11 @@ def parse_time(value: object) -> datetime | None:
 def local_time(value: object) -> str:
     """Return a time in ISO 8601 as the local time in seconds; anything else as it is."""
     time = parse_time(value)
-    return str(value) if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    try:
+        return str(value) if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError):
+        # A time at the very beginning or end of the calendar has none.
+        return str(value)
 
 
 def seconds_between(start: object, end: object) -> float | None:

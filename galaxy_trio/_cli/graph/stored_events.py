@@ -152,7 +152,7 @@ class StoredNodes:
     def _ended(self, node_id: str, known: NodeResult, task: Mapping[str, JSON]) -> Iterator[Dated]:
         """A node whose task has ended has ended when the graph's event says so, unless it is retried."""
         error, time = task.get("error"), parse_time(task.get("ended"))
-        reason = None if error is None else str(error)
+        reason = shortened_if_any(None if error is None else str(error))
         self._ends[node_id] = reason, time
         node = self._nodes[node_id]
         is_repeated = task.get("state") == "failed" or (task.get("state") == "lost" and node.retry_lost)
