@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 import attrs
 
 from galaxy_trio._arguments import MAX_MESSAGE_SIZE
+from galaxy_trio._codec.sliced_json import TOO_DEEP, is_too_deep
 from galaxy_trio.errors import InvalidMessage
+from galaxy_trio.graph.files.json_values import MAX_DEPTH
 from galaxy_trio.messages import JSON
 
 if TYPE_CHECKING:
@@ -48,10 +50,15 @@ def parse_json(text: bytes | bytearray) -> JSON:
     Raises:
         ValueError: It is not JSON in UTF-8, or nested too deep.
     """
+    decoded = text.decode()
     try:
-        return cast("JSON", json.loads(text.decode(), parse_constant=_refuse))
+        found = cast("JSON", json.loads(decoded, parse_constant=_refuse))
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError(TOO_DEEP) from None
+    # What may be read where little of the stack is used is printed where there is more.
+    if is_too_deep(found, decoded, MAX_DEPTH):
+        raise ValueError(TOO_DEEP)
+    return found
 
 
 def _refuse(constant: str) -> NoReturn:

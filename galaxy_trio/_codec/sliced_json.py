@@ -42,12 +42,12 @@ class Refused(ValueError):
     """A text has too many values, they are nested too deep, or a key is given twice."""
 
 
-def is_too_deep(value: object, text: str) -> bool:
-    """Whether a text's value is nested deeper than `MAX_DEPTH`. The standard library's own limit depends on Python's version."""
-    if len(text) <= MAX_DEPTH or text.count("[") + text.count("{") <= MAX_DEPTH:
+def is_too_deep(value: object, text: str, limit: int = MAX_DEPTH) -> bool:
+    """Whether a text's value is nested deeper than a limit. The standard library's own limit depends on Python's version."""
+    if len(text) <= limit or text.count("[") + text.count("{") <= limit:
         return False
     level: list[Iterable[object]] = [[value]]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(limit + 1):
         found = cast("list[Container]", [each for members in level for each in members if type(each) in _CONTAINERS])
         if not found:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -98,6 +99,21 @@ async def test_answer_without_end_is_given_up_at_a_limit(ask: str, monkeypatch: 
         with pytest.raises(InvalidMessage, match=f"^the daemon at {fake.url} sent an answer of more than 1,000 bytes$"):
             await in_thread(fake.url, use)
         assert "\r\naccept-encoding: identity\r\n" in fake.requests[0].lower()
+
+
+@pytest.mark.parametrize("wait", [(), ("--wait",)], ids=["once", "followed"])
+async def test_values_that_are_nested_deeper_than_those_of_a_daemon_are_one_sentence(wait: tuple[str, ...]) -> None:
+    document = json.dumps({**RECORD, "id": ID, "graph": {"nodes": []}, "more": "DEEP"})
+    statuses: list[int] = []
+    for depth in (500, 560, 900, 970, 200_000):
+        body = document.replace('"DEEP"', "[" * depth + "]" * depth).encode()
+        answers = {f"/graphs/{ID}": Answer(body), "/events": Answer({"error": "no"}, "400 Bad Request")}
+        async with open_fake_daemon(answers) as fake:
+            outcome = await call_process("graph", "show", ID, "--json", *wait, "--url", fake.url)
+        statuses.append(outcome.status)
+        assert is_one_sentence(outcome) is bool(outcome.status)
+        assert depth == 500 or "is not a galaxy-trio daemon" in outcome.err
+    assert statuses == [5 if wait else 0, 5, 5, 5, 5]
 
 
 async def test_line_of_events_without_end_is_one_sentence() -> None:
