@@ -12,6 +12,7 @@ from galaxy_trio.events import (
     DeviceDisconnected,
     DeviceFailed,
     DeviceNeedsAttention,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -65,4 +66,8 @@ class StoredDevices:
             self._away.pop(device_id, None)
         else:
             next_try = device.get("next_try")
-            self._away[device_id] = status, str(problem), None if next_try is None else str(next_try)
+            self._away[device_id] = (
+                shortened(status),
+                shortened(str(problem)),
+                None if next_try is None else str(next_try),
+            )

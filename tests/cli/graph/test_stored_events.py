@@ -37,6 +37,7 @@ from galaxy_trio.graph import (
 from tests.constellation.support.fleet import Work
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.daemon.support.listener import listen
+from tests.support.memory import traced_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -247,6 +248,17 @@ def test_devices_that_nodes_name_are_absent_until_they_are_connected() -> None:
     assert list(devices.absences()) == ["d1 is disconnected: HTTP 403 (retry in 0 s)"]
     devices.follow({**DEVICE, "what": "connected", "status": "idle"})
     assert list(devices.absences()) == []
+
+
+def test_long_reasons_of_a_daemon_do_not_stay_in_memory() -> None:
+    nodes, devices = running(), StoredDevices()
+    devices.named = {f"d{number}" for number in range(20)}
+    with traced_memory() as memory:
+        for device_id in devices.named:
+            assert devices.follow({**DEVICE, "device_id": device_id, "what": "failed", "problem": device_id * 2**20})
+        assert events_of(nodes.follow_task(task("a", "1", "failed", error="ab" * 2**22)))
+        assert memory.now < 2**20
+    assert len(list(devices.absences())) == 20
 
 
 class AnyWork(Work):
