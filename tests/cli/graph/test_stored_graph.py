@@ -268,6 +268,7 @@ async def test_streams_that_are_opened_and_end_immediately_are_given_up_like_a_d
     def answer(request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/events":
             opened.append(trio.current_time())
+            assert len(opened) <= 80
             return httpx2.Response(200, content=pieces(body))
         return httpx2.Response(
             200, content=pieces(json.dumps(RUNNING if request.url.path == PATH else DEVICES.body).encode())
@@ -283,7 +284,7 @@ async def test_streams_that_are_opened_and_end_immediately_are_given_up_like_a_d
         with pytest.raises(ConnectFailed, match=f"closed the connection; .*: galaxy-trio graph show {ID} --wait"):
             await followed(graph)
     assert 300 <= opened[-1] - opened[0] <= 310
-    assert 60 <= len(opened) <= 80
+    assert len(opened) >= 60
     assert capsys.readouterr().err == "the daemon at http://h is away (trying again for 5 min)\n"
 
 
