@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import click
 
+from galaxy_trio._cli.daemon_reading import unreadable
 from galaxy_trio._cli.options import json_option
 from galaxy_trio._cli.table import Column, cell, lay_out
 from galaxy_trio._cli.task import Daemon, daemon_options
@@ -48,13 +49,15 @@ def status_command(daemon: Daemon, *, as_json: bool) -> int:
     if as_json:
         echo_json(found)
         return 0
+    daemons, count, unowned = found.get("daemons"), found.get("devices"), found.get("unowned")
+    if not (isinstance(daemons, list) and isinstance(count, int) and isinstance(unowned, int)):
+        raise unreadable(client.shown, "a cluster that cannot be read")
     console = open_console()
-    daemons = cast("list[dict[str, JSON]]", found["daemons"])
-    header, rows = lay_out(_COLUMNS, [_cells(entry, found.get("now")) for entry in daemons], console.width)
+    shown = [_cells(entry, found.get("now")) for entry in daemons if isinstance(entry, dict)]
+    header, rows = lay_out(_COLUMNS, shown, console.width)
     for line in (header, *(line for row in rows for line in row)):
         console.print(line)
-    unowned = cast("int", found["unowned"])
-    devices = counted(cast("int", found["devices"]), "device")
+    devices = counted(count, "device")
     console.print(cell(f"{devices}, of which {unowned} have no owner at the moment" if unowned else devices, "dim"))
     return 0
 

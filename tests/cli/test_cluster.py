@@ -14,6 +14,8 @@ from tests.cli.support.hostile import EVIL, Answer, call_on_terminal, harmful_ch
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from galaxy_trio.messages import JSON
+
 pytestmark = pytest.mark.daemon
 
 
@@ -65,6 +67,15 @@ async def test_devices_that_all_have_an_owner_are_only_counted() -> None:
     async with open_fake_daemon({"/cluster": Answer({**CLUSTER, "devices": 1, "unowned": 0})}) as fake:
         outcome = await call_process("cluster", "status", "--url", fake.url)
     assert outcome.out.splitlines()[-1] == "1 device"
+
+
+@pytest.mark.parametrize("answer", [{}, {**CLUSTER, "daemons": 5}, {**CLUSTER, "unowned": "two"}])
+async def test_answer_that_is_not_a_cluster_is_one_sentence(answer: JSON) -> None:
+    async with open_fake_daemon({"/cluster": Answer(answer)}) as fake:
+        outcome = await call_process("cluster", "status", "--url", fake.url)
+    assert (outcome.status, outcome.out) == (3, "")
+    assert f"the daemon at {fake.url} sent a cluster that cannot be read" in outcome.err
+    assert is_one_sentence(outcome)
 
 
 async def test_drain_asks_for_the_daemon_by_its_name_whatever_that_contains() -> None:
