@@ -11,6 +11,7 @@ pytest.importorskip("playwright", reason="the page's tests have a session of the
 
 from playwright.sync_api import Page, Route, expect
 
+from galaxy_trio.daemon.web.security import MAX_BODY, MAX_GRAPH_BODY
 from galaxy_trio.graph import read_graph
 from tests.daemon.support.page import check_accessibility, open_page
 from tests.daemon.support.page_browser import World, open_world
@@ -70,6 +71,12 @@ def test_file_in_either_form_is_imported_and_shown(page: Page, text: str, name: 
     expect(node_box(page, shown)).to_contain_text("completed")
 
 
+def test_file_that_is_larger_than_other_requests_is_imported(page: Page) -> None:
+    large = {"name": "Large", "nodes": [node("a", f"echo {'x' * (MAX_BODY - 5)}")]}
+    _choose(page, "large.json", json.dumps(large).encode())
+    expect(page.locator("#graph-title")).to_have_text("Large")
+
+
 def test_file_is_imported_where_it_is_dropped_on_the_page(page: Page) -> None:
     page.get_by_role("link", name="Overview").click()
     page.evaluate(DROP, [OURS, ["plan.json"]])
@@ -102,7 +109,7 @@ def test_all_problems_of_a_file_are_shown_with_their_paths(page: Page) -> None:
         ("plan.json", b"nodes: []", "The file is not JSON: "),
         ("plan.json", b"\xff\xfe{}", "The file is not JSON: it is no text in UTF-8"),
         ("plan.json", b"[]", "The body must be a graph"),
-        ("plan.json", b" " * 2**20 + b"{}", "the daemon accepts at most 1,048,576."),
+        ("plan.json", b" " * (MAX_GRAPH_BODY + 1), f"the daemon accepts at most {MAX_GRAPH_BODY:,}."),
         ("plan.json", b'{"nodes": [{"id": "\\ud800", "request": "x"}]}', "lone surrogate"),
     ],
 )

@@ -12,6 +12,7 @@ import trio
 from galaxy_trio import DeviceInfo, open_connection
 from galaxy_trio.agent import open_device_connection
 from galaxy_trio.daemon.web import event_stream
+from galaxy_trio.daemon.web.security import MAX_BODY, MAX_GRAPH_BODY
 from galaxy_trio.server import open_server
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 from tests.daemon.support.listener import listen_on
@@ -94,6 +95,18 @@ async def test_results_and_lists_are_whole_behind_a_proxy(which: str, tmp_path: 
         await daemon.ended_task(answer.json()["id"])
         assert len((await client.get(f"/tasks/{answer.json()['id']}/result")).content) > len(request)
         assert len((await client.get("/tasks")).json()["tasks"]) == 1
+
+
+@pytest.mark.parametrize("which", ["nginx", "Caddy"])
+async def test_graph_that_is_larger_than_other_requests_passes_a_proxy(which: str, tmp_path: Path) -> None:
+    graph = {"nodes": [{"id": "a", "request": f"echo {'x' * (MAX_BODY - 5)}", "device": "d1"}]}
+    async with _open(which, tmp_path) as (_, proxy), proxy.client() as client:
+        answer = await client.post("/graphs", json=graph)
+        assert answer.status_code == 202, answer.text
+        # The largest body: it is the daemon that says what is wrong with it.
+        text = "x" * (MAX_GRAPH_BODY - len('{"nodes": ""}'))
+        answer = await client.post("/graphs", json={"nodes": text})
+        assert answer.status_code == 422, answer.text
 
 
 @pytest.mark.parametrize("which", ["nginx", "Caddy"])

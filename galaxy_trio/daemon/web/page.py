@@ -9,6 +9,8 @@ import trio
 from starlette.responses import Response
 from starlette.routing import Route
 
+from galaxy_trio.daemon.web.security import MAX_GRAPH_BODY
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -75,6 +77,8 @@ def page_routes() -> list[Route]:
 
 def _serve(name: str) -> Callable[[Request], Awaitable[Response]]:
     content = files("galaxy_trio.daemon.web").joinpath("static", name).read_bytes()
+    if name == "index.html":
+        content = content.replace(b"{MAX_GRAPH_BODY}", str(MAX_GRAPH_BODY).encode())
     headers = {"Content-Security-Policy": _POLICY}
 
     async def page(_request: Request) -> Response:

@@ -5,8 +5,6 @@ import { $, el, number, setText, shown } from "./dom.js";
 import { nameOf } from "./graphs.js";
 import { go, GRAPHS, graphPath, here } from "./router.js";
 
-// The daemon's limit of a body.
-const MAX_BYTES = 2 ** 20;
 const MAX_NAME = 80;
 const TEXT_FORMS = /\.(ya?ml|toml)$/i;
 const RESERVED = /^(con|prn|aux|nul|com\d|lpt\d)$/i;
@@ -22,8 +20,9 @@ async function importFile(file) {
     refuse(name, ["The page imports JSON only. The command line reads YAML and TOML as well: galaxy-trio graph submit."]);
     return;
   }
-  if (file.size > MAX_BYTES) {
-    refuse(name, [`The file has ${number.format(file.size)} bytes, and the daemon accepts at most ${number.format(MAX_BYTES)}.`]);
+  const most = Number($("import-file").dataset.maxBytes);
+  if (file.size > most) {
+    refuse(name, [`The file has ${number.format(file.size)} bytes, and the daemon accepts at most ${number.format(most)}.`]);
     return;
   }
   let text;
