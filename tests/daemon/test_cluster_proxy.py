@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from galaxy_trio.daemon.web.security import MAX_GRAPH_BODY
 from tests.daemon.support.listener import listen_on
 from tests.daemon.support.reverse_proxy import NAME, Proxy, documented, open_nginx
 from tests.daemon.support.small_cluster import open_pair
@@ -47,6 +48,15 @@ async def test_requests_are_answered_while_daemons_stop(tmp_path: Path, location
             assert (await client.get("/tasks")).status_code == 200
         # Accepted before, whichever daemon is asked.
         assert (await client.post("/tasks", json={**TASK, "idempotency_key": "0"})).status_code == 200
+
+
+async def test_graph_that_is_larger_than_other_requests_passes_the_proxy(
+    tmp_path: Path, location: PostgresqlLocation
+) -> None:
+    async with _open(tmp_path, location) as (_, _, proxy), proxy.client() as client:
+        # A daemon says what is wrong with it.
+        answer = await client.post("/graphs", json={"nodes": "x" * (MAX_GRAPH_BODY - len('{"nodes":""}'))})
+        assert answer.status_code == 422, answer.text
 
 
 async def test_events_go_on_at_another_daemon_when_theirs_stops(tmp_path: Path, location: PostgresqlLocation) -> None:
