@@ -10,6 +10,7 @@ pytest.importorskip("playwright", reason="the page's tests have a session of the
 
 from playwright.sync_api import Locator, Page, expect
 
+from galaxy_trio._printable import printable
 from tests.daemon.support.page import check_accessibility, open_page, take_screenshot
 from tests.daemon.support.page_browser import World, open_world
 from tests.daemon.support.page_world import HOSTILE
@@ -122,8 +123,8 @@ def test_names_and_addresses_of_daemons_are_texts(browser: Browser, world: World
     for page in open_page(browser, world.url):
         _answer(page, [_daemon(HOSTILE, 9, url=f"javascript:{HOSTILE}")])
         page.reload()
-        expect(page.locator("#daemon-rows th")).to_contain_text(HOSTILE)
-        expect(page.locator("#daemon-rows small")).to_have_text(f"javascript:{HOSTILE}")
+        expect(page.locator("#daemon-rows th")).to_contain_text(printable(HOSTILE))
+        expect(page.locator("#daemon-rows small")).to_have_text(f"javascript:{printable(HOSTILE)}")
         assert page.locator("#cluster img, #cluster script, #cluster a").count() == 0
 
 

@@ -11,7 +11,8 @@ pytest.importorskip("playwright", reason="the page's tests have a session of the
 
 from playwright.sync_api import Page, expect
 
-from tests.daemon.support.page import check_accessibility
+from galaxy_trio.daemon.graphs import MAX_EDGES
+from tests.daemon.support.page import check_accessibility, open_page
 from tests.daemon.support.page_browser import World, open_world
 from tests.daemon.support.page_graphs import PHONE, ask, edge, node, node_box, node_row, open_graph, submit_graph
 
@@ -232,3 +233,47 @@ def test_large_graph_is_a_list_first_and_drawn_on_request(browser: Browser, worl
         ask(world, "DELETE", f"/graphs/{graph}")
         # The event names the first 50 nodes that changed: the others are loaded.
         expect(page.locator("#picture .node.cancelled")).to_have_count(1_101)
+
+
+def test_largest_graph_of_a_daemon_is_drawn_on_request_and_the_page_says_so_first(
+    browser: Browser, world: World
+) -> None:
+    count, each = 10_000, MAX_EDGES // 10_000
+    nodes = [{"id": f"n{number}", "request": "x"} for number in range(count)]
+    # Each has an edge from the node in the middle before it, and one from its neighbour.
+    pairs = [(number // 2, number) for number in range(1, count)] + [(number - 1, number) for number in range(3, count)]
+    edges = [edge(f"n{source}", f"n{target}", id=f"{at}") for at, (source, target) in enumerate(pairs)]
+    assert count * each - 5 < len(edges) <= count * each
+    record = {"id": "0" * 32, "number": 1, "name": "Largest", "state": "running", "version": 1}
+    times = {"created": "2026-11-30T12:00:00+00:00", "ended": None}
+    whole = {**record, **times, "graph": {"nodes": nodes, "edges": edges}}
+    for page in open_page(browser, world.url):
+        page.route("**/graphs/0*", lambda route: route.fulfill(json=whole))
+        page.evaluate("() => { location.hash = '#/graphs/' + '0'.repeat(32); }")
+        expect(page.locator("#node-rows tr")).to_have_count(200)
+        expect(page.locator("#too-large")).to_contain_text(
+            "This graph has 10,000 nodes: its picture is large and slow."
+        )
+        said, before = page.evaluate(
+            """async () => {
+                document.querySelector('#draw-anyway').click();
+                await new Promise(requestAnimationFrame);
+                return [document.querySelector('#draw-words').textContent, document.querySelectorAll('#picture .node').length];
+            }"""
+        )
+        assert (said, before) == (f"Drawing 10,000 nodes and {len(edges):,} edges…", 0)
+        expect(page.locator("#picture .node")).to_have_count(count)
+        expect(page.locator("#picture .edge")).to_have_count(len(edges))
+        # Eight elements for a node, one for an edge: an edge without words has no label.
+        assert page.locator("#picture *").count() <= 8 * count + len(edges) + 10
+        place = _transform(page)
+        page.keyboard.press("ArrowLeft")
+        assert _transform(page) == (place[0] + 60, place[1], place[2])
+        page.evaluate(
+            """async (graph) => {
+                const { applyTask } = await import(new URL('page/graph.js', document.baseURI));
+                applyTask({ id: '1', graph, node: 'n9999', state: 'running', device: 'server', started: null });
+            }""",
+            record["id"],
+        )
+        expect(page.locator("#picture .node.running")).to_have_count(1)

@@ -15,7 +15,8 @@ from galaxy_trio.daemon.web.security import MAX_BODY, MAX_GRAPH_BODY
 from galaxy_trio.graph import read_graph
 from tests.daemon.support.page import check_accessibility, open_page
 from tests.daemon.support.page_browser import World, open_world
-from tests.daemon.support.page_graphs import edge, node, node_box, open_graph, submit_graph
+from tests.daemon.support.page_graphs import ask, edge, node, node_box, open_graph, submit_graph
+from tests.daemon.support.page_requests import sent_by
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -84,6 +85,21 @@ def test_file_is_imported_where_it_is_dropped_on_the_page(page: Page) -> None:
     assert page.evaluate("() => window.marked && !document.body.classList.contains('dropping')")
     page.evaluate(DROP, [OURS, ["one.json", "two.json"]])
     expect(page.locator("#import-title")).to_have_text("2 files: not imported, 1 problem")
+
+
+def test_file_that_is_dropped_while_a_dialog_is_open_is_not_imported(page: Page, world: World) -> None:
+    sent = sent_by(page)
+    task = ask(world, "POST", "/tasks", {"request": "echo", "device": "laptop"})["id"]
+    page.evaluate("path => { location.hash = path; }", f"#/tasks/{task}")
+    expect(page.locator("#task-dialog")).to_be_visible()
+    page.evaluate(DROP, [OURS, ["plan.json"]])
+    assert not page.evaluate("() => window.marked")
+    page.keyboard.press("Escape")
+    expect(page.locator("#task-dialog")).to_be_hidden()
+    after = OURS.replace("Imported", "After the dialog")
+    page.evaluate(DROP, [after, ["plan.json"]])
+    expect(page.locator("#graph-title")).to_have_text("After the dialog")
+    assert [request.post_data for request in sent if request.method == "POST"] == [after]
 
 
 def test_all_problems_of_a_file_are_shown_with_their_paths(page: Page) -> None:

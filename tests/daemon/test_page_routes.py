@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.daemon.support.page import check_accessibility, open_page, submit
 from tests.daemon.support.page_browser import World, open_world
 from tests.daemon.support.page_graphs import ask, node, submit_graph
+from tests.daemon.support.page_requests import sent_by
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.page
 
 TOKEN = "a-token-for-the-page"
+REQUESTED = ("/events", "/tasks", "?format=ours", "/result")
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +128,25 @@ def test_shared_link_asks_for_the_token_first_and_never_has_it(browser: Browser,
     with open_world(tmp_path, ["laptop"], token=TOKEN) as world:
         task = ask(world, "POST", "/tasks", {"request": "echo secret", "device": "laptop"}, TOKEN)["id"]
         submit_graph(world, [node("a")], name="Guarded", token=TOKEN)
-        for page in open_page(browser, f"{world.url}/#/tasks/{task}"):
+        for page in open_page(browser, "about:blank"):
+            sent = sent_by(page)
+            page.goto(f"{world.url}/#/tasks/{task}")
             page.get_by_label("Token", exact=True).fill(TOKEN)
             page.keyboard.press("Enter")
             expect(_dialog(page)).to_contain_text("echo secret")
             page.keyboard.press("Escape")
             page.get_by_role("link", name="Graphs").click()
-            expect(page.get_by_role("link", name="Guarded")).to_be_visible()
+            page.get_by_role("link", name="Guarded").click()
+            with page.expect_download():
+                page.get_by_role("button", name="Export", exact=True).click()
+            page.get_by_role("link", name="Overview").click()
+            submit(page, "large")
+            page.get_by_role("button", name="Show task: large").click()
+            with page.expect_download():
+                page.get_by_role("button", name="Download").click()
+            assert all(any(request.url.endswith(end) for request in sent) for end in REQUESTED)
+            assert not [request.url for request in sent if TOKEN in f"{request.url} {request.post_data}"]
+            assert TOKEN not in page.evaluate("() => JSON.stringify([{ ...localStorage }, document.cookie])")
             assert TOKEN not in page.url
             assert TOKEN not in page.content()
             assert TOKEN not in page.evaluate("() => JSON.stringify(history.state)")

@@ -30,6 +30,7 @@ _FILES: Final = (
     "cluster.js",
     "devices.js",
     "dom.js",
+    "focus.js",
     "graph.js",
     "graph_files.js",
     "graph_layout.js",

@@ -59,6 +59,8 @@ async def session(task: ServerTask) -> object:
             return {"screen": picture(), "of": "Notepad"}
         case "json":
             return {"windows": [{"title": f"Window {n}", "size": [n, n * 2]} for n in range(30)], "active": None}
+        case "numbers":
+            return list(range(250))
         case "large":
             return "x" * 2_000_000
         case "hostile":

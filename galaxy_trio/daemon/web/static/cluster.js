@@ -1,7 +1,7 @@
 // The card with the daemons that share a database. It is hidden while the daemon is the only one, which has no lease.
 
 import { requestJson } from "./api.js";
-import { $, ago, el, number, setText, throttled } from "./dom.js";
+import { $, ago, el, number, setText, shown, throttled } from "./dom.js";
 
 const INTERVAL = 10_000;
 
@@ -11,7 +11,7 @@ export async function load() {
   const now = Date.parse(cluster.now);
   const living = cluster.daemons.filter((daemon) => daemon.died === null);
   $("cluster").hidden = living.every((daemon) => daemon.expires === null);
-  $("daemon-rows").replaceChildren(...shown(cluster.daemons).map((daemon) => row(daemon, now)));
+  $("daemon-rows").replaceChildren(...latestLives(cluster.daemons).map((daemon) => row(daemon, now)));
   setText($("unowned"), cluster.unowned ? `${number.format(cluster.unowned)} of ${number.format(cluster.devices)} devices have no owner at the moment.` : "");
 }
 
@@ -19,7 +19,7 @@ export async function load() {
 export const loadSoon = throttled(() => load().catch(() => {}), 500);
 
 /** The daemons without the earlier lives of those that were restarted. They are sorted: first the living, then the dead, the latest first. */
-function shown(daemons) {
+function latestLives(daemons) {
   const names = new Set();
   return daemons.filter((daemon) => {
     const isEarlier = daemon.died !== null && names.has(daemon.name);
@@ -39,7 +39,7 @@ function row(daemon, now) {
   return el(
     "tr",
     {},
-    el("th", { scope: "row" }, daemon.name, el("small", {}, about)),
+    el("th", { scope: "row" }, shown(daemon.name), el("small", {}, shown(about))),
     el("td", {}, el("span", { className: `state ${status}` }, words)),
     el("td", { className: "time" }, lease),
     count("devices", daemon.devices),

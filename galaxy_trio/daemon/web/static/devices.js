@@ -1,7 +1,7 @@
 // The table of devices, whose rows are updated in place.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, el, noted, number, setText, throttled } from "./dom.js";
+import { $, ago, busy, el, noted, number, setText, shown, throttled } from "./dom.js";
 
 const CONNECTED = new Set(["idle", "busy"]);
 const ORDER = ["failed", "disconnected", "connecting", "registering", "busy", "idle"];
@@ -46,7 +46,7 @@ export function update(kind, data) {
 
 function makeRow(name) {
   const row = {
-    name: el("th", { scope: "row" }, name),
+    name: el("th", { scope: "row" }, shown(name)),
     status: el("span", {}),
     about: el("small", {}),
     problem: el("td", { className: "problem", colSpan: 5 }),
@@ -55,8 +55,8 @@ function makeRow(name) {
     reconnects: el("small", {}),
     reconnect: el("button", { type: "button" }, "Reconnect"),
   };
-  row.reconnect.setAttribute("aria-label", `Reconnect ${name}`);
-  row.reconnect.onclick = () => reconnect(name, row);
+  row.reconnect.setAttribute("aria-label", `Reconnect ${shown(name)}`);
+  row.reconnect.onclick = () => busy(row.reconnect, () => reconnect(name, row));
   row.name.append(row.about);
   row.queue.dataset.label = "queued";
   row.element = el(
@@ -74,15 +74,12 @@ function makeRow(name) {
 }
 
 async function reconnect(name, row) {
-  row.reconnect.disabled = true;
   try {
     update("device", await requestJson(`devices/${encodeURIComponent(name)}/reconnect`, { method: "POST", signal: AbortSignal.timeout(60_000) }));
   } catch (error) {
     setText(row.problem, errorText(error));
     explain(row);
     row.element.after(row.beneath);
-  } finally {
-    row.reconnect.disabled = false;
   }
 }
 
@@ -91,11 +88,11 @@ function fill(row, device) {
   setText(row.status, device.status);
   const capabilities = device.capabilities ?? [];
   const more = device.capability_count - capabilities.length;
-  setText(row.about, [device.os, ...capabilities, more > 0 && `and ${number.format(more)} more`].filter(Boolean).join(" · "));
+  setText(row.about, shown([device.os, ...capabilities, more > 0 && `and ${number.format(more)} more`].filter(Boolean).join(" · "), Infinity));
   const trying = device.next_try ? ` Next try ${new Date(device.next_try).toLocaleTimeString()}.` : "";
   const reason = noted(device.problem, device.problem_size) ?? "";
   const problem = `${reason}${/[.?!]$/.test(reason) ? "" : "."}${trying}`;
-  setText(row.problem, device.problem && !CONNECTED.has(device.status) ? problem : "");
+  setText(row.problem, device.problem && !CONNECTED.has(device.status) ? shown(problem, Infinity) : "");
   setText(row.queue, number.format(device.queued));
   setText(row.heard, ago(device.last_heard));
   const reconnects = Math.max(0, device.connects - 1);
@@ -123,7 +120,7 @@ export function draw() {
   const sorted = [...devices.values()].sort(
     (one, other) => rank(one) - rank(other) || one.device_id.localeCompare(other.device_id, undefined, { numeric: true }),
   );
-  let shown = 0;
+  let visible = 0;
   let at = body.firstElementChild;
   for (const device of sorted) {
     let row = rows.get(device.device_id);
@@ -131,7 +128,7 @@ export function draw() {
     fill(row, device);
     const words = `${device.device_id} ${device.os ?? ""} ${device.status} ${(device.capabilities ?? []).join(" ")}`.toLowerCase();
     row.element.hidden = row.beneath.hidden = !words.includes(wanted);
-    if (!row.element.hidden) shown += 1;
+    if (!row.element.hidden) visible += 1;
     const explained = row.problem.textContent !== "";
     if (!explained && row.beneath === at) at = at.nextElementSibling;
     if (!explained) row.beneath.remove();
@@ -141,10 +138,10 @@ export function draw() {
       else body.insertBefore(element, at);
     }
   }
-  $("no-devices").hidden = shown > 0 && counts().connected > 0;
+  $("no-devices").hidden = visible > 0 && counts().connected > 0;
   setText(
     $("no-devices-words"),
-    !devices.size ? "No devices are configured." : shown ? "No device is connected. Is their server running?" : `None of ${devices.size} devices matches.`,
+    !devices.size ? "No devices are configured." : visible ? "No device is connected. Is their server running?" : `None of ${devices.size} devices matches.`,
   );
 }
 

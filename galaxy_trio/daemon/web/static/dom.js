@@ -19,11 +19,15 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Replaces the children of an element. If one of them has the focus, it goes to `next` instead of getting lost. */
-export function replaceFocused(element, children, next) {
-  const hasFocus = element.contains(document.activeElement);
-  element.replaceChildren(...children);
-  if (hasFocus) next.focus();
+/** Does the work of a button. As long as it lasts, the button does nothing more; it is not disabled, because it would lose the focus. */
+export async function busy(button, work) {
+  if (button.ariaDisabled === "true") return;
+  button.ariaDisabled = "true";
+  try {
+    await work();
+  } finally {
+    button.ariaDisabled = "false";
+  }
 }
 
 /** A text of which the daemon may have sent only the beginning, with a note if so. `size` is that of the whole text, in bytes. */
@@ -31,13 +35,15 @@ export function noted(text, size) {
   return text && size > new TextEncoder().encode(text).length ? `${text}… (cut: it has ${number.format(size)} bytes)` : text;
 }
 
-// Characters that are not seen, or that turn the text around them.
-const HIDDEN = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\p{Cs}]/gu;
+// The same characters as in galaxy_trio/_printable.py: those that control, that are not seen, or that turn the text around them. Line ends and tabs stay, and what
+// chooses between a symbol and its picture.
+const HIDDEN = /(?![\n\t\ufe00-\ufe0f]|\r\n)[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const escaped = (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 /** A foreign text for people: its beginning, with hidden characters as escapes, so that it looks like no other text. */
 export function shown(text, most = 160) {
   const beginning = text.length > most ? `${text.slice(0, most).replace(/[\ud800-\udbff]$/, "")}…` : text;
-  return beginning.replace(HIDDEN, (hidden) => `\\u${hidden.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return beginning.replace(HIDDEN, (hidden) => hidden.split("").map(escaped).join(""));
 }
 
 export const number = new Intl.NumberFormat("en");

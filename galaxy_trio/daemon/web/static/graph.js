@@ -1,7 +1,7 @@
 // The view of one graph: it is loaded once, and kept up to date by events. Only the graph that is shown is kept.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, clock, el, number, setText, shown, throttled } from "./dom.js";
+import { $, ago, busy, clock, el, number, setText, shown, throttled } from "./dom.js";
 import { ENDED, GraphModel, RETRYABLE } from "./graph_model.js";
 import { NodePanel } from "./graph_node.js";
 import { Picture } from "./graph_picture.js";
@@ -18,7 +18,7 @@ const MAX_EVENTS = 2000;
 
 let open = null; // The route of the graph that is shown.
 let model = null;
-let isLoading = false;
+let loading = null; // The request whose answer is taken: one for a graph that is not shown any more changes nothing.
 // Events that arrive while the graph is loading may be older or newer than what is loaded.
 let arrived = [];
 let isWanted = false;
@@ -56,6 +56,7 @@ export function close() {
 
 function forget() {
   model = null;
+  loading = null;
   arrived = [];
   isWanted = false;
   dirty.clear();
@@ -77,24 +78,23 @@ function say(text, kind = "") {
 /** Loads the graph, again if events need it. */
 export async function load() {
   if (open === null) return;
-  if (isLoading) {
+  if (loading !== null) {
     isWanted = true;
     return;
   }
-  const { id } = open;
-  isLoading = true;
+  const mine = {};
+  loading = mine;
   isWanted = false;
   arrived = [];
   try {
-    const whole = await requestJson(`graphs/${encodeURIComponent(id)}`);
-    if (open?.id === id) take(whole);
+    const whole = await requestJson(`graphs/${encodeURIComponent(open.id)}`);
+    if (loading === mine) take(whole);
   } catch (error) {
-    if (open?.id === id) fail(error);
-  } finally {
-    isLoading = false;
+    if (loading === mine) fail(error);
   }
-  if (open !== null && open.id !== id) load();
-  else if (isWanted) loadSoon();
+  if (loading !== mine) return;
+  loading = null;
+  if (isWanted) loadSoon();
 }
 
 const loadSoon = throttled(() => load(), 300);
@@ -115,7 +115,7 @@ function take(whole) {
   else {
     model = new GraphModel(whole);
     dirty.clear();
-    setText($("draw-words"), `This graph has ${number.format(model.nodes.size)} nodes: its picture is large and slow.`);
+    sayTooLarge();
     draw();
   }
   // What an action has said stays.
@@ -151,6 +151,24 @@ function drawPicture() {
   // After an edit, the user sees the same part.
   if (isFirst) picture.viewport.begin({ isReadable: model.nodes.size <= MAX_READ });
   picture.select(panel.id);
+}
+
+async function drawAnyway() {
+  const asked = open;
+  setText($("draw-words"), `Drawing ${number.format(model.nodes.size)} nodes and ${number.format(model.edges.length)} edges…`);
+  // The browser shows that before it does nothing else for some seconds.
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  if (open === asked && model !== null) {
+    $("too-large").hidden = $("graph-list").hidden = true;
+    $("graph-picture").hidden = false;
+    drawPicture();
+    $("picture").focus();
+  }
+  sayTooLarge();
+}
+
+function sayTooLarge() {
+  if (model !== null) setText($("draw-words"), `This graph has ${number.format(model.nodes.size)} nodes: its picture is large and slow.`);
 }
 
 function drawHead() {
@@ -190,14 +208,14 @@ function changed(ids) {
 /** Applies the event of a graph. */
 export function applyGraph(graph) {
   if (graph.id !== open?.id) return;
-  if (isLoading) keep({ graph });
+  if (loading !== null) keep({ graph });
   else if (model !== null) changed(model.applyGraph(graph));
 }
 
 /** Applies the event of a task. */
 export function applyTask(task) {
   if (task.graph === null || task.graph !== open?.id) return;
-  if (isLoading) keep({ task });
+  if (loading !== null) keep({ task });
   if (model !== null) changed(model.applyTask(task));
 }
 
@@ -210,40 +228,42 @@ function keep(event) {
 function actionsOf(node) {
   const button = (word, path) => {
     const made = el("button", { type: "button", ariaLabel: `${word}: ${shown(node.title)}` }, word);
-    made.onclick = () => act(made, path, "POST", `${word === "Cancel" ? "Cancelled" : "Retried"}: ${shown(node.title)}`, node);
+    made.onclick = () => busy(made, () => actOnNode(node, path, `${word === "Cancel" ? "Cancelled" : "Retried"}: ${shown(node.title)}`));
     return made;
   };
   if (!ENDED.has(node.state)) return [button("Cancel", "cancel")];
   return RETRYABLE.has(node.state) ? [button("Retry", "retry")] : [];
 }
 
-async function act(button, path, method, words, node = null) {
+async function actOnNode(node, path, words) {
   // A browser removes such a part from any URL.
-  if (node && /^\.\.?$/.test(node.id)) {
-    say("A browser cannot name this node in a URL: cancel or retry it on the command line.", "bad");
-    return;
-  }
-  // A button that is disabled loses the focus.
-  if (button.ariaDisabled === "true") return;
-  const { id } = open;
-  button.ariaDisabled = "true";
+  if (/^\.\.?$/.test(node.id)) say("A browser cannot name this node in a URL: cancel or retry it on the command line.", "bad");
+  else await act(open.id, `/nodes/${encodeURIComponent(node.id)}/${path}`, "POST", words);
+}
+
+/** Does something with a graph, and says how it went while that graph is shown. */
+async function act(id, path, method, words) {
   say("");
   try {
-    const graph = `graphs/${encodeURIComponent(id)}`;
-    await requestJson(node ? `${graph}/nodes/${encodeURIComponent(node.id)}/${path}` : graph, { method, signal: AbortSignal.timeout(60_000) });
+    await requestJson(`graphs/${encodeURIComponent(id)}${path}`, { method, signal: AbortSignal.timeout(60_000) });
     if (open?.id !== id) return;
     say(words);
     loadSoon();
   } catch (error) {
     if (open?.id === id) say(shown(errorText(error), 400), "bad");
-  } finally {
-    button.ariaDisabled = "false";
   }
 }
 
+/** Asks before it cancels the graph that is shown now. */
 function confirmCancel() {
   const counts = model.counts();
-  setText($("cancel-words"), `Cancel ${nameOf(model.record)}? Nodes that have not started never do: ${number.format((counts.waiting ?? 0) + (counts.ready ?? 0))}. Nodes that run are stopped: ${number.format(counts.running ?? 0)}.`);
+  const { id } = model.record;
+  const name = nameOf(model.record);
+  setText($("cancel-words"), `Cancel ${name}? Nodes that have not started never do: ${number.format((counts.waiting ?? 0) + (counts.ready ?? 0))}. Nodes that run are stopped: ${number.format(counts.running ?? 0)}.`);
+  $("cancel-yes").onclick = () => {
+    $("cancel-dialog").close();
+    act(id, "", "DELETE", `Cancelled: ${name}`);
+  };
   $("cancel-dialog").showModal();
 }
 
@@ -273,7 +293,10 @@ function closePanel() {
 /** The graph that is shown, or null. */
 export const current = () => model?.record ?? null;
 
-export { say };
+/** Says something about a graph, unless another one is shown now. */
+export function sayOf(graph, text, kind) {
+  if (open?.id === graph.id) say(text, kind);
+}
 
 export function start() {
   picture = new Picture($("picture"), { onSelect: select, onOpen: openTask });
@@ -282,16 +305,7 @@ export function start() {
   $("zoom-in").onclick = () => picture.viewport.zoomIn();
   $("zoom-out").onclick = () => picture.viewport.zoomOut();
   $("fit").onclick = () => picture.viewport.fit();
-  $("draw-anyway").onclick = () => {
-    $("too-large").hidden = $("graph-list").hidden = true;
-    $("graph-picture").hidden = false;
-    drawPicture();
-    $("picture").focus();
-  };
+  $("draw-anyway").onclick = () => busy($("draw-anyway"), drawAnyway);
   $("cancel-graph").onclick = confirmCancel;
-  $("cancel-yes").onclick = () => {
-    $("cancel-dialog").close();
-    act($("cancel-graph"), "", "DELETE", `Cancelled: ${nameOf(model.record)}`);
-  };
   setInterval(() => model && drawHead(), 5000);
 }

@@ -41,8 +41,10 @@ async function importFile(file) {
   try {
     const graph = await requestJson("graphs", { method: "POST", text, headers: { "Idempotency-Key": last.key }, signal: AbortSignal.timeout(60_000) });
     last = { text: null, key: null };
-    setText($("graphs-outcome"), "");
-    go(graphPath(graph.id));
+    // The user may have gone elsewhere.
+    const isAwaited = here().view === "graphs";
+    setText($("graphs-outcome"), isAwaited ? "" : `Imported ${name} as ${nameOf(graph)}.`);
+    if (isAwaited) go(graphPath(graph.id));
   } catch (error) {
     if (error.status !== undefined && error.status < 500) last = { text: null, key: null };
     refuse(name, error.problems ?? [errorText(error)]);
@@ -85,22 +87,19 @@ export function fileName(graph) {
 }
 
 /** Downloads a graph in one of the two forms. */
-async function exportGraph(button, form, { current, say }) {
+async function exportGraph(form, { current, sayOf }) {
   const graph = current();
-  button.disabled = true;
   try {
     const response = await request(`graphs/${encodeURIComponent(graph.id)}?format=${form}`, { signal: AbortSignal.timeout(600_000) });
     const url = URL.createObjectURL(await response.blob());
     el("a", { href: url, download: `${fileName(graph)}${form === "original" ? ".original" : ""}.json` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   } catch (error) {
-    say(shown(errorText(error), 400), "bad");
-  } finally {
-    button.disabled = false;
+    sayOf(graph, shown(errorText(error), 400), "bad");
   }
 }
 
-/** `view` has the graph that is shown, and shows sentences. */
+/** `view` has the graph that is shown, and says things about it. */
 export function start(view) {
   $("import").onclick = () => $("import-file").click();
   $("import-file").onchange = () => {
@@ -124,5 +123,5 @@ export function start(view) {
     document.body.classList.remove("dropping");
     if (isFile(event)) importAll([...event.dataTransfer.files]);
   });
-  for (const form of ["ours", "original"]) $(`export-${form}`).onclick = (event) => exportGraph(event.currentTarget, form, view);
+  for (const form of ["ours", "original"]) $(`export-${form}`).onclick = () => exportGraph(form, view);
 }

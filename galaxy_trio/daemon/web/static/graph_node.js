@@ -1,6 +1,6 @@
 // The panel that shows one node of a graph, with the reasons why it waits, and its actions.
 
-import { $, clock, el, number, replaceFocused, setText, shown } from "./dom.js";
+import { $, clock, el, number, setText, shown } from "./dom.js";
 import { beforeText } from "./graph_table.js";
 import { badge } from "./icons.js";
 import { taskPath } from "./router.js";
@@ -60,7 +60,7 @@ export class NodePanel {
     $("node-facts").replaceChildren(...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
     const actions = this._actionsOf(node);
     if (node.task) actions.unshift(el("a", { className: "button", href: taskPath(node.task) }, "Open its task"));
-    replaceFocused($("node-actions"), actions, $("node-title"));
+    $("node-actions").replaceChildren(...actions);
   }
 }
 

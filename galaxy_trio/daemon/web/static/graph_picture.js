@@ -71,6 +71,7 @@ export class Picture {
   /** Draws a graph. */
   draw(model) {
     const current = this._current;
+    const hasFocus = this._content.contains(document.activeElement);
     this.clear();
     this._model = model;
     const nodes = [...model.nodes.values()];
@@ -80,14 +81,16 @@ export class Picture {
     const pairs = model.edges.map((edge) => [index.get(edge.source), index.get(edge.target)]);
     this._layout = this._bestLayout(nodes.length, pairs, (edge) => rooms[edge]);
     const [lines, boxes, words] = [svg("g"), svg("g"), svg("g", { class: "labels" })];
+    const met = new Map();
     model.edges.forEach((edge, at) => {
       const route = this._layout.routes[at];
       const line = svg("path", { d: pathOf(route, this._layout.isVertical), class: `edge ${edge.when}` });
-      const label = svg("text", labelPlace(...route.slice(-2), model.nodes.get(edge.target).in.indexOf(edge), this._layout.isVertical));
+      const number = met.get(edge.target) ?? 0;
+      met.set(edge.target, number + 1);
       lines.append(line);
-      words.append(label);
-      this._edges.set(edge, { line, label, text: labels[at] });
+      this._edges.set(edge, { line, label: null, text: labels[at], at: labelPlace(...route.slice(-2), number, this._layout.isVertical) });
     });
+    this._labels = words;
     nodes.forEach((node, at) => {
       const box = makeBox(node, this._layout.places[at], this._layout.isVertical);
       boxes.append(box.element);
@@ -100,6 +103,7 @@ export class Picture {
     this.viewport.setSize(this._layout.width, this._layout.height);
     this.refresh(model.nodes.keys());
     this._moveFocus(this._nodes.has(current) ? current : (this._rows[0]?.[0] ?? null));
+    if (hasFocus) this.focus(current);
   }
 
   /** Draws the states of some nodes again. */
@@ -139,12 +143,15 @@ export class Picture {
   }
 
   _fillEdge(edge) {
-    const { line, label, text } = this._edges.get(edge);
+    const drawn = this._edges.get(edge);
+    const { line, text } = drawn;
     const holds = this._model.holds(edge);
     line.classList.toggle("holds", holds === true);
     line.classList.toggle("dropped", holds === false);
     const words = holds === false ? `✕ ${text || "success"}` : text;
-    if (label.textContent !== words) label.textContent = words;
+    // Most edges have none: a large graph has half as many elements.
+    if (words && drawn.label === null) this._labels.append((drawn.label = svg("text", drawn.at)));
+    if (drawn.label !== null && drawn.label.textContent !== words) drawn.label.textContent = words;
   }
 
   // Only one node is reached by Tab, as in a list.

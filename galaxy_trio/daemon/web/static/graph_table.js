@@ -1,6 +1,6 @@
 // The same graph as a table by layers, for screen readers, keyboards and small screens. Long tables are shown in parts.
 
-import { $, ago, el, number, replaceFocused, setText, shown } from "./dom.js";
+import { $, ago, el, number, setText, shown } from "./dom.js";
 import { layersOf } from "./graph_layout.js";
 import { badge } from "./icons.js";
 import { taskPath } from "./router.js";
@@ -98,7 +98,7 @@ export class NodeTable {
       row.before.replaceChildren(...before.map((text) => el("div", {}, el("bdi", {}, text))));
       const actions = this._actionsOf(node);
       if (node.task) actions.unshift(el("a", { href: taskPath(node.task), ariaLabel: `Open the task of ${shown(node.title)}` }, "Task"));
-      replaceFocused(row.actions, actions, row.name);
+      row.actions.replaceChildren(...actions);
     }
     setText(row.device, shown(node.device ?? (node.wants || "any")));
     setText(row.when, node.ended || node.started ? ago(node.ended ?? node.started) : "–");

@@ -1,7 +1,7 @@
 // The table of graphs: the newest page, loaded again after events, and older pages on demand.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, clock, el, number, setText, shown, throttled } from "./dom.js";
+import { $, ago, busy, clock, el, number, setText, shown, throttled } from "./dom.js";
 import { badge } from "./icons.js";
 import { graphPath } from "./router.js";
 
@@ -12,16 +12,18 @@ const ORDER = ["failed", "lost", "running", "ready", "waiting", "completed", "ca
 let graphs = new Map();
 const rows = new Map();
 let before = null;
-let isOpen = false;
+let visit = null; // From opening the list to closing it: an answer for an earlier one changes nothing.
 
 const wanted = () => $("graph-state").value;
 const path = (more = "") => `graphs?limit=${PAGE}${more}${wanted() ? `&state=${encodeURIComponent(wanted())}` : ""}`;
 
+const isCurrent = (asked) => asked.visit === visit && asked.state === wanted();
+
 export async function load() {
-  if (!isOpen) return;
-  const state = wanted();
+  if (visit === null) return;
+  const asked = { visit, state: wanted() };
   const page = await requestJson(path());
-  if (!isOpen || state !== wanted()) return;
+  if (!isCurrent(asked)) return;
   // The older pages that were loaded stay, unless there are newer graphs than a page.
   const oldest = page.graphs.at(-1)?.number ?? 0;
   const overlaps = [...graphs.values()].some((graph) => graph.number >= oldest);
@@ -35,7 +37,7 @@ export async function load() {
 export const loadSoon = throttled(() => load().catch(() => {}), 500);
 
 export function applyEvent({ changed, more_changed, ...graph }) {
-  if (!isOpen) return;
+  if (visit === null) return;
   // A page has only the newest graphs.
   if (graphs.has(graph.id)) graphs.set(graph.id, graph);
   if (wanted() && wanted() !== graph.state) graphs.delete(graph.id);
@@ -43,19 +45,22 @@ export function applyEvent({ changed, more_changed, ...graph }) {
 }
 
 async function loadOlder() {
-  const state = wanted();
-  $("older-graphs").disabled = true;
+  const asked = { visit, state: wanted() };
   try {
     const page = await requestJson(path(`&before=${before}`));
-    if (!isOpen || state !== wanted()) return;
+    if (!isCurrent(asked)) return;
     for (const graph of page.graphs) graphs.set(graph.id, graph);
     before = graphs.size < MAX_GRAPHS ? page.before : null;
     draw();
   } catch (error) {
-    report(error);
-  } finally {
-    $("older-graphs").disabled = false;
+    if (isCurrent(asked)) report(error);
   }
+}
+
+/** Loads the newest page, and shows why it cannot. */
+function loadNow() {
+  const asked = { visit, state: wanted() };
+  load().catch((error) => isCurrent(asked) && report(error));
 }
 
 function report(error) {
@@ -100,7 +105,7 @@ function fill(row, graph) {
 }
 
 function draw() {
-  if (!isOpen) return;
+  if (visit === null) return;
   for (const [id, row] of rows) {
     if (!graphs.has(id)) {
       row.element.remove();
@@ -122,20 +127,20 @@ function draw() {
 }
 
 export function open() {
-  isOpen = true;
-  setText($("graphs-outcome"), "");
-  load().catch(report);
+  visit = {};
+  loadNow();
 }
 
 /** Forgets the graphs: another view is shown. */
 export function close() {
-  isOpen = false;
+  visit = null;
+  setText($("graphs-outcome"), "");
   graphs = new Map();
   before = null;
 }
 
 export function start() {
-  $("graph-state").onchange = () => load().catch(report);
-  $("older-graphs").onclick = loadOlder;
+  $("graph-state").onchange = loadNow;
+  $("older-graphs").onclick = () => busy($("older-graphs"), loadOlder);
   setInterval(draw, 5000);
 }

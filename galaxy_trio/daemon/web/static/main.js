@@ -3,7 +3,8 @@
 import { errorText, requestJson } from "./api.js";
 import * as cluster from "./cluster.js";
 import * as devices from "./devices.js";
-import { $, clock, el, number, setText, throttled } from "./dom.js";
+import { $, busy, clock, el, number, setText, shown, throttled } from "./dom.js";
+import * as focus from "./focus.js";
 import * as graph from "./graph.js";
 import * as graphFiles from "./graph_files.js";
 import * as graphs from "./graphs.js";
@@ -51,7 +52,7 @@ function drawChoices() {
   const chosen = select.value;
   const names = devices.names().sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
   if (names.join("\n") !== [...select.options].slice(1).map((option) => option.value).join("\n")) {
-    select.replaceChildren(select.options[0], ...names.map((name) => el("option", { value: name }, name)));
+    select.replaceChildren(select.options[0], ...names.map((name) => el("option", { value: name }, shown(name))));
     select.value = names.includes(chosen) ? chosen : "";
   }
   const systems = devices.systems();
@@ -66,9 +67,7 @@ function chooseDevice() {
   for (const id of ["os", "capabilities"]) $(id).disabled = $("device").value !== "";
 }
 
-async function submit(event) {
-  event.preventDefault();
-  const button = event.submitter ?? event.target.querySelector("button");
+async function submit() {
   const outcome = $("submit-outcome");
   const body = { request: $("request").value, timeout: Number($("timeout").value), priority: Number($("priority").value), idempotency_key: idempotencyKey };
   if ($("device").value) body.device = $("device").value;
@@ -77,7 +76,6 @@ async function submit(event) {
     const capabilities = $("capabilities").value.split(",").map((word) => word.trim()).filter(Boolean);
     if (capabilities.length) body.capabilities = capabilities;
   }
-  button.disabled = true;
   setText(outcome, "");
   try {
     const task = await requestJson("tasks", { method: "POST", body });
@@ -92,8 +90,6 @@ async function submit(event) {
   } catch (error) {
     outcome.className = "outcome bad";
     setText(outcome, errorText(error));
-  } finally {
-    button.disabled = false;
   }
 }
 
@@ -103,12 +99,12 @@ let idempotencyKey = newKey();
 
 function showEvent(kind, data) {
   let words = null;
-  if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${tasks.shortened(data.request, 80)}`;
+  if (kind === "task" && data.state !== "queued") words = `${data.state} on ${data.device ?? "no device"}: ${shown(data.request, 80)}`;
   if (kind === "device" && data.what !== "information") words = `${data.device_id}: ${data.what}${data.what !== "connected" && data.problem ? `: ${data.problem}` : ""}`;
   if (kind === "graph" && data.state !== "running") words = `${graphs.nameOf(data)}: ${data.state}`;
   if (words === null) return;
   const list = $("events");
-  list.prepend(el("li", {}, el("time", {}, clock(Date.now())), ` ${words}`));
+  list.prepend(el("li", {}, el("time", {}, clock(Date.now())), ` ${shown(words, 2000)}`));
   while (list.childElementCount > EVENTS) list.lastElementChild.remove();
   $("no-events").hidden = true;
 }
@@ -152,6 +148,8 @@ const VIEWS = {
 let view = null;
 
 function showRoute(route) {
+  // It asks about what was shown.
+  $("cancel-dialog").close();
   if (route.view === "task") {
     if (view === null) showView({ view: "overview", path: OVERVIEW });
     tasks.open(route.id);
@@ -192,7 +190,10 @@ $("skip").onclick = (event) => {
   event.preventDefault();
   $(VIEWS[view.view].main).focus();
 };
-$("submit").onsubmit = submit;
+$("submit").onsubmit = (event) => {
+  event.preventDefault();
+  busy($("submit-task"), submit);
+};
 $("submit").oninput = () => {
   idempotencyKey = newKey();
 };
@@ -202,6 +203,7 @@ for (const button of document.querySelectorAll("[data-close]")) button.onclick =
 $("request").onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("submit").requestSubmit();
 };
+focus.start();
 devices.start(drawChoices);
 tasks.start(() => leaveTask(view.path));
 graphs.start();

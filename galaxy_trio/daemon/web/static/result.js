@@ -1,7 +1,7 @@
 // Shows a result: text, a picture, or JSON, folded where it is long. Other content from a device is shown as text.
 
 import { errorText, request } from "./api.js";
-import { el, number } from "./dom.js";
+import { busy, el, number } from "./dom.js";
 
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+$/;
 const MAX_OPEN = 12;
@@ -12,7 +12,7 @@ export function showResult(place, task) {
   if (!("result" in task)) {
     const size = `${number.format(Math.ceil(task.result_size / 1024))} KiB`;
     const button = el("button", { type: "button" }, `Download, ${size}`);
-    button.onclick = () => download(button, task);
+    button.onclick = () => busy(button, () => download(button, task));
     place.replaceChildren(el("p", {}, "The result is too large to show here. "), button);
     return;
   }
@@ -23,7 +23,6 @@ export function showResult(place, task) {
 }
 
 async function download(button, task) {
-  button.disabled = true;
   try {
     const response = await request(task.result_url.slice(1), { signal: AbortSignal.timeout(600_000) });
     const url = URL.createObjectURL(await response.blob());
@@ -31,8 +30,6 @@ async function download(button, task) {
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   } catch (error) {
     button.after(el("p", { className: "outcome bad" }, errorText(error)));
-  } finally {
-    button.disabled = false;
   }
 }
 
@@ -53,8 +50,9 @@ function shown(value, isTop) {
     if (from + BATCH < entries.length) {
       const button = el("button", { type: "button" }, `${number.format(entries.length - from - BATCH)} more`);
       button.onclick = () => {
-        last.remove();
         more(from + BATCH);
+        list.lastElementChild.querySelector(":scope > button")?.focus();
+        last.remove();
       };
       const last = el("li", {}, button);
       list.append(last);

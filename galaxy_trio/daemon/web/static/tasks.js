@@ -1,7 +1,7 @@
 // The table of tasks: the newest page, updated by events, and older pages on demand.
 
 import { errorText, requestJson } from "./api.js";
-import { $, ago, clock, el, noted, number, setText, shown, throttled } from "./dom.js";
+import { $, ago, busy, clock, el, noted, number, setText, shown, throttled } from "./dom.js";
 import { showResult } from "./result.js";
 import { go, graphPath, setTitle, taskPath } from "./router.js";
 
@@ -42,7 +42,6 @@ async function read(path, take) {
 
 async function loadOlder() {
   const state = wanted();
-  $("older").disabled = true;
   try {
     await read(`tasks?limit=${PAGE}&before=${before}${state ? `&state=${state}` : ""}`, (page) => {
       if (state !== wanted()) return;
@@ -52,8 +51,6 @@ async function loadOlder() {
     draw();
   } catch (error) {
     setText($("submit-outcome"), errorText(error));
-  } finally {
-    $("older").disabled = false;
   }
 }
 
@@ -104,10 +101,10 @@ function makeRow(id) {
 function fill(row, task) {
   row.state.className = `state ${task.state}`;
   setText(row.state, task.state);
-  setText(row.request, shortened(task.request));
-  row.request.setAttribute("aria-label", `Show task: ${shortened(task.request)}`);
-  setText(row.error, task.state === "failed" || task.state === "lost" ? shortened(task.error ?? "") : "");
-  setText(row.device, task.device ?? (task.wants.device ? `${task.wants.device}` : task.wants.os ? `any ${task.wants.os}` : "any"));
+  setText(row.request, shown(task.request));
+  row.request.setAttribute("aria-label", `Show task: ${shown(task.request)}`);
+  setText(row.error, task.state === "failed" || task.state === "lost" ? shown(task.error ?? "") : "");
+  setText(row.device, shown(task.device ?? task.wants.device ?? (task.wants.os ? `any ${task.wants.os}` : "any")));
   setText(row.when, ago(task.ended ?? task.started ?? task.created));
   row.when.title = new Date(task.created).toLocaleString();
   if (row.actionsFor !== task.state) {
@@ -116,26 +113,23 @@ function fill(row, task) {
   }
 }
 
-export const shortened = (text, most = 160) => (text.length > most ? `${text.slice(0, most)}…` : text);
+async function act(path, method, words) {
+  try {
+    applyResponse(await requestJson(path, { method, signal: AbortSignal.timeout(60_000) }));
+    setText($("submit-outcome"), words);
+    $("submit-outcome").className = "outcome";
+  } catch (error) {
+    setText($("submit-outcome"), errorText(error));
+    $("submit-outcome").className = "outcome bad";
+  }
+}
 
 function actions(task) {
-  const what = shortened(task.request);
+  const what = shown(task.request);
   const button = (word, method, path) => {
     const made = el("button", { type: "button" }, word);
     made.setAttribute("aria-label", `${word}: ${what}`);
-    made.onclick = async () => {
-      made.disabled = true;
-      try {
-        applyResponse(await requestJson(path, { method, signal: AbortSignal.timeout(60_000) }));
-        setText($("submit-outcome"), word === "Cancel" ? `Cancelled: ${what}` : `Retried: ${what}`);
-        $("submit-outcome").className = "outcome";
-      } catch (error) {
-        setText($("submit-outcome"), errorText(error));
-        $("submit-outcome").className = "outcome bad";
-      } finally {
-        made.disabled = false;
-      }
-    };
+    made.onclick = () => busy(made, () => act(path, method, `${word === "Cancel" ? "Cancelled" : "Retried"}: ${what}`));
     return made;
   };
   if (!ENDED.has(task.state)) return [button("Cancel", "DELETE", `tasks/${task.id}`)];
@@ -241,7 +235,7 @@ export function close() {
 /** `onLeave()` is called when the user has closed the dialog. */
 export function start(onLeave) {
   $("state").onchange = () => load().catch((error) => setText($("submit-outcome"), errorText(error)));
-  $("older").onclick = loadOlder;
+  $("older").onclick = () => busy($("older"), loadOlder);
   $("task-dialog").onclose = () => {
     if (shownInDialog === null) return;
     shownInDialog = null;
