@@ -50,7 +50,10 @@ function check() {
 
 export function start() {
   addEventListener("focusin", (event) => remember(event.target));
-  // A click next to all controls takes the focus away, and it stays away.
-  addEventListener("click", () => document.activeElement === document.body && places.delete(topLayer()), { capture: true });
+  // The user has taken the focus away, with a click next to all controls or with Tab: it stays away. What was moved has it again by then.
+  addEventListener("focusout", ({ target, relatedTarget }) => {
+    const forget = () => document.activeElement === document.body && isUsable(target) && places.delete(layerOf(target));
+    if (relatedTarget === null) setTimeout(forget);
+  });
   new MutationObserver(check).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["hidden", "open"] });
 }
