@@ -123,6 +123,21 @@ def test_row_that_goes_leaves_the_focus_at_its_table(browser: Browser, world: Wo
         expect(page.get_by_role("group", name="Table of graphs")).to_be_focused()
 
 
+def test_panel_of_a_node_returns_the_focus_to_its_row(browser: Browser, world: World, graph: str) -> None:
+    for page in open_graph(browser, world, graph):
+        page.get_by_role("link", name="List").click()
+        show = page.get_by_role("button", name="Show node: b")
+        _press(page, show)
+        expect(page.locator("#node-title")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(show).to_be_focused()
+        page.keyboard.press("Enter")
+        # Its row is not shown any more.
+        page.get_by_label("Search").fill("nothing")
+        _press(page, page.get_by_role("button", name="Close the node"))
+        expect(page.get_by_role("group", name="Table of nodes")).to_be_focused()
+
+
 def test_row_that_moves_takes_the_focus_along(page: Page) -> None:
     button = device_row(page, "server").get_by_role("button")
     button.focus()

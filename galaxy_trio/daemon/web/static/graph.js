@@ -287,7 +287,7 @@ function closePanel() {
   panel.hide();
   picture.select(null);
   if (!$("graph-picture").hidden) picture.focus(id);
-  else $("graph-list").querySelector(".table").focus();
+  else table.focus(id);
 }
 
 /** The graph that is shown, or null. */

@@ -52,6 +52,11 @@ export class NodeTable {
     for (const id of changed) if (this._rows.has(id)) this._fill(this._rows.get(id), this._model.nodes.get(id));
   }
 
+  /** Gives a node's row the focus, or the table if the row is not shown. */
+  focus(id) {
+    (this._rows.get(id)?.name ?? $("graph-list").querySelector(".table")).focus();
+  }
+
   _draw() {
     const wanted = $("find-node").value.trim().toLowerCase();
     const state = $("node-state").value;
