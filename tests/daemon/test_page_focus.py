@@ -195,6 +195,13 @@ def test_edit_of_a_graph_leaves_the_focus_on_its_node_or_near_it(browser: Browse
         ask(world, "PATCH", f"/graphs/{graph}", {"remove": ["c"]})
         expect(node_box(page, "c")).to_have_count(0)
         expect(page.locator("#picture")).to_be_focused()
+        # Of two nodes with the same name, it is the same one.
+        ask(world, "PATCH", f"/graphs/{graph}", {"add": [node("d", name="twin"), node("e", name="twin")]})
+        node_box(page, "twin").nth(1).focus()
+        expect(node_box(page, "twin").nth(1)).to_be_focused()
+        ask(world, "PATCH", f"/graphs/{graph}", {"add": [node("f")]})
+        expect(node_box(page, "f")).to_be_visible()
+        expect(node_box(page, "twin").nth(1)).to_be_focused()
         node_box(page, "b").focus()
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Cancel: b").focus()

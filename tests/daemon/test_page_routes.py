@@ -124,6 +124,13 @@ def test_unknown_address_is_named_as_such(browser: Browser, world: World, path: 
         expect(page.locator("#overview")).to_be_visible()
 
 
+def _check_no_token(page: Page) -> None:
+    """The token is neither in the page nor in what the browser keeps when its tab is closed."""
+    assert TOKEN not in page.url
+    assert TOKEN not in page.content()
+    assert TOKEN not in page.evaluate("() => JSON.stringify([{ ...localStorage }, document.cookie, history.state])")
+
+
 def test_shared_link_asks_for_the_token_first_and_never_has_it(browser: Browser, tmp_path: Path) -> None:
     with open_world(tmp_path, ["laptop"], token=TOKEN) as world:
         task = ask(world, "POST", "/tasks", {"request": "echo secret", "device": "laptop"}, TOKEN)["id"]
@@ -134,6 +141,7 @@ def test_shared_link_asks_for_the_token_first_and_never_has_it(browser: Browser,
             page.get_by_label("Token", exact=True).fill(TOKEN)
             page.keyboard.press("Enter")
             expect(_dialog(page)).to_contain_text("echo secret")
+            _check_no_token(page)
             page.keyboard.press("Escape")
             page.get_by_role("link", name="Graphs").click()
             page.get_by_role("link", name="Guarded").click()
@@ -146,10 +154,7 @@ def test_shared_link_asks_for_the_token_first_and_never_has_it(browser: Browser,
                 page.get_by_role("button", name="Download").click()
             assert all(any(request.url.endswith(end) for request in sent) for end in REQUESTED)
             assert not [request.url for request in sent if TOKEN in f"{request.url} {request.post_data}"]
-            assert TOKEN not in page.evaluate("() => JSON.stringify([{ ...localStorage }, document.cookie])")
-            assert TOKEN not in page.url
-            assert TOKEN not in page.content()
-            assert TOKEN not in page.evaluate("() => JSON.stringify(history.state)")
+            _check_no_token(page)
 
 
 def test_skip_link_leads_to_what_is_shown_and_keeps_the_address(world: World, page: Page) -> None:

@@ -1,6 +1,6 @@
 // Keeps the focus when what has it is removed, hidden or moved: without this, the next Tab would begin at the top of the page.
 //
-// Only the place of the focus is remembered: the element and those around it, once for the page and once for each dialog above it.
+// Only the place of the focus is remembered: the name of the element and those around it, once for the page and once for each dialog above it.
 
 const CONTROLS = "a[href], button, input, select, summary, [tabindex]";
 
@@ -15,14 +15,13 @@ const nameOf = (control) => `${control.localName} ${control.ariaLabel ?? control
 
 function remember(element) {
   const around = [];
-  for (let at = element; at !== null && at !== document.body; at = at.parentElement) around.push(at);
+  for (let at = element.parentElement; at !== null && at !== document.body; at = at.parentElement) around.push(at);
   places.set(layerOf(element), { name: nameOf(element), around });
 }
 
-/** The nearest element that can have the focus, if the one that had it cannot: an equal control, else the row, the table or the heading around it. */
+/** The nearest element that can have the focus, if the one that had it cannot: an equal control or itself in another place, else the row, the table or the heading around it. */
 function nearest({ name, around }) {
-  if (isUsable(around[0])) return around[0];
-  const left = around.slice(1).filter(isUsable);
+  const left = around.filter(isUsable);
   // Not among rows: another row may have an equal control.
   const same = left.length && left[0].localName !== "tbody" ? [...left[0].querySelectorAll(CONTROLS)].find((control) => isUsable(control) && nameOf(control) === name) : null;
   if (same) return same;
