@@ -123,6 +123,22 @@ def test_row_that_goes_leaves_the_focus_at_its_table(browser: Browser, world: Wo
         expect(page.get_by_role("group", name="Table of graphs")).to_be_focused()
 
 
+def test_row_that_goes_does_not_give_the_focus_to_an_equal_button_of_another_row(
+    browser: Browser, world: World
+) -> None:
+    twins = [node("a", "hold", name="twin"), node("b", "hold", device="server", name="twin")]
+    graph = submit_graph(world, twins)
+    for page in open_graph(browser, world, graph):
+        page.get_by_role("link", name="List").click()
+        page.get_by_label("In state").select_option("running")
+        expect(page.locator("#node-rows tr")).to_have_count(2)
+        _press(page, page.get_by_role("button", name="Cancel: twin").first)
+        expect(page.locator("#node-rows tr")).to_have_count(1)
+        # A second press would cancel the other one.
+        expect(page.get_by_role("group", name="Table of nodes")).to_be_focused()
+    ask(world, "DELETE", f"/graphs/{graph}")
+
+
 def test_panel_of_a_node_returns_the_focus_to_its_row(browser: Browser, world: World, graph: str) -> None:
     for page in open_graph(browser, world, graph):
         page.get_by_role("link", name="List").click()
