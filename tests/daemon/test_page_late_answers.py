@@ -167,11 +167,15 @@ def test_late_page_of_graphs_in_another_state_is_not_shown(page: Page) -> None:
     failed = HeldRequests(page, "**/graphs?*state=failed*")
     page.get_by_label("State", exact=True).select_option("failed")
     failed.wait()
-    page.get_by_label("State", exact=True).select_option("running")
+    with page.expect_response("**/graphs?*state=running*") as response:
+        page.get_by_label("State", exact=True).select_option("running")
+    response.value.finished()
     expect(graph_row(page, "First")).to_be_visible()
+    # After an event the list would be loaded again.
+    again = HeldRequests(page, "**/graphs?*state=running*")
     failed.release(lambda route: route.fulfill(json={"graphs": [], "before": None}))
-    # Without waiting: an event may load the list again.
     assert graph_row(page, "First").is_visible()
+    again.release()
     # Nor one from an earlier visit, not even the reason why it could not be loaded.
     running = HeldRequests(page, "**/graphs?*state=running*")
     page.reload()

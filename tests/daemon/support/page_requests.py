@@ -67,4 +67,10 @@ class HeldRequests:
                 else:
                     answer(route)
             response.value.finished()
-        self._page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        # The page has read them when it has read the answer to a later request.
+        self._page.evaluate(
+            """async () => {
+                await (await fetch('health')).json();
+                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+            }"""
+        )
