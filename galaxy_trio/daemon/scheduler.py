@@ -13,7 +13,8 @@ waits for the claim, and takes no later task before it.
 from __future__ import annotations
 
 import math
-from itertools import chain
+from heapq import heapify, heappop, heappush
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final
 
 from galaxy_trio.daemon.device_slots import DeviceSlots, DeviceState
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 MAX_QUEUES: Final = 1_000
 """Maximum different requirements of queued tasks, not counting those that name a device."""
 _MAX_EMPTY_QUEUES: Final = 100
-"""Queues, in addition to one for each device, above which the empty ones are dropped."""
+"""Queues, in addition to one for each device, above which the empty ones are dropped, each time that the number of queues has doubled."""
 
 
 class Scheduler:
@@ -56,6 +57,8 @@ class Scheduler:
         # Ordered sets of the queues that have changed since the last `take`, and since the last `check`.
         self._to_take: dict[RequirementQueue, None] = {}
         self._to_check: dict[RequirementQueue, None] = {}
+        # The queues that the last look for empty ones has left.
+        self._not_dropped = 0
         self.queued: int = 0
         """The number of queued tasks, of all daemons."""
 
@@ -108,13 +111,26 @@ class Scheduler:
         self._set_free(slots)
 
     def _set_free(self, slots: DeviceSlots) -> None:
+        """Let a device have tasks as far as it has free slots."""
+        self._move(slots)
+        if slots.has_room:
+            self._to_take.update(dict.fromkeys(queue for queue in slots.queues.values() if queue.next_rank < NONE))
+
+    def _move(self, slots: DeviceSlots) -> None:
         """Move a device to the end of the idle or partly busy ones, or remove it from both if it has no free slot."""
         for free in (self._idle, self._partly_busy):
             if free.get(slots.device_id) is slots:
                 del free[slots.device_id]
         if slots.has_room:
             (self._partly_busy if slots.taken else self._idle)[slots.device_id] = slots
-            self._to_take.update(dict.fromkeys(queue for queue in slots.queues.values() if queue.next_rank < NONE))
+
+    def _free(self) -> Iterator[DeviceSlots]:
+        """The devices with a free slot, in the order in which they take tasks."""
+        return chain(self._idle.values(), self._partly_busy.values())
+
+    def _with_tasks(self) -> list[RequirementQueue]:
+        """The queues that are not known to have no task to take."""
+        return [queue for queue in self._queues.values() if queue.next_rank < NONE]
 
     def _match_all(self, slots: DeviceSlots) -> None:
         own = self._queues.get(Requirement(slots.device_id))
@@ -161,7 +177,7 @@ class Scheduler:
 
     def _has_free_slot_for(self, queue: RequirementQueue, priority: int) -> bool:
         """Whether a free slot of a device has no earlier task to take than a new one of this priority."""
-        for slots in chain(self._idle.values(), self._partly_busy.values()):
+        for slots in self._free():
             if queue.requirement in slots.queues:
                 first = slots.first()
                 if first is None or first.next_rank[0] > -priority:
@@ -184,9 +200,8 @@ class Scheduler:
         queue.add_claimed(records, is_last=is_last)
         self._touch(queue)
         # Devices may have been waiting for this claim to compare the first tasks of their queues.
-        for slots in chain(self._idle.values(), self._partly_busy.values()):
-            if queue.requirement in slots.queues:
-                self._to_take.update(dict.fromkeys(slots.queues.values()))
+        if any(queue.requirement in slots.queues for slots in self._free()):
+            self._to_take.update(dict.fromkeys(self._with_tasks()))
 
     def end_change(self, queue: RequirementQueue) -> None:
         """Report that the claims of a queue are no longer being changed."""
@@ -241,8 +256,10 @@ class Scheduler:
         self._to_check[queue] = None
 
     def _add_queue(self, queue: RequirementQueue) -> RequirementQueue:
-        if len(self._queues) >= _MAX_EMPTY_QUEUES + len(self._devices):
+        # A look at all queues for each new one would take a time that grows with the square of their number.
+        if len(self._queues) >= max(_MAX_EMPTY_QUEUES + len(self._devices), 2 * self._not_dropped):
             self._drop_empty_queues()
+            self._not_dropped = len(self._queues)
         self._queues[queue.requirement] = queue
         if queue.requirement.device is None:
             self._shared[queue.requirement] = queue
@@ -271,30 +288,43 @@ class Scheduler:
             for slots in self._devices_for(queue):
                 slots.queues.pop(queue.requirement, None)
 
-    def take(self) -> Iterator[tuple[TaskRecord, DeviceSlots]]:
-        """Assign slots to the tasks that can begin now, and yield each task with its device's slots; the caller starts it."""
-        while self._to_take and self._taken < self._max_running:
-            queue = min(self._to_take, key=lambda queue: queue.next_rank)
-            slots = None if queue.first is None else self._free_slots_for(queue)
+    def take(self) -> list[tuple[TaskRecord, DeviceSlots]]:
+        """Assign slots to the tasks that can begin now. Returns each task with its device's slots; the caller starts them."""
+        taken: list[tuple[TaskRecord, DeviceSlots]] = []
+        order = count()
+        heap = [(queue.next_rank, next(order), queue) for queue in self._to_take]
+        heapify(heap)
+        # The first queue of each device that was asked for: to find it takes a look at all queues of the device.
+        firsts: dict[DeviceSlots, RequirementQueue | None] = {}
+        while heap and self._taken < self._max_running:
+            _, _, queue = heappop(heap)
+            slots = None if queue.first is None else self._free_slots_for(queue, firsts)
             if slots is None:
-                del self._to_take[queue]
                 continue
-            record = queue.take()
+            taken.append((queue.take(), slots))
             slots.taken += 1
             self._taken += 1
-            self._set_free(slots)
+            self._move(slots)
             self._to_check[queue] = None
-            yield record, slots
+            firsts = {other: first for other, first in firsts.items() if first is not queue}
+            heappush(heap, (queue.next_rank, next(order), queue))
+        self._to_take = dict.fromkeys(queue for _, _, queue in heap)
+        return taken
 
-    def _free_slots_for(self, queue: RequirementQueue) -> DeviceSlots | None:
+    def _free_slots_for(
+        self, queue: RequirementQueue, firsts: dict[DeviceSlots, RequirementQueue | None]
+    ) -> DeviceSlots | None:
         """A device that can take the first task of a queue. Devices with an earlier task, claimed or free, are left out."""
+
+        def takes(slots: DeviceSlots) -> bool:
+            if slots not in firsts:
+                firsts[slots] = slots.first()
+            return firsts[slots] is queue
+
         if queue.requirement.device is not None:
             slots = self._devices.get(queue.requirement.device)
-            return slots if slots is not None and slots.has_room and slots.first() is queue else None
-        for slots in chain(self._idle.values(), self._partly_busy.values()):
-            if queue.requirement in slots.queues and slots.first() is queue:
-                return slots
-        return None
+            return slots if slots is not None and slots.has_room and takes(slots) else None
+        return next((slots for slots in self._free() if queue.requirement in slots.queues and takes(slots)), None)
 
     def check(self, *, may_fail: bool = True) -> tuple[list[RequirementQueue], list[RequirementQueue]]:
         """Return the queues whose claims the caller has to change, and those whose tasks it has to fail because no device can run them.
@@ -318,10 +348,12 @@ class Scheduler:
     def _share_free_slots(self) -> None:
         """Count the free slots for each queue whose tasks name no device."""
         free = dict.fromkeys((queue for queue in self._shared.values() if queue.next_rank < NONE), 0)
-        for slots in chain(self._idle.values(), self._partly_busy.values()) if free else ():
-            first = slots.first()
-            if first in free:
-                free[first] += slots.size - slots.taken
+        if free:
+            in_order = sorted(self._with_tasks(), key=lambda queue: queue.next_rank)
+            for slots in self._free():
+                first = next((queue for queue in in_order if queue.requirement in slots.queues), None)
+                if first in free:
+                    free[first] += slots.size - slots.taken
         for queue in self._shared.values():
             count = free.get(queue, 0)
             if queue.free_slots != count:

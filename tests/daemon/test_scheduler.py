@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import attrs
@@ -9,7 +10,7 @@ import pytest
 
 import galaxy_trio.daemon.scheduler
 from galaxy_trio.daemon.device_slots import DeviceState
-from galaxy_trio.daemon.requirement_queue import READ_AHEAD
+from galaxy_trio.daemon.requirement_queue import READ_AHEAD, RequirementQueue
 from galaxy_trio.daemon.scheduler import Scheduler
 from galaxy_trio.daemon.store.records import Requirement, TaskRecord
 from tests.daemon.support.scheduling import AWAY, PAGE, make_record
@@ -289,8 +290,47 @@ def test_number_of_requirements_is_limited_and_requirements_without_tasks_make_r
     scheduler.withdraw(make_record(3, needs[3]))
     assert scheduler.has_queue_for(needs[5])
     _accept(scheduler, make_record(6, needs[5]))
-    assert needs[3] not in scheduler.queues
     assert scheduler.queued == 5
+
+
+def test_queues_without_tasks_are_dropped() -> None:
+    scheduler = Scheduler()
+    scheduler.add_device("a", 1, AWAY)
+    for number in range(1_000):
+        record = make_record(number, Requirement(None, None, (f"c{number}",)))
+        _accept(scheduler, record)
+        scheduler.withdraw(record)
+    assert len(scheduler.queues) < 300
+
+
+def test_work_for_many_requirements_grows_in_proportion_to_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Counter[str]()
+
+    class CountedQueue(RequirementQueue):
+        def __getattribute__(self, name: str) -> object:
+            looks["all"] += 1
+            return super().__getattribute__(name)
+
+    def work(number: int) -> int:
+        looks.clear()
+        scheduler = Scheduler(is_alone=False)
+        capabilities = [f"c{index}" for index in range(number)]
+        devices = [scheduler.add_device(name, 1, _connected(*capabilities)) for name in NAMES]
+        records = [make_record(index, Requirement(None, None, (name,))) for index, name in enumerate(capabilities)]
+        for record in records:
+            scheduler.requeue(record)
+            scheduler.report_free(record)
+        for slots, record in zip(devices, records, strict=False):
+            assert _take(scheduler) == []
+            [queue] = scheduler.check()[0]
+            scheduler.add_claimed(queue, [record], is_last=True)
+            assert _take(scheduler) == [record.number]
+            scheduler.end_change(queue)
+            scheduler.release(slots)
+        return looks["all"]
+
+    monkeypatch.setattr(galaxy_trio.daemon.scheduler, "RequirementQueue", CountedQueue)
+    assert work(800) < 10 * work(100)
 
 
 def test_the_only_free_slot_gets_a_free_task_that_goes_before_the_claimed_one() -> None:
