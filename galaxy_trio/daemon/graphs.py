@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from galaxy_trio.daemon.graph_limits import check_requirements, check_size
 from galaxy_trio.daemon.refusals import DaemonBusy
 from galaxy_trio.errors import GraphTooLarge
 
@@ -20,19 +21,8 @@ if TYPE_CHECKING:
     from galaxy_trio.graph.files.edit_reader import GivenEdit
 
 
-MAX_EDGES: Final = 20_000
-MAX_SIZE: Final = 8 * 2**20
-"""The largest graph, with the bytes of memory of its texts and data: a transaction that adds or edits it must not delay others for long."""
 _MAX_TOGETHER: Final = 2
-"""The operations on graphs that may be in one transaction, for the same reason."""
-
-
-def _check_size(edges: int, size: int) -> None:
-    if edges > MAX_EDGES or size > MAX_SIZE:
-        raise GraphTooLarge(
-            f"a graph of the daemon has at most {MAX_EDGES:,} edges and {MAX_SIZE:,} bytes of texts, "
-            f"and this one would have {edges:,} and {size:,}: use several graphs"
-        )
+"""The operations on graphs that may be in one transaction, which must not delay others for long."""
 
 
 class Graphs:
@@ -62,7 +52,7 @@ class Graphs:
         """
         first = len(graph.nodes) - len({edge.target for edge in graph.edges})
         try:
-            _check_size(len(graph.edges), graph._size)
+            check_size(len(graph.edges), graph._size)
             if first > self._task_queue.max_queued:
                 raise GraphTooLarge(
                     f"the graph begins with {first:,} tasks, and at most {self._task_queue.max_queued:,} may be queued: "
@@ -85,6 +75,7 @@ class Graphs:
             NoSuchGraph: There is no such graph.
             VersionConflict: The graph has another version. The error has it.
             GraphTooLarge: It would have too many nodes or edges.
+            GraphFileError: It would have nodes with too many different requirements.
             GraphError: The edit is invalid.
             DaemonBusy: Too many tasks are queued for the nodes that it adds, or the daemon is stopping.
             StoreError: It could not be written.
@@ -94,7 +85,9 @@ class Graphs:
         def change(edit: GraphEdit) -> None:
             given.apply(edit)
             _, edges, size = edit._totals()
-            _check_size(edges, size)
+            check_size(edges, size)
+            if given.add or given.replace:
+                check_requirements(edit._nodes(), "add" if given.add else "replace")
 
         async with self._turns:
             return await self._store.graphs.edit(graph_id, change, given.version)

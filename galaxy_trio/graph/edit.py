@@ -12,7 +12,7 @@ from galaxy_trio.graph.model import Edge, check_size, conditions_met, edge_size,
 from galaxy_trio.graph.state_machine import UNSTARTED, Changes, NodeState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from galaxy_trio.graph.memory_tables import LiveEdge, LiveNode, MemoryTables
     from galaxy_trio.graph.model import Node
@@ -178,6 +178,13 @@ class GraphEdit:
             len(tables.edges) + connected - len(self._disconnected),
             self._size(),
         )
+
+    def _nodes(self) -> Iterator[Node]:
+        """All nodes of the graph as it will be, in any order."""
+        for node_id, node in self._tables.nodes.items():
+            if node_id not in self._removed:
+                yield self._replaced.get(node_id, node.spec)
+        yield from self._added.values()
 
     def _size(self) -> int:
         """Count the bytes of memory of the texts and data."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 import trio
 
-from galaxy_trio.daemon import graphs
 from tests.daemon.support.daemon import RunningDaemon, open_daemon
 
 if TYPE_CHECKING:
@@ -144,29 +142,6 @@ async def test_invalid_graph_or_edit_is_refused_with_the_place_of_each_problem(t
         error = (await daemon.ask("PATCH", f"/graphs/{graph}", 422, json=edit))["error"]
         for place in ("add[0].request", "add[1].id", "connect[0].target", "disconnect[0].target", "more"):
             assert place in error
-        daemon.work.release("a")
-
-
-async def test_graph_that_would_delay_others_for_long_is_refused(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path, "d1") as daemon:
-        names = [str(number) for number in range(202)]
-        pairs: list[JSON] = [{"source": one, "target": other} for one, other in combinations(names, 2)]
-        document: JSON = {"nodes": [_node(name) for name in names], "edges": pairs}
-        assert "use several graphs" in (await daemon.ask("POST", "/graphs", 413, json=document))["error"]
-        many: JSON = {"nodes": [_node(str(number)) for number in range(10_001)]}
-        assert "at most 10,000 nodes" in (await daemon.ask("POST", "/graphs", 422, json=many))["error"]
-
-
-@pytest.mark.parametrize(("name", "limit"), [("MAX_EDGES", 1), ("MAX_SIZE", 1_000)])
-async def test_edits_grow_a_graph_up_to_the_limits_alone(
-    name: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(graphs, name, limit)
-    async with open_daemon(tmp_path, "d1") as daemon:
-        graph = await _submit(daemon, [_node("a", "hold a"), _node("b")], _edges("ab"))
-        edit = {"add": [_node("c", "x" * 1_000)], "connect": _edges("bc")}
-        assert "use several graphs" in (await daemon.ask("PATCH", f"/graphs/{graph}", 413, json=edit))["error"]
-        assert (await daemon.ask("GET", f"/graphs/{graph}"))["version"] == 0
         daemon.work.release("a")
 
 

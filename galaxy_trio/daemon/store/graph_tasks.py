@@ -16,6 +16,7 @@ from galaxy_trio.daemon.store.queries import insert_all
 from galaxy_trio.daemon.store.records import TaskRequest
 from galaxy_trio.daemon.store.result_beginnings import MOST_ESCAPED, MOST_LOST, parse_beginning
 from galaxy_trio.daemon.store.schema import GRAPH_EDGES, GRAPH_NODES, RESULTS, TASKS
+from galaxy_trio.daemon.task_limits import MAX_TIMEOUT
 from galaxy_trio.graph.node_requests import MAX_INPUTS, make_request, share_of
 from galaxy_trio.graph.snapshot import NodeResult
 from galaxy_trio.graph.state_machine import NodeState
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "it was cancelled"
 """The error of a node that was cancelled, whatever its last task says."""
-MAX_TIMEOUT: Final = 7 * 24 * 3600.0
-"""The longest timeout of a node's task, in seconds."""
 _MAX_KNOWN: Final = 64
 """Results whose beginnings are in memory."""
 _SPECS: Final = select(GRAPH_NODES.c.id, GRAPH_NODES.c.spec).where(

@@ -13,6 +13,7 @@ from galaxy_trio._codec.sliced_json import free
 from galaxy_trio._concurrency.slices import finish
 from galaxy_trio._config.reader import ObjectReader
 from galaxy_trio.daemon.store.records import RetryPolicy, TaskRequest
+from galaxy_trio.daemon.task_limits import MAX_CAPABILITIES, MAX_CAPABILITIES_SIZE, MAX_NAME, MAX_TIMEOUT
 from galaxy_trio.graph.backoff import MAX_BACKOFF
 from galaxy_trio.graph.model import BACKOFF, MAX_RETRIES
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 INLINE: Final = 2**20
 """The largest result in bytes that is part of its task; a larger one has its own URL."""
-MAX_TIMEOUT: Final = 7 * 24 * 3600.0
-"""The longest timeout of a task, in seconds."""
-MAX_NAME: Final = 900
-"""The maximum length of a name, a capability and an idempotency key, in characters."""
-MAX_CAPABILITIES: Final = 100
-"""The maximum number of capabilities."""
 _MAX_VALUES: Final = 500_000
 """The number of values and keys that a body may have."""
 MAX_PROBLEMS: Final = 20
@@ -95,6 +90,8 @@ def _read_task(document: object) -> TaskRequest:
     priority = members.integer("priority", minimum=-MAX_PRIORITY, maximum=MAX_PRIORITY)
     policy = _read_policy(members)
     members.refuse_unknown()
+    if sum(map(len, capabilities)) > MAX_CAPABILITIES_SIZE:
+        members.report("capabilities", f"expected at most {MAX_CAPABILITIES_SIZE:,} characters in all of them together")
     if device is not None and (os is not None or capabilities):
         members.report("device", "give a device, or the properties that one must have, not both")
     if problems or request is None:

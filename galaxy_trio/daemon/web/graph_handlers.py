@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import JSONResponse, Response
 
 from galaxy_trio.daemon.store.graph_records import short_graph
-from galaxy_trio.daemon.web.bodies import MAX_NAME, BadRequest
+from galaxy_trio.daemon.task_limits import MAX_NAME
+from galaxy_trio.daemon.web.bodies import BadRequest
 from galaxy_trio.daemon.web.graph_bodies import FORMATS, parse_edit, parse_graph, whole_graph, written
 from galaxy_trio.daemon.web.query import page_size, query_of
 from galaxy_trio.graph import GraphState

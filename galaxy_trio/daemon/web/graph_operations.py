@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from galaxy_trio.daemon.web.bodies import MAX_NAME
+from galaxy_trio.daemon.task_limits import MAX_NAME
 from galaxy_trio.daemon.web.graph_bodies import FORMATS
 from galaxy_trio.daemon.web.graph_handlers import KEY_HEADER
 from galaxy_trio.daemon.web.handlers import Handlers

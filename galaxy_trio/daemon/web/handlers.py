@@ -49,8 +49,6 @@ MAX_WAIT: Final = 300
 """Maximum seconds to wait for the end of a task."""
 RECONNECT_TIMEOUT: Final = 30.0
 """Maximum seconds to wait for a device to reconnect."""
-MAX_CAPABILITIES_SIZE: Final = 4_000
-"""Maximum characters of all capabilities that a task requires together: every queue and every list of tasks holds them."""
 _IN_ONE_PIECE: Final = 2**16
 """Bytes that are sent in one piece, of a task's texts or of a list."""
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -89,10 +87,6 @@ class Handlers(GraphHandlers):
     async def submit_task(self, request: Request) -> Response:
         """Accept a task; it is on disk when the response is sent."""
         asked = await parse_task(await request.body())
-        if sum(map(len, asked.capabilities)) > MAX_CAPABILITIES_SIZE:
-            raise BadRequest(
-                f"capabilities: expected at most {MAX_CAPABILITIES_SIZE:,} characters in all of them together"
-            )
         record, is_new = await self._task_queue.submit(asked)
         return JSONResponse(short_task(record), 202 if is_new else 200, {"Location": f"/tasks/{record.id}"})
 

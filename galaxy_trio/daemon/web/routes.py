@@ -25,7 +25,7 @@ from galaxy_trio.daemon.web.openapi import Operation, answer, make_document, par
 from galaxy_trio.daemon.web.page import page_routes
 from galaxy_trio.daemon.web.query import MAX_PAGE
 from galaxy_trio.daemon.web.schemas import TEXT, ref
-from galaxy_trio.errors import GraphError, GraphTooLarge, NoSuchNode, NotEditable, VersionConflict
+from galaxy_trio.errors import GraphError, GraphFileError, GraphTooLarge, NoSuchNode, NotEditable, VersionConflict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -222,6 +222,7 @@ def make_app(
         exception_handlers={
             **{error: _answer_with(status) for error, status in _STATUSES.items()},
             InvalidGraph: _answer_invalid_graph,
+            GraphFileError: _answer_invalid_graph,
             VersionConflict: _answer_version_conflict,
             HTTPException: _answer_http_exception,
         },
@@ -261,7 +262,7 @@ def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Respon
 
 
 async def _answer_invalid_graph(_request: Request, error: Exception) -> Response:
-    invalid = cast("InvalidGraph", error)
+    invalid = cast("InvalidGraph | GraphFileError", error)
     await trio.lowlevel.checkpoint()
     return JSONResponse({"error": str(invalid), "problems": list(invalid.problems)}, 422)
 

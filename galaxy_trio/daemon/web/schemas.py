@@ -8,7 +8,8 @@ from galaxy_trio import DeviceStatus
 from galaxy_trio._arguments import MAX_PRIORITY
 from galaxy_trio.daemon.store.departures import MAX_DEPARTURES
 from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, TaskState
-from galaxy_trio.daemon.web.bodies import INLINE, MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
+from galaxy_trio.daemon.task_limits import MAX_CAPABILITIES, MAX_NAME, MAX_TIMEOUT
+from galaxy_trio.daemon.web.bodies import INLINE
 from galaxy_trio.daemon.web.graph_schemas import GRAPH_SCHEMAS
 from galaxy_trio.daemon.web.history import EVENTS
 from galaxy_trio.graph.backoff import MAX_BACKOFF
