@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event
 
 from galaxy_trio.daemon.store import graph_ends, graph_rows, graphs
 from galaxy_trio.daemon.store.graph_documents import encode_graph
-from galaxy_trio.daemon.store.graph_snapshots import snapshot
+from galaxy_trio.daemon.store.graph_snapshots import snapshot, whole
 from galaxy_trio.daemon.store.records import TaskState
 from galaxy_trio.graph.model import Edge, Graph, Node
 from galaxy_trio.graph.state_machine import NodeState
@@ -155,3 +155,17 @@ def test_all_nodes_of_a_graph_that_is_cancelled_are_read_together(engine: Engine
     with engine.connect() as connection:
         states = {node.state for node in snapshot(connection, record.id).nodes.values()}
         assert states == {NodeState.CANCELLED}
+
+
+def test_whole_graph_is_read_with_one_statement_for_each_kind_of_its_rows(engine: Engine) -> None:
+    with engine.begin() as connection:
+        record, _ = graphs.add(transaction_on(connection), encode_graph(chain("a", "b", "c")))
+    with engine.connect() as connection, _counted(engine) as statements:
+        shown, found = whole(connection, record.id)
+    assert (shown.id, [node.id for node in found.graph.nodes], len(found.graph.edges)) == (
+        record.id,
+        ["a", "b", "c"],
+        2,
+    )
+    # The graph, the tasks that run, the nodes with their tasks, the edges, and the graph's metadata.
+    assert sum(statement.startswith("SELECT") for statement in statements) == 5

@@ -10,6 +10,10 @@ import attrs
 import pytest
 
 from galaxy_trio._arguments import MAX_PRIORITY
+from galaxy_trio.daemon import graph_limits
+from galaxy_trio.daemon.store.graph_snapshots import MAX_RESULTS
+from galaxy_trio.daemon.task_limits import MAX_CAPABILITIES, MAX_CAPABILITIES_SIZE, MAX_NAME, MAX_TIMEOUT
+from galaxy_trio.daemon.web.security import MAX_GRAPH_BODY
 from galaxy_trio.errors import GraphFileError
 from galaxy_trio.graph import (
     Condition,
@@ -24,6 +28,7 @@ from galaxy_trio.graph import (
     read_graph,
 )
 from galaxy_trio.graph.conditions import _KINDS
+from galaxy_trio.graph.files.edit_reader import MAX_CHANGES
 from galaxy_trio.graph.files.json_values import MAX_DEPTH, MAX_DIGITS, MAX_VALUES
 from galaxy_trio.graph.files.original_reader import CONSTELLATION_KEYS, DEPENDENCY_KEYS
 from galaxy_trio.graph.files.original_task import KEYS
@@ -124,6 +129,23 @@ def test_documented_words_and_limits_are_those_of_the_code() -> None:
     assert limits["values and keys of a document"] == f"{MAX_VALUES:,}"
     assert limits["lists and objects inside of each other"] == str(MAX_DEPTH)
     assert limits["a whole number"] == f"{MAX_DIGITS} digits"
+
+
+def test_documented_limits_of_a_daemon_are_those_of_the_code() -> None:
+    limits = dict(re.findall(r"^\| (.*) \| (.*) \|$", _section("Limits in a daemon"), re.MULTILINE))
+    assert limits["the body of a request"] == f"{MAX_GRAPH_BODY // 2**20} MiB"
+    assert limits["edges"] == f"{graph_limits.MAX_EDGES:,}"
+    assert (
+        limits["requests, tips, metadata and conditions together"] == f"{graph_limits.MAX_SIZE // 2**20} MiB of memory"
+    )
+    assert limits["changes of an edit"] == f"{MAX_CHANGES:,}"
+    capabilities = f"{MAX_CAPABILITIES}, with {MAX_NAME} characters each and {MAX_CAPABILITIES_SIZE:,} together"
+    assert limits["capabilities of a node"] == capabilities
+    assert limits["`device` and `os`"] == f"{MAX_NAME} characters each"
+    different = limits["different combinations of `device`, `os` and `capabilities` in a graph"]
+    assert different == str(graph_limits.MAX_REQUIREMENTS)
+    assert limits["`timeout`"].startswith(f"{MAX_TIMEOUT / 86_400:.0f} days;")
+    assert limits["results in a file from `GET /graphs/ID?format=…`"] == f"{MAX_RESULTS // 2**20} MiB together"
 
 
 def test_every_word_of_the_original_is_documented() -> None:

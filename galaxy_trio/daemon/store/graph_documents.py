@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 from sqlalchemy import bindparam, select
 
 from galaxy_trio.daemon.store.graph_rows import StoredEdge
-from galaxy_trio.daemon.store.schema import GRAPH_EDGES, GRAPH_NODES, GRAPHS
+from galaxy_trio.daemon.store.schema import GRAPH_EDGES, GRAPH_NODES
 from galaxy_trio.errors import GraphFileError
 from galaxy_trio.graph.conditions import Condition
 from galaxy_trio.graph.files.reading import read_graph
@@ -20,15 +20,15 @@ from galaxy_trio.graph.model import Edge, Graph, Node, When
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from galaxy_trio.messages import JSON
 
-_GRAPH: Final = select(GRAPHS.c.name, GRAPHS.c.metadata).where(GRAPHS.c.number == bindparam("of_graph"))
 _NODES: Final = (
     select(GRAPH_NODES.c.spec).where(GRAPH_NODES.c.graph == bindparam("of_graph")).order_by(GRAPH_NODES.c.number)
 )
-_EDGES: Final = select(GRAPH_EDGES).where(GRAPH_EDGES.c.graph == bindparam("of_graph")).order_by(GRAPH_EDGES.c.number)
+EDGES: Final = select(GRAPH_EDGES).where(GRAPH_EDGES.c.graph == bindparam("of_graph")).order_by(GRAPH_EDGES.c.number)
+"""The rows of a graph's edges, in their order."""
 _ENDS: Final = (Node("source", ""), Node("target", ""))
 
 
@@ -125,13 +125,6 @@ def nodes_from(texts: Iterable[str]) -> dict[str, Node]:
     return {node.id: node for node in read_graph(document).graph.nodes}
 
 
-def read_graph_of(connection: Connection, number: int) -> Graph:
-    """Read a graph as it is now."""
-    row = connection.execute(_GRAPH, {"of_graph": number}).one()
-    nodes, edges = read_nodes(connection, number), read_edges(connection, number)
-    return Graph(nodes, edges, name=row.name, metadata=json.loads(row.metadata))
-
-
 def read_nodes(connection: Connection, number: int) -> list[Node]:
     """Read the nodes of a graph in their order."""
     return list(nodes_from(connection.execute(_NODES, {"of_graph": number}).scalars()).values())
@@ -139,6 +132,11 @@ def read_nodes(connection: Connection, number: int) -> list[Node]:
 
 def read_edges(connection: Connection, number: int) -> list[Edge]:
     """Read the edges of a graph in their order."""
+    return edges_from(connection.execute(EDGES, {"of_graph": number}))
+
+
+def edges_from(rows: Iterable[Row[Any]]) -> list[Edge]:  # Any: the values of any column
+    """The edges in rows."""
     return [
         Edge(
             row.source,
@@ -148,5 +146,5 @@ def read_edges(connection: Connection, number: int) -> list[Edge]:
             id=row.id,
             metadata={} if row.metadata is None else json.loads(row.metadata),
         )
-        for row in connection.execute(_EDGES, {"of_graph": number})
+        for row in rows
     ]

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, select
 
 from galaxy_trio.daemon.store.digest import is_equal
 from galaxy_trio.daemon.store.records import TaskState
-from galaxy_trio.daemon.store.rows import text_beginning
+from galaxy_trio.daemon.store.rows import text_beginning, time_of
 from galaxy_trio.daemon.store.schema import GRAPHS, TASKS
 from galaxy_trio.daemon.store.statements import utf_8
 from galaxy_trio.events import MAX_TEXT, shortened_if_any
@@ -91,16 +91,12 @@ def make_graph_record(row: Row[Any]) -> GraphRecord:  # Any: the values of any c
         row.version,
         counts_from(row.counts),
         datetime.fromtimestamp(row.created, UTC),
-        _time(row.ended),
-        _time(row.cancelled),
+        time_of(row.ended),
+        time_of(row.cancelled),
         row.idempotency_key,
         row.digest,
         row.size,
     )
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def with_running(connection: Connection, records: Iterable[GraphRecord]) -> list[GraphRecord]:
@@ -116,11 +112,6 @@ def _counted(counts: Mapping[NodeState, int], running: int) -> Mapping[NodeState
     begun = min(running, counts[NodeState.READY])
     moved = {NodeState.READY: counts[NodeState.READY] - begun, NodeState.RUNNING: counts[NodeState.RUNNING] + begun}
     return MappingProxyType({**counts, **moved})
-
-
-def seconds_of(time: datetime | None) -> float | None:
-    """The value of a column that holds a time."""
-    return None if time is None else time.timestamp()
 
 
 def counts_text(counts: Mapping[NodeState, int]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import bindparam, select
 
-from galaxy_trio.daemon.store.graph_documents import read_graph_of
+from galaxy_trio.daemon.store.graph_documents import EDGES, edges_from, nodes_from
 from galaxy_trio.daemon.store.graph_tasks import CANCELLED, state_in_row
 from galaxy_trio.daemon.store.graphs import GraphRefused, existing
-from galaxy_trio.daemon.store.schema import GRAPH_EDGES, GRAPH_NODES, RESULTS, TASKS
+from galaxy_trio.daemon.store.rows import time_of
+from galaxy_trio.daemon.store.schema import GRAPH_NODES, GRAPHS, RESULTS, TASKS
 from galaxy_trio.errors import GraphTooLarge
+from galaxy_trio.graph.model import Graph
 from galaxy_trio.graph.snapshot import GraphSnapshot, NodeResult
 from galaxy_trio.graph.state_machine import ENDED, NodeState
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row, Select
 
+    from galaxy_trio.daemon.store.graph_records import GraphRecord
     from galaxy_trio.messages import JSON
 
 MAX_RESULTS: Final = 4 * 2**20
@@ -29,6 +31,7 @@ _NODES: Final = cast(
     "Select[Any]",
     select(
         GRAPH_NODES.c.id,
+        GRAPH_NODES.c.spec,
         GRAPH_NODES.c.state,
         GRAPH_NODES.c.attempt,
         GRAPH_NODES.c.not_before,
@@ -44,14 +47,17 @@ _NODES: Final = cast(
     .where(GRAPH_NODES.c.graph == bindparam("of_graph"))
     .order_by(GRAPH_NODES.c.number),
 )
-_DECISIONS: Final = select(GRAPH_EDGES.c.id, GRAPH_EDGES.c.holds).where(
-    GRAPH_EDGES.c.graph == bindparam("of_graph"), GRAPH_EDGES.c.holds.is_not(None)
-)
+_METADATA: Final = select(GRAPHS.c.name, GRAPHS.c.metadata).where(GRAPHS.c.number == bindparam("of_graph"))
 _PIECES: Final = select(RESULTS.c.body).where(RESULTS.c.task == bindparam("of_number")).order_by(RESULTS.c.part)
 
 
 def snapshot(connection: Connection, graph_id: str, *, with_results: bool = True) -> GraphSnapshot:
-    """Read a graph with all that is known of its nodes.
+    """Read a graph with all that is known of its nodes; see `whole`."""
+    return whole(connection, graph_id, with_results=with_results)[1]
+
+
+def whole(connection: Connection, graph_id: str, *, with_results: bool = True) -> tuple[GraphRecord, GraphSnapshot]:
+    """Read a graph, and all that is known of its nodes.
 
     Args:
         connection: All statements on it see one state of the database.
@@ -63,12 +69,21 @@ def snapshot(connection: Connection, graph_id: str, *, with_results: bool = True
         GraphRefused: The results are above `MAX_RESULTS` together.
     """
     record = existing(connection, graph_id)
-    rows = connection.execute(_NODES, {"of_graph": record.number}).all()
+    values = {"of_graph": record.number}
+    nodes = connection.execute(_NODES, values).all()
     if with_results:
-        _check_size(rows)
-    nodes = {row.id: _result(connection, row, with_results=with_results) for row in rows}
-    decisions = {row.id: row.holds for row in connection.execute(_DECISIONS, {"of_graph": record.number})}
-    return GraphSnapshot(read_graph_of(connection, record.number), record.version, nodes, decisions)
+        _check_size(nodes)
+    results = {row.id: _result(connection, row, with_results=with_results) for row in nodes}
+    edges = connection.execute(EDGES, values).all()
+    decisions = {row.id: row.holds for row in edges if row.holds is not None}
+    given = connection.execute(_METADATA, values).one()
+    graph = Graph(
+        nodes_from(row.spec for row in nodes).values(),
+        edges_from(edges),
+        name=given.name,
+        metadata=json.loads(given.metadata),
+    )
+    return record, GraphSnapshot(graph, record.version, results, decisions)
 
 
 def _check_size(rows: Sequence[Row[Any]]) -> None:  # Any: the values of any column
@@ -96,10 +111,6 @@ def _result(connection: Connection, row: Row[Any], *, with_results: bool) -> Nod
         error,
         row.task,
         row.device,
-        _time(row.started),
-        _time(row.ended) if state in ENDED else None,
+        time_of(row.started),
+        time_of(row.ended) if state in ENDED else None,
     )
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

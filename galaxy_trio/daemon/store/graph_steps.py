@@ -17,9 +17,10 @@ from sqlalchemy import bindparam, select, update
 
 from galaxy_trio.daemon.store import queries
 from galaxy_trio.daemon.store.committer import Refused
-from galaxy_trio.daemon.store.graph_records import counts_text, seconds_of, short_graph
+from galaxy_trio.daemon.store.graph_records import counts_text, short_graph
 from galaxy_trio.daemon.store.graph_rows import StoredEdge, StoredNode, StoredTables, chunks
 from galaxy_trio.daemon.store.graph_tasks import TaskOfNode, add_tasks, read_specs
+from galaxy_trio.daemon.store.rows import seconds_of
 from galaxy_trio.daemon.store.schema import GRAPHS, IS_QUEUED, TASKS
 from galaxy_trio.errors import NoSuchNode
 from galaxy_trio.graph.backoff import longest_wait

@@ -113,17 +113,13 @@ class GraphStore:
         return await self._store.read(partial(graphs.page, state=state, limit=limit, before=before))
 
     async def snapshot(self, graph_id: str, *, with_results: bool = True) -> GraphSnapshot:
-        """A graph with all that is known of its nodes; see `graph_snapshots.snapshot`.
+        """A graph with all that is known of its nodes; see `whole`.
 
         Raises:
             NoSuchGraph: There is no such graph.
             GraphTooLarge: The results have too many bytes together.
         """
-        read = partial(graph_snapshots.snapshot, graph_id=graph_id, with_results=with_results)
-        try:
-            return await self._store.read(read)
-        except GraphRefused as refusal:
-            raise refusal.error from None
+        return (await self.whole(graph_id, with_results=with_results))[1]
 
     async def whole(self, graph_id: str, *, with_results: bool) -> tuple[GraphRecord, GraphSnapshot]:
         """A graph, and all that is known of its nodes at the same moment.
@@ -132,11 +128,7 @@ class GraphStore:
             NoSuchGraph: There is no such graph.
             GraphTooLarge: The results have too many bytes together.
         """
-
-        def read(connection: Connection) -> tuple[GraphRecord, GraphSnapshot]:
-            record = graphs.existing(connection, graph_id)
-            return record, graph_snapshots.snapshot(connection, graph_id, with_results=with_results)
-
+        read = partial(graph_snapshots.whole, graph_id=graph_id, with_results=with_results)
         try:
             return await self._store.read(read)
         except GraphRefused as refusal:

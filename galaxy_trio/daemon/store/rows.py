@@ -17,6 +17,16 @@ def text_beginning(text: bytes) -> str:
     return text.decode("utf-8", "ignore")
 
 
+def time_of(seconds: float | None) -> datetime | None:
+    """The time that a column's value holds."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def seconds_of(time: datetime | None) -> float | None:
+    """The value of a column that holds a time."""
+    return None if time is None else time.timestamp()
+
+
 def requirement_columns(requirement: Requirement) -> dict[str, str | None]:
     """The values of the columns that hold a requirement."""
     return {
@@ -46,8 +56,8 @@ def make_record(row: Row[Any]) -> TaskRecord:  # Any: the values of any column
         TaskState(state),
         datetime.fromtimestamp(created, UTC),
         device,
-        None if started is None else datetime.fromtimestamp(started, UTC),
-        None if ended is None else datetime.fromtimestamp(ended, UTC),
+        time_of(started),
+        time_of(ended),
         None if error is None else text_beginning(error),
         result_size,
         retry_of,
