@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, func, select
 
-from galaxy_trio.daemon.store import graph_ends, graph_rows, graphs
+from galaxy_trio.daemon.store import graph_ends, graph_rows, graph_tasks, graphs
 from galaxy_trio.daemon.store.graph_documents import encode_graph
 from galaxy_trio.daemon.store.graph_snapshots import snapshot, whole
 from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.store.schema import TASKS
 from galaxy_trio.graph.model import Edge, Graph, Node
 from galaxy_trio.graph.state_machine import NodeState
 from tests.daemon.support.lives import new_engine, transaction_on
 from tests.daemon.support.stored_graphs import begin_in, chain, task_ids_in
+from tests.support.memory import traced_memory
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.location import Location
 
 pytestmark = pytest.mark.daemon
+
+MIB: Final = 2**20
 
 
 @pytest.fixture
@@ -80,6 +85,11 @@ def _end(engine: Engine, graph: Graph, node_id: str, state: TaskState = TaskStat
     return statements
 
 
+def _fan(number: int) -> Graph:
+    names = [f"n{index}" for index in range(number)]
+    return Graph([Node("a", "x"), *(Node(name, "x") for name in names)], [Edge("a", name) for name in names])
+
+
 def _pairs(number: int) -> Graph:
     nodes = [Node(f"{name}{index}", "x") for index in range(number) for name in "ab"]
     return Graph(nodes, [Edge(f"a{index}", f"b{index}") for index in range(number)])
@@ -103,12 +113,27 @@ def test_node_that_waits_for_many_is_counted_down_without_a_look_at_the_others(e
 
 
 def test_many_nodes_that_become_ready_are_read_and_written_together(engine: Engine) -> None:
-    def fan(number: int) -> Graph:
-        names = [f"n{index}" for index in range(number)]
-        return Graph([Node("a", "x"), *(Node(name, "x") for name in names)], [Edge("a", name) for name in names])
-
-    few, many = _end(engine, fan(10), "a"), _end(engine, fan(200), "a")
+    few, many = _end(engine, _fan(10), "a"), _end(engine, _fan(200), "a")
     assert len(many) == len(few)
+
+
+def test_texts_of_nodes_that_become_ready_together_are_in_memory_a_few_at_a_time(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert graph_tasks._MAX_IN_MEMORY == 8 * MIB
+    monkeypatch.setattr(graph_tasks, "_MAX_IN_MEMORY", MIB)
+    with engine.begin() as connection:
+        record, _ = graphs.add(transaction_on(connection), encode_graph(_fan(400)))
+        task_id = begin_in(connection, record.id, "a")
+    with engine.begin() as connection, traced_memory() as memory:
+        result = json.dumps("x" * 60_000)
+        graph_ends.finish(transaction_on(connection), task_id, task_id, "life", TaskState.COMPLETED, result=result)
+        peak = memory.peak
+    assert peak < 8 * MIB
+    with engine.connect() as connection:
+        sizes = connection.execute(select(func.length(TASKS.c.request)).where(TASKS.c.node != "a")).scalars().all()
+    assert len(sizes) == 400
+    assert min(sizes) > 60_000
 
 
 def test_many_queued_tasks_are_taken_back_together(engine: Engine) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import attrs
 from sqlalchemy import LargeBinary, bindparam, func, select
 
+from galaxy_trio._json_size import json_size
 from galaxy_trio.daemon.store.graph_documents import nodes_from
 from galaxy_trio.daemon.store.graph_rows import chunks
 from galaxy_trio.daemon.store.pieces import PIECE
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "it was cancelled"
 """The error of a node that was cancelled, whatever its last task says."""
+_MAX_IN_MEMORY: Final = 8 * 2**20
+"""Bytes of memory of the requests of new tasks, above which those that are in memory are written."""
 _MAX_KNOWN: Final = 64
 """Results whose beginnings are in memory."""
 _SPECS: Final = select(GRAPH_NODES.c.id, GRAPH_NODES.c.spec).where(
@@ -114,6 +117,7 @@ def add_tasks(transaction: Transaction, graph: GraphRecord, tasks: Mapping[str, 
         for row in connection.execute(_BEFORE, {"of_graph": graph.number, "node_ids": chunk}):
             before[row.target][row.id] = row
         new: list[tuple[str, TaskRequest, dict[str, str]]] = []
+        size = 0
         for node_id in chunk:
             spec = specs[node_id]
             asked = TaskRequest(
@@ -127,7 +131,12 @@ def add_tasks(transaction: Transaction, graph: GraphRecord, tasks: Mapping[str, 
             task = tasks[node_id]
             origin = {"graph": graph.id, "node": node_id} | ({"retry_of": task.repeats} if task.repeats else {})
             new.append((task.id, asked, origin))
-        records += insert_all(transaction, new)
+            size += json_size(asked.request, _MAX_IN_MEMORY)
+            if size > _MAX_IN_MEMORY:
+                records += insert_all(transaction, new)
+                new, size = [], 0
+        if new:
+            records += insert_all(transaction, new)
     return records
 
 
