@@ -107,7 +107,7 @@ async def test_end_of_a_task_whose_graph_was_deleted_is_written(database: Locati
 async def test_nothing_is_deleted_if_another_daemon_was_faster(database: Location) -> None:
     async with open_store(database) as store:
         await store.graphs.add(chain("a"))
-        assert await store.write(partial(graph_deletion.delete_graph, older_than=NOW, keep=1)) == 0
+        assert await store.write(partial(graph_deletion.delete_part, older_than=NOW, keep=1)) is None
 
 
 async def test_results_above_the_limit_are_not_read_together(

@@ -41,7 +41,10 @@ _COLUMNS: Final = (
     GRAPHS.c.digest,
     GRAPHS.c.size,
 )
-RECORDS: Final = cast("Select[Any]", select(*_COLUMNS))
+DELETED: Final = "deleted"
+"""The state in the row of a graph that is being deleted: there is no such graph any more."""
+IS_THERE: Final = GRAPHS.c.state != DELETED
+RECORDS: Final = cast("Select[Any]", select(*_COLUMNS).where(IS_THERE))
 BY_ID: Final = RECORDS.where(GRAPHS.c.id == bindparam("graph_id"))
 BY_KEY: Final = RECORDS.where(is_equal(GRAPHS.c.idempotency_key, "key"))
 _OF_RUNNING_TASKS: Final = select(TASKS.c.graph).where(TASKS.c.state == TaskState.RUNNING.value)

@@ -289,14 +289,18 @@ class GraphStore:
         return swept
 
     async def delete_old(self, older_than: datetime, keep: int) -> int:
-        """Delete the graphs that ended before a time, or whose tasks are beyond the newest `keep` ended ones, with their tasks.
+        """Delete the old graphs with their tasks, a part at a time; see `graph_deletion.delete_part`.
 
         Returns:
             How many tasks were deleted.
         """
         deleted = 0
         while await self._store.read(partial(graph_deletion.has_old_graph, older_than=older_than, keep=keep)):
-            deleted += await self._store.write(partial(graph_deletion.delete_graph, older_than=older_than, keep=keep))
+            part = await self._store.write(partial(graph_deletion.delete_part, older_than=older_than, keep=keep))
+            if part is None:
+                # Another daemon is deleting them. What is left is looked for again later.
+                break
+            deleted += part
         return deleted
 
     async def _change(self, graph_id: str, operation: Callable[[Transaction], T]) -> T:

@@ -18,6 +18,7 @@ from galaxy_trio.daemon.store.graph_ends import NOTHING_MET
 from galaxy_trio.daemon.store.graph_records import (
     BY_ID,
     BY_KEY,
+    IS_THERE,
     LOCK_BY_ID,
     RECORDS,
     GraphRecord,
@@ -202,7 +203,9 @@ def locked(transaction: Transaction, graph_id: str) -> GraphRecord:
 
 
 def _no_such_graph(connection: Connection, graph_id: str) -> NoSuchGraph:
-    latest = connection.execute(select(GRAPHS.c.id).order_by(GRAPHS.c.number.desc()).limit(1_000)).scalars()
+    latest = connection.execute(
+        select(GRAPHS.c.id).where(IS_THERE).order_by(GRAPHS.c.number.desc()).limit(1_000)
+    ).scalars()
     return NoSuchGraph(f"there is no graph {graph_id!r:.100}{did_you_mean(graph_id, latest)}")
 
 

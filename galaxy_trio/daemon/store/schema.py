@@ -128,7 +128,8 @@ GRAPHS = Table(
     sqlite_autoincrement=True,
 )
 """`version` is the number of edits. `digest` is that of the graph as it was accepted, `size` the bytes of its texts and data, and `counts`
-the number of its nodes by state, as JSON. What changes a graph locks its row first."""
+the number of its nodes by state, as JSON. What changes a graph locks its row first. `state` is ``deleted`` while its
+tasks are being deleted."""
 
 Index("graphs_by_key", digest(GRAPHS.c.idempotency_key), unique=True).ddl_if(dialect="postgresql")
 
