@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import JSONResponse, Response
+import trio
+from starlette.responses import JSONResponse
 
 from galaxy_trio.daemon.store.graph_records import short_graph
 from galaxy_trio.daemon.task_limits import MAX_NAME
 from galaxy_trio.daemon.web.bodies import BadRequest
-from galaxy_trio.daemon.web.graph_bodies import FORMATS, parse_edit, parse_graph, whole_graph, written
+from galaxy_trio.daemon.web.graph_bodies import FORMATS, parse_edit, parse_graph
+from galaxy_trio.daemon.web.graph_responses import GraphDocuments, GraphResponse
 from galaxy_trio.daemon.web.query import page_size, query_of
 from galaxy_trio.graph import GraphState
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from galaxy_trio.daemon.graphs import Graphs
     from galaxy_trio.daemon.store.store import Store
@@ -28,6 +31,7 @@ class GraphHandlers:
     def __init__(self, store: Store, graphs: Graphs) -> None:
         self._stored = store.graphs
         self._graphs = graphs
+        self._documents = GraphDocuments(store.graphs)
 
     async def submit_graph(self, request: Request) -> Response:
         """Accept a graph; it is on disk when the response is sent."""
@@ -55,10 +59,8 @@ class GraphHandlers:
         form = query_of(request, "format").get("format")
         if form is not None and form not in FORMATS:
             raise BadRequest(f"format: expected one of {', '.join(FORMATS)}")
-        record, snapshot = await self._stored.whole(request.path_params["id"], with_results=form is not None)
-        if form is not None:
-            return Response(await written(snapshot, form), media_type="application/json")
-        return Response(await whole_graph(record, snapshot), media_type="application/json")
+        await trio.lowlevel.checkpoint()
+        return GraphResponse(self._documents, request.path_params["id"], form)
 
     async def edit_graph(self, request: Request) -> Response:
         """Change the nodes and edges of a graph."""

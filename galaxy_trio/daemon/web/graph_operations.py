@@ -65,6 +65,7 @@ GRAPH_OPERATIONS: Final = (
             404: _NO_GRAPH,
             413: _TOO_LARGE,
             422: answer("The form cannot express it."),
+            503: answer("Clients are reading other large graphs, and take all places for them."),
         },
         parameters=(
             _GRAPH_ID,
