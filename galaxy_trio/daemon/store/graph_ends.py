@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select
 
 from galaxy_trio.daemon.store import queries, statements
 from galaxy_trio.daemon.store.committer import Refused
-from galaxy_trio.daemon.store.graph_records import LOCK_BY_ID, make_graph_record
+from galaxy_trio.daemon.store.graph_records import LOCK_BY_ID, LOCK_BY_TASK, make_graph_record
 from galaxy_trio.daemon.store.graph_steps import GraphStep, prepare
 from galaxy_trio.daemon.store.queries import ignore
 from galaxy_trio.daemon.store.records import TaskState
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from galaxy_trio.daemon.store.graph_records import GraphRecord
     from galaxy_trio.daemon.store.records import Requirement, TaskRecord
 
-_PLACE: Final = select(TASKS.c.graph, TASKS.c.node).where(TASKS.c.id == bindparam("task_id"))
 _HAS_ENDED: Final = GRAPH_NODES.c.not_before.is_(None) & TASKS.c.state.in_(
     [state.value for state in TaskState if state.ended]
 )
@@ -101,13 +100,11 @@ def mark_queued(transaction: Transaction, task_id: str, attempt: str) -> TaskRec
         WrongState: The attempt does not run it.
     """
     connection = transaction.connection
-    place = connection.execute(_PLACE, {"task_id": task_id}).first()
-    graph = None if place is None or place.graph is None else _lock(connection, place.graph)
+    graph = connection.execute(LOCK_BY_TASK, {"task_id": task_id}).first()
     # What cancels a node locks its graph, too: it finds the task running before this, or queued after it.
     if (
-        place is not None
-        and graph is not None
-        and connection.execute(_IS_CANCELLED, {"of_graph": graph.number, "node_id": place.node}).scalar()
+        graph is not None
+        and connection.execute(_IS_CANCELLED, {"of_graph": graph.number, "node_id": graph.node}).scalar()
     ):
         raise NodeStopped(f"the node of task {task_id} was cancelled")
     return queries.mark_queued(transaction, task_id, attempt)
@@ -154,13 +151,10 @@ def _prepared(
     transaction: Transaction, task_id: str, state: TaskState, met: Mapping[tuple[str, str], bool]
 ) -> GraphStep | None:
     """The step of a task's graph that follows from its end; `None` if it is of no graph, or was followed."""
-    place = transaction.connection.execute(_PLACE, {"task_id": task_id}).first()
-    if place is None or place.graph is None:
+    graph = transaction.connection.execute(LOCK_BY_TASK, {"task_id": task_id}).first()
+    if graph is None:
         return None
-    record = _lock(transaction.connection, place.graph)
-    if record is None:
-        return None
-    step = prepare(transaction, record, met, partial(_follow_all, [(place.node, task_id, state)]))
+    step = prepare(transaction, make_graph_record(graph), met, partial(_follow_all, [(graph.node, task_id, state)]))
     return step if step.has_changed else None
 
 

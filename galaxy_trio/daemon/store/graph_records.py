@@ -49,6 +49,14 @@ BY_ID: Final = RECORDS.where(GRAPHS.c.id == bindparam("graph_id"))
 BY_KEY: Final = RECORDS.where(is_equal(GRAPHS.c.idempotency_key, "key"))
 _OF_RUNNING_TASKS: Final = select(TASKS.c.graph).where(TASKS.c.state == TaskState.RUNNING.value)
 LOCK_BY_ID: Final = BY_ID.with_for_update()
+LOCK_BY_TASK: Final = cast(
+    "Select[Any]",
+    select(*_COLUMNS, TASKS.c.node)
+    .join(TASKS, TASKS.c.graph == GRAPHS.c.id)
+    .where(TASKS.c.id == bindparam("task_id"), IS_THERE)
+    .with_for_update(of=GRAPHS),
+)
+"""Locks the graph of a task, if it has one. The row has the task's node as well."""
 
 
 @attrs.frozen

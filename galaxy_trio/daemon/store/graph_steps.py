@@ -44,7 +44,12 @@ _QUEUED: Final = (
     .order_by(TASKS.c.number)
     .with_for_update()
 )
-_UPDATE: Final = update(GRAPHS).where(GRAPHS.c.number == bindparam("of_number"))
+_CHANGED: Final = ("state", "version", "size", "counts", "ended", "cancelled")
+_UPDATE: Final = (
+    update(GRAPHS)
+    .where(GRAPHS.c.number == bindparam("of_number"))
+    .values({name: bindparam(f"to_{name}") for name in _CHANGED})
+)
 
 
 class ConditionsNeeded(Refused):
@@ -240,15 +245,16 @@ class GraphStep:
 
     def _write_record(self) -> None:
         record = self.record
-        values = {
-            "state": record.state.value,
-            "version": record.version,
-            "size": record.size,
-            "counts": counts_text(record.counts),
-            "ended": seconds_of(record.ended),
-            "cancelled": seconds_of(record.cancelled),
-        }
-        self.transaction.connection.execute(_UPDATE.values(values), {"of_number": record.number})
+        values = (
+            record.state.value,
+            record.version,
+            record.size,
+            counts_text(record.counts),
+            seconds_of(record.ended),
+            seconds_of(record.cancelled),
+        )
+        changed = {f"to_{name}": value for name, value in zip(_CHANGED, values, strict=True)}
+        self.transaction.connection.execute(_UPDATE, {"of_number": record.number} | changed)
 
     def _publish(self, changed: Mapping[str, NodeState]) -> None:
         shown = {node_id: state.value for node_id, state in islice(changed.items(), MAX_SHOWN)}

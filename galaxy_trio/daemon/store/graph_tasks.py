@@ -52,6 +52,7 @@ _BEFORE: Final = cast(
         TASKS.c.number,
         TASKS.c.started,
         TASKS.c.result_size,
+        TASKS.c.error.is_not(None).label("has_error"),
     )
     .select_from(
         GRAPH_EDGES.join(
@@ -63,11 +64,11 @@ _BEFORE: Final = cast(
     )
     .order_by(GRAPH_EDGES.c.number),
 )
-_ERROR: Final = select(TASKS.c.error).where(TASKS.c.number == bindparam("of_number"))
-_BEGINNING: Final = (
-    select(func.substr(RESULTS.c.body, 1, bindparam("size"), type_=LargeBinary))
-    .where(RESULTS.c.task == bindparam("of_number"), RESULTS.c.part <= bindparam("last"))
-    .order_by(RESULTS.c.part)
+_ERRORS: Final = select(TASKS.c.number, TASKS.c.error).where(TASKS.c.number.in_(bindparam("numbers", expanding=True)))
+_BEGINNINGS: Final = (
+    select(RESULTS.c.task, func.substr(RESULTS.c.body, 1, bindparam("size"), type_=LargeBinary))
+    .where(RESULTS.c.task.in_(bindparam("numbers", expanding=True)), RESULTS.c.part <= bindparam("last"))
+    .order_by(RESULTS.c.task, RESULTS.c.part)
 )
 
 
@@ -152,27 +153,47 @@ class _Inputs:
         if not before:
             return {}
         share = share_of(len(before))
-        shown = dict.fromkeys(islice(before, MAX_INPUTS // share))
+        shown = list(islice(before.values(), MAX_INPUTS // share))
+        self._read_unknown([row for row in shown if _has_inputs(row)], share)
         results = dict.fromkeys(before, NodeResult())
-        return results | {node_id: self._known_of(before[node_id], share) for node_id in shown}
+        return results | {row.id: self._known_of(row, share) for row in shown}
 
-    def _known_of(self, row: Row[Any], share: int) -> NodeResult:  # Any: the values of any column
+    def _known_of(self, row: Row[Any], share: int) -> NodeResult:  # Any: as above
         state = state_in_row(row)
-        if row.number is None or state is NodeState.CANCELLED:
+        if not _has_inputs(row):
             return NodeResult(state, error=CANCELLED if state is NodeState.CANCELLED else None)
-        key = row.number, share
-        if key not in self._known:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            error = self._connection.execute(_ERROR, {"of_number": row.number}).scalar()
-            result = None if row.result_size is None else self._beginning(row, share)
-            self._known[key] = NodeResult(state, result=result, error=error)
-        return attrs.evolve(self._known[key], state=state)
+        return attrs.evolve(self._known[row.number, share], state=state)
 
-    def _beginning(self, row: Row[Any], share: int) -> JSON:  # Any: the values of any column
-        size = MOST_ESCAPED * share + MOST_LOST
-        values = {"of_number": row.number, "size": min(size, PIECE), "last": (size - 1) // PIECE}
-        text = b"".join(self._connection.execute(_BEGINNING, values).scalars()).decode("ascii")
-        if len(text) < row.result_size:
-            return parse_beginning(text)
-        return cast("JSON", json.loads(text))
+    def _read_unknown(self, rows: list[Row[Any]], share: int) -> None:  # Any: as above
+        """Read the results and errors of nodes' tasks that are not known, of all of them together."""
+        unknown = [row for row in rows if (row.number, share) not in self._known]
+        if unknown and len(self._known) + len(unknown) > _MAX_KNOWN:
+            self._known.clear()
+            unknown = rows
+        errors: dict[int, str] = {}
+        if failed := [row.number for row in unknown if row.has_error]:
+            found = self._connection.execute(_ERRORS, {"numbers": failed})
+            errors = {row.number: row.error for row in found}
+        texts: dict[int, bytes] = {}
+        if with_result := [row.number for row in unknown if row.result_size is not None]:
+            size = MOST_ESCAPED * share + MOST_LOST
+            values = {"numbers": with_result, "size": min(size, PIECE), "last": (size - 1) // PIECE}
+            for number, piece in self._connection.execute(_BEGINNINGS, values):
+                texts[number] = texts.get(number, b"") + piece
+        for row in unknown:
+            result = _parsed(texts.get(row.number, b"").decode("ascii"), row.result_size)
+            self._known[row.number, share] = NodeResult(state_in_row(row), result=result, error=errors.get(row.number))
+
+
+def _has_inputs(row: Row[Any]) -> bool:  # Any: the values of any column
+    """Whether the text of a node after this one shows what this one's task has left."""
+    return row.number is not None and state_in_row(row) is not NodeState.CANCELLED
+
+
+def _parsed(text: str, size: int | None) -> JSON:
+    """A result, of which the text is perhaps the beginning."""
+    if size is None:
+        return None
+    if len(text) < size:
+        return parse_beginning(text)
+    return cast("JSON", json.loads(text))
