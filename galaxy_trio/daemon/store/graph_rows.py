@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -17,7 +17,7 @@ from galaxy_trio.graph.state_machine import EdgeRow, NodeRow, NodeState
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from sqlalchemy import Connection, Executable, Row
+    from sqlalchemy import Connection, Executable, Row, Select
 
 _MAX_SEPARATE: Final = 64
 """Nodes whose edges are read one by one. After that, all rows of the graph are read together, which takes less time."""
@@ -45,25 +45,27 @@ _NODES: Final = (
 )
 _NODE: Final = _NODES.where(GRAPH_NODES.c.id == bindparam("node_id"))
 _ALL_NODES: Final = _NODES.order_by(GRAPH_NODES.c.number)
-_EDGES: Final = (
-    select(
-        GRAPH_EDGES.c.id,
-        GRAPH_EDGES.c.number,
-        GRAPH_EDGES.c.source,
-        GRAPH_EDGES.c.target,
-        GRAPH_EDGES.c.when,
-        GRAPH_EDGES.c.condition,
-        GRAPH_EDGES.c.holds,
-    )
-    .where(GRAPH_EDGES.c.graph == bindparam("of_graph"))
-    .order_by(GRAPH_EDGES.c.number)
+_EDGE_COLUMNS: Final = (
+    GRAPH_EDGES.c.id.label("edge_id"),
+    GRAPH_EDGES.c.number.label("edge_number"),
+    GRAPH_EDGES.c.source,
+    GRAPH_EDGES.c.target,
+    GRAPH_EDGES.c.when,
+    GRAPH_EDGES.c.condition,
+    GRAPH_EDGES.c.holds,
 )
-_OUTGOING: Final = _EDGES.where(GRAPH_EDGES.c.source == bindparam("node_id"))
+_OF_GRAPH: Final = GRAPH_EDGES.c.graph == bindparam("of_graph")
+_EDGES: Final = select(*_EDGE_COLUMNS).where(_OF_GRAPH).order_by(GRAPH_EDGES.c.number)
 _INCOMING: Final = _EDGES.where(GRAPH_EDGES.c.target == bindparam("node_id"))
-_ENDS: Final = select(GRAPH_EDGES.c.target).where(
-    GRAPH_EDGES.c.graph == bindparam("of_graph"), GRAPH_EDGES.c.source == bindparam("node_id")
+_TARGET: Final = (GRAPH_NODES.c.graph == GRAPH_EDGES.c.graph) & (GRAPH_NODES.c.id == GRAPH_EDGES.c.target)
+_OUTGOING: Final = cast(
+    "Select[Any]",
+    select(*_EDGE_COLUMNS, *_COLUMNS)
+    .select_from(GRAPH_EDGES.join(GRAPH_NODES, _TARGET).outerjoin(TASKS, TASKS.c.id == GRAPH_NODES.c.task))
+    .where(_OF_GRAPH, GRAPH_EDGES.c.source == bindparam("node_id"))
+    .order_by(GRAPH_EDGES.c.number),
 )
-_TARGETS: Final = _NODES.where(GRAPH_NODES.c.id.in_(_ENDS))
+"""The edges from a node, with their targets."""
 _THIS_NODE: Final = (GRAPH_NODES.c.graph == bindparam("of_graph"), GRAPH_NODES.c.id == bindparam("node_id"))
 _THIS_EDGE: Final = (GRAPH_EDGES.c.graph == bindparam("of_graph"), GRAPH_EDGES.c.id == bindparam("edge_id"))
 _CHANGED: Final = ("state", "undecided", "attempt", "task", "not_before", "cancelled", "ended")
@@ -185,8 +187,7 @@ class StoredTables:
         if self._has_all:
             return self._outgoing.get(node_id, ())
         if node_id not in self._outgoing:
-            self._outgoing[node_id] = self._read_edges(_OUTGOING, node_id)
-            self._read_nodes(_TARGETS, node_id)
+            self._outgoing[node_id] = self._read_outgoing(node_id)
         return self._outgoing[node_id]
 
     def incoming(self, node_id: str) -> Collection[StoredEdge]:
@@ -218,27 +219,37 @@ class StoredTables:
 
     def _read_nodes(self, statement: Executable, node_id: str | None = None) -> None:
         for row in self._connection.execute(statement, {"of_graph": self._graph, "node_id": node_id}):
-            if row.id not in self.nodes:
-                self.nodes[row.id] = _node_of(row)
+            self._take_node(row)
 
     def _read_edges(self, statement: Executable, node_id: str | None = None) -> list[StoredEdge]:
+        rows = self._connection.execute(statement, {"of_graph": self._graph, "node_id": node_id})
+        return [self._take_edge(row) for row in rows]
+
+    def _read_outgoing(self, node_id: str) -> list[StoredEdge]:
         edges: list[StoredEdge] = []
-        for row in self._connection.execute(statement, {"of_graph": self._graph, "node_id": node_id}):
-            edge = self.edges.get(row.id)
-            if edge is None:
-                edge = StoredEdge(
-                    row.id,
-                    row.source,
-                    row.target,
-                    When(row.when),
-                    row.holds,
-                    number=row.number,
-                    condition=row.condition,
-                )
-                edge._on_disk = row.holds
-                self.edges[row.id] = edge
-            edges.append(edge)
+        for row in self._connection.execute(_OUTGOING, {"of_graph": self._graph, "node_id": node_id}):
+            edges.append(self._take_edge(row))
+            self._take_node(row)
         return edges
+
+    def _take_node(self, row: Row[Any]) -> None:  # Any: the values of any column
+        if row.id not in self.nodes:
+            self.nodes[row.id] = _node_of(row)
+
+    def _take_edge(self, row: Row[Any]) -> StoredEdge:  # Any: as above
+        edge = self.edges.get(row.edge_id)
+        if edge is None:
+            edge = self.edges[row.edge_id] = StoredEdge(
+                row.edge_id,
+                row.source,
+                row.target,
+                When(row.when),
+                row.holds,
+                number=row.edge_number,
+                condition=row.condition,
+            )
+            edge._on_disk = row.holds
+        return edge
 
     # Additions and removals are the last changes of a step: the edges of nodes are not looked up after them.
 
