@@ -16,7 +16,9 @@ MAX_EDGES: Final = 20_000
 MAX_SIZE: Final = 8 * 2**20
 """The largest graph, with the bytes of memory of its texts and data: a transaction that adds or edits it must not delay others for long."""
 MAX_REQUIREMENTS: Final = 200
-"""The different requirements of a graph's nodes, including those that name a device: the scheduler has a queue for each."""
+"""The different combinations of os and capabilities that a graph's nodes require: the scheduler has a queue for each."""
+MAX_DEVICES: Final = 1_000
+"""The different devices that a graph's nodes name, for each of which the scheduler has a queue as well: more than most fleets have."""
 
 
 def check_size(edges: int, size: int) -> None:
@@ -42,13 +44,19 @@ def check_requirements(nodes: Iterable[Node], place: str) -> None:
     Raises:
         GraphFileError: There are too many different requirements.
     """
-    different = len({(node.device, node.os, node.capabilities) for node in nodes})
-    if different > MAX_REQUIREMENTS:
-        problem = (
-            f"{place}: the nodes of a graph have at most {MAX_REQUIREMENTS:,} different combinations of device, os and capabilities, "
-            f"and those of this one would have {different:,}: use several graphs"
-        )
-        raise GraphFileError(problem, problems=[problem])
+    given = list(nodes)
+    devices = {node.device for node in given if node.device is not None}
+    combinations = {(node.os, node.capabilities) for node in given if node.device is None}
+    for different, maximum, what in (
+        (len(combinations), MAX_REQUIREMENTS, "combinations of os and capabilities"),
+        (len(devices), MAX_DEVICES, "devices"),
+    ):
+        if different > maximum:
+            problem = (
+                f"{place}: the nodes of a graph require at most {maximum:,} different {what}, "
+                f"and those of this one would require {different:,}: use several graphs"
+            )
+            raise GraphFileError(problem, problems=[problem])
 
 
 def requirement_problems(node: Node) -> Iterator[tuple[str, str]]:

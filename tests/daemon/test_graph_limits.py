@@ -95,26 +95,38 @@ async def test_task_of_the_original_form_that_requires_too_much_is_refused_with_
 async def test_number_of_different_requirements_of_a_graph_is_limited_over_all_its_edits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert graph_limits.MAX_REQUIREMENTS == 200
-    monkeypatch.setattr(graph_limits, "MAX_REQUIREMENTS", 3)
+    monkeypatch.setattr(graph_limits, "MAX_REQUIREMENTS", 2)
+    monkeypatch.setattr(graph_limits, "MAX_DEVICES", 3)
+
+    def any_with(node_id: str, *capabilities: str) -> JSON:
+        return {"id": node_id, "request": "echo", "os": "linux", "capabilities": list(capabilities)}
+
     async with open_daemon(tmp_path, "d1") as daemon:
-        many: list[JSON] = [{"id": name, "request": "echo", "os": name, "capabilities": ["c"]} for name in "abcd"]
+        many = [any_with(name, name) for name in "abc"]
         refused = await daemon.ask("POST", "/graphs", 422, json={"nodes": many})
         assert refused["problems"] == [refused["error"]]
-        assert refused["error"].startswith("nodes: the nodes of a graph have at most 3 different combinations")
-        names = ["b", "c", "d"]
-        nodes: list[JSON] = [_node(name, device=name) for name in names[:2]]
-        document: JSON = {"nodes": [_node("a", "hold a"), *nodes], "edges": [_edge("a", name) for name in names[:2]]}
-        graph = await _submit(daemon, document)
+        assert refused["error"].startswith("nodes: the nodes of a graph require at most 2 different combinations")
+        devices = [_node(name, device=name) for name in "abcd"]
+        refused = await daemon.ask("POST", "/graphs", 422, json={"nodes": devices})
+        assert refused["error"].startswith("nodes: the nodes of a graph require at most 3 different devices")
+        nodes = [
+            _node("a", "hold a"),
+            _node("b", device="b"),
+            _node("c", device="c"),
+            any_with("d", "x"),
+            any_with("e"),
+        ]
+        graph = await _submit(daemon, {"nodes": nodes, "edges": [_edge("a", name) for name in "bcde"]})
 
         async def edit(status: int, **edit: JSON) -> str:
             return str((await daemon.ask("PATCH", f"/graphs/{graph}", status, json=edit)).get("error"))
 
-        another = _node("d", device="d")
+        another = _node("f", device="f")
         assert "add: the nodes" in await edit(422, add=[another])
-        # The new node and the one that is replaced have the same requirement, which takes the place of another one.
-        await edit(200, add=[another], replace=[_node("b", device="d")], connect=[_edge("a", "d")])
-        assert "replace: the nodes" in await edit(422, replace=[_node("d", device="e")])
-        await edit(200, remove=["c"])
-        await edit(200, replace=[_node("d", device="e")])
+        # The new device takes the place of another one.
+        await edit(200, add=[another], replace=[_node("b", device="f")], connect=[_edge("a", "f")])
+        assert "replace: the nodes" in await edit(422, replace=[_node("f", device="g")])
+        assert "replace: the nodes" in await edit(422, replace=[any_with("c", "y")])
+        await edit(200, remove=["d"])
+        await edit(200, replace=[any_with("c", "y")])
         daemon.work.release("a")

@@ -142,8 +142,9 @@ def test_documented_limits_of_a_daemon_are_those_of_the_code() -> None:
     capabilities = f"{MAX_CAPABILITIES}, with {MAX_NAME} characters each and {MAX_CAPABILITIES_SIZE:,} together"
     assert limits["capabilities of a node"] == capabilities
     assert limits["`device` and `os`"] == f"{MAX_NAME} characters each"
-    different = limits["different combinations of `device`, `os` and `capabilities` in a graph"]
+    different = limits["different combinations of `os` and `capabilities` in a graph"]
     assert different == str(graph_limits.MAX_REQUIREMENTS)
+    assert limits["different devices that the nodes of a graph name"] == f"{graph_limits.MAX_DEVICES:,}"
     assert limits["`timeout`"].startswith(f"{MAX_TIMEOUT / 86_400:.0f} days;")
     assert limits["results in a file from `GET /graphs/ID?format=…`"] == f"{MAX_RESULTS // 2**20} MiB together"
 
