@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="the page's tests have a session of the
 
 from playwright.sync_api import Page, expect
 
-from galaxy_trio.daemon.graphs import MAX_EDGES
+from galaxy_trio.daemon.graph_limits import MAX_EDGES
 from tests.daemon.support.page import check_accessibility, open_page
 from tests.daemon.support.page_browser import World, open_world
 from tests.daemon.support.page_graphs import PHONE, ask, edge, node, node_box, node_row, open_graph, submit_graph

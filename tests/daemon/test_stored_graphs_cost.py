@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, func, select
 from galaxy_trio.daemon.store import graph_ends, graph_rows, graph_tasks, graphs
 from galaxy_trio.daemon.store.graph_documents import encode_graph
 from galaxy_trio.daemon.store.graph_snapshots import snapshot, whole
-from galaxy_trio.daemon.store.records import TaskState
+from galaxy_trio.daemon.store.records import MAX_ERROR, MAX_EXCERPT, TaskState
 from galaxy_trio.daemon.store.schema import TASKS
 from galaxy_trio.graph.model import Edge, Graph, Node, When
 from galaxy_trio.graph.state_machine import NodeState
@@ -195,6 +195,16 @@ def test_whole_graph_is_read_with_one_statement_for_each_kind_of_its_rows(engine
     )
     # The graph, the tasks that run, the nodes with their tasks, the edges, and the graph's metadata.
     assert sum(statement.startswith("SELECT") for statement in statements) == 5
+
+
+def test_whole_graph_has_the_beginning_of_each_error(engine: Engine) -> None:
+    with engine.begin() as connection:
+        record, _ = graphs.add(transaction_on(connection), encode_graph(chain("a", "b")))
+        task_id = begin_in(connection, record.id, "a")
+        error = "ä" * (MAX_ERROR // 2)
+        graph_ends.finish(transaction_on(connection), task_id, task_id, "life", TaskState.FAILED, error=error)
+    with engine.connect() as connection:
+        assert snapshot(connection, record.id).node("a").error == "ä" * (MAX_EXCERPT // 2)
 
 
 @pytest.mark.parametrize("state", [TaskState.COMPLETED, TaskState.FAILED])

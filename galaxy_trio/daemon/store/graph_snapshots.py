@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from galaxy_trio.daemon.store.graph_documents import EDGES, edges_from, nodes_from
 from galaxy_trio.daemon.store.graph_tasks import CANCELLED, state_in_row
 from galaxy_trio.daemon.store.graphs import GraphRefused, existing
-from galaxy_trio.daemon.store.rows import time_of
+from galaxy_trio.daemon.store.records import MAX_EXCERPT
+from galaxy_trio.daemon.store.rows import text_beginning, time_of
 from galaxy_trio.daemon.store.schema import GRAPH_NODES, GRAPHS, RESULTS, TASKS
+from galaxy_trio.daemon.store.statements import utf_8
 from galaxy_trio.errors import GraphTooLarge
 from galaxy_trio.graph.model import Graph
 from galaxy_trio.graph.snapshot import GraphSnapshot, NodeResult
@@ -40,7 +42,7 @@ _NODES: Final = cast(
         TASKS.c.number,
         TASKS.c.device,
         TASKS.c.started,
-        TASKS.c.error,
+        func.substr(utf_8(TASKS.c.error), 1, MAX_EXCERPT).label("error"),
         TASKS.c.result_size,
     )
     .select_from(GRAPH_NODES.outerjoin(TASKS, TASKS.c.id == GRAPH_NODES.c.task))
@@ -57,7 +59,7 @@ def snapshot(connection: Connection, graph_id: str, *, with_results: bool = True
 
 
 def whole(connection: Connection, graph_id: str, *, with_results: bool = True) -> tuple[GraphRecord, GraphSnapshot]:
-    """Read a graph, and all that is known of its nodes.
+    """Read a graph, and what is known of its nodes; of an error, the first `MAX_EXCERPT` bytes.
 
     Args:
         connection: All statements on it see one state of the database.
@@ -99,7 +101,7 @@ def _check_size(rows: Sequence[Row[Any]]) -> None:  # Any: the values of any col
 
 def _result(connection: Connection, row: Row[Any], *, with_results: bool) -> NodeResult:  # Any: as above
     state = state_in_row(row)
-    error = CANCELLED if state is NodeState.CANCELLED else row.error
+    error = None if row.error is None else text_beginning(row.error)
     result: JSON = None
     if with_results and row.result_size is not None:
         pieces = connection.execute(_PIECES, {"of_number": row.number}).scalars()
@@ -108,7 +110,7 @@ def _result(connection: Connection, row: Row[Any], *, with_results: bool) -> Nod
         state,
         row.attempt + (state is NodeState.RUNNING),
         result,
-        error,
+        CANCELLED if state is NodeState.CANCELLED else error,
         row.task,
         row.device,
         time_of(row.started),
