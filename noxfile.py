@@ -121,7 +121,7 @@ def page(session: nox.Session) -> None:
 
     ``GALAXY_TRIO_SCREENSHOTS=docs/images`` updates the documentation's pictures.
     """
-    _run(session, "pytest", "-m", "page", *_PARALLEL, *session.posargs)
+    _run(session, "pytest", "-m", "page", *_PARALLEL, *(session.posargs or ["tests/daemon"]))
 
 
 @_tests_something

@@ -135,15 +135,16 @@ def open_next_to_the_previous() -> AbstractContextManager[object]:
     return mock.patch.object(ConnectionPool, "open", open_another)
 
 
-POOL_MUTATIONS: Final[tuple[Mutation, ...]] = (
-    reuse_after_a_cancel,
-    reuse_a_dead_connection,
-    reuse_a_silent_connection,
-    reuse_before_the_acknowledgement,
-    never_expire,
-    leave_connections_of_a_disconnected_device_open,
-    expire_in_use,
-    always_take_a_new_name,
-    share_a_connection,
-    open_next_to_the_previous,
-)
+POOL_MUTATIONS: Final[dict[Mutation, int]] = {
+    reuse_after_a_cancel: 8,
+    reuse_a_dead_connection: 27,
+    reuse_a_silent_connection: 27,
+    reuse_before_the_acknowledgement: 26,
+    never_expire: 2,
+    leave_connections_of_a_disconnected_device_open: 12,
+    expire_in_use: 5,
+    always_take_a_new_name: 8,
+    share_a_connection: 0,
+    open_next_to_the_previous: 24,
+}
+"""The breakages, each with a seed that finds it, which is tried first."""

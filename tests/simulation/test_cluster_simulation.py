@@ -35,13 +35,15 @@ def test_every_promise_of_clusters_is_kept(part: int) -> None:
 @pytest.mark.parametrize("mutation", CLUSTER_MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_simulation_of_clusters_finds_the_mutation(mutation: Mutation) -> None:
     with mutation():
-        assert any(simulate_cluster(seed).broken for seed in range(0, _SEEDS_OF_MUTATION, 2))
+        seeds = CLUSTER_MUTATIONS[mutation], *range(0, _SEEDS_OF_MUTATION, 2)
+        assert any(simulate_cluster(seed).broken for seed in seeds)
 
 
 @pytest.mark.parametrize("mutation", CLUSTER_GRAPH_MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_simulation_of_clusters_finds_the_mutation_of_graphs(mutation: Mutation) -> None:
     with mutation():
-        assert any(simulate_cluster(seed).broken for seed in range(1, _SEEDS_OF_MUTATION, 2))
+        seeds = CLUSTER_GRAPH_MUTATIONS[mutation], *range(1, _SEEDS_OF_MUTATION, 2)
+        assert any(simulate_cluster(seed).broken for seed in seeds)
 
 
 def test_seed_of_a_cluster_gives_the_same_run_byte_for_byte_in_every_process() -> None:

@@ -20,4 +20,4 @@ _SEEDS: Final = 50
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 def test_simulation_finds_the_mutation(mutation: Mutation) -> None:
     with mutation():
-        assert any(simulate(seed).broken for seed in range(_SEEDS))
+        assert any(simulate(seed).broken for seed in (MUTATIONS[mutation], *range(_SEEDS)))

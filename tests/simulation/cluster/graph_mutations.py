@@ -175,20 +175,21 @@ def publish_no_end() -> AbstractContextManager[object]:
     return mock.patch.object(GraphStep, "_publish", publish_others)
 
 
-CLUSTER_GRAPH_MUTATIONS: Final[tuple[Mutation, ...]] = (
-    advance_in_another_transaction,
-    leave_out_the_sweep,
-    sweep_twice,
-    retry_no_lost_node,
-    retry_each_lost_node,
-    never_try_again,
-    compare_no_versions,
-    add_tasks_twice,
-    leave_tasks_of_ended_nodes,
-    keep_the_text_of_an_edited_node,
-    forget_the_key,
-    publish_no_end,
-    decide_an_edge_twice,
-    pass_no_skip_on,
-    keep_decisions_on_retry,
-)
+CLUSTER_GRAPH_MUTATIONS: Final[dict[Mutation, int]] = {
+    advance_in_another_transaction: 1,
+    leave_out_the_sweep: 1,
+    sweep_twice: 5,
+    retry_no_lost_node: 5,
+    retry_each_lost_node: 1,
+    never_try_again: 1,
+    compare_no_versions: 1,
+    add_tasks_twice: 1,
+    leave_tasks_of_ended_nodes: 1,
+    keep_the_text_of_an_edited_node: 1,
+    forget_the_key: 1,
+    publish_no_end: 1,
+    decide_an_edge_twice: 7,
+    pass_no_skip_on: 1,
+    keep_decisions_on_retry: 1,
+}
+"""The breakages, each with a seed that finds it, which is tried first."""

@@ -170,19 +170,20 @@ def skip_events() -> AbstractContextManager[object]:
     return mock.patch.object(EventFeed, "_add", add_without)
 
 
-CLUSTER_MUTATIONS: Final[tuple[Mutation, ...]] = (
-    let_a_lease_never_end,
-    give_up_at_the_first_failure,
-    never_take_over,
-    leave_the_tasks_of_the_dead,
-    leave_the_claims_of_the_dead,
-    leave_the_devices_of_the_dead,
-    queue_lost_tasks_again,
-    begin_without_the_disk,
-    write_any_end,
-    keep_more_than_the_share,
-    hand_busy_devices_over,
-    hear_nothing_of_others,
-    hear_no_cancellations,
-    skip_events,
-)
+CLUSTER_MUTATIONS: Final[dict[Mutation, int]] = {
+    let_a_lease_never_end: 6,
+    give_up_at_the_first_failure: 12,
+    never_take_over: 2,
+    leave_the_tasks_of_the_dead: 6,
+    leave_the_claims_of_the_dead: 6,
+    leave_the_devices_of_the_dead: 2,
+    queue_lost_tasks_again: 6,
+    begin_without_the_disk: 0,
+    write_any_end: 6,
+    keep_more_than_the_share: 2,
+    hand_busy_devices_over: 0,
+    hear_nothing_of_others: 0,
+    hear_no_cancellations: 0,
+    skip_events: 0,
+}
+"""The breakages, each with a seed that finds it, which is tried first."""
