@@ -190,16 +190,23 @@ def test_graph_is_cancelled_after_a_confirmation(browser: Browser, world: World)
         expect(page.get_by_role("button", name="Cancel graph…")).to_be_hidden()
 
 
+def wait_drawn(page: Page) -> None:
+    """Wait until what has been done is drawn: the picture is moved in the next frame."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def test_edit_appears_and_the_part_that_is_shown_stays(browser: Browser, world: World) -> None:
     graph = submit_graph(world, [node("a", "hold", device="server"), node("b")], [edge("a", "b")])
     for page in open_graph(browser, world, graph):
         node_box(page, "b").click()
         picture = page.locator("#picture > svg")
-        first = str(picture.get_attribute("style"))
+        wait_drawn(page)
+        first = picture.get_attribute("style")
         page.locator("#picture").focus()
         page.keyboard.press("ArrowLeft")
-        expect(picture).not_to_have_attribute("style", first)
+        wait_drawn(page)
         before = picture.get_attribute("style")
+        assert before != first
         ask(world, "PATCH", f"/graphs/{graph}", {"add": [node("c")], "connect": [edge("b", "c")]})
         expect(node_box(page, "c")).to_contain_text("waiting")
         assert picture.get_attribute("style") == before
