@@ -93,6 +93,19 @@ def test_nodes_and_edges_differ_by_shapes_words_and_dashes(browser: Browser, wor
     ask(world, "DELETE", f"/graphs/{graph}")
 
 
+def test_nodes_that_are_skipped_by_a_condition_are_drawn_when_the_condition_is_decided(
+    browser: Browser, world: World
+) -> None:
+    nodes = [node("gate", "hold", device="server"), node("check", "json"), node("repair")]
+    condition = edge("check", "repair", "condition", condition={"at": "/active", "is": "truthy"})
+    graph = submit_graph(world, nodes, [edge("gate", "check", "end"), condition])
+    for page in open_graph(browser, world, graph):
+        expect(node_box(page, "gate")).to_contain_text("running")
+        ask(world, "POST", f"/graphs/{graph}/nodes/gate/cancel")
+        expect(node_box(page, "check")).to_contain_text("completed")
+        expect(node_box(page, "repair")).to_contain_text("skipped")
+
+
 def test_only_what_changed_is_drawn_again(browser: Browser, world: World) -> None:
     nodes = [node("gate", "hold", device="server"), *(node(f"n{number}") for number in range(30))]
     edges = [

@@ -186,12 +186,8 @@ function drawHead() {
   $("graph-times").title = clock(record.created);
 }
 
-/** Draws nodes that changed with the next frame. Null: what changed is not known. */
+/** Draws nodes that changed with the next frame. */
 function changed(ids) {
-  if (ids === null) {
-    loadSoon();
-    ids = [];
-  }
   for (const id of ids) dirty.add(id);
   frame ??= requestAnimationFrame(() => {
     frame = null;
@@ -209,7 +205,11 @@ function changed(ids) {
 export function applyGraph(graph) {
   if (graph.id !== open?.id) return;
   if (loading !== null) keep({ graph });
-  else if (model !== null) changed(model.applyGraph(graph));
+  else if (model !== null) {
+    const { ids, isWhole } = model.applyGraph(graph);
+    changed(ids);
+    if (!isWhole) loadSoon();
+  }
 }
 
 /** Applies the event of a task. */

@@ -67,29 +67,33 @@ export class GraphModel {
     return counts;
   }
 
-  /** Applies the event of a graph. Returns the ids of the nodes that changed, or null if the whole graph must be loaded again. */
+  /** Applies the event of a graph. Returns the ids of the nodes that changed, and whether that is all: if not, the graph must be loaded again. */
   applyGraph({ changed, more_changed: more, ...record }) {
     const isSame = record.version === this.record.version;
     this.record = { ...this.record, ...record };
     if (!isSame || more) {
       // What was loaded has another shape until then.
       this.record.version = null;
-      return null;
+      return { ids: [], isWhole: false };
     }
     const ids = [];
-    let needsDecisions = false;
+    let isWhole = true;
     for (const [id, state] of Object.entries(changed)) {
       const node = this.nodes.get(id);
-      if (!node) return null;
+      if (!node) {
+        isWhole = false;
+        continue;
+      }
       if (node.state === state || (node.state === "running" && state === "ready")) continue;
       if (node.state === "running" && ENDED.has(state)) node.attempts += 1;
       node.state = state;
       node.ended = ENDED.has(state) ? new Date().toISOString() : null;
       if (state === "waiting" || state === "ready") Object.assign(node, { error: null, started: null });
-      needsDecisions ||= state === "completed" && node.out.some((edge) => edge.when === "condition");
+      // Whether its conditions hold is not in the event.
+      if (state === "completed" && node.out.some((edge) => edge.when === "condition")) isWhole = false;
       ids.push(id);
     }
-    return needsDecisions ? null : ids;
+    return { ids, isWhole };
   }
 
   /** Applies the event of a task of one of the nodes. Returns the ids of the nodes that changed. */
